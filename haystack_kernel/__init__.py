@@ -1,0 +1,1 @@
+"""Ask a question of single cells, get a grounded prediction."""

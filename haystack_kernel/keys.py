@@ -1,0 +1,90 @@
+"""Column, layer and file names that more than one module uses, each in one place.
+
+In: nothing. Out: constants.
+"""
+
+from __future__ import annotations
+
+# cells.parquet and the obs of every cell set read from an atlas (one row per cell)
+CELL_ID = "cell_id"  # "<atlas>/<dataset>/<cell_index>": unique over all atlases, published with every prompt
+ATLAS = "atlas"
+CELL_INDEX = "cell_index"  # row of the cell in its source file, from 0
+DATASET = "dataset"
+CELL_TYPE_ORIGINAL = "cell_type_original"
+CELL_TYPE_ID = "cell_type_cl_id"
+CELL_TYPE = "cell_type_name"
+PERTURBATION_ORIGINAL = "perturbation_original"
+PERTURBATION = "perturbation_name"
+PERTURBATION_TYPE = "perturbation_type"
+IS_CONTROL = "is_control"
+TISSUE_ORIGINAL = "tissue_original"
+TISSUE_ID = "tissue_uberon_id"
+TISSUE = "tissue_name"
+DONOR = "donor_id"  # prefixed with the dataset: "kang:1256"
+DONOR_AGE = "donor_age_category"
+DONOR_SEX = "donor_sex"
+DISEASE_ID = "disease_mondo_id"
+DISEASE = "disease_name"
+CONDITION = "sample_condition"
+N_GENES = "n_genes"
+TOTAL_COUNTS = "total_counts"
+
+CELL_COLUMNS = (
+    CELL_INDEX,
+    DATASET,
+    CELL_TYPE_ORIGINAL,
+    CELL_TYPE_ID,
+    CELL_TYPE,
+    PERTURBATION_ORIGINAL,
+    PERTURBATION,
+    PERTURBATION_TYPE,
+    IS_CONTROL,
+    TISSUE_ORIGINAL,
+    TISSUE_ID,
+    TISSUE,
+    DONOR,
+    DONOR_AGE,
+    DONOR_SEX,
+    DISEASE_ID,
+    DISEASE,
+    CONDITION,
+    N_GENES,
+    TOTAL_COUNTS,
+)
+
+# differential expression table, one row per gene
+GENE = "gene"
+DELTA = "delta"  # mean log1p(CP10k) of treated minus control
+LOG2FC = "log2fc"  # log2 ratio of mean CP10k, pseudo-count 0.1 CP10k, predicted over control
+DETECTION_DIFF = "detection_diff"  # fraction of cells with a count, treated minus control
+AUROC = "auroc"
+PVAL = "pval"  # two-sided Wilcoxon rank-sum
+PADJ = "padj"  # Benjamini-Hochberg over the tested genes; NaN where not tested
+IS_TESTED = "is_tested"
+IS_DE = "is_de"
+PADDED = "padded"  # the prediction could not change this gene: the engine or its prompt lacks it
+
+# layers of predictions.h5ad
+LAYER_CONTROL_PRED = "control_pred"
+LAYER_QUERY = "query"
+LAYER_EXPECTED = "expected"
+
+# uns
+UNS = "haystack"
+UNS_DE = "rank_genes_groups"
+
+# roles of cells
+PROMPT = "prompt"
+CONTROL = "control"
+QUERY = "query"
+PREDICTED = "predicted"
+
+# score components, in display order
+PATHWAY = "pathway_coherence"
+TARGET = "target_activation"
+LITERATURE = "literature_support"
+NETWORK = "network_coherence"
+MARKER = "marker_expression"
+TISSUE_SIGNATURE = "tissue_signature"
+DONOR_EFFECT = "donor_effect"
+CELL_TYPE_COHERENCE = "cell_type_coherence"

@@ -1,0 +1,185 @@
+"""The borders: what the flow asks of planners, atlases, executors, stores, clocks and progress listeners.
+
+In: records of :mod:`haystack_kernel.schema`. Out: Protocols; :mod:`haystack_kernel.connect` picks who implements them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    import anndata as ad
+    import pandas as pd
+
+    from haystack_kernel.schema import (
+        Candidate,
+        CellSet,
+        Choice,
+        FileRef,
+        Interpretation,
+        JobHandle,
+        JobSpec,
+        JobStatus,
+        Round,
+        RunConfig,
+        RunRecord,
+        StructuredQuery,
+    )
+    from haystack_kernel.settings import Settings
+
+
+class Planner(Protocol):
+    """Understands the question, chooses among candidates, puts the result into words; never sets a score."""
+
+    name: str
+
+    def understand(self, question: str) -> StructuredQuery:
+        """Parse ``question``; raises InvalidInputError when it cannot be served, saying why."""
+        ...
+
+    def choose(
+        self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
+    ) -> Choice | None:
+        """Pick the candidates of the next round, or None when nothing untried is left."""
+        ...
+
+    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Interpretation:
+        """Say what the best round predicts and how far to trust it."""
+        ...
+
+
+class Atlas(Protocol):
+    """Cells of one or several atlases seen as one collection."""
+
+    def conditions(self) -> pd.DataFrame:
+        """One row per distinct condition.
+
+        Columns: ``atlas``, ``dataset``, ``cell_type_cl_id``, ``cell_type_name``, ``perturbation_name``,
+        ``perturbation_type``, ``is_control``, ``tissue_uberon_id``, ``tissue_name``, ``donor_id``, ``donor_sex``,
+        ``donor_age_category``, ``disease_mondo_id``, ``disease_name``, ``sample_condition``, ``n_cells`` and
+        ``median_total_counts``. Missing text is the empty string.
+        """
+        ...
+
+    def select(self, cell_set: CellSet) -> pd.DataFrame:
+        """Rows of cells.parquet that satisfy the criteria, with ``cell_id`` and ``atlas``; ordered by cell_id."""
+        ...
+
+    def fetch(self, cells: pd.DataFrame) -> ad.AnnData:
+        """Raw counts of the rows given (from :meth:`select`), in their order.
+
+        ``X`` float32 CSR counts, obs index = ``cell_id`` and all columns of ``cells``, var index = upper-case gene
+        symbols (unique), gene space of the source (the union where rows come from several sources, absent genes 0).
+        """
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """Atlas name -> digest of its index, for the record."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs jobs. Submit-or-attach: the same spec twice is one job."""
+
+    name: str
+
+    def submit(self, spec: JobSpec) -> JobHandle:
+        """Start the job, or find it if it was started before."""
+        ...
+
+    def status(self, job: JobHandle) -> JobStatus:
+        """State now; never blocks, never raises for a job that failed."""
+        ...
+
+    def cancel(self, job: JobHandle) -> JobStatus:
+        """Stop the job and wait until it has stopped."""
+        ...
+
+
+class Store(Protocol):
+    """Run folders, local or in a bucket, through the same code."""
+
+    def create(self, record: RunRecord) -> RunRecord:
+        """Save the first record of a run; raises ConflictError when the run exists."""
+        ...
+
+    def save(self, record: RunRecord) -> RunRecord:
+        """Save the next record; raises ConflictError when another writer took its number."""
+        ...
+
+    def load(self, run_id: str) -> RunRecord:
+        """Newest whole record; raises NotFoundError naming the runs that exist."""
+        ...
+
+    def list_runs(self) -> list[str]:
+        """Run ids, newest first."""
+        ...
+
+    def uri(self, run_id: str, path: str = "") -> str:
+        """Address of a file in the run folder."""
+        ...
+
+    def write(self, run_id: str, path: str, data: bytes) -> FileRef:
+        """Write a file atomically (readers see the old or the new one, never half)."""
+        ...
+
+    def read(self, run_id: str, path: str) -> bytes:
+        """Read a file; raises NotFoundError."""
+        ...
+
+    def exists(self, run_id: str, path: str) -> bool:
+        """Whether the file is there."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, injected so that tests do not wait."""
+
+    def now(self) -> datetime:
+        """Wall time with UTC zone, for records."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never jump, for durations and deadlines."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """One thing worth showing: ``phase`` is a step of the flow, ``fraction`` of it 0..1 or None when unknown."""
+
+    run_id: str
+    phase: str
+    message: str
+    round: int | None = None
+    fraction: float | None = None
+    elapsed_s: float = 0.0
+
+
+class Progress(Protocol):
+    """A listener: notebook display, stderr lines, papermill engine, widgets."""
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Show ``event``; must not raise."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything the flow talks to, built once by :func:`haystack_kernel.connect.connect`."""
+
+    settings: Settings
+    planner: Planner
+    open_atlas: Callable[[Sequence[str]], Atlas]
+    store: Store
+    executors: Mapping[str, Executor]
+    clock: Clock
+    progress: Progress

@@ -1,0 +1,375 @@
+"""The records that travel between the steps: question, candidates, jobs, rounds, runs.
+
+In: plain values. Out: frozen pydantic models that validate themselves and round-trip through JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+SCHEMA_VERSION = 1
+
+RUN_ID_PATTERN = r"^[a-z][a-z0-9-]{7,44}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+RunId = Annotated[str, StringConstraints(pattern=RUN_ID_PATTERN)]
+AtlasName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+NAN = float("nan")
+Real = Annotated[float, BeforeValidator(lambda value: NAN if value is None else value)]  # NaN travels as JSON null
+
+TaskType = Literal[
+    "perturbation_novel_cell_types",
+    "perturbation_novel_samples",
+    "cell_type_imputation",
+    "donor_expression_prediction",
+    "cross_dataset_generation",
+]
+PERTURBATIONAL: tuple[TaskType, ...] = ("perturbation_novel_cell_types", "perturbation_novel_samples")
+OBSERVATIONAL: tuple[TaskType, ...] = ("cell_type_imputation", "donor_expression_prediction")
+TermKind = Literal["cell_type", "perturbation", "tissue", "disease", "donor", "dataset"]
+ControlStrategy = Literal["synthetic_control", "query_as_control"]
+Strategy = Literal["direct", "mechanistic", "semantic", "ontology", "donor_context", "tissue_atlas"]
+EvidenceDistance = Literal["same_pair", "other_cell_type", "shared_target", "same_cell_type", "text_only"]
+Engine = Literal["none", "mean", "shift", "weighted"]
+RunStatus = Literal["running", "done", "failed", "cancelled"]
+JobState = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "unknown"]
+Termination = Literal["threshold", "max_rounds", "plateau", "no_more_candidates"]
+
+
+class Frozen(BaseModel):
+    """A record: immutable, strict about unknown fields, NaN written as JSON null."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+# --- understanding ------------------------------------------------------------------------------------------------
+
+
+class Match(Frozen):
+    """One known term that a text may mean."""
+
+    id: str = Field(description="ontology id (CL:…, UBERON:…, MONDO:…) or the canonical perturbation name")
+    name: str
+    score: float = Field(ge=0, le=1, description="1 exact name, 0.98 synonym, below that fuzzy similarity")
+    how: Literal["id", "name", "synonym", "fuzzy"]
+
+
+class Resolution(Frozen):
+    """What a piece of text was taken to mean, and what else it may mean.
+
+    ``match`` is None when nothing is close enough; ``alternatives`` then holds the nearest known terms.
+    """
+
+    text: str
+    kind: TermKind
+    match: Match | None = None
+    alternatives: tuple[Match, ...] = ()
+    ambiguous: bool = Field(default=False, description="a second term is about as close: show it, let the user choose")
+
+
+class Perturbation(Frozen):
+    """A treatment asked for; fields follow the upstream data model."""
+
+    text: str
+    name: str = Field(description="canonical name in the knowledge table, e.g. IFN-beta")
+    type: Literal["cytokine", "drug", "genetic"] | None = None
+    synonyms: tuple[str, ...] = ()
+    external_ids: dict[str, str] = Field(default_factory=dict)
+    targets: tuple[str, ...] = Field(default=(), description="gene symbols: receptors or direct targets")
+
+
+class StructuredQuery(Frozen):
+    """The parsed question. ``query`` anywhere in the code means this, never an AnnData."""
+
+    question: str
+    task_type: TaskType
+    cell_type_text: str | None = None
+    cell_type_id: str | None = Field(default=None, description="CL id")
+    cell_type_name: str | None = None
+    cell_type_synonyms: tuple[str, ...] = ()
+    perturbation: Perturbation | None = None
+    expected_targets: dict[str, int] = Field(
+        default_factory=dict, description="downstream gene symbol -> +1 rises, -1 falls under the perturbation"
+    )
+    expected_pathways: dict[str, int] = Field(
+        default_factory=dict, description="pathway name in the knowledge table -> +1 activated, -1 suppressed"
+    )
+    donor_id: str | None = Field(default=None, description="target donor as written or as in an atlas")
+    tissue_id: str | None = Field(default=None, description="UBERON id")
+    tissue_name: str | None = None
+    disease_id: str | None = Field(default=None, description="MONDO id")
+    disease_name: str | None = None
+    condition: str | None = None
+    reference_donor: str | None = None
+    reference_dataset: str | None = None
+    target_dataset: str | None = Field(default=None, description="dataset the query cells come from (cross-dataset)")
+    marker_genes: tuple[str, ...] = ()
+    tissue_genes: tuple[str, ...] = ()
+    control_strategy: ControlStrategy = "synthetic_control"
+    resolutions: tuple[Resolution, ...] = Field(default=(), description="every term found, with its close seconds")
+    unresolved: tuple[Resolution, ...] = Field(default=(), description="terms not known, with the nearest known")
+    planner: str = "offline"
+
+
+class HiddenPair(Frozen):
+    """A (cell type, perturbation) pair that no strategy may see, with every descendant and ancestor label."""
+
+    cell_type_id: str
+    perturbation: str
+
+
+# --- cells --------------------------------------------------------------------------------------------------------
+
+
+class CellSet(Frozen):
+    """Cells of one dataset selected by criteria; empty tuple or None means "any".
+
+    ``perturbation`` None with ``is_control`` True selects the control condition.
+    """
+
+    atlas: AtlasName
+    dataset: str
+    is_control: bool
+    perturbation: str | None = None
+    cell_type_ids: tuple[str, ...] = ()
+    cell_type_names: tuple[str, ...] = Field(default=(), description="used where cells carry no CL id")
+    donor_ids: tuple[str, ...] = ()
+    tissue_ids: tuple[str, ...] = ()
+    disease_ids: tuple[str, ...] = ()
+    n_cells: int = Field(default=0, ge=0, description="cells in the atlas that satisfy the criteria")
+
+    @property
+    def key(self) -> str:
+        """Selection key: equal for equal criteria, used to de-duplicate candidates."""
+        parts = (self.atlas, self.dataset, self.perturbation or ("control" if self.is_control else "any"))
+        wanted = (self.cell_type_ids or self.cell_type_names, self.donor_ids, self.tissue_ids, self.disease_ids)
+        return "|".join([*parts, *(",".join(sorted(group)) for group in wanted)])
+
+
+class Candidate(Frozen):
+    """A cell set proposed as prompt, its matched control, and why."""
+
+    key: str
+    strategy: Strategy
+    prompt: CellSet
+    control: CellSet | None = Field(description="None: no matched control; ``control_reason`` says why")
+    control_reason: str = Field(description="how the control was matched, or why there is none")
+    donor_matched: bool = Field(default=False, description="every prompt donor also has control cells here")
+    relevance: float = Field(ge=0, le=1)
+    diversity: float = Field(default=1.0, ge=0, le=1)
+    quality: float = Field(default=0.0, ge=0, le=1)
+    score: float = Field(default=0.0, ge=0, le=1, description="weighted sum of the three above; order of the table")
+    evidence_distance: EvidenceDistance
+    reason: str = Field(description="one sentence for people")
+
+
+class Choice(Frozen):
+    """What one round tries: the candidates pooled into one prompt."""
+
+    candidate_keys: tuple[str, ...]
+    reason: str
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------------
+
+
+class JobSpec(Frozen):
+    """One container execution, the same for every executor.
+
+    ``job_id`` is derived from run, round and the spec's hash, so a repeated submit finds its job.
+    """
+
+    run_id: RunId
+    round: int = Field(ge=1)
+    job_id: str
+    manifest_uri: str
+    spec_hash: str
+    n_tasks: int = Field(ge=1)
+    timeout_s: float = Field(gt=0)
+
+
+class JobHandle(Frozen):
+    """Enough to find a submitted job again from any process."""
+
+    job_id: str
+    executor: Literal["local", "batch"]
+    manifest_uri: str
+    spec_hash: str
+    submitted_at: datetime
+    location: str = Field(default="", description="where the executor keeps its files for the job")
+
+
+class JobStatus(Frozen):
+    """What an executor knows about a job now."""
+
+    state: JobState
+    detail: str = ""
+    exit_code: int | None = None
+    n_tasks: int = 0
+    n_done: int = 0
+    log_tail: str = ""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the state can no longer change; ``unknown`` can."""
+        return self.state in ("succeeded", "failed", "cancelled")
+
+
+# --- grounding ----------------------------------------------------------------------------------------------------
+
+
+class Component(Frozen):
+    """One component of the score. ``score`` NaN means not computed, and ``reason`` says why."""
+
+    name: str
+    weight: float = Field(ge=0, le=1, description="share in the composite before sharing out missing components")
+    score: Real = Field(description="1..10 by SCIENCE's p mapping; NaN: not computed")
+    reason: str = Field(default="", description="why NaN, or what limits the reading; never empty when NaN")
+    statistic: Real = Field(default=NAN, description="mean of s_g z_g over the set; sign = direction")
+    p_signal: Real = NAN
+    p_specificity: Real = NAN
+    n_genes: int = 0
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class Composite(Frozen):
+    """The one score of a prediction. ``value`` NaN means not scored, and ``reason`` says why."""
+
+    value: Real
+    weight_computed: float = Field(description="summed weight of the components that could be computed")
+    cap: float = Field(default=10.0, description="upper bound that applied")
+    reason: str = ""
+
+
+class EngineAgreement(Frozen):
+    """How one engine's prediction compares with the run's engine on the same query cells."""
+
+    engine: str
+    pearson: Real = Field(description="correlation of mean log-shifts over tested genes; NaN for a constant shift")
+    n_de: int
+    composite: Real
+    note: str = ""
+
+
+# --- the run ------------------------------------------------------------------------------------------------------
+
+
+class RunConfig(Frozen):
+    """What a run was asked to do; changing one value makes another run."""
+
+    atlases: tuple[AtlasName, ...] = ("demo",)
+    query_atlas: AtlasName | None = Field(default=None, description="atlas the query cells come from; None: any")
+    query_h5ad: str | None = Field(default=None, description="the user's own query cells, path or gs:// URI")
+    planner: Literal["auto", "offline", "claude"] = "auto"
+    engine: Engine = "weighted"
+    executor: Literal["local"] = "local"
+    control_strategy: ControlStrategy = "synthetic_control"
+    hide: tuple[HiddenPair, ...] = ()
+    pin: tuple[str, ...] = Field(default=(), description="candidate keys that every round must include")
+    ban: tuple[str, ...] = Field(default=(), description="candidate keys that no round may use")
+    threshold: float = Field(default=7.0, ge=1, le=10)
+    max_rounds: int = Field(default=5, ge=1, le=20)
+    n_prompt: int = Field(default=2000, ge=1, le=20_000)
+    n_query: int = Field(default=256, ge=1, le=20_000)
+    seed: int = Field(default=0, ge=0)
+
+
+class FileRef(Frozen):
+    """A file of the run folder: path relative to it, and its digest."""
+
+    path: str
+    sha256: str
+    n_bytes: int
+
+
+class Round(Frozen):
+    """One iteration: choose candidates, infer, ground. Fields fill as its steps finish."""
+
+    number: int = Field(ge=1)
+    choice: Choice
+    candidates: tuple[Candidate, ...] = Field(description="the candidates of the choice, whole")
+    control_strategy: ControlStrategy = "synthetic_control"
+    control_note: str = Field(default="", description="why the effective strategy differs from the requested one")
+    query_cells: str = Field(default="", description="one sentence: which cells were transformed")
+    n_prompt: int = 0
+    n_control: int = 0
+    n_query: int = 0
+    spec: JobSpec | None = None
+    job: JobHandle | None = None
+    task_seconds: dict[str, float] = Field(default_factory=dict)
+    frac_genes_found: Real = NAN
+    components: tuple[Component, ...] = ()
+    composite: Composite | None = None
+    agreement: tuple[EngineAgreement, ...] = ()
+    n_de: int = 0
+    top_genes: tuple[str, ...] = ()
+    files: tuple[FileRef, ...] = ()
+
+
+class Interpretation(Frozen):
+    """The answer in words; every number in it is in the record. Words never set a score."""
+
+    headline: str
+    paragraphs: tuple[str, ...] = ()
+    limitations: tuple[str, ...] = ()
+    planner: str = "offline"
+
+
+class StepTime(Frozen):
+    """A finished step, when and how long."""
+
+    step: str
+    finished_at: datetime
+    seconds: float
+
+
+class Failure(Frozen):
+    """Why a run stopped: class, message for people, and the step that was under way."""
+
+    kind: str
+    message: str
+    step: str
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunRecord(Frozen):
+    """Everything about one run; saved after every step as ``record/000N.json`` and ``run.json``."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: RunId
+    serial: int = Field(default=0, ge=0, description="number of the record file; 0 = not saved yet")
+    question: str
+    config: RunConfig
+    created_at: datetime
+    status: RunStatus = "running"
+    steps: tuple[StepTime, ...] = ()
+    query: StructuredQuery | None = None
+    candidates: tuple[Candidate, ...] = Field(default=(), description="the ranked table all rounds choose from")
+    query_set: CellSet | None = Field(default=None, description="where the query cells come from; None: query_h5ad")
+    rounds: tuple[Round, ...] = ()
+    best_round: int | None = None
+    termination: Termination | None = None
+    interpretation: Interpretation | None = None
+    failure: Failure | None = None
+    files: tuple[FileRef, ...] = Field(default=(), description="published artifacts of the run folder")
+    versions: dict[str, str] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict, description="atlas, knowledge and settings digests")
+
+    @property
+    def best(self) -> Round | None:
+        """The round whose prediction is the result, or None before the first is grounded."""
+        return None if self.best_round is None else self.rounds[self.best_round - 1]
+
+    @property
+    def score(self) -> float:
+        """Unrounded composite of the best round; NaN where there is none."""
+        best = self.best
+        return best.composite.value if best and best.composite else NAN
+
+
+def is_run_id(text: str) -> bool:
+    """Whether ``text`` is a valid run id (it becomes part of a Batch job id and of a path)."""
+    return re.fullmatch(RUN_ID_PATTERN, text) is not None

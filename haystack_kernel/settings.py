@@ -1,0 +1,164 @@
+"""Everything that can be set, with its default; the only module that reads the environment.
+
+In: packaged ``settings.toml`` (layers default, dev, prod, test picked by ``DYNACONF``), a ``haystack.toml`` in the
+working directory, then ``HAYSTACK_*`` variables. Out: one frozen, validated :class:`Settings`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.schema import AtlasName, ControlStrategy, Engine
+
+LAYERS = ("default", "dev", "prod", "test")
+_PACKAGED = Path(__file__).with_name("settings.toml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class RetrievalSettings(_Section):
+    """How candidates are found and ranked (SPEC: weights are settings)."""
+
+    max_candidates: int = Field(default=50, ge=1, description="search stops here")
+    n_top: int = Field(default=10, ge=1, description="candidates kept after greedy ranking")
+    weight_relevance: float = Field(default=0.5, ge=0)
+    weight_diversity: float = Field(default=0.3, ge=0)
+    weight_quality: float = Field(default=0.2, ge=0)
+    penalty_same_perturbation: float = Field(default=0.3, ge=0, le=1)
+    penalty_same_cell_type: float = Field(default=0.2, ge=0, le=1)
+    penalty_same_dataset: float = Field(default=0.1, ge=0, le=1)
+    ontology_hops: int = Field(default=2, ge=0, le=4)
+    min_cells: int = Field(default=5, ge=1, description="smaller sets are not proposed")
+
+
+class RoundSettings(_Section):
+    """When the loop stops."""
+
+    threshold: float = Field(default=7.0, ge=1, le=10)
+    maximum: int = Field(default=5, ge=1, le=20)
+    plateau_rounds: int = Field(default=3, ge=1, description="this many rounds without a gain of plateau_gain stop")
+    plateau_gain: float = Field(default=1.0, ge=0)
+
+
+class GroundingSettings(_Section):
+    """Thresholds of differential expression and of the nulls."""
+
+    min_abs_log2fc: float = Field(default=0.5, ge=0)
+    max_padj: float = Field(default=0.05, gt=0, le=1)
+    min_detection: float = Field(default=0.02, ge=0, le=1, description="tested = detected in this share of an arm")
+    min_tested_genes: int = Field(default=1000, ge=1, description="below this every component is NaN")
+    n_draws: int = Field(default=9999, ge=99, description="draws of each null; 9,999 reach a score of 10")
+    weight_pathway: float = Field(default=0.25, ge=0)
+    weight_target: float = Field(default=0.30, ge=0)
+    weight_literature: float = Field(default=0.25, ge=0)
+    weight_network: float = Field(default=0.20, ge=0)
+
+
+class InferenceSettings(_Section):
+    """What predicts, and on how many cells."""
+
+    engine: Engine = "weighted"
+    n_prompt: int = Field(default=2000, ge=1, le=20_000)
+    n_query: int = Field(default=256, ge=1, le=20_000)
+    control_strategy: ControlStrategy = "synthetic_control"
+    diffusion_steps: int = Field(default=5, ge=1, le=100)
+    batch_size: int = Field(default=32, ge=1)
+
+
+class JobSettings(_Section):
+    """How long a job may take and how often it is looked at."""
+
+    timeout_s: float = Field(default=1800, gt=0)
+    poll_s: float = Field(default=0.2, gt=0)
+
+
+class Settings(_Section):
+    """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
+
+    storage: str = Field(default="~/haystack", description="run folders live in <storage>/runs/<run_id>")
+    atlas_root: str = Field(default="~/haystack/atlases", description="one folder per atlas")
+    cache: str = Field(default="~/.cache/haystack", description="demo atlas, job scratch; safe to delete")
+    atlases: tuple[AtlasName, ...] = ("demo",)
+    planner: str = Field(default="auto", pattern="^(auto|offline|claude)$")
+    seed: int = Field(default=0, ge=0)
+    retrieval: RetrievalSettings = RetrievalSettings()
+    rounds: RoundSettings = RoundSettings()
+    grounding: GroundingSettings = GroundingSettings()
+    inference: InferenceSettings = InferenceSettings()
+    jobs: JobSettings = JobSettings()
+
+    @field_validator("storage", "atlas_root", "cache")
+    @classmethod
+    def _expand(cls, value: str) -> str:
+        if not value.strip():
+            msg = "must not be empty"
+            raise ValueError(msg)
+        return value.rstrip("/") if "://" in value else str(Path(value).expanduser().absolute())
+
+
+def load_settings(layer: str | None = None, **overrides: object) -> Settings:
+    """Read every layer once and validate the result.
+
+    Parameters
+    ----------
+    layer
+        One of default, dev, prod, test; None takes ``DYNACONF`` from the environment, else default.
+    **overrides
+        Top-level values that win over every layer; None is ignored, sections are merged.
+
+    Raises
+    ------
+    InvalidInputError
+        Unknown layer, unknown setting or a value out of range; the message names the setting.
+    """
+    from dynaconf import Dynaconf
+
+    layer = (layer or os.environ.get("DYNACONF") or "default").lower()
+    if layer not in LAYERS:
+        msg = f"settings layer {layer!r} (DYNACONF) is unknown; possible: {', '.join(LAYERS)}"
+        raise InvalidInputError(msg, layer=layer)
+    raw = Dynaconf(
+        envvar_prefix="HAYSTACK",
+        environments=True,
+        env=layer,
+        settings_files=[str(_PACKAGED), str(Path.cwd() / "haystack.toml")],
+        merge_enabled=True,
+        load_dotenv=False,
+    )
+    known = set(Settings.model_fields)
+    values = {name: value for name, value in _lower(raw.as_dict()).items() if name in known or _is_ours(name)}
+    for name, value in overrides.items():
+        if isinstance(value, dict):
+            values[name] = {**values.get(name, {}), **{k: v for k, v in value.items() if v is not None}}
+        elif value is not None:
+            values[name] = value
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        msg = f"invalid settings: {'; '.join(lines)}. Set them in haystack.toml or as HAYSTACK_<NAME>"
+        raise InvalidInputError(msg, errors=lines) from error
+
+
+def _lower(value: Any) -> Any:  # noqa: ANN401 - dynaconf boxes, dicts, lists, scalars
+    """Lower-case keys; Dynaconf upper-cases those that come from the environment."""
+    if isinstance(value, dict):
+        merged: dict[str, Any] = {}
+        for key, item in value.items():
+            name, item = str(key).lower(), _lower(item)
+            both = isinstance(merged.get(name), dict) and isinstance(item, dict)
+            merged[name] = {**merged[name], **item} if both else item
+        return merged
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _is_ours(name: str) -> bool:
+    """Whether an unknown key came from a user (and should be refused) rather than from Dynaconf itself."""
+    return f"HAYSTACK_{name.upper()}" in os.environ
