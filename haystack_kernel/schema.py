@@ -263,7 +263,7 @@ class RunConfig(Frozen):
     atlases: tuple[AtlasName, ...] = ("demo",)
     query_atlas: AtlasName | None = Field(default=None, description="atlas the query cells come from; None: any")
     query_h5ad: str | None = Field(default=None, description="the user's own query cells, path or gs:// URI")
-    planner: Literal["auto", "offline", "claude"] = "auto"
+    planner: Literal["auto", "offline"] = "auto"
     engine: Engine = "weighted"
     executor: Literal["local"] = "local"
     control_strategy: ControlStrategy = "synthetic_control"
@@ -305,7 +305,8 @@ class Round(Frozen):
     composite: Composite | None = None
     agreement: tuple[EngineAgreement, ...] = ()
     n_de: int = 0
-    top_genes: tuple[str, ...] = ()
+    top_genes: tuple[str, ...] = Field(default=(), description="largest rises first, from the genes called DE")
+    decision: str = Field(default="", description="why the loop went on or stopped after this round")
     files: tuple[FileRef, ...] = ()
 
 

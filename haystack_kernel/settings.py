@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -86,7 +86,7 @@ class Settings(_Section):
     atlas_root: str = Field(default="~/haystack/atlases", description="one folder per atlas")
     cache: str = Field(default="~/.cache/haystack", description="demo atlas, job scratch; safe to delete")
     atlases: tuple[AtlasName, ...] = ("demo",)
-    planner: str = Field(default="auto", pattern="^(auto|offline|claude)$")
+    planner: Literal["auto", "offline"] = "auto"
     seed: int = Field(default=0, ge=0)
     retrieval: RetrievalSettings = RetrievalSettings()
     rounds: RoundSettings = RoundSettings()

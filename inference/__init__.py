@@ -2,3 +2,5 @@
 
 It never imports ``haystack_kernel``; the kernel imports its manifest contract and its numpy baselines.
 """
+
+__version__ = "0.1.0"

@@ -1,0 +1,51 @@
+"""Large cell collections as one searchable index: built once from h5ad files, read by rows.
+
+In: source h5ad files and how their columns are named. Out: ``build_atlas``, ``open_atlases`` and what an atlas holds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from haystack_kernel.atlas.build import BuildReport, build_atlas
+    from haystack_kernel.atlas.index import AtlasCollection, open_atlases
+    from haystack_kernel.atlas.mapping import SCHEMAS, Mapping, load_mapping
+    from haystack_kernel.atlas.record import atlas_info, check_atlas, list_atlases
+
+_MODULES = {
+    "build_atlas": "build",
+    "BuildReport": "build",
+    "open_atlases": "index",
+    "AtlasCollection": "index",
+    "list_atlases": "record",
+    "atlas_info": "record",
+    "check_atlas": "record",
+    "Mapping": "mapping",
+    "load_mapping": "mapping",
+    "SCHEMAS": "mapping",
+}
+__all__ = [
+    "SCHEMAS",
+    "AtlasCollection",
+    "BuildReport",
+    "Mapping",
+    "atlas_info",
+    "build_atlas",
+    "check_atlas",
+    "list_atlases",
+    "load_mapping",
+    "open_atlases",
+]
+
+
+def __getattr__(name: str) -> object:  # listing atlases must not import anndata or DuckDB
+    if name in _MODULES:
+        return getattr(import_module(f"haystack_kernel.atlas.{_MODULES[name]}"), name)
+    msg = f"haystack_kernel.atlas has no {name!r}; it has {__all__}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

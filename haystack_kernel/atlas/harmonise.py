@@ -1,0 +1,287 @@
+"""The columns of one file in HAYSTACK's words: ontology ids, canonical names, controls, prefixed donors.
+
+In: obs columns as categoricals, a ``Mapping``, functions that resolve a label. Out: the columns of cells.parquet and
+the labels that nothing known answers to. Labels are resolved once each, never per cell.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.atlas.h5ad import column_names, n_rows, read_text, recoded
+from haystack_kernel.atlas.mapping import FIELDS
+from haystack_kernel.errors import InvalidInputError, MissingKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import h5py
+    from numpy.typing import NDArray
+
+    from haystack_kernel.atlas.mapping import Mapping
+    from haystack_kernel.schema import Match, Resolution
+
+PERTURBATION_TYPES = ("cytokine", "drug", "genetic")
+_UNKNOWN = {"", "na", "n/a", "none", "null", "unknown", "not available"}
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Resolvers:
+    """From a label to a known term; ``perturbation_type`` maps a canonical name to its type, "" where unknown."""
+
+    cell_type: Callable[[str], Resolution]
+    perturbation: Callable[[str], Resolution]
+    tissue: Callable[[str], Resolution]
+    disease: Callable[[str], Resolution]
+    perturbation_type: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Unmapped:
+    """A label that was kept as it stands: how many cells carry it and the nearest known terms."""
+
+    kind: str
+    label: str
+    n_cells: int
+    nearest: tuple[str, ...]
+
+
+@dataclass
+class Harmonised:
+    """Columns by name of :mod:`haystack_kernel.keys` (all but cell_index, n_genes, total_counts), and what to report."""
+
+    text: dict[str, pd.Categorical] = field(default_factory=dict)
+    is_control: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    unmapped: list[Unmapped] = field(default_factory=list)
+
+
+def read_fields(obs: h5py.Group | h5py.Dataset, mapping: Mapping, *, uri: str) -> dict[str, pd.Categorical]:
+    """Read the obs columns that ``mapping`` names, one at a time.
+
+    Raises
+    ------
+    MissingKeyError
+        A required column is absent, or no column holds the cell type; the message lists what obs has.
+    """
+    has = column_names(obs)
+    fields: dict[str, pd.Categorical] = {}
+    for name in FIELDS:
+        source = getattr(mapping, name)
+        column = next((column for column in source.columns if column in has), None)
+        if column is not None:
+            fields[name] = _renamed(read_text(obs, column), mapping.rename.get(name, {}))
+        elif source.value is not None:
+            fields[name] = pd.Categorical.from_codes(np.zeros(n_rows(obs), dtype=np.int8), categories=[source.value])
+        elif source.required:
+            raise _missing(name, source.columns, has, uri)
+    if not {"cell_type", "cell_type_id"} & set(fields):
+        raise _missing("cell_type", (*mapping.cell_type.columns, *mapping.cell_type_id.columns), has, uri)
+    return fields
+
+
+def harmonise(
+    fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: str, resolvers: Resolvers
+) -> Harmonised:
+    """Put the fields of one file into HAYSTACK's words.
+
+    Parameters
+    ----------
+    fields
+        Field of ``Mapping`` -> text per cell, "" where missing; from :func:`read_fields`.
+    dataset
+        Name of the dataset where the mapping has no dataset column.
+
+    Returns
+    -------
+    Missing text is "". A label that resolves to nothing keeps its text as name, gets no id, and is reported.
+
+    Raises
+    ------
+    InvalidInputError
+        No control among the perturbations, cells without a perturbation label, or an unknown perturbation type.
+    """
+    n_cells = len(next(iter(fields.values())))
+    done = Harmonised()
+
+    def given(name: str) -> pd.Categorical:
+        return fields.get(name, _constant("", n_cells))
+
+    done.text[keys.DATASET] = (
+        _recode(given("dataset"), lambda text: _UNSAFE.sub("_", text).strip("_.-") or dataset)
+        if "dataset" in fields
+        else _constant(dataset, n_cells)
+    )
+    _terms(done, "cell_type", given("cell_type_id"), given("cell_type"), resolvers.cell_type)
+    _terms(done, "tissue", given("tissue_id"), given("tissue"), resolvers.tissue)
+    _terms(done, "disease", given("disease_id"), given("disease"), resolvers.disease)
+    _perturbations(done, given("perturbation"), given("perturbation_type"), mapping, resolvers)
+    if "perturbation" not in fields:
+        done.is_control = np.ones(n_cells, dtype=bool)
+    done.text[keys.DONOR] = _joined(
+        done.text[keys.DATASET], _recode(given("donor"), _known), lambda name, donor: f"{name}:{donor}" if donor else ""
+    )
+    done.text[keys.DONOR_SEX] = _recode(given("sex"), sex_category)
+    done.text[keys.DONOR_AGE] = _recode(given("age"), age_category)
+    done.text[keys.CONDITION] = _recode(given("condition"), _known)
+    return done
+
+
+def sex_category(text: str) -> str:
+    """``female``, ``male`` or "" where it is not told."""
+    word = text.casefold()
+    return "female" if word in {"f", "female", "w"} else "male" if word in {"m", "male"} else ""
+
+
+def age_category(text: str) -> str:
+    """Age group of a number of years or a developmental stage; another text stays as it is, unknown becomes "".
+
+    Groups: prenatal, child (under 13), adolescent (13-17), young adult (18-39), middle aged (40-64), older adult.
+    """
+    word = _known(text).casefold()
+    if any(stage in word for stage in ("fetal", "embryonic", "prenatal", "post-fertilization", "carnegie")):
+        return "prenatal"
+    if any(stage in word for stage in ("newborn", "infant", "month-old", "child")):
+        return "child"
+    if (years := re.match(r"(\d+(?:\.\d+)?)(?:\s*$|[\s-]*(?:year|yr|y\b))", word)) is None:
+        return _known(text)
+    limits = ((13, "child"), (18, "adolescent"), (40, "young adult"), (65, "middle aged"))
+    return next((group for limit, group in limits if float(years[1]) < limit), "older adult")
+
+
+def _known(text: str) -> str:
+    return "" if text.casefold() in _UNKNOWN else text
+
+
+def _constant(text: str, n_cells: int) -> pd.Categorical:
+    return pd.Categorical.from_codes(np.zeros(n_cells, dtype=np.int8), categories=[text])
+
+
+def _recode(labels: pd.Categorical, change: Callable[[str], str]) -> pd.Categorical:
+    return recoded(labels, [change(str(text)) for text in labels.categories])
+
+
+def _renamed(labels: pd.Categorical, names: dict[str, str]) -> pd.Categorical:
+    return _recode(labels, lambda text: names.get(text, text)) if names else labels
+
+
+def _pairs(first: pd.Categorical, second: pd.Categorical) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
+    """Distinct pairs that occur, and the number of its pair for every cell."""
+    width = len(second.categories)
+    codes = first.codes.astype(np.int64) * width + second.codes
+    distinct, place = np.unique(codes, return_inverse=True)
+    named = [(str(first.categories[code // width]), str(second.categories[code % width])) for code in distinct]
+    return named, place
+
+
+def _joined(first: pd.Categorical, second: pd.Categorical, join: Callable[[str, str], str]) -> pd.Categorical:
+    pairs, place = _pairs(first, second)
+    return _spread([join(*pair) for pair in pairs], place)
+
+
+def _spread(texts: list[str], place: NDArray[np.int64]) -> pd.Categorical:
+    numbered = pd.Categorical.from_codes(place, categories=pd.RangeIndex(len(texts)))
+    return recoded(numbered, texts)
+
+
+_COLUMNS = {
+    "cell_type": (keys.CELL_TYPE_ORIGINAL, keys.CELL_TYPE_ID, keys.CELL_TYPE),
+    "tissue": (keys.TISSUE_ORIGINAL, keys.TISSUE_ID, keys.TISSUE),
+    "disease": ("", keys.DISEASE_ID, keys.DISEASE),
+}
+
+
+def _terms(
+    done: Harmonised, kind: str, ids: pd.Categorical, labels: pd.Categorical, resolver: Callable[[str], Resolution]
+) -> None:
+    """Add original label, id and name of one kind of term; an id in the file wins over the label."""
+    pairs, place = _pairs(_recode(ids, _known), labels)
+    n_cells = np.bincount(place, minlength=len(pairs))
+    read: list[tuple[str, str]] = []
+    for (identifier, label), count in zip(pairs, n_cells, strict=True):
+        if not (asked := identifier or _known(label)):
+            read.append(("", ""))
+            continue
+        found = resolver(asked)
+        if (match := _exact(found)) is not None:
+            read.append((match.id, match.name))
+            continue
+        read.append((identifier, _known(label) or identifier))
+        shown = f"{label} ({identifier})" if identifier and label else asked
+        done.unmapped.append(Unmapped(kind, shown, int(count), tuple(near.name for near in found.alternatives[:3])))
+    original, identity, name = _COLUMNS[kind]
+    if original:
+        done.text[original] = _spread([label or identifier for identifier, label in pairs], place)
+    done.text[identity] = _spread([term for term, _ in read], place)
+    done.text[name] = _spread([called for _, called in read], place)
+
+
+def _exact(found: Resolution) -> Match | None:
+    """A match that is certain: a fuzzy one would turn CD4 into CD8, or IL-17A into IL-17F."""
+    return found.match if found.match is not None and found.match.how != "fuzzy" else None
+
+
+def _perturbations(
+    done: Harmonised, labels: pd.Categorical, types: pd.Categorical, mapping: Mapping, resolvers: Resolvers
+) -> None:
+    controls = {text.strip().casefold() for text in mapping.control}
+    is_control = {str(label): str(label).casefold() in controls for label in labels.categories}
+    pairs, place = _pairs(labels, types)
+    n_cells = np.bincount(place, minlength=len(pairs))
+    if "perturbation" in _named(mapping) and (present := {label for label, _ in pairs}) != {""}:
+        _check_controls(present, is_control, mapping)
+    read: list[tuple[str, str]] = []
+    for (label, kind), count in zip(pairs, n_cells, strict=True):
+        if is_control[label] or not label:
+            read.append(("", ""))
+            continue
+        if (stated := _known(kind).casefold()) and stated not in PERTURBATION_TYPES:
+            msg = f"perturbation type {kind!r} is unknown; possible: {', '.join(PERTURBATION_TYPES)}"
+            raise InvalidInputError(msg, type=kind)
+        found = resolvers.perturbation(label)
+        match = _exact(found)
+        known_type = resolvers.perturbation_type(match.id) if match else ""
+        if match is None or (stated and known_type and stated != known_type):  # a knock-out of TNF is not TNF
+            read.append((label, stated))
+            near = tuple(near.name for near in found.alternatives[:3])
+            done.unmapped.append(Unmapped("perturbation", label, int(count), near))
+        else:
+            read.append((match.id, stated or known_type))
+    done.text[keys.PERTURBATION_ORIGINAL] = labels
+    done.text[keys.PERTURBATION] = _spread([name for name, _ in read], place)
+    done.text[keys.PERTURBATION_TYPE] = _spread([kind for _, kind in read], place)
+    done.is_control = np.array([is_control[str(label)] for label in labels.categories], dtype=bool)[labels.codes]
+
+
+def _named(mapping: Mapping) -> set[str]:
+    return {"perturbation"} if mapping.perturbation.columns or mapping.perturbation.value else set()
+
+
+def _check_controls(present: set[str], is_control: dict[str, bool], mapping: Mapping) -> None:
+    shown = ", ".join(sorted(present)[:12])
+    if "" in present and not is_control[""]:
+        msg = (
+            f"some cells have no perturbation label; the others have {shown.lstrip(', ')}. Fill the label, or name the "
+            "empty one among the controls if these cells are untreated"
+        )
+        raise InvalidInputError(msg, labels=sorted(present))
+    if mapping.control and not any(is_control[label] for label in present):
+        msg = (
+            f"no cell is a control: the perturbation labels are {shown}; controls are {', '.join(mapping.control)}. "
+            "Name the control with control=[…], or give an empty list if the file holds treated cells only"
+        )
+        raise InvalidInputError(msg, labels=sorted(present), control=list(mapping.control))
+
+
+def _missing(name: str, tried: tuple[str, ...], has: list[str], uri: str) -> MissingKeyError:
+    msg = (
+        f"{uri}: obs has no column for {name} (tried {', '.join(tried)}); it has {', '.join(has) or 'no columns'}. Name "
+        f"the right one with {name}_column, or use another schema"
+    )
+    return MissingKeyError(msg, uri=uri, field=name, tried=list(tried), columns=has)

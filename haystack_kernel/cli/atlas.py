@@ -1,0 +1,77 @@
+"""Commands about atlases: build, list, info.
+
+In: arguments. Out: one JSON line each; see the package.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from haystack_kernel.cli.output import print_json, print_rows
+
+app = typer.Typer(
+    help="Index single-cell files so that runs can find prompt cells in them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Root = Annotated[str | None, typer.Option("--atlas-root", help="Folder of the atlases.")]
+
+
+@app.command()
+def build(
+    file: Annotated[str, typer.Argument(help="h5ad with raw counts in X, raw or layers['counts'].")],
+    name: Annotated[str, typer.Option(help="Name of the atlas: a-z, 0-9, '-', '_'.")],
+    schema: Annotated[
+        str, typer.Option(help="parse_pbmc, openproblems, tabula_sapiens, cellxgene, or a YAML mapping file.")
+    ] = "cellxgene",
+    dataset: Annotated[str | None, typer.Option(help="Name of this file within the atlas.")] = None,
+    perturbation_column: Annotated[str | None, typer.Option(help="obs column that names the treatment.")] = None,
+    control: Annotated[list[str] | None, typer.Option(help="Value of that column for controls; repeatable.")] = None,
+    perturbation_type: Annotated[str | None, typer.Option(help="cytokine, drug or genetic.")] = None,
+    atlas_root: Root = None,
+) -> None:
+    """Index a file as (part of) an atlas; the file itself stays where it is."""
+    from haystack_kernel.atlas import build_atlas, load_mapping
+    from haystack_kernel.knowledge import load_knowledge
+    from haystack_kernel.settings import load_settings
+
+    root = load_settings(atlas_root=atlas_root).atlas_root
+    mapping = load_mapping(
+        schema, perturbation_column=perturbation_column, control=control, perturbation_type=perturbation_type
+    )
+    report = build_atlas(
+        file,
+        name=name,
+        root=root,
+        mapping=mapping,
+        dataset=dataset,
+        progress=lambda text: sys.stderr.write(text + "\n"),
+        knowledge=load_knowledge(),
+    )
+    print_json(report.as_dict())
+
+
+@app.command(name="list")
+def list_(atlas_root: Root = None, table: Annotated[bool, typer.Option("--table", help="For people.")] = False) -> None:
+    """Atlases there are."""
+    from haystack_kernel.atlas import list_atlases
+    from haystack_kernel.settings import load_settings
+
+    print_rows(list_atlases(load_settings(atlas_root=atlas_root).atlas_root), table=table)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="Name of an atlas; `demo` is made on first use.")], atlas_root: Root = None
+) -> None:
+    """What an atlas holds: datasets, cell types, perturbations, donors, unmapped labels."""
+    from haystack_kernel.atlas import atlas_info
+    from haystack_kernel.connect import connect
+    from haystack_kernel.settings import load_settings
+
+    settings = load_settings(atlas_root=atlas_root)
+    connect(settings).open_atlas([name])
+    print_json(atlas_info(name, settings.atlas_root))

@@ -1,0 +1,151 @@
+"""Commands about runs: run, resume, attach, status, cancel, list, report, resolve, demo.
+
+In: arguments. Out: one JSON line each; see the package.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from haystack_kernel.cli.output import print_json, print_rows
+from haystack_kernel.schema import ControlStrategy, Engine
+
+DEMO_QUESTION = "How would lung fibroblasts respond to TGF-beta?"
+
+Question = Annotated[str, typer.Argument(help="How would <cells> respond to <perturbation>? 10 to 2,000 characters.")]
+RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="As printed by `haystack run` and `list`.")]
+Storage = Annotated[str | None, typer.Option(help="Where run folders live: a folder or gs://bucket/prefix.")]
+Atlases = Annotated[list[str] | None, typer.Option("--atlas", help="Atlas to search; may be repeated.")]
+QueryAtlas = Annotated[str | None, typer.Option(help="Atlas that the query cells come from.")]
+QueryH5ad = Annotated[str | None, typer.Option(help="Your own query cells: an h5ad of raw counts.")]
+Hide = Annotated[list[str] | None, typer.Option(help="'CELL TYPE:PERTURBATION' that no strategy may see; repeatable.")]
+Pin = Annotated[list[str] | None, typer.Option(help="Key of a candidate that every round must use; repeatable.")]
+Ban = Annotated[list[str] | None, typer.Option(help="Key of a candidate that no round may use; repeatable.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (run, resume, attach, status, cancel, list_, report, resolve, demo):
+        app.command(name=command.__name__.rstrip("_"))(command)
+
+
+def run(
+    question: Question,
+    storage: Storage = None,
+    atlas: Atlases = None,
+    query_atlas: QueryAtlas = None,
+    query_h5ad: QueryH5ad = None,
+    engine: Annotated[Engine | None, typer.Option(help="What predicts.")] = None,
+    control_strategy: Annotated[
+        ControlStrategy | None, typer.Option(help="What the prediction is compared with.")
+    ] = None,
+    hide: Hide = None,
+    pin: Pin = None,
+    ban: Ban = None,
+    threshold: Annotated[float | None, typer.Option(help="Score that ends the rounds, 1 to 10.")] = None,
+    max_rounds: Annotated[int | None, typer.Option(help="Rounds at most.")] = None,
+    n_prompt: Annotated[int | None, typer.Option(help="Prompt cells at most.")] = None,
+    n_query: Annotated[int | None, typer.Option(help="Query cells at most.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="Id of the run; made from the time when left out.")] = None,
+) -> None:
+    """Ask a question; leaves run.ipynb, report.html, run.json and the tables in the run folder."""
+    options = {
+        "atlases": atlas,
+        "query_atlas": query_atlas,
+        "query_h5ad": str(Path(query_h5ad).absolute()) if query_h5ad and "://" not in query_h5ad else query_h5ad,
+        "engine": engine,
+        "control_strategy": control_strategy,
+        "hide": hide,
+        "pin": pin,
+        "ban": ban,
+        "threshold": threshold,
+        "max_rounds": max_rounds,
+        "n_prompt": n_prompt,
+        "n_query": n_query,
+        "seed": seed,
+    }
+    given = {name: value for name, value in options.items() if value is not None and value != []}
+    _execute(question, storage=storage, run_id=run_id, options=given)
+
+
+def demo(storage: Storage = None) -> None:
+    """Ask the demonstration question on the simulated demo atlas."""
+    _execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]})
+
+
+def resume(run_id: RunIdArgument, storage: Storage = None) -> None:
+    """Go on with a run that stopped, failed or was cancelled; finished steps are not repeated."""
+    from haystack_kernel.run import attach as find
+
+    found = find(run_id, storage=storage)
+    _execute(found.record.question, storage=storage, run_id=run_id, options={})
+
+
+def attach(run_id: RunIdArgument, storage: Storage = None) -> None:
+    """Follow a run of another process until it ends; only reads."""
+    from haystack_kernel.run import attach as find
+
+    found = find(run_id, storage=storage)
+    found.follow(lambda line: sys.stderr.write(line + "\n"))
+    print_json(found.status())
+
+
+def status(run_id: RunIdArgument, storage: Storage = None) -> None:
+    """Where a run stands."""
+    from haystack_kernel.run import attach as find
+
+    print_json(find(run_id, storage=storage).status())
+
+
+def cancel(run_id: RunIdArgument, storage: Storage = None) -> None:
+    """Stop a run and its job; what is finished is kept."""
+    from haystack_kernel.run import attach as find
+
+    print_json(find(run_id, storage=storage).cancel().status())
+
+
+def list_(storage: Storage = None, table: Annotated[bool, typer.Option("--table", help="For people.")] = False) -> None:
+    """All runs of a storage, newest first."""
+    from haystack_kernel.run import list_runs
+
+    rows = [
+        {
+            "run_id": item.run_id,
+            "status": item.record.status,
+            "score": None if item.score != item.score else round(item.score, 2),
+            "rounds": len(item.record.rounds),
+            "question": item.record.question,
+        }
+        for item in list_runs(storage=storage)
+    ]
+    print_rows(rows, table=table)
+
+
+def report(run_id: RunIdArgument, storage: Storage = None) -> None:
+    """Render report.html again from the record, the artifacts and the executed notebook."""
+    from haystack_kernel.run import attach as find
+
+    found = find(run_id, storage=storage)
+    print_json({"run_id": run_id, "report": found.write_report(notebook=found.notebook())})
+
+
+def resolve(text: Annotated[str, typer.Argument(help="A question, or a phrase of biological terms.")]) -> None:
+    """Show how a question or a phrase is understood: ids, unresolved terms, close seconds."""
+    from haystack_kernel.question import explain
+
+    print_json(explain(text))
+
+
+def _execute(question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any]) -> None:
+    """Run the notebook through papermill and print the outcome; errors end in their exit codes."""
+    from haystack_kernel.jupyter.execute import execute_run
+
+    outcome = execute_run(question, storage=storage, run_id=run_id, options=options, stream=sys.stderr)
+    print_json(outcome.summary)
+    if outcome.error is not None:
+        raise outcome.error

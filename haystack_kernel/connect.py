@@ -1,0 +1,77 @@
+"""Settings become ports: the one place that decides who implements what.
+
+In: Settings and a progress listener. Out: Ports.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from haystack_kernel.jobs import LocalExecutor, SystemClock
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import Ports, ProgressEvent
+from haystack_kernel.question import OfflinePlanner
+from haystack_kernel.settings import Settings, load_settings
+from haystack_kernel.store import RunStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from haystack_kernel.ports import Atlas, Progress
+
+DEMO_ATLAS = "demo"
+RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scanpy", "scipy", "scikit-learn", "umap-learn")
+
+
+def connect(settings: Settings | None = None, *, progress: Progress | None = None) -> Ports:
+    """Build everything a run talks to.
+
+    Parameters
+    ----------
+    settings
+        None reads them from the packaged layers, ``haystack.toml`` and the environment.
+    progress
+        Listener of progress events; None listens to nothing.
+    """
+    settings = settings or load_settings()
+    clock = SystemClock()
+    progress = progress or _silent
+    return Ports(
+        settings=settings,
+        planner=OfflinePlanner(load_knowledge()),
+        open_atlas=_atlas_opener(settings, progress=progress),
+        store=RunStore(settings.storage),
+        executors={"local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock)},
+        clock=clock,
+        progress=progress,
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """Versions for the record: Python, platform and the packages that numbers depend on."""
+    versions = {name: metadata.version(name) for name in RECORDED}
+    return {"python": platform.python_version(), "platform": platform.platform(terse=True), **versions}
+
+
+def _atlas_opener(settings: Settings, *, progress: Progress) -> Callable[[Sequence[str]], Atlas]:
+    def open_atlas(names: Sequence[str]) -> Atlas:
+        from haystack_kernel.atlas import open_atlases
+
+        if DEMO_ATLAS in names:
+            from haystack_kernel.atlas.demo import ensure_demo
+
+            ensure_demo(settings.atlas_root, progress=lambda text: progress(_demo_event(text)))
+        return open_atlases(names, root=settings.atlas_root)
+
+    return open_atlas
+
+
+def _demo_event(text: str) -> ProgressEvent:
+    return ProgressEvent(run_id="", phase="retrieve", message=text)
+
+
+def _silent(event: ProgressEvent) -> None:
+    """Listen to nothing."""

@@ -1,0 +1,193 @@
+"""One question becomes one scored run record, step by step. Read this file first.
+
+In: a RunRecord with a question. Out: the same record, one finished step further, saved. The story is
+understand -> retrieve -> [choose -> assemble -> submit -> collect -> ground -> decide]* -> interpret -> publish,
+and :func:`work` is the one loop behind run, resume and attach: a crash between two steps costs the step under way.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from haystack_kernel import publishing, rounds
+from haystack_kernel.errors import ConflictError, HaystackError
+from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.schema import Failure, Round, RunRecord, StepTime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haystack_kernel.ports import Ports
+
+    Step = Callable[[RunRecord, Ports], RunRecord]
+
+
+def next_step(record: RunRecord) -> str | None:
+    """Name of the first unfinished step, or None when the run is done, cancelled or was stopped by an error."""
+    if record.status != "running":
+        return None
+    if record.query is None:
+        return "understand"
+    if not record.candidates:
+        return "retrieve"
+    if record.termination is None:
+        return _next_in_round(record.rounds[-1] if record.rounds else None)
+    return "interpret" if record.interpretation is None else "publish"
+
+
+def work(record: RunRecord, ports: Ports, *, until: str | None = None) -> RunRecord:
+    """Do every unfinished step, or those before the step called ``until``.
+
+    Raises
+    ------
+    HaystackError
+        A step failed; the record says which and why, and everything before it is saved.
+    """
+    while (step := next_step(record)) is not None and step != until:
+        record = advance(record, ports)
+    return record
+
+
+def advance(record: RunRecord, ports: Ports) -> RunRecord:
+    """Do the next unfinished step and save its outcome, good or bad."""
+    step = next_step(record)
+    if step is None:
+        return record
+    started = ports.clock.monotonic()
+    number = len(record.rounds) + (step == "choose") if step in ROUND_STEPS else None
+    ports.progress(ProgressEvent(run_id=record.run_id, phase=step, message=STEPS[step][1], round=number))
+    try:
+        record = STEPS[step][0](record, ports)
+    except ConflictError:
+        raise
+    except HaystackError as error:
+        _save_failure(record, ports, step=step, error=error)
+        raise
+    seconds = ports.clock.monotonic() - started
+    time = StepTime(step=f"{step} {number}" if number else step, finished_at=ports.clock.now(), seconds=seconds)
+    record = ports.store.save(record.model_copy(update={"steps": (*record.steps, time)}))
+    done = ProgressEvent(
+        run_id=record.run_id, phase=step, message="done", round=number, fraction=1.0, elapsed_s=seconds
+    )
+    ports.progress(done)
+    return record
+
+
+def revive(record: RunRecord) -> RunRecord:
+    """A stopped run made ready to go on where it stopped; a finished one is returned as it is."""
+    if record.status in ("failed", "cancelled"):
+        return record.model_copy(update={"status": "running", "failure": None})
+    return record
+
+
+# --- the steps, in order --------------------------------------------------------------------------------------------
+
+
+def understand(record: RunRecord, ports: Ports) -> RunRecord:
+    """Question -> StructuredQuery."""
+    query = ports.planner.understand(record.question)
+    return record.model_copy(update={"query": query.model_copy(update={"control_strategy": _strategy(record, query)})})
+
+
+def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
+    """Query -> ranked candidates and the cells to be transformed."""
+    candidates, query_set, digests = rounds.search(record, ports)
+    update = {"candidates": candidates, "query_set": query_set, "digests": {**record.digests, **digests}}
+    return record.model_copy(update=update)
+
+
+def choose(record: RunRecord, ports: Ports) -> RunRecord:
+    """Candidates -> the next round's choice, or the end of the rounds when nothing untried is left."""
+    choice = ports.planner.choose(record.query, record.candidates, record.rounds, config=record.config)
+    if choice is None:
+        return record.model_copy(update={"termination": "no_more_candidates"})
+    chosen = tuple(item for item in record.candidates if item.key in choice.candidate_keys)
+    new = Round(number=len(record.rounds) + 1, choice=choice, candidates=chosen)
+    return record.model_copy(update={"rounds": (*record.rounds, new)})
+
+
+def assemble(record: RunRecord, ports: Ports) -> RunRecord:
+    """Choice -> cells by role, manifest and job spec in the run folder; nothing has been spent yet."""
+    return _with_last(record, rounds.assemble(record, ports))
+
+
+def submit(record: RunRecord, ports: Ports) -> RunRecord:
+    """Job spec -> a running job; the same spec finds its job again, so a repeat never pays twice."""
+    last = record.rounds[-1]
+    job = ports.executors[record.config.executor].submit(last.spec)
+    return _with_last(record, last.model_copy(update={"job": job}))
+
+
+def collect(record: RunRecord, ports: Ports) -> RunRecord:
+    """Job -> checked predictions."""
+    return _with_last(record, rounds.collect(record, ports))
+
+
+def ground(record: RunRecord, ports: Ports) -> RunRecord:
+    """Predictions -> differential expression, components with their nulls, one score."""
+    return _with_last(record, rounds.ground(record, ports))
+
+
+def decide(record: RunRecord, ports: Ports) -> RunRecord:
+    """Scores so far -> the best round, and whether another one follows."""
+    best, termination, reason = rounds.decide(record, settings=ports.settings.rounds)
+    record = _with_last(record, record.rounds[-1].model_copy(update={"decision": reason}))
+    return record.model_copy(update={"best_round": best, "termination": termination})
+
+
+def interpret(record: RunRecord, ports: Ports) -> RunRecord:
+    """Best round -> the answer in words; words never set a score."""
+    return record.model_copy(update={"interpretation": publishing.interpret(record, ports)})
+
+
+def publish(record: RunRecord, ports: Ports) -> RunRecord:
+    """Best round -> the files at the top of the run folder, and the report."""
+    return publishing.publish(record, ports)
+
+
+STEPS: dict[str, tuple[Step, str]] = {
+    "understand": (understand, "reading the question"),
+    "retrieve": (retrieve, "searching the atlases for prompt cells"),
+    "choose": (choose, "choosing the prompt"),
+    "assemble": (assemble, "reading the cells"),
+    "submit": (submit, "starting the prediction"),
+    "collect": (collect, "waiting for the prediction"),
+    "ground": (ground, "scoring against known biology"),
+    "decide": (decide, "deciding whether to go on"),
+    "interpret": (interpret, "putting the result into words"),
+    "publish": (publish, "writing the report"),
+}
+ROUND_STEPS = ("choose", "assemble", "submit", "collect", "ground", "decide")
+
+
+def _next_in_round(last: Round | None) -> str:
+    if last is None or last.decision:
+        return "choose"
+    if last.spec is None:
+        return "assemble"
+    if last.job is None:
+        return "submit"
+    if not last.task_seconds:
+        return "collect"
+    return "ground" if last.composite is None else "decide"
+
+
+def _with_last(record: RunRecord, last: Round) -> RunRecord:
+    return record.model_copy(update={"rounds": (*record.rounds[:-1], last)})
+
+
+def _strategy(record: RunRecord, query: object) -> str:
+    """The question's own wish for a control reading wins over the configured default."""
+    asked = getattr(query, "control_strategy", "synthetic_control")
+    return asked if asked == "query_as_control" else record.config.control_strategy
+
+
+def _save_failure(record: RunRecord, ports: Ports, *, step: str, error: HaystackError) -> None:
+    facts = {name: value for name, value in error.facts.items() if isinstance(value, (str, int, bool))}
+    facts |= {n: v for n, v in error.facts.items() if isinstance(v, float) and math.isfinite(v)}
+    failure = Failure(kind=type(error).__name__, message=str(error), step=step, facts=facts)
+    try:
+        ports.store.save(record.model_copy(update={"status": "failed", "failure": failure}))
+    except HaystackError as second:  # the disk may be what failed: the first error is the one to show
+        error.add_note(f"the failure could not be recorded either: {second}")

@@ -1,0 +1,92 @@
+"""Mean, spread and detection of every gene on the log1p-CP10k scale, without densifying.
+
+In: raw counts, cells x genes, sparse. Out: one ``Profile`` per arm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from haystack_kernel.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCALE = 1e4  # counts per ten thousand
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One arm, per gene, in the order of the columns.
+
+    ``mean_log`` and ``sd_log`` (n - 1; 0 for one cell) are of y = log1p(1e4 x / L), ``mean_cp10k`` of 1e4 x / L,
+    ``detection`` is the fraction of cells with a count.
+    """
+
+    n_cells: int
+    mean_log: NDArray[np.float64]
+    sd_log: NDArray[np.float64]
+    mean_cp10k: NDArray[np.float64]
+    detection: NDArray[np.float64]
+
+
+def normalise_cp10k(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401 - any sparse or dense matrix
+    """Counts per ten thousand of each cell, float64 CSR without stored zeros; a cell without counts stays 0.
+
+    Raises
+    ------
+    InvalidInputError
+        Negative, NaN or infinite values.
+    """
+    matrix = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
+    matrix.sum_duplicates()
+    if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() >= 0):
+        msg = "expression holds negative, NaN or infinite values; raw counts (>= 0) are needed"
+        raise InvalidInputError(msg)
+    matrix.eliminate_zeros()
+    library = np.asarray(matrix.sum(axis=1)).ravel()
+    matrix.data = SCALE * matrix.data / np.repeat(library, np.diff(matrix.indptr))
+    return matrix
+
+
+def log_normalise(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401
+    """y = log1p(1e4 x / L) of raw counts, float64 CSR; raises as :func:`normalise_cp10k`."""
+    matrix = normalise_cp10k(counts)
+    matrix.data = np.log1p(matrix.data)
+    return matrix
+
+
+def compute_profile(cp10k: sparse.csr_matrix) -> Profile:
+    """Per-gene summary of one arm, from :func:`normalise_cp10k`.
+
+    Raises
+    ------
+    InvalidInputError
+        The arm has no cell.
+    """
+    n_cells, n_genes = cp10k.shape
+    if n_cells == 0:
+        msg = "an arm of the comparison has no cells; at least one is needed"
+        raise InvalidInputError(msg)
+    logged = np.log1p(cp10k.data)
+    sums = [np.bincount(cp10k.indices, weights=values, minlength=n_genes) for values in (logged, logged**2, cp10k.data)]
+    mean_log = sums[0] / n_cells
+    variance = np.maximum(sums[1] - n_cells * mean_log**2, 0.0) / max(n_cells - 1, 1)
+    return Profile(
+        n_cells=n_cells,
+        mean_log=mean_log,
+        sd_log=np.sqrt(variance),
+        mean_cp10k=sums[2] / n_cells,
+        detection=np.bincount(cp10k.indices, minlength=n_genes) / n_cells,
+    )
+
+
+def pooled_sd(first: Profile, second: Profile) -> NDArray[np.float64]:
+    """Within-arm standard deviation of y pooled over two arms; 0 where both arms hold one cell."""
+    free = max(first.n_cells + second.n_cells - 2, 1)
+    squares = (first.n_cells - 1) * first.sd_log**2 + (second.n_cells - 1) * second.sd_log**2
+    return np.sqrt(squares / free)

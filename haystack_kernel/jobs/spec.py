@@ -1,0 +1,69 @@
+"""A round's tasks become one job: the manifest, and the spec whose id is derived from it.
+
+In: run, round, cell files. Out: Manifest and JobSpec; pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from haystack_kernel.schema import JobSpec
+from inference.manifest import ENGINES, Manifest, Task, dump_manifest
+
+if TYPE_CHECKING:
+    from haystack_kernel.schema import ControlStrategy, RunConfig
+
+TREATED = "treated"
+CONTROL = "control"
+BASELINE_PREFIX = "baseline-"
+
+
+def build_manifest(folder: str, *, config: RunConfig, strategy: ControlStrategy, has_control: bool) -> Manifest:
+    """All predictions of one round, so that one process loads the model once.
+
+    Parameters
+    ----------
+    folder
+        Address of ``rounds/<n>``, which holds prompt.h5ad, query.h5ad and, with ``has_control``, control.h5ad.
+    config
+        The run's engine and seed.
+    strategy
+        ``synthetic_control`` adds the prediction from the matched control prompt.
+    has_control
+        Whether matched control cells exist.
+
+    Returns
+    -------
+    Tasks ``treated``, ``control`` and one ``baseline-<engine>`` for each baseline that is not the engine itself.
+    """
+    prompt, query = f"{folder}/prompt.h5ad", f"{folder}/query.h5ad"
+    control = f"{folder}/control.h5ad" if has_control else None
+
+    def task(name: str, engine: str, prompt_uri: str) -> Task:
+        output = f"{folder}/outputs/{name}.h5ad"
+        return Task(
+            id=name, engine=engine, prompt=prompt_uri, control=control, query=query, output=output, seed=config.seed
+        )
+
+    tasks = [task(TREATED, config.engine, prompt)]
+    if strategy == "synthetic_control" and control is not None:
+        tasks.append(task(CONTROL, config.engine, control))
+    tasks += [task(f"{BASELINE_PREFIX}{name}", name, prompt) for name in ENGINES if name != config.engine]
+    return Manifest(tasks=tuple(tasks))
+
+
+def build_job_spec(
+    manifest: Manifest, *, run_id: str, round_number: int, manifest_uri: str, timeout_s: float
+) -> JobSpec:
+    """Derive the job of a manifest: equal manifests of one run give the same ``job_id``."""
+    digest = hashlib.sha256(f"{round_number}\n{dump_manifest(manifest)}".encode()).hexdigest()
+    return JobSpec(
+        run_id=run_id,
+        round=round_number,
+        job_id=f"haystack-{run_id}-{digest[:8]}",
+        manifest_uri=manifest_uri,
+        spec_hash=digest,
+        n_tasks=len(manifest.tasks),
+        timeout_s=timeout_s,
+    )

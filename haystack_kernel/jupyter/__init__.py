@@ -1,0 +1,1 @@
+"""HAYSTACK in the sockets of the ecosystem: papermill engine, nbconvert exporter, IPython magic, live displays."""

@@ -1,0 +1,130 @@
+"""The papermill engine ``haystack``: debounced saves, phase progress, run id and storage from the output path.
+
+In: a parameterised notebook. Out: the executed one, on disk at most every few seconds and whole at the end. Imported by
+papermill at its own import, so this module stays light.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, NotebookExecutionManager
+from papermill.log import logger
+
+from haystack_kernel.jupyter.displays import METADATA_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nbformat import NotebookNode
+
+SAVE_INTERVAL_S = 2.0
+_RUN_PATH = re.compile(r"^(?P<storage>.+)/runs/(?P<run_id>[a-z][a-z0-9-]{7,44})/[^/]+\.ipynb$")
+
+
+class DebouncedManager(NotebookExecutionManager):
+    """Saves at most every ``SAVE_INTERVAL_S`` seconds (buckets refuse more), and always at the end."""
+
+    def save(self, **kwargs: object) -> None:
+        """Save now if the last save is old enough."""
+        if getattr(self, "_saved", False) and (self.now() - self.last_save_time).total_seconds() < SAVE_INTERVAL_S:
+            return
+        super().save(**kwargs)
+        self._saved = True
+
+    def notebook_complete(self, **kwargs: object) -> None:
+        """Finish, and save whatever is still unsaved."""
+        self._saved = False
+        super().notebook_complete(**kwargs)
+
+
+class HaystackEngine(NBClientEngine):
+    """``papermill --engine haystack``: see the module."""
+
+    @classmethod
+    def execute_notebook(  # noqa: PLR0917 - papermill's signature
+        cls,
+        nb: NotebookNode,
+        kernel_name: str,
+        output_path: str | None = None,
+        progress_bar: bool | dict[str, object] = True,  # noqa: FBT001, FBT002
+        log_output: bool = False,  # noqa: FBT001, FBT002
+        autosave_cell_every: int = 2,
+        **kwargs: Any,  # noqa: ANN401 - passed on to papermill
+    ) -> NotebookNode:
+        """Execute ``nb``; see :meth:`papermill.engines.Engine.execute_notebook`."""
+        inject_run_folder(nb, output_path)
+        manager = DebouncedManager(
+            nb,
+            output_path=output_path,
+            progress_bar=progress_bar,
+            log_output=log_output,
+            autosave_cell_every=min(autosave_cell_every, 2),
+        )
+        manager.notebook_start()
+        try:
+            cls.execute_managed_notebook(manager, kernel_name, log_output=log_output, **kwargs)
+        finally:
+            manager.cleanup_pbar()
+            manager.notebook_complete()
+        return manager.nb
+
+    @classmethod
+    def execute_managed_notebook(  # noqa: PLR0917 - papermill's signature
+        cls,
+        nb_man: NotebookExecutionManager,
+        kernel_name: str,
+        log_output: bool = False,  # noqa: FBT001, FBT002
+        stdout_file: object = None,
+        stderr_file: object = None,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        **kwargs: Any,  # noqa: ANN401 - ``on_event`` is ours, the rest nbclient's
+    ) -> NotebookNode:
+        """Run the cells with a client that hands progress events to ``on_event``."""
+        client = _ProgressClient(
+            nb_man,
+            timeout=execution_timeout,
+            startup_timeout=start_timeout,
+            kernel_name=kernel_name,
+            log=logger,
+            log_output=log_output,
+            stdout_file=stdout_file,
+            stderr_file=stderr_file,
+        )
+        client.on_event = kwargs.get("on_event") or _log_event
+        return client.execute()
+
+
+class _ProgressClient(PapermillNotebookClient):
+    """Reads progress events from the metadata of displays as they pass."""
+
+    on_event: Callable[[dict[str, Any]], None]
+
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+        event = (msg.get("content", {}).get("metadata") or {}).get(METADATA_KEY)
+        if event is not None and msg.get("msg_type") in ("display_data", "update_display_data"):
+            self.on_event(event)
+        return super().process_message(msg, cell, cell_index)
+
+
+def inject_run_folder(nb: NotebookNode, output_path: str | None) -> None:
+    """Set the parameters ``storage`` and ``run_id`` from ``<storage>/runs/<run_id>/run.ipynb``, unless given.
+
+    The kernel cannot see papermill's output path, so the engine tells it. Other output paths change nothing.
+    """
+    match = _RUN_PATH.match(output_path or "")
+    if match is None:
+        return
+    given = nb.metadata.get("papermill", {}).get("parameters", {})
+    lines = [f"{name} = {match[name]!r}" for name in ("storage", "run_id") if not given.get(name)]
+    tagged = [cell for cell in nb.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    tagged = tagged or [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
+    if tagged and lines:
+        tagged[0].source = "\n".join([tagged[0].source, "# from the output path", *lines])
+
+
+def _log_event(event: dict[str, Any]) -> None:
+    logger.info("%s: %s", event.get("phase"), event.get("message"))

@@ -1,0 +1,112 @@
+"""A run as papermill executes it: the notebook is the orchestrator, the run folder gets it executed.
+
+In: a question and options. Out: run.ipynb and report.html in the run folder, and a summary for the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from haystack_kernel import errors
+from haystack_kernel.connect import connect
+from haystack_kernel.errors import HaystackError, NotFoundError
+from haystack_kernel.jupyter.displays import stream_progress
+from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.question import check_question
+from haystack_kernel.run import NOTEBOOK, Run, attach, build_config
+from haystack_kernel.settings import load_settings
+from haystack_kernel.store import check_run_id, new_run_id
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the command line prints, and the error it ends with (None: the run is done)."""
+
+    summary: dict[str, Any]
+    error: HaystackError | None = None
+
+
+def notebook_path(name: str) -> Path:
+    """Path of a packaged notebook, from a checkout or from an installed wheel.
+
+    Raises
+    ------
+    NotFoundError
+        Neither place has it: the installation is incomplete.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package.parent / "notebooks", package / "notebooks"):
+        if (folder / f"{name}.ipynb").exists():
+            return folder / f"{name}.ipynb"
+    msg = f"notebook {name!r} is not installed beside {package}; install haystack-kernel again"
+    raise NotFoundError(msg, name=name)
+
+
+def execute_run(
+    question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any], stream: TextIO
+) -> Outcome:
+    """Execute ``haystack.ipynb`` for a new run, or for an existing one that goes on.
+
+    Parameters
+    ----------
+    options
+        Fields of RunConfig for a new run; empty for an existing one.
+    stream
+        Where progress lines go.
+
+    Raises
+    ------
+    HaystackError
+        The question or an option is refused before anything is started; no folder is made then.
+    """
+    settings = load_settings(storage=storage)
+    ports = connect(settings)
+    if run_id is None or check_run_id(run_id) not in ports.store.list_runs():
+        build_config(settings, **options)
+        ports.planner.understand(check_question(question))
+        run_id = run_id or new_run_id(ports.clock.now())
+    stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
+    parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options}
+    failure = _papermill(ports.store.uri(run_id, NOTEBOOK), parameters=parameters, stream=stream)
+    run = attach(run_id, storage=storage)
+    if run.record.status == "done":
+        run.write_report(notebook=run.notebook())
+        return Outcome(run.status())
+    return Outcome(run.status(), error=_as_error(run, failure=failure))
+
+
+def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> str:
+    """Execute the notebook; returns papermill's account of a failing cell, empty when all ran."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    show = stream_progress(stream)
+    if "://" not in output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook_path("haystack")),
+            output,
+            parameters=parameters,
+            engine_name="haystack",
+            kernel_name="python3",
+            progress_bar=False,
+            on_event=lambda event: show(ProgressEvent(**event)),
+        )
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    return ""
+
+
+def _as_error(run: Run, *, failure: str) -> HaystackError:
+    """The error of the record, or what the notebook said when the run never got that far."""
+    recorded = run.record.failure
+    if recorded is None:
+        msg = f"run {run.run_id} stopped: {failure or run.record.status}. `haystack resume {run.run_id}` goes on"
+        return HaystackError(msg, run_id=run.run_id)
+    kind = getattr(errors, recorded.kind, HaystackError)
+    msg = f"run {run.run_id} stopped at '{recorded.step}': {recorded.message} (`haystack resume {run.run_id}` goes on)"
+    error: HaystackError = kind(msg, **recorded.facts)
+    return error

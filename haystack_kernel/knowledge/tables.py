@@ -1,0 +1,310 @@
+"""The packaged tables of biology, read once and checked line by line.
+
+In: five tab-separated files of one folder. Out: a frozen ``Knowledge`` with its version and digest.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn, cast, get_args
+
+from haystack_kernel.errors import ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping
+
+PACKAGED = Path(__file__).parent / "data"
+
+PerturbationType = Literal["cytokine", "drug", "genetic"]
+
+
+@dataclass(frozen=True)
+class CellType:
+    """A term of the Cell Ontology; ``parents`` and ``tissues`` are ids of these tables, ``markers`` gene symbols."""
+
+    id: str
+    name: str
+    parents: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    markers: tuple[str, ...] = ()
+    tissues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PerturbationEntry:
+    """A treatment; signs are +1 (rises, activated) or -1 (falls, suppressed) after it.
+
+    ``targets`` are receptors or direct target genes, ``pathways`` names of the pathway table, ``response``
+    downstream genes, ``family`` the group it is told apart from ("interferon", "HDAC inhibitor").
+    """
+
+    name: str
+    type: PerturbationType
+    synonyms: tuple[str, ...]
+    targets: tuple[str, ...]
+    pathways: dict[str, int]
+    response: dict[str, int]
+    external_ids: dict[str, str]
+    family: str
+
+
+@dataclass(frozen=True)
+class Pathway:
+    """A gene set with direction: +1 moves with the activity of the pathway, -1 against it."""
+
+    name: str
+    genes: dict[str, int]
+    synonyms: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """A term of Uberon; ``genes`` are symbols typical of the tissue."""
+
+    id: str
+    name: str
+    synonyms: tuple[str, ...] = ()
+    genes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Disease:
+    """A term of Mondo, or PATO:0000461 for normal."""
+
+    id: str
+    name: str
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: indexes are cached per table set
+class Knowledge:
+    """All tables; keys are ids (cell types, tissues, diseases) or canonical names (perturbations, pathways)."""
+
+    cell_types: dict[str, CellType]
+    perturbations: dict[str, PerturbationEntry]
+    pathways: dict[str, Pathway]
+    tissues: dict[str, Tissue]
+    diseases: dict[str, Disease]
+    version: str
+    digest: str
+
+
+_COLUMNS = {
+    "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues"),
+    "diseases.tsv": ("id", "name", "synonyms"),
+    "pathways.tsv": ("name", "synonyms", "genes", "source"),
+    "perturbations.tsv": ("name", "type", "family", "synonyms", "targets", "pathways", "response", "external_ids"),
+    "tissues.tsv": ("id", "name", "synonyms", "genes"),
+}
+_ID_FORMS = {"cell_types.tsv": r"CL:\d{7}", "tissues.tsv": r"UBERON:\d{7}", "diseases.tsv": r"MONDO:\d{7}|PATO:0000461"}
+_SIGNS = {"+": 1, "-": -1}
+
+
+@functools.cache
+def load_knowledge() -> Knowledge:
+    """Read the tables installed with the package; a second call returns the same object.
+
+    Raises
+    ------
+    ContractError
+        A table is missing or broken: the installation is damaged.
+    """
+    return load_knowledge_from(PACKAGED)
+
+
+def load_knowledge_from(folder: Path) -> Knowledge:
+    """Read and check the five tables of a folder.
+
+    Parameters
+    ----------
+    folder
+        Holds ``cell_types.tsv``, ``diseases.tsv``, ``pathways.tsv``, ``perturbations.tsv`` and ``tissues.tsv``: UTF-8,
+        tab separated, ``#`` comment lines (one says ``version <x>``), then a header; lists joined by ``;``, signed
+        lists written ``GENE+;GENE-``, pairs ``key=value;key=value``.
+
+    Raises
+    ------
+    ContractError
+        A file is missing, or a line is not as described; the message names file and line.
+    """
+    tables = {file: _read_table(folder / file) for file in _COLUMNS}
+    rows = {file: table.rows for file, table in tables.items()}
+    tissues = {
+        row.id: Tissue(row.id, row["name"], row.items("synonyms"), row.items("genes")) for row in rows["tissues.tsv"]
+    }
+    diseases = {row.id: Disease(row.id, row["name"], row.items("synonyms")) for row in rows["diseases.tsv"]}
+    pathways = {row.id: _pathway(row) for row in rows["pathways.tsv"]}
+    return Knowledge(
+        cell_types=_cell_types(rows["cell_types.tsv"], tissues=tissues),
+        perturbations={row.id: _perturbation(row, pathways=pathways) for row in rows["perturbations.tsv"]},
+        pathways=pathways,
+        tissues=tissues,
+        diseases=diseases,
+        version=_joined_version(tables),
+        digest=_joined_digest(tables),
+    )
+
+
+# --- one row of each table ----------------------------------------------------------------------------------------
+
+
+def _cell_types(rows: tuple[_Row, ...], *, tissues: Mapping[str, Tissue]) -> dict[str, CellType]:
+    ids = {row.id for row in rows}
+    types = {}
+    for row in rows:
+        parents, homes = row.items("parents"), row.items("tissues")
+        row.check_known(parents, known=ids, column="parents")
+        row.check_known(homes, known=tissues, column="tissues")
+        types[row.id] = CellType(row.id, row["name"], parents, row.items("synonyms"), row.items("markers"), homes)
+    depth: dict[str, int] = {}
+    for row in rows:
+        _check_acyclic(row, types=types, done=depth)
+    return types
+
+
+def _check_acyclic(row: _Row, *, types: Mapping[str, CellType], done: dict[str, int]) -> None:
+    above, frontier = set[str](), set(types[row.id].parents)
+    while frontier:
+        above |= frontier
+        frontier = {up for term in frontier if term not in done for up in types[term].parents} - above
+    if row.id in above:
+        row.fail(f"{row.id} is its own ancestor")
+    done[row.id] = len(above)
+
+
+def _pathway(row: _Row) -> Pathway:
+    return Pathway(row.id, row.signs("genes"), row.items("synonyms"), row["source"])
+
+
+def _perturbation(row: _Row, *, pathways: Mapping[str, Pathway]) -> PerturbationEntry:
+    kind = row["type"]
+    if kind not in get_args(PerturbationType):
+        row.fail(f"type {kind!r} is not one of {', '.join(get_args(PerturbationType))}")
+    signed_pathways = row.signs("pathways")
+    row.check_known(signed_pathways, known=pathways, column="pathways")
+    return PerturbationEntry(
+        name=row.id,
+        type=cast("PerturbationType", kind),
+        synonyms=row.items("synonyms"),
+        targets=row.items("targets"),
+        pathways=signed_pathways,
+        response=row.signs("response"),
+        external_ids=row.pairs("external_ids"),
+        family=row["family"],
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One data line; every complaint about it names file and line."""
+
+    path: Path
+    line: int
+    cells: dict[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column]
+
+    @property
+    def id(self) -> str:
+        return next(iter(self.cells.values()))
+
+    def items(self, column: str) -> tuple[str, ...]:
+        if not self.cells[column]:
+            return ()
+        parts = tuple(self.cells[column].split(";"))
+        if any(part != part.strip() or not part for part in parts) or len(set(parts)) < len(parts):
+            self.fail(f"{column} holds an empty, padded or repeated item: {self.cells[column]!r}")
+        return parts
+
+    def signs(self, column: str) -> dict[str, int]:
+        signed: dict[str, int] = {}
+        for item in self.items(column):
+            name, sign = item[:-1], item[-1]
+            if sign not in _SIGNS or not name or name in signed:
+                self.fail(f"{column} must list each name once with + or - behind it, not {item!r}")
+            signed[name] = _SIGNS[sign]
+        return signed
+
+    def pairs(self, column: str) -> dict[str, str]:
+        pairs = [item.partition("=") for item in self.items(column)]
+        if any(not key or not value for key, _, value in pairs):
+            self.fail(f"{column} must be key=value pairs, not {self.cells[column]!r}")
+        return {key: value for key, _, value in pairs}
+
+    def check_known(self, names: Iterable[str], *, known: Container[str], column: str) -> None:
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            self.fail(f"{column} names {', '.join(unknown)}, which no row defines")
+
+    def fail(self, what: str) -> NoReturn:
+        message = f"{self.path.name} line {self.line}: {what}. Correct the line, or reinstall haystack-kernel."
+        raise ContractError(message, path=str(self.path), line=self.line)
+
+
+@dataclass(frozen=True)
+class _Table:
+    rows: tuple[_Row, ...]
+    version: str
+    raw: bytes
+
+
+def _read_table(path: Path) -> _Table:
+    try:
+        raw = path.read_bytes()
+        lines = raw.decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path.name} cannot be read from {path.parent} ({error}). Reinstall haystack-kernel."
+        raise ContractError(message, path=str(path)) from error
+    start = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    columns = _COLUMNS[path.name]
+    top = _Row(path, start + 1, {})
+    if lines[start : start + 1] != ["\t".join(columns)]:
+        top.fail(f"the header must be the columns {', '.join(columns)}, tab separated")
+    version = re.search(r"version[ :=]+([\w.-]*\w)", "\n".join(lines[:start]))
+    if version is None:
+        top.fail("a comment line above the header must say 'version <x>'")
+    rows = tuple(_row(path, number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line)
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen or row["name"] in seen - {row.id}:
+            row.fail(f"{row.id} ({row['name']}) is defined twice")
+        seen |= {row.id, row["name"]}
+    return _Table(rows, version[1], raw)
+
+
+def _row(path: Path, number: int, line: str) -> _Row:
+    columns, cells = _COLUMNS[path.name], line.split("\t")
+    row = _Row(path, number, dict(zip(columns, cells, strict=False)))
+    if len(cells) != len(columns):
+        row.fail(f"{len(cells)} columns where {len(columns)} are needed")
+    if not row.id or not row["name"]:
+        row.fail("id and name must not be empty")
+    form = _ID_FORMS.get(path.name)
+    if form and not re.fullmatch(form, row.id):
+        row.fail(f"{row.id!r} is not an id of the form {form}")
+    return row
+
+
+def _joined_version(tables: Mapping[str, _Table]) -> str:
+    versions = {table.version for table in tables.values()}
+    if len(versions) == 1:
+        return versions.pop()
+    return ", ".join(f"{file.removesuffix('.tsv')} {table.version}" for file, table in tables.items())
+
+
+def _joined_digest(tables: Mapping[str, _Table]) -> str:
+    """Sha256 over names and bytes of all tables, in alphabetical order."""
+    digest = hashlib.sha256()
+    for file, table in sorted(tables.items()):
+        digest.update(f"{file} {len(table.raw)}\n".encode())
+        digest.update(table.raw)
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""The last steps: the answer in words, the files at the top of the run folder, the report.
+
+In: a record whose rounds have ended. Out: interpretation; predictions.h5ad, de.csv, pathways.csv, prompts.csv,
+candidates.csv, embedding.csv and report.html beside ``run.json``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import ContractError
+from haystack_kernel.store import read_csv, write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from nbformat import NotebookNode
+
+    from haystack_kernel.ports import Ports, Store
+    from haystack_kernel.schema import Interpretation, RunRecord
+
+OF_BEST_ROUND = ("predictions.h5ad", "de.csv", "pathways.csv", "prompts.csv", "embedding.csv")
+REPORT = "report.html"
+
+
+def interpret(record: RunRecord, ports: Ports) -> Interpretation:
+    """Ask the planner for the answer in words, from the best round's tables."""
+    folder = f"rounds/{_best_number(record)}"
+    de = read_csv(ports.store, record.run_id, f"{folder}/de.csv")
+    pathways = read_csv(ports.store, record.run_id, f"{folder}/pathways.csv")
+    return ports.planner.interpret(record, de=de, pathways=pathways)
+
+
+def publish(record: RunRecord, ports: Ports) -> RunRecord:
+    """Copy the best round's files to the top of the folder and write the report; the run is done."""
+    folder, store, run_id = f"rounds/{_best_number(record)}", ports.store, record.run_id
+    files = [store.write(run_id, name, store.read(run_id, f"{folder}/{name}")) for name in OF_BEST_ROUND]
+    files.append(write_csv(store, run_id, "candidates.csv", candidate_table(record)))
+    record = record.model_copy(update={"status": "done", "files": tuple(files)})
+    write_report(record, store)
+    return record
+
+
+def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> str:
+    """Render ``report.html`` from the record and its artifacts; returns its address.
+
+    Parameters
+    ----------
+    notebook
+        The executed notebook, folded into the report; None leaves it out (a notebook cannot hold itself while it
+        still runs).
+    """
+    from haystack_kernel.report import load_bundle, render_report
+
+    html = render_report(load_bundle(record, store, notebook=notebook))
+    store.write(record.run_id, REPORT, html.encode())
+    return store.uri(record.run_id, REPORT)
+
+
+def candidate_table(record: RunRecord) -> pd.DataFrame:
+    """One row per ranked candidate: who, how many cells, why, and in which rounds it was used."""
+    import pandas as pd
+
+    rows = [
+        {
+            "key": item.key,
+            "strategy": item.strategy,
+            "atlas": item.prompt.atlas,
+            "dataset": item.prompt.dataset,
+            "cell_type": ", ".join(item.prompt.cell_type_names),
+            "perturbation": item.prompt.perturbation or "",
+            "n_cells": item.prompt.n_cells,
+            "n_control_cells": item.control.n_cells if item.control else 0,
+            "donor_matched": item.donor_matched,
+            "relevance": item.relevance,
+            "diversity": item.diversity,
+            "quality": item.quality,
+            "score": item.score,
+            "evidence_distance": item.evidence_distance,
+            "reason": item.reason,
+            "control_reason": item.control_reason,
+            "rounds": " ".join(str(r.number) for r in record.rounds if item.key in r.choice.candidate_keys),
+        }
+        for item in record.candidates
+    ]
+    return pd.DataFrame(rows)
+
+
+def _best_number(record: RunRecord) -> int:
+    if record.best_round is None:
+        msg = f"run {record.run_id} has no finished round, so there is nothing to publish"
+        raise ContractError(msg, run_id=record.run_id)
+    return record.best_round

@@ -1,0 +1,12 @@
+"""From the user's text to a query, from candidates to a choice, from a result to words: the planner without a model.
+
+In: a question and the knowledge tables. Out: a ``StructuredQuery``, and later a ``Choice`` and an ``Interpretation``.
+"""
+
+from __future__ import annotations
+
+from haystack_kernel.question.check import check_answerable, check_question
+from haystack_kernel.question.offline import OfflinePlanner
+from haystack_kernel.question.parse import parse_question
+
+__all__ = ["OfflinePlanner", "check_answerable", "check_question", "parse_question"]

@@ -1,0 +1,140 @@
+"""Which candidates a round tries: from the widest pool to single cell sets, never the same twice.
+
+In: ranked candidates and the rounds so far. Out: a ``Choice``, or None when nothing untried is left.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.schema import Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.schema import Candidate, Round, RunConfig, StructuredQuery
+
+POOLED_ENGINES = ("mean", "weighted")  # engines that learn from several cell types at once
+
+
+def choose_candidates(
+    query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
+) -> Choice | None:
+    """Pick the candidates of the next round.
+
+    Engines that pool cell types start with every candidate of the dataset and treatment of the top one, then keep the
+    higher ranked half of these, then take the top candidate alone; after that, and for the other engines from the
+    start, each next candidate alone. Pinned candidates join every choice, banned ones none; a set of candidates that
+    a round has used is not chosen again.
+
+    Parameters
+    ----------
+    candidates
+        In the order of the ranked table.
+    history
+        The rounds so far; their scores are quoted in the reason, never used to choose.
+
+    Raises
+    ------
+    InvalidInputError
+        A pinned candidate is banned as well, or not among the candidates.
+    """
+    pinned = _pinned(candidates, config=config)
+    free = [candidate for candidate in candidates if candidate.key not in config.ban and candidate not in pinned]
+    tried = {frozenset(past.choice.candidate_keys) for past in history}
+    for group, why in [*_plan(free, query=query, config=config), (pinned, "Uses the pinned candidates alone.")]:
+        members = [*pinned, *(candidate for candidate in group if candidate not in pinned)]
+        keys = tuple(candidate.key for candidate in members)
+        if keys and frozenset(keys) not in tried:
+            extra = _pin_note(pinned) if pinned and group is not pinned else ""
+            return Choice(candidate_keys=keys, reason=f"{_last_round(history)}{why}{extra}")
+    return None
+
+
+def cell_names(candidates: Sequence[Candidate]) -> str:
+    """Cell types of the candidates for people, each once: "B cell, NK cell and monocyte"."""
+    names = [name for item in candidates for name in (item.prompt.cell_type_names or item.prompt.cell_type_ids)]
+    return join_words(list(dict.fromkeys(names))) or "all cells"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Join as "a", "a and b", "a, b and c"; empty for nothing."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _plan(
+    free: Sequence[Candidate], *, query: StructuredQuery, config: RunConfig
+) -> list[tuple[Sequence[Candidate], str]]:
+    if not free:
+        return []
+    top = free[0].prompt
+    source = (top.atlas, top.dataset, top.perturbation)
+    pool = [item for item in free if (item.prompt.atlas, item.prompt.dataset, item.prompt.perturbation) == source]
+    plan: list[tuple[Sequence[Candidate], str]] = []
+    if config.engine in POOLED_ENGINES and len(pool) > 1:
+        half = pool[: math.ceil(len(pool) / 2)]
+        plan = [(pool, _pool_reason(pool, query=query))]
+        plan += [(half, _half_reason(half, pool=pool, query=query))] if len(half) > 1 else []
+    return [*plan, *(([item], _single_reason(item, is_top=item is free[0])) for item in free)]
+
+
+def _pinned(candidates: Sequence[Candidate], *, config: RunConfig) -> list[Candidate]:
+    both = sorted(set(config.pin) & set(config.ban))
+    if both:
+        msg = f"pinned and banned at once: {', '.join(both)}. Keep each candidate in one of the two lists."
+        raise InvalidInputError(msg, keys=both)
+    known = {candidate.key: candidate for candidate in candidates}
+    missing = [key for key in config.pin if key not in known]
+    if missing and known:
+        msg = f"pinned candidates not found: {', '.join(missing)}. Candidates of this question: {', '.join(known)}."
+        raise InvalidInputError(msg, keys=missing, known=list(known))
+    return [known[key] for key in dict.fromkeys(config.pin) if key in known]
+
+
+# --- reasons ------------------------------------------------------------------------------------------------------
+
+
+def _pool_reason(pool: Sequence[Candidate], *, query: StructuredQuery) -> str:
+    return (
+        f"Pools {cell_names(pool)} of dataset {pool[0].prompt.dataset}, {_shown(pool[0])}. "
+        f"What several cell types share is the safest guide to {_asked(query)}."
+    )
+
+
+def _half_reason(half: Sequence[Candidate], *, pool: Sequence[Candidate], query: StructuredQuery) -> str:
+    return (
+        f"Keeps the {len(half)} highest ranked of the {len(pool)} pooled sets ({cell_names(half)} of dataset "
+        f"{half[0].prompt.dataset}), so that cells less like {_asked(query)} no longer dilute the effect."
+    )
+
+
+def _single_reason(item: Candidate, *, is_top: bool) -> str:
+    rank = "the highest ranked candidate" if is_top else "the next candidate in rank"
+    donors = f" (donor {join_words(item.prompt.donor_ids)})" if item.prompt.donor_ids else ""
+    return (
+        f"Takes {cell_names([item])}{donors} of dataset {item.prompt.dataset} alone, {_shown(item)}: {rank} that was "
+        f"not tried yet. {item.reason}"
+    ).rstrip()
+
+
+def _shown(item: Candidate) -> str:
+    if item.prompt.perturbation:
+        return f"measured under {item.prompt.perturbation}"
+    return "measured without treatment" if item.prompt.is_control else "measured as they are"
+
+
+def _asked(query: StructuredQuery) -> str:
+    return query.cell_type_name or "the cells asked for"
+
+
+def _pin_note(pinned: Sequence[Candidate]) -> str:
+    return f" The pinned {cell_names(pinned)} of dataset {pinned[0].prompt.dataset} stay in."
+
+
+def _last_round(history: Sequence[Round]) -> str:
+    scored = [past for past in history if past.composite is not None and not math.isnan(past.composite.value)]
+    if not scored or scored[-1] is not history[-1]:
+        return ""
+    return f"Round {scored[-1].number} reached {scored[-1].composite.value:.1f} of 10. " if scored[-1].composite else ""

@@ -1,0 +1,146 @@
+"""Held-out (cell type, perturbation) pairs: every label that may contain their treated cells is taken away.
+
+In: the conditions table and the hidden pairs. Out: a mask of the rows that no strategy may see.
+
+A pair is hidden in all datasets, files and donors at once. Control cells are never hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rapidfuzz import fuzz
+
+from haystack_kernel import keys
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge import ancestors, descendants, find_mentions, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.schema import HiddenPair
+
+_VAGUE = frozenset(
+    "ambiguous cell cells cluster doublet immune lymphoid mixed multiplet na nan none other others pbmc pbmcs undefined "
+    "unassigned unclassified uncertain unidentified unknown unlabeled unlabelled unresolved".split()
+)
+_WEAK = frozenset("a all and cell cells cluster high human low mature negative of or positive subset the type".split())
+_MIN_PREFIX = 4  # "mono" stands for monocyte
+_MIN_FUZZY = 85.0
+
+
+def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledge: Knowledge) -> pd.Series:
+    """Which conditions may hold treated cells of a hidden pair.
+
+    Parameters
+    ----------
+    conditions
+        Rows with ``is_control``, ``perturbation_name``, ``canonical_perturbation``, ``atlas``, ``dataset``,
+        ``cell_type_cl_id`` and ``cell_type_name``; missing text is the empty string.
+    pairs
+        What to hide; empty hides nothing.
+
+    Returns
+    -------
+    Boolean per row. True for treated rows of the perturbation (same name or same canonical name) whose cell type is
+    the hidden one, an ancestor, a descendant, shares a descendant with it, or carries a label that could be one.
+
+    Raises
+    ------
+    InvalidInputError
+        A pair's cell type is not in the knowledge table, so its ancestors cannot be known.
+    """
+    hide = pd.Series(data=False, index=conditions.index)
+    for pair in pairs:
+        _check_known(pair, knowledge=knowledge)
+        wanted = _perturbation_names(pair.perturbation, knowledge=knowledge)
+        same = conditions["canonical_perturbation"].str.casefold().isin(wanted)
+        same |= conditions[keys.PERTURBATION].str.casefold().isin(wanted)
+        rows = conditions[~conditions[keys.IS_CONTROL] & same]
+        hide |= _rows_of_type(rows, hidden=pair.cell_type_id, knowledge=knowledge).reindex(hide.index, fill_value=False)
+    return hide
+
+
+def may_contain(cell_type_id: str, label: str, *, hidden: str, knowledge: Knowledge) -> bool:
+    """Whether cells called ``label`` (with CL id, or "") may be cells of type ``hidden``.
+
+    A CL id of the knowledge table decides alone. Without one the most specific cell types named in the label decide;
+    where none is named, vague words ("unresolved"), shared words ("CD4_TEM" for a CD4 T cell) and near spellings do.
+    """
+    if cell_type_id in knowledge.cell_types:
+        return _related(cell_type_id, hidden, knowledge=knowledge)
+    words = _words(label)
+    if not words or set(words) <= _VAGUE or "unresolved" in words:
+        return True
+    named = {
+        mention.resolution.match.id
+        for mention in find_mentions(label, knowledge=knowledge)
+        if mention.kind == "cell_type" and mention.resolution.match is not None
+    }
+    if named:
+        return any(_related(one, hidden, knowledge=knowledge) for one in named)
+    return _sounds_like(label, hidden=hidden, knowledge=knowledge)
+
+
+def _check_known(pair: HiddenPair, *, knowledge: Knowledge) -> None:
+    if pair.cell_type_id in knowledge.cell_types:
+        return
+    near = resolve(pair.cell_type_id, kind="cell_type", knowledge=knowledge).alternatives
+    hint = f" Nearest known: {', '.join(f'{one.name} ({one.id})' for one in near[:5])}." if near else ""
+    msg = (
+        f"cannot hide {pair.cell_type_id!r} : {pair.perturbation!r}: the knowledge table has no such cell type, so its "
+        f"ancestors and descendants cannot be hidden with it.{hint} Hide a type that `haystack resolve` knows."
+    )
+    raise InvalidInputError(msg, cell_type_id=pair.cell_type_id)
+
+
+def _perturbation_names(name: str, *, knowledge: Knowledge) -> set[str]:
+    match = resolve(name, kind="perturbation", knowledge=knowledge).match
+    names = {name} if match is None or match.how == "fuzzy" else {name, match.id}
+    return {one.casefold() for one in names}
+
+
+def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> pd.Series:
+    columns = [keys.CELL_TYPE_ID, keys.CELL_TYPE]
+    verdict = {
+        (cl_id, label): may_contain(cl_id, label, hidden=hidden, knowledge=knowledge)
+        for cl_id, label in rows[columns].drop_duplicates().itertuples(index=False)
+    }
+    mask = pd.Series([verdict[pair] for pair in rows[columns].itertuples(index=False)], index=rows.index, dtype=bool)
+    # cells are selected by CL id, so one suspicious label hides all cells of that id in the dataset
+    leaky = rows[mask & (rows[keys.CELL_TYPE_ID] != "")]
+    by = [keys.ATLAS, keys.DATASET, keys.CELL_TYPE_ID]
+    suspicious = set(leaky[by].itertuples(index=False, name=None))
+    same_id = [key in suspicious for key in rows[by].itertuples(index=False, name=None)]
+    return mask | pd.Series(same_id, index=rows.index, dtype=bool)
+
+
+def _related(one: str, other: str, *, knowledge: Knowledge) -> bool:
+    """Same line of descent, or some type belongs to both (a CD4 memory T cell is both CD4 and memory T cell)."""
+    if one == other:
+        return True
+    below_one = descendants(one, knowledge=knowledge)
+    below_other = descendants(other, knowledge=knowledge)
+    return one in below_other or other in below_one or not below_one.isdisjoint(below_other)
+
+
+def _sounds_like(label: str, *, hidden: str, knowledge: Knowledge) -> bool:
+    line = {hidden, *ancestors(hidden, knowledge=knowledge), *descendants(hidden, knowledge=knowledge)}
+    known = [knowledge.cell_types[one] for one in sorted(line) if one in knowledge.cell_types]
+    spellings = [text for entry in known for text in (entry.name, *entry.synonyms)]
+    vocabulary = {word for text in spellings for word in _words(text)} - _WEAK
+    words = set(_words(label)) - _WEAK
+    if words & vocabulary or (words and words <= _VAGUE):
+        return True
+    if any(known_word.startswith(word) for word in words if len(word) >= _MIN_PREFIX for known_word in vocabulary):
+        return True
+    plain = " ".join(_words(label))
+    return any(fuzz.ratio(plain, " ".join(_words(text))) >= _MIN_FUZZY for text in spellings)
+
+
+def _words(text: str) -> list[str]:
+    found = re.findall(r"[a-z]+[0-9]*[a-z]*|[0-9]+", text.casefold())
+    return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in found]

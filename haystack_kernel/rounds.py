@@ -1,0 +1,253 @@
+"""The steps inside a round that do work: cells out of the atlas, job, checked predictions, score, decision.
+
+In: the run record and the ports. Out: the round, further filled; files under ``rounds/<n>/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.errors import ContractError, JobFailedError
+from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED, build_job_spec, build_manifest, wait
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.store import read_h5ad, write_csv, write_h5ad
+from inference.manifest import RESULT_SUFFIX, TaskResult, dump_manifest, parse_manifest, parse_result
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from haystack_kernel.grounding import Grounded
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import Candidate, CellSet, JobStatus, Round, RunRecord, Termination
+    from haystack_kernel.settings import RoundSettings
+
+N_TOP_GENES = 30
+
+
+def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], CellSet | None, dict[str, str]]:
+    """Find the prompt candidates and the query cells; also digests of the atlases and of the knowledge."""
+    from haystack_kernel.retrieval import choose_query_cells, search_candidates
+
+    config, knowledge = record.config, load_knowledge()
+    atlas = ports.open_atlas(config.atlases)
+    candidates = search_candidates(
+        record.query, atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config
+    )
+    query_set = None
+    if config.query_h5ad is None:
+        query_set = choose_query_cells(
+            record.query, atlas=atlas, knowledge=knowledge, candidates=candidates, config=config
+        )
+    digests = {f"atlas:{name}": digest for name, digest in atlas.digests().items()}
+    return candidates, query_set, {**digests, f"knowledge:{knowledge.version}": knowledge.digest}
+
+
+def assemble(record: RunRecord, ports: Ports) -> Round:
+    """Read the cells by role, write them with the manifest, and derive the job."""
+    from haystack_kernel.retrieval import assemble_cells
+
+    last, config, store = record.rounds[-1], record.config, ports.store
+    folder = f"rounds/{last.number}"
+    atlas = ports.open_atlas(config.atlases)
+    cells = assemble_cells(
+        last.candidates, query_set=record.query_set, atlas=atlas, config=config, round_number=last.number
+    )
+    files = [
+        write_h5ad(store, record.run_id, f"{folder}/{role}.h5ad", adata)
+        for role, adata in _roles(cells).items()
+        if adata is not None
+    ]
+    strategy = record.query.control_strategy if record.query else config.control_strategy
+    note = ""
+    if cells.control is None and strategy == "synthetic_control":
+        strategy = "query_as_control"
+        note = f"synthetic_control needs matched control cells: {last.candidates[0].control_reason}"
+    manifest = build_manifest(
+        store.uri(record.run_id, folder), config=config, strategy=strategy, has_control=cells.control is not None
+    )
+    files.append(store.write(record.run_id, f"{folder}/manifest.json", dump_manifest(manifest).encode()))
+    spec = build_job_spec(
+        manifest,
+        run_id=record.run_id,
+        round_number=last.number,
+        manifest_uri=store.uri(record.run_id, f"{folder}/manifest.json"),
+        timeout_s=ports.settings.jobs.timeout_s,
+    )
+    update = {
+        "control_strategy": strategy,
+        "control_note": note,
+        "query_cells": _describe_query(cells.query, notes=cells.notes),
+        "n_prompt": cells.prompt.n_obs,
+        "n_control": 0 if cells.control is None else cells.control.n_obs,
+        "n_query": cells.query.n_obs,
+        "spec": spec,
+        "files": tuple(files),
+    }
+    return last.model_copy(update=update)
+
+
+def collect(record: RunRecord, ports: Ports) -> Round:
+    """Wait for the job, then check every output against the digest in its result file.
+
+    Raises
+    ------
+    JobFailedError
+        The job failed, or ended without one of its outputs.
+    ContractError
+        An output differs from its digest, so it was changed or cut short after it was published.
+    """
+    last = record.rounds[-1]
+    manifest = parse_manifest(ports.store.read(record.run_id, f"rounds/{last.number}/manifest.json"))
+    n_tasks = len(manifest.tasks)
+
+    def show(status: JobStatus) -> None:
+        event = ProgressEvent(run_id=record.run_id, phase="collect", message=f"job {status.state}", round=last.number)
+        if not status.is_terminal:
+            ports.progress(event)
+
+    executor = ports.executors[record.config.executor]
+    poll_s, timeout_s = ports.settings.jobs.poll_s, last.spec.timeout_s if last.spec else 0.0
+    wait(last.job, executor=executor, clock=ports.clock, timeout_s=timeout_s, poll_s=poll_s, on_status=show)
+    results = [_check_output(record, ports, output=task.output) for task in manifest.tasks]
+    if len(results) != n_tasks:
+        msg = f"the job of round {last.number} made {len(results)} of {n_tasks} predictions; resume the run"
+        raise JobFailedError(msg, state="succeeded")
+    treated = next(result for result in results if result.id == TREATED)
+    seconds = {result.id: result.seconds for result in results}
+    return last.model_copy(update={"task_seconds": seconds, "frac_genes_found": treated.frac_genes_found})
+
+
+def ground(record: RunRecord, ports: Ports) -> Round:
+    """Score the prediction; write the tables and predictions.h5ad of the round."""
+    from haystack_kernel.grounding import (
+        GroundingCells,
+        GroundingContext,
+        build_predictions,
+        compute_embedding,
+        ground,
+    )
+
+    last, store = record.rounds[-1], ports.store
+    folder = f"rounds/{last.number}"
+
+    def read(name: str) -> ad.AnnData:
+        return read_h5ad(store, record.run_id, f"{folder}/{name}.h5ad")
+
+    outputs = {name: read(f"outputs/{name}") for name in last.task_seconds}
+    prompt, query = read(keys.PROMPT), read(keys.QUERY)
+    cells = GroundingCells(
+        treated=outputs[TREATED],
+        control_pred=outputs.get(CONTROL),
+        query=query,
+        prompt=prompt,
+        prompt_control=read(keys.CONTROL) if last.n_control else None,
+        baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
+    )
+    context = GroundingContext(
+        seed=record.config.seed,
+        n_scored=last.number,
+        donor_matched=all(candidate.donor_matched for candidate in last.candidates),
+        control_strategy=last.control_strategy,
+        engine=record.config.engine,
+    )
+    grounded = ground(
+        cells, query=record.query, knowledge=load_knowledge(), settings=ports.settings.grounding, context=context
+    )
+    scored = last.model_copy(update=_summary(grounded))
+    roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query, keys.PREDICTED: cells.treated}
+    present = {role: adata for role, adata in roles.items() if adata is not None}
+    predictions = build_predictions(
+        cells, grounded=grounded, record=record.model_copy(update={"rounds": (*record.rounds[:-1], scored)})
+    )
+    files = [
+        write_csv(store, record.run_id, f"{folder}/de.csv", grounded.de),
+        write_csv(store, record.run_id, f"{folder}/pathways.csv", grounded.pathways),
+        write_csv(store, record.run_id, f"{folder}/prompts.csv", _prompt_table(present)),
+        write_csv(store, record.run_id, f"{folder}/embedding.csv", compute_embedding(present, seed=record.config.seed)),
+        write_h5ad(store, record.run_id, f"{folder}/predictions.h5ad", predictions),
+    ]
+    return scored.model_copy(update={"files": (*last.files, *files)})
+
+
+def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Termination | None, str]:
+    """Best round so far, why the rounds end (None: they go on), and the sentence that says so.
+
+    The best round has the highest unrounded composite; a round without a score loses to any with one; of equals the
+    earliest wins. Plateau: the last ``plateau_rounds`` rounds brought no gain of ``plateau_gain`` over the best before.
+    """
+    values = [_score(item) for item in record.rounds]
+    best = max(range(len(values)), key=lambda index: (values[index], -index))
+    top, n = values[best], len(values)
+    shown = "not scored" if math.isinf(top) else f"{top:.1f}"
+    if top >= record.config.threshold:
+        return best + 1, "threshold", f"stop: {shown} reaches the threshold {record.config.threshold:g}"
+    if n >= record.config.max_rounds:
+        return best + 1, "max_rounds", f"stop: {n} of {record.config.max_rounds} rounds are used (best {shown})"
+    window = settings.plateau_rounds
+    if n > window and not max(values[-window:]) >= max(values[:-window]) + settings.plateau_gain:
+        gain = f"no gain of {settings.plateau_gain:g} in {window} rounds"
+        return best + 1, "plateau", f"stop: {gain} (best {shown})"
+    return best + 1, None, f"go on: best so far {shown}, threshold {record.config.threshold:g}"
+
+
+def _score(item: Round) -> float:
+    value = item.composite.value if item.composite else math.nan
+    return -math.inf if math.isnan(value) else value
+
+
+def _roles(cells: object) -> dict[str, ad.AnnData | None]:
+    return {role: getattr(cells, role) for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
+
+
+def _describe_query(query: ad.AnnData, *, notes: tuple[str, ...]) -> str:
+    names = sorted(set(query.obs[keys.CELL_TYPE].astype(str)))
+    donors = query.obs[keys.DONOR].nunique()
+    datasets = sorted(set(query.obs[keys.DATASET].astype(str)))
+    text = f"{query.n_obs} {', '.join(names)} cells of {donors} donor(s) from {', '.join(datasets)}"
+    return ". ".join([text, *notes])
+
+
+def _check_output(record: RunRecord, ports: Ports, *, output: str) -> TaskResult:
+    inside = output.removeprefix(ports.store.uri(record.run_id) + "/")
+    result: TaskResult = parse_result(ports.store.read(record.run_id, inside + RESULT_SUFFIX))
+    digest = hashlib.sha256(ports.store.read(record.run_id, inside)).hexdigest()
+    if digest != result.sha256:
+        msg = f"{inside} differs from the digest in its result file; delete both and resume the run"
+        raise ContractError(msg, path=inside)
+    return result
+
+
+def _summary(grounded: Grounded) -> dict[str, object]:
+    de = grounded.de
+    called = de[de[keys.IS_DE]].sort_values(keys.DELTA, ascending=False)
+    return {
+        "components": grounded.components,
+        "composite": grounded.composite,
+        "agreement": grounded.agreement,
+        "n_de": len(called),
+        "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
+    }
+
+
+def _prompt_table(present: dict[str, ad.AnnData]) -> object:
+    import pandas as pd
+
+    wanted = [
+        keys.ATLAS,
+        keys.DATASET,
+        keys.CELL_INDEX,
+        keys.CELL_TYPE,
+        keys.CELL_TYPE_ID,
+        keys.PERTURBATION,
+        keys.DONOR,
+    ]
+    tables = [
+        adata.obs[wanted].rename_axis(keys.CELL_ID).reset_index().assign(role=role)
+        for role, adata in present.items()
+        if role != keys.PREDICTED
+    ]
+    return pd.concat(tables, ignore_index=True)

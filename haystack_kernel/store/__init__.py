@@ -1,0 +1,16 @@
+"""Where runs are kept: run folders over fsspec, and the checks of ids and addresses."""
+
+from haystack_kernel.store.runs import RunStore
+from haystack_kernel.store.tables import read_csv, read_h5ad, write_csv, write_h5ad
+from haystack_kernel.store.uris import check_run_id, check_storage, new_run_id
+
+__all__ = [
+    "RunStore",
+    "check_run_id",
+    "check_storage",
+    "new_run_id",
+    "read_csv",
+    "read_h5ad",
+    "write_csv",
+    "write_h5ad",
+]

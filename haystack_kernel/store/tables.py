@@ -1,0 +1,51 @@
+"""Tables and AnnData as files of a run folder.
+
+In: a store, a run id, a path and a table. Out: FileRef on writing, the table on reading.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from haystack_kernel.store.files import storage_errors
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+    from haystack_kernel.ports import Store
+    from haystack_kernel.schema import FileRef
+
+
+def write_csv(store: Store, run_id: str, path: str, table: pd.DataFrame) -> FileRef:
+    """Write ``table`` as CSV without its index; NaN is the empty field, floats keep 9 digits."""
+    return store.write(run_id, path, table.to_csv(index=False, float_format="%.9g").encode())
+
+
+def read_csv(store: Store, run_id: str, path: str) -> pd.DataFrame:
+    """Read a CSV of the run folder; raises NotFoundError."""
+    import pandas as pd
+
+    return pd.read_csv(io.BytesIO(store.read(run_id, path)))
+
+
+def write_h5ad(store: Store, run_id: str, path: str, adata: ad.AnnData) -> FileRef:
+    """Write ``adata`` gzip-compressed, through a temporary local file."""
+    with tempfile.TemporaryDirectory(prefix="haystack-") as folder:
+        local = Path(folder) / "cells.h5ad"
+        with storage_errors(str(local)):
+            adata.write_h5ad(local, compression="gzip", compression_opts=1)
+        return store.write(run_id, path, local.read_bytes())
+
+
+def read_h5ad(store: Store, run_id: str, path: str) -> ad.AnnData:
+    """Read an h5ad of the run folder into memory; raises NotFoundError."""
+    import anndata as ad
+
+    with tempfile.TemporaryDirectory(prefix="haystack-") as folder:
+        local = Path(folder) / "cells.h5ad"
+        local.write_bytes(store.read(run_id, path))
+        return ad.read_h5ad(local)

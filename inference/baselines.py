@@ -1,0 +1,198 @@
+"""The predictions every other engine has to beat: numpy only, raw counts in, raw counts out.
+
+In: prompt cells (treated), control cells (matched, untreated), query cells. Out: the query cells as they would be.
+
+Formulas, with y = log1p(1e4 x / L): ``none`` leaves the cells alone; ``shift`` adds mean y(prompt) - mean y(control)
+to each gene's mean; ``mean`` adds the plain average of that difference over the prompt's cell types; ``weighted``
+adds its average with weights exp(10 r) n / (n + 30), r = how alike a type's control profile and the query are,
+n = cells of the smaller arm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference.draw import MAX_LOG, draw_counts, log_normalise
+from inference.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+BASELINES = ("none", "mean", "shift", "weighted")
+SIMILARITY_POWER = 10.0
+SHRINK_CELLS = 30.0
+N_VARIABLE_GENES = 1000
+MIN_CELLS_MEAN = 5  # cells a type needs in both arms to count in the mean response
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Raw counts of one role, and what is known of each cell."""
+
+    counts: sparse.csr_matrix  # cells x genes, whole numbers
+    genes: tuple[str, ...]  # symbols; compared without regard to case
+    cell_type: NDArray[np.str_]
+    donor: NDArray[np.str_]
+
+    def __post_init__(self) -> None:
+        shape = (self.cell_type.size, len(self.genes))
+        if self.counts.shape != shape or self.donor.size != shape[0]:
+            msg = (
+                f"cells do not fit together: counts {self.counts.shape}, {len(self.genes)} gene names, "
+                f"{self.cell_type.size} cell types, {self.donor.size} donors; give one name per column and one per row"
+            )
+            raise InputError(msg)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted counts in the query's shape, and how they were reached."""
+
+    counts: sparse.csr_matrix  # float32, whole numbers
+    expected_log: NDArray[np.float64]  # per gene, the mean log1p(CP10k) aimed at
+    changeable: NDArray[np.bool_]  # per gene: prompt and control hold it, so the engine could change it
+    weights: dict[str, float] = field(default_factory=dict)  # cell type -> share in the response, summing to 1
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """Mean log profiles per cell type over the genes shared by prompt and control."""
+
+    types: tuple[str, ...]
+    prompt: Floats  # types x genes, NaN where the type has no cell
+    control: Floats
+    smaller: Ints  # cells of the smaller arm per type
+    shift: Floats  # mean of all prompt cells minus mean of all control cells
+    genes: dict[str, int]  # upper-cased symbol -> column
+
+
+def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, seed: int) -> Prediction:
+    """Apply the prompt's response to the query cells.
+
+    Parameters
+    ----------
+    engine
+        One of ``none``, ``mean``, ``shift``, ``weighted``.
+    prompt, control
+        Treated cells and their untreated counterparts. Without ``control`` the query cells are the reference.
+    query
+        Cells to transform; the result keeps their order, genes and library sizes as reference.
+    seed
+        Fixes the sampled molecules.
+
+    Returns
+    -------
+    Counts whose mean log1p(CP10k) per gene is max(mean y(query) + response, 0), read against the original library
+    sizes. Genes that prompt or control lack stay as they are, with ``changeable`` False.
+
+    Raises
+    ------
+    EngineError
+        Another engine.
+    InputError
+        A role without cells, or no gene in common.
+    """
+    if engine not in BASELINES:
+        msg = f"unknown baseline {engine!r}; possible: {', '.join(BASELINES)}"
+        raise EngineError(msg)
+    notes: list[str] = []
+    if control is None:
+        control = query
+        notes.append("no control cells were given: the query cells served as the control")
+    for name, cells in (("prompt", prompt), ("control", control), ("query", query)):
+        if not cells.counts.shape[0]:
+            msg = f"there is no {name} cell; give at least one"
+            raise InputError(msg)
+    arms = _compute_arms(prompt, control, notes)
+    base = _mean_rows(log_normalise(query.counts))
+    column = np.array([arms.genes.get(name.upper(), -1) for name in query.genes], dtype=np.int64)
+    changeable = column >= 0
+    if not changeable.any():
+        msg = (
+            f"none of the query's {len(query.genes)} genes (such as {list(query.genes[:3])}) is in both prompt and "
+            f"control (such as {list(prompt.genes[:3])}); give all files the same kind of gene symbols"
+        )
+        raise InputError(msg)
+    if engine == "none":
+        return Prediction(query.counts.astype(np.float32).tocsr(), base, changeable, {}, tuple(notes))
+    response, weights = _response(engine, arms, base=base[changeable], column=column[changeable], notes=notes)
+    target = base.copy()
+    target[changeable] = np.clip(base[changeable] + response[column[changeable]], 0.0, MAX_LOG)
+    counts = draw_counts(query.counts, target=target, genes=query.genes, seed=seed)
+    return Prediction(counts, target, changeable, weights, tuple(notes))
+
+
+def _compute_arms(prompt: Cells, control: Cells, notes: list[str]) -> _Arms:
+    """Bring prompt and control to their shared genes and average them per cell type of the prompt."""
+    first, second = (_columns(cells.genes) for cells in (prompt, control))
+    shared = [name for name in first if name in second]
+    if len(shared) < len(first.keys() | second.keys()):
+        notes.append(f"prompt and control share {len(shared)} of {len(first.keys() | second.keys())} genes")
+    treated = log_normalise(prompt.counts[:, [first[name] for name in shared]])
+    untreated = log_normalise(control.counts[:, [second[name] for name in shared]])
+    types = tuple(sorted(set(prompt.cell_type.tolist())))
+    return _Arms(
+        types=types,
+        prompt=_type_means(treated, prompt.cell_type, types),
+        control=_type_means(untreated, control.cell_type, types),
+        smaller=np.array([min((prompt.cell_type == t).sum(), (control.cell_type == t).sum()) for t in types], np.int64),
+        shift=_mean_rows(treated) - _mean_rows(untreated),
+        genes={name: index for index, name in enumerate(shared)},
+    )
+
+
+def _response(
+    engine: str, arms: _Arms, *, base: Floats, column: Ints, notes: list[str]
+) -> tuple[Floats, dict[str, float]]:
+    """Change of the mean log profile over the shared genes, and each cell type's share in it."""
+    if engine == "shift":
+        return arms.shift, {}
+    minimum = 1 if engine == "weighted" else MIN_CELLS_MEAN
+    used = np.flatnonzero(arms.smaller >= minimum)
+    if dropped := [name for name, n in zip(arms.types, arms.smaller, strict=True) if n < minimum]:
+        notes.append(f"left out, fewer than {minimum} cells in prompt or control: {', '.join(dropped)}")
+    if not used.size:
+        notes.append(f"no cell type has {minimum} cells in both prompt and control: the plain shift was used")
+        return arms.shift, {}
+    share = np.ones(used.size)
+    if engine == "weighted":
+        likeness = _similarity(arms.control[np.ix_(used, column)], base)
+        share = np.exp(SIMILARITY_POWER * likeness) * arms.smaller[used] / (arms.smaller[used] + SHRINK_CELLS)
+    share = share / share.sum()
+    weights = {arms.types[index]: float(value) for index, value in zip(used, share, strict=True)}
+    return share @ (arms.prompt[used] - arms.control[used]), weights
+
+
+def _similarity(profiles: Floats, base: Floats) -> Floats:
+    """Pearson correlation of each row with ``base`` on the genes that vary most among them, clipped at 0."""
+    variance = np.vstack([profiles, base]).var(axis=0)
+    chosen = np.argsort(-variance, kind="stable")[:N_VARIABLE_GENES]
+    chosen = chosen[variance[chosen] > 0]
+    left = profiles[:, chosen] - profiles[:, chosen].mean(axis=1, keepdims=True) if chosen.size else profiles[:, :0]
+    right = base[chosen] - base[chosen].mean() if chosen.size else base[:0]
+    norm = np.sqrt((left**2).sum(axis=1) * (right**2).sum())
+    return np.clip(np.divide(left @ right, norm, out=np.zeros(len(profiles)), where=norm > 0), 0.0, 1.0)
+
+
+def _columns(genes: tuple[str, ...]) -> dict[str, int]:
+    """Upper-cased symbol -> its first column."""
+    return {name.upper(): index for index, name in reversed(list(enumerate(genes)))}
+
+
+def _type_means(logs: sparse.csr_matrix, cell_type: NDArray[np.str_], types: tuple[str, ...]) -> Floats:
+    """Mean rows per type; NaN for a type without cells."""
+    return np.vstack([_mean_rows(logs[np.flatnonzero(cell_type == name)]) for name in types])
+
+
+def _mean_rows(logs: sparse.csr_matrix) -> Floats:
+    if not logs.shape[0]:
+        return np.full(logs.shape[1], np.nan)
+    return np.asarray(logs.sum(axis=0)).ravel() / logs.shape[0]

@@ -1,0 +1,22 @@
+"""Every error the inference program raises, one class per thing the reader can do about it.
+
+In: nothing. Out: exception classes.
+"""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A cell file cannot be used as it is: the message names the file, what was found and how to fix it."""
+
+
+class EngineError(ValueError):
+    """The engine asked for is not part of this program: the message names those that are."""
+
+
+class UriError(ValueError):
+    """An address is not one this program reads or writes: the message says which forms are."""
+
+
+class StorageError(OSError):
+    """The disk or the storage service failed: the same command may work once it is back."""

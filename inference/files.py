@@ -1,0 +1,226 @@
+"""Reads and writes local paths and gs:// addresses: whole files, published in one step.
+
+In: addresses. Out: bytes, local copies, digests. The only module here that looks at the environment.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import sys
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.errors import StorageError, UriError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GS = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(?P<key>[^/].*)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CHUNK = 1 << 20
+_FORMS = "a local path, file:///path or gs://bucket/path"
+
+
+def shard() -> tuple[int, int]:
+    """Index and count of this task in its Batch array, (0, 1) outside one.
+
+    Raises
+    ------
+    UriError
+        The two variables do not describe a shard.
+    """
+    index, count = (os.environ.get(name, default) for name, default in _SHARD)  # noqa: TID251
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        msg = f"BATCH_TASK_INDEX={index!r} and BATCH_TASK_COUNT={count!r}; they must be whole numbers, index < count"
+        raise UriError(msg)
+    return int(index), int(count)
+
+
+_SHARD = (("BATCH_TASK_INDEX", "0"), ("BATCH_TASK_COUNT", "1"))
+
+
+def check_uri(uri: str) -> str:
+    """Return the address in its plain form: a local path or ``gs://bucket/key``.
+
+    Raises
+    ------
+    UriError
+        Empty, another scheme, a step upwards, a control character, a malformed bucket.
+    """
+    if not uri or _CONTROL.search(uri):
+        msg = f"address {uri!r} is empty or holds control characters; possible: {_FORMS}"
+        raise UriError(msg)
+    plain = uri.removeprefix("file://")
+    if ".." in re.split(r"[/\\]", plain):
+        msg = f"address {uri!r} steps upwards with '..'; write the path without it"
+        raise UriError(msg)
+    if plain.startswith("gs://"):
+        if not _GS.fullmatch(plain) or "//" in plain.removeprefix("gs://"):
+            msg = f"address {uri!r} is not gs://bucket/path (bucket: 3-222 of a-z 0-9 . _ -)"
+            raise UriError(msg)
+    elif _SCHEME.match(plain) or plain.startswith("gs:"):
+        msg = f"address {uri!r} has a scheme this program does not read; possible: {_FORMS}"
+        raise UriError(msg)
+    return plain
+
+
+def exists(uri: str) -> bool:
+    """Whether a file is there."""
+    uri = check_uri(uri)
+    with _clear_errors(uri):
+        return bool(_gcs().isfile(uri)) if _is_remote(uri) else Path(uri).is_file()
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file; FileNotFoundError if it is missing."""
+    uri = check_uri(uri)
+    with _clear_errors(uri):
+        return bytes(_gcs().cat_file(uri)) if _is_remote(uri) else Path(uri).read_bytes()
+
+
+def local_copy(uri: str, *, folder: Path) -> Path:
+    """Return a local path holding the file: itself if local, else a download into ``folder``.
+
+    Raises
+    ------
+    FileNotFoundError
+        The object or its bucket is not there.
+    StorageError
+        Disk full, no permission, or the service failed.
+    """
+    uri = check_uri(uri)
+    if not _is_remote(uri):
+        if not Path(uri).is_file():
+            raise FileNotFoundError(errno.ENOENT, "no such file", uri)
+        return Path(uri)
+    target = folder / (hashlib.sha256(uri.encode()).hexdigest()[:24] + Path(uri).suffix)
+    with _clear_errors(uri):
+        _gcs().get_file(uri, str(target))
+    return target
+
+
+def publish(path: Path, uri: str) -> None:
+    """Move a finished local file to ``uri`` so that readers see the old file or the whole new one.
+
+    Raises
+    ------
+    StorageError
+        Disk full, no permission, no such bucket, or the service failed.
+    """
+    uri = check_uri(uri)
+    if _is_remote(uri):
+        with _clear_errors(uri, missing_is_fault=True):
+            _gcs().put_file(str(path), uri)
+        return
+    target = Path(uri)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    with _clear_errors(uri, missing_is_fault=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("rb") as source, temporary.open("wb") as sink:
+                shutil.copyfileobj(source, sink, _CHUNK)
+                sink.flush()
+                os.fsync(sink.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(text: str, uri: str, *, folder: Path) -> None:
+    """Publish a small text file, by way of a temporary one in ``folder``."""
+    path = folder / f"{uuid.uuid4().hex}.txt"
+    with _clear_errors(uri, missing_is_fault=True):
+        path.write_text(text, encoding="utf-8")
+    publish(path, uri)
+    path.unlink()
+
+
+def remove(uri: str) -> None:
+    """Delete a file if it is there."""
+    uri = check_uri(uri)
+    with _clear_errors(uri):
+        if not _is_remote(uri):
+            Path(uri).unlink(missing_ok=True)
+        elif _gcs().isfile(uri):
+            _gcs().rm_file(uri)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a local file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def clear_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a failed local write (disk full, no permission) into one :class:`StorageError`."""
+    with _clear_errors(str(path), missing_is_fault=True):
+        yield
+
+
+def _is_remote(uri: str) -> bool:
+    return uri.startswith("gs://")
+
+
+def _gcs() -> Any:  # noqa: ANN401 - fsspec has no static type for it
+    """Return the Google Cloud Storage file system, its metadata cache off: other processes write there too."""
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # noqa: TID251 - else gcsfs warns and tries TLS
+    import fsspec
+
+    try:
+        return fsspec.filesystem("gs", use_listings_cache=False)
+    except ImportError as error:
+        msg = "gs:// addresses need the gcsfs package: pip install gcsfs, or give local paths"
+        raise StorageError(msg) from error
+
+
+@contextmanager
+def _clear_errors(uri: str, *, missing_is_fault: bool = False) -> Iterator[None]:
+    """One sentence per cause; FileNotFoundError passes unless ``missing_is_fault``."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        if not missing_is_fault:
+            raise FileNotFoundError(errno.ENOENT, "no such file or bucket", uri) from error
+        msg = f"cannot write {uri}: its folder or bucket does not exist; create it first"
+        raise StorageError(msg) from error
+    except _service_errors() as error:
+        raise StorageError(_fault_message(uri, error)) from error
+
+
+def _fault_message(uri: str, error: BaseException) -> str:
+    code = getattr(error, "errno", None)
+    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    if code in {errno.ENOSPC, errno.EDQUOT}:
+        return f"{uri}: the disk is full; free space and run again, finished tasks are kept"
+    if isinstance(error, PermissionError) or code in {errno.EACCES, errno.EPERM, errno.EROFS} or "orbidden" in text:
+        return f"{uri}: permission denied ({text}); give this account read and write access there"
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return f"{uri}: part of the path is a folder where a file is needed, or the reverse; give another path"
+    return f"{uri}: storage failed ({type(error).__name__}: {text}); run again, finished tasks are kept"
+
+
+def _service_errors() -> tuple[type[BaseException], ...]:
+    """What storage libraries raise, of those that are loaded."""
+    found: list[type[BaseException]] = [OSError]
+    for module, name in (
+        ("gcsfs.retry", "HttpError"),
+        ("aiohttp.client_exceptions", "ClientError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+    ):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None:
+            found.append(kind)
+    return tuple(found)
