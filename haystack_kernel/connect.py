@@ -63,14 +63,10 @@ def _atlas_opener(settings: Settings, *, progress: Progress) -> Callable[[Sequen
         if DEMO_ATLAS in names:
             from haystack_kernel.atlas.demo import ensure_demo
 
-            ensure_demo(settings.atlas_root, progress=lambda text: progress(_demo_event(text)))
+            ensure_demo(settings.atlas_root, progress=progress)
         return open_atlases(names, root=settings.atlas_root)
 
     return open_atlas
-
-
-def _demo_event(text: str) -> ProgressEvent:
-    return ProgressEvent(run_id="", phase="retrieve", message=text)
 
 
 def _silent(event: ProgressEvent) -> None:

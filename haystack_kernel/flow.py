@@ -7,7 +7,6 @@ and :func:`work` is the one loop behind run, resume and attach: a crash between 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel import publishing, rounds
@@ -99,7 +98,7 @@ def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
 
 def choose(record: RunRecord, ports: Ports) -> RunRecord:
     """Candidates -> the next round's choice, or the end of the rounds when nothing untried is left."""
-    choice = ports.planner.choose(record.query, record.candidates, record.rounds, config=record.config)
+    choice = ports.planner.choose(rounds.query_of(record), record.candidates, record.rounds, config=record.config)
     if choice is None:
         return record.model_copy(update={"termination": "no_more_candidates"})
     chosen = tuple(item for item in record.candidates if item.key in choice.candidate_keys)
@@ -114,9 +113,7 @@ def assemble(record: RunRecord, ports: Ports) -> RunRecord:
 
 def submit(record: RunRecord, ports: Ports) -> RunRecord:
     """Job spec -> a running job; the same spec finds its job again, so a repeat never pays twice."""
-    last = record.rounds[-1]
-    job = ports.executors[record.config.executor].submit(last.spec)
-    return _with_last(record, last.model_copy(update={"job": job}))
+    return _with_last(record, rounds.submit(record, ports))
 
 
 def collect(record: RunRecord, ports: Ports) -> RunRecord:
@@ -185,7 +182,6 @@ def _strategy(record: RunRecord, query: object) -> str:
 
 def _save_failure(record: RunRecord, ports: Ports, *, step: str, error: HaystackError) -> None:
     facts = {name: value for name, value in error.facts.items() if isinstance(value, (str, int, bool))}
-    facts |= {n: v for n, v in error.facts.items() if isinstance(v, float) and math.isfinite(v)}
     failure = Failure(kind=type(error).__name__, message=str(error), step=step, facts=facts)
     try:
         ports.store.save(record.model_copy(update={"status": "failed", "failure": failure}))

@@ -115,6 +115,10 @@ class Store(Protocol):
         """Newest whole record; raises NotFoundError naming the runs that exist."""
         ...
 
+    def has(self, run_id: str) -> bool:
+        """Whether the run has a record."""
+        ...
+
     def list_runs(self) -> list[str]:
         """Run ids, newest first."""
         ...

@@ -19,10 +19,11 @@ from inference.manifest import RESULT_SUFFIX, TaskResult, dump_manifest, parse_m
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
 
-    from haystack_kernel.grounding import Grounded
+    from haystack_kernel.grounding import Grounded, PredictionFacts
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import Candidate, CellSet, JobStatus, Round, RunRecord, Termination
+    from haystack_kernel.schema import Candidate, CellSet, JobStatus, Round, RunRecord, StructuredQuery, Termination
     from haystack_kernel.settings import RoundSettings
 
 N_TOP_GENES = 30
@@ -35,12 +36,12 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     config, knowledge = record.config, load_knowledge()
     atlas = ports.open_atlas(config.atlases)
     candidates = search_candidates(
-        record.query, atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config
+        query_of(record), atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config
     )
     query_set = None
     if config.query_h5ad is None:
         query_set = choose_query_cells(
-            record.query, atlas=atlas, knowledge=knowledge, candidates=candidates, config=config
+            query_of(record), atlas=atlas, knowledge=knowledge, candidates=candidates, config=config
         )
     digests = {f"atlas:{name}": digest for name, digest in atlas.digests().items()}
     return candidates, query_set, {**digests, f"knowledge:{knowledge.version}": knowledge.digest}
@@ -61,7 +62,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         for role, adata in _roles(cells).items()
         if adata is not None
     ]
-    strategy = record.query.control_strategy if record.query else config.control_strategy
+    strategy = query_of(record).control_strategy
     note = ""
     if cells.control is None and strategy == "synthetic_control":
         strategy = "query_as_control"
@@ -90,6 +91,14 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
     return last.model_copy(update=update)
 
 
+def submit(record: RunRecord, ports: Ports) -> Round:
+    """Start the round's job, or find the one started before."""
+    last = record.rounds[-1]
+    if last.spec is None:
+        raise _out_of_order(record)
+    return last.model_copy(update={"job": ports.executors[record.config.executor].submit(last.spec)})
+
+
 def collect(record: RunRecord, ports: Ports) -> Round:
     """Wait for the job, then check every output against the digest in its result file.
 
@@ -110,7 +119,9 @@ def collect(record: RunRecord, ports: Ports) -> Round:
             ports.progress(event)
 
     executor = ports.executors[record.config.executor]
-    poll_s, timeout_s = ports.settings.jobs.poll_s, last.spec.timeout_s if last.spec else 0.0
+    if last.job is None or last.spec is None:
+        raise _out_of_order(record)
+    poll_s, timeout_s = ports.settings.jobs.poll_s, last.spec.timeout_s
     wait(last.job, executor=executor, clock=ports.clock, timeout_s=timeout_s, poll_s=poll_s, on_status=show)
     results = [_check_output(record, ports, output=task.output) for task in manifest.tasks]
     if len(results) != n_tasks:
@@ -155,13 +166,13 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         engine=record.config.engine,
     )
     grounded = ground(
-        cells, query=record.query, knowledge=load_knowledge(), settings=ports.settings.grounding, context=context
+        cells, query=query_of(record), knowledge=load_knowledge(), settings=ports.settings.grounding, context=context
     )
     scored = last.model_copy(update=_summary(grounded))
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query, keys.PREDICTED: cells.treated}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
-        cells, grounded=grounded, record=record.model_copy(update={"rounds": (*record.rounds[:-1], scored)})
+        cells, grounded=grounded, query=query_of(record), facts=_facts(record, scored=scored)
     )
     files = [
         write_csv(store, record.run_id, f"{folder}/de.csv", grounded.de),
@@ -192,6 +203,18 @@ def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Terminat
         gain = f"no gain of {settings.plateau_gain:g} in {window} rounds"
         return best + 1, "plateau", f"stop: {gain} (best {shown})"
     return best + 1, None, f"go on: best so far {shown}, threshold {record.config.threshold:g}"
+
+
+def query_of(record: RunRecord) -> StructuredQuery:
+    """The parsed question; ContractError before it was understood."""
+    if record.query is None:
+        raise _out_of_order(record)
+    return record.query
+
+
+def _out_of_order(record: RunRecord) -> ContractError:
+    msg = f"a step of run {record.run_id} was called before those it builds on; call flow.work, which keeps the order"
+    return ContractError(msg, run_id=record.run_id)
 
 
 def _score(item: Round) -> float:
@@ -233,7 +256,24 @@ def _summary(grounded: Grounded) -> dict[str, object]:
     }
 
 
-def _prompt_table(present: dict[str, ad.AnnData]) -> object:
+def _facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
+    """What the file says of its own making; engines of this version use no licensed weights."""
+    from haystack_kernel.grounding import PredictionFacts
+
+    shown = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
+    return PredictionFacts(
+        run_id=record.run_id,
+        iteration=scored.number,
+        prompt_strategy=", ".join(sorted({item.strategy for item in scored.candidates})),
+        config=record.config.model_dump(mode="json"),
+        rounds=[item.model_dump(mode="json", include=shown) for item in (*record.rounds[:-1], scored)],
+        provenance={"versions": record.versions, "digests": record.digests},
+        licence="computed from the prompt and query cells without model weights: the licence of their data sets holds",
+        citation="the data sets of the prompt and query cells, named in prompts.csv",
+    )
+
+
+def _prompt_table(present: dict[str, ad.AnnData]) -> pd.DataFrame:
     import pandas as pd
 
     wanted = [

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
     from haystack_kernel.ports import Ports, Progress
-    from haystack_kernel.schema import JobStatus, StructuredQuery
+    from haystack_kernel.schema import JobStatus, StructuredQuery, TermKind
     from haystack_kernel.settings import Settings
 
 
@@ -187,7 +187,7 @@ class Run:
         """The predicted cells of the best round (raw counts in X)."""
         return read_h5ad(self._ports.store, self.run_id, f"{self._best_folder()}/predictions.h5ad")
 
-    def follow(self, show: Callable[[str], None], *, poll_s: float = 1.0) -> Run:
+    def follow(self, show: Callable[[str], object], *, poll_s: float = 1.0) -> Run:
         """Read the run folder until the run is no longer running; ``show`` gets one line per finished step."""
         seen = 0
         while True:
@@ -254,7 +254,7 @@ def open_run(
     """
     settings = settings or load_settings(storage=storage)
     ports = connect(settings, progress=progress or _default_progress())
-    if run_id is not None and run_id in ports.store.list_runs():
+    if run_id is not None and ports.store.has(check_run_id(run_id)):
         return _reopen(ports, run_id=run_id, question=question)
     if question is None:
         msg = "a new run needs a question, e.g. 'How would lung fibroblasts respond to TGF-beta?'"
@@ -262,7 +262,7 @@ def open_run(
     from haystack_kernel.question import check_question
 
     record = RunRecord(
-        run_id=check_run_id(run_id) if run_id else new_run_id(ports.clock.now()),
+        run_id=run_id or new_run_id(ports.clock.now()),
         question=check_question(question),
         config=build_config(settings, **options),
         created_at=ports.clock.now(),
@@ -293,7 +293,8 @@ def resume(run_id: str, *, storage: str | None = None, progress: Progress | None
 def list_runs(*, storage: str | None = None) -> list[Run]:
     """All runs of a storage, newest first."""
     ports = connect(load_settings(storage=storage))
-    return [Run(ports.store.load(run_id), ports=ports) for run_id in ports.store.list_runs()]
+    ids = [run_id for run_id in ports.store.list_runs() if ports.store.has(run_id)]
+    return [Run(ports.store.load(run_id), ports=ports) for run_id in ids]
 
 
 def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN401 - validated by RunConfig
@@ -342,7 +343,8 @@ def parse_hidden(text: str) -> HiddenPair:
         msg = f"--hide {text!r} must be 'CELL TYPE:PERTURBATION', e.g. 'CD4 T cell:IFN-beta'"
         raise InvalidInputError(msg, given=text)
     found = []
-    for kind, part in (("cell_type", cell_type), ("perturbation", perturbation)):
+    sides: tuple[tuple[TermKind, str], ...] = (("cell_type", cell_type), ("perturbation", perturbation))
+    for kind, part in sides:
         resolution = resolve(part.strip(), kind=kind, knowledge=load_knowledge())
         if resolution.match is None:
             nearest = ", ".join(match.name for match in resolution.alternatives) or "none"

@@ -104,7 +104,7 @@ def draw_counts(counts: sparse.csr_matrix, *, target: Floats, genes: Sequence[st
 
 def _remove_molecules(job: _Job, data: Floats) -> None:
     """Thin the genes with a negative need, in place in ``data`` (the entries of ``job.counts``)."""
-    sizes = np.bincount(_gene_of_entry(job.counts), job.counts.data, job.counts.shape[1])
+    sizes = np.asarray(job.counts.sum(axis=0), np.float64).ravel()
     for block in _blocks(np.flatnonzero((job.need < 0) & (sizes > 0)).astype(np.int64), sizes):
         entries = _ragged(job.counts.indptr[block].astype(np.int64), np.diff(job.counts.indptr)[block])
         gene = np.repeat(np.arange(block.size), np.diff(job.counts.indptr)[block])
@@ -148,7 +148,7 @@ def _added_molecules(job: _Job, library: Floats) -> sparse.csc_matrix:
 
 
 def _add_block(job: _Job, block: Ints, *, tries: Floats, cumulative: Floats) -> tuple[Ints, Ints, Ints]:
-    """Cell and gene of each molecule added to the genes of ``block``, and the genes for which ``tries`` were too few."""
+    """Cell and gene of each molecule added to ``block``, and those of its genes for which ``tries`` were too few."""
     n_events = tries[block].astype(np.int64)
     gene = np.repeat(np.arange(block.size), n_events)
     hashed = _hash(

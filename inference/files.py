@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +74,13 @@ def check_uri(uri: str) -> str:
 def exists(uri: str) -> bool:
     """Whether a file is there."""
     uri = check_uri(uri)
-    with _clear_errors(uri):
-        return bool(_gcs().isfile(uri)) if _is_remote(uri) else Path(uri).is_file()
+    if not _is_remote(uri):
+        return Path(uri).is_file()
+    try:
+        with _clear_errors(uri):
+            return bool(_gcs().info(uri)["type"] == "file")  # isfile() answers False when the service is down
+    except FileNotFoundError:
+        return False
 
 
 def read_bytes(uri: str) -> bytes:
@@ -145,11 +150,11 @@ def write_text(text: str, uri: str, *, folder: Path) -> None:
 def remove(uri: str) -> None:
     """Delete a file if it is there."""
     uri = check_uri(uri)
-    with _clear_errors(uri):
-        if not _is_remote(uri):
-            Path(uri).unlink(missing_ok=True)
-        elif _gcs().isfile(uri):
+    with suppress(FileNotFoundError), _clear_errors(uri):
+        if _is_remote(uri):
             _gcs().rm_file(uri)
+        else:
+            Path(uri).unlink()
 
 
 def sha256_of(path: Path) -> str:
@@ -207,7 +212,7 @@ def _fault_message(uri: str, error: BaseException) -> str:
         return f"{uri}: the disk is full; free space and run again, finished tasks are kept"
     if isinstance(error, PermissionError) or code in {errno.EACCES, errno.EPERM, errno.EROFS} or "orbidden" in text:
         return f"{uri}: permission denied ({text}); give this account read and write access there"
-    if isinstance(error, IsADirectoryError | NotADirectoryError):
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
         return f"{uri}: part of the path is a folder where a file is needed, or the reverse; give another path"
     return f"{uri}: storage failed ({type(error).__name__}: {text}); run again, finished tasks are kept"
 

@@ -12,6 +12,7 @@ from typing import Any
 MANIFEST_VERSION = 1
 ENGINES = ("none", "mean", "shift", "weighted")
 RESULT_SUFFIX = ".result.json"  # written beside each output, after it: its presence means the output is whole
+ERROR_SUFFIX = ".error.json"  # written beside where the output would be when its task failed; gone once it succeeds
 
 
 class ManifestError(ValueError):
@@ -59,6 +60,7 @@ class TaskResult:
     peak_memory_gib: float
     seed: int
     versions: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)  # role -> sha256 of the file read: a rerun skips on equality
     notes: tuple[str, ...] = ()
 
 
@@ -92,6 +94,11 @@ def parse_manifest(text: str | bytes) -> Manifest:
         msg = "the manifest needs a non-empty list 'tasks'"
         raise ManifestError(msg)
     manifest = _build(Manifest, {**raw, "tasks": tuple(_parse_task(task) for task in tasks)})
+    for name in ("diffusion_steps", "batch_size"):
+        value = getattr(manifest, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            msg = f"{name!r} must be a whole number of at least 1, got {value!r}"
+            raise ManifestError(msg)
     for name in ("id", "output"):
         values = [getattr(task, name) for task in manifest.tasks]
         if repeated := sorted({value for value in values if values.count(value) > 1}):
@@ -112,7 +119,10 @@ def parse_result(text: str | bytes) -> TaskResult:
     except ValueError as error:
         msg = f"the result file is not valid JSON ({error}); delete it and run the task again"
         raise ManifestError(msg) from error
-    return _build(TaskResult, {**raw, "notes": tuple(raw.get("notes", ()))})
+    if not isinstance(raw, dict) or not isinstance(raw.get("notes", []), list):
+        msg = "the result file is not the JSON object of a task; delete it and run the task again"
+        raise ManifestError(msg)
+    return _build(TaskResult, {**raw, "notes": tuple(raw.get("notes", []))})
 
 
 def _parse_task(raw: object) -> Task:
@@ -120,6 +130,16 @@ def _parse_task(raw: object) -> Task:
         msg = f"each task must be a JSON object, got {type(raw).__name__}"
         raise ManifestError(msg)
     task = _build(Task, raw)
+    for name in ("id", "prompt", "query", "output"):
+        if not isinstance(getattr(task, name), str) or not getattr(task, name):
+            msg = f"task {task.id!r}: {name!r} must be a non-empty string, got {getattr(task, name)!r}"
+            raise ManifestError(msg)
+    if not (task.control is None or (isinstance(task.control, str) and task.control)):
+        msg = f"task {task.id!r}: 'control' must be a non-empty string or null, got {task.control!r}"
+        raise ManifestError(msg)
+    if not isinstance(task.seed, int) or isinstance(task.seed, bool):
+        msg = f"task {task.id!r}: 'seed' must be a whole number, got {task.seed!r}"
+        raise ManifestError(msg)
     if task.engine not in ENGINES:
         msg = f"task {task.id!r}: unknown engine {task.engine!r}; possible: {', '.join(ENGINES)}"
         raise ManifestError(msg)

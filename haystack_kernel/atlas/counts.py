@@ -75,7 +75,7 @@ def cell_stats(
     """
     n_genes = np.zeros(counts.shape[0], dtype=np.int64)
     totals = np.zeros(counts.shape[0], dtype=np.float64)
-    for cells, values, fraction in _blocks(h5[counts.path], counts):
+    for cells, values, fraction in value_blocks(h5[counts.path], counts):
         if fault := _fault(values):
             msg = f"{counts.path} {fault}; raw counts are needed in every cell: write the file again without that"
             raise InvalidInputError(msg, place=counts.path)
@@ -104,13 +104,40 @@ def read_rows(h5: h5py.File, counts: Counts, rows: NDArray[np.int64]) -> sp.csr_
         found = _rows_of_csc(h5[counts.path], counts, wanted)
     else:
         read = _range_of_csr if counts.encoding == "csr" else _range_of_dense
-        parts = [
-            read(h5[counts.path], counts, first, last)[mine - first] for first, last, mine in _ranges(wanted)
-        ] or [sp.csr_matrix((0, counts.shape[1]), dtype=np.float32)]
+        parts = [read(h5[counts.path], counts, first, last)[mine - first] for first, last, mine in _ranges(wanted)] or [
+            sp.csr_matrix((0, counts.shape[1]), dtype=np.float32)
+        ]
         found = sp.csr_matrix(sp.vstack(parts, format="csr"))
     ordered = sp.csr_matrix(found[place], dtype=np.float32)
     ordered.sort_indices()
     return ordered
+
+
+def value_blocks(
+    node: Any,  # noqa: ANN401 - h5py node
+    counts: Counts,
+    *,
+    n_values: int = BLOCK_VALUES,
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], float]]:
+    """Cell number and value of the stored entries, about ``n_values`` at a time, and the fraction done."""
+    if counts.encoding == "dense":
+        step = max(1, n_values // max(1, counts.shape[1]))
+        for first in range(0, counts.shape[0], step):
+            block = node[first : first + step]
+            cells = np.repeat(np.arange(first, first + len(block)), block.shape[1])
+            yield cells, block.ravel(), min(1.0, (first + step) / counts.shape[0])
+        return
+    indptr = node["indptr"][:]
+    stored = int(indptr[-1])
+    for first in range(0, stored, n_values):
+        last = min(first + n_values, stored)
+        if counts.encoding == "csc":
+            cells = node["indices"][first:last]
+        else:
+            begin, end = np.searchsorted(indptr, [first, last - 1], side="right") - 1
+            bounds = np.clip(indptr[begin : end + 2], first, last)
+            cells = np.repeat(np.arange(begin, end + 1), np.diff(bounds))
+        yield cells, node["data"][first:last], last / stored
 
 
 def _places(h5: h5py.File) -> Iterator[tuple[str, str]]:
@@ -131,7 +158,9 @@ def _layout(node: Any, *, path: str, uri: str) -> tuple[str, tuple[int, int]]:  
     kind = str(node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", "")))
     shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
     if kind[:3] not in {"csr", "csc"} or shape is None:
-        msg = f"{uri}: {path} is stored as {kind or 'an unknown form'}; possible: csr, csc, dense. Write it with anndata"
+        msg = (
+            f"{uri}: {path} is stored as {kind or 'an unknown form'}; possible: csr, csc, dense. Write it with anndata"
+        )
         raise InvalidInputError(msg, uri=uri)
     return kind[:3], (int(shape[0]), int(shape[1]))
 
@@ -158,28 +187,6 @@ def _fault(values: NDArray[Any]) -> str:
     if values.dtype.kind == "f" and (odd := values[values != np.rint(values)]).size:
         return f"holds fractions such as {float(odd[0]):.4g}, so it is normalised or log-transformed, not counts"
     return ""
-
-
-def _blocks(node: Any, counts: Counts) -> Iterator[tuple[NDArray[Any], NDArray[Any], float]]:  # noqa: ANN401
-    """Cell number and value of the stored entries, block by block, and the fraction done."""
-    if counts.encoding == "dense":
-        step = max(1, BLOCK_VALUES // max(1, counts.shape[1]))
-        for first in range(0, counts.shape[0], step):
-            block = node[first : first + step]
-            cells = np.repeat(np.arange(first, first + len(block)), block.shape[1])
-            yield cells, block.ravel(), min(1.0, (first + step) / counts.shape[0])
-        return
-    indptr = node["indptr"][:]
-    n_values = int(indptr[-1])
-    for first in range(0, n_values, BLOCK_VALUES):
-        last = min(first + BLOCK_VALUES, n_values)
-        if counts.encoding == "csc":
-            cells = node["indices"][first:last]
-        else:
-            begin, end = np.searchsorted(indptr, [first, last - 1], side="right") - 1
-            lengths = np.clip(indptr[begin + 1 : end + 2], first, last) - np.clip(indptr[begin : end + 1], first, last)
-            cells = np.repeat(np.arange(begin, end + 1), lengths)
-        yield cells, node["data"][first:last], last / n_values
 
 
 def _ranges(wanted: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
@@ -216,7 +223,10 @@ def _rows_of_csc(node: Any, counts: Counts, wanted: NDArray[np.int64]) -> sp.csr
         last = min(first + BLOCK_VALUES, int(indptr[-1]))
         rows = place[node["indices"][first:last]]
         inside = np.flatnonzero(rows >= 0)
-        genes = np.searchsorted(indptr, inside + first, side="right") - 1
-        kept.append((node["data"][first:last][inside], rows[inside], genes))
-    values, rows, genes = (np.concatenate(part) for part in zip(*kept, strict=True)) if kept else ([], [], [])
-    return sp.csr_matrix((values, (rows, genes)), shape=(len(wanted), counts.shape[1]), dtype=np.float32)
+        columns = np.searchsorted(indptr, inside + first, side="right") - 1
+        kept.append((node["data"][first:last][inside], rows[inside], columns))
+    shape = (len(wanted), counts.shape[1])
+    if not kept:
+        return sp.csr_matrix(shape, dtype=np.float32)
+    values, places, genes = (np.concatenate(part) for part in zip(*kept, strict=True))
+    return sp.csr_matrix((values.astype(np.float32), (places, genes)), shape=shape)

@@ -71,8 +71,8 @@ def read_genes(h5: h5py.File, var: str, *, columns: Sequence[str], uri: str) -> 
         if column is None:
             has = column_names(frame)
             msg = (
-                f"{uri}: the genes are Ensembl ids and var has no column of symbols (tried {', '.join(columns)}; it has "
-                f"{has}). Add var['feature_name'], or name the column with gene_symbols"
+                f"{uri}: the genes are Ensembl ids and var has no column of symbols (tried {', '.join(columns)}; it "
+                f"has {has}). Add var['feature_name'], or name the column with gene_symbols"
             )
             raise MissingKeyError(msg, uri=uri, columns=has)
         texts = read_text(frame, column)
@@ -114,7 +114,9 @@ def _check_ensembl(index: list[str], *, uri: str) -> None:
     foreign = [name for name in ids if not _HUMAN_ENSEMBL.match(name)]
     if len(foreign) > MIN_FRAC_MIXED * len(ids):
         what = "mixes human genes with" if len(foreign) < len(ids) else "has"
-        msg = f"{uri} {what} genes of another species (e.g. {foreign[0]}); keep the ENSG genes, or map to human orthologs"
+        msg = (
+            f"{uri} {what} genes of another species (e.g. {foreign[0]}); keep the ENSG genes, or map to human orthologs"
+        )
         raise InvalidInputError(msg, uri=uri, n_foreign=len(foreign))
 
 
@@ -129,8 +131,8 @@ def _check_symbols(names: list[str], *, uri: str) -> None:
         what = "genes are not human" if frac > MIN_FRAC_MOUSE else "genes mix species"
         shown = ", ".join(foreign[:3])
         msg = (
-            f"{uri}: {what}: {frac:.0%} of the symbols are written as in mouse ({shown}), human symbols are upper-case. "
-            "Map them to human orthologs, or keep the human genes"
+            f"{uri}: {what}: {frac:.0%} of the symbols are written as in mouse ({shown}), human symbols are "
+            "upper-case. Map them to human orthologs, or keep the human genes"
         )
         raise InvalidInputError(msg, uri=uri, frac_foreign=frac)
 

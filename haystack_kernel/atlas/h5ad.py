@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
+from haystack_kernel.errors import HaystackError, InvalidInputError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,13 +56,18 @@ def open_h5ad(uri: str) -> Iterator[h5py.File]:
             with h5py.File(source, "r") as h5:
                 absent = [name for name in ("obs", "var") if name not in h5]
                 if absent or not ("X" in h5 or "raw" in h5 or "layers" in h5):
-                    msg = f"{uri} is HDF5 but not an h5ad: it has {sorted(h5)}, not obs, var and X; write it with anndata"
+                    msg = (
+                        f"{uri} is HDF5 but not an h5ad: it has {sorted(h5)}, not obs, var and X; write it with anndata"
+                    )
+                    raise InvalidInputError(msg, uri=uri)
+                if isinstance(h5["obs"], h5py.Dataset) or isinstance(h5["var"], h5py.Dataset):
+                    msg = f"{uri} was written by anndata before 0.7; read it with anndata and write it again"
                     raise InvalidInputError(msg, uri=uri)
                 yield h5
+        except HaystackError:
+            raise
         except (OSError, KeyError, RuntimeError) as error:  # HDF5 reports damage as any of these
-            if isinstance(error, (StorageError, NotFoundError)) or (isinstance(error, OSError) and error.errno == 28):
-                raise
-            msg = f"{uri} cannot be read as h5ad ({error}); it is not an HDF5 file, or cut short or damaged: copy it again"
+            msg = f"{uri} cannot be read as h5ad ({error}): not an HDF5 file, or cut short or damaged; copy it again"
             raise InvalidInputError(msg, uri=uri) from error
 
 
@@ -123,27 +128,31 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def column_names(frame: h5py.Group | h5py.Dataset) -> list[str]:
+def column_names(frame: h5py.Group) -> list[str]:
     """Columns of a stored obs or var, without its index."""
-    if isinstance(frame, h5py.Dataset):  # files written before anndata 0.7: one compound table
-        return [name for name in frame.dtype.names or () if name != "index"]
     ordered = frame.attrs.get("column-order")
     names = [str(name) for name in ordered] if ordered is not None else sorted(frame)
     hidden = {index_name(frame), "__categories"}
     return [name for name in names if name not in hidden]
 
 
-def index_name(frame: h5py.Group | h5py.Dataset) -> str:
+def index_name(frame: h5py.Group) -> str:
     """Name of the member that holds the row names of obs or var."""
-    return "index" if isinstance(frame, h5py.Dataset) else str(frame.attrs.get("_index", "_index"))
+    return str(frame.attrs.get("_index", "_index"))
 
 
-def n_rows(frame: h5py.Group | h5py.Dataset) -> int:
+def n_rows(frame: h5py.Group) -> int:
     """Rows of a stored obs or var."""
-    return int((frame if isinstance(frame, h5py.Dataset) else frame[index_name(frame)]).shape[0])
+    index = frame[index_name(frame)]
+    return int((index if isinstance(index, h5py.Dataset) else index["codes"]).shape[0])
 
 
-def read_text(frame: h5py.Group | h5py.Dataset, name: str) -> pd.Categorical:
+def constant_text(text: str, n_cells: int) -> pd.Categorical:
+    """The same text for every cell."""
+    return pd.Categorical.from_codes(np.zeros(n_cells, dtype=np.int8), categories=pd.Index([text], dtype=object))
+
+
+def read_text(frame: h5py.Group, name: str) -> pd.Categorical:
     """Read one column of obs or var as text.
 
     Returns
@@ -152,15 +161,16 @@ def read_text(frame: h5py.Group | h5py.Dataset, name: str) -> pd.Categorical:
     string where the value is missing.
     """
     values: Any
-    if isinstance(frame, h5py.Dataset):
-        values = frame[name]
-    elif "__categories" in frame and name in frame["__categories"]:  # anndata 0.7
-        labels = frame["__categories"][name].asstr()[:]
-        values = pd.Categorical.from_codes(frame[name][:], categories=pd.Index(labels))
+    node = frame[name]
+    if "__categories" in frame and name in frame["__categories"]:  # anndata 0.7
+        labels = pd.Index(frame["__categories"][name].asstr()[:], dtype=object)
+        values = pd.Categorical.from_codes(node[:], categories=labels)
+    elif isinstance(node, h5py.Dataset):
+        values = node.asstr()[:] if h5py.check_string_dtype(node.dtype) else node[:]
     else:
         import anndata as ad
 
-        values = ad.io.read_elem(frame[name])
+        values = ad.io.read_elem(node)
     given = values if isinstance(values, pd.Categorical) else _factorized(values)
     texts = ["" if code is None else _text(code) for code in given.categories]
     return recoded(given, texts)
@@ -168,6 +178,7 @@ def read_text(frame: h5py.Group | h5py.Dataset, name: str) -> pd.Categorical:
 
 def recoded(labels: pd.Categorical, texts: list[str]) -> pd.Categorical:
     """Replace each category by the text at its place; equal texts become one category, missing the empty string."""
+    # a missing value has code -1, which picks the last place: the empty string
     distinct, place = np.unique(np.array([*texts, ""], dtype=object).astype(str), return_inverse=True)
     return pd.Categorical.from_codes(place[labels.codes], categories=pd.Index(distinct, dtype=object))
 

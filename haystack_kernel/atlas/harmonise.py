@@ -7,15 +7,16 @@ the labels that nothing known answers to. Labels are resolved once each, never p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.h5ad import column_names, n_rows, read_text, recoded
+from haystack_kernel.atlas.h5ad import column_names, constant_text, n_rows, read_text, recoded
 from haystack_kernel.atlas.mapping import FIELDS
+from haystack_kernel.atlas.record import Unmapped
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -44,25 +45,15 @@ class Resolvers:
 
 
 @dataclass(frozen=True)
-class Unmapped:
-    """A label that was kept as it stands: how many cells carry it and the nearest known terms."""
-
-    kind: str
-    label: str
-    n_cells: int
-    nearest: tuple[str, ...]
-
-
-@dataclass
 class Harmonised:
-    """Columns by name of :mod:`haystack_kernel.keys` (all but cell_index, n_genes, total_counts), and what to report."""
+    """Text columns by name of :mod:`haystack_kernel.keys`, which cells are controls, and what to report."""
 
-    text: dict[str, pd.Categorical] = field(default_factory=dict)
-    is_control: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    unmapped: list[Unmapped] = field(default_factory=list)
+    text: dict[str, pd.Categorical]
+    is_control: NDArray[np.bool_]
+    unmapped: tuple[Unmapped, ...]
 
 
-def read_fields(obs: h5py.Group | h5py.Dataset, mapping: Mapping, *, uri: str) -> dict[str, pd.Categorical]:
+def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.Categorical]:
     """Read the obs columns that ``mapping`` names, one at a time.
 
     Raises
@@ -78,17 +69,16 @@ def read_fields(obs: h5py.Group | h5py.Dataset, mapping: Mapping, *, uri: str) -
         if column is not None:
             fields[name] = _renamed(read_text(obs, column), mapping.rename.get(name, {}))
         elif source.value is not None:
-            fields[name] = pd.Categorical.from_codes(np.zeros(n_rows(obs), dtype=np.int8), categories=[source.value])
+            fields[name] = constant_text(source.value, n_rows(obs))
         elif source.required:
             raise _missing(name, source.columns, has, uri)
     if not {"cell_type", "cell_type_id"} & set(fields):
-        raise _missing("cell_type", (*mapping.cell_type.columns, *mapping.cell_type_id.columns), has, uri)
+        tried = (*mapping.cell_type.columns, *mapping.cell_type_id.columns)
+        raise _missing(FIELDS[0], tried, has, uri)
     return fields
 
 
-def harmonise(
-    fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: str, resolvers: Resolvers
-) -> Harmonised:
+def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: str, resolvers: Resolvers) -> Harmonised:
     """Put the fields of one file into HAYSTACK's words.
 
     Parameters
@@ -108,29 +98,35 @@ def harmonise(
         No control among the perturbations, cells without a perturbation label, or an unknown perturbation type.
     """
     n_cells = len(next(iter(fields.values())))
-    done = Harmonised()
-
-    def given(name: str) -> pd.Categorical:
-        return fields.get(name, _constant("", n_cells))
-
-    done.text[keys.DATASET] = (
-        _recode(given("dataset"), lambda text: _UNSAFE.sub("_", text).strip("_.-") or dataset)
-        if "dataset" in fields
-        else _constant(dataset, n_cells)
-    )
-    _terms(done, "cell_type", given("cell_type_id"), given("cell_type"), resolvers.cell_type)
-    _terms(done, "tissue", given("tissue_id"), given("tissue"), resolvers.tissue)
-    _terms(done, "disease", given("disease_id"), given("disease"), resolvers.disease)
-    _perturbations(done, given("perturbation"), given("perturbation_type"), mapping, resolvers)
-    if "perturbation" not in fields:
-        done.is_control = np.ones(n_cells, dtype=bool)
-    done.text[keys.DONOR] = _joined(
-        done.text[keys.DATASET], _recode(given("donor"), _known), lambda name, donor: f"{name}:{donor}" if donor else ""
-    )
-    done.text[keys.DONOR_SEX] = _recode(given("sex"), sex_category)
-    done.text[keys.DONOR_AGE] = _recode(given("age"), age_category)
-    done.text[keys.CONDITION] = _recode(given("condition"), _known)
-    return done
+    empty = constant_text("", n_cells)
+    text = _datasets(fields.get("dataset"), dataset, n_cells)
+    unmapped: list[Unmapped] = []
+    for kind, resolver in (
+        ("cell_type", resolvers.cell_type),
+        ("tissue", resolvers.tissue),
+        ("disease", resolvers.disease),
+    ):
+        ids, labels = fields.get(f"{kind}_id", empty), fields.get(kind, empty)
+        terms, unknown = _terms(kind, ids, labels, resolver)
+        text |= terms
+        unmapped += unknown
+    if "perturbation" in fields:
+        controls = _controls(fields["perturbation"], mapping)
+        types = fields.get("perturbation_type", empty)
+        treatments, unknown = _perturbations(fields["perturbation"], types, controls, resolvers)
+        text |= treatments
+        unmapped += unknown
+        labels = fields["perturbation"]
+        is_control = np.array([str(label) in controls for label in labels.categories], dtype=bool)[labels.codes]
+    else:
+        text |= dict.fromkeys((keys.PERTURBATION_ORIGINAL, keys.PERTURBATION, keys.PERTURBATION_TYPE), empty)
+        is_control = np.ones(n_cells, dtype=bool)
+    donors = _recode(fields.get("donor", empty), _known)
+    text[keys.DONOR] = _joined(text[keys.DATASET], donors, lambda name, donor: f"{name}:{donor}" if donor else "")
+    text[keys.DONOR_SEX] = _recode(fields.get("sex", empty), sex_category)
+    text[keys.DONOR_AGE] = _recode(fields.get("age", empty), age_category)
+    text[keys.CONDITION] = _recode(fields.get("condition", empty), _known)
+    return Harmonised(text, is_control, tuple(unmapped))
 
 
 def sex_category(text: str) -> str:
@@ -159,8 +155,10 @@ def _known(text: str) -> str:
     return "" if text.casefold() in _UNKNOWN else text
 
 
-def _constant(text: str, n_cells: int) -> pd.Categorical:
-    return pd.Categorical.from_codes(np.zeros(n_cells, dtype=np.int8), categories=[text])
+def _datasets(named: pd.Categorical | None, default: str, n_cells: int) -> dict[str, pd.Categorical]:
+    if named is None:
+        return {keys.DATASET: constant_text(default, n_cells)}
+    return {keys.DATASET: _recode(named, lambda text: _UNSAFE.sub("_", text).strip("_.-") or default)}
 
 
 def _recode(labels: pd.Categorical, change: Callable[[str], str]) -> pd.Categorical:
@@ -186,8 +184,7 @@ def _joined(first: pd.Categorical, second: pd.Categorical, join: Callable[[str, 
 
 
 def _spread(texts: list[str], place: NDArray[np.int64]) -> pd.Categorical:
-    numbered = pd.Categorical.from_codes(place, categories=pd.RangeIndex(len(texts)))
-    return recoded(numbered, texts)
+    return recoded(pd.Categorical.from_codes(place, categories=pd.Index(range(len(texts)), dtype=object)), texts)
 
 
 _COLUMNS = {
@@ -198,12 +195,13 @@ _COLUMNS = {
 
 
 def _terms(
-    done: Harmonised, kind: str, ids: pd.Categorical, labels: pd.Categorical, resolver: Callable[[str], Resolution]
-) -> None:
-    """Add original label, id and name of one kind of term; an id in the file wins over the label."""
+    kind: str, ids: pd.Categorical, labels: pd.Categorical, resolver: Callable[[str], Resolution]
+) -> tuple[dict[str, pd.Categorical], list[Unmapped]]:
+    """Original label, id and name of one kind of term; an id in the file wins over the label."""
     pairs, place = _pairs(_recode(ids, _known), labels)
     n_cells = np.bincount(place, minlength=len(pairs))
     read: list[tuple[str, str]] = []
+    unmapped: list[Unmapped] = []
     for (identifier, label), count in zip(pairs, n_cells, strict=True):
         if not (asked := identifier or _known(label)):
             read.append(("", ""))
@@ -214,12 +212,12 @@ def _terms(
             continue
         read.append((identifier, _known(label) or identifier))
         shown = f"{label} ({identifier})" if identifier and label else asked
-        done.unmapped.append(Unmapped(kind, shown, int(count), tuple(near.name for near in found.alternatives[:3])))
+        unmapped.append(_unmapped(kind, shown, int(count), found))
     original, identity, name = _COLUMNS[kind]
+    columns = {identity: _spread([term for term, _ in read], place), name: _spread([said for _, said in read], place)}
     if original:
-        done.text[original] = _spread([label or identifier for identifier, label in pairs], place)
-    done.text[identity] = _spread([term for term, _ in read], place)
-    done.text[name] = _spread([called for _, called in read], place)
+        columns[original] = _spread([label or identifier for identifier, label in pairs], place)
+    return columns, unmapped
 
 
 def _exact(found: Resolution) -> Match | None:
@@ -227,18 +225,42 @@ def _exact(found: Resolution) -> Match | None:
     return found.match if found.match is not None and found.match.how != "fuzzy" else None
 
 
+def _unmapped(kind: str, label: str, n_cells: int, found: Resolution) -> Unmapped:
+    near = [term.name for term in (found.match, *found.alternatives) if term is not None]
+    return Unmapped(kind=kind, label=label, n_cells=n_cells, nearest=tuple(dict.fromkeys(near))[:3])
+
+
+def _controls(labels: pd.Categorical, mapping: Mapping) -> frozenset[str]:
+    """The labels of the file that mean untreated."""
+    known = {text.strip().casefold() for text in mapping.control}
+    present = {str(label) for label in labels.unique()}
+    controls = frozenset(label for label in present if label.casefold() in known)
+    shown = ", ".join(sorted(present - {""})[:12])
+    if "" in present - controls:
+        msg = (
+            f"some cells have no perturbation label; the others have {shown or 'none either'}. Fill the label, or name "
+            "the empty text among the controls if these cells are untreated"
+        )
+        raise InvalidInputError(msg, labels=sorted(present))
+    if mapping.control and not controls:
+        msg = (
+            f"no cell is a control: the perturbation labels are {shown}; controls are {', '.join(mapping.control)}. "
+            "Name the control with control=[…], or give an empty list if the file holds treated cells only"
+        )
+        raise InvalidInputError(msg, labels=sorted(present), control=list(mapping.control))
+    return controls
+
+
 def _perturbations(
-    done: Harmonised, labels: pd.Categorical, types: pd.Categorical, mapping: Mapping, resolvers: Resolvers
-) -> None:
-    controls = {text.strip().casefold() for text in mapping.control}
-    is_control = {str(label): str(label).casefold() in controls for label in labels.categories}
+    labels: pd.Categorical, types: pd.Categorical, controls: frozenset[str], resolvers: Resolvers
+) -> tuple[dict[str, pd.Categorical], list[Unmapped]]:
+    """Original label, canonical name and type; name and type are "" for controls."""
     pairs, place = _pairs(labels, types)
     n_cells = np.bincount(place, minlength=len(pairs))
-    if "perturbation" in _named(mapping) and (present := {label for label, _ in pairs}) != {""}:
-        _check_controls(present, is_control, mapping)
     read: list[tuple[str, str]] = []
+    unmapped: list[Unmapped] = []
     for (label, kind), count in zip(pairs, n_cells, strict=True):
-        if is_control[label] or not label:
+        if label in controls:
             read.append(("", ""))
             continue
         if (stated := _known(kind).casefold()) and stated not in PERTURBATION_TYPES:
@@ -249,39 +271,21 @@ def _perturbations(
         known_type = resolvers.perturbation_type(match.id) if match else ""
         if match is None or (stated and known_type and stated != known_type):  # a knock-out of TNF is not TNF
             read.append((label, stated))
-            near = tuple(near.name for near in found.alternatives[:3])
-            done.unmapped.append(Unmapped("perturbation", label, int(count), near))
+            if stated != "genetic":  # any gene may be knocked out; no table lists them
+                unmapped.append(_unmapped("perturbation", label, int(count), found))
         else:
             read.append((match.id, stated or known_type))
-    done.text[keys.PERTURBATION_ORIGINAL] = labels
-    done.text[keys.PERTURBATION] = _spread([name for name, _ in read], place)
-    done.text[keys.PERTURBATION_TYPE] = _spread([kind for _, kind in read], place)
-    done.is_control = np.array([is_control[str(label)] for label in labels.categories], dtype=bool)[labels.codes]
-
-
-def _named(mapping: Mapping) -> set[str]:
-    return {"perturbation"} if mapping.perturbation.columns or mapping.perturbation.value else set()
-
-
-def _check_controls(present: set[str], is_control: dict[str, bool], mapping: Mapping) -> None:
-    shown = ", ".join(sorted(present)[:12])
-    if "" in present and not is_control[""]:
-        msg = (
-            f"some cells have no perturbation label; the others have {shown.lstrip(', ')}. Fill the label, or name the "
-            "empty one among the controls if these cells are untreated"
-        )
-        raise InvalidInputError(msg, labels=sorted(present))
-    if mapping.control and not any(is_control[label] for label in present):
-        msg = (
-            f"no cell is a control: the perturbation labels are {shown}; controls are {', '.join(mapping.control)}. "
-            "Name the control with control=[…], or give an empty list if the file holds treated cells only"
-        )
-        raise InvalidInputError(msg, labels=sorted(present), control=list(mapping.control))
+    columns = {
+        keys.PERTURBATION_ORIGINAL: labels,
+        keys.PERTURBATION: _spread([name for name, _ in read], place),
+        keys.PERTURBATION_TYPE: _spread([kind for _, kind in read], place),
+    }
+    return columns, unmapped
 
 
 def _missing(name: str, tried: tuple[str, ...], has: list[str], uri: str) -> MissingKeyError:
     msg = (
-        f"{uri}: obs has no column for {name} (tried {', '.join(tried)}); it has {', '.join(has) or 'no columns'}. Name "
-        f"the right one with {name}_column, or use another schema"
+        f"{uri}: obs has no column for {name} (tried {', '.join(tried)}); it has {', '.join(has) or 'no columns'}. "
+        f"Name the right one with {name}_column, or use another schema"
     )
     return MissingKeyError(msg, uri=uri, field=name, tried=list(tried), columns=has)

@@ -111,7 +111,7 @@ class Mapping(Frozen):
 
 
 FIELDS = tuple(name for name, field in Mapping.model_fields.items() if field.annotation is Column)
-_NORMAL = {"disease": Column(value="normal"), "disease_id": Column(value="PATO:0000461")}
+_NORMAL, _NORMAL_ID = Column(value="normal"), Column(value="PATO:0000461")
 _SEX = Column(columns=("sex", "Sex", "gender"))
 _AGE = Column(columns=("age", "Age", "development_stage"))
 
@@ -128,7 +128,8 @@ SCHEMAS: dict[str, Mapping] = {
             tissue=Column(value="blood"),
             sex=_SEX,
             age=_AGE,
-            **_NORMAL,
+            disease=_NORMAL,
+            disease_id=_NORMAL_ID,
         ),
         Mapping(
             name="openproblems",
@@ -140,7 +141,8 @@ SCHEMAS: dict[str, Mapping] = {
             tissue=Column(value="blood"),
             sex=_SEX,
             age=_AGE,
-            **_NORMAL,
+            disease=_NORMAL,
+            disease_id=_NORMAL_ID,
         ),
         Mapping(
             name="tabula_sapiens",
@@ -150,7 +152,8 @@ SCHEMAS: dict[str, Mapping] = {
             donor=Column(columns=("donor",), required=True),
             sex=_SEX,
             age=_AGE,
-            **_NORMAL,
+            disease=_NORMAL,
+            disease_id=_NORMAL_ID,
         ),
         Mapping(
             name="cellxgene",
@@ -227,7 +230,9 @@ def _field(key: str) -> str:
     known = name in FIELDS or (not key.endswith("_column") and name in {"control", "gene_symbols", "rename"})
     if not known:
         flags = ", ".join(f"{field}_column" for field in FIELDS)
-        msg = f"mapping has no field {key!r}; possible: {flags}, the same without _column as a constant, control, rename"
+        msg = (
+            f"mapping has no field {key!r}; possible: {flags}, the same without _column as a constant, control, rename"
+        )
         raise InvalidInputError(msg, field=key)
     return name
 

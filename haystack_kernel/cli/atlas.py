@@ -1,4 +1,4 @@
-"""Commands about atlases: build, list, info.
+"""Commands about atlases: build, list, info, check.
 
 In: arguments. Out: one JSON line each; see the package.
 """
@@ -35,6 +35,7 @@ def build(
 ) -> None:
     """Index a file as (part of) an atlas; the file itself stays where it is."""
     from haystack_kernel.atlas import build_atlas, load_mapping
+    from haystack_kernel.jupyter.displays import stream_progress
     from haystack_kernel.knowledge import load_knowledge
     from haystack_kernel.settings import load_settings
 
@@ -48,19 +49,23 @@ def build(
         root=root,
         mapping=mapping,
         dataset=dataset,
-        progress=lambda text: sys.stderr.write(text + "\n"),
+        progress=stream_progress(sys.stderr),
         knowledge=load_knowledge(),
     )
-    print_json(report.as_dict())
+    print_json(report.model_dump(mode="json"))
 
 
 @app.command(name="list")
 def list_(atlas_root: Root = None, table: Annotated[bool, typer.Option("--table", help="For people.")] = False) -> None:
     """Atlases there are."""
-    from haystack_kernel.atlas import list_atlases
+    from haystack_kernel.atlas import atlas_info, list_atlases
     from haystack_kernel.settings import load_settings
 
-    print_rows(list_atlases(load_settings(atlas_root=atlas_root).atlas_root), table=table)
+    root = load_settings(atlas_root=atlas_root).atlas_root
+    atlases = [atlas_info(name, root) for name in list_atlases(root)]
+    shown = ("name", "n_cells", "n_control", "datasets", "path")
+    rows = [{name: list(one[name]) if name == "datasets" else one[name] for name in shown} for one in atlases]
+    print_rows(rows, table=table)
 
 
 @app.command()
@@ -75,3 +80,15 @@ def info(
     settings = load_settings(atlas_root=atlas_root)
     connect(settings).open_atlas([name])
     print_json(atlas_info(name, settings.atlas_root))
+
+
+@app.command()
+def check(name: Annotated[str, typer.Argument(help="Name of an atlas.")], atlas_root: Root = None) -> None:
+    """Read every byte of an atlas and of its source files again and compare with the record."""
+    from haystack_kernel.atlas import check_atlas
+    from haystack_kernel.settings import load_settings
+
+    found = check_atlas(name, load_settings(atlas_root=atlas_root).atlas_root)
+    print_json(found)
+    if not found["ok"]:
+        raise typer.Exit(1)

@@ -227,15 +227,13 @@ def _usable(strata: NDArray[np.integer[Any]], is_treated: NDArray[np.bool_]) -> 
 def _cell_scores(
     prompt: ad.AnnData, control: ad.AnnData, *, genes: pd.Index, weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """One number per cell and set: y times the sets' weights over each gene's spread within the arms."""
-    arms = []
-    squares = np.zeros(len(genes))
-    for adata in (prompt, control):
-        y = log_normalise(adata.X)[:, adata.var_names.get_indexer(genes)]  # library over all genes of the arm
-        mean = np.asarray(y.mean(axis=0)).ravel()
-        squares += np.asarray(y.multiply(y).sum(axis=0)).ravel() - y.shape[0] * mean**2
-        arms.append(y)
-    sd = np.sqrt(np.maximum(squares, 0) / max(prompt.n_obs + control.n_obs - 2, 1))
+    """One number per cell and set: y times the sets' weights over each gene's spread over all cells, label-free."""
+    # library sizes over all genes of an arm, then the genes wanted
+    arms = [log_normalise(adata.X)[:, adata.var_names.get_indexer(genes)] for adata in (prompt, control)]
+    n_cells = prompt.n_obs + control.n_obs
+    mean = sum(np.asarray(y.sum(axis=0)).ravel() for y in arms) / n_cells
+    squares = sum(np.asarray(y.multiply(y).sum(axis=0)).ravel() for y in arms) - n_cells * mean**2
+    sd = np.sqrt(np.maximum(squares, 0) / max(n_cells - 1, 1))
     scaled = weights * standardise(np.ones(len(genes)), sd)[:, None]
     return np.vstack([y @ scaled for y in arms])
 

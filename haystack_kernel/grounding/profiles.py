@@ -54,7 +54,7 @@ def normalise_cp10k(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401 - any spa
 
 
 def log_normalise(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401
-    """y = log1p(1e4 x / L) of raw counts, float64 CSR; raises as :func:`normalise_cp10k`."""
+    """Log-normalise raw counts: y = log1p(1e4 x / L), float64 CSR; raises as :func:`normalise_cp10k`."""
     matrix = normalise_cp10k(counts)
     matrix.data = np.log1p(matrix.data)
     return matrix

@@ -41,7 +41,7 @@ class Background:
 
     def place(self, genes: SignedSet) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Positions and signs of the genes of a set that were tested."""
-        where = self.genes.get_indexer(list(genes))
+        where = self.genes.get_indexer(pd.Index(list(genes), dtype=object))
         signs = np.fromiter(genes.values(), dtype=float, count=len(genes))
         return where[where >= 0], signs[where >= 0]
 
@@ -81,8 +81,7 @@ def overlap_coefficient(one: SignedSet, two: SignedSet) -> float:
     """Genes that both sets move the same way, over the size of the smaller set; 0 for an empty set."""
     if not one or not two:
         return 0.0
-    small, large = (one, two) if len(one) <= len(two) else (two, one)
-    return sum(large.get(gene) == sign for gene, sign in small.items()) / len(small)
+    return len(one.items() & two.items()) / min(len(one), len(two))
 
 
 def equivalents(
@@ -93,32 +92,27 @@ def equivalents(
     return same | ({name} if name is not None else set())
 
 
-def genes_of_rivals(
+def stronger_rivals(
     background: Background,
     asked: SignedSet,
     *,
     perturbations: Mapping[str, PerturbationEntry],
     exempt: Collection[str],
-) -> tuple[set[str], list[str]]:
-    """Genes of every perturbation that explains the response better than the asked set does.
+) -> list[str]:
+    """Perturbations that explain the response better than the asked set does, strongest first.
 
-    A rival is a perturbation outside ``exempt`` whose response overlaps the asked set by at most 0.5, of which at
-    least five genes were tested, and whose statistic is higher.
-
-    Returns
-    -------
-    The genes to leave out of set and background, and the rivals' names, strongest first.
+    A rival lies outside ``exempt``, its response overlaps the asked set by at most 0.5, at least five of its genes
+    were tested, and its statistic is positive and higher.
     """
-    bar = background.statistic(asked)
+    bar = max(background.statistic(asked), 0.0)
     found: dict[str, float] = {}
     for name, entry in perturbations.items():
         if name in exempt or background.place(entry.response)[0].size < MIN_SET_GENES:
             continue
         value = background.statistic(entry.response)
-        if value > max(bar, 0.0) and overlap_coefficient(asked, entry.response) <= EQUIVALENT:
+        if value > bar and overlap_coefficient(asked, entry.response) <= EQUIVALENT:
             found[name] = value
-    ordered = sorted(found, key=lambda name: -found[name])
-    return {gene for name in ordered for gene in perturbations[name].response}, ordered
+    return sorted(found, key=lambda name: (-found[name], name))
 
 
 @dataclass(frozen=True)

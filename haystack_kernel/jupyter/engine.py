@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager
 from papermill.log import logger
+from traitlets.config import Config
 
 from haystack_kernel.jupyter.displays import METADATA_KEY
 
@@ -93,6 +94,7 @@ class HaystackEngine(NBClientEngine):
             log_output=log_output,
             stdout_file=stdout_file,
             stderr_file=stderr_file,
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port, nothing to eavesdrop on
         )
         client.on_event = kwargs.get("on_event") or _log_event
         return client.execute()

@@ -63,13 +63,17 @@ def execute_run(
     """
     settings = load_settings(storage=storage)
     ports = connect(settings)
-    if run_id is None or check_run_id(run_id) not in ports.store.list_runs():
+    if run_id is None or not ports.store.has(check_run_id(run_id)):
         build_config(settings, **options)
         ports.planner.understand(check_question(question))
         run_id = run_id or new_run_id(ports.clock.now())
     stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
     parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options}
     failure = _papermill(ports.store.uri(run_id, NOTEBOOK), parameters=parameters, stream=stream)
+    if not ports.store.has(run_id):
+        why = failure or "the notebook made no record"
+        msg = f"run {run_id} did not start: {why}; see {ports.store.uri(run_id, NOTEBOOK)}"
+        raise HaystackError(msg, run_id=run_id)
     run = attach(run_id, storage=storage)
     if run.record.status == "done":
         run.write_report(notebook=run.notebook())

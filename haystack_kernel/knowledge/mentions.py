@@ -1,21 +1,61 @@
-"""Known terms named in a free text.
+"""Known terms named in a free text: the longest names first, none twice.
 
-In: a question. Out: mentions in order of appearance.
+In: a question. Out: mentions in order of appearance, each with its resolution.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from haystack_kernel.knowledge import normalise
+from haystack_kernel.knowledge.index import index_of
+from haystack_kernel.knowledge.resolve import correct_words, resolve
+
 if TYPE_CHECKING:
+    from haystack_kernel.knowledge.index import Index, Surface
+    from haystack_kernel.knowledge.normalise import Word
     from haystack_kernel.knowledge.tables import Knowledge
     from haystack_kernel.schema import Resolution, TermKind
+
+KINDS: tuple[TermKind, ...] = ("cell_type", "perturbation", "tissue", "disease")  # first wins where two claim a text
+MAX_WORDS = 9
+MIN_TYPO_LENGTH = 8  # shorter words of a sentence are never taken for a misspelt term
+_JOIN = re.compile(r"[\s\-\u2010\u2011\u2013_/]*")  # what may stand between the words of one name
+_JOIN_WIDE = re.compile(r"[\s\-\u2010\u2011\u2013_/,()]*")  # official names hold commas and brackets too
+_SHORT = 4  # names up to this length are abbreviations: their writing matters
+_WHOLE_GROUPS = frozenset({"interferon", "ifn", "interleukin"})  # words that stand for several cytokines
+_ENGLISH = frozenset(
+    (
+        "a", "act", "acts", "ad", "age", "aid", "all", "am", "an", "and", "april", "are", "art", "as", "at",
+        "bad", "bag", "base", "be", "best", "big", "but", "by", "can", "cap", "car", "cat", "cell", "cold",
+        "come", "control", "day", "dex", "did", "do", "dose", "drug", "fas", "fast", "find", "for",
+        "from", "gas", "gene", "get", "go", "had", "has", "have", "her", "high", "his", "how", "human", "if",
+        "im", "in", "is", "it", "its", "kit", "lab", "last", "less", "light", "like", "long", "low", "made",
+        "make", "man", "map", "max", "may", "me", "met", "mix", "more", "most", "ms", "much", "no", "non",
+        "none", "nor", "not", "now", "of", "off", "on", "one", "or", "our", "out", "pan", "per", "ra",
+        "rat", "rest", "same", "scar", "seen", "set", "show", "so", "some", "stem", "such", "tap", "tell",
+        "than", "that", "the", "them", "then", "they", "this", "to", "trail", "treated", "tweak", "two", "up",
+        "use", "was", "we", "well", "were", "what", "when", "who", "will", "with", "would", "you",
+    )
+)  # fmt: skip
+_NOT_THE_TERM_AFTER = frozenset(
+    {"receptor", "inhibitor", "inhibition", "blockade", "blocker", "blocking", "antagonist", "antibody", "antibodie"}
+)
+_AFTER_A_HYPHEN = frozenset(
+    (
+        "activated", "associated", "cell", "dependent", "derived", "driven", "exposed", "exposure", "induced",
+        "infiltrating", "knockout", "ko", "like", "mediated", "positive", "primed", "related", "resident",
+        "responsive", "specific", "stimulated", "stimulation", "treated", "treatment",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mention:
-    """A stretch ``text[start:end]`` of the question that names a known term."""
+    """A stretch ``text`` of the question, ``question[start:end]``, that names a known term."""
 
     kind: TermKind
     text: str
@@ -24,6 +64,136 @@ class Mention:
     resolution: Resolution
 
 
+@dataclass(frozen=True)
+class _Span:
+    """Words ``first`` up to, not including, ``stop`` that name a term of this kind."""
+
+    kind: TermKind
+    first: int
+    stop: int
+    is_exact: bool
+
+
 def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
-    """Find the known terms."""
-    return []
+    """Find the cell types, perturbations, tissues and diseases that a text names.
+
+    The longest name wins and names do not overlap: "lung fibroblasts" is one cell type, "fibroblasts in the lung" a
+    cell type and a tissue. Words of a family ("interferon") count and come back ambiguous. Typing errors are mended
+    in words of eight letters or more. Ordinary English words and the word "cell" alone are no mentions.
+
+    Returns
+    -------
+    Mentions in order of appearance; empty where nothing is named.
+    """
+    words = normalise.split_words(text)
+    spans = [span for kind in KINDS for span in _spans(text, words, index=index_of(kind, knowledge=knowledge))]
+    spans.sort(key=lambda span: (words[span.first].start - words[span.stop - 1].end, not span.is_exact))
+    taken: set[int] = set()
+    mentions = []
+    for span in spans:
+        if taken.isdisjoint(range(span.first, span.stop)):
+            start, end = words[span.first].start, words[span.stop - 1].end
+            resolution = resolve(text[start:end], kind=span.kind, knowledge=knowledge)
+            if resolution.match is not None:
+                taken.update(range(span.first, span.stop))
+                mentions.append(Mention(span.kind, text[start:end], start, end, resolution))
+    return sorted(mentions, key=lambda mention: mention.start)
+
+
+def _spans(text: str, words: list[Word], *, index: Index) -> list[_Span]:
+    """Every stretch that names a term, overlapping ones included; misspelt only where nothing exact covers it."""
+    spans = [
+        _Span(index.kind, first, stop, is_exact=True)
+        for first in range(len(words))
+        for stop in range(first + 1, min(first + MAX_WORDS, len(words)) + 1)
+        if _is_named(text, words, (first, stop), index=index)
+    ]
+    covered = {place for span in spans for place in range(span.first, span.stop)}
+    for place, word in enumerate(words):
+        if place in covered or word.norm in _ENGLISH:
+            continue
+        for mended in correct_words([word], index=index, min_length=MIN_TYPO_LENGTH):
+            reading = [*words[:place], *mended, *words[place + 1 :]]
+            spans += [
+                _Span(index.kind, first, stop, is_exact=False)
+                for first in range(max(0, place - MAX_WORDS), place + 1)
+                for stop in range(place + 1, min(first + MAX_WORDS, len(words)) + 1)
+                if _is_named(text, reading, (first, stop), index=index)
+            ]
+    return spans
+
+
+def _is_named(text: str, words: list[Word], place: tuple[int, int], *, index: Index) -> bool:
+    first, stop = place
+    part = words[first:stop]
+    gaps = [text[before.end : after.start] for before, after in pairwise(part)]
+    if not all(_JOIN_WIDE.fullmatch(gap) for gap in gaps) or _means_another(text, words, place, index=index):
+        return False
+    key = normalise.spaced_key(part)
+    if not all(_JOIN.fullmatch(gap) for gap in gaps):
+        return any(
+            _JOIN.fullmatch(surface.text) is None and "," in surface.text for surface in index.spaced.get(key, ())
+        )
+    found = index.spaced.get(key, ())
+    if not found and _is_one_name(part, gaps):
+        found = index.compact.get(normalise.compact_key(part, fold_greek=index.fold_greek), ())
+    if not found and _is_joined_by_of(part, index=index):
+        found = index.bag.get(normalise.bag_key(part, fold_greek=index.fold_greek), ())
+    if not found:
+        return key in index.families or (index.kind == "perturbation" and key in _WHOLE_GROUPS)
+    return any(_is_written_so(part, text=text, surface=surface) for surface in found)
+
+
+def _is_joined_by_of(part: list[Word], *, index: Index) -> bool:
+    """Whether words may be read in another order: fibroblasts of the lung, knock-out of IFNGR1."""
+    norms = [word.norm for word in part]
+    return "of" in norms[1:-1] and norms[0] != "cell" and ("cell" not in norms or index.kind == "cell_type")
+
+
+def _is_one_name(part: list[Word], gaps: list[str]) -> bool:
+    """Whether words may be read as one: joined by hyphens, or by blanks before a number or a Greek letter (IL 2)."""
+    tails = [word.norm for word in part[1:]]
+    return all(
+        " " not in gap or tail.isdigit() or tail in normalise.GREEK_NAMES or len(tail) == 1 or tail == "cell"
+        for gap, tail in zip(gaps, tails, strict=True)
+    )
+
+
+def _is_written_so(part: list[Word], *, text: str, surface: Surface) -> bool:
+    """Whether an abbreviation keeps its capitals and a name is more than an ordinary word."""
+    written = text[part[0].start : part[-1].end]
+    if surface.text.lower() in ("cell", "cells"):
+        return False
+    if len(part) > 1 or not written.isalpha():
+        return any(letter.isalpha() for letter in written)
+    stem = written.removesuffix("s") if len(written) > 2 else written
+    if sum(letter.isupper() for letter in stem) >= 2 or stem == surface.text:
+        return len(stem) > 1
+    if part[0].norm in _ENGLISH or written.lower() in _ENGLISH:
+        return False
+    is_abbreviation = len(surface.text) <= _SHORT and sum(letter.isupper() for letter in surface.text) >= 2
+    if not is_abbreviation:
+        return len(stem) >= 3
+    return len(stem) >= (3 if surface.id.isascii() and ":" not in surface.id else 4)
+
+
+def _means_another(text: str, words: list[Word], place: tuple[int, int], *, index: Index) -> bool:
+    """Anti-TNF and IL-6 receptor are not the cytokine; a short name inside a hyphenated word is not itself."""
+    first, stop = place
+    start, end = words[first].start, words[stop - 1].end
+    before = words[first - 1] if first else None
+    after = words[stop] if stop < len(words) else None
+    if index.kind == "perturbation":
+        if before and before.norm == "anti":
+            return True
+        if (
+            after
+            and after.norm in _NOT_THE_TERM_AFTER
+            and normalise.spaced_key(words[first : stop + 1]) not in index.families
+        ):
+            return True
+    if end - start > _SHORT:
+        return False
+    if before and text[before.end : start] == "-":
+        return True
+    return bool(after and text[end : after.start] == "-" and after.norm not in _AFTER_A_HYPHEN)

@@ -6,7 +6,8 @@ In: a question and the knowledge tables. Out: a ``StructuredQuery``, and later a
 from __future__ import annotations
 
 from haystack_kernel.question.check import check_answerable, check_question
+from haystack_kernel.question.explain import explain
 from haystack_kernel.question.offline import OfflinePlanner
 from haystack_kernel.question.parse import parse_question
 
-__all__ = ["OfflinePlanner", "check_answerable", "check_question", "parse_question"]
+__all__ = ["OfflinePlanner", "check_answerable", "check_question", "explain", "parse_question"]

@@ -10,14 +10,16 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.knowledge import find_mentions, load_knowledge
-from haystack_kernel.question.context import asks_for_cells, find_datasets, find_donors
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.question.context import asks_for_cells, find_datasets, find_donors, find_terms
 from haystack_kernel.question.frames import find_slots
 from haystack_kernel.schema import PERTURBATIONAL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import Resolution, StructuredQuery
+    from haystack_kernel.schema import Resolution, StructuredQuery, TermKind
 
 MIN_CHARACTERS = 10
 MAX_CHARACTERS = 2000
@@ -31,7 +33,7 @@ SERVED = (
 _SPECIES = re.compile(
     r"\b(?P<animal>mouse|mice|murine|rats?|zebrafish|drosophila|fruit\s+fl(?:y|ies)|c\.\s?elegans|caenorhabditis|"
     r"nematodes?|arabidopsis|yeast\s+cells?|saccharomyces|macaques?|monkeys?|rhesus|chimpanzees?|pigs?|porcine|"
-    r"bovine|cows?|dogs?|canine|cats?|feline|chickens?|xenopus|frogs?|hamsters?|rabbits?|sheep|ovine|horses?|"
+    r"bovine|cows?|dogs?|canine|cats|feline|chickens?|xenopus|frogs?|hamsters?|rabbits?|sheep|ovine|horses?|"
     r"equine|guinea\s+pigs?)\b"
     r"(?!\s+(?:anti\b|anti-|double\s+minute|monoclonal|antibod|serum|mammary\s+tumou?r\s+virus))",
     re.IGNORECASE,
@@ -113,19 +115,20 @@ def check_answerable(query: StructuredQuery) -> StructuredQuery:
     InvalidInputError
         A needed term is missing or unknown; the message names the text and the nearest known terms.
     """
-    if query.perturbation is None:
-        unknown = _unresolved(query, kind="perturbation")
-        if unknown:
-            raise _unknown_term(unknown, noun="a treatment")
-        if query.task_type in PERTURBATIONAL:
-            msg = f"the question names no treatment HAYSTACK knows: {query.question!r}. {SERVED}"
-            raise InvalidInputError(msg, kind="perturbation", text="")
-    if query.cell_type_name is None:
-        unknown = _unresolved(query, kind="cell_type")
-        if unknown:
-            raise _unknown_term(unknown, noun="a cell type")
-        msg = f"the question names no cell type: {query.question!r}. Name the cells that respond. {SERVED}"
-        raise InvalidInputError(msg, kind="cell_type", text="")
+    wanted: dict[TermKind, tuple[bool, str]] = {
+        "cell_type": (query.cell_type_name is None, "cell type"),
+        "perturbation": (query.perturbation is None, "treatment"),
+    }
+    missing = {kind: noun for kind, (is_missing, noun) in wanted.items() if is_missing}
+    unknown = [term for term in query.unresolved if term.kind in missing]
+    if unknown:
+        raise _unknown_terms(unknown, nouns=missing)
+    if query.task_type not in PERTURBATIONAL:
+        missing.pop("perturbation", None)
+    if missing:
+        nouns = " and no ".join(missing.values())
+        msg = f"the question {_quoted(query.question)} names no {nouns}. {SERVED}"
+        raise InvalidInputError(msg, missing=sorted(missing))
     return query
 
 
@@ -167,7 +170,7 @@ def _check_species(text: str) -> None:
 
 
 def _check_subject(text: str, *, knowledge: Knowledge) -> None:
-    mentions = find_mentions(text, knowledge=knowledge)
+    mentions = find_terms(text, knowledge=knowledge)
     kinds = {mention.kind for mention in mentions}
     if not kinds and not find_slots(text) and not find_donors(text, mentions=mentions):
         msg = f"{_quoted(text)} names no cell type, treatment, tissue or donor. {SERVED}"
@@ -178,15 +181,15 @@ def _check_subject(text: str, *, knowledge: Knowledge) -> None:
         raise InvalidInputError(msg, reason="no context")
 
 
-def _unresolved(query: StructuredQuery, *, kind: str) -> Resolution | None:
-    return next((term for term in query.unresolved if term.kind == kind), None)
-
-
-def _unknown_term(term: Resolution, *, noun: str) -> InvalidInputError:
-    nearest = [match.name for match in term.alternatives]
-    hint = f"Nearest known: {', '.join(nearest)}." if nearest else "Nothing known is close to it."
-    msg = f"{_quoted(term.text)} is not {noun} HAYSTACK knows. {hint} Name a known one and ask again, as in: {EXAMPLE}"
-    return InvalidInputError(msg, kind=term.kind, text=term.text, nearest=nearest)
+def _unknown_terms(terms: Sequence[Resolution], *, nouns: Mapping[TermKind, str]) -> InvalidInputError:
+    sentences = []
+    for term in terms:
+        near = [match.name for match in term.alternatives]
+        hint = f"nearest known: {', '.join(near)}" if near else "nothing known is close to it"
+        sentences.append(f"{_quoted(term.text)} is not a {nouns[term.kind]} HAYSTACK knows ({hint}).")
+    msg = f"{' '.join(sentences)} Name a known one and ask again, as in: {EXAMPLE}"
+    nearest = {term.text: [match.name for match in term.alternatives] for term in terms}
+    return InvalidInputError(msg, kind=terms[0].kind, text=terms[0].text, nearest=nearest)
 
 
 def _quoted(text: str) -> str:

@@ -130,7 +130,8 @@ def _asked(query: StructuredQuery) -> str:
 
 
 def _pin_note(pinned: Sequence[Candidate]) -> str:
-    return f" The pinned {cell_names(pinned)} of dataset {pinned[0].prompt.dataset} stay in."
+    datasets = list(dict.fromkeys(item.prompt.dataset for item in pinned))
+    return f" Pinned and always in: {cell_names(pinned)} of {join_words(datasets)}."
 
 
 def _last_round(history: Sequence[Round]) -> str:

@@ -9,13 +9,15 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from haystack_kernel.knowledge import find_mentions
 from haystack_kernel.question.frames import CELL_LIKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from haystack_kernel.knowledge import Mention
+    from haystack_kernel.knowledge import Knowledge, Mention
 
+_ANY_CELL = "CL:0000000"
 Role = Literal["target", "reference", "open"]
 
 
@@ -40,13 +42,14 @@ _OTHER_DONOR = re.compile(
     rf"\b(?:new|novel|unseen|another|other|different|untested|held-out|unmeasured)\s+{_PERSON}s?\b", re.IGNORECASE
 )
 _REFERENCE = re.compile(
-    r"\b(?:as|like|as\s+in|like\s+in|measured\s+in|observed\s+in|seen\s+in|recorded\s+in|known\s+from|learned\s+from|"
+    r"\b(?:as|as\s+in|(?<!look\s)(?<!looks\s)like(?:\s+in)?|measured\s+in|observed\s+in|seen\s+in|recorded\s+in|known\s+from|learned\s+from|"
     r"based\s+on|using|given|from)\s+(?:the\s+)?(?:reference\s+)?$|\breference\s+(?:is\s+)?$",
     re.IGNORECASE,
 )
 _DONOR_REFERENCE = re.compile(
-    r"\b(?:as|like|as\s+in|like\s+in|(?:measured|observed|seen|recorded)\s+in|(?:known|learned)\s+from|based\s+on|"
-    r"using)\s+(?:the\s+)?(?:reference\s+)?$|\breference\s+$|\b(?:response|effect|data)\s+(?:from|of)\s+$",
+    r"\b(?:as|as\s+in|(?<!look\s)(?<!looks\s)like(?:\s+in)?|(?:measured|observed|seen|recorded)\s+in|(?:known|learned)\s+from|based\s+on|"
+    r"using)\s+(?:the\s+)?(?:reference\s+)?$|\breference\s+$|"
+    r"\b(?:given|(?:response|effect|data)\s+(?:from|of))\s+(?:the\s+(?:expression|data|profiles?|cells)\s+(?:of|from)\s+)?$",
     re.IGNORECASE,
 )
 _TARGET = re.compile(r"\b(?:to|onto|into|of|for)\s+(?:the\s+)?(?:target\s+)?$", re.IGNORECASE)
@@ -58,17 +61,22 @@ _BARE_SET = re.compile(
     rf"\b(?i:measured\s+in|seen\s+in|observed\s+in|recorded\s+in|from|in|of|onto|into|to)\s+(?:the\s+)?"
     rf"(?P<name>(?:[A-Z]\w*\s+){{1,3}}[A-Z0-9]\w*|{_NAME})"
 )
+_CUED_SET = re.compile(
+    rf"\b(?i:based\s+on|(?:measured|seen|observed|recorded)\s+in|learned\s+from|as\s+in|corresponding\s+cells\s+(?:in|of))"
+    rf"\s+(?:the\s+)?(?P<name>{_NAME})"
+)
 _MOVES = re.compile(r"\b(?:transfer|translate|project|port|carry|carried|cross[- ]dataset|across\s+datasets)", re.I)
 _GENERATES = re.compile(r"\b(?:generate|synthesi[sz]e|apply|map|harmoni[sz]e|integrate|convert|simulate)\b", re.I)
 _NO_NAME = frozenset(
     re.findall(
         r"\S+",
-        "the this that a an our my your their its another other new reference target query same single public each which "
-        "of to in from as and with for on or is was are were has have by at into onto what how would will respond cell "
-        "cells single-cell scrna-seq rna human vitro vivo silico culture vehicle response responses effect it them they "
-        "where when look like treated untreated measured seen observed both two one first second source transfer generate "
-        "predict dataset datasets study atlas cohort donor donors patient patients sample samples healthy blood using "
-        "whole large small full entire external independent different",
+        "the this that a an our my your their its another other new reference target query same single public each "
+        "which of to in from as and with for on or is was are were has have by at into onto what how would will "
+        "respond cell cells single-cell scrna-seq rna human vitro vivo silico culture vehicle response responses "
+        "effect it them they where when look like treated untreated measured seen observed both two one first "
+        "second source transfer generate predict dataset datasets study atlas cohort donor donors patient patients "
+        "sample samples healthy blood using whole large small full entire external independent different based "
+        "called named respond react generated with without",
     )
 )
 _DOSE = re.compile(r"\b\d+(?:\.\d+)?\s*(?:ng|[uµμ]g|pg|mg|nM|[uµμ]M|mM|IU|U)(?:\s?/\s?m[lL])?(?![\w])")
@@ -87,6 +95,12 @@ _WANTS_CELLS = re.compile(
     r"transcriptom\w+|profile)\b",
     re.IGNORECASE,
 )
+
+
+def find_terms(question: str, *, knowledge: Knowledge) -> list[Mention]:
+    """Known terms named in the question, without the root "cell", which every question names."""
+    mentions = find_mentions(question, knowledge=knowledge)
+    return [item for item in mentions if item.resolution.match is None or item.resolution.match.id != _ANY_CELL]
 
 
 def find_donors(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
@@ -126,6 +140,8 @@ def find_datasets(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
             free = all(named.end <= first or named.start >= last for first, last in donors)
             if free and all(named.end <= old.start or named.start >= old.end for old in found.values()):
                 found[named.start] = named
+        if pattern is _AFTER_SET and found:  # beside a dataset that is named as one, a cue is enough for the second
+            patterns.append(_CUED_SET)
     return _with_roles([found[start] for start in sorted(found)])
 
 

@@ -35,16 +35,17 @@ _TREATED = r"(?:treated|stimulated|exposed|cultured|incubated|challenged|primed|
 _CHANGE = r"(?:respond|react|change|adapt|behave|be\s+affected|be\s+altered|be\s+changed|shift)"
 _RESPONSE = r"(?:responses?|reactions?|effects?|signatures?|programmes?|programs?|stimulation|treatment)"
 _MOVE = r"(?:transfer|translate|project|port|carry(?:\s+over)?|apply|map)"
-_MISSING = r"(?:impute|reconstruct|fill\s+in|generate|synthesi[sz]e|predict|simulate|model)"
+_MISSING = r"(?:project|transfer|impute|reconstruct|fill\s+in|generate|synthesi[sz]e|predict|simulate|model)"
 
 # surest first: the first frame that yields a term decides
 _FRAMES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         (
-            rf"\b{_MOVE}\s+(?:the\s+)?(?:{_RESPONSE}\s+(?:to|of)\s+)?{_DRUG}(?:\s+{_RESPONSE})?\s+"
-            rf"(?:[^?;!]{{0,120}}?\s)?(?:on)?to\s+{_CELL_END}"
+            rf"\b{_MOVE}\s+(?:the\s+)?(?:(?:responses?|effects?)\s+(?:to|of)\s+{_DRUG}\s+(?:measured|seen|from|in|of)\b"
+            rf"[^?;!]{{0,120}}?)\s(?:on)?to\s+{_CELL_END}"
         ),
+        (rf"\b{_MOVE}\s+(?:the\s+)?{_DRUG}\s+{_RESPONSE}\s+(?:[^?;!]{{0,120}}?\s)?(?:on)?to\s+{_CELL_END}"),
         (
             rf"\b{_VERB}\s+{_CELL}\s+{_CHANGE}\s+(?:in\s+response\s+)?"
             rf"(?:to|with|under|upon|following|after|on|by|against|(?:when|if|once)\s+(?:they\s+are\s+)?{_TREATED}\s+"
@@ -53,7 +54,7 @@ _FRAMES = tuple(
         rf"\b(?:effects?|impact|influence|action|consequences?)\s+of\s+{_DRUG}\s+(?:on|in|upon)\s+{_CELL_END}",
         rf"\b(?:responses?|reactions?|sensitivity)\s+of\s+{_CELL}\s+to\s+{_DRUG_END}",
         rf"\b(?:responses?|reactions?)\s+to\s+{_DRUG}\s+(?:in|of|by|from|for|among)\s+{_CELL_END}",
-        rf"\b(?:what|how\s+much)\s+{_VERB}\s+{_DRUG}\s+do\s+(?:to|in|for)\s+{_CELL_END}",
+        rf"\b(?:what|how\s+much)\s+{_VERB}\s+{_DRUG}\s+do\s+(?:to|in)\s+{_CELL_END}",
         rf"\b(?:add|give|administer|adding|giving|administering|applying|apply)\s+{_DRUG}\s+to\s+{_CELL_END}",
         (
             rf"\b(?:treat|stimulate|expose|perturb|challenge|treating|stimulating|exposing)\s+{_CELL}\s+(?:with|to|by)\s+"
@@ -68,11 +69,15 @@ _FRAMES = tuple(
             rf"{_DRUG_END}"
         ),
         (
-            rf"\b(?:would|will|does|do|can|could|how|might)\s+{_DRUG}\s+"
-            rf"(?:affect|change|alter|influence|modulate|impact|perturb|activate|reprogram|act\s+on|work\s+on)\s+{_CELL_END}"
+            rf"\b{_VERB}\s+{_DRUG}\s+(?:affect|change|alter|influence|modulate|impact|perturb|activate|reprogram|act\s+on|"
+            rf"work\s+on)\s+(?!(?:in|under|with|to|after|on|upon|by|when|if)\b){_CELL_END}"
+        ),
+        (
+            rf"\b{_VERB}\s+{_DRUG}\s+(?:induce|upregulate|downregulate|repress|suppress|regulate|trigger|elicit|cause|"
+            rf"work|act|switch\s+on|turn\s+on)\s+(?:[^?;!]{{0,60}}?\s)?(?:in|on)\s+{_CELL_END}"
         ),
         rf"\b{_TREATED}\s+(?:with|to|by)\s+{_DRUG_END}",
-        rf"\b(?P<perturbation>[\w\-.]+)[-\s]{_TREATED}\s+{_CELL_END}",
+        rf"\b(?P<perturbation>[\w\-.]+)[-\s]{_TREATED}\s+(?!(?:with|by|to|in|on|for)\b){_CELL_END}",
         (
             r"\b(?:the|an?)\s+(?P<perturbation>[\w\-.]+(?:\s+[\w\-.]+)?)\s+(?:responses?|effects?|treatment|stimulation)\s+"
             rf"(?:in|of|on)\s+{_CELL_END}"
@@ -112,15 +117,17 @@ _JOIN = re.compile(
     r"\s+(?:and|plus|or|together\s+with|combined\s+with|in\s+combination\s+with|followed\s+by)\s+|\s+[+/&]\s+|,\s+",
     re.IGNORECASE,
 )
+_CLAUSE = re.compile(r"\b(?:what|which|how|why|me|you|we|tell|show|see|then|is|are|was|were)\b", re.IGNORECASE)
 _EMPTY = frozenset(
     re.findall(
         r"\S+",
-        "cell cells they them it its these those this that patients patient donors donor people human humans gene genes "
-        "expression transcriptome transcriptomes profile profiles treatment treatments stimulation drug drugs cytokine "
-        "cytokines compound perturbation agent stimulus response responses effect effects different various other same "
-        "what which things sample samples type types be therapy exposure activation conditions we you i one there others "
-        "individual individuals subject subjects he she so each tissue tissues organ levels changes baseline "
-        "the a an of in and to dataset study atlas cohort",
+        "cell cells they them it its these those this that patients patient donors donor people human humans gene "
+        "genes expression transcriptome transcriptomes profile profiles treatment treatments stimulation drug "
+        "drugs cytokine cytokines compound perturbation agent stimulus response responses effect effects different "
+        "various other same what when would do does will once transcriptional immune cellular overall expected "
+        "strongest corresponding matching which things sample samples type types be therapy exposure activation "
+        "conditions we you i one there others individual individuals subject subjects he she so each tissue "
+        "tissues organ levels changes baseline the a an of in and to dataset study atlas cohort",
     )
 )
 
@@ -136,16 +143,22 @@ def find_slots(question: str) -> list[Slot]:
     Returns
     -------
     Slots, the surest frame first; places filled by a pronoun or a general word ("cells", "treatment") are left out.
-    A place with several treatments gives one slot for each.
+    A place with several treatments gives one slot for each; words that a surer frame took are not taken again.
     """
     slots: dict[tuple[str, int, int], Slot] = {}
     for frame in _FRAMES:
         for found in frame.finditer(question):
             for kind in ("cell_type", "perturbation"):
-                if kind in frame.groupindex and found.group(kind):
-                    for slot in _trimmed(question, kind=kind, span=found.span(kind)):
+                if kind not in frame.groupindex or not found.group(kind):
+                    continue
+                for slot in _trimmed(question, kind=kind, span=found.span(kind)):
+                    if not any(old.kind != kind and _overlap(old, slot) for old in slots.values()):
                         slots.setdefault((slot.kind, slot.start, slot.end), slot)
     return list(slots.values())
+
+
+def _overlap(left: Slot, right: Slot) -> bool:
+    return left.start < right.end and right.start < left.end
 
 
 def _trimmed(question: str, *, kind: SlotKind, span: tuple[int, int]) -> list[Slot]:
@@ -163,6 +176,8 @@ def _trimmed(question: str, *, kind: SlotKind, span: tuple[int, int]) -> list[Sl
         tail = _TAIL.search(question[first:last])
         last = first + tail.start() if tail else last
         text = question[first:last].rstrip(" .,'\"")
+        if _CLAUSE.search(text):
+            continue
         if not all(word in _EMPTY for word in re.findall(r"[\w\-]+", text.lower())) and len(text.split()) <= 8:
             slots.append(Slot(kind, text, first, first + len(text)))
     return slots

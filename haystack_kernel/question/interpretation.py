@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 N_GENES_NAMED = 5
 N_PATHWAYS_NAMED = 3
+WEAK = 4.0  # a score below this is little support
 _EVIDENCE = {
     "same_pair": "the same treatment measured in the same cell type",
     "other_cell_type": "the same treatment measured in other cell types",
@@ -105,7 +106,7 @@ def _verdict(record: RunRecord, best: Round) -> str:
         return f"not scored: {reason.rstrip('.')}"
     if value >= record.config.threshold:
         words = "consistent with known biology"
-    elif value >= 4:
+    elif value >= WEAK:
         words = "in part consistent with known biology"
     else:
         words = "with little support from known biology"
@@ -191,15 +192,16 @@ def _pathway_sentences(pathways: pd.DataFrame) -> list[str]:
             scored["pathway"], scored["score"], scored["statistic"], scored["is_expected"], strict=True
         )
     ]
+    if not rows:
+        return ["No pathway could be tested."]
     named = [
         f"{name} {'up' if statistic > 0 else 'down'} (score {score:.1f}{', expected' if expected else ''})"
-        for name, score, statistic, expected in rows[:N_PATHWAYS_NAMED]
-    ]
-    if not named:
-        return ["No pathway could be tested."]
-    unmoved = [name for name, score, _, expected in rows if expected and score < 4]
-    weak = [f"Expected but weakly supported: {join_words(unmoved[:N_PATHWAYS_NAMED])}."] if unmoved else []
-    return [f"Leading pathways: {', '.join(named)}.", *weak]
+        for name, score, statistic, expected in rows
+        if score >= WEAK
+    ][:N_PATHWAYS_NAMED]
+    leading = f"Leading pathways: {', '.join(named)}." if named else "No pathway stands out from its nulls."
+    weak = [name for name, score, _, expected in rows if expected and score < WEAK][:N_PATHWAYS_NAMED]
+    return [leading, *([f"Expected but weakly supported: {join_words(weak)}."] if weak else [])]
 
 
 # --- how it was made ----------------------------------------------------------------------------------------------

@@ -16,59 +16,27 @@ Task type, first rule that holds:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.knowledge import Mention, find_mentions, resolve
+from haystack_kernel.knowledge import resolve
 from haystack_kernel.question import context
 from haystack_kernel.question.check import clean_text
-from haystack_kernel.question.frames import CELL_LIKE, Slot, find_slots
-from haystack_kernel.schema import Match, Perturbation, Resolution, StructuredQuery
+from haystack_kernel.question.frames import find_slots
+from haystack_kernel.question.terms import Term, choose_cells, choose_treatment, is_meant
+from haystack_kernel.schema import Perturbation, StructuredQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import TaskType, TermKind
+    from haystack_kernel.knowledge import Knowledge, Mention
+    from haystack_kernel.schema import TaskType
 
-_N_NEAREST = 5
 _MISSING = re.compile(
     r"\b(?:imput\w+|missing|absent|lack(?:s|ing)?|unmeasured|unobserved|unsampled|fill(?:ed|ing)?\s+in|"
     r"(?:not|never|n't)\s+(?:\w+\s+)?(?:measured|captured|sampled|present|observed|profiled|sequenced|collected))\b",
     re.IGNORECASE,
 )
 _PROFILE = re.compile(r"\b(?:expression|transcriptom\w*|profiles?|transcript\s+levels|predict\w*|forecast)\b", re.I)
-# words that turn a named molecule into its opposite, or into something measured rather than given
-_BLOCKED_BEFORE = re.compile(
-    r"(?:\banti[- ]?|\b(?:block(?:ing|ade\s+of|s)?|inhibit(?:ing|ion\s+of|s)?|neutrali[sz](?:ing|ation\s+of)|"
-    r"(?:loss|absence|lack|depletion|deletion|knock-?out|knock-?down|silencing|withdrawal)\s+of|without|no|not))"
-    r"\s*(?:the\s+)?$",
-    re.IGNORECASE,
-)
-_BLOCKED_AFTER = re.compile(
-    r"^[\s-]*(?:receptor\s+)?(?:blockade|block(?:ing|er)s?|inhibitors?|inhibition|antagonists?|antagonism|"
-    r"knock-?outs?|knock-?downs?|deficien\w+|deletion|depletion|neutrali[sz]\w+|withdrawal|antibod\w+)\b",
-    re.IGNORECASE,
-)
-_MEASURED_AFTER = re.compile(
-    r"^(?:[\s-]*(?:producing|secreting|expressing|positive|negative|expression|production|secretion|levels?|release|"
-    r"receptors?|mRNA|transcripts?)\b|\+)",
-    re.IGNORECASE,
-)
-_GENETIC = re.compile(r"\b(?:knock-?outs?|knock-?downs?|crispr\w?|delet\w+|overexpress\w+|silenc\w+|mutant|ko)\b", re.I)
-
-
-@dataclass(frozen=True)
-class _Term:
-    """What one role of the question holds: a mention, a match found by spelling, or text nobody knows."""
-
-    resolution: Resolution | None = None
-    span: tuple[int, int] = (0, 0)
-    others: tuple[Resolution, ...] = field(default=())  # further unknown terms standing in the same place
-
-    @property
-    def match(self) -> Match | None:
-        return self.resolution.match if self.resolution else None
 
 
 def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
@@ -89,19 +57,15 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     is decided by :func:`~haystack_kernel.question.check.check_answerable`.
     """
     text = clean_text(question)
-    mentions = list(find_mentions(text, knowledge=knowledge))
+    mentions = context.find_terms(text, knowledge=knowledge)
     slots = find_slots(text)
-    cell = _choose_term("cell_type", mentions=mentions, slots=slots, knowledge=knowledge)
-    treatments = [mention for mention in mentions if mention.kind == "perturbation" and not _is_opposed(mention, text)]
-    treatments = [mention for mention in treatments if not _is_measured(mention, text)]
-    rest = [mention for mention in mentions if mention.kind != "perturbation"]
-    drug = _choose_term("perturbation", mentions=[*rest, *treatments], slots=slots, knowledge=knowledge)
-    drug = _name_opposed(drug, text=text, mentions=mentions, knowledge=knowledge)
+    cell = choose_cells(mentions, slots, knowledge=knowledge)
+    drug = choose_treatment(text, mentions, slots, knowledge=knowledge)
     donors = context.find_donors(text, mentions=mentions)
     datasets = context.find_datasets(text, mentions=mentions)
     target = next((donor.text for donor in donors if donor.role == "target"), None)
     task = _choose_task(text, drug=drug, donor=target, n_datasets=len(datasets))
-    known = [mention.resolution for mention in [*rest, *treatments] if mention.resolution.match]
+    known = [mention.resolution for mention in mentions if is_meant(mention, text)]
     known += [term.resolution for term in (cell, drug) if term.resolution and term.match]
     unknown = [term.resolution for term in (cell, drug) if term.resolution and not term.match]
     unknown += [*cell.others, *drug.others]
@@ -122,100 +86,10 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     )
 
 
-# --- which text fills which role ----------------------------------------------------------------------------------
-
-
-def _choose_term(kind: TermKind, *, mentions: Sequence[Mention], slots: Sequence[Slot], knowledge: Knowledge) -> _Term:
-    """Take the mention in the surest place; a place filled by unknown words beats a mention elsewhere."""
-    known = [mention for mention in mentions if mention.kind == kind and mention.resolution.match]
-    chosen: _Term | None = None
-    others: list[Resolution] = []
-    for slot in (slot for slot in slots if slot.kind == kind):
-        inside = next((item for item in known if item.start < slot.end and item.end > slot.start), None)
-        if inside is not None:
-            chosen = chosen or _Term(inside.resolution, (inside.start, inside.end))
-            continue
-        looks_right = kind == "perturbation" or CELL_LIKE.search(slot.text) is not None
-        if not looks_right and (known or chosen):
-            continue
-        term = _look_up(slot, mentions=mentions, knowledge=knowledge)
-        if chosen is None:
-            chosen = term
-        elif term.resolution and not term.match and not _overlaps(term, chosen):
-            others.append(term.resolution)
-    if chosen is None:
-        chosen = _Term(known[0].resolution, (known[0].start, known[0].end)) if known else _Term()
-    if kind == "perturbation" and chosen.match is None and chosen.resolution and known:
-        others.insert(0, chosen.resolution)  # "to frobnicatol and IFN-beta": one known treatment is enough to go on
-        chosen = _known_beside(chosen, slots=slots, known=known) or chosen
-        others = others if chosen.match else others[1:]
-    return _Term(chosen.resolution, chosen.span, tuple(others))
-
-
-def _known_beside(unknown: _Term, *, slots: Sequence[Slot], known: Sequence[Mention]) -> _Term | None:
-    """Return a known treatment named in the same list of treatments as the unknown one."""
-    for slot in slots:
-        for mention in known:
-            is_near = min(abs(mention.start - unknown.span[1]), abs(unknown.span[0] - mention.end)) <= 20
-            if slot.kind == "perturbation" and slot.start <= mention.start < slot.end and is_near:
-                return _Term(mention.resolution, (mention.start, mention.end))
-    return None
-
-
-def _look_up(slot: Slot, *, mentions: Sequence[Mention], knowledge: Knowledge) -> _Term:
-    """Look for a known spelling close to the words of a slot, else keep them as unknown with the nearest known."""
-    span = (slot.start, slot.end)
-    found = resolve(slot.text, kind=slot.kind, knowledge=knowledge)
-    is_guess = found.match is not None and found.match.how == "fuzzy"
-    other = next((item for item in mentions if item.start < slot.end and item.end > slot.start), None)
-    if found.match and not (is_guess and (other or _GENETIC.search(slot.text))):
-        return _Term(found, span)
-    nearest = [*([found.match] if found.match else []), *found.alternatives]
-    if slot.kind == "cell_type" and other is not None and other.kind == "tissue" and other.resolution.match:
-        nearest = _cells_of(other.resolution.match.id, knowledge=knowledge) or nearest
-    return _Term(
-        Resolution(text=slot.text, kind=slot.kind, alternatives=tuple(dict.fromkeys(nearest))[:_N_NEAREST]), span
-    )
-
-
-def _cells_of(tissue_id: str, *, knowledge: Knowledge) -> list[Match]:
-    living = [entry for entry in knowledge.cell_types.values() if tissue_id in entry.tissues]
-    return [Match(id=entry.id, name=entry.name, score=0, how="fuzzy") for entry in living[:_N_NEAREST]]
-
-
-def _overlaps(left: _Term, right: _Term) -> bool:
-    return left.span[0] < right.span[1] and right.span[0] < left.span[1]
-
-
-def _is_opposed(mention: Mention, text: str) -> bool:
-    return bool(_BLOCKED_BEFORE.search(text[: mention.start]) or _BLOCKED_AFTER.search(text[mention.end :]))
-
-
-def _is_measured(mention: Mention, text: str) -> bool:
-    return _MEASURED_AFTER.search(text[mention.end :]) is not None
-
-
-def _name_opposed(drug: _Term, *, text: str, mentions: Sequence[Mention], knowledge: Knowledge) -> _Term:
-    """Keep the blocking of a molecule visible as an unknown treatment, never as the molecule itself."""
-    opposed = next((item for item in mentions if item.kind == "perturbation" and _is_opposed(item, text)), None)
-    if opposed is None or (drug.match and not drug.span[0] <= opposed.start < drug.span[1]):
-        return drug
-    before, after = _BLOCKED_BEFORE.search(text[: opposed.start]), _BLOCKED_AFTER.search(text[opposed.end :])
-    start = before.start() if before else opposed.start
-    end = opposed.end + (after.end() if after else 0)
-    words = text[start:end].strip()
-    found = resolve(words, kind="perturbation", knowledge=knowledge)
-    if found.match and found.match.how != "fuzzy":
-        return _Term(found, (start, end))
-    seen = (*([found.match] if found.match else []), *found.alternatives)
-    near = tuple(match for match in seen if match.id != (opposed.resolution.match or match).id or match.score == 0)
-    return _Term(Resolution(text=words, kind="perturbation", alternatives=near[:_N_NEAREST]), (start, end))
-
-
 # --- task and fields ----------------------------------------------------------------------------------------------
 
 
-def _choose_task(text: str, *, drug: _Term, donor: str | None, n_datasets: int) -> TaskType:
+def _choose_task(text: str, *, drug: Term, donor: str | None, n_datasets: int) -> TaskType:
     if n_datasets >= 2 or (n_datasets == 1 and context.asks_for_transfer(text)):
         return "cross_dataset_generation"
     if drug.resolution is not None:
@@ -227,7 +101,7 @@ def _choose_task(text: str, *, drug: _Term, donor: str | None, n_datasets: int) 
     return "donor_expression_prediction" if has_donor and _PROFILE.search(text) else "cell_type_imputation"
 
 
-def _cell_fields(cell: _Term, *, knowledge: Knowledge) -> dict[str, Any]:
+def _cell_fields(cell: Term, *, knowledge: Knowledge) -> dict[str, Any]:
     if cell.match is None:
         return {"cell_type_text": cell.resolution.text if cell.resolution else None}
     entry = knowledge.cell_types[cell.match.id]
@@ -240,7 +114,7 @@ def _cell_fields(cell: _Term, *, knowledge: Knowledge) -> dict[str, Any]:
     }
 
 
-def _treatment_fields(drug: _Term, *, knowledge: Knowledge) -> dict[str, Any]:
+def _treatment_fields(drug: Term, *, knowledge: Knowledge) -> dict[str, Any]:
     if drug.match is None or drug.resolution is None:
         return {}
     entry = knowledge.perturbations[drug.match.id]
@@ -259,7 +133,7 @@ def _treatment_fields(drug: _Term, *, knowledge: Knowledge) -> dict[str, Any]:
     }
 
 
-def _tissue(mentions: Sequence[Mention], *, cell: _Term, knowledge: Knowledge) -> str | None:
+def _tissue(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) -> str | None:
     """Id of the tissue named, or of the one inside the name of the cells ("lung fibroblasts")."""
     named = next((item.resolution.match for item in mentions if item.kind == "tissue" and item.resolution.match), None)
     if named is not None:

@@ -23,11 +23,30 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.schema import HiddenPair
 
-_VAGUE = frozenset(
-    "ambiguous cell cells cluster doublet immune lymphoid mixed multiplet na nan none other others pbmc pbmcs undefined "
-    "unassigned unclassified uncertain unidentified unknown unlabeled unlabelled unresolved".split()
+CANONICAL = "canonical_perturbation"
+_DOUBTFUL = frozenset(
+    {"ambiguous", "doublet", "immune", "lymphoid", "mixed", "multiplet", "na", "nan", "none", "pbmc", "unassigned"}
+    | {"unclassified", "undefined", "uncertain", "unidentified", "unknown", "unlabeled", "unlabelled", "unresolved"}
 )
-_WEAK = frozenset("a all and cell cells cluster high human low mature negative of or positive subset the type".split())
+_WEAK = frozenset(
+    {
+        "a",
+        "all",
+        "and",
+        "cell",
+        "cluster",
+        "high",
+        "human",
+        "low",
+        "mature",
+        "negative",
+        "of",
+        "or",
+        "other",
+        "positive",
+    }
+    | {"subset", "the", "type"}
+)
 _MIN_PREFIX = 4  # "mono" stands for monocyte
 _MIN_FUZZY = 85.0
 
@@ -57,7 +76,7 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
     for pair in pairs:
         _check_known(pair, knowledge=knowledge)
         wanted = _perturbation_names(pair.perturbation, knowledge=knowledge)
-        same = conditions["canonical_perturbation"].str.casefold().isin(wanted)
+        same = conditions[CANONICAL].str.casefold().isin(wanted)
         same |= conditions[keys.PERTURBATION].str.casefold().isin(wanted)
         rows = conditions[~conditions[keys.IS_CONTROL] & same]
         hide |= _rows_of_type(rows, hidden=pair.cell_type_id, knowledge=knowledge).reindex(hide.index, fill_value=False)
@@ -68,20 +87,18 @@ def may_contain(cell_type_id: str, label: str, *, hidden: str, knowledge: Knowle
     """Whether cells called ``label`` (with CL id, or "") may be cells of type ``hidden``.
 
     A CL id of the knowledge table decides alone. Without one the most specific cell types named in the label decide;
-    where none is named, vague words ("unresolved"), shared words ("CD4_TEM" for a CD4 T cell) and near spellings do.
+    where none is named, doubt ("unknown"), shared words ("CD4_TEM" for a CD4 T cell) and near spellings do.
     """
     if cell_type_id in knowledge.cell_types:
         return _related(cell_type_id, hidden, knowledge=knowledge)
-    words = _words(label)
-    if not words or set(words) <= _VAGUE or "unresolved" in words:
-        return True
     named = {
         mention.resolution.match.id
         for mention in find_mentions(label, knowledge=knowledge)
         if mention.kind == "cell_type" and mention.resolution.match is not None
     }
-    if named:
-        return any(_related(one, hidden, knowledge=knowledge) for one in named)
+    said = {one for one in named if knowledge.cell_types[one].parents}  # the root, "cell", says nothing
+    if said:
+        return any(_related(one, hidden, knowledge=knowledge) for one in said)
     return _sounds_like(label, hidden=hidden, knowledge=knowledge)
 
 
@@ -110,12 +127,14 @@ def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> p
         for cl_id, label in rows[columns].drop_duplicates().itertuples(index=False)
     }
     mask = pd.Series([verdict[pair] for pair in rows[columns].itertuples(index=False)], index=rows.index, dtype=bool)
-    # cells are selected by CL id, so one suspicious label hides all cells of that id in the dataset
-    leaky = rows[mask & (rows[keys.CELL_TYPE_ID] != "")]
-    by = [keys.ATLAS, keys.DATASET, keys.CELL_TYPE_ID]
-    suspicious = set(leaky[by].itertuples(index=False, name=None))
-    same_id = [key in suspicious for key in rows[by].itertuples(index=False, name=None)]
-    return mask | pd.Series(same_id, index=rows.index, dtype=bool)
+    # cells are selected by CL id or, without one, by label: one suspicious row hides all that would come with it
+    for column in columns:
+        by = [keys.ATLAS, keys.DATASET, column]
+        leaky = set(rows.loc[mask & (rows[column] != ""), by].itertuples(index=False, name=None))
+        unmapped = rows[keys.CELL_TYPE_ID] == ""
+        comes_along = pd.Series([key in leaky for key in rows[by].itertuples(index=False, name=None)], index=rows.index)
+        mask |= comes_along.astype(bool) & (unmapped if column == keys.CELL_TYPE else ~unmapped)
+    return mask
 
 
 def _related(one: str, other: str, *, knowledge: Knowledge) -> bool:
@@ -133,7 +152,7 @@ def _sounds_like(label: str, *, hidden: str, knowledge: Knowledge) -> bool:
     spellings = [text for entry in known for text in (entry.name, *entry.synonyms)]
     vocabulary = {word for text in spellings for word in _words(text)} - _WEAK
     words = set(_words(label)) - _WEAK
-    if words & vocabulary or (words and words <= _VAGUE):
+    if not words or words & (vocabulary | _DOUBTFUL):
         return True
     if any(known_word.startswith(word) for word in words if len(word) >= _MIN_PREFIX for known_word in vocabulary):
         return True

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from haystack_kernel import keys
 from haystack_kernel.knowledge import resolve
-from haystack_kernel.retrieval.hidden import is_hidden
+from haystack_kernel.retrieval.hidden import CANONICAL, is_hidden
 from haystack_kernel.schema import CellSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pandas as pd
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 N_CELLS = "n_cells"
 DEPTH = "median_total_counts"
-CANONICAL = "canonical_perturbation"
 TYPE_KEY = "type_key"  # CL id, or the label where a cell has none
 _TEXT = (
     keys.ATLAS,
@@ -106,8 +105,8 @@ def canonical_name(name: str, *, knowledge: Knowledge) -> str:
 
 def groups(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Rows of each (atlas, dataset, perturbation, cell type), in a fixed order; each becomes one candidate."""
-    by = [keys.ATLAS, keys.DATASET, keys.PERTURBATION, TYPE_KEY]
-    for _, group in rows.groupby(by, sort=True):
+    state = rows[keys.PERTURBATION].where(~rows[keys.IS_CONTROL], "")  # controls are one condition: PBS, vehicle, …
+    for _, group in rows.groupby([rows[keys.ATLAS], rows[keys.DATASET], state, rows[TYPE_KEY]], sort=True):
         yield group
 
 

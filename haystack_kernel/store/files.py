@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.errors import ServiceError, StorageError
+from haystack_kernel.errors import MissingExtraError, ServiceError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +30,6 @@ def open_filesystem(address: str) -> tuple[AbstractFileSystem, str]:
     """
     import fsspec
 
-    from haystack_kernel.errors import MissingExtraError
-
     options: dict[str, Any] = {"use_listings_cache": False} if "://" in address else {}
     try:
         fs, root = fsspec.core.url_to_fs(address, **options)
@@ -48,7 +46,7 @@ def is_local(fs: AbstractFileSystem) -> bool:
 
 def write_atomically(fs: AbstractFileSystem, path: str, data: bytes) -> None:
     """Replace the file at ``path`` by ``data`` in one step."""
-    with storage_errors(path):
+    with storage_errors(path, writing=True):
         if is_local(fs):
             with _temporary_beside(path, data) as temporary:
                 Path(temporary).replace(path)
@@ -61,7 +59,7 @@ def create_exclusively(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
 
     On a bucket the object's absence is a precondition of the upload, so of two writers one wins.
     """
-    with storage_errors(path):
+    with storage_errors(path, writing=True):
         try:
             if is_local(fs):
                 with _temporary_beside(path, data) as temporary:
@@ -78,20 +76,24 @@ def create_exclusively(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
 
 
 @contextmanager
-def storage_errors(path: str) -> Iterator[None]:
-    """Turn what a file system may raise into one sentence and a remedy."""
+def storage_errors(path: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn what a file system may raise into one sentence and a remedy.
+
+    An absent file stays FileNotFoundError while reading; while ``writing`` it means an absent bucket or folder.
+    """
     try:
         yield
-    except (FileNotFoundError, FileExistsError):
-        raise
     except OSError as error:
-        status = _http_status(error)
+        absent = isinstance(error, FileNotFoundError)
+        if isinstance(error, FileExistsError) or (absent and not writing):
+            raise
+        status = 404 if absent else _http_status(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             msg = f"no space left to write {path}; free some space or choose another --storage, then resume the run"
         elif isinstance(error, PermissionError) or status in (401, 403):
             msg = f"no permission to use {path}; check its rights or choose another --storage"
         elif status == 404:
-            msg = f"{path} is in a bucket that does not exist; create it or choose another --storage"
+            msg = f"{path} lies in a bucket or folder that does not exist; create it or choose another --storage"
         elif status is not None:
             msg = f"the storage service answered {status} for {path}; try again: the run resumes where it stopped"
             raise ServiceError(msg, service="storage", retryable=status == 429 or status >= 500) from error

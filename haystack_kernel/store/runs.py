@@ -79,11 +79,15 @@ class RunStore:
         check_run_id(run_id)
         serials = self._serials(run_id)
         if not serials:
-            known = self.list_runs()[:5]
+            known = [name for name in self.list_runs() if name != run_id][:5]
             there = f"the newest there: {', '.join(known)}" if known else "there is none yet"
             msg = f"no run {run_id!r} in {self.storage} ({there}); check --storage"
             raise NotFoundError(msg, run_id=run_id, known=known)
         return self._parse(self._record_path(run_id, serials[-1]))
+
+    def has(self, run_id: str) -> bool:
+        """Whether the run has a record."""
+        return self.exists(run_id, "record/0001.json")
 
     def list_runs(self) -> list[str]:
         """Run ids in this storage, newest first."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 DEMO_VERSION = 1  # raise it whenever the simulated counts change
 SEEDS_TUNING = range(100)  # "A": whatever is tuned or trained, is tuned or trained on these worlds
 SEEDS_REPORTING = range(1000, 1100)  # "B": numbers that are reported come from these, never looked at before
-DEMO_SEED = 0  # the first of A in which TGF-beta1 and both interferons act as the literature says, see world.py
+DEMO_SEED = 5  # first of A in which four well-known treatments act as the literature says, see world.py
 
 # Measured on Kang 2018 (GEO GSE96583, PBMC with and without IFN-beta), restricted to 1,985 genes of genes.txt.
 KANG_MEDIAN_COUNTS = {"lymphoid": 1030.0, "myeloid": 2000.0}  # CD4 T and B cells; CD14+ monocytes
@@ -124,9 +124,13 @@ CYTOKINES = (  # spelt as in the Parse 10M PBMC data set
 DRUGS = {  # small molecule -> SMILES
     "Ruxolitinib": "N#CC[C@H](C1CCCC1)n1cc(cn1)-c1ncnc2[nH]ccc12",
     "Tofacitinib": "C[C@@H]1CCN(C[C@@H]1N(C)c1ncnc2[nH]ccc12)C(=O)CC#N",
+    "Baricitinib": "CCS(=O)(=O)N1CC(CC#N)(C1)n1cc(cn1)-c1ncnc2[nH]ccc12",
     "Vorinostat": "ONC(=O)CCCCCCC(=O)Nc1ccccc1",
     "Belinostat": "ONC(=O)/C=C/c1cccc(c1)S(=O)(=O)Nc1ccccc1",
     "Panobinostat": "Cc1[nH]c2ccccc2c1CCNCc1ccc(/C=C/C(=O)NO)cc1",
+    "Entinostat": "Nc1ccccc1NC(=O)c1ccc(CNC(=O)OCc2cccnc2)cc1",
+    "Trichostatin A": "C[C@H](/C=C(\\C)/C=C/C(=O)NO)C(=O)c1ccc(cc1)N(C)C",
+    "Prednisolone": "C[C@]12C[C@H](O)[C@H]3[C@@H](CCC4=CC(=O)C=C[C@]34C)[C@@H]1CC[C@]2(O)C(=O)CO",
     "Dexamethasone": "C[C@@H]1C[C@H]2[C@@H]3CCC4=CC(=O)C=C[C@]4(C)[C@@]3(F)[C@@H](O)C[C@]2(C)[C@@]1(O)C(=O)CO",
     "Trametinib": "CC1=C2C(=C(N(C1=O)C)NC3=C(C=C(C=C3)I)F)C(=O)N(C(=O)N2C4=CC=CC(=C4)NC(=O)C)C5CC5",
     "Selumetinib": "Cn1cnc2c(F)c(Nc3ccc(Br)cc3Cl)c(cc12)C(=O)NOCCO",

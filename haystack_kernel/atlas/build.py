@@ -1,0 +1,247 @@
+"""From one h5ad file to an atlas, or to further datasets of one: check, harmonise, count, publish.
+
+In: a source file, a ``Mapping``, the knowledge tables. Out: the atlas folder and a ``BuildReport``. The expression
+stays in the source file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from haystack_kernel import keys
+from haystack_kernel.atlas.counts import Counts, cell_stats, find_counts
+from haystack_kernel.atlas.genes import GeneSpace, check_organism, read_genes
+from haystack_kernel.atlas.h5ad import Fingerprint, fingerprint, n_rows, open_h5ad
+from haystack_kernel.atlas.harmonise import Harmonised, Resolvers, harmonise, read_fields
+from haystack_kernel.atlas.publish import publish
+from haystack_kernel.atlas.record import DatasetRecord, SourceFile, Unmapped, atlas_folder, check_dataset
+from haystack_kernel.errors import ConflictError, InvalidInputError
+from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.schema import FileRef, Frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import h5py
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from haystack_kernel.atlas.mapping import Mapping
+    from haystack_kernel.atlas.record import AtlasRecord
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.ports import Progress
+
+_UNSTATED = FileRef(path="", sha256="", n_bytes=0)
+
+
+class BuildReport(Frozen):
+    """What a build did, for people and for ``--json``."""
+
+    name: str
+    path: str
+    datasets: dict[str, int] = Field(description="dataset -> cells of this build")
+    n_cells: int
+    n_control: int
+    n_genes: int
+    n_atlas_cells: int = Field(description="cells of the whole atlas, with datasets built before")
+    counts_in: str = Field(description="where the raw counts are: X, raw/X or layers/…")
+    gene_symbols_from: str
+    duplicate_genes: tuple[str, ...] = Field(description="symbols of columns left out; the first is kept")
+    unmapped: tuple[Unmapped, ...] = Field(description="labels kept as they stand, with the nearest known terms")
+    notes: tuple[str, ...] = ()
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    counts: Counts
+    genes: GeneSpace
+    columns: Harmonised
+
+
+def build_atlas(
+    source: str,
+    *,
+    name: str,
+    root: str | Path,
+    mapping: Mapping,
+    knowledge: Knowledge,
+    dataset: str | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Index one h5ad file as an atlas; the expression itself is never copied.
+
+    Building into an existing atlas adds a dataset, or replaces the dataset of that name.
+
+    Parameters
+    ----------
+    source
+        Path or URI of an h5ad with raw counts in X, raw/X or layers['counts'] (CSR is read fastest).
+    name
+        Name of the atlas: a-z, 0-9, ``-`` and ``_``.
+    dataset
+        Name of the dataset where the mapping has no dataset column; None takes the name of the atlas.
+
+    Raises
+    ------
+    NotFoundError
+        The file does not exist.
+    InvalidInputError
+        The file is damaged, empty, not raw counts, not human, or has repeated genes or no control.
+    MissingKeyError
+        obs or var lacks a column that the mapping needs; the message lists the columns there are.
+    StorageError
+        The atlas folder cannot be written.
+    """
+    folder = atlas_folder(name, root)
+    dataset = check_dataset(dataset or name)
+    source = source if "://" in source else str(Path(source).expanduser().absolute())
+    tell = _teller(name, progress)
+    tell(f"checking {source}", 0.0)
+    before = fingerprint(source, with_digest=False)
+    with open_h5ad(source) as h5:
+        found = _read(h5, mapping, uri=source, dataset=dataset, resolvers=resolvers_of(knowledge))
+        n_genes, totals = cell_stats(
+            h5, found.counts, tick=lambda part: tell(f"reading counts from {found.counts.path}", 0.05 + 0.75 * part)
+        )
+    tell("computing the digest of the source file", 0.85)
+    mark = fingerprint(source)
+    if (mark.n_bytes, mark.mtime) != (before.n_bytes, before.mtime):
+        msg = f"{source} changed while it was read; build again when nothing writes to it"
+        raise ConflictError(msg, uri=source)
+    tell("writing the index", 0.95)
+    cells = _table(found.columns, n_genes, totals)
+    entries = _entries(found, mapping, _source(mark, found.counts, folder))
+    record = publish(folder, cells, entries, found.genes)
+    tell("atlas is ready", 1.0)
+    return _report(found, record, folder=folder, entries=entries, notes=_notes(found.counts, n_genes))
+
+
+def resolvers_of(knowledge: Knowledge) -> Resolvers:
+    """Resolve labels through the knowledge tables."""
+    from haystack_kernel.knowledge import resolve
+
+    return Resolvers(
+        cell_type=partial(resolve, kind="cell_type", knowledge=knowledge),
+        perturbation=partial(resolve, kind="perturbation", knowledge=knowledge),
+        tissue=partial(resolve, kind="tissue", knowledge=knowledge),
+        disease=partial(resolve, kind="disease", knowledge=knowledge),
+        perturbation_type=lambda name: knowledge.perturbations[name].type if name in knowledge.perturbations else "",
+    )
+
+
+def _teller(name: str, progress: Progress | None) -> Callable[[str, float], None]:
+    def tell(message: str, fraction: float) -> None:
+        if progress is not None:
+            progress(ProgressEvent(run_id=name, phase="atlas", message=message, fraction=fraction))
+
+    return tell
+
+
+def _read(h5: h5py.File, mapping: Mapping, *, uri: str, dataset: str, resolvers: Resolvers) -> _Found:
+    """Everything but the counts themselves, checked."""
+    _check_cells(h5, uri)
+    fields = read_fields(h5["obs"], mapping, uri=uri)
+    if "organism" in fields:
+        check_organism([str(text) for text in fields["organism"].unique()], uri=uri)
+    counts = find_counts(h5, uri=uri)
+    _check_shape(h5, counts, uri)
+    genes = read_genes(h5, counts.var, columns=mapping.gene_symbols, uri=uri)
+    return _Found(counts, genes, harmonise(fields, mapping, dataset=dataset, resolvers=resolvers))
+
+
+def _check_cells(h5: h5py.File, uri: str) -> None:
+    if n_rows(h5["obs"]) == 0:
+        msg = f"{uri} has no cells (obs is empty); write the file again with its cells"
+        raise InvalidInputError(msg, uri=uri)
+
+
+def _check_shape(h5: h5py.File, counts: Counts, uri: str) -> None:
+    told = (n_rows(h5["obs"]), n_rows(h5[counts.var]))
+    if counts.shape != told:
+        msg = (
+            f"{uri}: {counts.path} is {counts.shape[0]} x {counts.shape[1]}, obs and {counts.var} have {told[0]} and "
+            f"{told[1]} rows; the file is damaged: write it again with anndata"
+        )
+        raise InvalidInputError(msg, uri=uri)
+
+
+def _table(columns: Harmonised, n_genes: NDArray[np.int64], totals: NDArray[np.float64]) -> pa.Table:
+    arrays: dict[str, pa.Array] = {name: _dictionary(labels) for name, labels in columns.text.items()}
+    arrays[keys.CELL_INDEX] = pa.array(np.arange(len(totals), dtype=np.int64))
+    arrays[keys.IS_CONTROL] = pa.array(columns.is_control)
+    arrays[keys.N_GENES] = pa.array(n_genes.astype(np.int32))
+    arrays[keys.TOTAL_COUNTS] = pa.array(totals)
+    return pa.table({name: arrays[name] for name in keys.CELL_COLUMNS})
+
+
+def _dictionary(labels: pd.Categorical) -> pa.Array:
+    texts = pa.array([str(text) for text in labels.categories], pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(labels.codes.astype(np.int32)), texts)
+
+
+def _source(mark: Fingerprint, counts: Counts, folder: Path) -> SourceFile:
+    inside = "://" not in mark.uri and Path(mark.uri).is_relative_to(folder.absolute())
+    return SourceFile(
+        uri=str(Path(mark.uri).relative_to(folder.absolute())) if inside else mark.uri,
+        n_bytes=mark.n_bytes,
+        mtime=mark.mtime,
+        digest=mark.digest,
+        counts_in=counts.path,
+        encoding=counts.encoding,
+        n_cells=counts.shape[0],
+        n_columns=counts.shape[1],
+    )
+
+
+def _entries(found: _Found, mapping: Mapping, source: SourceFile) -> dict[str, DatasetRecord]:
+    sizes = found.columns.text[keys.DATASET].value_counts()
+    shared = DatasetRecord(
+        source=source,
+        mapping=mapping,
+        genes=_UNSTATED,
+        n_cells=0,
+        n_genes=len(found.genes.symbols),
+        gene_symbols_from=found.genes.taken_from,
+        duplicate_genes=found.genes.duplicates,
+        unmapped=found.columns.unmapped,
+    )
+    return {
+        check_dataset(str(key)): shared.model_copy(update={"n_cells": int(size)}) for key, size in sizes.items() if size
+    }
+
+
+def _report(
+    found: _Found, record: AtlasRecord, *, folder: Path, entries: dict[str, DatasetRecord], notes: tuple[str, ...]
+) -> BuildReport:
+    return BuildReport(
+        name=record.name,
+        path=str(folder),
+        datasets={key: entry.n_cells for key, entry in entries.items()},
+        n_cells=len(found.columns.is_control),
+        n_control=int(found.columns.is_control.sum()),
+        n_genes=len(found.genes.symbols),
+        n_atlas_cells=record.n_cells,
+        counts_in=found.counts.path,
+        gene_symbols_from=found.genes.taken_from,
+        duplicate_genes=found.genes.duplicates,
+        unmapped=found.columns.unmapped,
+        notes=notes,
+        digest=record.digest,
+    )
+
+
+def _notes(counts: Counts, n_genes: NDArray[np.int64]) -> tuple[str, ...]:
+    notes: list[str] = []
+    if counts.encoding == "csc":
+        notes.append(f"{counts.path} is stored by gene (CSC), so each fetch reads the whole file; convert it to CSR")
+    if empty := int((n_genes == 0).sum()):
+        notes.append(f"{empty} cells have no counts at all")
+    return tuple(notes)

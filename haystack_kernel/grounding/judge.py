@@ -1,0 +1,148 @@
+"""One prediction is judged: differential expression, both control readings, components, pathways, agreement.
+
+In: cells by role, query, knowledge, settings, context. Out: ``Grounded``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haystack_kernel import keys
+from haystack_kernel.errors import ContractError
+from haystack_kernel.grounding.agreement import compare_engines, padded_genes
+from haystack_kernel.grounding.components import compute_components, expected_sets
+from haystack_kernel.grounding.de import FLIPS, N_CONTROL, N_TREATED, compute_de
+from haystack_kernel.grounding.nulls import p_signal
+from haystack_kernel.grounding.pathways import compute_pathways, pathway_sets
+from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
+from haystack_kernel.grounding.score import composite
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.schema import StructuredQuery
+    from haystack_kernel.settings import GroundingSettings
+
+
+def ground(
+    cells: GroundingCells,
+    *,
+    query: StructuredQuery,
+    knowledge: Knowledge,
+    settings: GroundingSettings,
+    context: GroundingContext,
+) -> Grounded:
+    """Judge one prediction against its control and against known biology.
+
+    Parameters
+    ----------
+    cells
+        Raw counts by role.
+    query
+        Names what is expected: pathways and response genes with their direction.
+    knowledge
+        Pathway gene sets and the responses of competing perturbations.
+    settings
+        Thresholds, number of draws, weights.
+    context
+        Seed, predictions scored so far, donor match, effective control strategy.
+
+    Returns
+    -------
+    ``synthetic_control`` compares ``treated`` with ``control_pred`` (with the query cells, and a note, where there is
+    none), ``query_as_control`` with the query cells.
+
+    Raises
+    ------
+    ContractError
+        Predictions and query cells do not share cells and genes.
+    """
+    _check_aligned(cells)
+    basis = Basis(query=query, knowledge=knowledge, settings=settings, context=context)
+    also = _detected_elsewhere(cells)
+    de, notes = _both_readings(cells, also=also, basis=basis)
+    tested = de.loc[de[keys.IS_TESTED], keys.GENE].tolist()
+    signal = p_signal(
+        cells.prompt,
+        cells.prompt_control,
+        sets=expected_sets(basis) | pathway_sets(basis),
+        tested=set(tested),
+        n_draws=settings.n_draws,
+        seed=context.seed,
+    )
+    components = compute_components(de, signal=signal, basis=basis)
+    notes.append(
+        f"p values rest on {de.attrs[N_TREATED]} predicted and {de.attrs[N_CONTROL]} control cells; "
+        "generated cells are not replicates"
+    )
+    return Grounded(
+        de=de,
+        pathways=compute_pathways(de, signal=signal, basis=basis),
+        components=components,
+        composite=composite(components, donor_matched=context.donor_matched),
+        agreement=compare_engines(cells, de=de, also_detected=also, signal=signal, basis=basis),
+        n_tested=len(tested),
+        notes=tuple(notes),
+    )
+
+
+def _both_readings(cells: GroundingCells, *, also: NDArray[np.float64], basis: Basis) -> tuple[pd.DataFrame, list[str]]:
+    """DE of the reading in force, with the genes whose call the other reading does not share."""
+    notes = []
+    first, other = cells.control_pred, cells.query
+    if basis.context.control_strategy == "query_as_control":
+        first, other = cells.query, cells.control_pred
+    if first is None:
+        first, other = cells.query, None
+        notes.append("no prediction from control cells at hand: compared with the query cells instead")
+    de = _compare(cells.treated, first, also=also, basis=basis)
+    de[FLIPS] = False
+    if other is None:
+        notes.append("only one control reading at hand: genes whose call flips between readings are unknown")
+        return de, notes
+    second = _compare(cells.treated, other, also=also, basis=basis)
+    signs = [np.sign(table[keys.LOG2FC].to_numpy(float)) * table[keys.IS_DE].to_numpy(bool) for table in (de, second)]
+    de[FLIPS] = signs[0] != signs[1]
+    n_called = int((de[keys.IS_DE] | second[keys.IS_DE]).sum())
+    notes.append(f"{int(de[FLIPS].sum())} of {n_called} genes called in either control reading flip between the two")
+    return de, notes
+
+
+def _compare(treated: ad.AnnData, control: ad.AnnData, *, also: NDArray[np.float64], basis: Basis) -> pd.DataFrame:
+    return compute_de(
+        treated.X,
+        control.X,
+        genes=list(treated.var_names),
+        padded=padded_genes(treated),
+        settings=basis.settings,
+        also_detected=also,
+    )
+
+
+def _detected_elsewhere(cells: GroundingCells) -> NDArray[np.float64]:
+    """Largest detection of each predicted gene in the query cells and in either arm of the prompt."""
+    genes = cells.treated.var_names
+    largest = np.zeros(len(genes))
+    for adata in (cells.query, cells.prompt, cells.prompt_control):
+        if adata is None or adata.n_obs == 0:
+            continue
+        share = np.asarray((adata.X > 0).mean(axis=0)).ravel()
+        where = adata.var_names.get_indexer(genes)
+        largest = np.maximum(largest, np.where(where >= 0, share[where], 0.0))
+    return largest
+
+
+def _check_aligned(cells: GroundingCells) -> None:
+    arms = {"query": cells.query, "control_pred": cells.control_pred} | cells.baselines
+    for name, adata in arms.items():
+        if adata is not None and not adata.var_names.equals(cells.treated.var_names):
+            msg = (
+                f"{name} has {adata.n_vars} genes, the treated prediction {cells.treated.n_vars}, or in another order; "
+                "predictions keep the genes of their query cells: run the inference again"
+            )
+            raise ContractError(msg, part=name)

@@ -1,0 +1,94 @@
+"""The table of all pathways: those the question expects and those the prediction shows.
+
+In: effects on the tested genes, p_signal by pathway. Out: one row per pathway, best first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from haystack_kernel.grounding.components import leading_genes, specificity
+from haystack_kernel.grounding.score import best_of_many, score_from_p
+from haystack_kernel.grounding.signatures import MIN_SET_GENES, effect_background
+
+if TYPE_CHECKING:
+    from haystack_kernel.grounding.nulls import Signal
+    from haystack_kernel.grounding.records import Basis
+    from haystack_kernel.grounding.signatures import Background
+
+COLUMNS = (
+    "pathway",
+    "statistic",
+    "p_specificity",
+    "p_signal",
+    "score",
+    "n_genes",
+    "is_expected",
+    "leading_genes",
+)
+
+
+def pathway_key(name: str) -> str:
+    """Name of a pathway among the sets of one p_signal computation, apart from the components' names."""
+    return f"pathway:{name}"
+
+
+def pathway_sets(basis: Basis) -> dict[str, dict[str, int]]:
+    """Signed genes of every pathway of the knowledge tables, by :func:`pathway_key`."""
+    return {pathway_key(name): pathway.genes for name, pathway in basis.knowledge.pathways.items()}
+
+
+def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.DataFrame:
+    """Score every pathway with at least five tested genes.
+
+    Parameters
+    ----------
+    de
+        From :func:`compute_de`.
+    signal
+        p_signal of :func:`pathway_sets`.
+    basis
+        Query, knowledge, settings and context.
+
+    Returns
+    -------
+    ``pathway``, ``statistic`` (mean of s_g z_g; > 0: activated), ``p_specificity`` and ``p_signal`` (one-sided in the
+    expected direction; for a pathway that was not expected two-sided, and NaN where not computed), ``score`` (1..10
+    from the larger p), ``n_genes`` tested, ``is_expected``, ``leading_genes`` joined by ";" (those moving with the
+    statistic). Sorted by score, then by the size of the statistic times the root of the number of genes. Empty, with
+    the columns, when fewer genes were tested than the components need.
+    """
+    background = effect_background(de)
+    if len(background.genes) < basis.settings.min_tested_genes:
+        return pd.DataFrame(columns=list(COLUMNS))
+    rows = [
+        _row(name, background=background, signal=signal, basis=basis)
+        for name, pathway in basis.knowledge.pathways.items()
+        if background.place(pathway.genes)[0].size >= MIN_SET_GENES
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    size = table["statistic"].to_numpy(float) * np.sqrt(table["n_genes"].to_numpy(float))
+    order = np.lexsort((table["pathway"].astype(str), -np.abs(size), -table["score"].to_numpy(float)))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _row(name: str, *, background: Background, signal: Signal, basis: Basis) -> tuple[object, ...]:
+    genes, key = basis.knowledge.pathways[name].genes, pathway_key(name)
+    statistic = background.statistic(genes)
+    expected = basis.query.expected_pathways.get(name, 0)
+    direction = expected or (1 if statistic >= 0 else -1)
+    moved = {gene: sign * direction for gene, sign in genes.items()}
+    verdict = specificity(background, moved, name=key, basis=basis, spared=(name,))
+    sides = 1 if expected else 2
+    p_spec = min(1.0, sides * verdict.tails.up)
+    p_sig = min(1.0, sides * signal.get(key).expected(direction))
+    if np.isnan(signal.get(key).up):
+        p_sig = float("nan")
+    p = best_of_many(float(np.nanmax([p_spec, p_sig])), n_scored=basis.context.n_scored)
+    shown = moved if statistic * direction >= 0 else {gene: -sign for gene, sign in moved.items()}
+    leading = ";".join(leading_genes(background, shown))
+    n_genes = int(background.place(genes)[0].size)
+    return name, statistic, p_spec, p_sig, score_from_p(p), n_genes, bool(expected), leading

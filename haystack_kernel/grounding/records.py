@@ -1,0 +1,76 @@
+"""What grounding takes and gives, as frozen records.
+
+In: nothing. Out: ``GroundingCells``, ``GroundingContext``, ``Grounded``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.schema import Component, Composite, ControlStrategy, EngineAgreement, StructuredQuery
+    from haystack_kernel.settings import GroundingSettings
+
+
+@dataclass(frozen=True, eq=False)
+class GroundingCells:
+    """Raw counts by role. ``treated``, ``control_pred``, ``query`` and each baseline share cells and genes.
+
+    ``control_pred`` is the prediction made with the control cells as prompt (synthetic control), None where there is
+    none; ``prompt_control`` the prompt's matched control cells; ``baselines`` maps engine name -> prediction.
+    ``treated.var["padded"]`` marks genes that the prediction could not change; absent, no gene is padded.
+    """
+
+    treated: ad.AnnData
+    control_pred: ad.AnnData | None
+    query: ad.AnnData
+    prompt: ad.AnnData
+    prompt_control: ad.AnnData | None = None
+    baselines: dict[str, ad.AnnData] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GroundingContext:
+    """How the prediction came about.
+
+    ``n_scored`` counts the predictions of the run scored so far, this one included (best-of-many correction);
+    ``control_strategy`` is the effective one.
+    """
+
+    seed: int
+    n_scored: int = 1
+    donor_matched: bool = True
+    control_strategy: ControlStrategy = "synthetic_control"
+    engine: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Everything a judgement rests on besides the cells."""
+
+    query: StructuredQuery
+    knowledge: Knowledge
+    settings: GroundingSettings
+    context: GroundingContext
+
+
+@dataclass(frozen=True, eq=False)
+class Grounded:
+    """The judgement of one prediction.
+
+    ``de`` has one row per gene (column ``flips``: called in one control reading and not, or the other way round, in
+    the other), ``pathways`` one row per pathway, ``notes`` one sentence for people each.
+    """
+
+    de: pd.DataFrame
+    pathways: pd.DataFrame
+    components: tuple[Component, ...]
+    composite: Composite
+    agreement: tuple[EngineAgreement, ...]
+    n_tested: int
+    notes: tuple[str, ...] = ()

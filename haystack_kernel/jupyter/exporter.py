@@ -1,0 +1,55 @@
+"""``jupyter nbconvert --to haystack-report run.ipynb``: the report from the executed notebook.
+
+In: a notebook, and the run folder it lies in if it does. Out: the offline page. nbconvert loads this module to list its
+exporters, so everything heavy is imported when a notebook is rendered.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbconvert.exporters import Exporter
+
+from haystack_kernel.errors import HaystackError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+
+class HaystackReportExporter(Exporter):
+    """One HTML file: the run's report with the notebook folded, or the notebook alone when no record lies beside it."""
+
+    export_from_notebook = "HAYSTACK report"
+    output_mimetype = "text/html"
+
+    def _file_extension_default(self) -> str:
+        return ".html"
+
+    def from_notebook_node(
+        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kwargs: object
+    ) -> tuple[str, dict[str, Any]]:
+        """Render ``nb``; see :class:`nbconvert.exporters.Exporter`."""
+        nb, resources = super().from_notebook_node(nb, resources, **kwargs)
+        metadata = resources.get("metadata", {})
+        page = _run_report(nb, Path(metadata.get("path") or "."))
+        if page is None:
+            from haystack_kernel.report import render_notebook
+
+            page = render_notebook(nb, title=metadata.get("name") or "notebook")
+        return page, resources
+
+
+def _run_report(nb: NotebookNode, folder: Path) -> str | None:
+    """The full report when ``folder`` is the folder of a scored run, else None."""
+    if not (folder / "run.json").exists() or folder.absolute().parent.name != "runs":
+        return None
+    from haystack_kernel.report import load_bundle, render_report
+    from haystack_kernel.store import RunStore
+
+    store = RunStore(str(folder.absolute().parents[1]))
+    try:
+        record = store.load(folder.absolute().name)
+        return None if record.best_round is None else render_report(load_bundle(record, store, notebook=nb))
+    except HaystackError:
+        return None

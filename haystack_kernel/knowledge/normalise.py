@@ -1,0 +1,160 @@
+"""Writing differences that do not change meaning: case, Greek letters, hyphens, plurals, British spelling.
+
+In: text as people write it. Out: words with their place in the text, and keys under which equal names meet.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from dataclasses import dataclass
+
+# \u03b1 and its fellows; the sharp s (\xdf) is what many keyboards offer for beta
+GREEK = {
+    "\u03b1": "alpha",
+    "\u03b2": "beta",
+    "\u03d0": "beta",
+    "\xdf": "beta",
+    "\u03b3": "gamma",
+    "\u03b4": "delta",
+    "\u03b5": "epsilon",
+    "\u03ba": "kappa",
+    "\u03bb": "lambda",
+    "\u03c9": "omega",
+}
+_LETTERS = {
+    "alpha": "a",
+    "beta": "b",
+    "gamma": "g",
+    "delta": "d",
+    "epsilon": "e",
+    "kappa": "k",
+    "lambda": "l",
+    "omega": "w",
+}
+GREEK_NAMES = frozenset(_LETTERS)
+_ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4"}
+_SPELLINGS = (
+    ("haem", "hem"),
+    ("aemi", "emi"),
+    ("leuco", "leuko"),
+    ("tumour", "tumor"),
+    ("oeso", "eso"),
+    ("oede", "ede"),
+    ("foet", "fet"),
+    ("coeli", "celi"),
+    ("rrhoea", "rrhea"),
+    ("fibre", "fiber"),
+    ("centre", "center"),
+    ("caec", "cec"),
+    ("sulph", "sulf"),
+    ("neurone", "neuron"),
+)
+_WORD = re.compile(r"[^\W_]+(?:['\u2019]s\b)?\+*")
+_NOT_PLURAL = ("ss", "us", "is", "as", "os")
+_STOP_WORDS = frozenset({"of", "the", "a", "an", "in", "from", "and", "with", "cell"})
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a text: ``norm`` is what it is compared by, ``text[start:end]`` what was written."""
+
+    norm: str
+    raw: str
+    start: int
+    end: int
+
+
+def split_words(text: str) -> list[Word]:
+    """Words of a text in order, each in its normal form.
+
+    ``CD14-positive`` and ``CD14 +`` become one word ``cd14+``; ``CD16-negative`` and ``CD16-`` become ``cd16neg``;
+    ``type II`` becomes ``type 2``.
+    """
+    words: list[Word] = []
+    for found in _WORD.finditer(text):
+        word = Word(_normal(found.group()), found.group(), found.start(), found.end())
+        before = words[-1] if words else None
+        if before and word.norm in ("positive", "negative") and _is_joined(text, before, word):
+            sign = "+" if word.norm == "positive" else "neg"
+            words[-1] = Word(before.norm + sign, text[before.start : word.end], before.start, word.end)
+        elif before and before.norm == "type" and word.norm in _ROMAN:
+            words.append(Word(_ROMAN[word.norm], word.raw, word.start, word.end))
+        elif _is_marked_negative(text, word):
+            words.append(Word(word.norm + "neg", word.raw + "-", word.start, word.end + 1))
+        else:
+            words.append(word)
+    return words
+
+
+def spaced_key(words: list[Word]) -> str:
+    """Normal forms joined by blanks: equal for texts that differ in case, hyphens, plural or spelling only."""
+    return " ".join(word.norm for word in words)
+
+
+def compact_key(words: list[Word], *, fold_greek: bool) -> str:
+    """Normal forms without blanks; ``fold_greek`` writes alpha as a, so that TGF-beta1 and TGFb1 meet."""
+    return "".join(_fold(word.norm) if fold_greek else word.norm for word in words)
+
+
+def bare_key(words: list[Word], *, fold_greek: bool) -> str:
+    """Compact key without the word "cell" and without plus signs: NK meets NK cell, CD4 T meets CD4+ T cells."""
+    kept = [word for word in words if word.norm != "cell"]
+    return compact_key(kept, fold_greek=fold_greek).replace("+", "")
+
+
+def bag_key(words: list[Word], *, fold_greek: bool) -> str:
+    """The bare words sorted: T cells CD4+ meets CD4+ T cells, fibroblast of lung meets lung fibroblast."""
+    kept = [word.norm.replace("+", "") for word in words if word.norm not in _STOP_WORDS]
+    return " ".join(sorted(_fold(norm) if fold_greek else norm for norm in kept)) if len(kept) > 1 else ""
+
+
+def content_words(words: list[Word]) -> frozenset[str]:
+    """Normal forms that carry meaning: without articles, prepositions and "cell"."""
+    return frozenset(word.norm for word in words) - _STOP_WORDS
+
+
+@functools.lru_cache(maxsize=16384)
+def _normal(raw: str) -> str:
+    text = re.sub(r"['\u2019]s(?=\+*$)", "", raw)
+    if _is_plural(text):
+        text = text[:-3] + "y" if text.endswith("ies") and len(text) > 5 else text[:-1]
+    text = "".join(GREEK.get(letter, letter) for letter in text.lower())
+    if not text.isascii():
+        text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+        text = "".join(GREEK.get(letter, letter) for letter in text)
+    for british, american in _SPELLINGS:
+        text = text.replace(british, american)
+    return "alpha" if text == "alfa" else text
+
+
+def _is_plural(text: str) -> bool:
+    """Whether the last s can go: monocytes, DCs, ILC2s; not pancreas, virus, AIDS."""
+    if len(text) < 3 or not text.endswith("s"):
+        return False
+    stem = text[:-1]
+    if stem[-1].isdigit() or (len(stem) > 1 and stem.isupper()):
+        return True
+    return len(text) > 3 and (text.endswith("mas") or not text.endswith(_NOT_PLURAL))
+
+
+def _fold(norm: str) -> str:
+    """Greek names as single letters, alone or at the end of a word: beta -> b, tgfbeta -> tgfb."""
+    for name, letter in _LETTERS.items():
+        if norm == name:
+            return letter
+        stem = norm.rstrip("0123456789")
+        if stem.endswith(name):
+            return _fold(stem.removesuffix(name)) + letter + norm[len(stem) :]
+    return norm
+
+
+def _is_joined(text: str, before: Word, word: Word) -> bool:
+    return text[before.end : word.start] in ("-", " ", "\u2010", "\u2011") and any(map(str.isdigit, before.norm))
+
+
+def _is_marked_negative(text: str, word: Word) -> bool:
+    """CD16- with nothing joined on: a marker that the cell lacks."""
+    after = text[word.end : word.end + 2]
+    return word.norm.startswith("cd") and word.norm[-1].isdigit() and after[:1] == "-" and not after[1:].isalnum()

@@ -1,0 +1,28 @@
+"""Run records for people: parts for notebooks, the offline report."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "agreement_table": "parts",
+    "answer": "parts",
+    "candidate_table": "parts",
+    "query_card": "parts",
+    "rounds_table": "parts",
+    "run_card": "parts",
+    "score_table": "parts",
+    "ReportBundle": "bundle",
+    "load_bundle": "bundle",
+    "render_notebook": "render",
+    "render_report": "render",
+}
+__all__ = [*_WHERE]  # noqa: PLE0604 - all are strings
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - matplotlib and pandas load with the page, not with a card
+    if name in _WHERE:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    msg = f"haystack_kernel.report has no {name!r}; it has {', '.join(__all__)}"
+    raise AttributeError(msg)

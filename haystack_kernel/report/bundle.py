@@ -1,0 +1,44 @@
+"""Everything a report is made of, read from the run folder.
+
+In: a record and the store. Out: :class:`ReportBundle`; the report is a pure function of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel.store import read_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from nbformat import NotebookNode
+
+    from haystack_kernel.ports import Store
+    from haystack_kernel.schema import RunRecord
+
+
+@dataclass(frozen=True)
+class ReportBundle:
+    """The record, the best round's tables, and the executed notebook if there is one."""
+
+    record: RunRecord
+    de: pd.DataFrame
+    pathways: pd.DataFrame
+    prompts: pd.DataFrame
+    embedding: pd.DataFrame
+    notebook: NotebookNode | None = None
+
+
+def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> ReportBundle:
+    """Read the tables of the best round.
+
+    Raises
+    ------
+    NotFoundError
+        A table is missing; resuming the run makes it again.
+    """
+    folder = f"rounds/{record.best_round}"
+    names = ("de", "pathways", "prompts", "embedding")
+    tables = {name: read_csv(store, record.run_id, f"{folder}/{name}.csv") for name in names}
+    return ReportBundle(record=record, notebook=notebook, **tables)

@@ -1,0 +1,162 @@
+"""The control of a prompt: cells that differ from it in one thing, the effect asked for.
+
+In: the rows of a prompt. Out: prompt rows (restricted where that buys a matched control), control cell set, reason.
+
+The design: **shift = prompt - control, applied to the query cells, answers the question.**
+
+====================  =============================  ==================================  ============================
+task                  prompt                         control                             query cells
+====================  =============================  ==================================  ============================
+perturbation, novel   treated cells of type T        untreated cells of T, same          untreated cells of the type
+cell type or sample                                  dataset and donors                  (and donor) asked for
+cell type imputation  cells of the asked type X in   cells of a source type S of the     cells of S of the target
+                      reference donors               same reference donors               donor or tissue
+donor expression      other cell types Y of the      cells of the same Y of the          cells of the asked type X
+                      target donor                   reference donors                    of the reference donors
+cross-dataset         as the perturbation asked      as above; S, or untreated T,        from the target dataset
+                      for, or as imputation, from    in the prompt's dataset
+                      the other datasets
+====================  =============================  ==================================  ============================
+
+The ladder: (1) the prompt's own donors; (2) other donors of the same dataset and cell type, not matched; (3) none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, cell_set, has_donor, type_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from haystack_kernel.schema import CellSet
+
+
+@dataclass(frozen=True, eq=False)
+class ControlMatch:
+    """``prompt`` holds the rows left of the prompt; ``control`` is None where ``reason`` says why there is none."""
+
+    prompt: pd.DataFrame
+    control: CellSet | None
+    reason: str
+    donor_matched: bool = False
+    by_tissue: bool = False
+
+
+def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str, min_cells: int) -> ControlMatch:
+    """Walk the ladder.
+
+    Parameters
+    ----------
+    prompt
+        Rows of one dataset, condition and cell type.
+    controls
+        Rows of unperturbed cells to take the control from.
+    type_key
+        CL id or label of the cell type of the control: the prompt's own, or the source type of an imputation.
+    min_cells
+        Neither side of a match may be smaller.
+    """
+    dataset = prompt[keys.DATASET].iloc[0]
+    here = controls[(controls[keys.ATLAS] == prompt[keys.ATLAS].iloc[0]) & (controls[keys.DATASET] == dataset)]
+    pool = here[here[TYPE_KEY] == type_key]
+    if int(pool[N_CELLS].sum()) < min_cells:
+        return ControlMatch(prompt, None, _why_none(prompt, here=here, pool=pool, type_key=type_key))
+    label = type_label(pool)
+    matched_prompt, matched_pool, by_tissue = _same_tissues(prompt, pool, min_cells=min_cells)
+    shared = _shared_donors(matched_prompt, matched_pool)
+    on_both = (
+        matched_prompt[matched_prompt[keys.DONOR].isin(shared)],
+        matched_pool[matched_pool[keys.DONOR].isin(shared)],
+    )
+    if shared and all(int(side[N_CELLS].sum()) >= min_cells for side in on_both):
+        control = cell_set(on_both[1], by_tissue=by_tissue)
+        reason = f"{control.n_cells} control {label} cells of the same {_n_donors(shared)} in dataset {dataset}"
+        return ControlMatch(on_both[0], control, reason, donor_matched=True, by_tissue=by_tissue)
+    control = cell_set(matched_pool, by_tissue=by_tissue)
+    why = _why_unmatched(matched_prompt, matched_pool)
+    reason = f"{control.n_cells} control {label} cells of dataset {dataset}, not matched by donor: {why}"
+    return ControlMatch(matched_prompt, control, reason, by_tissue=by_tissue)
+
+
+def match_reference(
+    prompt: pd.DataFrame, *, controls: pd.DataFrame, dataset: tuple[str, str], donors: tuple[str, ...], min_cells: int
+) -> ControlMatch:
+    """Control of a donor prediction: the prompt's cell type in the reference donors.
+
+    Parameters
+    ----------
+    prompt
+        Rows of one cell type of the target donor.
+    controls
+        Rows of unperturbed cells.
+    dataset
+        Atlas and dataset of the reference donors; the query cells come from the same.
+    donors
+        The reference donors.
+    min_cells
+        A smaller control is none.
+    """
+    atlas, name = dataset
+    label = type_label(prompt)
+    pool = controls[(controls[keys.ATLAS] == atlas) & (controls[keys.DATASET] == name)]
+    pool = pool[(pool[TYPE_KEY] == prompt[TYPE_KEY].iloc[0]) & pool[keys.DONOR].isin(donors)]
+    n_cells = int(pool[N_CELLS].sum())
+    if n_cells < min_cells:
+        reason = (
+            f"no control: the reference {_n_donors(set(donors))} of dataset {name} have {n_cells} {label} cells, "
+            f"{min_cells} are needed"
+        )
+        return ControlMatch(prompt, None, reason)
+    control = cell_set(pool)
+    reason = (
+        f"{control.n_cells} {label} cells of the reference {_n_donors(set(control.donor_ids))} in dataset {name}; "
+        "other donors by design, since the difference between donors is the effect asked for"
+    )
+    return ControlMatch(prompt, control, reason)
+
+
+def _same_tissues(
+    prompt: pd.DataFrame, pool: pd.DataFrame, *, min_cells: int
+) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
+    """Both sides restricted to their common tissues, where they differ in tissue and enough is left."""
+    mine, theirs = set(prompt[keys.TISSUE_ID]), set(pool[keys.TISSUE_ID])
+    common = mine & theirs
+    if mine == theirs or "" in common or not common:
+        return prompt, pool, False
+    sides = prompt[prompt[keys.TISSUE_ID].isin(common)], pool[pool[keys.TISSUE_ID].isin(common)]
+    if any(int(side[N_CELLS].sum()) < min_cells for side in sides):
+        return prompt, pool, False
+    return *sides, True
+
+
+def _shared_donors(prompt: pd.DataFrame, pool: pd.DataFrame) -> set[str]:
+    return set(prompt.loc[has_donor(prompt), keys.DONOR]) & set(pool.loc[has_donor(pool), keys.DONOR])
+
+
+def _why_unmatched(prompt: pd.DataFrame, pool: pd.DataFrame) -> str:
+    if not has_donor(prompt).any() or not has_donor(pool).any():
+        return "donors are not recorded"
+    if not _shared_donors(prompt, pool):
+        return "they come from other donors than the prompt"
+    return "the donors that have both treated and control cells have too few"
+
+
+def _why_none(prompt: pd.DataFrame, *, here: pd.DataFrame, pool: pd.DataFrame, type_key: str) -> str:
+    dataset = prompt[keys.DATASET].iloc[0]
+    same_as_prompt = type_key == prompt[TYPE_KEY].iloc[0]
+    label = type_label(pool) if len(pool) else type_label(prompt) if same_as_prompt else type_key
+    if len(pool):
+        return f"no control: dataset {dataset} has {int(pool[N_CELLS].sum())} control {label} cells, too few"
+    if not len(here):
+        return f"no control: dataset {dataset} has no control cells at all, so none of {label}"
+    held = here.groupby(keys.CELL_TYPE, sort=True)[N_CELLS].sum().sort_values(ascending=False, kind="stable")
+    shown = ", ".join(f"{name} ({count})" for name, count in list(held.items())[:5])
+    return f"no control: dataset {dataset} has no control {label} cells; its control cells are {shown}"
+
+
+def _n_donors(donors: set[str]) -> str:
+    return f"{len(donors)} {'donor' if len(donors) == 1 else 'donors'}"

@@ -1,0 +1,73 @@
+"""Seeded sampling of a cell table that keeps every cell type and donor.
+
+In: a table of cells. Out: fewer of its rows, the same for the same seed and role.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haystack_kernel import keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STRATA = [keys.CELL_TYPE, keys.DONOR]
+
+
+def make_rng(seed: int, *, role: str) -> np.random.Generator:
+    """Generator of one role, independent of the other roles and of the order in which they are sampled."""
+    digest = hashlib.sha256(f"{seed}|{role}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def sample_cells(cells: pd.DataFrame, *, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """At most ``n`` rows, in the order of the table.
+
+    Each (cell type, donor) gets its share of ``n`` by largest remainders, and at least one cell while there are
+    no more strata than ``n``; otherwise the ``n`` largest strata get one cell each.
+    """
+    if len(cells) <= n:
+        return cells
+    strata = _positions(cells)
+    quotas = allocate([len(one) for one in strata], n=n)
+    chosen = [rng.choice(one, size=quota, replace=False) for one, quota in zip(strata, quotas, strict=True)]
+    return cells.iloc[np.sort(np.concatenate(chosen))]
+
+
+def split_cells(cells: pd.DataFrame, *, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two disjoint halves of every (cell type, donor); the odd cell goes to the first half."""
+    first = [rng.choice(one, size=(len(one) + 1) // 2, replace=False) for one in _positions(cells)]
+    mask = np.zeros(len(cells), dtype=bool)
+    mask[np.concatenate([np.empty(0, dtype=np.intp), *first])] = True
+    return cells[mask], cells[~mask]
+
+
+def allocate(sizes: list[int], *, n: int) -> list[int]:
+    """Seats of each stratum: proportional by largest remainders, at least 1 where ``n`` allows, never above its size.
+
+    Parameters
+    ----------
+    sizes
+        Cells per stratum, each at least 1; their sum must be at least ``n``.
+    """
+    if len(sizes) >= n:
+        largest = sorted(range(len(sizes)), key=lambda place: (-sizes[place], place))[:n]
+        return [int(place in largest) for place in range(len(sizes))]
+    total = sum(sizes)
+    exact = [n * size / total for size in sizes]
+    seats = [max(1, int(share)) for share in exact]
+    while sum(seats) != n:
+        step = 1 if sum(seats) < n else -1
+        open_places = [i for i in range(len(sizes)) if (seats[i] < sizes[i] if step > 0 else seats[i] > 1)]
+        place = max(open_places, key=lambda i: (step * (exact[i] - seats[i]), -i))
+        seats[place] += step
+    return seats
+
+
+def _positions(cells: pd.DataFrame) -> list[np.ndarray]:
+    filled = cells[_STRATA].astype(object).where(cells[_STRATA].notna(), "").astype(str).reset_index(drop=True)
+    return [rows.index.to_numpy() for _, rows in filled.groupby(_STRATA, sort=True)]

@@ -1,0 +1,62 @@
+"""Treated cells that a perturbational question may learn from.
+
+In: a query and the view. Out: the rows of the perturbation asked for, less those that would be the answer itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.retrieval.donors import match_donors
+from haystack_kernel.retrieval.view import CANONICAL, canonical_name
+from haystack_kernel.schema import OBSERVATIONAL, PERTURBATIONAL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import StructuredQuery
+
+
+def asks_perturbation(query: StructuredQuery) -> bool:
+    """Whether the answer is the effect of a treatment (a cross-dataset question may ask for either)."""
+    return query.task_type in PERTURBATIONAL or (
+        query.task_type not in OBSERVATIONAL and query.perturbation is not None
+    )
+
+
+def rows_of_perturbation(rows: pd.DataFrame, *, query: StructuredQuery, knowledge: Knowledge) -> pd.DataFrame:
+    """Treated rows whose perturbation is the one asked for under any of its names."""
+    if query.perturbation is None:
+        return rows.iloc[:0]
+    asked = query.perturbation
+    wanted = {asked.name, asked.text, canonical_name(asked.name, knowledge=knowledge)}
+    folded = {name.casefold() for name in wanted if name}
+    same = rows[CANONICAL].str.casefold().isin(folded) | rows[keys.PERTURBATION].str.casefold().isin(folded)
+    return rows[same & ~rows[keys.IS_CONTROL]]
+
+
+def asked_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Rows of the perturbation asked for that may become prompts.
+
+    A novel sample is predicted from other donors, and a cross-dataset question from other datasets: the target's own
+    treated cells are left out wherever others remain.
+    """
+    rows = rows_of_perturbation(view.treated, query=query, knowledge=view.knowledge)
+    if query.reference_dataset:
+        named = rows[keys.DATASET].str.casefold() == query.reference_dataset.casefold()
+        rows = rows[named] if named.any() else rows
+    if query.reference_donor:
+        named = rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))
+        rows = rows[named] if named.any() else rows
+    if query.task_type == "cross_dataset_generation" and query.target_dataset:
+        rows = _without(rows, rows[keys.DATASET].str.casefold() == query.target_dataset.casefold())
+    if query.task_type == "perturbation_novel_samples" and query.donor_id:
+        rows = _without(rows, rows[keys.DONOR].isin(match_donors(query.donor_id, rows)))
+    return rows
+
+
+def _without(rows: pd.DataFrame, target: pd.Series) -> pd.DataFrame:
+    return rows if target.all() else rows[~target]

@@ -1,0 +1,128 @@
+"""A designed world: 1,500 genes, a perturbation ALPHA whose response is known, a twin, a rival and bystanders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from haystack_kernel import keys
+from haystack_kernel.grounding import GroundingCells, GroundingContext
+from haystack_kernel.knowledge.tables import Knowledge, Pathway, PerturbationEntry
+from haystack_kernel.schema import Perturbation, StructuredQuery
+from haystack_kernel.settings import GroundingSettings
+
+N_GENES = 1500
+GENES = [f"G{i}" for i in range(N_GENES)]
+# every 37th gene, so that the sets spread over all expression levels (levels rise with the index)
+ALPHA_UP, ALPHA_DOWN = GENES[5::37][:30], GENES[11::37][:10]
+BETA_UP = GENES[20::37][:30]
+
+
+def entry(name, response, *, pathways=None, kind="cytokine"):
+    return PerturbationEntry(name, kind, (), (f"{name}R",), pathways or {}, response, {}, name)
+
+
+def make_knowledge():
+    alpha = dict.fromkeys(ALPHA_UP[:24], 1) | dict.fromkeys(ALPHA_DOWN, -1)
+    twin = dict.fromkeys(ALPHA_UP[:20], 1)
+    beta = dict.fromkeys(BETA_UP, 1)
+    bystanders = {f"BY{k}": dict.fromkeys(GENES[25 + k :: 37][:20], 1) for k in range(6)}
+    pathways = {
+        "alpha pathway": Pathway("alpha pathway", dict.fromkeys(ALPHA_UP, 1)),
+        "alpha shutdown": Pathway("alpha shutdown", dict.fromkeys(ALPHA_DOWN, 1)),
+        "beta pathway": Pathway("beta pathway", beta),
+        "quiet pathway": Pathway("quiet pathway", dict.fromkeys(GENES[33::37][:25], 1)),
+        "tiny pathway": Pathway("tiny pathway", dict.fromkeys(GENES[:3], 1)),
+    }
+    perturbations = {
+        "ALPHA": entry("ALPHA", alpha, pathways={"alpha pathway": 1, "alpha shutdown": -1}),
+        "ALPHA-TWIN": entry("ALPHA-TWIN", twin, pathways={"alpha pathway": 1}),
+        "BETA": entry("BETA", beta, pathways={"beta pathway": 1}),
+        **{name: entry(name, response) for name, response in bystanders.items()},
+    }
+    return Knowledge({}, perturbations, pathways, {}, {}, "test", "test")
+
+
+@dataclass
+class World:
+    """Counts of a negative binomial; ``shift`` multiplies the rates of some genes."""
+
+    rng: np.random.Generator
+    levels: np.ndarray
+
+    def cells(self, n, *, shift=None, donors=("d1", "d2", "d3", "d4"), donor_effects=None, cell_type="T cell"):
+        rates = np.tile(self.levels, (n, 1))
+        labels = np.array(donors)[np.arange(n) % len(donors)]
+        for donor, factors in (donor_effects or {}).items():
+            rates[labels == donor] *= factors
+        for gene, factor in (shift or {}).items():
+            rates[:, GENES.index(gene)] *= factor
+        counts = self.rng.poisson(rates * self.rng.gamma(4, 0.25, size=rates.shape)).astype(np.float32)
+        names = [f"{self.rng.integers(10**12):x}-{i}" for i in range(n)]
+        obs = pd.DataFrame({keys.DONOR: labels, keys.CELL_TYPE: cell_type}, index=names)
+        return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=GENES))
+
+
+@pytest.fixture
+def world():
+    rng = np.random.default_rng(7)
+    return World(rng, np.geomspace(0.08, 3.0, N_GENES))
+
+
+@pytest.fixture(scope="session")
+def knowledge():
+    return make_knowledge()
+
+
+@pytest.fixture
+def alpha_shift():
+    return dict.fromkeys(ALPHA_UP, 3.0) | dict.fromkeys(ALPHA_DOWN, 0.3)
+
+
+@pytest.fixture
+def settings():
+    return GroundingSettings(n_draws=1999)
+
+
+@pytest.fixture
+def context():
+    return GroundingContext(seed=0, control_strategy="synthetic_control")
+
+
+@pytest.fixture
+def ask(knowledge):
+    def build(name, **changes):
+        known = knowledge.perturbations[name]
+        values = {
+            "question": f"How would T cells respond to {name}?",
+            "task_type": "perturbation_novel_cell_types",
+            "cell_type_name": "T cell",
+            "perturbation": Perturbation(text=name, name=name, type=known.type, targets=known.targets),
+            "expected_targets": known.response,
+            "expected_pathways": known.pathways,
+        }
+        return StructuredQuery(**(values | changes))
+
+    return build
+
+
+@pytest.fixture
+def arms(world):
+    """GroundingCells for a shift of prompt and prediction; predictions keep the query's cells."""
+
+    def build(shift, *, n=80, prompt_shift=None, with_control=True, baselines=()):
+        query, treated = world.cells(n), world.cells(n, shift=shift)
+        control = world.cells(n) if with_control else None
+        made = {name: world.cells(n, shift=effect) for name, effect in baselines}
+        for adata in (treated, control, *made.values()):
+            if adata is not None:
+                adata.obs = query.obs.copy()
+        prompt = world.cells(n, shift=shift if prompt_shift is None else prompt_shift)
+        return GroundingCells(treated, control, query, prompt, world.cells(n), made)
+
+    return build

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from inference.baselines import BASELINES, Cells, predict
+from inference.errors import EngineError, InputError
+
+
+def _cells(adata):
+    labels = [adata.obs[name].to_numpy(dtype=str) for name in ("cell_type", "donor_id")]
+    return Cells(adata.X, tuple(adata.var_names), *labels)
+
+
+def _mean_log(dense):
+    dense = dense.astype(np.float64)
+    return np.log1p(1e4 * dense / dense.sum(1, keepdims=True)).mean(0)
+
+
+@pytest.fixture
+def cells(make_adata):
+    return {
+        "prompt": _cells(make_adata(1, is_treated=True, cell_types=("a", "b"))),
+        "control": _cells(make_adata(2, cell_types=("a", "b"))),
+        "query": _cells(make_adata(3)),
+    }
+
+
+def test_none_returns_the_query(cells):
+    result = predict("none", **cells, seed=0)
+    assert np.array_equal(result.counts.toarray(), cells["query"].counts.toarray())
+    np.testing.assert_allclose(result.expected_log, _mean_log(cells["query"].counts.toarray()))
+
+
+def test_shift_aims_at_query_plus_prompt_minus_control(cells):
+    result = predict("shift", **cells, seed=0)
+    prompt, control, query = (_mean_log(cells[name].counts.toarray()) for name in ("prompt", "control", "query"))
+    np.testing.assert_allclose(result.expected_log, np.maximum(query + prompt - control, 0))
+    before = cells["query"].counts.toarray()
+    realised = np.log1p(1e4 * result.counts.toarray() / before.sum(1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(realised, result.expected_log, atol=0.1)  # half a step of 30 cells
+    assert (result.counts.toarray().sum(0)[:5] > 2 * before.sum(0)[:5]).all()
+    assert (result.counts.toarray().sum(0)[5:10] < 0.5 * before.sum(0)[5:10]).all()
+
+
+def test_weighted_is_the_formula_by_hand(cells):
+    result = predict("weighted", **cells, seed=0)
+    delta, control_mean = {}, {}
+    for name in ("a", "b"):
+        arms = [cells[role].counts.toarray()[cells[role].cell_type == name] for role in ("prompt", "control")]
+        control_mean[name] = _mean_log(arms[1])
+        delta[name] = _mean_log(arms[0]) - control_mean[name]
+    base = _mean_log(cells["query"].counts.toarray())
+    likeness = [max(np.corrcoef(control_mean[name], base)[0, 1], 0) for name in ("a", "b")]
+    raw = np.exp(10 * np.array(likeness)) * 30 / (30 + 30)
+    weights = raw / raw.sum()
+    np.testing.assert_allclose([result.weights["a"], result.weights["b"]], weights)
+    assert weights[0] > 0.8  # the query is of type a
+    expected = base + weights[0] * delta["a"] + weights[1] * delta["b"]
+    np.testing.assert_allclose(result.expected_log, np.maximum(expected, 0))
+
+
+def test_mean_leaves_out_types_below_five_cells_and_says_so(cells):
+    keep = np.r_[0:30, 30:34]
+    prompt = cells["prompt"]
+    fewer = Cells(prompt.counts[keep], prompt.genes, prompt.cell_type[keep], prompt.donor[keep])
+    result = predict("mean", **{**cells, "prompt": fewer}, seed=0)
+    assert result.weights == {"a": 1.0}
+    assert any("fewer than 5" in note and note.endswith(" b") for note in result.notes)
+
+
+def test_weighted_without_a_type_in_both_arms_falls_back_to_shift(cells):
+    control = cells["control"]
+    renamed = Cells(control.counts, control.genes, np.full(60, "c"), control.donor)
+    result = predict("weighted", **{**cells, "control": renamed}, seed=0)
+    shift = predict("shift", **{**cells, "control": renamed}, seed=0)
+    np.testing.assert_allclose(result.expected_log, shift.expected_log)
+    assert any("plain shift" in note for note in result.notes)
+
+
+def test_without_control_the_query_is_the_reference(cells):
+    result = predict("shift", prompt=cells["prompt"], control=None, query=cells["query"], seed=0)
+    np.testing.assert_allclose(result.expected_log, _mean_log(cells["prompt"].counts.toarray()))
+    assert any("query cells served" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("engine", BASELINES)
+def test_control_cells_as_prompt_change_nothing(cells, engine):
+    result = predict(engine, prompt=cells["control"], control=cells["control"], query=cells["query"], seed=0)
+    assert np.array_equal(result.counts.toarray(), cells["query"].counts.toarray())
+
+
+def test_genes_the_prompt_lacks_are_unchangeable_and_case_does_not_matter(cells):
+    narrow = {}
+    for role in ("prompt", "control"):
+        old = cells[role]
+        names = tuple(name.lower() for name in old.genes[:30])
+        narrow[role] = Cells(old.counts[:, :30], names, old.cell_type, old.donor)
+    result = predict("shift", **narrow, query=cells["query"], seed=0)
+    assert result.changeable.tolist() == [True] * 30 + [False] * 10
+    assert np.array_equal(result.counts[:, 30:].toarray(), cells["query"].counts[:, 30:].toarray())
+    assert (result.counts[:, :30] != cells["query"].counts[:, :30]).nnz > 0
+
+
+@pytest.mark.parametrize("engine", ["mean", "shift", "weighted"])
+def test_prediction_does_not_depend_on_gene_order(cells, engine):
+    order = np.random.default_rng(0).permutation(40)
+    permuted = {
+        role: Cells(old.counts[:, order], tuple(old.genes[i] for i in order), old.cell_type, old.donor)
+        for role, old in cells.items()
+    }
+    first, second = predict(engine, **cells, seed=4), predict(engine, **permuted, seed=4)
+    assert np.array_equal(first.counts[:, order].toarray(), second.counts.toarray())
+
+
+def test_no_gene_in_common_is_refused(cells):
+    other = Cells(
+        cells["query"].counts, tuple(f"OTHER{i}" for i in range(40)), cells["query"].cell_type, cells["query"].donor
+    )
+    with pytest.raises(InputError, match="none of the query's 40 genes"):
+        predict("shift", **{**cells, "query": other}, seed=0)
+
+
+def test_no_prompt_cell_is_refused(cells):
+    empty = Cells(sparse.csr_matrix((0, 40)), cells["query"].genes, np.empty(0, str), np.empty(0, str))
+    with pytest.raises(InputError, match="no prompt cell"):
+        predict("shift", **{**cells, "prompt": empty}, seed=0)
+
+
+def test_unknown_engine_is_refused(cells):
+    with pytest.raises(EngineError, match="none, mean, shift, weighted"):
+        predict("stack", **cells, seed=0)
+
+
+def test_cells_that_do_not_fit_together_are_refused():
+    with pytest.raises(InputError, match="do not fit"):
+        Cells(sparse.csr_matrix((2, 3)), ("A",), np.array(["a", "b"]), np.array(["d", "d"]))

@@ -1,0 +1,66 @@
+"""The program against a local Cloud Storage server, in a process of its own as in its container."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference.manifest import Manifest, Task, dump_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVER = ROOT / "tests" / "servers" / "storage.py"
+BUCKET = "haystack-inference-test"
+
+pytest.importorskip("gcsfs")
+pytest.importorskip("gcp_storage_emulator")
+
+
+@pytest.fixture(scope="module")
+def environment():
+    spec = importlib.util.spec_from_file_location("storage_server_for_inference", SERVER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.storage_server(BUCKET) as address:
+        yield {**os.environ, "STORAGE_EMULATOR_HOST": address}
+
+
+def _python(environment, *arguments):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def _upload(environment, paths):
+    code = "import sys, pathlib, inference.files as f; f.publish(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    for path, uri in paths.items():
+        result = _python(environment, "-c", code, path, uri)
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_manifest_of_bucket_addresses_runs_once_and_is_skipped_after(environment, roles, tmp_path):
+    uris = {role: f"gs://{BUCKET}/runs/{role}.h5ad" for role in roles}
+    task = Task("treated", uris["prompt"], uris["query"], f"gs://{BUCKET}/runs/out.h5ad", 1, "shift", uris["control"])
+    (tmp_path / "manifest.json").write_text(dump_manifest(Manifest(tasks=(task,))))
+    manifest = f"gs://{BUCKET}/runs/manifest.json"
+    _upload(environment, {path: uris[role] for role, path in roles.items()} | {tmp_path / "manifest.json": manifest})
+    for kind in ("done", "skipped"):
+        result = _python(environment, "-m", "inference.run_inference", "--manifest", manifest)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)[kind] == ["treated"]
+
+
+@pytest.mark.slow
+def test_missing_object_is_exit_2_and_missing_bucket_to_write_is_exit_3(environment, roles):
+    out = ["--output-gcs", "gs://no-such-bucket-here/out.h5ad"]
+    local = ["--prompt-gcs", roles["prompt"], "--query-gcs", roles["query"]]
+    missing = ["--prompt-gcs", f"gs://{BUCKET}/none.h5ad", "--query-gcs", roles["query"]]
+    result = _python(environment, "-m", "inference.run_inference", *missing, "--output-gcs", f"gs://{BUCKET}/o.h5ad")
+    assert (result.returncode, "no such file" in result.stderr) == (2, True), result.stderr
+    result = _python(environment, "-m", "inference.run_inference", *local, *out)
+    assert (result.returncode, "does not exist; create it first" in result.stderr) == (3, True), result.stderr

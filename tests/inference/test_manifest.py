@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from inference.manifest import (
+    Manifest,
+    ManifestError,
+    Task,
+    TaskResult,
+    dump_manifest,
+    dump_result,
+    parse_manifest,
+    parse_result,
+)
+
+TASK = Task(id="treated", prompt="p", query="q", output="o", seed=1, engine="shift", control="c")
+
+
+def _edited(**changes):
+    return json.dumps({**json.loads(dump_manifest(Manifest(tasks=(TASK,)))), **changes})
+
+
+def _task(**changes):
+    return {**json.loads(dump_manifest(Manifest(tasks=(TASK,))))["tasks"][0], **changes}
+
+
+def test_manifest_goes_round():
+    manifest = Manifest(tasks=(TASK, Task("b", "p", "q", "o2", 2, "none")), model="gs://b/m", diffusion_steps=3)
+    assert parse_manifest(dump_manifest(manifest)) == manifest
+    assert dump_manifest(parse_manifest(dump_manifest(manifest))) == dump_manifest(manifest)
+
+
+def test_result_goes_round():
+    result = TaskResult("a", "shift", "o", "ab", 1, 2, 0.5, 1.0, 0.1, 3, {"numpy": "2"}, {"prompt": "ff"}, ("note",))
+    assert parse_result(dump_result(result)) == result
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "must be a JSON object"),
+        (_edited(version=2), "manifest version 2"),
+        (_edited(tasks=[]), "non-empty list"),
+        (_edited(tasks=["x"]), "each task must be a JSON object"),
+        (_edited(extra=1), r"no field \['extra'\]"),
+        (_edited(tasks=[_task(extra=1)]), r"no field \['extra'\]"),
+        (_edited(tasks=[{"id": "a"}]), "Task is incomplete"),
+        (_edited(tasks=[_task(engine="stack")]), "unknown engine 'stack'; possible: none"),
+        (_edited(tasks=[_task(), _task(output="o2")]), "differ in 'id'"),
+        (_edited(tasks=[_task(), _task(id="b")]), "differ in 'output'"),
+        (_edited(tasks=[_task(seed="1")]), "'seed' must be a whole number"),
+        (_edited(tasks=[_task(output="")]), "'output' must be a non-empty string"),
+        (_edited(tasks=[_task(control=3)]), "'control' must be"),
+        (_edited(batch_size=0), "'batch_size' must be"),
+    ],
+)
+def test_manifest_that_cannot_run_is_refused(text, match):
+    with pytest.raises(ManifestError, match=match):
+        parse_manifest(text)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"notes": 3}'])
+def test_result_that_is_none_is_refused(text):
+    with pytest.raises(ManifestError):
+        parse_result(text)

@@ -1,0 +1,171 @@
+"""Local jobs: one process per spec, found again, cancelled, diagnosed."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import psutil
+import pytest
+from scipy.sparse import csr_matrix
+
+from haystack_kernel.errors import JobFailedError
+from haystack_kernel.jobs import LocalExecutor, SystemClock, build_job_spec, build_manifest, wait
+from haystack_kernel.schema import JobHandle, JobStatus, RunConfig
+from inference.manifest import dump_manifest
+
+RUN_ID = "run-20260102t030405-abcdef"
+
+
+def write_cells(path, *, rate, seed):
+    rng = np.random.default_rng(seed)
+    counts = csr_matrix(rng.poisson(rate, size=(20, 50)).astype(np.float32))
+    adata = ad.AnnData(counts)
+    adata.obs_names = [f"{path.stem}-{i}" for i in range(20)]
+    adata.var_names = [f"GENE{i}" for i in range(50)]
+    adata.obs["cell_type_name"] = "B cell"
+    adata.obs["donor_id"] = "d1"
+    adata.write_h5ad(path)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    for seed, (role, rate) in enumerate({"prompt": 3.0, "control": 1.0, "query": 1.0}.items()):
+        write_cells(tmp_path / f"{role}.h5ad", rate=rate, seed=seed)
+    manifest = build_manifest(str(tmp_path), config=RunConfig(), strategy="synthetic_control", has_control=True)
+    (tmp_path / "manifest.json").write_text(dump_manifest(manifest))
+    return build_job_spec(
+        manifest, run_id=RUN_ID, round_number=1, manifest_uri=str(tmp_path / "manifest.json"), timeout_s=60
+    )
+
+
+@pytest.fixture
+def executor(tmp_path):
+    return LocalExecutor(str(tmp_path / "scratch"), clock=SystemClock())
+
+
+def test_build_manifest_holds_treated_control_and_every_other_baseline():
+    manifest = build_manifest("f", config=RunConfig(engine="shift"), strategy="synthetic_control", has_control=True)
+    assert {task.id: task.engine for task in manifest.tasks} == {
+        "treated": "shift",
+        "control": "shift",
+        "baseline-none": "none",
+        "baseline-mean": "mean",
+        "baseline-weighted": "weighted",
+    }
+    assert next(task for task in manifest.tasks if task.id == "control").prompt == "f/control.h5ad"
+
+
+def test_build_manifest_without_control_cells_has_no_control_task():
+    manifest = build_manifest("f", config=RunConfig(), strategy="query_as_control", has_control=False)
+    assert "control" not in [task.id for task in manifest.tasks]
+    assert {task.control for task in manifest.tasks} == {None}
+
+
+def test_build_job_spec_is_a_function_of_run_round_and_manifest():
+    manifest = build_manifest("f", config=RunConfig(), strategy="synthetic_control", has_control=True)
+    one = build_job_spec(manifest, run_id=RUN_ID, round_number=1, manifest_uri="f/m.json", timeout_s=1)
+    again = build_job_spec(manifest, run_id=RUN_ID, round_number=1, manifest_uri="f/m.json", timeout_s=1)
+    other = build_job_spec(manifest, run_id=RUN_ID, round_number=2, manifest_uri="f/m.json", timeout_s=1)
+    assert one == again
+    assert one.job_id != other.job_id
+    assert len(one.job_id) <= 63
+
+
+def test_submit_when_repeated_attaches_to_the_one_job_and_outputs_appear(executor, spec, tmp_path):
+    handles = [executor.submit(spec), executor.submit(spec)]
+    status = wait(handles[0], executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
+    assert status.state == "succeeded"
+    assert executor.submit(spec).location == handles[0].location == handles[1].location
+    assert len(list((tmp_path / "scratch" / spec.job_id).iterdir())) == 1
+    predicted = ad.read_h5ad(tmp_path / "outputs" / "treated.h5ad")
+    query = ad.read_h5ad(tmp_path / "query.h5ad")
+    assert predicted.X.sum() > 1.3 * query.X.sum()
+
+
+def test_submit_after_a_failed_attempt_starts_another(executor, spec, tmp_path):
+    (tmp_path / "query.h5ad").rename(tmp_path / "away.h5ad")
+    with pytest.raises(JobFailedError, match=r"query\.h5ad") as caught:
+        wait(executor.submit(spec), executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
+    assert caught.value.facts["exit_code"] in (1, 2)
+    (tmp_path / "away.h5ad").rename(tmp_path / "query.h5ad")
+    status = wait(executor.submit(spec), executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
+    assert status.state == "succeeded"
+    assert len(list((tmp_path / "scratch" / spec.job_id).iterdir())) == 2
+
+
+def process_of(handle):
+    return psutil.Process(json.loads((Path(handle.location) / "pid.json").read_text())["pid"])
+
+
+def test_status_when_the_process_was_killed_says_it_vanished(executor, spec):
+    handle = executor.submit(spec)
+    os.killpg(process_of(handle).pid, signal.SIGKILL)
+    while not (status := executor.status(handle)).is_terminal:
+        time.sleep(0.02)
+    assert status.state == "failed"
+    assert "vanished" in status.detail
+
+
+def test_cancel_ends_the_process_group_and_says_cancelled(executor, spec):
+    handle = executor.submit(spec)
+    process = process_of(handle)
+    status = executor.cancel(handle)
+    assert status.state == "cancelled"
+    assert not psutil.pid_exists(process.pid) or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_status_of_a_job_of_another_machine_is_a_failure_with_the_reason(executor, spec, clock):
+    handle = JobHandle(
+        job_id="haystack-elsewhere", executor="local", manifest_uri="m", spec_hash="0", submitted_at=clock.now()
+    )
+    assert "no trace of the job" in executor.status(handle).detail
+
+
+class ScriptedExecutor:
+    """Implements the Executor port by playing states."""
+
+    name = "local"
+
+    def __init__(self, *states):
+        self.states = list(states)
+        self.cancelled = False
+
+    def submit(self, spec):
+        raise NotImplementedError
+
+    def status(self, job):
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return JobStatus(state=state, detail="because", exit_code=7)
+
+    def cancel(self, job):
+        self.cancelled = True
+        return JobStatus(state="cancelled")
+
+
+@pytest.fixture
+def handle(clock):
+    return JobHandle(job_id="j", executor="local", manifest_uri="m", spec_hash="0", submitted_at=clock.now())
+
+
+def test_wait_polls_until_the_job_succeeds(clock, handle):
+    executor = ScriptedExecutor("queued", "running", "unknown", "succeeded")
+    assert wait(handle, executor=executor, clock=clock, timeout_s=60, poll_s=1).state == "succeeded"
+    assert 3 <= clock.seconds < 5
+
+
+def test_wait_when_the_deadline_passes_cancels_and_raises(clock, handle):
+    executor = ScriptedExecutor("running")
+    with pytest.raises(JobFailedError, match="still running after 60 s"):
+        wait(handle, executor=executor, clock=clock, timeout_s=60, poll_s=1)
+    assert executor.cancelled
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_wait_when_the_job_ends_badly_raises_with_its_facts(clock, handle, state):
+    with pytest.raises(JobFailedError, match=f"job j {state}: because") as caught:
+        wait(handle, executor=ScriptedExecutor(state), clock=clock, timeout_s=60, poll_s=1)
+    assert caught.value.facts["exit_code"] == 7

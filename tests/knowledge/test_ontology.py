@@ -1,0 +1,94 @@
+"""Distances and relatives in a small designed graph and in the packaged one."""
+
+from __future__ import annotations
+
+import pytest
+
+from haystack_kernel.errors import NotFoundError
+from haystack_kernel.knowledge import CellType, Knowledge, ancestors, descendants, distance, load_knowledge, neighbours
+
+#        R
+#      /   \
+#     A     B
+#    / \    |
+#   C   D   E
+#   |    \ /
+#   F     G        G has two parents; H..K is a chain below F
+EDGES = {"R": "", "A": "R", "B": "R", "C": "A", "D": "A", "E": "B", "F": "C", "G": "DE", "H": "F", "I": "H", "J": "I"}
+
+
+@pytest.fixture(scope="module")
+def graph() -> Knowledge:
+    types = {term: CellType(term, term.lower(), tuple(parents)) for term, parents in EDGES.items()}
+    return Knowledge(types, {}, {}, {}, {}, version="test", digest="")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "steps"),
+    [
+        ("A", "A", 0),
+        ("A", "C", 1),
+        ("C", "A", 1),
+        ("C", "D", 2),
+        ("C", "G", 3),
+        ("F", "G", 4),
+        ("D", "G", 1),
+        ("D", "E", None),  # meet below in G and above in the root: neither counts
+        ("A", "B", None),  # only the root above them
+        ("R", "F", 3),  # from the root itself down is a path
+        ("H", "G", None),  # 5 steps
+        ("A", "I", 4),
+        ("A", "J", None),
+    ],
+)
+def test_distance_when_designed_graph_then_counted_by_hand(graph, a, b, steps):
+    assert distance(a, b, knowledge=graph) == steps
+    assert distance(b, a, knowledge=graph) == steps
+
+
+def test_relatives_when_two_parents_then_both_lines_are_above(graph):
+    assert ancestors("G", knowledge=graph) == {"D", "E", "A", "B", "R"}
+    assert descendants("A", knowledge=graph) == {"C", "D", "F", "G", "H", "I", "J"}
+    assert ancestors("R", knowledge=graph) == frozenset()
+    assert descendants("J", knowledge=graph) == frozenset()
+
+
+def test_neighbours_when_two_hops_then_nearest_first_without_itself(graph):
+    near = neighbours("C", hops=2, knowledge=graph)
+    assert near == {"A": 1, "F": 1, "D": 2, "H": 2, "R": 2}
+    assert list(near.values()) == sorted(near.values())
+    assert neighbours("C", hops=0, knowledge=graph) == {}
+
+
+def test_walks_when_id_unknown_then_refused(graph):
+    for walk in (ancestors, descendants):
+        with pytest.raises(NotFoundError, match="'X' is not a known cell type id"):
+            walk("X", knowledge=graph)
+    with pytest.raises(NotFoundError, match="resolve the name first"):
+        neighbours("X", hops=1, knowledge=graph)
+    with pytest.raises(NotFoundError, match="'X'"):
+        distance("A", "X", knowledge=graph)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "steps"),
+    [
+        ("CL:0000576", "CL:0001054", 1),  # monocyte, CD14+ monocyte
+        ("CL:0001054", "CL:0002396", 2),  # CD14+ and FCGR3A+ monocyte
+        ("CL:0000624", "CL:0000625", 2),  # CD4 and CD8 T cell
+        ("CL:0000057", "CL:0002553", 1),  # fibroblast, lung fibroblast
+        ("CL:0002553", "CL:0002548", 2),  # lung and cardiac fibroblast
+        ("CL:0002062", "CL:0002063", 2),  # alveolar type 1 and 2
+        ("CL:0000169", "CL:0000171", 2),  # pancreatic beta and alpha
+        ("CL:0000233", "CL:0000540", None),  # platelet and neuron
+    ],
+)
+def test_distance_when_packaged_cell_types_then_biology_holds(a, b, steps):
+    assert distance(a, b, knowledge=load_knowledge()) == steps
+
+
+def test_relatives_when_leukocyte_then_blood_lineages_and_no_others():
+    below = descendants("CL:0000738", knowledge=load_knowledge())
+    assert {"CL:0000623", "CL:0000236", "CL:0001054", "CL:0000451", "CL:0000775"} <= below
+    assert not {"CL:0000057", "CL:0000115", "CL:0000233"} & below
+    assert "CL:0000988" in ancestors("CL:0000738", knowledge=load_knowledge())

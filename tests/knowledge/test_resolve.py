@@ -1,0 +1,271 @@
+"""Labels as laboratories write them reach the right term; near misses do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from haystack_kernel.knowledge import Knowledge, PerturbationEntry, load_knowledge, resolve
+
+CELL_LABELS = {
+    "CL:0000084": "T cell|T cells|T-cells|T|T lymphocytes|T cell (unresolved)|T activated",
+    "CL:0000624": "CD4 T|CD4+ T cells|T cells CD4+|CD4 T cell|CD4-positive, alpha-beta T cell|cd4+ t-cells",
+    "CL:0000625": "CD8 T|CD8+ T cell|T cells CD8+|CD8+ T lymphocytes",
+    "CL:0000895": "Naive CD4 T|CD4 Naive|CD4 Naive T|naive CD4+ T cells",
+    "CL:0000897": "Memory CD4 T|CD4 Memory|CD4 Memory T",
+    "CL:0000900": "CD8 Naive|CD8+ naive T cells",
+    "CL:0000909": "CD8 Memory",
+    "CL:0000815": "Treg|Tregs|T regulatory cells|regulatory T cells",
+    "CL:0000798": "gdT|\u03b3\u03b4 T cells|gamma-delta T|gamma delta T cells",
+    "CL:0000789": "\u03b1\u03b2 T cell|alpha-beta T cell",
+    "CL:0000940": "MAIT|MAIT cells",
+    "CL:0000814": "NKT|NK T cells",
+    "CL:0000899": "Th17|Th17 cells|TH17|T helper 17 cells",
+    "CL:0000545": "Th1|type 1 helper T cells|T-helper 1",
+    "CL:0000623": "NK|NK cell|NK cells|nk cells|natural killer cells",
+    "CL:0000938": "NK CD56bright|NK_CD56bright|CD16- NK cells",
+    "CL:0001065": "ILC|innate lymphoid cells",
+    "CL:0000236": "B|B cell|B-cells|B Activated|B lymphocytes|CD19+ B cells",
+    "CL:0000788": "B Naive|naive B cells",
+    "CL:0000787": "B Memory",
+    "CL:0000818": "B Intermediate",
+    "CL:0000980": "Plasmablast|plasmablasts",
+    "CL:0000763": "Myeloid cells|myeloid cell",
+    "CL:0000576": "monocyte|Monocytes|THP-1|monocyte (THP-1 cell line)",
+    "CL:0001054": "CD14 Mono|CD14+ Mono|CD14+ monocyte|CD14-positive monocytes|CD14+Monocytes",
+    "CL:0000860": "classical monocytes",
+    "CL:0002396": "CD16 Mono|FCGR3A+ Mono|FCGR3A+ monocytes|CD16+ monocyte",
+    "CL:0000875": "non-classical monocytes|nonclassical monocyte",
+    "CL:0000451": "DC|DCs|dendritic cell|Dendritic cells|dendritic",
+    "CL:0000990": "cDC|cDCs|conventional dendritic cells",
+    "CL:0002394": "cDC1|cDC1s",
+    "CL:0002399": "cDC2|CD1c+ DC",
+    "CL:0000784": "pDC|pDCs|plasmacytoid dendritic cells",
+    "CL:0000556": "Mk|Megakaryocytes",
+    "CL:0000233": "Platelet|platelets|thrombocytes",
+    "CL:0000764": "Eryth|erythroid cell",
+    "CL:0008001": "HSPC",
+    "CL:0000037": "HSC|haematopoietic stem cells|hematopoietic stem cell",
+    "CL:0000738": "leukocytes|leucocytes",
+    "CL:0000842": "PBMC|PBMCs",
+    "CL:0000235": "macrophages",
+    "CL:0000129": "microglia|microglial cells",
+    "CL:0000057": "fibroblasts|activated fibroblast",
+    "CL:0002553": "lung fibroblasts|pulmonary fibroblast|fibroblasts of the lung|fibroblast of lung",
+    "CL:0002548": "cardiac fibroblasts|heart fibroblasts",
+    "CL:0000182": "hepatocytes|primary human hepatocytes|PHH",
+    "CL:0002062": "AT1|type I pneumocytes|alveolar type 1 cells",
+    "CL:0002063": "AT2|type II pneumocytes|alveolar type II cells",
+    "CL:0000312": "keratinocytes|epidermal keratinocyte",
+    "CL:0000115": "endothelial cells|EC",
+    "CL:0002618": "HUVEC|HUVECs",
+    "CL:0002138": "lymphatic endothelial cells|LEC",
+    "CL:0000746": "cardiomyocytes|cardiac muscle cell",
+    "CL:0000127": "astrocytes",
+    "CL:0000540": "neurons|neurones|neuron",
+    "CL:0000584": "enterocytes",
+    "CL:0000653": "podocytes",
+    "CL:0000169": "beta cell|beta cells|\u03b2-cells|pancreatic beta cells",
+    "CL:0000171": "alpha cells",
+    "CL:0000192": "smooth muscle cells|SMC",
+    "CL:0000669": "pericytes",
+    "CL:0000134": "MSC|mesenchymal stem cells|mesenchymal stromal cells",
+    "CL:0001064": "malignant cell|tumour cells|tumor cells",
+}
+TYPOS = {
+    "monoctye": "CL:0000576",
+    "fibrobalsts": "CL:0000057",
+    "macropahges": "CL:0000235",
+    "hepatcytes": "CL:0000182",
+    "dendritc cells": "CL:0000451",
+    "lung fibrblasts": "CL:0002553",
+    "plasmacytiod dendritic cells": "CL:0000784",
+}
+
+
+def entry(name: str, *synonyms: str, family: str = "", ids: dict[str, str] | None = None) -> PerturbationEntry:
+    return PerturbationEntry(name, "cytokine", synonyms, (), {}, {}, ids or {}, family)
+
+
+@pytest.fixture(scope="module")
+def cytokines() -> Knowledge:
+    entries = [
+        entry("IFN-beta", "interferon beta", "IFNB1", family="type I interferon", ids={"uniprot": "P01574"}),
+        entry("IFN-alpha1", "interferon alpha", family="type I interferon"),
+        entry("IFN-gamma", "interferon gamma", family="type II interferon"),
+        entry("TGF-beta1", "TGF-beta", "transforming growth factor beta 1"),
+        entry("TNF-alpha", "TNF", "tumor necrosis factor"),
+        entry("IL-2", "interleukin-2"),
+        entry("IL-12", "interleukin-12"),
+        entry("IL-1-beta", "interleukin-1 beta"),
+        entry("IL-1-alpha", "interleukin-1 alpha"),
+        entry("Dexamethasone", "dex"),
+        entry("Ruxolitinib", family="JAK inhibitor"),
+        entry("Tofacitinib", family="JAK inhibitor"),
+        entry("Left", "shared name"),
+        entry("Right", "shared name"),
+    ]
+    return Knowledge({}, {one.name: one for one in entries}, {}, {}, {}, version="test", digest="")
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [(label, term) for term, labels in CELL_LABELS.items() for label in labels.split("|")]
+)
+def test_resolve_when_label_of_an_atlas_then_the_cell_type(label, expected):
+    resolution = resolve(label, kind="cell_type", knowledge=load_knowledge())
+    assert resolution.match is not None
+    assert resolution.match.id == expected
+    assert not resolution.ambiguous
+    assert resolution.text == label
+
+
+@pytest.mark.parametrize(("typo", "expected"), TYPOS.items())
+def test_resolve_when_a_long_word_is_misspelt_then_fuzzy(typo, expected):
+    match = resolve(typo, kind="cell_type", knowledge=load_knowledge()).match
+    assert match is not None
+    assert (match.id, match.how) == (expected, "fuzzy")
+    assert 0.8 < match.score < 0.98
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("IFN-b", "IFN-beta"),
+        ("IFN\u03b2", "IFN-beta"),
+        ("IFN-\u03b2", "IFN-beta"),
+        ("IFN-\xdf", "IFN-beta"),
+        ("ifnb", "IFN-beta"),
+        ("interferon beta", "IFN-beta"),
+        ("Interferon-\u03b2", "IFN-beta"),
+        ("interferon alfa", "IFN-alpha1"),
+        ("IFNg", "IFN-gamma"),
+        ("TGFb1", "TGF-beta1"),
+        ("TGF\u03b21", "TGF-beta1"),
+        ("TGF-beta", "TGF-beta1"),
+        ("TGFb", "TGF-beta1"),
+        ("TNFa", "TNF-alpha"),
+        ("TNF-\u03b1", "TNF-alpha"),
+        ("tumour necrosis factor", "TNF-alpha"),
+        ("IL2", "IL-2"),
+        ("IL 2", "IL-2"),
+        ("il-1\u03b2", "IL-1-beta"),
+        ("IL1B", "IL-1-beta"),
+        ("interferron gamma", "IFN-gamma"),
+        ("dexamethason", "Dexamethasone"),
+        ("ruxolitnib", "Ruxolitinib"),
+        ("P01574", "IFN-beta"),
+    ],
+)
+def test_resolve_when_perturbation_is_written_another_way_then_found(cytokines, text, name):
+    resolution = resolve(text, kind="perturbation", knowledge=cytokines)
+    assert resolution.match is not None
+    assert resolution.match.name == name
+    assert not resolution.ambiguous
+
+
+@pytest.mark.parametrize(
+    "text", ["IL-21", "IL-22", "IL-1", "IL", "anti-TNF", "factor", "apatinib", "TNF-beta", "PBS", "2", "", "  ", "+"]
+)
+def test_resolve_when_only_near_then_never_a_confident_match(cytokines, text):
+    resolution = resolve(text, kind="perturbation", knowledge=cytokines)
+    assert resolution.match is None or resolution.ambiguous
+
+
+@pytest.mark.parametrize(
+    "label", ["NKX", "N", "M", "unknown", "unlabelled", "interferon", "CD99+", "xyz", "DX", "cDC3"]
+)
+def test_resolve_when_no_cell_type_then_none(label):
+    assert resolve(label, kind="cell_type", knowledge=load_knowledge()).match is None
+
+
+def test_resolve_when_unknown_then_up_to_five_nearest_are_shown(cytokines):
+    resolution = resolve("IL-21", kind="perturbation", knowledge=cytokines)
+    assert {"IL-2", "IL-12"} <= {near.name for near in resolution.alternatives}
+    assert len(resolution.alternatives) <= 5
+    assert all(near.how == "fuzzy" and near.score < 0.9 for near in resolution.alternatives)
+    assert not resolution.ambiguous
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("interferon", {"IFN-beta", "IFN-alpha1", "IFN-gamma"}),
+        ("interferons", {"IFN-beta", "IFN-alpha1", "IFN-gamma"}),
+        ("type I interferon", {"IFN-beta", "IFN-alpha1"}),
+        ("JAK inhibitors", {"Ruxolitinib", "Tofacitinib"}),
+        ("IL-1", {"IL-1-beta", "IL-1-alpha"}),
+        ("shared name", {"Left", "Right"}),
+    ],
+)
+def test_resolve_when_several_fit_then_ambiguous_with_all_of_them(cytokines, text, members):
+    resolution = resolve(text, kind="perturbation", knowledge=cytokines)
+    assert resolution.ambiguous
+    assert {resolution.match.name, *(other.name for other in resolution.alternatives)} == members
+
+
+def test_resolve_when_name_synonym_or_id_then_score_says_so():
+    known = load_knowledge()
+    scores = [
+        (match.score, match.how)
+        for match in (
+            resolve(text, kind="cell_type", knowledge=known).match
+            for text in ("natural killer cell", "NK", "CL:0000623", "CL_0000623", "resting NK cells")
+        )
+    ]
+    assert scores == [(1.0, "name"), (0.98, "synonym"), (1.0, "id"), (1.0, "id"), (0.93, "fuzzy")]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("lungs", "tissue", "UBERON:0002048"),
+        ("pulmonary", "tissue", "UBERON:0002048"),
+        ("oesophagus", "tissue", "UBERON:0001043"),
+        ("peripheral blood", "tissue", "UBERON:0000178"),
+        ("brain", "tissue", "UBERON:0000955"),
+        ("skin", "tissue", "UBERON:0002097"),
+        ("SLE", "disease", "MONDO:0007915"),
+        ("lupus", "disease", "MONDO:0007915"),
+        ("GBM", "disease", "MONDO:0018177"),
+        ("Glioblastoma, WHO Grade IV", "disease", "MONDO:0018177"),
+        ("Crohn's disease", "disease", "MONDO:0005011"),
+        ("Alzheimer\u2019s disease", "disease", "MONDO:0004975"),
+        ("type II diabetes", "disease", "MONDO:0005148"),
+        ("leukaemia", "disease", "MONDO:0005059"),
+        ("Sj\xf6gren's syndrome", "disease", "MONDO:0010030"),
+        ("rheumatiod arthritis", "disease", "MONDO:0008383"),
+        ("healthy", "disease", "PATO:0000461"),
+    ],
+)
+def test_resolve_when_tissue_or_disease_then_found(text, kind, expected):
+    match = resolve(text, kind=kind, knowledge=load_knowledge()).match
+    assert match is not None
+    assert match.id == expected
+
+
+def test_resolve_when_kind_has_no_table_then_never_matched():
+    assert resolve("lung", kind="donor", knowledge=load_knowledge()).match is None
+
+
+def test_resolve_when_labels_of_real_files_then_each_has_its_published_id():
+    import h5py
+
+    data = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+    files = sorted(data.glob("perturbation/*.h5ad")) + sorted(data.glob("reference/*.h5ad"))
+    if not files:
+        pytest.skip("the public data files are not beside this checkout")
+    known, pairs, published = load_knowledge(), set(), set()
+    for file in files:
+        with h5py.File(file) as stream:
+            columns = {}
+            for column in ("cell_type", "cell_type_ontology_term_id", "cell_type_published"):
+                if column in stream["obs"]:
+                    group = stream["obs"][column]
+                    columns[column] = [group["categories"].asstr()[:][code] for code in group["codes"][:]]
+        pairs |= set(zip(columns["cell_type"], columns["cell_type_ontology_term_id"], strict=True))
+        published |= set(columns.get("cell_type_published", ()))
+    for label, term in sorted(pairs - {("unknown", "unknown")}):
+        assert resolve(label, kind="cell_type", knowledge=known).match.id == term, label
+    for label in sorted(published - {"unlabelled"}):
+        assert resolve(label, kind="cell_type", knowledge=known).match is not None, label

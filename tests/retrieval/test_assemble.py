@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from haystack_kernel import keys
+from haystack_kernel.errors import InvalidInputError, NoCandidateError
+from haystack_kernel.retrieval import assemble_cells, choose_query_cells, search_candidates
+from haystack_kernel.schema import RunConfig
+
+CD4, B, CD14, CD16 = "CL:0000624", "CL:0000236", "CL:0001054", "CL:0002396"
+
+
+@pytest.fixture
+def assemble(knowledge, settings):
+    """Search, choose and assemble the candidates of the given keys (all of them where none is given)."""
+
+    def run(query, atlas, *, only=(), round_number=1, **config):
+        config = RunConfig(**config)
+        found = search_candidates(query, atlas=atlas, knowledge=knowledge, settings=settings, config=config)
+        query_set = choose_query_cells(query, atlas=atlas, knowledge=knowledge, candidates=found, config=config)
+        used = [one for one in found if one.key in only] if only else found
+        return assemble_cells(used, query_set=query_set, atlas=atlas, config=config, round_number=round_number)
+
+    return run
+
+
+def test_assemble_pools_roles_with_whole_obs_and_raw_counts(blood, ask, assemble):
+    cells = assemble(ask(CD16), blood, only=(f"tiny/pbmc/IFN-beta/{CD14}", f"tiny/pbmc/IFN-beta/{B}"))
+    assert (cells.prompt.n_obs, cells.control.n_obs, cells.query.n_obs) == (150, 150, 42)
+    for role in (keys.PROMPT, keys.CONTROL, keys.QUERY):
+        adata = getattr(cells, role)
+        assert {*keys.CELL_COLUMNS, keys.ATLAS, "role"} <= set(adata.obs.columns)
+        assert set(adata.obs["role"]) == {role}
+        assert adata.obs_names.is_unique
+        np.testing.assert_array_equal(adata.X[:, 0].toarray().ravel(), adata.obs[keys.CELL_INDEX])  # rows kept order
+    assert not cells.prompt.obs[keys.IS_CONTROL].any()
+    assert cells.control.obs[keys.IS_CONTROL].all()
+    assert set(cells.prompt.obs[keys.DONOR]) == set(cells.control.obs[keys.DONOR]) == {"pbmc:d1", "pbmc:d2"}
+    assert cells.notes == ()
+
+
+def test_assemble_samples_to_the_numbers_asked_for_and_keeps_every_donor(blood, ask, assemble):
+    cells = assemble(ask(CD16), blood, n_prompt=40, n_query=30)
+    assert (cells.prompt.n_obs, cells.control.n_obs, cells.query.n_obs) == (40, 40, 30)
+    assert set(cells.query.obs[keys.DONOR]) == {"pbmc:d1", "pbmc:d2", "pbmc:d3"}
+
+
+def test_assemble_is_the_same_for_the_same_seed_and_prompts_change_with_the_round(blood, ask, assemble):
+    key = (f"tiny/pbmc/IFN-beta/{CD14}",)
+    names = [
+        assemble(ask(CD16), blood, only=key, n_prompt=40, n_query=20, **more)
+        for more in ({}, {}, {"round_number": 2}, {"seed": 1})
+    ]
+    assert list(names[0].prompt.obs_names) == list(names[1].prompt.obs_names)
+    assert list(names[0].prompt.obs_names) != list(names[2].prompt.obs_names)
+    assert list(names[0].query.obs_names) == list(names[2].query.obs_names)
+    assert list(names[0].query.obs_names) != list(names[3].query.obs_names)
+
+
+def test_assemble_when_query_and_control_are_the_same_cells_then_halves_them_within_donors(blood, ask, assemble):
+    cells = assemble(ask(CD4), blood, only=(f"tiny/pbmc/IFN-beta/{CD4}",), n_query=60)
+    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
+    # 80 shared cells of d1 and d2 halved, 40 cells of d3 free: 40 is enough for max(20, 60 / 2), so d3 serves alone
+    assert set(cells.query.obs[keys.DONOR]) == {"pbmc:d3"}
+    assert cells.control.n_obs == 80
+    cells = assemble(ask(CD4), blood, only=(f"tiny/pbmc/IFN-beta/{CD4}",), n_query=100)
+    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
+    assert cells.query.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d3": 40, "pbmc:d1": 20, "pbmc:d2": 20}
+    assert cells.control.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d1": 20, "pbmc:d2": 20}
+    assert cells.notes == ()
+
+
+def test_assemble_when_too_few_to_keep_apart_then_says_so(row, make_atlas, ask, assemble):
+    atlas = make_atlas([row("s", B, "IFN-beta", "a", 30), row("s", B, "", "a", 30)])
+    cells = assemble(ask(B), atlas)
+    assert set(cells.query.obs_names) == set(cells.control.obs_names)
+    assert "query and control cells overlap" in cells.notes[0]
+
+
+def test_assemble_when_no_candidate_has_a_control_then_gives_none_and_the_reason(blood, ask, assemble):
+    cells = assemble(ask(CD16), blood, only=(f"tiny/far/IFN-beta/{B}",))
+    assert cells.control is None
+    assert "1 of 1 candidates bring no control cells" in cells.notes[0]
+    assert "dataset far has no control B cell cells" in cells.notes[0]
+
+
+def test_assemble_of_an_imputation_keeps_query_and_prompt_apart(row, make_atlas, ask, assemble):
+    rows = [row("s", one, "", donor, 50) for one in (CD16, CD14) for donor in ("a", "b")]
+    cells = assemble(ask(CD16, None, task="cell_type_imputation"), make_atlas(rows))
+    assert set(cells.prompt.obs[keys.CELL_TYPE_ID]) == {CD16}
+    assert set(cells.control.obs[keys.CELL_TYPE_ID]) == set(cells.query.obs[keys.CELL_TYPE_ID]) == {CD14}
+    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
+    assert cells.query.n_obs == cells.control.n_obs == 50
+
+
+def test_assemble_when_nothing_is_given_or_left_then_refuses(blood, ask, knowledge, settings, config):
+    with pytest.raises(InvalidInputError, match="at least one candidate"):
+        assemble_cells((), query_set=None, atlas=blood, config=config, round_number=1)
+    (one, *_) = search_candidates(ask(CD16), atlas=blood, knowledge=knowledge, settings=settings, config=config)
+    with pytest.raises(InvalidInputError, match="no query cells"):
+        assemble_cells([one], query_set=None, atlas=blood, config=config, round_number=1)
+    gone = one.prompt.model_copy(update={"dataset": "gone"})
+    with pytest.raises(NoCandidateError, match=r"query cell sets hold no cells.*gone"):
+        assemble_cells([one], query_set=gone, atlas=blood, config=config, round_number=1)

@@ -1,0 +1,80 @@
+"""Real cells: FCGR3A+ monocytes whose treated cells nobody has seen (SLE PBMC with and without IFN-beta)."""
+
+import pytest
+
+from haystack_kernel import keys
+from haystack_kernel.atlas import build_atlas, open_atlases
+from haystack_kernel.atlas.mapping import load_mapping
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.retrieval import assemble_cells, choose_query_cells, search_candidates
+from haystack_kernel.schema import HiddenPair, Perturbation, RunConfig, StructuredQuery
+from haystack_kernel.settings import RetrievalSettings
+
+CD14, CD16, CD4, CD8, T = "CL:0001054", "CL:0002396", "CL:0000624", "CL:0000625", "CL:0000084"
+
+
+@pytest.fixture(scope="module")
+def kang(shared, tmp_path_factory):
+    root = tmp_path_factory.mktemp("atlases")
+    mapping = load_mapping(
+        "cellxgene", perturbation_column="perturbation", control=["control"], perturbation_type="cytokine"
+    )
+    for name in ("kang2018_ifnb_public", "kang2018_ifnb_extra9k_public"):
+        source = str(shared / "data" / "perturbation" / f"{name}.h5ad")
+        build_atlas(source, name="kang", root=root, mapping=mapping, knowledge=load_knowledge(), dataset=name)
+    return open_atlases(["kang"], root=root)
+
+
+def query(cell_type_id, name, task="perturbation_novel_cell_types", **fields):
+    treatment = Perturbation(text="IFN-beta", name="IFN-beta", type="cytokine")
+    return StructuredQuery(
+        question=f"How would {name} cells respond to IFN-beta?",
+        task_type=task,
+        cell_type_id=cell_type_id,
+        cell_type_name=name,
+        perturbation=treatment,
+        **fields,
+    )
+
+
+def search(asked, atlas, config):
+    settings = RetrievalSettings(n_top=50)
+    return search_candidates(asked, atlas=atlas, knowledge=load_knowledge(), settings=settings, config=config)
+
+
+def test_kang_when_asked_for_fcgr3a_monocytes_then_cd14_monocytes_come_first(kang):
+    config = RunConfig(atlases=("kang",))
+    asked = query(CD16, "CD14-low, CD16-positive monocyte")
+    found = search(asked, kang, config)
+    assert found[0].prompt.cell_type_ids == (CD14,)
+    assert len(found) > 5
+    assert all(one.donor_matched for one in found if one.prompt.n_cells > 20)
+    assert not any(CD16 in one.prompt.cell_type_ids for one in found)
+    query_set = choose_query_cells(asked, atlas=kang, knowledge=load_knowledge(), candidates=found, config=config)
+    assert (query_set.cell_type_ids, query_set.n_cells) == ((CD16,), 86)
+    cells = assemble_cells(found[:3], query_set=query_set, atlas=kang, config=config, round_number=1)
+    assert cells.query.n_obs == 86
+    assert set(cells.prompt.obs[keys.PERTURBATION]) == {"IFN-beta"}
+    by_hand = sum(len(kang.select(one.prompt)) for one in found[:3])
+    assert cells.prompt.n_obs == by_hand == sum(one.prompt.n_cells for one in found[:3])
+    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
+
+
+def test_kang_when_cd4_t_cells_are_hidden_then_unresolved_t_cells_are_gone_too(kang):
+    hide = (HiddenPair(cell_type_id=CD4, perturbation="interferon beta"),)
+    asked = query(CD4, "CD4-positive, alpha-beta T cell")
+    seen = {one.prompt.cell_type_ids[0] for one in search(asked, kang, RunConfig(atlases=("kang",)))}
+    assert {CD4, T} <= seen
+    left = {one.prompt.cell_type_ids[0] for one in search(asked, kang, RunConfig(atlases=("kang",), hide=hide))}
+    assert left.isdisjoint({CD4, T})
+    assert {CD8, CD14} <= left
+
+
+def test_kang_when_the_sample_is_novel_then_query_cells_are_of_that_donor_and_prompts_of_others(kang):
+    config = RunConfig(atlases=("kang",))
+    asked = query(CD4, "CD4-positive, alpha-beta T cell", task="perturbation_novel_samples", donor_id="1256")
+    found = search(asked, kang, config)
+    assert not any(donor.endswith("1256") for one in found for donor in one.prompt.donor_ids)
+    query_set = choose_query_cells(asked, atlas=kang, knowledge=load_knowledge(), candidates=found, config=config)
+    assert [one.rpartition(":")[2] for one in query_set.donor_ids] == ["1256"]
+    assert query_set.n_cells == 85

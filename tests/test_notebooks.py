@@ -1,0 +1,39 @@
+"""The notebooks are thin, without outputs, and start with their parameters."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_first_code_cell_holds_the_parameters(path):
+    tagged = ["parameters" in cell.metadata.get("tags", []) for cell in code_cells(path)]
+    assert tagged == [True] + [False] * (len(tagged) - 1)
+
+
+def test_cells_are_short_and_define_nothing(path):
+    for cell in code_cells(path)[1:]:
+        lines = [line.lstrip() for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= 6, cell.source
+        assert not any(line.startswith(("def ", "class ", "for ", "while ", "try:")) for line in lines), cell.source
+
+
+def test_no_output_is_committed(path):
+    assert not any(cell.outputs or cell.execution_count for cell in code_cells(path))
+
+
+def test_every_option_of_a_run_is_a_parameter_of_the_run_notebook(path):
+    from haystack_kernel.schema import RunConfig
+
+    if path.stem != "haystack":
+        return
+    options = set(RunConfig.model_fields) - {"planner", "executor"}
+    source = code_cells(path)[0].source
+    assert not [name for name in (*options, "question", "storage", "run_id") if f"{name} = " not in source]
