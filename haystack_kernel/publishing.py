@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError
+from haystack_kernel.rounds import embed
 from haystack_kernel.store import read_csv, write_csv
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def interpret(record: RunRecord, ports: Ports) -> Interpretation:
 def publish(record: RunRecord, ports: Ports) -> RunRecord:
     """Copy the best round's files to the top of the folder and write the report; the run is done."""
     folder, store, run_id = f"rounds/{_best_number(record)}", ports.store, record.run_id
+    embed(record, ports, number=_best_number(record))
     files = [store.write(run_id, name, store.read(run_id, f"{folder}/{name}")) for name in OF_BEST_ROUND]
     files.append(write_csv(store, run_id, "candidates.csv", candidate_table(record)))
     record = record.model_copy(update={"status": "done", "files": tuple(files)})

@@ -14,6 +14,7 @@ from haystack_kernel.errors import ContractError, JobFailedError
 from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED, build_job_spec, build_manifest, wait
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.schema import PERTURBATIONAL
 from haystack_kernel.store import read_h5ad, write_csv, write_h5ad
 from inference.manifest import RESULT_SUFFIX, TaskResult, dump_manifest, parse_manifest, parse_result
 
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 
     from haystack_kernel.grounding import Grounded, PredictionFacts
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import Candidate, CellSet, JobStatus, Round, RunRecord, StructuredQuery, Termination
+    from haystack_kernel.schema import (
+        Candidate,
+        CellSet,
+        FileRef,
+        JobStatus,
+        Round,
+        RunConfig,
+        RunRecord,
+        StructuredQuery,
+        Termination,
+    )
     from haystack_kernel.settings import RoundSettings
 
 N_TOP_GENES = 30
@@ -34,7 +45,7 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     from haystack_kernel.retrieval import choose_query_cells, search_candidates
 
     config, knowledge = record.config, load_knowledge()
-    atlas = ports.open_atlas(config.atlases)
+    atlas = ports.open_atlas(_atlas_names(config))
     candidates = search_candidates(
         query_of(record), atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config
     )
@@ -53,7 +64,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
 
     last, config, store = record.rounds[-1], record.config, ports.store
     folder = f"rounds/{last.number}"
-    atlas = ports.open_atlas(config.atlases)
+    atlas = ports.open_atlas(_atlas_names(config))
     cells = assemble_cells(
         last.candidates, query_set=record.query_set, atlas=atlas, config=config, round_number=last.number
     )
@@ -138,7 +149,6 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         GroundingCells,
         GroundingContext,
         build_predictions,
-        compute_embedding,
         ground,
     )
 
@@ -161,7 +171,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     context = GroundingContext(
         seed=record.config.seed,
         n_scored=last.number,
-        donor_matched=all(candidate.donor_matched for candidate in last.candidates),
+        donor_matched=_donors_matched(record, last.candidates),
         control_strategy=last.control_strategy,
         engine=record.config.engine,
     )
@@ -169,7 +179,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         cells, query=query_of(record), knowledge=load_knowledge(), settings=ports.settings.grounding, context=context
     )
     scored = last.model_copy(update=_summary(grounded))
-    roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query, keys.PREDICTED: cells.treated}
+    roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
         cells, grounded=grounded, query=query_of(record), facts=_facts(record, scored=scored)
@@ -178,7 +188,6 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         write_csv(store, record.run_id, f"{folder}/de.csv", grounded.de),
         write_csv(store, record.run_id, f"{folder}/pathways.csv", grounded.pathways),
         write_csv(store, record.run_id, f"{folder}/prompts.csv", _prompt_table(present)),
-        write_csv(store, record.run_id, f"{folder}/embedding.csv", compute_embedding(present, seed=record.config.seed)),
         write_h5ad(store, record.run_id, f"{folder}/predictions.h5ad", predictions),
     ]
     return scored.model_copy(update={"files": (*last.files, *files)})
@@ -205,6 +214,19 @@ def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Terminat
     return best + 1, None, f"go on: best so far {shown}, threshold {record.config.threshold:g}"
 
 
+def embed(record: RunRecord, ports: Ports, *, number: int) -> FileRef:
+    """Place the cells of one round on a map for the figures; compiled code makes this slow, so only once a run."""
+    from haystack_kernel.grounding import compute_embedding
+
+    folder, store = f"rounds/{number}", ports.store
+    files = {role: f"{folder}/{role}.h5ad" for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
+    files[keys.PREDICTED] = f"{folder}/outputs/{TREATED}.h5ad"
+    present = {role: path for role, path in files.items() if store.exists(record.run_id, path)}
+    cells = {role: read_h5ad(store, record.run_id, path) for role, path in present.items()}
+    table = compute_embedding(cells, seed=record.config.seed)
+    return write_csv(store, record.run_id, f"{folder}/embedding.csv", table)
+
+
 def query_of(record: RunRecord) -> StructuredQuery:
     """The parsed question; ContractError before it was understood."""
     if record.query is None:
@@ -215,6 +237,19 @@ def query_of(record: RunRecord) -> StructuredQuery:
 def _out_of_order(record: RunRecord) -> ContractError:
     msg = f"a step of run {record.run_id} was called before those it builds on; call flow.work, which keeps the order"
     return ContractError(msg, run_id=record.run_id)
+
+
+def _donors_matched(record: RunRecord, candidates: tuple[Candidate, ...]) -> bool:
+    """Whether differences between donors are excluded; where the donor is what is asked for, they are the answer."""
+    if query_of(record).task_type not in PERTURBATIONAL:
+        return True
+    return all(candidate.donor_matched for candidate in candidates)
+
+
+def _atlas_names(config: RunConfig) -> tuple[str, ...]:
+    """Atlases to open: those searched, and the one the query cells come from."""
+    extra = (config.query_atlas,) if config.query_atlas else ()
+    return tuple(dict.fromkeys((*config.atlases, *extra)))
 
 
 def _score(item: Round) -> float:
@@ -286,8 +321,6 @@ def _prompt_table(present: dict[str, ad.AnnData]) -> pd.DataFrame:
         keys.DONOR,
     ]
     tables = [
-        adata.obs[wanted].rename_axis(keys.CELL_ID).reset_index().assign(role=role)
-        for role, adata in present.items()
-        if role != keys.PREDICTED
+        adata.obs[wanted].rename_axis(keys.CELL_ID).reset_index().assign(role=role) for role, adata in present.items()
     ]
     return pd.concat(tables, ignore_index=True)

@@ -140,6 +140,7 @@ class CellSet(Frozen):
     tissue_ids: tuple[str, ...] = ()
     disease_ids: tuple[str, ...] = ()
     n_cells: int = Field(default=0, ge=0, description="cells in the atlas that satisfy the criteria")
+    label: str = Field(default="", description="the cell types in words, as the atlas names them; not a criterion")
 
     @property
     def key(self) -> str:

@@ -25,6 +25,7 @@ AXES = ("umap1", "umap2")
 MIN_CELLS_UMAP = 15
 N_VARIABLE = 1500
 N_COMPONENTS = 30
+CELLS_PER_COMPONENT = 10  # with few cells the later components are noise, which would drown the first
 
 
 def compute_embedding(parts: dict[str, ad.AnnData], *, seed: int, n_max: int = 600) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def _principal_axes(y: sparse.csr_matrix, *, seed: int) -> NDArray[np.float64]:
     top = np.sort(np.argsort(trend - variance, kind="stable")[:N_VARIABLE])
     dense = y[:, top].toarray()
     dense -= dense.mean(axis=0)
-    n_axes = min(N_COMPONENTS, *dense.shape)
+    n_axes = min(N_COMPONENTS, max(len(dense) // CELLS_PER_COMPONENT, 2), *dense.shape)
     if min(dense.shape) > 2 * N_COMPONENTS:
         from sklearn.utils.extmath import randomized_svd
 

@@ -30,13 +30,13 @@ _WHOLE_GROUPS = frozenset({"interferon", "ifn", "interleukin"})  # words that st
 _ENGLISH = frozenset(
     (
         "a", "act", "acts", "ad", "age", "aid", "all", "am", "an", "and", "april", "are", "art", "as", "at",
-        "bad", "bag", "base", "be", "best", "big", "but", "by", "can", "cap", "car", "cat", "cell", "cold",
+        "bad", "bag", "ball", "base", "be", "best", "big", "but", "by", "can", "cap", "car", "cat", "cell", "cold",
         "come", "control", "day", "dex", "did", "do", "dose", "drug", "fas", "fast", "find", "for",
         "from", "gas", "gene", "get", "go", "had", "has", "have", "her", "high", "his", "how", "human", "if",
-        "im", "in", "is", "it", "its", "kit", "lab", "last", "less", "light", "like", "long", "low", "made",
-        "make", "man", "map", "max", "may", "me", "met", "mix", "more", "most", "ms", "much", "no", "non",
+        "im", "in", "is", "it", "its", "kit", "lab", "last", "less", "light", "like", "long", "low", "mac", "made",
+        "make", "man", "map", "max", "may", "me", "met", "mix", "mono", "more", "most", "ms", "much", "no", "non",
         "none", "nor", "not", "now", "of", "off", "on", "one", "or", "our", "out", "pan", "per", "ra",
-        "rat", "rest", "same", "scar", "seen", "set", "show", "so", "some", "stem", "such", "tap", "tell",
+        "rat", "rest", "same", "scar", "seen", "set", "show", "so", "some", "stem", "such", "tap", "tell", "tex",
         "than", "that", "the", "them", "then", "they", "this", "to", "trail", "treated", "tweak", "two", "up",
         "use", "was", "we", "well", "were", "what", "when", "who", "will", "with", "would", "you",
     )
@@ -78,8 +78,9 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
     """Find the cell types, perturbations, tissues and diseases that a text names.
 
     The longest name wins and names do not overlap: "lung fibroblasts" is one cell type, "fibroblasts in the lung" a
-    cell type and a tissue. Words of a family ("interferon") count and come back ambiguous. Typing errors are mended
-    in words of eight letters or more. Ordinary English words and the word "cell" alone are no mentions.
+    cell type and a tissue. Words of a family ("interferon") count and come back ambiguous, unless a member is named
+    too. Typing errors are mended in words of eight letters or more. Ordinary English words and the word "cell" alone
+    are no mentions.
 
     Returns
     -------
@@ -97,7 +98,18 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
             if resolution.match is not None:
                 taken.update(range(span.first, span.stop))
                 mentions.append(Mention(span.kind, text[start:end], start, end, resolution))
-    return sorted(mentions, key=lambda mention: mention.start)
+    kept = [mention for mention in mentions if not _is_said_closer(mention, mentions, knowledge=knowledge)]
+    return sorted(kept, key=lambda mention: mention.start)
+
+
+def _is_said_closer(mention: Mention, others: list[Mention], *, knowledge: Knowledge) -> bool:
+    """Whether a family is named beside one of its members: "the JAK inhibitor ruxolitinib" means ruxolitinib."""
+    found = mention.resolution
+    if mention.kind != "perturbation" or not found.ambiguous or found.match is None:
+        return False
+    families = {knowledge.perturbations[near.id].family for near in (found.match, *found.alternatives)}
+    exact = (other.resolution for other in others if other.kind == "perturbation" and not other.resolution.ambiguous)
+    return any(knowledge.perturbations[one.match.id].family in families for one in exact if one.match)
 
 
 def _spans(text: str, words: list[Word], *, index: Index) -> list[_Span]:
@@ -167,10 +179,12 @@ def _is_written_so(part: list[Word], *, text: str, surface: Surface) -> bool:
     if len(part) > 1 or not written.isalpha():
         return any(letter.isalpha() for letter in written)
     stem = written.removesuffix("s") if len(written) > 2 else written
-    if sum(letter.isupper() for letter in stem) >= 2 or stem == surface.text:
-        return len(stem) > 1
+    if sum(letter.isupper() for letter in stem) >= 2:
+        return True
     if part[0].norm in _ENGLISH or written.lower() in _ENGLISH:
         return False
+    if stem == surface.text:
+        return len(stem) > 1
     is_abbreviation = len(surface.text) <= _SHORT and sum(letter.isupper() for letter in surface.text) >= 2
     if not is_abbreviation:
         return len(stem) >= 3

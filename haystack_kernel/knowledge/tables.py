@@ -220,8 +220,8 @@ class _Row:
     def items(self, column: str) -> tuple[str, ...]:
         if not self.cells[column]:
             return ()
-        parts = tuple(self.cells[column].split(";"))
-        if any(part != part.strip() or not part for part in parts) or len(set(parts)) < len(parts):
+        parts, framed = tuple(self.cells[column].split(";")), f";{self.cells[column]};"
+        if ";;" in framed or "; " in framed or " ;" in framed or len(set(parts)) < len(parts):
             self.fail(f"{column} holds an empty, padded or repeated item: {self.cells[column]!r}")
         return parts
 

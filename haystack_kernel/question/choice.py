@@ -24,7 +24,8 @@ def choose_candidates(
 ) -> Choice | None:
     """Pick the candidates of the next round.
 
-    Engines that pool cell types start with every candidate of the dataset and treatment of the top one, then keep the
+    Engines that pool cell types start with every candidate of the dataset and treatment of the top one whose donors
+    have controls (all of them where none has), then keep the
     higher ranked half of these, then take the top candidate alone; after that, and for the other engines from the
     start, each next candidate alone. Pinned candidates join every choice, banned ones none; a set of candidates that
     a round has used is not chosen again.
@@ -55,7 +56,7 @@ def choose_candidates(
 
 def cell_names(candidates: Sequence[Candidate]) -> str:
     """Cell types of the candidates for people, each once: "B cell, NK cell and monocyte"."""
-    names = [name for item in candidates for name in (item.prompt.cell_type_names or item.prompt.cell_type_ids)]
+    names = [item.prompt.label or ", ".join(item.prompt.cell_type_names) for item in candidates]
     return join_words(list(dict.fromkeys(names))) or "all cells"
 
 
@@ -72,6 +73,7 @@ def _plan(
     top = free[0].prompt
     source = (top.atlas, top.dataset, top.perturbation)
     pool = [item for item in free if (item.prompt.atlas, item.prompt.dataset, item.prompt.perturbation) == source]
+    pool = [item for item in pool if item.donor_matched] or pool  # one unmatched set would cap the score of all
     plan: list[tuple[Sequence[Candidate], str]] = []
     if config.engine in POOLED_ENGINES and len(pool) > 1:
         half = pool[: math.ceil(len(pool) / 2)]

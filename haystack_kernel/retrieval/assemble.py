@@ -12,6 +12,7 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError, InvalidInputError, NoCandidateError
+from haystack_kernel.retrieval.balance import GROUP, balance, group_of
 from haystack_kernel.retrieval.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.sample import make_rng, sample_cells, split_cells
 
@@ -50,8 +51,9 @@ def assemble_cells(
 ) -> CellsByRole:
     """Fetch the prompt, control and query cells of a round.
 
-    The prompts of all candidates are pooled, their controls likewise (each cell once), and sampled to
-    ``config.n_prompt`` each, over (cell type, donor); ``config.n_query`` query cells are never prompt cells. Query and
+    The prompts of all candidates are pooled, their controls likewise (each cell once), and sampled to at most
+    ``config.n_prompt`` each over (cell type, donor), so that every candidate has the same share of both; a candidate
+    without control is left out where others have one. ``config.n_query`` query cells are never prompt cells. Query and
     control cells are disjoint where at least max(20, n / 2) query cells remain, n = the smaller of ``n_query`` and the
     cells there are: cells that only the query set holds are used alone, otherwise the shared ones are halved within
     (cell type, donor). Query cells are the same in every round unless the controls they must avoid change.
@@ -81,11 +83,12 @@ def assemble_cells(
     if not candidates:
         msg = "a round needs at least one candidate; choose some from the candidate table"
         raise InvalidInputError(msg)
-    prompt = _pool([one.prompt for one in candidates], atlas=atlas)
+    usable = [one for one in candidates if one.control is not None] or list(candidates)
+    prompt = _pool([(one.prompt, _group(one)) for one in usable], atlas=atlas)
     if prompt.empty:
-        _refuse_empty([one.prompt for one in candidates], what="prompt")
-    control = _pool([one.control for one in candidates if one.control is not None], atlas=atlas)
+        _refuse_empty([one.prompt for one in usable], what=keys.PROMPT)
     prompt = sample_cells(prompt, n=config.n_prompt, rng=make_rng(config.seed, role=f"{keys.PROMPT}/{round_number}"))
+    control = _pool([(one.control, _group(one)) for one in usable if one.control is not None], atlas=atlas)
     control = control[~control[keys.CELL_ID].isin(prompt[keys.CELL_ID])]
     notes = _control_notes(candidates)
     if query_set is None:
@@ -95,7 +98,8 @@ def assemble_cells(
         table, control, note = _query_table(query_set, prompt=prompt, control=control, atlas=atlas, config=config)
         notes += note
         query = _fetch(table, role=keys.QUERY, atlas=atlas)
-    control = sample_cells(control, n=config.n_prompt, rng=make_rng(config.seed, role=f"{keys.CONTROL}/{round_number}"))
+    if not control.empty:
+        prompt, control = balance(prompt, control=control, config=config, round_number=round_number)
     return CellsByRole(
         prompt=_fetch(prompt, role=keys.PROMPT, atlas=atlas),
         control=None if control.empty else _fetch(control, role=keys.CONTROL, atlas=atlas),
@@ -104,12 +108,16 @@ def assemble_cells(
     )
 
 
-def _pool(cell_sets: Sequence[CellSet], *, atlas: Atlas) -> pd.DataFrame:
-    """Cells of all sets, each once, ordered by id."""
-    tables = [atlas.select(one) for one in cell_sets]
+def _group(candidate: Candidate) -> str:
+    return "" if candidate.control is None else group_of(candidate.control)
+
+
+def _pool(cell_sets: Sequence[tuple[CellSet, str]], *, atlas: Atlas) -> pd.DataFrame:
+    """Cells of all sets with the group of each, every cell once, ordered by id."""
+    tables = [table.assign(**{GROUP: group}) for one, group in cell_sets if len(table := atlas.select(one))]
     if not tables:
-        return pd.DataFrame({keys.CELL_ID: pd.Series(dtype=str), keys.CELL_TYPE: [], keys.DONOR: []})
-    pooled = tables[0] if len(tables) == 1 else pd.concat([one for one in tables if len(one)] or tables[:1])
+        return pd.DataFrame(columns=[keys.CELL_ID, keys.CELL_TYPE, keys.DONOR, GROUP], dtype=str)
+    pooled = tables[0] if len(tables) == 1 else pd.concat(tables)
     return pooled.drop_duplicates(keys.CELL_ID).sort_values(keys.CELL_ID, kind="stable").reset_index(drop=True)
 
 
@@ -117,10 +125,10 @@ def _query_table(
     query_set: CellSet, *, prompt: pd.DataFrame, control: pd.DataFrame, atlas: Atlas, config: RunConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Sampled query cells, the control cells left, and a note where the two could not be kept apart."""
-    table = _pool([query_set], atlas=atlas)
+    table = _pool([(query_set, "")], atlas=atlas)
     table = table[~table[keys.CELL_ID].isin(prompt[keys.CELL_ID])]
     if table.empty:
-        _refuse_empty([query_set], what="query")
+        _refuse_empty([query_set], what=keys.QUERY)
     table, control, note = _keep_apart(table, control=control, config=config)
     table = sample_cells(table, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
     return table, control, note
@@ -154,7 +162,8 @@ def _control_notes(candidates: Sequence[Candidate]) -> list[str]:
     if not without:
         return []
     reasons = "; ".join(dict.fromkeys(one.control_reason for one in without))
-    return [f"{len(without)} of {len(candidates)} candidates bring no control cells ({reasons})"]
+    left_out = ", and are left out of the prompt beside those that do" if len(without) < len(candidates) else ""
+    return [f"{len(without)} of {len(candidates)} candidates bring no control cells{left_out} ({reasons})"]
 
 
 def _own_cells(config: RunConfig) -> tuple[ad.AnnData, list[str]]:
@@ -171,7 +180,7 @@ def _own_cells(config: RunConfig) -> tuple[ad.AnnData, list[str]]:
 
 
 def _fetch(cells: pd.DataFrame, *, role: str, atlas: Atlas) -> ad.AnnData:
-    adata = atlas.fetch(cells)
+    adata = atlas.fetch(cells.drop(columns=GROUP))
     absent = [column for column in (*keys.CELL_COLUMNS, keys.ATLAS) if column not in adata.obs.columns]
     if absent:
         msg = f"the atlas gives {role} cells without {', '.join(absent)}; rebuild it with `haystack atlas build`"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
-from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, cell_set, has_donor, type_label
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, cell_set, cells_of, has_donor, type_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,11 +74,11 @@ def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str
     )
     if shared and all(int(side[N_CELLS].sum()) >= min_cells for side in on_both):
         control = cell_set(on_both[1], by_tissue=by_tissue)
-        reason = f"{control.n_cells} control {label} cells of the same {_n_donors(shared)} in dataset {dataset}"
+        reason = f"{control.n_cells} control {cells_of(label)} of the same {_n_donors(shared)} in dataset {dataset}"
         return ControlMatch(on_both[0], control, reason, donor_matched=True, by_tissue=by_tissue)
     control = cell_set(matched_pool, by_tissue=by_tissue)
     why = _why_unmatched(matched_prompt, matched_pool)
-    reason = f"{control.n_cells} control {label} cells of dataset {dataset}, not matched by donor: {why}"
+    reason = f"{control.n_cells} control {cells_of(label)} of dataset {dataset}, not matched by donor: {why}"
     return ControlMatch(matched_prompt, control, reason, by_tissue=by_tissue)
 
 
@@ -101,19 +101,19 @@ def match_reference(
         A smaller control is none.
     """
     atlas, name = dataset
-    label = type_label(prompt)
+    cells = cells_of(type_label(prompt))
     pool = controls[(controls[keys.ATLAS] == atlas) & (controls[keys.DATASET] == name)]
     pool = pool[(pool[TYPE_KEY] == prompt[TYPE_KEY].iloc[0]) & pool[keys.DONOR].isin(donors)]
     n_cells = int(pool[N_CELLS].sum())
     if n_cells < min_cells:
         reason = (
-            f"no control: the reference {_n_donors(set(donors))} of dataset {name} have {n_cells} {label} cells, "
+            f"no control: the {_n_donors(set(donors), 'reference ')} of dataset {name} have {n_cells} {cells}, "
             f"{min_cells} are needed"
         )
         return ControlMatch(prompt, None, reason)
     control = cell_set(pool)
     reason = (
-        f"{control.n_cells} {label} cells of the reference {_n_donors(set(control.donor_ids))} in dataset {name}; "
+        f"{control.n_cells} {cells} of the {_n_donors(set(control.donor_ids), 'reference ')} in dataset {name}; "
         "other donors by design, since the difference between donors is the effect asked for"
     )
     return ControlMatch(prompt, control, reason)
@@ -150,13 +150,13 @@ def _why_none(prompt: pd.DataFrame, *, here: pd.DataFrame, pool: pd.DataFrame, t
     same_as_prompt = type_key == prompt[TYPE_KEY].iloc[0]
     label = type_label(pool) if len(pool) else type_label(prompt) if same_as_prompt else type_key
     if len(pool):
-        return f"no control: dataset {dataset} has {int(pool[N_CELLS].sum())} control {label} cells, too few"
+        return f"no control: dataset {dataset} has {int(pool[N_CELLS].sum())} control {cells_of(label)}, too few"
     if not len(here):
-        return f"no control: dataset {dataset} has no control cells at all, so none of {label}"
+        return f"no control: dataset {dataset} has no control cells at all, so no {cells_of(label)}"
     held = here.groupby(keys.CELL_TYPE, sort=True)[N_CELLS].sum().sort_values(ascending=False, kind="stable")
     shown = ", ".join(f"{name} ({count})" for name, count in list(held.items())[:5])
-    return f"no control: dataset {dataset} has no control {label} cells; its control cells are {shown}"
+    return f"no control: dataset {dataset} has no control {cells_of(label)}; its control cells are {shown}"
 
 
-def _n_donors(donors: set[str]) -> str:
-    return f"{len(donors)} {'donor' if len(donors) == 1 else 'donors'}"
+def _n_donors(donors: set[str], kind: str = "") -> str:
+    return f"{len(donors)} {kind}{'donor' if len(donors) == 1 else 'donors'}"

@@ -16,7 +16,7 @@ from haystack_kernel.retrieval.control import ControlMatch, match_control, match
 from haystack_kernel.retrieval.donors import match_donors, need_donors
 from haystack_kernel.retrieval.nearness import asked_labels, asked_type, find_nearness, steps_between, subtypes
 from haystack_kernel.retrieval.proposal import Evidence, build_candidate
-from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, groups, has_donor, type_label
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, cells_of, groups, has_donor, type_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,7 +243,7 @@ def _match_donor(
     group: pd.DataFrame, *, reference: Reference | None, query: StructuredQuery, view: AtlasView
 ) -> ControlMatch:
     if reference is None:
-        return ControlMatch(group, None, f"no control: no other donor has {asked_type(query)} cells")
+        return ControlMatch(group, None, f"no control: no other donor has {cells_of(asked_type(query))}")
     return match_reference(
         group,
         controls=view.controls,

@@ -12,7 +12,7 @@ import numpy as np
 
 from haystack_kernel import keys
 from haystack_kernel.retrieval.rank import compute_quality
-from haystack_kernel.retrieval.view import DEPTH, N_CELLS, TYPE_KEY, cell_set, type_label
+from haystack_kernel.retrieval.view import DEPTH, N_CELLS, TYPE_KEY, cell_set, cells_of, type_label
 from haystack_kernel.schema import Candidate
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _what(rows: pd.DataFrame, *, n_cells: int, n_donors: int) -> str:
     treated = not rows[keys.IS_CONTROL].iloc[0]
     state = f" treated with {rows[keys.PERTURBATION].iloc[0]}" if treated else ""
     donors = f" from {n_donors} {'donor' if n_donors == 1 else 'donors'}" if n_donors else ""
-    return f"{n_cells} {type_label(rows)} cells of dataset {rows[keys.DATASET].iloc[0]}{state}{donors}"
+    return f"{n_cells} {cells_of(type_label(rows))} of dataset {rows[keys.DATASET].iloc[0]}{state}{donors}"
 
 
 def _depth(rows: pd.DataFrame) -> float:

@@ -23,7 +23,7 @@ from haystack_kernel.retrieval.observational import (
 )
 from haystack_kernel.retrieval.refusal import describe_types
 from haystack_kernel.retrieval.treated import asks_perturbation
-from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, build_view, cell_set
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, build_view, cell_set, cells_of
 from haystack_kernel.settings import RetrievalSettings
 
 if TYPE_CHECKING:
@@ -79,13 +79,13 @@ def describe_query_cells(query_set: CellSet, *, query: StructuredQuery, knowledg
     ids = query_set.cell_type_ids
     names = [knowledge.cell_types[one].name if one in knowledge.cell_types else one for one in ids]
     label = ", ".join(names or query_set.cell_type_names) or "any type"
-    donors = f" of donor {', '.join(query_set.donor_ids)}" if query_set.donor_ids else ""
-    sentence = f"{query_set.n_cells} unperturbed {label} cells{donors} from dataset {query_set.dataset}"
+    donors = f" of {', '.join(query_set.donor_ids)}" if query_set.donor_ids else ""
+    sentence = f"{query_set.n_cells} unperturbed {cells_of(label)}{donors} from dataset {query_set.dataset}"
     notes = []
     if asks_perturbation(query) or is_donor_prediction(query):
         notes += _type_note(ids, query=query, knowledge=knowledge)
     else:
-        notes.append(f"they start the imputation of {asked_type(query)}, which is not measured there")
+        notes.append(f"they start the imputation of {cells_of(asked_type(query))}")
     if query.tissue_id and query.tissue_id not in query_set.tissue_ids:
         notes.append(f"not restricted to {query.tissue_name or query.tissue_id}, from which none are held")
     if query.disease_id and query.disease_id not in query_set.disease_ids:
@@ -159,8 +159,8 @@ def _none_of_type(query: StructuredQuery, view: AtlasView, *, rows: pd.DataFrame
     where += f" in atlas {view.config.query_atlas}" if view.config.query_atlas else ""
     held = describe_types(rows, query=query, view=view)
     return (
-        f"no unperturbed {asked_type(query)} cells{where} to transform. There are {held}. Ask about one of these, give "
-        "your own cells as query h5ad, or add an atlas with `haystack atlas build`."
+        f"no unperturbed {cells_of(asked_type(query))}{where} to transform. There are {held}. Ask about one of these, "
+        "give your own cells as query h5ad, or add an atlas with `haystack atlas build`."
     )
 
 
@@ -179,8 +179,8 @@ def _of_source_type(query: StructuredQuery, view: AtlasView, *, candidates: Sequ
     if source is None:
         held = describe_types(rows, query=query, view=view)
         msg = (
-            f"to impute {asked_type(query)} cells the target needs another cell type to start from; it holds {held}. "
-            "Ask about another donor or tissue, or give your own cells as query h5ad."
+            f"to impute {cells_of(asked_type(query))} the target needs another cell type to start from; it holds "
+            f"{held}. Ask about another donor or tissue, or give your own cells as query h5ad."
         )
         raise NoCandidateError(msg, cell_type=asked_type(query))
     return rows[rows[TYPE_KEY] == source.key]
@@ -191,8 +191,8 @@ def _of_reference_donors(query: StructuredQuery, view: AtlasView) -> pd.DataFram
     if reference is None:
         held = describe_types(view.controls, query=query, view=view)
         msg = (
-            f"to predict {asked_type(query)} cells of donor {query.donor_id} some other donor must have them, but none "
-            f"has; the atlases hold {held}. Ask about one of these, or add an atlas with `haystack atlas build`."
+            f"to predict {cells_of(asked_type(query))} of donor {query.donor_id} some other donor must have them, but "
+            f"none has; the atlases hold {held}. Ask about one of these, or add an atlas with `haystack atlas build`."
         )
         raise NoCandidateError(msg, cell_type=asked_type(query))
     rows = view.controls

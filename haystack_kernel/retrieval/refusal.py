@@ -12,7 +12,7 @@ from rapidfuzz import fuzz, process
 from haystack_kernel import keys
 from haystack_kernel.retrieval.nearness import asked_type, steps_between
 from haystack_kernel.retrieval.treated import asked_rows, asks_perturbation, rows_of_perturbation
-from haystack_kernel.retrieval.view import CANONICAL, N_CELLS, TYPE_KEY, type_label
+from haystack_kernel.retrieval.view import CANONICAL, N_CELLS, TYPE_KEY, cells_of, type_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,4 +111,4 @@ def _nearest_perturbations(query: StructuredQuery, view: AtlasView, *, held: lis
 def _asked(query: StructuredQuery) -> str:
     treated = f" treated with {query.perturbation.name}" if query.perturbation is not None else ""
     donor = f" of donor {query.donor_id}" if query.donor_id else ""
-    return f"{asked_type(query)} cells{treated}{donor}"
+    return f"{cells_of(asked_type(query))}{treated}{donor}"

@@ -122,6 +122,11 @@ def type_label(rows: pd.DataFrame) -> str:
     return str(counts.idxmax())
 
 
+def cells_of(label: str) -> str:
+    """Plural of a cell type: "B cells", "monocytes", "fibroblast of lung cells"."""
+    return f"{label}s" if label.endswith(("cell", "cyte", "blast", "phage", "phil")) else f"{label} cells"
+
+
 def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False) -> CellSet:
     """Cell set of rows of one dataset and one condition.
 
@@ -148,6 +153,7 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False) -> CellSet:
         donor_ids=_unique(rows[keys.DONOR]) if known.any() else (),
         tissue_ids=_unique(rows[keys.TISSUE_ID]) if by_tissue and (rows[keys.TISSUE_ID] != "").all() else (),
         n_cells=int(rows[N_CELLS].sum()),
+        label=", ".join(_unique(rows[keys.CELL_TYPE])),
     )
 
 

@@ -56,7 +56,7 @@ def test_permute_within_when_seed_is_equal_then_p_is_equal():
 
 def test_p_signal_when_the_prompt_responds_then_small_one_sided(world, alpha_shift):
     sets = {"up": dict.fromkeys([g for g, f in alpha_shift.items() if f > 1], 1)}
-    sets["against"] = {gene: -1 for gene in sets["up"]}
+    sets["against"] = dict.fromkeys(sets["up"], -1)
     sets["short"] = {"G1": 1, "G2": 1}
     prompt, control = world.cells(60, shift=alpha_shift), world.cells(60)
     signal = p_signal(prompt, control, sets=sets, tested=set(world_genes()), n_draws=999, seed=0)
@@ -108,7 +108,7 @@ def test_p_specificity_when_sets_are_random_then_p_is_uniform(background):
 def test_p_specificity_when_the_set_moves_then_small_and_wrong_direction_is_one(background):
     genes = {f"G{k}": 1 for k in np.argsort(-background.z)[:12]}
     assert p_specificity(background, genes, n_draws=999, seed=0).up == 0.001
-    assert p_specificity(background, {g: -1 for g in genes}, n_draws=999, seed=0).up == 1.0
+    assert p_specificity(background, dict.fromkeys(genes, -1), n_draws=999, seed=0).up == 1.0
 
 
 def test_p_specificity_when_rivals_leave_fewer_than_five_genes_then_one(background):

@@ -53,6 +53,7 @@ def known() -> Knowledge:
         ("GM-CSF on HUVECs", ["GM-CSF", "CL:0002618"]),
         ("tnf on leucocytes", ["TNF-alpha", "CL:0000738"]),
         ("TNF alpha, IL 2 and IL6", ["TNF-alpha", "IL-2", "IL-6"]),
+        ("the HDAC inhibitor panobinostat in glioblastoma", ["Panobinostat", "MONDO:0018177"]),
         ("APRIL and LIGHT", ["APRIL", "LIGHT"]),
         ("healthy donors' skin keratinocytes", ["PATO:0000461", "CL:0000312"]),
     ],

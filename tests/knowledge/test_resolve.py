@@ -262,7 +262,7 @@ def test_resolve_when_labels_of_real_files_then_each_has_its_published_id():
             for column in ("cell_type", "cell_type_ontology_term_id", "cell_type_published"):
                 if column in stream["obs"]:
                     group = stream["obs"][column]
-                    columns[column] = [group["categories"].asstr()[:][code] for code in group["codes"][:]]
+                    columns[column] = group["categories"].asstr()[:][group["codes"][:]]
         pairs |= set(zip(columns["cell_type"], columns["cell_type_ontology_term_id"], strict=True))
         published |= set(columns.get("cell_type_published", ()))
     for label, term in sorted(pairs - {("unknown", "unknown")}):

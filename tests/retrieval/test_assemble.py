@@ -80,7 +80,7 @@ def test_assemble_when_no_candidate_has_a_control_then_gives_none_and_the_reason
     cells = assemble(ask(CD16), blood, only=(f"tiny/far/IFN-beta/{B}",))
     assert cells.control is None
     assert "1 of 1 candidates bring no control cells" in cells.notes[0]
-    assert "dataset far has no control B cell cells" in cells.notes[0]
+    assert "dataset far has no control B cells" in cells.notes[0]
 
 
 def test_assemble_of_an_imputation_keeps_query_and_prompt_apart(row, make_atlas, ask, assemble):
@@ -101,3 +101,9 @@ def test_assemble_when_nothing_is_given_or_left_then_refuses(blood, ask, knowled
     gone = one.prompt.model_copy(update={"dataset": "gone"})
     with pytest.raises(NoCandidateError, match=r"query cell sets hold no cells.*gone"):
         assemble_cells([one], query_set=gone, atlas=blood, config=config, round_number=1)
+
+
+def test_assemble_leaves_candidates_without_control_out_beside_those_that_have_one(blood, ask, assemble):
+    cells = assemble(ask(CD16), blood, only=(f"tiny/far/IFN-beta/{B}", f"tiny/pbmc/IFN-beta/{CD14}"))
+    assert set(cells.prompt.obs[keys.DATASET]) == {"pbmc"}
+    assert "1 of 2 candidates bring no control cells, and are left out" in cells.notes[0]

@@ -66,7 +66,7 @@ def test_control_when_donors_are_not_recorded_then_is_not_called_matched(blood, 
 def test_control_when_the_dataset_has_none_of_the_type_then_lists_what_it_has(blood, find):
     one = find(blood, B, f"far/IFN-beta/{B}")
     assert one.control is None
-    assert "no control B cell cells; its control cells are CD14-positive monocyte (30)" in one.control_reason
+    assert "no control B cells; its control cells are CD14-positive monocyte (30)" in one.control_reason
 
 
 def test_control_when_the_dataset_has_no_controls_then_says_so(row, make_atlas, find):

@@ -57,6 +57,8 @@ def test_kang_when_asked_for_fcgr3a_monocytes_then_cd14_monocytes_come_first(kan
     assert set(cells.prompt.obs[keys.PERTURBATION]) == {"IFN-beta"}
     by_hand = sum(len(kang.select(one.prompt)) for one in found[:3])
     assert cells.prompt.n_obs == by_hand == sum(one.prompt.n_cells for one in found[:3])
+    made_of = [getattr(cells, role).obs[keys.CELL_TYPE].value_counts(normalize=True) for role in ("prompt", "control")]
+    assert (made_of[0] - made_of[1]).abs().max() < 0.01  # the difference of the two is the effect, not the mixture
     assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
 
 

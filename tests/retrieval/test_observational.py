@@ -97,7 +97,7 @@ def test_donor_prediction_without_a_donor_is_refused(donors, ask, work):
 
 
 def test_donor_prediction_when_no_other_donor_has_the_type_then_says_so(donors, ask, work):
-    with pytest.raises(NoCandidateError, match="natural killer cell cells of donor t some other donor must have them"):
+    with pytest.raises(NoCandidateError, match="natural killer cells of donor t some other donor must have them"):
         work(ask(NK, None, task="donor_expression_prediction", donor_id="t"), donors)
 
 

@@ -85,7 +85,7 @@ def test_query_cells_when_the_tissue_is_not_held_then_come_from_anywhere_and_say
     chosen = choose(query, atlas)
     assert chosen.tissue_ids == ()
     assert describe_query_cells(chosen, query=query, knowledge=knowledge) == (
-        "500 unperturbed fibroblast cells from dataset s; not restricted to lung, from which none are held"
+        "500 unperturbed fibroblasts from dataset s; not restricted to lung, from which none are held"
     )
 
 
@@ -110,9 +110,7 @@ def test_query_cells_when_only_subtypes_or_parents_exist_then_take_them_and_say_
 
 
 def test_query_cells_when_the_type_is_not_held_then_names_the_nearest_with_counts(blood, choose, ask):
-    with pytest.raises(
-        NoCandidateError, match=r"no unperturbed fibroblast cells to transform. There are .*\(\d+ cells\)"
-    ):
+    with pytest.raises(NoCandidateError, match=r"no unperturbed fibroblasts to transform. There are .*\(\d+ cells\)"):
         choose(ask(FIBRO), blood)
     with pytest.raises(NoCandidateError, match=r"There are B cell \(.*query h5ad"):
         choose(ask(NK), blood)

@@ -1,6 +1,6 @@
 """What each treatment does in the simulated world: half of it is in the knowledge tables, half is the world's secret.
 
-In: a seed, the knowledge tables, gene abundances. Out: one ``Programme`` per treatment, with its effect in every cell type.
+In: a seed, the knowledge tables, gene abundances. Out: one ``Programme`` per treatment, with its effects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Role = Literal["true", "wrong", "reversed", "inert"]
 
 TWINS = {"IFN-alpha1": "IFN-beta"}  # acts as the other does, a little weaker; shares its role
-N_KNOWN = 36  # genes of a programme taken from the tables where they have as many; as many private ones
+N_KNOWN = 36  # genes of a typical programme taken from the tables where they have as many; as many private ones
 _FRAC_INERT = 0.10
 _FRAC_WRONG = 0.08  # the tables name genes of other pathways
 _FRAC_REVERSED = 0.07  # the tables have the direction wrong
@@ -30,9 +30,10 @@ _FRAC_NON_RESPONDERS = 0.12  # of cell types, whether or not they have the recep
 # natural log fold changes: (mean, sd) of the size
 _RESPONSE, _PATHWAY, _PRIVATE, _SPECIFIC = (1.5, 0.5), (1.0, 0.4), (1.2, 0.5), (1.1, 0.4)
 _FRAC_UP = 0.65  # of private genes
-_STRENGTH_SD = 0.30  # between treatments, natural log
-_SCALE_SD = 0.35  # between cell types, natural log
-_INTERACTION_SD = 0.34  # between cell types, gene by gene, as a fraction of the effect
+_STRENGTH_SD = 0.25  # between treatments, natural log; the stronger move more genes, and each of them more
+_STRONG = {"IFN-beta": 1.4, "IFN-gamma": 1.4, "TNF-alpha": 1.2, "IL-15": 1.2}  # as in blood cells
+_SCALE_SD = 0.30  # between cell types, natural log
+_INTERACTION_SD = 0.25  # between cell types, gene by gene, as a fraction of the effect
 _FRAC_SPECIFIC = 0.07  # of the programme's size, at each branch of the lineage tree
 _TWIN_SCALE, _TWIN_SD = 0.85, 0.12
 _EXPRESSED_CP10K = (
@@ -79,12 +80,15 @@ def make_programmes(seed: int, *, knowledge: Knowledge, abundance: NDArray[np.fl
     usable = {label: entry for label, entry in entries.items() if entry and expected_genes(entry, knowledge=knowledge)}
     programmes: dict[str, Programme] = {}
     for label, entry in usable.items():
-        role = roles[label]
-        taken_from = _stranger(label, entries=usable, seed=seed) if role == "wrong" else entry
+        role, original = roles[label], TWINS.get(label, label)
+        family = [usable[name] for name in usable if TWINS.get(name, name) == original]  # a twin shares every draw
+        avoid = set().union(*(expected_genes(twin, knowledge=knowledge) for twin in family))
+        model = usable.get(original, entry)
+        taken_from = _stranger(model, entries=usable, seed=seed) if role == "wrong" else model
         sign = -1 if role == "reversed" else 1
-        core = _Core(seed, TWINS.get(label, label), role)
+        core = _Core(seed, original, role)
         known = core.choose_known(taken_from, knowledge=knowledge)
-        private = core.choose_private(known, avoid=expected_genes(entry, knowledge=knowledge), abundance=abundance)
+        private = core.choose_private(known, avoid=avoid, abundance=abundance)
         effects = core.effects({gene: sign * size for gene, size in known.items()}, private, abundance=abundance)
         if label in TWINS:
             effects = effects * _TWIN_SCALE * rng_of(seed, "twin", label).normal(1, _TWIN_SD, effects.shape)
@@ -119,15 +123,14 @@ def _entry(label: str, *, knowledge: Knowledge) -> PerturbationEntry | None:
     return knowledge.perturbations[resolution.match.id]
 
 
-def _stranger(label: str, *, entries: dict[str, PerturbationEntry], seed: int) -> PerturbationEntry:
+def _stranger(mine: PerturbationEntry, *, entries: dict[str, PerturbationEntry], seed: int) -> PerturbationEntry:
     """Return a treatment of another family that shares no pathway, whose genes stand in for the right ones."""
-    mine = entries[label]
     others = [
         entry
         for entry in entries.values()
         if entry.family != mine.family and not set(entry.pathways) & set(mine.pathways)
     ]
-    return others[int(rng_of(seed, "stranger", label).integers(len(others)))]
+    return others[int(rng_of(seed, "stranger", mine.name).integers(len(others)))]
 
 
 @dataclass(frozen=True)
@@ -141,19 +144,23 @@ class _Core:
     def _rng(self, what: str) -> np.random.Generator:
         return rng_of(self.seed, "programme", self.name, what)
 
+    def strength(self) -> float:
+        """Return a factor on the number of genes and on their fold changes, 1 for a typical treatment."""
+        return _STRONG.get(self.name, 1.0) * float(np.exp(self._rng("strength").normal(0, _STRENGTH_SD)))
+
     def choose_known(self, entry: PerturbationEntry, *, knowledge: Knowledge) -> dict[str, float]:
         """Gene -> signed log fold change as the tables would have it."""
         expected = expected_genes(entry, knowledge=knowledge)
         response = sorted(gene for gene in expected if gene in entry.response)
         others = sorted(gene for gene in expected if gene not in entry.response)
         rng = self._rng("known")
-        order = [*rng.permutation(response), *rng.permutation(others)][:N_KNOWN]
+        order = [*rng.permutation(response), *rng.permutation(others)][: round(N_KNOWN * self.strength())]
         rank = rng_of(self.seed, "size", self.name)
         sizes = {str(gene): _size(rank, _RESPONSE if gene in entry.response else _PATHWAY) for gene in order}
         return {gene: expected[gene] * size for gene, size in sizes.items()}
 
     def choose_private(
-        self, known: dict[str, float], *, avoid: dict[str, int], abundance: NDArray[np.float64]
+        self, known: dict[str, float], *, avoid: set[str], abundance: NDArray[np.float64]
     ) -> dict[str, float]:
         """As many genes that no table expects, from those some cell type expresses."""
         genes, _ = load_genes()
@@ -194,8 +201,7 @@ class _Core:
 
         n_levels = np.sqrt([[len(cell_type.lineage) + 1] for cell_type in CELL_TYPES])
         specific = tree_noise(self.seed, *words, "specific", draw=branch) * n_levels  # a sum along the path, not a mean
-        strength = np.exp(self._rng("strength").normal(0, _STRENGTH_SD))
-        effects = strength * scale * (base * np.clip(factor, -0.5, 2.5) + specific)
+        effects = self.strength() * scale * (base * np.clip(factor, -0.5, 2.5) + specific)
         effects = np.clip(effects, -_LARGEST, _LARGEST)
         silent = set(self.non_responders())
         return effects * np.array([[cell_type.id not in silent] for cell_type in CELL_TYPES])

@@ -5,6 +5,7 @@ In: groups of like cells (type, donor, treatment). Out: integer counts as CSR, t
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +20,7 @@ from haystack_kernel.atlas.demo.facts import (
     KANG_SD_LOG_COUNTS,
     NUISANCE,
 )
-from haystack_kernel.atlas.demo.profiles import rng_of
+from haystack_kernel.atlas.demo.profiles import load_genes, rng_of
 
 T = TypeVar("T", np.float32, np.float64)
 
@@ -89,7 +90,7 @@ def _donor_share(world: World, sample: Sample, group: Group, *, strength: float)
     share = world.share(group.cell_type, sample.perturbation, strength=strength)
     donor = rng_of(world.seed, "donor", sample.dataset, sample.donor)
     offset = donor.normal(0, _DONOR_SD, len(share))
-    offset[_columns(world, "donor_inflammation")] += donor.normal(0, _INFLAMMATION_SD)
+    offset[_columns("donor_inflammation")] += donor.normal(0, _INFLAMMATION_SD)
     own = rng_of(world.seed, "donor", sample.dataset, sample.donor, group.cell_type)
     share = share * np.exp(offset + own.normal(0, _DONOR_TYPE_SD, len(share)))
     return share / share.sum()
@@ -108,10 +109,10 @@ def _expected(
     fact = CELL_TYPES[world.row(group.cell_type)]
     n_cells = group.n_cells
     cells = np.repeat(share[None, :].astype(np.float32), n_cells, axis=0)
-    stressed = _columns(world, "dissociation_stress")
+    stressed = _columns("dissociation_stress")
     cells[:, stressed] *= np.exp(stress + rng.normal(0, _STRESS_CELL_SD, (n_cells, 1)))
     cycling = np.flatnonzero(rng.random(n_cells) < fact.frac_cycling)
-    cells[np.ix_(cycling, _columns(world, "cell_cycle"))] *= np.exp(_CYCLING_LOG_FOLD)
+    cells[np.ix_(cycling, _columns("cell_cycle"))] *= np.exp(_CYCLING_LOG_FOLD)
     soup = rng.beta(*_AMBIENT, size=n_cells)
     depth = KANG_MEDIAN_COUNTS[fact.depth] * np.exp(rng.normal(0, KANG_SD_LOG_COUNTS[fact.depth], n_cells))
     cells *= (depth * (1 - soup) / cells.sum(axis=1))[:, None].astype(np.float32)
@@ -121,7 +122,7 @@ def _expected(
 
 def _negative_binomial(mu: NDArray[np.float32], *, rng: np.random.Generator) -> NDArray[np.float32]:
     """Draw counts: abundant genes as gamma-Poisson, the others, mostly zero, by inversion of one uniform number."""
-    shape = 1 / dispersion(mu)
+    shape = (1 / dispersion(mu)).astype(np.float32)
     counts = np.zeros(mu.shape, dtype=np.float32)
     abundant = mu.mean(axis=0) > _ABUNDANT
     rate = rng.standard_gamma(shape[:, abundant], dtype=np.float32) * (mu[:, abundant] / shape[:, abundant])
@@ -141,21 +142,22 @@ def _invert(
 ) -> NDArray[np.float32]:
     """Smallest count whose cumulative probability reaches ``uniform``, given that it exceeds that of zero."""
     counts = np.ones(len(uniform), dtype=np.float32)
-    open_ = np.arange(len(uniform))
+    place = np.arange(len(uniform))
     odds = (mu / (mu + shape)).astype(np.float64)
     pmf = none * odds * shape
     left = uniform - none - pmf
     for count in range(2, _MAX_RARE):
-        go_on = left > 0
-        open_, odds, pmf, left, shape = (values[go_on] for values in (open_, odds, pmf, left, shape))
-        if not len(open_):
+        rest = np.flatnonzero(left > 0)
+        if not len(rest):
             break
-        counts[open_] = count
-        pmf = pmf * odds * (shape + count - 1) / count
-        left = left - pmf
+        place, odds, shape = place[rest], odds[rest], shape[rest]
+        counts[place] = count
+        pmf = pmf[rest] * odds * (shape + count - 1) / count
+        left = left[rest] - pmf
     return counts
 
 
-def _columns(world: World, module: str) -> NDArray[np.int64]:
-    place = {gene: column for column, gene in enumerate(world.genes)}
-    return np.array([place[gene] for gene in NUISANCE[module] if gene in place], dtype=np.int64)
+@functools.cache
+def _columns(module: str) -> NDArray[np.int64]:
+    place = {gene: column for column, gene in enumerate(load_genes()[0])}
+    return np.array([place[gene] for gene in NUISANCE[module]], dtype=np.int64)

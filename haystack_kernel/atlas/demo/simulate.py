@@ -17,7 +17,7 @@ from haystack_kernel.atlas.demo.profiles import rng_of
 from haystack_kernel.atlas.demo.sampling import Group, Sample, sample_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from haystack_kernel.atlas.demo.world import World
 
@@ -144,7 +144,7 @@ def _sample(
     perturbation: str | None,
     *,
     labels: dict[str, tuple[str, int]],
-    columns: dict[str, str | bool],
+    columns: Mapping[str, object],
     batch: str = "",
 ) -> tuple[Sample, pd.DataFrame]:
     groups = tuple(Group(cl_id, n_cells) for cl_id, n_cells in labels.values())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from haystack_kernel.atlas.demo.world import World
 
 _N_DEPTHS = 5  # nodes of the Gauss-Hermite rule over the log-normal library size
+_N_BLOCKS = 24
 
 
 def true_log_shift(world: World, cell_type: str, perturbation: str) -> dict[str, float]:
@@ -37,10 +38,11 @@ def true_log_shift(world: World, cell_type: str, perturbation: str) -> dict[str,
     -------
     Natural-log units; exactly 0 for every gene where nothing happens.
     """
-    depth = CELL_TYPES[world.row(cell_type)].depth
-    treated, untreated = world.share(cell_type, perturbation), world.share(cell_type)
-    if treated is untreated:
+    row = world.row(cell_type)
+    if not world.programme(perturbation).effects[row].any():
         return dict.fromkeys(world.genes, 0.0)
+    depth = CELL_TYPES[row].depth
+    treated, untreated = world.share(cell_type, perturbation), world.share(cell_type)
     shift = mean_log1p_cp10k(treated, depth=depth) - mean_log1p_cp10k(untreated, depth=depth)
     return dict(zip(world.genes, shift.tolist(), strict=True))
 
@@ -60,7 +62,9 @@ def _mean_log(mu: NDArray[np.float64], *, library: float) -> NDArray[np.float64]
     odds = mu / (mu + shape)
     order = np.argsort(mu)
     result = np.zeros(len(mu))
-    for block in np.array_split(order, 24):  # genes of like abundance need like numbers of terms
+    for block in np.array_split(
+        order, min(_N_BLOCKS, len(order))
+    ):  # genes of like abundance need like numbers of terms
         r, q = shape[block], odds[block]
         top = mu[block].max()
         n_terms = int(top + 9 * np.sqrt(top + top**2 * (1 / r).max()) + 15)

@@ -2,11 +2,11 @@
 
 In: a seed and the knowledge tables, of which the world obeys a part. Out: a ``World`` that answers what cells express.
 
-Nothing here is measured biology. Half of each treatment's genes come from the tables, half are the world's own; cell
-types answer differently; for some treatments the tables are wrong or reversed, and some do nothing at all. The seed draws
-which. DEMO_SEED is not a random choice: it is the first tuning seed in which TGF-beta1 (also in lung fibroblasts),
-IFN-beta with its twin IFN-alpha1, IFN-gamma and TNF-alpha act as the tables say, so that the first question a newcomer
-asks has an answer. Other treatments of the shipped demo are inert, wrong or reversed on purpose.
+Nothing here is measured biology. Half of each treatment's genes come from the tables, half are the world's own;
+cell types answer differently; for some treatments the tables are wrong or reversed, and some do nothing at all. The
+seed draws which. DEMO_SEED is not a random choice: it is the first tuning seed in which TGF-beta1 (also in lung
+fibroblasts), IFN-beta with its twin IFN-alpha1, IFN-gamma and TNF-alpha act as the tables say, so that the first
+question a newcomer asks has an answer. Other treatments of the shipped demo are inert, wrong or reversed on purpose.
 """
 
 from __future__ import annotations

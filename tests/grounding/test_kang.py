@@ -1,0 +1,97 @@
+"""The score on real cells: IFN-beta on CD14+ monocytes (Kang et al. 2018), where the answer is known."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from haystack_kernel import keys
+from haystack_kernel.grounding import GroundingCells, GroundingContext, ground
+from haystack_kernel.grounding.components import compute_components, expected_sets
+from haystack_kernel.grounding.de import compute_de
+from haystack_kernel.grounding.nulls import p_signal
+from haystack_kernel.grounding.records import Basis
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.schema import Perturbation, StructuredQuery
+from haystack_kernel.settings import GroundingSettings
+
+FILE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "perturbation" / "kang2018_ifnb_public.h5ad"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FILE.exists(), reason="the real cells are not beside this checkout"),
+]
+CONTEXT = GroundingContext(seed=0, control_strategy="query_as_control")
+
+
+@pytest.fixture(scope="module")
+def arms():
+    adata = ad.read_h5ad(FILE)
+    adata = adata[adata.obs["cell_type"] == "CD14+ monocyte"].copy()
+    adata.obs[keys.DONOR] = adata.obs["donor_id"].astype(str)
+    adata.obs[keys.CELL_TYPE] = "monocyte"
+    treated = (adata.obs["perturbation"] != "control").to_numpy()
+    return adata[treated].copy(), adata[~treated].copy()
+
+
+def ask(name):
+    entry = load_knowledge().perturbations[name]
+    return StructuredQuery(
+        question=f"How would monocytes respond to {name}?",
+        task_type="perturbation_novel_cell_types",
+        perturbation=Perturbation(text=name, name=name, type=entry.type, targets=entry.targets),
+        expected_targets=entry.response,
+        expected_pathways=entry.pathways,
+    )
+
+
+def judge(treated, control, name):
+    return ground(
+        GroundingCells(treated, None, control, treated, control),
+        query=ask(name),
+        knowledge=load_knowledge(),
+        settings=GroundingSettings(),
+        context=CONTEXT,
+    )
+
+
+def score_only(treated, control, basis):
+    """The two components without the table of all pathways."""
+    genes = treated.var_names
+    de = compute_de(treated.X, control.X, genes=genes, padded=np.zeros(len(genes), bool), settings=basis.settings)
+    tested, sets = set(de.loc[de[keys.IS_TESTED], keys.GENE]), expected_sets(basis)
+    signal = p_signal(treated, control, sets=sets, tested=tested, n_draws=basis.settings.n_draws, seed=0)
+    return [component.score for component in compute_components(de, signal=signal, basis=basis)[:2]]
+
+
+def scores(result):
+    return [component.score for component in result.components[:2]]
+
+
+def test_kang_when_the_right_question_is_asked_then_ten_and_interferon_leads(arms):
+    result = judge(*arms, "IFN-beta")
+    assert scores(result) == [10, 10]
+    assert result.composite.value == pytest.approx(7.3)
+    assert result.pathways["pathway"][0] == "type I interferon response"
+    top = result.de.sort_values("rank_z", ascending=False)[keys.GENE].tolist()[:20]
+    assert set(top[:2]) == {"ISG15", "IFIT3"}
+    assert {"IFIT1", "MX1", "CXCL10"} <= set(top)
+
+
+def test_kang_when_labels_are_swapped_then_one(arms):
+    assert scores(judge(*arms[::-1], "IFN-beta")) == [1, 1]
+
+
+@pytest.mark.parametrize(("name", "at_most"), [("TNF-alpha", 5.5), ("IL-6", 3), ("IL-2", 3)])
+def test_kang_when_a_wrong_question_is_asked_then_below_the_threshold(arms, name, at_most):
+    result = judge(*arms, name)
+    assert max(scores(result)) <= at_most
+    assert result.composite.value < 4
+
+
+def test_kang_when_controls_play_the_treatment_then_high_scores_are_rare(arms):
+    control, rng = arms[1], np.random.default_rng(5)
+    basis = Basis(ask("IFN-beta"), load_knowledge(), GroundingSettings(n_draws=999), CONTEXT)
+    halves = [rng.random(control.n_obs) < 0.5 for _ in range(60)]
+    found = [score_only(control[half].copy(), control[~half].copy(), basis) for half in halves]
+    assert np.mean(np.array(found) >= 7) <= 0.02
