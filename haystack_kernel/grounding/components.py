@@ -104,7 +104,7 @@ def compute_components(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> tup
     Per component p = max(p_signal, p_specificity), one-sided in the expected direction, corrected for the best of
     ``n_scored`` predictions, mapped to 1..10. The statistic is the mean over the set of s_g z_g.
     """
-    background = effect_background(de)
+    background = effect_background(de, perturbations=basis.knowledge.perturbations)
     sets = expected_sets(basis)
     found = []
     for name, weight in component_weights(basis).items():
@@ -141,8 +141,7 @@ def specificity(
     p and the rivals, strongest first. The asked perturbation and its equivalents are no rivals of what was asked.
     """
     knowledge, query = basis.knowledge, basis.query
-    known = {other: entry for other, entry in knowledge.perturbations.items() if entry.response}
-    exempt = set[str]()
+    known = knowledge.perturbations
     if name in (keys.PATHWAY, keys.TARGET) or set(spared) & set(query.expected_pathways):
         exempt = equivalents(
             query.expected_targets, known, name=query.perturbation.name if query.perturbation else None

@@ -61,7 +61,7 @@ def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.Da
     statistic). Sorted by score, then by the size of the statistic times the root of the number of genes. Empty, with
     the columns, when fewer genes were tested than the components need.
     """
-    background = effect_background(de)
+    background = effect_background(de, perturbations=basis.knowledge.perturbations)
     if len(background.genes) < basis.settings.min_tested_genes:
         return pd.DataFrame(columns=list(COLUMNS))
     rows = [

@@ -5,7 +5,8 @@ In: the DE table and signed sets. Out: standardised effects, set statistics, who
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,34 +33,44 @@ RIDGE = 1.0  # penalty on unit-length signatures
 class Background:
     """The tested genes of one comparison.
 
-    ``z`` = delta / (sd + median sd), ``level`` = mean log1p-CP10k in the control arm.
+    ``z`` = delta / (sd + median sd), ``level`` = mean log1p-CP10k in the control arm, ``strengths`` = statistic of
+    every perturbation's response of which at least five genes were tested.
     """
 
     genes: pd.Index
     z: NDArray[np.float64]
     level: NDArray[np.float64]
+    strengths: dict[str, float] = field(default_factory=dict)
 
     def place(self, genes: SignedSet) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Positions and signs of the genes of a set that were tested."""
-        where = self.genes.get_indexer(pd.Index(list(genes), dtype=object))
-        signs = np.fromiter(genes.values(), dtype=float, count=len(genes))
-        return where[where >= 0], signs[where >= 0]
+        found = [(self._position[gene], sign) for gene, sign in genes.items() if gene in self._position]
+        where, signs = zip(*found, strict=True) if found else ((), ())
+        return np.array(where, dtype=np.intp), np.array(signs, dtype=float)
 
     def statistic(self, genes: SignedSet) -> float:
         """Mean of s_g z_g over the tested genes of a set; NaN when none was tested."""
         where, signs = self.place(genes)
         return float(np.mean(signs * self.z[where])) if where.size else float("nan")
 
+    @functools.cached_property
+    def _position(self) -> dict[str, int]:
+        return {gene: place for place, gene in enumerate(self.genes)}
 
-def effect_background(de: pd.DataFrame) -> Background:
-    """Standardise the effects of the tested genes of a table from :func:`compute_de`."""
+
+def effect_background(de: pd.DataFrame, *, perturbations: Mapping[str, PerturbationEntry]) -> Background:
+    """Standardise the effects of the tested genes of a table from :func:`compute_de`; weigh every perturbation."""
     tested = de[de[keys.IS_TESTED].to_numpy(bool)].drop_duplicates(keys.GENE)
     sd = tested[SD].to_numpy(float)
-    return Background(
+    background = Background(
         genes=pd.Index(tested[keys.GENE].to_numpy(object)),
         z=standardise(tested[keys.DELTA].to_numpy(float), sd),
         level=tested[MEAN_CONTROL].to_numpy(float),
     )
+    for name, entry in perturbations.items():
+        if background.place(entry.response)[0].size >= MIN_SET_GENES:
+            background.strengths[name] = background.statistic(entry.response)
+    return background
 
 
 def standardise(delta: NDArray[np.float64], sd: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,18 +112,18 @@ def stronger_rivals(
 ) -> list[str]:
     """Perturbations that explain the response better than the asked set does, strongest first.
 
-    A rival lies outside ``exempt``, its response overlaps the asked set by at most 0.5, at least five of its genes
-    were tested, and its statistic is positive and higher.
+    A rival lies outside ``exempt``, its response overlaps the asked set by at most 0.5, and its strength is positive
+    and above the statistic of the asked set.
     """
-    bar = max(background.statistic(asked), 0.0)
-    found: dict[str, float] = {}
-    for name, entry in perturbations.items():
-        if name in exempt or background.place(entry.response)[0].size < MIN_SET_GENES:
-            continue
-        value = background.statistic(entry.response)
-        if value > bar and overlap_coefficient(asked, entry.response) <= EQUIVALENT:
-            found[name] = value
-    return sorted(found, key=lambda name: (-found[name], name))
+    bar, strengths = max(background.statistic(asked), 0.0), background.strengths
+    found = [
+        name
+        for name, strength in strengths.items()
+        if strength > bar
+        and name not in exempt
+        and overlap_coefficient(asked, perturbations[name].response) <= EQUIVALENT
+    ]
+    return sorted(found, key=lambda name: (-strengths[name], name))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from sklearn.linear_model import Ridge
 from haystack_kernel.grounding.signatures import (
     Background,
     compete,
+    effect_background,
     equivalents,
     merge_signed,
     overlap_coefficient,
@@ -57,8 +58,9 @@ def test_equivalents_when_a_twin_exists_then_it_and_the_asked_one(knowledge):
 def test_stronger_rivals_when_another_response_is_larger_then_named(background, knowledge):
     entries = {
         name: type(knowledge.perturbations["BETA"])(name, "cytokine", (), (), {}, genes, {}, "")
-        for name, genes in {"strong": up(0, 20), "weak": up(60, 90), "few": up(0, 3)}.items()
+        for name, genes in {"strong": up(0, 20), "weak": up(60, 90)}.items()
     }
+    background.strengths.update({name: background.statistic(entries[name].response) for name in ("strong", "weak")})
     assert stronger_rivals(background, up(20, 40), perturbations=entries, exempt=()) == ["strong"]
     assert stronger_rivals(background, up(20, 40), perturbations=entries, exempt={"strong"}) == []
     assert stronger_rivals(background, up(0, 20), perturbations=entries, exempt=()) == []
@@ -81,3 +83,23 @@ def test_compete_when_the_wrong_one_is_asked_then_it_does_not_lead_and_twins_do_
     twins = {f"twin{i}": up(0, 20 + i) for i in range(5)}
     assert not compete(background, up(20, 40), signatures=twins).leads
     assert compete(background, up(0, 20), signatures=twins | {"other": up(20, 40)}).leads
+
+
+def test_effect_background_when_made_then_z_and_strengths_follow_the_table(knowledge):
+    rng = np.random.default_rng(1)
+    de = pd.DataFrame(
+        {
+            "gene": [f"G{i}" for i in range(1500)],
+            "delta": rng.normal(size=1500),
+            "sd": rng.uniform(0.5, 1, 1500),
+            "mean_control": rng.uniform(size=1500),
+            "is_tested": np.arange(1500) >= 100,
+        }
+    )
+    found = effect_background(de, perturbations=knowledge.perturbations)
+    sd = de["sd"][100:]
+    assert np.allclose(found.z, de["delta"][100:] / (sd + sd.median()))
+    assert found.genes[0] == "G100"
+    response = knowledge.perturbations["ALPHA"].response
+    by_hand = [sign * found.z[int(gene[1:]) - 100] for gene, sign in response.items() if int(gene[1:]) >= 100]
+    assert found.strengths["ALPHA"] == pytest.approx(np.mean(by_hand))
