@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _START_GRACE_S = 20.0  # an attempt folder without a process id is being started by somebody for this long
 _LOG_TAIL_BYTES = 4000
 # The shell notes how the program ended, for whoever looks later; exec would lose that.
-_SCRIPT = '"$@" >log.txt 2>&1; code=$?; echo $code >exit.tmp && mv exit.tmp exit; exit $code'
+_SCRIPT = '"$@" >result.txt 2>log.txt; code=$?; echo $code >exit.tmp && mv exit.tmp exit; exit $code'
 
 
 class LocalExecutor:

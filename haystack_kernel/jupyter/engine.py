@@ -95,6 +95,7 @@ class HaystackEngine(NBClientEngine):
             stdout_file=stdout_file,
             stderr_file=stderr_file,
             config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port, nothing to eavesdrop on
+            extra_arguments=["--log-level=50"],  # the kernel's own chatter is not the run's log
         )
         client.on_event = kwargs.get("on_event") or _log_event
         return client.execute()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from haystack_kernel import errors
-from haystack_kernel.connect import connect
+from haystack_kernel.connect import DEMO_ATLAS, connect
 from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.jupyter.displays import stream_progress
 from haystack_kernel.ports import ProgressEvent
@@ -18,6 +18,9 @@ from haystack_kernel.question import check_question
 from haystack_kernel.run import NOTEBOOK, Run, attach, build_config
 from haystack_kernel.settings import load_settings
 from haystack_kernel.store import check_run_id, new_run_id
+
+if TYPE_CHECKING:
+    from haystack_kernel.schema import RunConfig
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def execute_run(
     settings = load_settings(storage=storage)
     ports = connect(settings)
     if run_id is None or not ports.store.has(check_run_id(run_id)):
-        build_config(settings, **options)
+        config = build_config(settings, **options)
         ports.planner.understand(check_question(question))
+        _check_cells(config, root=settings.atlas_root)
         run_id = run_id or new_run_id(ports.clock.now())
     stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
     parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options}
@@ -79,6 +83,18 @@ def execute_run(
         run.write_report(notebook=run.notebook())
         return Outcome(run.status())
     return Outcome(run.status(), error=_as_error(run, failure=failure))
+
+
+def _check_cells(config: RunConfig, *, root: str) -> None:
+    """Refuse atlases that are not there and query cells that cannot be used before anything is started."""
+    from haystack_kernel.atlas import atlas_info
+
+    for name in {*config.atlases, config.query_atlas} - {DEMO_ATLAS, None}:
+        atlas_info(str(name), root)
+    if config.query_h5ad is not None:
+        from haystack_kernel.retrieval import read_query_h5ad
+
+        read_query_h5ad(config.query_h5ad)
 
 
 def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> str:

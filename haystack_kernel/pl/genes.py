@@ -1,6 +1,6 @@
-"""Figures of genes and pathways: volcano, pathway bars.
+"""The volcano: effect against evidence of every tested gene.
 
-In: the de and pathways tables of a run. Out: Axes with alternative text as their label.
+In: the de table of a run. Out: Axes with alternative text as their label.
 """
 
 from __future__ import annotations
@@ -10,97 +10,118 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel import keys
-from haystack_kernel.pl.style import BLUE, GREY, VERMILION, YELLOW, finish, new_axes
+from haystack_kernel.pl.style import BLUE, GREY, SMALL, VERMILION, finish, new_axes, say_nothing_to_draw
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
-_FLOOR = 1e-300
+_FLOOR = 1e-300  # smaller p values are drawn here
+_GAP = 0.052  # between two names, in heights of the axes
+_ROOM = 0.24  # for the names beside the marks, in widths of the data
 
 
-def volcano(de: pd.DataFrame, *, n_labels: int = 12, ax: Axes | None = None, show: bool = False) -> Axes:
-    """Effect against evidence, one mark per tested gene.
+def volcano(de: pd.DataFrame, *, n_labels: int = 16, ax: Axes | None = None, show: bool = False) -> Axes:
+    """Effect against evidence, one mark per tested gene; genes called are named beside the marks.
 
     Parameters
     ----------
     de
-        Table with ``gene``, ``log2fc`` (predicted over control), ``padj`` and ``is_de``; genes with NaN ``padj`` were
-        not tested and are not drawn.
+        Table with ``gene``, ``log2fc`` (predicted over control), ``delta``, ``padj`` and ``is_de``; genes with NaN
+        ``padj`` were not tested and are not drawn. p below 1e-300 is drawn there.
     n_labels
-        Genes named in the figure: those called, by effect.
+        Genes named at most: those called with the largest ``delta``, half of them falling where there are enough.
     ax
         Axes to draw on; None makes a figure.
     show
         Whether to show the figure at once.
     """
-    ax = new_axes(width=6.4, height=4.2) if ax is None else ax
+    ax = new_axes(width=6.6, height=4.4) if ax is None else ax
     tested = de[de[keys.PADJ].notna()]
-    height = -np.log10(tested[keys.PADJ].clip(lower=_FLOOR).to_numpy(float))
     effect = tested[keys.LOG2FC].to_numpy(float)
+    height = -np.log10(tested[keys.PADJ].clip(lower=_FLOOR).to_numpy(float))
     called = tested[keys.IS_DE].to_numpy(bool)
+    rises, falls = called & (effect > 0), called & (effect < 0)
     for mask, colour, marker, label in (
         (~called, GREY, "o", "not called"),
-        (called & (effect > 0), VERMILION, "^", "rises"),
-        (called & (effect < 0), BLUE, "v", "falls"),
+        (rises, VERMILION, "^", "rises"),
+        (falls, BLUE, "v", "falls"),
     ):
-        text = f"{label} ({int(mask.sum())})"
+        text = f"{label} ({int(mask.sum()):,})"
         ax.scatter(
-            effect[mask], height[mask], s=14, c=colour, marker=marker, label=text, lw=0, alpha=0.8, rasterized=True
+            effect[mask], height[mask], s=16, c=colour, marker=marker, label=text, lw=0, alpha=0.8, rasterized=True
         )
-    top = tested.assign(height=height)[called].reindex(
-        tested.loc[called, keys.DELTA].abs().sort_values(ascending=False).index[:n_labels]
-    )
-    for _, row in top.iterrows():
-        at = (row[keys.LOG2FC], row["height"])
-        ax.annotate(row[keys.GENE], at, xytext=(3, 3), textcoords="offset points", fontsize=8)
+    up, down = _named(tested, rises=rises, falls=falls, n=n_labels)
+    if len(tested):
+        _frame(ax, effect, height, sides=(bool(len(down)), bool(len(up))))
+        for rows, side in ((up, 1), (down, -1)):
+            _write(ax, tested[keys.GENE].to_numpy()[rows], at=(effect[rows], height[rows]), side=side)
+        ax.legend(frameon=False, fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, handletextpad=0.2)
+    else:
+        say_nothing_to_draw(ax, "no gene was tested")
     ax.axvline(0, color=GREY, lw=0.6)
-    ax.set(xlabel="log2 fold change, predicted over control", ylabel="-log10 adjusted p")
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.set_xlabel("log2 fold change, predicted over control", fontsize=SMALL + 1)
+    ax.set_ylabel("-log10 adjusted p", fontsize=SMALL + 1)
+    ax.tick_params(labelsize=SMALL)
+    named = [f"{word} {', '.join(tested[keys.GENE].iloc[rows])}" for word, rows in (("up", up), ("down", down))]
+    largest = "; ".join(text for text, rows in zip(named, (up, down), strict=True) if len(rows)) or "none"
     alt = (
-        f"Volcano plot of {len(tested)} tested genes: {int((called & (effect > 0)).sum())} rise and "
-        f"{int((called & (effect < 0)).sum())} fall. Largest effects: {', '.join(top[keys.GENE]) or 'none'}."
+        f"Volcano plot of {len(tested):,} tested genes: {int(rises.sum()):,} rise and {int(falls.sum()):,} fall. "
+        f"Largest effects: {largest}."
     )
     return finish(ax, alt=alt, show=show)
 
 
-def pathway_bars(pathways: pd.DataFrame, *, n_top: int = 14, ax: Axes | None = None, show: bool = False) -> Axes:
-    """Signed pathway statistics, the expected ones marked.
+def _named(
+    tested: pd.DataFrame, *, rises: NDArray[np.bool_], falls: NDArray[np.bool_], n: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of the genes to name, rising and falling, largest ``delta`` first."""
+    size = np.abs(tested[keys.DELTA].to_numpy(float))
+    order = np.argsort(-size, kind="stable")
+    up, down = order[rises[order]], order[falls[order]]
+    n_down = min(len(down), max(n // 2, n - len(up)))
+    return up[: n - n_down], down[:n_down]
 
-    Parameters
-    ----------
-    pathways
-        Table with ``pathway``, ``statistic`` (mean of s_g z_g; positive = activated), ``p_specificity``,
-        ``is_expected``. Rows with NaN statistics could not be computed and are not drawn.
-    n_top
-        Bars at most: all expected ones, then those with the largest absolute statistic.
-    """
-    table = pathways[pathways["statistic"].notna()]
-    order = table["statistic"].abs().sort_values(ascending=False).index
-    table = table.loc[order].sort_values("is_expected", ascending=False, kind="stable").head(n_top)
-    table = table.sort_values("statistic")
-    ax = new_axes(width=6.4, height=1.1 + 0.27 * len(table)) if ax is None else ax
-    expected = table["is_expected"].to_numpy(bool)
-    bars = ax.barh(
-        [str(name) for name in table["pathway"]],
-        table["statistic"].to_numpy(float),
-        color=np.where(expected, YELLOW, GREY),
-        edgecolor="black",
-        linewidth=0.4,
-    )
-    for bar, is_expected in zip(bars, expected, strict=True):
-        bar.set_hatch("//" if is_expected else "")
-    for bar, p in zip(bars, table["p_specificity"].to_numpy(float), strict=True):
-        x = bar.get_width()
-        side = 1 if x >= 0 else -1
-        text = f"p {p:.2g}" if np.isfinite(p) else ""
-        at = (x, bar.get_y() + bar.get_height() / 2)
-        ha = "left" if side > 0 else "right"
-        ax.annotate(text, at, xytext=(3 * side, 0), textcoords="offset points", va="center", ha=ha, fontsize=7)
-    ax.axvline(0, color="black", lw=0.8)
-    ax.margins(x=0.15)
-    ax.set(xlabel="pathway statistic: mean signed z (hatched: expected by the question)")
-    leading = table.iloc[-1]["pathway"] if len(table) else "none"
-    named = ", ".join(table.loc[expected, "pathway"]) or "none"
-    alt = f"Bars of {len(table)} signed pathway statistics; highest: {leading}; expected by the question: {named}."
-    return finish(ax, alt=alt, show=show)
+
+def _frame(ax: Axes, effect: NDArray[np.float64], height: NDArray[np.float64], *, sides: tuple[bool, bool]) -> None:
+    """Limits that leave room for names on the sides that have some."""
+    low, high = min(effect.min(), -1.0), max(effect.max(), 1.0)
+    room = _ROOM * (high - low)
+    ax.set_xlim(low - (room if sides[0] else 0.05 * room), high + (room if sides[1] else 0.05 * room))
+    top = max(float(height.max()), 2.0)
+    ax.set_ylim(-0.03 * top, 1.06 * top)
+
+
+def _write(
+    ax: Axes, names: NDArray[np.object_], *, at: tuple[NDArray[np.float64], NDArray[np.float64]], side: int
+) -> None:
+    """Names in a column at the edge, in the order of their marks, each with a line to its mark; none overlap."""
+    low, high = ax.get_ylim()
+    order = np.argsort(-at[1], kind="stable")
+    places = _spread([(at[1][row] - low) / (high - low) for row in order])
+    edge = 0.87 if side > 0 else 0.13
+    for row, place in zip(order, places, strict=True):
+        ax.annotate(
+            str(names[row]),
+            (at[0][row], at[1][row]),
+            xytext=(edge, place),
+            textcoords="axes fraction",
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=SMALL,
+            parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkA": 1, "shrinkB": 1},
+        )
+
+
+def _spread(wanted: list[float]) -> list[float]:
+    """Heights in [0, 1] near the ``wanted`` ones (descending), at least a gap apart."""
+    places: list[float] = []
+    for height in wanted:
+        places.append(min([height, 0.98] if not places else [height, places[-1] - _GAP]))
+    floor = 0.02
+    for index in range(len(places) - 1, -1, -1):
+        places[index] = max(places[index], floor)
+        floor = places[index] + _GAP
+    return places

@@ -5,16 +5,20 @@ In: a role or a sign. Out: a colour (Okabe-Ito) and a marker; colour is never th
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
 
 BLUE, VERMILION, GREEN, YELLOW, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#8C8C8C", "#000000"
+SMALL = 8  # points; nothing is written smaller
 
-ROLE_COLOURS = {keys.PROMPT: VERMILION, keys.CONTROL: BLUE, keys.QUERY: GREY, keys.PREDICTED: GREEN}
+ROLE_COLOURS = {keys.PROMPT: VERMILION, keys.CONTROL: BLUE, keys.QUERY: "#6B6B6B", keys.PREDICTED: GREEN}
 ROLE_MARKERS = {keys.PROMPT: "^", keys.CONTROL: "s", keys.QUERY: "o", keys.PREDICTED: "D"}
 
 
@@ -22,7 +26,10 @@ def new_axes(*, width: float, height: float) -> Axes:
     """One pair of axes on a figure of its own, in inches, without the top and right spines."""
     from matplotlib import pyplot as plt
 
-    axes: Axes = plt.subplots(figsize=(width, height), layout="constrained")[1]
+    from haystack_kernel.pl.figure import DescribedFigure
+
+    figure = plt.figure(figsize=(width, height), layout="constrained", FigureClass=DescribedFigure)
+    axes: Axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return axes
 
@@ -36,3 +43,26 @@ def finish(axes: Axes, *, alt: str, show: bool) -> Axes:
 
         plt.show()
     return axes
+
+
+def say_nothing_to_draw(axes: Axes, reason: str) -> None:
+    """Write ``reason`` where the marks would be."""
+    axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL + 1)
+
+
+def fold(text: str, *, width: int, lines: int) -> str:
+    """Break ``text`` into at most ``lines`` of ``width`` characters; what does not fit ends in an ellipsis."""
+    ellipsis = " \N{HORIZONTAL ELLIPSIS}"
+    folded = textwrap.wrap(text, width, max_lines=lines, placeholder=ellipsis, break_on_hyphens=False)
+    return "\n".join(folded)
+
+
+def fold_list(names: Sequence[str], *, width: int, lines: int) -> str:
+    """As many whole names as fit into ``lines``, then how many are left out."""
+    for n_shown in range(len(names), 0, -1):
+        left_out = f"; {len(names) - n_shown} more" if n_shown < len(names) else ""
+        folded = textwrap.wrap("; ".join(names[:n_shown]) + left_out, width, break_on_hyphens=False)
+        if len(folded) <= lines:
+            return "\n".join(folded)
+    left_out = f"; {len(names) - 1} more" if len(names) > 1 else ""
+    return fold(names[0], width=width, lines=lines) + left_out if names else ""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 MISSING = "\N{EN DASH}"
+UP, DOWN = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
 STYLE = (Path(__file__).parent / "template" / "parts.css").read_text(encoding="utf-8")
+LONG_TEXT = 48  # letters; longer texts get a column that does not shrink to a ribbon
 
 
 class Html(str):
@@ -31,7 +33,7 @@ class Html(str):
         return f'<div class="haystack"><style>{STYLE}</style>{self}</div>'
 
     def __repr__(self) -> str:
-        text = re.sub(r"</(?:tr|p|h\d|li|dd|div)>", "\n", str(self))
+        text = re.sub(r"</(?:tr|p|h\d|li|dd|div|caption)>", "\n", str(self))
         lines = [" ".join(html.unescape(re.sub(r"<[^>]+>", " ", line)).split()) for line in text.splitlines()]
         return "\n".join(line for line in lines if line)
 
@@ -51,7 +53,7 @@ def definitions(pairs: Mapping[str, object]) -> str:
     rows = [
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items() if value not in ("", None)
     ]
-    return f"<dl>{''.join(rows)}</dl>"
+    return f'<dl class="facts">{"".join(rows)}</dl>'
 
 
 def items(texts: Iterable[object], *, kind: str = "") -> str:
@@ -61,7 +63,7 @@ def items(texts: Iterable[object], *, kind: str = "") -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str, kind: str = "") -> str:
-    """A table of plain values; numbers are right-aligned, NaN shows as a dash.
+    """A table of plain values; numbers are right-aligned, NaN shows as a dash, the first column names the row.
 
     Parameters
     ----------
@@ -70,10 +72,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: 
     kind
         ``sortable`` lets the report's script sort and filter it; it is readable without.
     """
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
-    opening = f'<div class="scroll"><table class="{escape(kind)}"><caption>{escape(caption)}</caption>'
-    return f"{opening}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    filled = [list(row) for row in rows]
+    numeric = [bool(filled) and all(_is_number(row[place]) for row in filled) for place in range(len(columns))]
+    head = "".join(
+        f'<th scope="col"{_class("number" if is_number else "")}>{escape(name)}</th>'
+        for name, is_number in zip(columns, numeric, strict=True)
+    )
+    body = "".join(f"<tr>{''.join(_cell(value, is_first=not n) for n, value in enumerate(row))}</tr>" for row in filled)
+    name = escape(caption)
+    opening = f'<div class="scroll" role="region" tabindex="0" aria-label="{name}"><table{_class(escape(kind))}>'
+    return f"{opening}<caption>{name}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def folded(summary: object, text: object) -> Html:
+    """A short text that opens to a longer one."""
+    return Html(f"<details><summary>{escape(summary)}</summary>{escape(text)}</details>")
 
 
 def bar(score: float) -> Html:
@@ -81,8 +94,8 @@ def bar(score: float) -> Html:
     if math.isnan(score):
         return Html('<span class="missing">not computed</span>')
     share = (min(max(score, 1.0), 10.0) - 1.0) / 9.0 * 100.0
-    label = f"{score:.1f}"
-    return Html(f'<span class="bar" aria-hidden="true"><span style="width:{share:.0f}%"></span></span> {label}')
+    picture = f'<span class="bar" aria-hidden="true"><span style="width:{share:.0f}%"></span></span>'
+    return Html(f'<span class="scored">{picture} {score:.1f}</span>')
 
 
 def number(value: float, *, digits: int = 2) -> str:
@@ -90,16 +103,28 @@ def number(value: float, *, digits: int = 2) -> str:
     if math.isnan(value):
         return MISSING
     if value != 0 and abs(value) < 10**-digits:
-        return f"{value:.1e}"
-    return f"{value:.{digits}f}"
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:,.{digits}f}"
 
 
-def _cell(value: object) -> str:
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""
+
+
+def _cell(value: object, *, is_first: bool) -> str:
     if isinstance(value, Html):
-        return f"<td>{value}</td>"
-    if isinstance(value, bool):
-        return f"<td>{'yes' if value else 'no'}</td>"
-    if isinstance(value, (int, float)):
-        shown = str(value) if isinstance(value, int) else number(value, digits=3)
-        return f'<td class="number" data-value="{float(value):.9g}">{escape(shown)}</td>'
-    return f"<td>{escape(value)}</td>"
+        inner, attributes = str(value), ""
+    elif isinstance(value, bool):
+        inner, attributes = "yes" if value else "no", ""
+    elif isinstance(value, (int, float)):
+        inner = f"{value:,}" if isinstance(value, int) else number(value, digits=3)
+        attributes = f' class="number" data-value="{float(value):.9g}"'
+    else:
+        inner = escape(value)
+        attributes = _class("long" if len(str(value)) > LONG_TEXT else "")
+    return f'<th scope="row"{attributes}>{inner}</th>' if is_first else f"<td{attributes}>{inner}</td>"

@@ -1,31 +1,30 @@
-"""The parts of a run that notebooks and the report show: question, candidates, rounds, score, answer.
+"""The parts of a run that notebooks and the report show: question, candidates, rounds, score, run card.
 
 In: a run record. Out: HTML fragments with every text escaped.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from haystack_kernel.report.html import MISSING, Html, bar, definitions, escape, items, number, paragraph, table
+from haystack_kernel.report.html import (
+    DOWN,
+    MISSING,
+    UP,
+    Html,
+    bar,
+    definitions,
+    escape,
+    folded,
+    items,
+    number,
+    paragraph,
+    table,
+)
+from haystack_kernel.report.words import CONTROLS, EVIDENCE, TASKS, cell_types, score_text, with_id
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import Component, Resolution, Round, RunRecord
-
-_TASKS = {
-    "perturbation_novel_cell_types": "response of a cell type to a perturbation",
-    "perturbation_novel_samples": "response of a donor's cells to a perturbation",
-    "cell_type_imputation": "a cell type that was not measured",
-    "donor_expression_prediction": "expression of a donor's cells",
-    "cross_dataset_generation": "cells of one dataset as in another",
-}
-_TERMINATIONS = {
-    "threshold": "the score reached the threshold",
-    "max_rounds": "all rounds were used",
-    "plateau": "the score no longer rose",
-    "no_more_candidates": "nothing untried was left",
-}
+    from haystack_kernel.schema import Candidate, Component, Resolution, RunRecord
 
 
 def query_card(record: RunRecord) -> Html:
@@ -36,20 +35,18 @@ def query_card(record: RunRecord) -> Html:
     perturbation = query.perturbation
     shown = {
         "question": query.question,
-        "task": _TASKS[query.task_type],
-        "cells": _with_id(query.cell_type_name, query.cell_type_id),
+        "task": TASKS[query.task_type],
+        "cells": with_id(query.cell_type_name or query.cell_type_text, query.cell_type_id),
         "perturbation": f"{perturbation.name} ({perturbation.type or 'type unknown'})" if perturbation else "",
-        "targets": ", ".join(perturbation.targets) if perturbation else "",
-        "expected pathways": ", ".join(
-            f"{'+' if sign > 0 else '-'} {n}" for n, sign in query.expected_pathways.items()
-        ),
+        "acts on": ", ".join(perturbation.targets) if perturbation else "",
+        "expected pathways": "; ".join(f"{_arrow(sign)} {name}" for name, sign in query.expected_pathways.items()),
         "expected genes": _signed(query.expected_targets),
-        "tissue": _with_id(query.tissue_name, query.tissue_id),
-        "disease": _with_id(query.disease_name, query.disease_id),
+        "tissue": with_id(query.tissue_name, query.tissue_id),
+        "disease": with_id(query.disease_name, query.disease_id),
         "donor": query.donor_id,
         "reference dataset": query.reference_dataset,
         "target dataset": query.target_dataset,
-        "compared with": query.control_strategy.replace("_", " "),
+        "compared with": CONTROLS[query.control_strategy],
     }
     ambiguous = [_alternatives(item) for item in query.resolutions if item.ambiguous]
     unknown = [_nearest(item) for item in query.unresolved]
@@ -59,53 +56,33 @@ def query_card(record: RunRecord) -> Html:
 
 def candidate_table(record: RunRecord) -> Html:
     """Ranked prompt candidates with the reason for each and its matched control."""
-    used = {key: [r.number for r in record.rounds if key in r.choice.candidate_keys] for key in _keys(record)}
-    rows = [
-        (
-            ", ".join(item.prompt.cell_type_names) or "any cell type",
-            item.prompt.perturbation or "unperturbed",
-            f"{item.prompt.atlas} / {item.prompt.dataset}",
-            item.prompt.n_cells,
-            item.control.n_cells if item.control else 0,
-            item.strategy,
-            item.score,
-            f"{item.reason} {item.control_reason}",
-            ", ".join(map(str, used[item.key])),
-        )
-        for item in record.candidates
-    ]
-    columns = (
-        "cell type",
-        "perturbation",
-        "atlas / dataset",
-        "cells",
-        "controls",
-        "strategy",
-        "rank score",
-        "why",
-        "rounds",
-    )
-    caption = f"{len(rows)} prompt candidates, best first"
+    if not record.candidates:
+        return Html(paragraph("No prompt candidates have been found yet."))
+    columns = ("cell type", "perturbation", "dataset", "cells", "controls", "rank score", "rounds", "why")
+    rows = [_candidate_row(record, item) for item in record.candidates]
+    caption = f"{len(rows)} prompt candidates, best first; 'why' opens to the whole reason"
     return Html(table(columns, rows, caption=caption, kind="sortable"))
 
 
 def rounds_table(record: RunRecord) -> Html:
-    """One row per round: prompt, cells, score, decision; the best round is marked."""
+    """One row per round: score, cells, prompt, decision; the best round is marked."""
+    if not record.rounds:
+        return Html(paragraph("No round has been started yet."))
     rows = [
         (
             f"{item.number}{' (best)' if item.number == record.best_round else ''}",
-            item.choice.reason,
+            bar(item.composite.value) if item.composite else Html(f'<span class="missing">{MISSING}</span>'),
+            item.n_de,
             item.n_prompt,
             item.n_control,
             item.n_query,
-            item.n_de,
-            bar(item.composite.value) if item.composite else Html(MISSING),
+            item.choice.reason,
             item.decision or "under way",
         )
         for item in record.rounds
     ]
-    columns = ("round", "prompt", "prompt cells", "control cells", "query cells", "genes called", "score", "decision")
-    return Html(table(columns, rows, caption="Rounds"))
+    columns = ("round", "score", "genes called", "prompt cells", "control cells", "query cells", "prompt", "decision")
+    return Html(table(columns, rows, caption="Rounds: what each tried and reached"))
 
 
 def score_table(record: RunRecord) -> Html:
@@ -113,9 +90,9 @@ def score_table(record: RunRecord) -> Html:
     best = record.best
     if best is None or best.composite is None:
         return Html(paragraph("No round has been scored yet."))
-    columns = ("component", "weight", "score", "statistic", "p signal", "p specificity", "genes", "note")
+    columns = ("component", "score", "weight", "statistic", "p signal", "p specificity", "genes", "note")
     rows = [_component_row(item) for item in best.components]
-    note = f"Score {_score_text(best)}. {best.composite.reason}".strip()
+    note = f"Score {score_text(best)}. {best.composite.reason}".strip()
     how = (
         "Each component is 1 at chance and 7 at about 1 in 200, by the worse of two nulls: prompt labels permuted "
         "within donor and cell type (signal), and matched gene decoys on the prediction (specificity). The composite "
@@ -125,27 +102,14 @@ def score_table(record: RunRecord) -> Html:
 
 
 def agreement_table(record: RunRecord) -> Html:
-    """The baselines beside the run's engine, on the same query cells."""
+    """The baselines beside the run's engine, on the same query cells; nothing when none was computed."""
     best = record.best
     if best is None or not best.agreement:
         return Html("")
     rows = [(item.engine, item.pearson, item.n_de, bar(item.composite), item.note) for item in best.agreement]
-    columns = ("engine", "Pearson with this prediction", "genes called", "score", "note")
-    return Html(table(columns, rows, caption=f"Baselines beside engine {record.config.engine}"))
-
-
-def answer(record: RunRecord) -> Html:
-    """The answer in words, the score, and what limits it."""
-    said = record.interpretation
-    if said is None:
-        return Html(paragraph(f"No answer yet: the run is {record.status}."))
-    best = record.best
-    score = f'<p class="score">{escape(_score_text(best))}</p>' if best else ""
-    why = _TERMINATIONS.get(record.termination or "", "")
-    rounds = paragraph(f"Best of {len(record.rounds)} round(s); stopped because {why}." if why else "", kind="small")
-    limits = f"<h3>What limits this</h3>{items(said.limitations)}" if said.limitations else ""
-    body = "".join(paragraph(text) for text in said.paragraphs)
-    return Html(f'<div class="card"><h3>{escape(said.headline)}</h3>{score}{rounds}{body}{limits}</div>')
+    columns = ("engine", "Pearson", "genes called", "score", "note")
+    caption = f"Simple baselines; Pearson correlation of their response with that of engine '{record.config.engine}'"
+    return Html(table(columns, rows, caption=caption))
 
 
 def run_card(record: RunRecord) -> str:
@@ -154,39 +118,53 @@ def run_card(record: RunRecord) -> str:
     shown = {
         "question": record.question,
         "run": record.run_id,
-        "state": record.status if record.failure is None else f"failed: {record.failure.message}",
+        "state": record.status if record.failure is None else f"{record.status}: {record.failure.message}",
         "rounds": len(record.rounds) or "",
-        "score": _score_text(best) if best else "",
+        "score": score_text(best) if best else "",
         "answer": record.interpretation.headline if record.interpretation else "",
     }
     return Html(f'<div class="card">{definitions(shown)}</div>')._repr_html_()
 
 
-def _score_text(best: Round) -> str:
-    if best.composite is None:
-        return "not scored"
-    value = best.composite.value
-    return "not scored" if math.isnan(value) else f"{round(value)} of 10 ({value:.2f})"
+def _candidate_row(record: RunRecord, item: Candidate) -> tuple[object, ...]:
+    rounds = [str(past.number) for past in record.rounds if item.key in past.choice.candidate_keys]
+    why = f"{_sentence(item.reason)} Control: {_sentence(item.control_reason)} Key: {item.key}"
+    return (
+        cell_types(item),
+        item.prompt.perturbation or "unperturbed",
+        item.prompt.dataset if item.prompt.dataset == item.prompt.atlas else f"{item.prompt.atlas} / {item.prompt.dataset}",
+        item.prompt.n_cells,
+        item.control.n_cells if item.control else 0,
+        item.score,
+        ", ".join(rounds),
+        folded(f"{EVIDENCE[item.evidence_distance]} ({item.strategy.replace('_', ' ')})", why),
+    )
 
 
 def _component_row(item: Component) -> tuple[object, ...]:
-    p_values = (number(item.p_signal, digits=3), number(item.p_specificity, digits=3))
+    p_values = (number(item.p_signal, digits=4), number(item.p_specificity, digits=4))
     name = item.name.replace("_", " ")
-    return name, item.weight, bar(item.score), item.statistic, *p_values, item.n_genes, item.reason
+    numbers = [Html(f'<span class="nowrap">{escape(p)}</span>') for p in p_values]
+    weight = f"{item.weight:.0%}"
+    return name, bar(item.score), weight, item.statistic, *numbers, item.n_genes, item.reason or "computed"
 
 
-def _keys(record: RunRecord) -> list[str]:
-    return [item.key for item in record.candidates]
+def _sentence(text: str) -> str:
+    return f"{text.rstrip('.')}." if text else ""
 
 
-def _with_id(name: str | None, identifier: str | None) -> str:
-    return f"{name} ({identifier})" if name and identifier else name or identifier or ""
+def _arrow(sign: int) -> str:
+    return UP if sign > 0 else DOWN
 
 
 def _signed(genes: dict[str, int], *, n_shown: int = 20) -> str:
-    shown = [f"{gene}{'+' if sign > 0 else '-'}" for gene, sign in list(genes.items())[:n_shown]]
-    more = f" and {len(genes) - n_shown} more" if len(genes) > n_shown else ""
-    return " ".join(shown) + more
+    sides = []
+    for word, sign in (("rise", 1), ("fall", -1)):
+        named = [gene for gene, direction in genes.items() if direction * sign > 0]
+        more = f" and {len(named) - n_shown} more" if len(named) > n_shown else ""
+        if named:
+            sides.append(f"{_arrow(sign)} {word}: {', '.join(named[:n_shown])}{more}")
+    return "; ".join(sides)
 
 
 def _alternatives(item: Resolution) -> str:

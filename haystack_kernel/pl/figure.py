@@ -1,0 +1,23 @@
+"""A figure that knows its alternative text and takes it into notebooks.
+
+In: matplotlib. Out: :class:`DescribedFigure`; its outputs in a notebook carry the text in ``metadata["image/png"]["alt"]``,
+where nbconvert and the report look for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+class DescribedFigure(Figure):
+    """A figure whose label is a description of it in words."""
+
+    def _repr_mimebundle_(
+        self,
+        include: object = None,  # noqa: ARG002 - IPython's protocol
+        exclude: object = None,  # noqa: ARG002
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        alt = str(self.get_label())
+        return ({"text/plain": alt}, {"image/png": {"alt": alt}}) if alt else ({}, {})

@@ -1,0 +1,152 @@
+"""The picture of who plays which role: prompt, control, query, predicted.
+
+In: a run record. Out: Axes with alternative text as their label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.pl.style import ROLE_COLOURS, SMALL, finish, fold, fold_list, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from haystack_kernel.schema import Candidate, Round, RunRecord
+
+_COMPARED = {
+    "synthetic_control": "Compared with: a second prediction\nthat takes the control cells as prompt.",
+    "query_as_control": "Compared with: the query cells\nas they were measured.",
+}
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Lower left corner, width in fractions of the axes, characters a line."""
+
+    x: float
+    y: float
+    width: float
+    n_letters: int
+
+    @property
+    def middle(self) -> float:
+        return self.y + _HEIGHT / 2
+
+
+_HEIGHT = 0.45
+_BOXES = {
+    keys.PROMPT: _Box(0.0, 0.54, 0.35, 38),
+    keys.CONTROL: _Box(0.0, 0.01, 0.35, 38),
+    keys.QUERY: _Box(0.42, 0.36, 0.25, 26),
+    keys.PREDICTED: _Box(0.75, 0.36, 0.25, 26),
+}
+
+
+def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> Axes:
+    """Who is prompt, control, query and predicted in the best round, with numbers of cells.
+
+    Parameters
+    ----------
+    record
+        A run with at least one round; the best one is drawn, or the newest before any was scored.
+    ax
+        Axes to draw on; None makes a figure.
+    show
+        Whether to show the figure at once.
+
+    Raises
+    ------
+    InvalidInputError
+        The run has no round yet.
+    """
+    if not record.rounds:
+        msg = f"run {record.run_id} has no round yet ({record.status}), so nobody plays a role; call run.work() first"
+        raise InvalidInputError(msg, run_id=record.run_id)
+    chosen = record.best or record.rounds[-1]
+    ax = new_axes(width=8.0, height=3.5) if ax is None else ax
+    players = _players(record, chosen)
+    for role, box in _BOXES.items():
+        _draw(ax, box, role=role, player=players[role])
+    prompt, control, query, predicted = (_BOXES[role] for role in _BOXES)
+    _arrow(ax, (prompt.width, prompt.middle), (query.x, query.middle + 0.08))
+    if chosen.n_control:
+        _arrow(ax, (control.width, control.middle), (query.x, query.middle - 0.08))
+    _arrow(ax, (query.x + query.width, query.middle), (predicted.x, predicted.middle))
+    between = (query.x + query.width + predicted.x) / 2
+    ax.text(between, query.middle + 0.04, f"engine\n{record.config.engine}", ha="center", fontsize=SMALL)
+    ax.text((query.x + 1) / 2, 0.14, _COMPARED[chosen.control_strategy], ha="center", va="center", fontsize=SMALL)
+    ax.set(xlim=(-0.01, 1.01), ylim=(0, 1))
+    ax.axis("off")
+    said = " ".join(f"{role.capitalize()}: {', '.join(player.words)}." for role, player in players.items())
+    compared = " ".join(_COMPARED[chosen.control_strategy].split())
+    return finish(ax, alt=f"Roles of the cells. {said} {compared}", show=show)
+
+
+@dataclass(frozen=True)
+class _Player:
+    """What a box says: names of cell types, then lines about them."""
+
+    names: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (*(("; ".join(self.names),) if self.names else ()), *self.lines)
+
+
+def _players(record: RunRecord, chosen: Round) -> dict[str, _Player]:
+    names = _unique(_cell_types(item) for item in chosen.candidates)
+    treatments = _unique(item.prompt.perturbation or "" for item in chosen.candidates)
+    datasets = ", ".join(_unique(item.prompt.dataset for item in chosen.candidates))
+    donors = "of the same donors" if all(item.donor_matched for item in chosen.candidates) else "donors not matched"
+    treated = f"treated with {', '.join(treatments)}" if treatments else "as they are"
+    if chosen.n_control:
+        control = ("the same cell types, unperturbed", f"{chosen.n_control:,} cells {donors}")
+    else:
+        control = ("none: no matched control",)
+    query = (_query_cells(record, chosen),)
+    as_if = f"as if {treated}" if treatments else "as the prompt suggests"
+    return {
+        keys.PROMPT: _Player(names, (treated, f"{chosen.n_prompt:,} cells of {datasets}")),
+        keys.CONTROL: _Player((), control),
+        keys.QUERY: _Player(query, ("to be transformed", f"{chosen.n_query:,} cells")),
+        keys.PREDICTED: _Player(query, (as_if, f"{chosen.n_query:,} generated cells")),
+    }
+
+
+def _cell_types(item: Candidate) -> str:
+    prompt = item.prompt
+    return prompt.label or ", ".join(prompt.cell_type_names or prompt.cell_type_ids) or "any cell type"
+
+
+def _query_cells(record: RunRecord, chosen: Round) -> str:
+    if record.query_set is not None and record.query_set.label:
+        return record.query_set.label
+    return chosen.query_cells.split(" cells of ")[0].split(" ", 1)[-1] or "query cells"
+
+
+def _unique(names: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name))  # type: ignore[attr-defined]
+
+
+def _draw(ax: Axes, box: _Box, *, role: str, player: _Player) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    edge = ROLE_COLOURS[role]
+    shape = "round,pad=0,rounding_size=0.02"
+    ax.add_patch(FancyBboxPatch((box.x, box.y), box.width, _HEIGHT, boxstyle=shape, fc="white", ec=edge, lw=2))
+    middle = box.x + box.width / 2
+    top = box.y + _HEIGHT - 0.035
+    ax.text(middle, top, role.upper(), ha="center", va="top", fontsize=SMALL + 1, weight="bold", color=edge)
+    names = [fold_list(player.names, width=box.n_letters, lines=3)] if player.names else []
+    lines = [fold(line, width=box.n_letters, lines=2) for line in player.lines]
+    text = "\n".join([*names, *lines])
+    ax.text(middle, box.middle - 0.045, text, ha="center", va="center", fontsize=SMALL, parse_math=False)
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.2})

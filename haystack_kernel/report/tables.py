@@ -1,0 +1,103 @@
+"""The tables of the best round as HTML: genes, pathways, the cells that were used.
+
+In: de, pathways and prompts of a run folder. Out: tables with every text escaped, for people; the files hold all rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.report.html import DOWN, UP, Html, bar, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+N_GENES_SHOWN = 300
+_FLIPS = "flips"
+_ROLES = (keys.PROMPT, keys.CONTROL, keys.QUERY, keys.PREDICTED)
+
+
+def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
+    """The tested genes with the largest change.
+
+    Parameters
+    ----------
+    de
+        One row per gene; ``flips`` (the call differs between the two control readings) may be absent.
+    expected
+        Gene -> +1 rises, -1 falls, as the question expects.
+    """
+    tested = de[de[keys.IS_TESTED].astype(bool)]
+    order = tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_GENES_SHOWN]
+    rows = [
+        (
+            str(row[keys.GENE]),
+            _call(row),
+            {1: UP, -1: DOWN}.get(expected.get(str(row[keys.GENE]), 0), ""),
+            float(row[keys.LOG2FC]),
+            float(row[keys.DELTA]),
+            float(row[keys.DETECTION_DIFF]),
+            float(row[keys.AUROC]),
+            float(row[keys.PADJ]),
+            _remark(row),
+        )
+        for row in tested.loc[order].to_dict("records")
+    ]
+    columns = ("gene", "call", "expected", "log2 fold change", "change", "detection", "AUROC", "adjusted p", "remark")
+    caption = (
+        f"{len(rows):,} of {len(tested):,} tested genes with the largest change of mean log1p expression (all: de.csv); "
+        "p depends on how many cells were generated: generated cells are not replicates"
+    )
+    return table(columns, rows, caption=caption, kind="sortable")
+
+
+def pathway_table(pathways: pd.DataFrame) -> str:
+    """All pathways tested, in the order of the file; ``leading_genes`` may be absent."""
+    rows = [
+        (
+            str(row["pathway"]),
+            bar(float(row["score"])),
+            bool(row["is_expected"]),
+            float(row["statistic"]),
+            float(row["p_signal"]),
+            float(row["p_specificity"]),
+            int(row["n_genes"]),
+            ", ".join(str(row.get("leading_genes", "")).replace("nan", "").split(";")[:5]),
+        )
+        for row in pathways.to_dict("records")
+    ]
+    columns = ("pathway", "score", "expected", "statistic", "p signal", "p specificity", "genes", "leading genes")
+    return table(columns, rows, caption="Pathways, expected and discovered (all: pathways.csv)", kind="sortable")
+
+
+def cell_table(prompts: pd.DataFrame) -> str:
+    """Cells used, grouped by role, dataset, cell type and treatment, with the number of donors."""
+    by = ["role", keys.DATASET, keys.CELL_TYPE, keys.PERTURBATION]
+    filled = prompts.assign(**{name: prompts[name].fillna("").astype(str) for name in by})
+    groups = filled.groupby(by, sort=False)[keys.DONOR].agg(["size", "nunique"]).reset_index()
+    rows = [
+        (role, cell_type or "any", treatment or "none", dataset, int(n_cells), int(n_donors))
+        for wanted in _ROLES
+        for role, dataset, cell_type, treatment, n_cells, n_donors in groups.itertuples(index=False)
+        if role == wanted
+    ]
+    caption = f"The {len(prompts):,} cells used; every cell id is in prompts.csv"
+    return table(("role", "cell type", "treatment", "dataset", "cells", "donors"), rows, caption=caption)
+
+
+def _call(row: Mapping[str, object]) -> str:
+    if not bool(row[keys.IS_DE]):
+        return ""
+    return f"{UP} rises" if float(str(row[keys.LOG2FC])) > 0 else f"{DOWN} falls"
+
+
+def _remark(row: Mapping[str, object]) -> Html | str:
+    remarks = []
+    if bool(row.get(keys.PADDED, False)):
+        remarks.append("not predicted")
+    if bool(row.get(_FLIPS, False)):
+        remarks.append("call flips with the control")
+    return ", ".join(remarks)
