@@ -60,7 +60,7 @@ def advance(record: RunRecord, ports: Ports) -> RunRecord:
         record = STEPS[step][0](record, ports)
     except ConflictError:
         raise
-    except HaystackError as error:
+    except Exception as error:  # whatever it was, the record must not say that the run goes on
         _save_failure(record, ports, step=step, error=error)
         raise
     seconds = ports.clock.monotonic() - started
@@ -73,11 +73,16 @@ def advance(record: RunRecord, ports: Ports) -> RunRecord:
     return record
 
 
-def revive(record: RunRecord) -> RunRecord:
-    """A stopped run made ready to go on where it stopped; a finished one is returned as it is."""
-    if record.status in ("failed", "cancelled"):
-        return record.model_copy(update={"status": "running", "failure": None})
-    return record
+def revive(record: RunRecord, ports: Ports) -> RunRecord:
+    """A stopped run made ready to go on where it stopped; a finished one is returned as it is.
+
+    A job that still runs or has succeeded is kept, one that ended badly is submitted again.
+    """
+    if record.status == "done":
+        return record
+    if record.rounds and record.rounds[-1].job is not None:
+        record = _with_last(record, rounds.keep_good_job(record, ports))
+    return record.model_copy(update={"status": "running", "failure": None})
 
 
 # --- the steps, in order --------------------------------------------------------------------------------------------
@@ -180,9 +185,10 @@ def _strategy(record: RunRecord, query: object) -> str:
     return asked if asked == "query_as_control" else record.config.control_strategy
 
 
-def _save_failure(record: RunRecord, ports: Ports, *, step: str, error: HaystackError) -> None:
-    facts = {name: value for name, value in error.facts.items() if isinstance(value, (str, int, bool))}
-    failure = Failure(kind=type(error).__name__, message=str(error), step=step, facts=facts)
+def _save_failure(record: RunRecord, ports: Ports, *, step: str, error: Exception) -> None:
+    known = error.facts if isinstance(error, HaystackError) else {}
+    facts = {name: value for name, value in known.items() if isinstance(value, (str, int, bool))}
+    failure = Failure(kind=type(error).__name__, message=str(error) or type(error).__name__, step=step, facts=facts)
     try:
         ports.store.save(record.model_copy(update={"status": "failed", "failure": failure}))
     except HaystackError as second:  # the disk may be what failed: the first error is the one to show

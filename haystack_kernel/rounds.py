@@ -110,6 +110,25 @@ def submit(record: RunRecord, ports: Ports) -> Round:
     return last.model_copy(update={"job": ports.executors[record.config.executor].submit(last.spec)})
 
 
+def keep_good_job(record: RunRecord, ports: Ports) -> Round:
+    """The last round, without its job where that ended badly or left outputs that cannot be used.
+
+    A failed job keeps its id: the executor starts another attempt. A job that counts as done but whose outputs are
+    missing or changed gets an id derived from its own, so that every process that resumes agrees on it.
+    """
+    last = record.rounds[-1]
+    if last.job is None or last.spec is None or last.task_seconds:
+        return last
+    state = ports.executors[last.job.executor].status(last.job).state
+    if state in ("failed", "cancelled"):
+        return last.model_copy(update={"job": None})
+    if state == "succeeded" and record.failure is not None and record.failure.step == "collect":
+        tag = hashlib.sha256(last.spec.job_id.encode()).hexdigest()[:8]
+        job_id = f"{last.spec.job_id.rpartition('-')[0]}-{tag}"
+        return last.model_copy(update={"job": None, "spec": last.spec.model_copy(update={"job_id": job_id})})
+    return last
+
+
 def collect(record: RunRecord, ports: Ports) -> Round:
     """Wait for the job, then check every output against the digest in its result file.
 

@@ -107,8 +107,18 @@ def _principal_axes(y: sparse.csr_matrix, *, seed: int) -> NDArray[np.float64]:
 
 
 def _umap(axes: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
+    """Lay the cells out; neighbours are found exactly here, which spares umap half of its compilation."""
+    from sklearn.neighbors import NearestNeighbors
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportWarning)  # umap looks for Tensorflow, which it does not need
         import umap
-    reducer = umap.UMAP(n_neighbors=min(15, len(axes) - 1), random_state=seed, n_jobs=1, init="pca", min_dist=0.3)
-    return np.asarray(reducer.fit_transform(axes.astype(np.float32)))
+    points, n_neighbors = axes.astype(np.float32), min(15, len(axes) - 1)
+    distances, indices = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(points)
+    known = (indices, distances.astype(np.float32), None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*precomputed_knn", UserWarning)  # placing further cells would need more
+        reducer = umap.UMAP(
+            n_neighbors=n_neighbors, random_state=seed, n_jobs=1, init="pca", min_dist=0.3, precomputed_knn=known
+        )
+        return np.asarray(reducer.fit_transform(points))
