@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs import LocalExecutor, SystemClock
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Ports, ProgressEvent
@@ -35,8 +36,16 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
         None reads them from the packaged layers, ``haystack.toml`` and the environment.
     progress
         Listener of progress events; None listens to nothing.
+
+    Raises
+    ------
+    InvalidInputError
+        The storage is no usable address, or the cache no local folder.
     """
     settings = settings or load_settings()
+    if "://" in settings.cache:
+        msg = f"cache {settings.cache!r} must be a local folder: jobs of this machine keep their logs there"
+        raise InvalidInputError(msg, cache=settings.cache)
     clock = SystemClock()
     progress = progress or _silent
     return Ports(

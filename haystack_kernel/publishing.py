@@ -68,7 +68,7 @@ def candidate_table(record: RunRecord) -> pd.DataFrame:
             "strategy": item.strategy,
             "atlas": item.prompt.atlas,
             "dataset": item.prompt.dataset,
-            "cell_type": ", ".join(item.prompt.cell_type_names),
+            "cell_type": item.prompt.label,
             "perturbation": item.prompt.perturbation or "",
             "n_cells": item.prompt.n_cells,
             "n_control_cells": item.control.n_cells if item.control else 0,

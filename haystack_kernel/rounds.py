@@ -10,13 +10,21 @@ import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
-from haystack_kernel.errors import ContractError, JobFailedError
+from haystack_kernel.errors import ContractError, JobFailedError, NotFoundError
 from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED, build_job_spec, build_manifest, wait
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import PERTURBATIONAL
 from haystack_kernel.store import read_h5ad, write_csv, write_h5ad
-from inference.manifest import RESULT_SUFFIX, TaskResult, dump_manifest, parse_manifest, parse_result
+from inference.manifest import (
+    RESULT_SUFFIX,
+    Manifest,
+    ManifestError,
+    TaskResult,
+    dump_manifest,
+    parse_manifest,
+    parse_result,
+)
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -140,8 +148,7 @@ def collect(record: RunRecord, ports: Ports) -> Round:
         An output differs from its digest, so it was changed or cut short after it was published.
     """
     last = record.rounds[-1]
-    manifest = parse_manifest(ports.store.read(record.run_id, f"rounds/{last.number}/manifest.json"))
-    n_tasks = len(manifest.tasks)
+    manifest = _read_manifest(record, ports, number=last.number)
 
     def show(status: JobStatus) -> None:
         event = ProgressEvent(run_id=record.run_id, phase="collect", message=f"job {status.state}", round=last.number)
@@ -154,9 +161,6 @@ def collect(record: RunRecord, ports: Ports) -> Round:
     poll_s, timeout_s = ports.settings.jobs.poll_s, last.spec.timeout_s
     wait(last.job, executor=executor, clock=ports.clock, timeout_s=timeout_s, poll_s=poll_s, on_status=show)
     results = [_check_output(record, ports, output=task.output) for task in manifest.tasks]
-    if len(results) != n_tasks:
-        msg = f"the job of round {last.number} made {len(results)} of {n_tasks} predictions; resume the run"
-        raise JobFailedError(msg, state="succeeded")
     treated = next(result for result in results if result.id == TREATED)
     seconds = {result.id: result.seconds for result in results}
     return last.model_copy(update={"task_seconds": seconds, "frac_genes_found": treated.frac_genes_found})
@@ -227,7 +231,8 @@ def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Terminat
     if n >= record.config.max_rounds:
         return best + 1, "max_rounds", f"stop: {n} of {record.config.max_rounds} rounds are used (best {shown})"
     window = settings.plateau_rounds
-    if n > window and not max(values[-window:]) >= max(values[:-window]) + settings.plateau_gain:
+    recent, before = max(values[-window:]), max(values[:-window], default=-math.inf)
+    if n > window and (math.isinf(recent) or recent < before + settings.plateau_gain):
         gain = f"no gain of {settings.plateau_gain:g} in {window} rounds"
         return best + 1, "plateau", f"stop: {gain} (best {shown})"
     return best + 1, None, f"go on: best so far {shown}, threshold {record.config.threshold:g}"
@@ -288,12 +293,30 @@ def _describe_query(query: ad.AnnData, *, notes: tuple[str, ...]) -> str:
     return ". ".join([text, *notes])
 
 
+def _read_manifest(record: RunRecord, ports: Ports, *, number: int) -> Manifest:
+    path = f"rounds/{number}/manifest.json"
+    try:
+        manifest: Manifest = parse_manifest(ports.store.read(record.run_id, path))
+    except ManifestError as error:
+        msg = f"{path} of run {record.run_id} cannot be used: {error}. Ask the question again as a new run"
+        raise ContractError(msg, path=path) from error
+    return manifest
+
+
 def _check_output(record: RunRecord, ports: Ports, *, output: str) -> TaskResult:
     inside = output.removeprefix(ports.store.uri(record.run_id) + "/")
-    result: TaskResult = parse_result(ports.store.read(record.run_id, inside + RESULT_SUFFIX))
-    digest = hashlib.sha256(ports.store.read(record.run_id, inside)).hexdigest()
+    again = f"`haystack resume {record.run_id}` makes it again"
+    try:
+        result: TaskResult = parse_result(ports.store.read(record.run_id, inside + RESULT_SUFFIX))
+        digest = hashlib.sha256(ports.store.read(record.run_id, inside)).hexdigest()
+    except NotFoundError as error:
+        msg = f"the job ended without {inside} or the result file beside it; {again}"
+        raise JobFailedError(msg, path=inside, state="succeeded") from error
+    except ManifestError as error:
+        msg = f"the result file of {inside} is damaged ({error}); {again}"
+        raise ContractError(msg, path=inside) from error
     if digest != result.sha256:
-        msg = f"{inside} differs from the digest in its result file; delete both and resume the run"
+        msg = f"{inside} differs from the digest in its result file: it was changed or cut short; {again}"
         raise ContractError(msg, path=inside)
     return result
 

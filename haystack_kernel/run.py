@@ -5,14 +5,16 @@ In: a question, or a run id. Out: :class:`Run`, which reads only the run folder;
 
 from __future__ import annotations
 
-from functools import cached_property
+import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import flow
 from haystack_kernel.connect import connect, software_versions
-from haystack_kernel.errors import ConflictError, InvalidInputError
+from haystack_kernel.errors import ConflictError, ContractError, HaystackError, InvalidInputError, NotFoundError
+from haystack_kernel.options import build_config, changed_options
 from haystack_kernel.publishing import candidate_table, write_report
-from haystack_kernel.schema import HiddenPair, RunConfig, RunRecord
+from haystack_kernel.schema import JobHandle, RunRecord
 from haystack_kernel.settings import load_settings
 from haystack_kernel.store import check_run_id, new_run_id, read_csv, read_h5ad
 
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
     from haystack_kernel.ports import Ports, Progress
-    from haystack_kernel.schema import JobStatus, StructuredQuery, TermKind
+    from haystack_kernel.schema import JobStatus, StructuredQuery
     from haystack_kernel.settings import Settings
 
 
 NOTEBOOK = "run.ipynb"
+_CANCEL_TRIES = 20
 
 
 class Run:
@@ -45,6 +48,7 @@ class Run:
     def __init__(self, record: RunRecord, *, ports: Ports) -> None:
         self.record = record
         self._ports = ports
+        self._read: dict[str, Any] = {}  # path -> table; a later best round has other paths
 
     # --- identity ---
 
@@ -104,24 +108,47 @@ class Run:
         try:
             while (step := flow.next_step(self.record)) is not None and step != until:
                 self.record = flow.advance(self.record, self._ports)
-        except ConflictError:
-            self.refresh()
-            if self.record.status != "cancelled":
+        except BaseException as error:
+            with suppress(HaystackError):  # the storage may be what failed: the first error is the one to show
+                self.refresh()
+            if not isinstance(error, HaystackError) or self.record.status != "cancelled":
                 raise
-        except BaseException:
-            self.refresh()
-            raise
+            self._stop_job()  # submitted while the cancellation was written
         return self
 
     def cancel(self) -> Run:
-        """Stop the run and its job; finished steps are kept and :func:`resume` can go on from them."""
-        self.refresh()
-        last = self.record.rounds[-1] if self.record.rounds else None
-        if last is not None and last.job is not None and not last.task_seconds:
-            self._ports.executors[last.job.executor].cancel(last.job)
-        if self.record.status == "running":
-            self.record = self._ports.store.save(self.record.model_copy(update={"status": "cancelled"}))
+        """Stop the run and its job; finished steps are kept and :func:`resume` can go on from them.
+
+        Raises
+        ------
+        ConflictError
+            The run moves on faster than the cancellation can be written; try again.
+        """
+        for is_last in (*[False] * _CANCEL_TRIES, True):
+            self.refresh()
+            if self.record.status != "running":
+                break
+            try:
+                self.record = self._ports.store.save(self.record.model_copy(update={"status": "cancelled"}))
+            except ConflictError:  # it finished a step in between
+                if is_last:
+                    raise
+        self._stop_job()
         return self
+
+    def _stop_job(self) -> None:
+        """Cancel the job that the newest round waits for; its id follows from the spec, submitted or not yet known."""
+        last = self.record.rounds[-1] if self.record.rounds else None
+        if last is None or last.spec is None or last.task_seconds:
+            return
+        job = last.job or JobHandle(
+            job_id=last.spec.job_id,
+            executor=self.record.config.executor,
+            manifest_uri=last.spec.manifest_uri,
+            spec_hash=last.spec.spec_hash,
+            submitted_at=self._ports.clock.now(),
+        )
+        self._ports.executors[job.executor].cancel(job)
 
     # --- looking ---
 
@@ -137,7 +164,7 @@ class Run:
         return {
             "run_id": record.run_id,
             "status": record.status,
-            "next_step": flow.next_step(flow.revive(record)),
+            "next_step": flow.next_step(flow.revive(record, self._ports)),
             "rounds": len(record.rounds),
             "best_round": record.best_round,
             "score": None if score != score else round(score, 3),  # noqa: PLR0124 - NaN
@@ -162,30 +189,34 @@ class Run:
         """Ranked prompt candidates, one row each, with the reason and the matched control."""
         return candidate_table(self.record)
 
-    @cached_property
+    @property
     def de(self) -> pd.DataFrame:
         """Differential expression of the best round, one row per gene."""
         return self._best_table("de.csv")
 
-    @cached_property
+    @property
     def pathways(self) -> pd.DataFrame:
         """Pathway statistics of the best round, one row per pathway."""
         return self._best_table("pathways.csv")
 
-    @cached_property
+    @property
     def prompts(self) -> pd.DataFrame:
         """Cells used in the best round, one row per cell and role."""
         return self._best_table("prompts.csv")
 
-    @cached_property
+    @property
     def embedding(self) -> pd.DataFrame:
         """Two-dimensional coordinates of prompt, control, query and predicted cells of the best round."""
         return self._best_table("embedding.csv")
 
-    @cached_property
+    @property
     def predictions(self) -> ad.AnnData:
         """The predicted cells of the best round (raw counts in X)."""
-        return read_h5ad(self._ports.store, self.run_id, f"{self._best_folder()}/predictions.h5ad")
+        path = f"{self._best_folder()}/predictions.h5ad"
+        if path not in self._read:
+            self._read[path] = read_h5ad(self._ports.store, self.run_id, path)
+        predicted: ad.AnnData = self._read[path]
+        return predicted
 
     def follow(self, show: Callable[[str], object], *, poll_s: float = 1.0) -> Run:
         """Read the run folder until the run is no longer running; ``show`` gets one line per finished step."""
@@ -211,7 +242,11 @@ class Run:
         return write_report(self.record, self._ports.store, notebook=notebook)
 
     def _best_table(self, name: str) -> pd.DataFrame:
-        return read_csv(self._ports.store, self.run_id, f"{self._best_folder()}/{name}")
+        path = f"{self._best_folder()}/{name}"
+        if path not in self._read:
+            self._read[path] = read_csv(self._ports.store, self.run_id, path)
+        table: pd.DataFrame = self._read[path]
+        return table
 
     def _best_folder(self) -> str:
         if self.record.best_round is None:
@@ -250,12 +285,12 @@ def open_run(
     Raises
     ------
     InvalidInputError
-        A bad id, option or question, or a run id that belongs to another question.
+        A bad id, option or question, or a run id that belongs to another question or to other options.
     """
     settings = settings or load_settings(storage=storage)
     ports = connect(settings, progress=progress or _default_progress())
     if run_id is not None and ports.store.has(check_run_id(run_id)):
-        return _reopen(ports, run_id=run_id, question=question)
+        return _reopen(ports, run_id=run_id, question=question, options=options)
     if question is None:
         msg = "a new run needs a question, e.g. 'How would lung fibroblasts respond to TGF-beta?'"
         raise InvalidInputError(msg)
@@ -286,80 +321,36 @@ def attach(run_id: str, *, storage: str | None = None, progress: Progress | None
 def resume(run_id: str, *, storage: str | None = None, progress: Progress | None = None) -> Run:
     """Attach to a run and make it ready to go on where it stopped, failed or was cancelled."""
     run = attach(run_id, storage=storage, progress=progress)
-    run.record = flow.revive(run.record)
+    run.record = flow.revive(run.record, run._ports)
     return run
 
 
 def list_runs(*, storage: str | None = None) -> list[Run]:
-    """All runs of a storage, newest first."""
+    """All runs of a storage, newest first; a record of another version is left out with a warning."""
     ports = connect(load_settings(storage=storage))
-    ids = [run_id for run_id in ports.store.list_runs() if ports.store.has(run_id)]
-    return [Run(ports.store.load(run_id), ports=ports) for run_id in ids]
+    runs = []
+    for run_id in ports.store.list_runs():
+        try:
+            runs.append(Run(ports.store.load(run_id), ports=ports))
+        except NotFoundError:  # a folder whose first record is not written yet
+            continue
+        except ContractError as error:
+            warnings.warn(f"run {run_id} is left out: {error}", stacklevel=2)
+    return runs
 
 
-def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN401 - validated by RunConfig
-    """Settings and options -> the run's configuration.
+def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[str, Any]) -> Run:
+    """The existing run, ready to go on; what is asked of it must be what it was started with."""
+    from haystack_kernel.question import check_question
 
-    Raises
-    ------
-    InvalidInputError
-        Unknown option or value; a hidden pair that names no known cell type or perturbation.
-    """
-    from pydantic import ValidationError
-
-    defaults: dict[str, Any] = {
-        "atlases": settings.atlases,
-        "planner": settings.planner,
-        "engine": settings.inference.engine,
-        "control_strategy": settings.inference.control_strategy,
-        "threshold": settings.rounds.threshold,
-        "max_rounds": settings.rounds.maximum,
-        "n_prompt": settings.inference.n_prompt,
-        "n_query": settings.inference.n_query,
-        "seed": settings.seed,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    given["hide"] = tuple(parse_hidden(item) if isinstance(item, str) else item for item in given.get("hide", ()))
-    try:
-        return RunConfig.model_validate({**defaults, **given})
-    except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-        msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
-        raise InvalidInputError(msg, errors=lines) from error
-
-
-def parse_hidden(text: str) -> HiddenPair:
-    """``"CD4 T cell:IFN-beta"`` -> the pair of ids that no strategy may see.
-
-    Raises
-    ------
-    InvalidInputError
-        No colon, or a side that no known cell type or perturbation matches; the nearest known are named.
-    """
-    from haystack_kernel.knowledge import load_knowledge, resolve
-
-    cell_type, separator, perturbation = text.rpartition(":")
-    if not separator or not cell_type.strip() or not perturbation.strip():
-        msg = f"--hide {text!r} must be 'CELL TYPE:PERTURBATION', e.g. 'CD4 T cell:IFN-beta'"
-        raise InvalidInputError(msg, given=text)
-    found = []
-    sides: tuple[tuple[TermKind, str], ...] = (("cell_type", cell_type), ("perturbation", perturbation))
-    for kind, part in sides:
-        resolution = resolve(part.strip(), kind=kind, knowledge=load_knowledge())
-        if resolution.match is None:
-            nearest = ", ".join(match.name for match in resolution.alternatives) or "none"
-            msg = f"--hide {text!r}: unknown {kind.replace('_', ' ')} {part.strip()!r}; nearest known: {nearest}"
-            raise InvalidInputError(msg, given=text)
-        found.append(resolution.match.id)
-    return HiddenPair(cell_type_id=found[0], perturbation=found[1])
-
-
-def _reopen(ports: Ports, *, run_id: str, question: str | None) -> Run:
     record = ports.store.load(run_id)
-    if question is not None and question.strip() != record.question:
+    if question is not None and check_question(question) != record.question:
         msg = f"run {run_id} asks {record.question!r}, not {question!r}; leave run_id out to start a new run"
         raise InvalidInputError(msg, run_id=run_id)
-    return Run(flow.revive(record), ports=ports)
+    if changed := changed_options(record.config, ports.settings, **options):
+        msg = f"run {run_id} was started with other options ({changed}); leave run_id out to start a new run"
+        raise InvalidInputError(msg, run_id=run_id)
+    return Run(flow.revive(record, ports), ports=ports)
 
 
 def _default_progress() -> Progress | None:

@@ -7,6 +7,7 @@ working directory, then ``HAYSTACK_*`` variables. Out: one frozen, validated :cl
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,13 +95,19 @@ class Settings(_Section):
     inference: InferenceSettings = InferenceSettings()
     jobs: JobSettings = JobSettings()
 
+    @field_validator("atlases", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
     @field_validator("storage", "atlas_root", "cache")
     @classmethod
     def _expand(cls, value: str) -> str:
         if not value.strip():
             msg = "must not be empty"
             raise ValueError(msg)
-        return value.rstrip("/") if "://" in value else str(Path(value).expanduser().absolute())
+        scheme, separator, rest = value.partition("://")
+        return f"{scheme}://{rest.rstrip('/')}" if separator else str(Path(value).expanduser().absolute())
 
 
 def load_settings(layer: str | None = None, **overrides: object) -> Settings:
@@ -116,24 +123,13 @@ def load_settings(layer: str | None = None, **overrides: object) -> Settings:
     Raises
     ------
     InvalidInputError
-        Unknown layer, unknown setting or a value out of range; the message names the setting.
+        Unknown layer, unknown setting, a value out of range (the message names it), or a file that is not TOML.
     """
-    from dynaconf import Dynaconf
-
     layer = (layer or os.environ.get("DYNACONF") or "default").lower()
     if layer not in LAYERS:
         msg = f"settings layer {layer!r} (DYNACONF) is unknown; possible: {', '.join(LAYERS)}"
         raise InvalidInputError(msg, layer=layer)
-    raw = Dynaconf(
-        envvar_prefix="HAYSTACK",
-        environments=True,
-        env=layer,
-        settings_files=[str(_PACKAGED), str(Path.cwd() / "haystack.toml")],
-        merge_enabled=True,
-        load_dotenv=False,
-    )
-    known = set(Settings.model_fields)
-    values = {name: value for name, value in _lower(raw.as_dict()).items() if name in known or _is_ours(name)}
+    values = _read_layers(layer)
     for name, value in overrides.items():
         if isinstance(value, dict):
             values[name] = {**values.get(name, {}), **{k: v for k, v in value.items() if v is not None}}
@@ -142,9 +138,55 @@ def load_settings(layer: str | None = None, **overrides: object) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [
+            _explain(item["loc"], item["msg"], is_unknown=item["type"] == "extra_forbidden") for item in error.errors()
+        ]
         msg = f"invalid settings: {'; '.join(lines)}. Set them in haystack.toml or as HAYSTACK_<NAME>"
         raise InvalidInputError(msg, errors=lines) from error
+
+
+def _read_layers(layer: str) -> dict[str, Any]:
+    """Values of all layers, later ones winning; sections are merged, lists replaced."""
+    from dynaconf import Dynaconf, get_history
+
+    own = Path.cwd() / "haystack.toml"
+    _check_file(own)
+    raw = Dynaconf(
+        envvar_prefix="HAYSTACK",
+        environments=True,
+        env=layer,
+        settings_files=[str(_PACKAGED), str(own)],
+        merge_enabled=True,
+        load_dotenv=False,
+    )
+    values = raw.as_dict()
+    lists = [name for name, value in values.items() if isinstance(value, list)]  # Dynaconf merges these as well
+    values |= {name: get_history(raw, key=name)[-1]["value"] for name in lists}
+    return {name: value for name, value in _lower(values).items() if name != "load_dotenv"}
+
+
+def _explain(loc: tuple[int | str, ...], message: str, *, is_unknown: bool) -> str:
+    """One line about a refused value; for an unknown name with those there are."""
+    name = ".".join(str(part) for part in loc)
+    if not is_unknown:
+        return f"{name}: {message}"
+    section = Settings.model_fields[str(loc[0])].default if len(loc) > 1 else None
+    known = type(section).model_fields if isinstance(section, BaseModel) else Settings.model_fields
+    return f"{name} is no setting; possible: {', '.join(known)}"
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a settings file that is not TOML or has names outside a layer, which Dynaconf would ignore."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path} is not valid TOML: {error}"
+        raise InvalidInputError(msg, path=str(path)) from error
+    if unknown := [name for name in found if name.lower() not in LAYERS]:
+        msg = f"{path} has {', '.join(unknown)} outside the layers; put settings under [{'], ['.join(LAYERS)}]"
+        raise InvalidInputError(msg, path=str(path), names=unknown)
 
 
 def _lower(value: Any) -> Any:  # noqa: ANN401 - dynaconf boxes, dicts, lists, scalars
@@ -157,8 +199,3 @@ def _lower(value: Any) -> Any:  # noqa: ANN401 - dynaconf boxes, dicts, lists, s
             merged[name] = {**merged[name], **item} if both else item
         return merged
     return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def _is_ours(name: str) -> bool:
-    """Whether an unknown key came from a user (and should be refused) rather than from Dynaconf itself."""
-    return f"HAYSTACK_{name.upper()}" in os.environ

@@ -1,12 +1,14 @@
-"""What several test modules share: fake clock, records."""
+"""What several test modules share: fake clock, records, a small designed atlas, ports that work on it."""
 
+import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from haystack_kernel.schema import RunConfig, RunRecord
+from haystack_kernel.schema import JobHandle, JobStatus, RunConfig, RunRecord
 
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read by gcsfs at its first import
 
@@ -49,3 +51,179 @@ def shared():
     if not (folder / "data").is_dir():
         pytest.skip("the real data folder 'shared' is not beside this checkout")
     return folder
+
+
+# --- a small designed atlas -----------------------------------------------------------------------------------------
+
+QUESTION = "How would B cells respond to IFN-beta?"
+DONORS = ("d1", "d2", "d3")
+N_EACH = 12  # cells of one type, treatment and donor
+TREATED = {  # treatment -> cell types measured under it; B cells are measured in the control only
+    "control": ("CD14+ monocyte", "CD4 T cell", "B cell"),
+    "IFN-beta": ("CD14+ monocyte", "CD4 T cell"),
+    "TNF-alpha": ("NK cell",),  # without control NK cells: nothing can be matched
+}
+
+
+def tiny_genes(knowledge, *, n_genes=1300):
+    """Real symbols: the responses to IFN-beta and TNF-alpha, their pathways, markers, then genes of the demo atlas."""
+    from haystack_kernel.atlas import demo
+
+    entries = [knowledge.perturbations[name] for name in ("IFN-beta", "TNF-alpha")]
+    wanted = [gene for entry in entries for gene in (*entry.response, *entry.targets)]
+    wanted += [gene for entry in entries for name in entry.pathways for gene in knowledge.pathways[name].genes]
+    lines = (Path(demo.__file__).parent / "genes.txt").read_text(encoding="utf-8").splitlines()
+    wanted += [line.split("\t")[0] for line in lines if line and not line.startswith("#")]
+    return list(dict.fromkeys(wanted))[:n_genes]
+
+
+def simulate_tiny(knowledge, *, seed=11):
+    """Counts with three stated causes: cell type (200 genes each), donor (mild), treatment (known response x 6)."""
+    import anndata as ad
+    import numpy as np
+    import pandas as pd
+    from scipy import sparse
+
+    rng = np.random.default_rng(seed)
+    genes = tiny_genes(knowledge)
+    base = rng.lognormal(-0.2, 0.8, len(genes))
+    types = sorted({name for group in TREATED.values() for name in group})
+    of_type = {name: rng.lognormal(0, 0.9, len(genes)) ** (rng.random(len(genes)) < 0.15) for name in types}
+    of_donor = {name: rng.lognormal(0, 0.1, len(genes)) for name in DONORS}
+    blocks, rows = [], []
+    for treatment, names in TREATED.items():
+        response = knowledge.perturbations[treatment].response if treatment != "control" else {}
+        effect = np.array([6.0 ** response.get(gene, 0) for gene in genes])
+        for name in names:
+            for donor in DONORS:
+                rate = base * of_type[name] * of_donor[donor] * effect
+                blocks.append(rng.poisson(rate, size=(N_EACH, len(genes))))
+                rows += [(name, treatment, donor)] * N_EACH
+    obs = pd.DataFrame(rows, columns=["cell_type", "perturbation", "donor_id"])
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    counts = sparse.csr_matrix(np.vstack(blocks).astype(np.float32))
+    return ad.AnnData(X=counts, obs=obs, var=pd.DataFrame(index=genes))
+
+
+@pytest.fixture(scope="session")
+def tiny_h5ad(tmp_path_factory):
+    """The simulated file behind the tiny atlas."""
+    from haystack_kernel.knowledge import load_knowledge
+
+    path = tmp_path_factory.mktemp("tiny") / "tiny.h5ad"
+    simulate_tiny(load_knowledge()).write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_atlas_root(tiny_h5ad):
+    """Folder of the atlas "tiny", see TREATED."""
+    from haystack_kernel.atlas import build_atlas, load_mapping
+    from haystack_kernel.knowledge import load_knowledge
+
+    root = tiny_h5ad.parent / "atlases"
+    mapping = load_mapping("cellxgene", perturbation_column="perturbation", control=["control"])
+    build_atlas(str(tiny_h5ad), name="tiny", root=root, mapping=mapping, knowledge=load_knowledge())
+    return root
+
+
+# --- working on it --------------------------------------------------------------------------------------------------
+
+
+def tiny_options(tmp_path, root):
+    """Settings that finish a run on the tiny atlas in a few seconds, and score with few draws (7.0 at most)."""
+    return {
+        "storage": str(tmp_path / "store"),
+        "atlas_root": str(root),
+        "cache": str(tmp_path / "cache"),
+        "atlases": ["tiny"],
+        "grounding": {"n_draws": 199},
+        "inference": {"n_prompt": 60, "n_query": 24},
+        "jobs": {"poll_s": 0.05},
+    }
+
+
+@pytest.fixture
+def tiny_settings(tmp_path, tiny_atlas_root):
+    from haystack_kernel.settings import load_settings
+
+    return load_settings(layer="test", **tiny_options(tmp_path, tiny_atlas_root))
+
+
+@pytest.fixture
+def tiny_env(tmp_path, tiny_atlas_root, monkeypatch):
+    """The same settings as environment variables, for this process and those it starts."""
+    for name, value in tiny_options(tmp_path, tiny_atlas_root).items():
+        nested = {f"{name}__{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        for key, item in nested.items():
+            monkeypatch.setenv(f"HAYSTACK_{key.upper()}", json.dumps(item) if isinstance(item, list) else str(item))
+    monkeypatch.setenv("DYNACONF", "test")
+    return tmp_path / "store"
+
+
+class InlineExecutor:
+    """Implements the Executor port in this process: the job is over when ``submit`` returns."""
+
+    name = "local"
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.submitted = []
+        self.states = {}
+
+    def submit(self, spec):
+        from inference import run_inference
+
+        self.submitted.append(spec.job_id)
+        if self.states.get(spec.job_id) != "succeeded":
+            code = run_inference.main(["--manifest", spec.manifest_uri])
+            self.states[spec.job_id] = "succeeded" if code == 0 else "failed"
+        return JobHandle(
+            job_id=spec.job_id,
+            executor="local",
+            manifest_uri=spec.manifest_uri,
+            spec_hash=spec.spec_hash,
+            submitted_at=self.clock.now(),
+        )
+
+    def status(self, job):
+        return JobStatus(state=self.states.get(job.job_id, "failed"), detail="inline")
+
+    def cancel(self, job):
+        if self.states.get(job.job_id) == "running":
+            self.states[job.job_id] = "cancelled"
+        return self.status(job)
+
+
+@pytest.fixture
+def ports(tiny_settings):
+    """Real ports on the tiny atlas, but for the executor; ``ports.progress.events`` is what was heard."""
+    from haystack_kernel.connect import connect
+
+    class Heard:
+        def __init__(self):
+            self.events = []
+
+        def __call__(self, event):
+            self.events.append(event)
+
+    made = connect(tiny_settings, progress=Heard())
+    return replace(made, executors={"local": InlineExecutor(made.clock)})
+
+
+@pytest.fixture
+def begin(ports):
+    """Start a run: ``begin()`` or ``begin(question, seed=3)``; the record is saved and has no step yet."""
+    from haystack_kernel.options import build_config
+    from haystack_kernel.store import new_run_id
+
+    def start(question=QUESTION, **options):
+        record = RunRecord(
+            run_id=new_run_id(ports.clock.now()),
+            question=question,
+            config=build_config(ports.settings, **options),
+            created_at=ports.clock.now(),
+        )
+        return ports.store.create(record)
+
+    return start

@@ -28,7 +28,7 @@ LAYERS = [
     "rounds",
     "publishing",
     "flow",
-    "connect",
+    "connect options",
     "run",
     "jupyter",
     "cli",

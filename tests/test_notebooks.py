@@ -1,8 +1,9 @@
-"""The notebooks are thin, without outputs, and start with their parameters."""
+"""The notebooks are thin, without outputs, start with their parameters, and run offline."""
 
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -37,3 +38,18 @@ def test_every_option_of_a_run_is_a_parameter_of_the_run_notebook(path):
     options = set(RunConfig.model_fields) - {"planner", "executor"}
     source = code_cells(path)[0].source
     assert not [name for name in (*options, "question", "storage", "run_id") if f"{name} = " not in source]
+
+
+PARAMETERS = {"haystack": {"question": "How would B cells respond to IFN-beta?"}}  # the rest: as committed
+
+
+@pytest.mark.slow
+def test_runs_offline(path, tmp_path, tiny_env):
+    done = papermill.execute_notebook(
+        str(path), str(tmp_path / path.name), parameters=PARAMETERS.get(path.stem, {}), progress_bar=False
+    )
+    nbformat.validate(done)
+    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert outputs
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not [output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]

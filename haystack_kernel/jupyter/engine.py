@@ -6,7 +6,10 @@ papermill at its own import, so this module stays light.
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from papermill.clientwrap import PapermillNotebookClient
@@ -19,9 +22,11 @@ from haystack_kernel.jupyter.displays import METADATA_KEY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jupyter_client.manager import KernelManager
     from nbformat import NotebookNode
 
 SAVE_INTERVAL_S = 2.0
+_MAX_SOCKET_PATH = 100  # the system allows 103 to 107 bytes, and the number of the channel follows
 _RUN_PATH = re.compile(r"^(?P<storage>.+)/runs/(?P<run_id>[a-z][a-z0-9-]{7,44})/[^/]+\.ipynb$")
 
 
@@ -82,29 +87,50 @@ class HaystackEngine(NBClientEngine):
         stderr_file: object = None,
         start_timeout: int = 60,
         execution_timeout: int | None = None,
-        **kwargs: Any,  # noqa: ANN401 - ``on_event`` is ours, the rest nbclient's
+        **kwargs: Any,  # noqa: ANN401 - two are ours, see below
     ) -> NotebookNode:
-        """Run the cells with a client that hands progress events to ``on_event``."""
-        client = _ProgressClient(
-            nb_man,
-            timeout=execution_timeout,
-            startup_timeout=start_timeout,
-            kernel_name=kernel_name,
-            log=logger,
-            log_output=log_output,
-            stdout_file=stdout_file,
-            stderr_file=stderr_file,
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port, nothing to eavesdrop on
-            extra_arguments=["--log-level=50"],  # the kernel's own chatter is not the run's log
-        )
-        client.on_event = kwargs.get("on_event") or _log_event
-        return client.execute()
+        """Run the cells; progress events go to ``on_event``, ``own_interpreter`` ignores kernels of other Pythons."""
+        with tempfile.TemporaryDirectory(prefix="haystack-kernel-") as folder:
+            client = _ProgressClient(
+                nb_man,
+                timeout=execution_timeout,
+                startup_timeout=start_timeout,
+                kernel_name=kernel_name,
+                log=logger,
+                log_output=log_output,
+                stdout_file=stdout_file,
+                stderr_file=stderr_file,
+                config=Config({"KernelManager": kernel_transport(folder)}),
+                extra_arguments=["--log-level=50"],  # the kernel's own chatter is not the run's log
+            )
+            client.on_event = kwargs.get("on_event") or _log_event
+            client.own_interpreter = bool(kwargs.get("own_interpreter"))
+            return client.execute()
+
+
+def kernel_transport(folder: str) -> dict[str, str]:
+    """How to talk to the kernel: sockets in ``folder`` (no open port, no clash with other kernels) where they fit.
+
+    Without an address of their own, all kernels started in one working directory would share their sockets.
+    """
+    address = f"{folder}/k"
+    fits = os.name == "posix" and len(address) <= _MAX_SOCKET_PATH
+    return {"transport": "ipc", "ip": address} if fits else {}
 
 
 class _ProgressClient(PapermillNotebookClient):
     """Reads progress events from the metadata of displays as they pass."""
 
     on_event: Callable[[dict[str, Any]], None]
+    own_interpreter = False
+
+    def create_kernel_manager(self) -> KernelManager:
+        manager = super().create_kernel_manager()
+        if self.own_interpreter:  # a kernel "python3" of the user's may belong to a Python without haystack_kernel
+            from jupyter_client.kernelspec import KernelSpecManager
+
+            manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+        return manager
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         event = (msg.get("content", {}).get("metadata") or {}).get(METADATA_KEY)
@@ -122,7 +148,9 @@ def inject_run_folder(nb: NotebookNode, output_path: str | None) -> None:
     if match is None:
         return
     given = nb.metadata.get("papermill", {}).get("parameters", {})
-    lines = [f"{name} = {match[name]!r}" for name in ("storage", "run_id") if not given.get(name)]
+    storage = match["storage"] if "://" in match["storage"] else str(Path(match["storage"]).absolute())
+    found = {"storage": storage, "run_id": match["run_id"]}  # absolute: the kernel may work in another folder
+    lines = [f"{name} = {value!r}" for name, value in found.items() if not given.get(name)]
     tagged = [cell for cell in nb.cells if "injected-parameters" in cell.metadata.get("tags", [])]
     tagged = tagged or [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
     if tagged and lines:

@@ -13,9 +13,10 @@ from haystack_kernel import errors
 from haystack_kernel.connect import DEMO_ATLAS, connect
 from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.jupyter.displays import stream_progress
+from haystack_kernel.options import build_config
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.question import check_question
-from haystack_kernel.run import NOTEBOOK, Run, attach, build_config
+from haystack_kernel.run import NOTEBOOK, Run, attach, open_run
 from haystack_kernel.settings import load_settings
 from haystack_kernel.store import check_run_id, new_run_id
 
@@ -40,7 +41,7 @@ def notebook_path(name: str) -> Path:
         Neither place has it: the installation is incomplete.
     """
     package = Path(__file__).parents[1]
-    for folder in (package.parent / "notebooks", package / "notebooks"):
+    for folder in (package / "notebooks", package.parent / "notebooks"):  # wheel, checkout
         if (folder / f"{name}.ipynb").exists():
             return folder / f"{name}.ipynb"
     msg = f"notebook {name!r} is not installed beside {package}; install haystack-kernel again"
@@ -71,6 +72,8 @@ def execute_run(
         ports.planner.understand(check_question(question))
         _check_cells(config, root=settings.atlas_root)
         run_id = run_id or new_run_id(ports.clock.now())
+    else:
+        open_run(question, run_id=run_id, settings=settings, **options)
     stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
     parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options}
     failure = _papermill(ports.store.uri(run_id, NOTEBOOK), parameters=parameters, stream=stream)
@@ -81,6 +84,7 @@ def execute_run(
     run = attach(run_id, storage=storage)
     if run.record.status == "done":
         run.write_report(notebook=run.notebook())
+    if run.record.status == "done" and not failure:
         return Outcome(run.status())
     return Outcome(run.status(), error=_as_error(run, failure=failure))
 
@@ -100,6 +104,7 @@ def _check_cells(config: RunConfig, *, root: str) -> None:
 def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> str:
     """Execute the notebook; returns papermill's account of a failing cell, empty when all ran."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     show = stream_progress(stream)
@@ -113,16 +118,24 @@ def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> st
             engine_name="haystack",
             kernel_name="python3",
             progress_bar=False,
+            own_interpreter=True,
             on_event=lambda event: show(ProgressEvent(**event)),
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return "the notebook's kernel died (killed, or out of memory)"
+    except RuntimeError as error:  # what jupyter_client raises when a kernel does not come up
+        return f"the notebook's kernel did not start: {error}"
     return ""
 
 
 def _as_error(run: Run, *, failure: str) -> HaystackError:
     """The error of the record, or what the notebook said when the run never got that far."""
     recorded = run.record.failure
+    if run.record.status == "done":
+        msg = f"run {run.run_id} is scored and published, but a later cell of its notebook failed: {failure}"
+        return HaystackError(msg, run_id=run.run_id)
     if recorded is None:
         msg = f"run {run.run_id} stopped: {failure or run.record.status}. `haystack resume {run.run_id}` goes on"
         return HaystackError(msg, run_id=run.run_id)

@@ -32,24 +32,26 @@ class HaystackReportExporter(Exporter):
         """Render ``nb``; see :class:`nbconvert.exporters.Exporter`."""
         nb, resources = super().from_notebook_node(nb, resources, **kwargs)
         metadata = resources.get("metadata", {})
-        page = _run_report(nb, Path(metadata.get("path") or "."))
+        folder = Path(metadata.get("path") or ".").absolute()
+        page = self._run_report(nb, folder) if _is_run_folder(folder) else None
         if page is None:
             from haystack_kernel.report import render_notebook
 
             page = render_notebook(nb, title=metadata.get("name") or "notebook")
         return page, resources
 
+    def _run_report(self, nb: NotebookNode, folder: Path) -> str | None:
+        """The full report, or None (and a warning) when the record or a table beside the notebook cannot be read."""
+        from haystack_kernel.report import load_bundle, render_report
+        from haystack_kernel.store import RunStore
 
-def _run_report(nb: NotebookNode, folder: Path) -> str | None:
-    """The full report when ``folder`` is the folder of a scored run, else None."""
-    if not (folder / "run.json").exists() or folder.absolute().parent.name != "runs":
-        return None
-    from haystack_kernel.report import load_bundle, render_report
-    from haystack_kernel.store import RunStore
+        store = RunStore(str(folder.parents[1]))
+        try:
+            return render_report(load_bundle(store.load(folder.name), store, notebook=nb))
+        except HaystackError as error:
+            self.log.warning("the notebook is rendered without its run: %s", error)
+            return None
 
-    store = RunStore(str(folder.absolute().parents[1]))
-    try:
-        record = store.load(folder.absolute().name)
-        return None if record.best_round is None else render_report(load_bundle(record, store, notebook=nb))
-    except HaystackError:
-        return None
+
+def _is_run_folder(folder: Path) -> bool:
+    return folder.parent.name == "runs" and (folder / "run.json").exists()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from haystack_kernel.run import Run
 
 # IPython takes a line that ends in "?" for a request for help; "%ask?" alone still is one.
-_ASK = re.compile(r"^(?P<indent>\s*)(?P<target>[A-Za-z_]\w*\s*=\s*)?%ask\s+(?P<text>\S.*?)\s*$")
+_ASK = re.compile(r"^(?P<indent>\s*)(?P<target>[A-Za-z_]\w*\s*=\s*)?%ask\s+(?P<text>[^\s?].*\?)\s*$")
 
 
 def ask(line: str, cell: str | None = None) -> Run:
@@ -27,13 +27,19 @@ def ask(line: str, cell: str | None = None) -> Run:
 
 
 def protect_question_mark(lines: list[str]) -> list[str]:
-    """Rewrite ``%ask text?`` so that IPython does not take the question mark for its help."""
-    return [_rewrite(line) for line in lines]
+    """Rewrite ``%ask text?`` so that IPython does not take the question mark for its help.
+
+    All other lines, and the bodies of cell magics, are returned as they are.
+    """
+    first = next((line for line in lines if line.strip()), "")
+    return lines if first.lstrip().startswith("%%") else [_rewrite(line) for line in lines]
 
 
 def load(shell: Any) -> None:  # noqa: ANN401 - IPython's shell is untyped
     """Register the magic; called by ``%load_ext haystack_kernel``."""
-    shell.register_magic_function(ask, magic_kind="line_cell", magic_name="ask")
+    from IPython.core.magic import no_var_expand
+
+    shell.register_magic_function(no_var_expand(ask), magic_kind="line_cell", magic_name="ask")  # {x} stays text
     if protect_question_mark not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(protect_question_mark)
 
@@ -42,6 +48,8 @@ def unload(shell: Any) -> None:  # noqa: ANN401 - IPython's shell is untyped
     """Take the magic out again."""
     if protect_question_mark in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(protect_question_mark)
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("ask", None)
 
 
 def _rewrite(line: str) -> str:

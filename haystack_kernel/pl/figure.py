@@ -1,7 +1,7 @@
 """A figure that knows its alternative text and takes it into notebooks.
 
-In: matplotlib. Out: :class:`DescribedFigure`; its outputs in a notebook carry the text in ``metadata["image/png"]["alt"]``,
-where nbconvert and the report look for it.
+In: matplotlib. Out: :class:`DescribedFigure`; its outputs in a notebook carry the text in their metadata, under
+``image/png`` and ``alt``, where nbconvert and the report look for it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class DescribedFigure(Figure):
 
     def _repr_mimebundle_(
         self,
-        include: object = None,  # noqa: ARG002 - IPython's protocol
-        exclude: object = None,  # noqa: ARG002
+        include: object = None,
+        exclude: object = None,
     ) -> tuple[dict[str, str], dict[str, Any]]:
         alt = str(self.get_label())
         return ({"text/plain": alt}, {"image/png": {"alt": alt}}) if alt else ({}, {})

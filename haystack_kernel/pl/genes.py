@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel import keys
-from haystack_kernel.pl.style import BLUE, GREY, SMALL, VERMILION, finish, new_axes, say_nothing_to_draw
+from haystack_kernel.pl.style import BLUE, GREY, SMALL, VERMILION, cut, finish, new_axes, say_nothing_to_draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FLOOR = 1e-300  # smaller p values are drawn here
 _GAP = 0.052  # between two names, in heights of the axes
+_WIDTH = 14  # letters of a name
 _ROOM = 0.24  # for the names beside the marks, in widths of the data
 
 
@@ -57,7 +58,9 @@ def volcano(de: pd.DataFrame, *, n_labels: int = 16, ax: Axes | None = None, sho
         _frame(ax, effect, height, sides=(bool(len(down)), bool(len(up))))
         for rows, side in ((up, 1), (down, -1)):
             _write(ax, tested[keys.GENE].to_numpy()[rows], at=(effect[rows], height[rows]), side=side)
-        ax.legend(frameon=False, fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, handletextpad=0.2)
+        ax.legend(
+            frameon=False, fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, handletextpad=0.2
+        )
     else:
         say_nothing_to_draw(ax, "no gene was tested")
     ax.axvline(0, color=GREY, lw=0.6)
@@ -103,7 +106,7 @@ def _write(
     edge = 0.87 if side > 0 else 0.13
     for row, place in zip(order, places, strict=True):
         ax.annotate(
-            str(names[row]),
+            cut(str(names[row]), width=_WIDTH),
             (at[0][row], at[1][row]),
             xytext=(edge, place),
             textcoords="axes fraction",

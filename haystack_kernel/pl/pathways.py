@@ -44,13 +44,11 @@ def pathway_bars(pathways: pd.DataFrame, *, n_top: int = 14, ax: Axes | None = N
     ):
         rows = [row for row, is_expected in enumerate(expected) if is_expected == wanted]
         if rows:
-            ax.barh(
-                rows, statistics[rows], height=0.72, color=colour, hatch=hatch, ec="black", lw=0.5, label=label
-            )
+            ax.barh(rows, statistics[rows], height=0.72, color=colour, hatch=hatch, ec="black", lw=0.5, label=label)
     _write_scores(ax, statistics.tolist(), scores=table["score"].tolist())
     ax.set_yticks(range(len(names)), [fold(name, width=36, lines=2) for name in names], fontsize=SMALL)
-    for label in ax.get_yticklabels():
-        label.set_parse_math(False)
+    for tick in ax.get_yticklabels():
+        tick.set_parse_math(False)
     ax.axvline(0, color="black", lw=0.8)
     ax.margins(x=0.2, y=0.02)
     ax.tick_params(axis="x", labelsize=SMALL)

@@ -13,6 +13,8 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.pl.style import ROLE_COLOURS, SMALL, finish, fold, fold_list, new_axes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matplotlib.axes import Axes
 
     from haystack_kernel.schema import Candidate, Round, RunRecord
@@ -104,10 +106,9 @@ def _players(record: RunRecord, chosen: Round) -> dict[str, _Player]:
     datasets = ", ".join(_unique(item.prompt.dataset for item in chosen.candidates))
     donors = "of the same donors" if all(item.donor_matched for item in chosen.candidates) else "donors not matched"
     treated = f"treated with {', '.join(treatments)}" if treatments else "as they are"
+    control: tuple[str, ...] = ("none: no matched control",)
     if chosen.n_control:
         control = ("the same cell types, unperturbed", f"{chosen.n_control:,} cells {donors}")
-    else:
-        control = ("none: no matched control",)
     query = (_query_cells(record, chosen),)
     as_if = f"as if {treated}" if treatments else "as the prompt suggests"
     return {
@@ -129,8 +130,8 @@ def _query_cells(record: RunRecord, chosen: Round) -> str:
     return chosen.query_cells.split(" cells of ")[0].split(" ", 1)[-1] or "query cells"
 
 
-def _unique(names: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name in names if name))  # type: ignore[attr-defined]
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _draw(ax: Axes, box: _Box, *, role: str, player: _Player) -> None:

@@ -50,15 +50,22 @@ def say_nothing_to_draw(axes: Axes, reason: str) -> None:
     axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL + 1)
 
 
+def cut(word: str, *, width: int) -> str:
+    """Leave ``word`` as it is, or its beginning and an ellipsis."""
+    return word if len(word) <= width else f"{word[: width - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def fold(text: str, *, width: int, lines: int) -> str:
     """Break ``text`` into at most ``lines`` of ``width`` characters; what does not fit ends in an ellipsis."""
     ellipsis = " \N{HORIZONTAL ELLIPSIS}"
-    folded = textwrap.wrap(text, width, max_lines=lines, placeholder=ellipsis, break_on_hyphens=False)
+    words = " ".join(cut(word, width=width) for word in text.split())
+    folded = textwrap.wrap(words, width, max_lines=lines, placeholder=ellipsis, break_on_hyphens=False)
     return "\n".join(folded)
 
 
 def fold_list(names: Sequence[str], *, width: int, lines: int) -> str:
     """As many whole names as fit into ``lines``, then how many are left out."""
+    names = [" ".join(cut(word, width=width) for word in name.split()) for name in names]
     for n_shown in range(len(names), 0, -1):
         left_out = f"; {len(names) - n_shown} more" if n_shown < len(names) else ""
         folded = textwrap.wrap("; ".join(names[:n_shown]) + left_out, width, break_on_hyphens=False)

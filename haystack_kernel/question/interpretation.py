@@ -49,7 +49,7 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
     record
         A run with its query; without a best round only that fact is stated.
     de
-        Differential expression of the best round: ``gene``, ``log2fc``, ``padj``, ``is_de``, one row per gene.
+        Differential expression of the best round: ``gene``, ``delta``, ``log2fc``, ``padj``, ``is_de``, one row a gene.
     pathways
         One row per pathway: ``pathway``, ``statistic`` (sign = direction), ``score`` (1 to 10), ``p_signal``,
         ``p_specificity``, ``is_expected``; NaN: not computed. May be empty.
@@ -148,9 +148,13 @@ def _expected(query: StructuredQuery, *, de: pd.DataFrame) -> str:
 
 
 def _moved(de: pd.DataFrame, *, sign: int) -> list[tuple[str, float]]:
-    """Genes called differential in one direction with log2 fold change, the largest change first."""
+    """Genes called differential in one direction with log2 fold change, the largest mean change of log counts first.
+
+    A fold change alone puts barely detected genes first, so it only breaks ties.
+    """
     rows = de[de[keys.IS_DE].astype(bool) & (sign * de[keys.LOG2FC] > 0)]
-    rows = rows.assign(_size=-rows[keys.LOG2FC].abs()).sort_values(["_size", keys.GENE], kind="stable")
+    rows = rows.assign(_change=-rows[keys.DELTA].abs(), _fold=-rows[keys.LOG2FC].abs())
+    rows = rows.sort_values(["_change", "_fold", keys.GENE], kind="stable")
     return [(str(gene), float(value)) for gene, value in zip(rows[keys.GENE], rows[keys.LOG2FC], strict=True)]
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 _WHERE = {
     "agreement_table": "parts",
-    "answer": "parts",
+    "answer": "summary",
     "candidate_table": "parts",
     "query_card": "parts",
     "rounds_table": "parts",
     "run_card": "parts",
     "score_table": "parts",
     "ReportBundle": "bundle",
+    "RoundTables": "bundle",
     "load_bundle": "bundle",
     "render_notebook": "render",
     "render_report": "render",

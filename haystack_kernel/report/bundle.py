@@ -19,26 +19,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ReportBundle:
-    """The record, the best round's tables, and the executed notebook if there is one."""
+class RoundTables:
+    """The tables of the best round; ``embedding`` is made when a run is published, None before."""
 
-    record: RunRecord
     de: pd.DataFrame
     pathways: pd.DataFrame
     prompts: pd.DataFrame
-    embedding: pd.DataFrame
+    embedding: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class ReportBundle:
+    """The record, the best round's tables (None before a round was scored), the executed notebook if there is one."""
+
+    record: RunRecord
+    tables: RoundTables | None = None
     notebook: NotebookNode | None = None
 
 
 def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> ReportBundle:
-    """Read the tables of the best round.
+    """Read the tables of the best round, if there is one.
 
     Raises
     ------
     NotFoundError
         A table is missing; resuming the run makes it again.
     """
+    if record.best_round is None:
+        return ReportBundle(record=record, notebook=notebook)
     folder = f"rounds/{record.best_round}"
-    names = ("de", "pathways", "prompts", "embedding")
-    tables = {name: read_csv(store, record.run_id, f"{folder}/{name}.csv") for name in names}
-    return ReportBundle(record=record, notebook=notebook, **tables)
+    names = ["de", "pathways", "prompts"]
+    names += ["embedding"] if store.exists(record.run_id, f"{folder}/embedding.csv") else []
+    tables = RoundTables(**{name: read_csv(store, record.run_id, f"{folder}/{name}.csv") for name in names})
+    return ReportBundle(record=record, tables=tables, notebook=notebook)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MISSING = "\N{EN DASH}"
 UP, DOWN = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
 STYLE = (Path(__file__).parent / "template" / "parts.css").read_text(encoding="utf-8")
-LONG_TEXT = 48  # letters; longer texts get a column that does not shrink to a ribbon
+LONG, LONGER = 24, 100  # letters; longer texts may break, in a column that does not shrink to a ribbon
 
 
 class Html(str):
@@ -80,8 +80,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: 
     )
     body = "".join(f"<tr>{''.join(_cell(value, is_first=not n) for n, value in enumerate(row))}</tr>" for row in filled)
     name = escape(caption)
-    opening = f'<div class="scroll" role="region" tabindex="0" aria-label="{name}"><table{_class(escape(kind))}>'
-    return f"{opening}<caption>{name}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    box = f'<div class="scroll{" tall" if kind else ""}" role="region" tabindex="0" aria-label="{name}">'
+    opening = f"{box}<table{_class(escape(kind))}><caption><span>{name}</span></caption>"
+    return f"{opening}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def folded(summary: object, text: object) -> Html:
@@ -90,12 +91,16 @@ def folded(summary: object, text: object) -> Html:
 
 
 def bar(score: float) -> Html:
-    """A score of 1 to 10 as a bar whose left end is chance; NaN as the words "not computed"."""
+    """A score of 1 to 10 as a bar and a number; NaN as the words "not computed"."""
     if math.isnan(score):
         return Html('<span class="missing">not computed</span>')
+    return Html(f'<span class="scored">{bar_picture(score)} {score:.1f}</span>')
+
+
+def bar_picture(score: float) -> Html:
+    """A bar whose left end is chance (1) and whose right end is 10; the number belongs beside it."""
     share = (min(max(score, 1.0), 10.0) - 1.0) / 9.0 * 100.0
-    picture = f'<span class="bar" aria-hidden="true"><span style="width:{share:.0f}%"></span></span>'
-    return Html(f'<span class="scored">{picture} {score:.1f}</span>')
+    return Html(f'<span class="bar" aria-hidden="true"><span style="width:{share:.0f}%"></span></span>')
 
 
 def number(value: float, *, digits: int = 2) -> str:
@@ -104,7 +109,7 @@ def number(value: float, *, digits: int = 2) -> str:
         return MISSING
     if value != 0 and abs(value) < 10**-digits:
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:,.{digits}f}"
 
 
@@ -126,5 +131,6 @@ def _cell(value: object, *, is_first: bool) -> str:
         attributes = f' class="number" data-value="{float(value):.9g}"'
     else:
         inner = escape(value)
-        attributes = _class("long" if len(str(value)) > LONG_TEXT else "")
+        n_letters = len(str(value))
+        attributes = _class("longer" if n_letters > LONGER else "long" if n_letters > LONG else "")
     return f'<th scope="row"{attributes}>{inner}</th>' if is_first else f"<td{attributes}>{inner}</td>"

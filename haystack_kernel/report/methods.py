@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from haystack_kernel.report.words import CONTROLS, counted, simulated_atlases
+
 if TYPE_CHECKING:
-    from haystack_kernel.schema import RunRecord
+    from haystack_kernel.schema import Round, RunRecord
 
 _ENGINES = {
     "none": "no change (the query cells as they are)",
@@ -19,7 +21,6 @@ _ENGINES = {
         "their control profile to the query cells and by their number of cells"
     ),
 }
-_SIMULATED = "demo"
 
 BIBTEX = """\
 @article{scanpy2018, author = {Wolf, F. Alexander and Angerer, Philipp and Theis, Fabian J.},
@@ -43,31 +44,53 @@ BIBTEX = """\
 
 def methods_paragraph(record: RunRecord) -> str:
     """What was done, in sentences that a methods section can take over."""
-    best, versions = record.best, record.versions
+    best = record.best
     if best is None:
-        return "No round has been finished."
-    donors = "same donors" if all(item.donor_matched for item in best.candidates) else "donors not matched"
-    matched = f"same dataset and cell type, {donors}"
+        return "No round has been scored, so there is no method to describe yet."
+    return " ".join([*_data(record, best), *_engine(record, best), *_statistics(record, best), *_software(record)])
+
+
+def _data(record: RunRecord, best: Round) -> list[str]:
     planner = record.query.planner if record.query else "offline"
-    program = f"HAYSTACK {versions.get('haystack-kernel', '')}".strip()
-    reading = best.control_strategy.replace("_", " ")
-    sentences = [
-        f"The question was parsed by the {planner} planner ({program}).",
-        f"It was answered from the atlas(es) {', '.join(record.config.atlases)}.",
-        f"{best.n_prompt} prompt cells and {best.n_control} matched control cells were used ({matched}).",
-        f"{best.n_query} query cells were transformed.",
+    atlases = ", ".join(record.config.atlases)
+    simulated = simulated_atlases(record)
+    note = [f"The atlas '{name}' is simulated: its cells were never measured." for name in simulated]
+    donors = "same donors" if all(item.donor_matched for item in best.candidates) else "donors not matched"
+    if best.n_control:
+        control = f"{best.n_control:,} matched control cells (same dataset and cell types, {donors})"
+    else:
+        control = "no matched control cells"
+    return [
+        f"The question was parsed by the {planner} planner and answered from atlas {atlases}.",
+        *note,
+        f"{best.n_prompt:,} prompt cells and {control} were used; {best.n_query:,} query cells were transformed.",
     ]
-    sentences += [
-        f"Engine '{record.config.engine}' predicted {_ENGINES[record.config.engine]}; seed {record.config.seed}.",
+
+
+def _engine(record: RunRecord, best: Round) -> list[str]:
+    reference = CONTROLS[best.control_strategy]
+    return [
+        f"Engine '{record.config.engine}' predicted {_ENGINES[record.config.engine]} (seed {record.config.seed}).",
         "No weights of STACK were used.",
-        f"The prediction was read by '{reading}'.",
+        f"The prediction was compared with {reference}.",
+    ]
+
+
+def _statistics(record: RunRecord, best: Round) -> list[str]:
+    draws = max((int(item.detail.get("n_draws", 0)) for item in best.components), default=0)
+    nulls = f" ({draws:,} draws each)" if draws else ""
+    return [
         "Counts were normalised to 10,000 per cell and log1p-transformed.",
         "Genes were tested by the two-sided Wilcoxon rank-sum test, adjusted by Benjamini-Hochberg over tested genes.",
         "Components of the score are mean signed z statistics.",
-        "They were held against donor-stratified permutations of the prompt labels and against matched gene decoys.",
-        f"{len(record.rounds)} round(s) were worked; round {best.number} is reported.",
+        f"They were held against donor-stratified permutations of the prompt labels and matched gene decoys{nulls}.",
+        f"{counted(len(record.rounds), 'round')} {'was' if len(record.rounds) == 1 else 'were'} worked.",
+        f"Round {best.number} is reported.",
     ]
-    if _SIMULATED in record.config.atlases:
-        sentences.append("The atlas 'demo' is simulated: its cells were never measured.")
-    sentences.append("Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items()) + ".")
-    return " ".join(sentences)
+
+
+def _software(record: RunRecord) -> list[str]:
+    versions = ", ".join(f"{name} {value}" for name, value in record.versions.items())
+    digests = ", ".join(f"{name} {value[:12]}" for name, value in record.digests.items())
+    found = (("Versions", versions), ("SHA-256 of the data, first 12 digits", digests))
+    return [f"{name}: {text}." for name, text in found if text]

@@ -1,28 +1,113 @@
-"""An executed notebook as an HTML fragment: code folded, outputs sanitised, nothing loaded from elsewhere.
+"""An executed notebook as an HTML fragment: code folded, outputs made harmless, nothing loaded from elsewhere.
 
-In: a NotebookNode. Out: HTML of its cells, without page, scripts or styles.
+In: a NotebookNode. Out: HTML of its cells, without page, scripts or styles. Only the kinds of output named here are
+shown, each in its safest form; widgets and scripts of outputs are left out.
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
-from pathlib import Path
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.report.html import escape
+from haystack_kernel.report.sanitise import sanitise
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-TEMPLATE = Path(__file__).parent / "template" / "notebook.html.j2"
+MAX_TEXT = 20_000  # letters of one text output
+MAX_BYTES = 3_000_000  # of all outputs together, so that the report stays below 5 MB
+_SHIFT = 2  # the notebook stands under a heading of level 2
+_PICTURES = ("image/png", "image/jpeg", "image/gif")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_TAGS = {"parameters": "the defaults", "injected-parameters": "the values of this run"}
+_LEFT_OUT = (
+    '<p class="small">An output of {kib:,.0f} KiB is left out to keep this page small; it is in the notebook.</p>'
+)
 
 
 def notebook_fragment(notebook: NotebookNode) -> str:
-    """Render the cells of ``notebook``; widget state is dropped, scripts and handlers in outputs are removed."""
-    from nbconvert.exporters import HTMLExporter
+    """Render the cells of ``notebook``.
 
-    copy = deepcopy(notebook)
-    copy.metadata.pop("widgets", None)
-    exporter = HTMLExporter(
-        template_file=str(TEMPLATE), extra_template_basedirs=[str(TEMPLATE.parent)], sanitize_html=True
-    )
-    body: str = exporter.from_notebook_node(copy)[0]
-    return body
+    Parameters
+    ----------
+    notebook
+        Any notebook of format 4; it is not changed.
+    """
+    view, cells = _View(), []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cells.append(view.markdown(cell.source))
+        elif cell.cell_type == "code" and (cell.source.strip() or cell.outputs):
+            cells.append(view.code(cell))
+    return "\n".join(cells)
+
+
+class _View:
+    """Goes through the cells in order; knows the heading above and how many bytes were shown."""
+
+    def __init__(self) -> None:
+        self._heading = ""
+        self._n_bytes = 0
+
+    def markdown(self, source: str) -> str:
+        from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+        headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", source, flags=re.MULTILINE)
+        self._heading = headings[-1] if headings else self._heading
+        rendered = MarkdownWithMath(renderer=IPythonRenderer(escape=False, exclude_anchor_links=True)).render(source)
+        return f'<div class="markdown">{sanitise(rendered, heading_shift=_SHIFT, alt="Picture of the notebook")}</div>'
+
+    def code(self, cell: NotebookNode) -> str:
+        tags = [text for tag, text in _TAGS.items() if tag in cell.metadata.get("tags", [])]
+        summary = f"code: {tags[0]}" if tags else f"code: {_first_line(cell.source)}"
+        shown = f"<details><summary>{escape(summary)}</summary><pre>{escape(cell.source)}</pre></details>"
+        outputs = "".join(self._within_budget(self._output(item)) for item in cell.outputs)
+        return f'<div class="cell">{shown}{outputs}</div>'
+
+    def _output(self, item: NotebookNode) -> str:
+        if item.output_type == "stream":
+            return _text(item.text, kind="stream")
+        if item.output_type == "error":
+            return _text("\n".join(item.traceback) or f"{item.ename}: {item.evalue}", kind="error")
+        data, metadata = item.data, item.metadata
+        for kind in _PICTURES:
+            if kind in data:
+                about = {**metadata, **metadata.get(kind, {})}
+                alt = escape(about.get("alt") or self._alt())
+                image = f'<img alt="{alt}" src="data:{kind};base64,{escape(_joined(data[kind]))}">'
+                return (
+                    f'<figure><div class="scroll" role="region" tabindex="0" aria-label="Figure">{image}</div></figure>'
+                )
+        if "text/html" in data:
+            return f'<div class="output">{sanitise(_joined(data["text/html"]), alt=self._alt())}</div>'
+        if "text/markdown" in data:
+            return self.markdown(_joined(data["text/markdown"]))
+        return _text(_joined(data.get("text/plain", "")), kind="plain")
+
+    def _within_budget(self, shown: str) -> str:
+        self._n_bytes += len(shown.encode())
+        if self._n_bytes <= MAX_BYTES:
+            return shown
+        self._n_bytes -= len(shown.encode())
+        return _LEFT_OUT.format(kib=len(shown.encode()) / 1024)
+
+    def _alt(self) -> str:
+        return f"Figure of the notebook, under the heading '{self._heading}'" if self._heading else "Figure"
+
+
+def _joined(value: Any) -> str:  # noqa: ANN401 - the format allows a text or a list of lines
+    return value if isinstance(value, str) else "".join(value)
+
+
+def _text(value: Any, *, kind: str) -> str:  # noqa: ANN401
+    text = _ESCAPES.sub("", _joined(value))
+    if not text.strip():
+        return ""
+    rest = f"\n… {len(text) - MAX_TEXT:,} more characters are in the notebook" if len(text) > MAX_TEXT else ""
+    return f'<pre class="{kind}" tabindex="0">{escape(text[:MAX_TEXT] + rest)}</pre>'
+
+
+def _first_line(source: str) -> str:
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} …" if lines else ""

@@ -14,10 +14,8 @@ from haystack_kernel.report.html import (
     Html,
     bar,
     definitions,
-    escape,
     folded,
     items,
-    number,
     paragraph,
     table,
 )
@@ -92,7 +90,7 @@ def score_table(record: RunRecord) -> Html:
         return Html(paragraph("No round has been scored yet."))
     columns = ("component", "score", "weight", "statistic", "p signal", "p specificity", "genes", "note")
     rows = [_component_row(item) for item in best.components]
-    note = f"Score {score_text(best)}. {best.composite.reason}".strip()
+    note = f"Score {score_text(best)}" + (f": {best.composite.reason}" if best.composite.reason else "")
     how = (
         "Each component is 1 at chance and 7 at about 1 in 200, by the worse of two nulls: prompt labels permuted "
         "within donor and cell type (signal), and matched gene decoys on the prediction (specificity). The composite "
@@ -132,7 +130,9 @@ def _candidate_row(record: RunRecord, item: Candidate) -> tuple[object, ...]:
     return (
         cell_types(item),
         item.prompt.perturbation or "unperturbed",
-        item.prompt.dataset if item.prompt.dataset == item.prompt.atlas else f"{item.prompt.atlas} / {item.prompt.dataset}",
+        item.prompt.dataset
+        if item.prompt.dataset == item.prompt.atlas
+        else f"{item.prompt.atlas} / {item.prompt.dataset}",
         item.prompt.n_cells,
         item.control.n_cells if item.control else 0,
         item.score,
@@ -142,11 +142,9 @@ def _candidate_row(record: RunRecord, item: Candidate) -> tuple[object, ...]:
 
 
 def _component_row(item: Component) -> tuple[object, ...]:
-    p_values = (number(item.p_signal, digits=4), number(item.p_specificity, digits=4))
-    name = item.name.replace("_", " ")
-    numbers = [Html(f'<span class="nowrap">{escape(p)}</span>') for p in p_values]
-    weight = f"{item.weight:.0%}"
-    return name, bar(item.score), weight, item.statistic, *numbers, item.n_genes, item.reason or "computed"
+    name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
+    numbers = (item.statistic, item.p_signal, item.p_specificity, item.n_genes)
+    return name, bar(item.score), weight, *numbers, item.reason or "computed"
 
 
 def _sentence(text: str) -> str:

@@ -7,27 +7,57 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from haystack_kernel import keys, pl
+from haystack_kernel import pl
 from haystack_kernel.report import parts
-from haystack_kernel.report.html import STYLE, Html, escape, table
+from haystack_kernel.report.figures import figure
+from haystack_kernel.report.html import STYLE, Html, escape
 from haystack_kernel.report.methods import BIBTEX, methods_paragraph
 from haystack_kernel.report.notebook import notebook_fragment
+from haystack_kernel.report.summary import answer
+from haystack_kernel.report.tables import cell_table, gene_table, pathway_table
+from haystack_kernel.report.words import simulated_atlases
 
 if TYPE_CHECKING:
-    import pandas as pd
     from jinja2 import Environment
-    from matplotlib.axes import Axes
     from nbformat import NotebookNode
 
-    from haystack_kernel.report.bundle import ReportBundle
+    from haystack_kernel.report.bundle import ReportBundle, RoundTables
+    from haystack_kernel.schema import RunRecord
 
+EMPTY = Html("")
 TEMPLATES = Path(__file__).parent / "template"
-N_GENES_SHOWN = 300
-_DPI = 120
+_READ_ROLES = "The engine sees the prompt and control cells and transforms the query cells into the predicted ones."
+_READ_VOLCANO = (
+    "One mark per tested gene: right, predicted higher; up, better supported. Marks and names show the calls."
+)
+_READ_MAP = "One mark per cell (at most 600 of a role). Near means alike; distances on such a map are not evidence."
+_READ_BARS = "Bars to the right: activated. The score runs from 1 (chance) to 10; hatched pathways are those expected."
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page under a heading of its own."""
+
+    anchor: str
+    heading: str
+    body: Html
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template is filled with."""
+
+    title: str
+    kicker: str
+    lead: Html = EMPTY
+    meta: dict[str, str] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
+    notebook: NotebookNode | None = None
+    record_json: str = "{}"
 
 
 def render_report(bundle: ReportBundle) -> str:
@@ -36,61 +66,73 @@ def render_report(bundle: ReportBundle) -> str:
     Parameters
     ----------
     bundle
-        Record, tables and, if the run was made by one, the executed notebook (shown folded).
+        Record, tables and, if the run was made by one, the executed notebook (shown folded). A run that failed or
+        was not scored is rendered as far as it came.
     """
-    record = bundle.record
-    sections = [
-        ("question", "The question, as understood", parts.query_card(record)),
-        ("roles", "Who is prompt, control and query", _figure(pl.roles(record))),
-        ("genes", "What is predicted", _figure(pl.volcano(bundle.de)) + _gene_table(bundle.de)),
-        ("cells", "Where the predicted cells lie", _figure(pl.umap(bundle.embedding))),
-        (
-            "pathways",
-            "Does known biology agree",
-            _figure(pl.pathway_bars(bundle.pathways)) + _pathways(bundle.pathways),
-        ),
-        ("score", "The score, and what it rests on", parts.score_table(record) + parts.agreement_table(record)),
-        ("rounds", "Rounds", parts.rounds_table(record)),
-        ("candidates", "Which cells could show the effect", parts.candidate_table(record)),
-        ("methods", "Methods and citations", f"<p>{escape(methods_paragraph(record))}</p><pre>{escape(BIBTEX)}</pre>"),
-    ]
-    return _page(
-        title=record.question,
-        sections=[(anchor, heading, Html(body)) for anchor, heading, body in sections],
-        lead=parts.answer(record),
-        meta=_meta(bundle),
-        notebook=bundle.notebook,
-        record_json=record.model_dump_json(),
+    record, tables = bundle.record, bundle.tables
+    lead = answer(record, de=tables.de, pathways=tables.pathways) if tables else answer(record)
+    simulated = " of simulated cells" if simulated_atlases(record) else ""
+    return _fill(
+        Page(
+            title=record.question,
+            kicker=f"HAYSTACK run record{simulated}",
+            lead=lead,
+            meta=_meta(record),
+            sections=tuple(_sections(record, tables)),
+            notebook=bundle.notebook,
+            record_json=record.model_dump_json(),
+        )
     )
 
 
 def render_notebook(notebook: NotebookNode, *, title: str) -> str:
     """Render an executed notebook that has no run record beside it, on the same page and under the same policy."""
-    return _page(title=title, sections=[], lead=Html(""), meta={}, notebook=notebook, record_json="{}")
+    return _fill(Page(title=title, kicker="Executed notebook", notebook=notebook))
 
 
-def _page(
-    *,
-    title: str,
-    sections: list[tuple[str, str, Html]],
-    lead: Html,
-    meta: dict[str, object],
-    notebook: NotebookNode | None,
-    record_json: str,
-) -> str:
+def _sections(record: RunRecord, tables: RoundTables | None) -> list[Section]:
+    methods = (
+        f"<p>{escape(methods_paragraph(record))}</p><h3>Citations (BibTeX)</h3><pre tabindex='0'>{escape(BIBTEX)}</pre>"
+    )
+    found = [Section("question", "The question, as understood", parts.query_card(record))]
+    if tables is not None:
+        found += _of_the_prediction(record, tables)
+    found += [
+        Section("rounds", "Rounds", parts.rounds_table(record)),
+        Section("candidates", "Which cells could show the effect", parts.candidate_table(record)),
+        Section("methods", "Methods and citations", Html(methods)),
+    ]
+    return found
+
+
+def _of_the_prediction(record: RunRecord, tables: RoundTables) -> list[Section]:
+    expected = record.query.expected_targets if record.query else {}
+    genes = figure(pl.volcano(tables.de), caption=_READ_VOLCANO) + gene_table(tables.de, expected=expected)
+    pathways = figure(pl.pathway_bars(tables.pathways), caption=_READ_BARS) + pathway_table(tables.pathways)
+    score = parts.score_table(record) + parts.agreement_table(record)
+    who = figure(pl.roles(record), caption=_READ_ROLES) + cell_table(tables.prompts)
+    found = [
+        Section("genes", "What is predicted", Html(genes)),
+        Section("pathways", "Does known biology agree", Html(pathways)),
+        Section("score", "The score, and what it rests on", Html(score)),
+        Section("roles", "Who is prompt, control and query", Html(who)),
+    ]
+    if tables.embedding is not None:
+        where = figure(pl.umap(tables.embedding), caption=_READ_MAP)
+        found.append(Section("cells", "Where the predicted cells lie", Html(where)))
+    return found
+
+
+def _fill(page: Page) -> str:
     script = (TEMPLATES / "tables.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            title=title,
-            sections=sections,
-            lead=lead,
-            meta=meta,
-            notebook=Html(notebook_fragment(notebook)) if notebook is not None else "",
-            unfold_notebook=not sections,
-            record_json=Html(_as_script_data(record_json)),
+            page=page,
+            notebook=Html(notebook_fragment(page.notebook)) if page.notebook is not None else "",
+            record_json=Html(_as_script_data(page.record_json)),
             style=Html((TEMPLATES / "page.css").read_text(encoding="utf-8") + STYLE),
             script=Html(script),
             script_hash=digest,
@@ -110,52 +152,13 @@ def _as_script_data(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _figure(axes: Axes) -> str:
-    from matplotlib import pyplot as plt
-
-    figure = axes.get_figure(root=True)
-    if figure is None:
-        return ""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    plt.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    alt = escape(axes.get_label())
-    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"></figure>'
-
-
-def _gene_table(de: pd.DataFrame) -> str:
-    tested = de[de[keys.IS_TESTED].astype(bool)]
-    order = tested[keys.DELTA].abs().sort_values(ascending=False).index[:N_GENES_SHOWN]
-    columns = [keys.GENE, keys.LOG2FC, keys.DELTA, keys.DETECTION_DIFF, keys.AUROC, keys.PADJ, keys.IS_DE]
-    shown = tested.loc[order, columns]
-    rows = [[*(_plain(value) for value in row[:-1]), bool(row[-1])] for row in shown.itertuples(index=False)]
-    n = f"{len(shown)} of {len(tested)} tested genes with the largest change (all in de.csv)"
-    caption = f"{n}. p values depend on how many cells were generated: generated cells are not replicates"
-    return table(columns, rows, caption=caption, kind="sortable")
-
-
-def _pathways(pathways: pd.DataFrame) -> str:
-    columns = ["pathway", "statistic", "p_signal", "p_specificity", "score", "n_genes", "is_expected"]
-    rows = [
-        [*(_plain(value) for value in row[:-2]), int(row[-2]), bool(row[-1])]
-        for row in pathways[columns].itertuples(index=False)
-    ]
-    return table(columns, rows, caption="Pathways, expected and discovered", kind="sortable")
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table: text or numpy number
-    return value if isinstance(value, str) else float(value)
-
-
-def _meta(bundle: ReportBundle) -> dict[str, object]:
-    record = bundle.record
-    return {
+def _meta(record: RunRecord) -> dict[str, str]:
+    shown = {
         "run": record.run_id,
         "made": f"{record.created_at:%Y-%m-%d %H:%M} UTC",
         "engine": record.config.engine,
         "atlases": ", ".join(record.config.atlases),
-        "seed": record.config.seed,
-        "cells used": len(bundle.prompts),
-        "version": record.versions.get("haystack-kernel", ""),
+        "seed": str(record.config.seed),
+        "HAYSTACK": record.versions.get("haystack-kernel", ""),
     }
+    return {name: value for name, value in shown.items() if value}

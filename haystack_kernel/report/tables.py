@@ -5,19 +5,19 @@ In: de, pathways and prompts of a run folder. Out: tables with every text escape
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
-from haystack_kernel.report.html import DOWN, UP, Html, bar, table
+from haystack_kernel.report.html import DOWN, UP, bar, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
+
 N_GENES_SHOWN = 300
 _FLIPS = "flips"
-_ROLES = (keys.PROMPT, keys.CONTROL, keys.QUERY, keys.PREDICTED)
+_ROLES = (keys.QUERY, keys.PROMPT, keys.CONTROL)
 
 
 def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
@@ -46,9 +46,19 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
         )
         for row in tested.loc[order].to_dict("records")
     ]
-    columns = ("gene", "call", "expected", "log2 fold change", "change", "detection", "AUROC", "adjusted p", "remark")
+    columns = (
+        "gene",
+        "call",
+        "expected",
+        "log2 fold change",
+        "mean change",
+        "detection change",
+        "AUROC",
+        "adjusted p",
+        "remark",
+    )
     caption = (
-        f"{len(rows):,} of {len(tested):,} tested genes with the largest change of mean log1p expression (all: de.csv); "
+        f"{len(rows):,} of {len(tested):,} tested genes with the largest mean change of log1p counts (all: de.csv); "
         "p depends on how many cells were generated: generated cells are not replicates"
     )
     return table(columns, rows, caption=caption, kind="sortable")
@@ -78,6 +88,7 @@ def cell_table(prompts: pd.DataFrame) -> str:
     by = ["role", keys.DATASET, keys.CELL_TYPE, keys.PERTURBATION]
     filled = prompts.assign(**{name: prompts[name].fillna("").astype(str) for name in by})
     groups = filled.groupby(by, sort=False)[keys.DONOR].agg(["size", "nunique"]).reset_index()
+    groups = groups.sort_values("size", ascending=False, kind="stable")
     rows = [
         (role, cell_type or "any", treatment or "none", dataset, int(n_cells), int(n_donors))
         for wanted in _ROLES
@@ -88,13 +99,13 @@ def cell_table(prompts: pd.DataFrame) -> str:
     return table(("role", "cell type", "treatment", "dataset", "cells", "donors"), rows, caption=caption)
 
 
-def _call(row: Mapping[str, object]) -> str:
+def _call(row: Mapping[Any, Any]) -> str:
     if not bool(row[keys.IS_DE]):
         return ""
-    return f"{UP} rises" if float(str(row[keys.LOG2FC])) > 0 else f"{DOWN} falls"
+    return f"{UP} rises" if row[keys.LOG2FC] > 0 else f"{DOWN} falls"
 
 
-def _remark(row: Mapping[str, object]) -> Html | str:
+def _remark(row: Mapping[Any, Any]) -> str:
     remarks = []
     if bool(row.get(keys.PADDED, False)):
         remarks.append("not predicted")

@@ -27,6 +27,7 @@ GENES = ["ISG15", "IFIT3", "MX1", "FOS", "ACTB", "CXCL8"]
 DE = pd.DataFrame(
     {
         "gene": GENES,
+        "delta": [2.0, 1.5, 1.2, -0.4, 0.0, -0.9],
         "log2fc": [4.0, 3.0, 2.5, -1.5, 0.1, -3.0],
         "padj": [1e-9, 1e-8, 1e-7, 1e-3, 0.9, 1e-4],
         "is_tested": [True] * 6,
@@ -268,3 +269,8 @@ def test_interpret_an_imputation_then_names_donor_and_tissue():
     answer = interpret(record_of(round_of(), query=query))
     assert answer.headline.startswith("Predicted for natural killer cell in donor 3 in liver:")
     assert "genes known to respond" not in answer.paragraphs[0]
+
+
+def test_interpret_then_the_largest_mean_change_comes_before_the_largest_fold_change():
+    barely_detected = DE.assign(delta=[0.3, 1.5, 1.2, -0.4, 0.0, -0.9])
+    assert "led by IFIT3, MX1 and ISG15" in interpret(record_of(round_of()), de=barely_detected).headline

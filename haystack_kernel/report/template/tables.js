@@ -1,16 +1,16 @@
 "use strict";
-for (const table of document.querySelectorAll("main > section > .scroll > table.sortable")) {
+for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
+  if (!body || !table.tHead?.rows.length) continue;
+  const rows = [...body.rows];
   const value = (row, column) => {
     const cell = row.cells[column];
-    return cell.dataset.value !== undefined ? Number(cell.dataset.value) : cell.textContent.trim().toLowerCase();
+    const text = cell?.dataset.value ?? cell?.textContent.trim() ?? "";
+    const number = Number(text);
+    return text === "" || Number.isNaN(number) ? text.toLowerCase() : number;
   };
-  const compare = (a, b) => {
-    if (typeof a === "number" && typeof b === "number") {
-      return Number.isNaN(a) ? 1 : Number.isNaN(b) ? -1 : a - b;
-    }
-    return String(a).localeCompare(String(b));
-  };
+  const isMissing = (item) => item === "" || item === "nan" || item === "not computed";
+  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
   [...table.tHead.rows[0].cells].forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -21,19 +21,23 @@ for (const table of document.querySelectorAll("main > section > .scroll > table.
       const up = head.getAttribute("aria-sort") !== "ascending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const rows = [...body.rows].sort((a, b) => compare(value(a, column), value(b, column)) * (up ? 1 : -1));
-      body.append(...rows);
+      const keyed = rows.map((row) => [value(row, column), row]);
+      const known = keyed.filter(([item]) => !isMissing(item));
+      const missing = keyed.filter(([item]) => isMissing(item));
+      known.sort((a, b) => compare(a[0], b[0]) * (up ? 1 : -1));
+      body.append(...known.map(([, row]) => row), ...missing.map(([, row]) => row));
     });
   });
   const label = document.createElement("label");
   const input = document.createElement("input");
+  const count = document.createElement("output");
   label.className = "filter";
-  label.textContent = "Filter rows: ";
+  label.append("Filter rows", input, count);
   input.type = "search";
   input.addEventListener("input", () => {
     const wanted = input.value.trim().toLowerCase();
-    for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    count.textContent = wanted ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
   });
-  label.append(input);
-  table.parentElement.before(label);
+  (table.closest(".scroll") ?? table).before(label);
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
-from haystack_kernel.report.html import DOWN, UP, Html, bar, escape, items, paragraph
+from haystack_kernel.report.html import DOWN, UP, Html, bar_picture, escape, items, paragraph
 from haystack_kernel.report.words import EVIDENCE, TERMINATIONS, counted, score_text, simulated_atlases
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.schema import Round, RunRecord
+
+
+_STATES = {"running": "has not ended", "cancelled": "was cancelled", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,12 @@ def notices(record: RunRecord) -> list[str]:
         f"Simulated data: the cells of atlas '{name}' were drawn from a model, never measured."
         for name in simulated_atlases(record)
     ]
+    if record.status == "done":
+        return found
+    state = _STATES[record.status]
     if record.failure is not None:
-        found.append(f"The run failed at step '{record.failure.step}': {record.failure.message}")
-    if record.status != "done":
-        state = "is still running" if record.status == "running" else record.status
-        found.append(f"The run {state}; `haystack resume {record.run_id}` goes on.".replace("run failed", "run failed"))
-    return found
+        state = f"failed at step '{record.failure.step}': {record.failure.message.rstrip('.')}"
+    return [*found, f"The run {state}. `haystack resume {record.run_id}` goes on from its last finished step."]
 
 
 def summary(record: RunRecord, *, de: pd.DataFrame | None, pathways: pd.DataFrame | None) -> list[Tile]:
@@ -93,7 +96,7 @@ def _score_tile(record: RunRecord, best: Round) -> Tile:
     notes = [f"{side} the threshold {threshold:g}", f"{computed} of {len(best.components)} components computed"]
     if best.composite.cap < 10:
         notes.append(f"at most {best.composite.cap:.1f} possible")
-    return Tile("score (1 is chance)", Html(f"{escape(score_text(best))} {_bar_only(value)}"), "; ".join(notes))
+    return Tile("score (1 is chance)", Html(f"{escape(score_text(best))} {bar_picture(value)}"), "; ".join(notes))
 
 
 def _gene_tile(best: Round, *, de: pd.DataFrame | None) -> Tile:
@@ -104,7 +107,7 @@ def _gene_tile(best: Round, *, de: pd.DataFrame | None) -> Tile:
     up, down = int((called[keys.LOG2FC] > 0).sum()), int((called[keys.LOG2FC] < 0).sum())
     n_tested = int(de[keys.IS_TESTED].astype(bool).sum())
     led = f"; led by {', '.join(best.top_genes[:3])}" if best.top_genes else ""
-    return Tile("genes called", f"{UP} {up:,} up  {DOWN} {down:,} down", f"of {n_tested:,} tested{led}")
+    return Tile("genes called up and down", f"{UP} {up:,}   {DOWN} {down:,}", f"of {n_tested:,} tested{led}")
 
 
 def _pathway_tiles(pathways: pd.DataFrame | None) -> Iterator[Tile]:
@@ -136,7 +139,11 @@ def _baseline_tiles(best: Round) -> Iterator[Tile]:
     if compared:
         nearest = max(compared, key=lambda item: item.pearson)
         score = "" if math.isnan(nearest.composite) else f"; it scores {nearest.composite:.1f}"
-        yield Tile("closest simple baseline", f"{nearest.engine}, r = {nearest.pearson:.2f}", f"same response at 1{score}")
+        yield Tile(
+            "closest simple baseline",
+            f"{nearest.engine}, r = {nearest.pearson:.2f}",
+            f"r = 1: the same response{score}",
+        )
 
 
 def _round_tile(record: RunRecord, best: Round) -> Tile:
@@ -148,8 +155,3 @@ def _tile(item: Tile) -> str:
     value = str(item.value) if isinstance(item.value, Html) else escape(item.value)
     note = f'<dd class="note">{escape(item.note)}</dd>' if item.note else ""
     return f'<div><dt>{escape(item.name)}</dt><dd class="value">{value}</dd>{note}</div>'
-
-
-def _bar_only(value: float) -> str:
-    """The bar of a score without the number, which stands beside it in large."""
-    return str(bar(value)).rsplit("</span> ", 1)[0] + "</span></span>"

@@ -1,0 +1,82 @@
+"""What a run is asked to do: settings and options become its configuration, refused before anything is made.
+
+In: settings, options as a notebook or a command gives them. Out: a RunConfig.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.schema import HiddenPair, RunConfig
+
+if TYPE_CHECKING:
+    from haystack_kernel.schema import TermKind
+    from haystack_kernel.settings import Settings
+
+
+def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN401 - validated by RunConfig
+    """Settings and options -> the run's configuration.
+
+    Raises
+    ------
+    InvalidInputError
+        Unknown option or value; a hidden pair that names no known cell type or perturbation.
+    """
+    from pydantic import ValidationError
+
+    defaults: dict[str, Any] = {
+        "atlases": settings.atlases,
+        "planner": settings.planner,
+        "engine": settings.inference.engine,
+        "control_strategy": settings.inference.control_strategy,
+        "threshold": settings.rounds.threshold,
+        "max_rounds": settings.rounds.maximum,
+        "n_prompt": settings.inference.n_prompt,
+        "n_query": settings.inference.n_query,
+        "seed": settings.seed,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    hidden = given.get("hide", ())
+    hidden = (hidden,) if isinstance(hidden, str) else hidden
+    given["hide"] = tuple(parse_hidden(item) if isinstance(item, str) else item for item in hidden)
+    try:
+        return RunConfig.model_validate({**defaults, **given})
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
+        raise InvalidInputError(msg, errors=lines) from error
+
+
+def parse_hidden(text: str) -> HiddenPair:
+    """``"CD4 T cell:IFN-beta"`` -> the pair of ids that no strategy may see.
+
+    Raises
+    ------
+    InvalidInputError
+        No colon, or a side that no known cell type or perturbation matches; the nearest known are named.
+    """
+    from haystack_kernel.knowledge import load_knowledge, resolve
+
+    cell_type, separator, perturbation = text.rpartition(":")
+    if not separator or not cell_type.strip() or not perturbation.strip():
+        msg = f"--hide {text!r} must be 'CELL TYPE:PERTURBATION', e.g. 'CD4 T cell:IFN-beta'"
+        raise InvalidInputError(msg, given=text)
+    found = []
+    sides: tuple[tuple[TermKind, str], ...] = (("cell_type", cell_type), ("perturbation", perturbation))
+    for kind, part in sides:
+        resolution = resolve(part.strip(), kind=kind, knowledge=load_knowledge())
+        if resolution.match is None:
+            nearest = ", ".join(match.name for match in resolution.alternatives) or "none"
+            msg = f"--hide {text!r}: unknown {kind.replace('_', ' ')} {part.strip()!r}; nearest known: {nearest}"
+            raise InvalidInputError(msg, given=text)
+        found.append(resolution.match.id)
+    return HiddenPair(cell_type_id=found[0], perturbation=found[1])
+
+
+def changed_options(config: RunConfig, settings: Settings, **options: Any) -> str:  # noqa: ANN401 - as build_config
+    """Name the options given that differ from ``config``: ``"seed is 0, not 5"``; empty where none does."""
+    given = {name: value for name, value in options.items() if value is not None}
+    asked = build_config(settings, **given)
+    pairs = [(name, getattr(config, name), getattr(asked, name)) for name in given]
+    return "; ".join(f"{name} is {old!r}, not {new!r}" for name, old, new in pairs if old != new)

@@ -1,0 +1,71 @@
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from haystack_kernel.jupyter.exporter import HaystackReportExporter
+from haystack_kernel.schema import Failure
+from haystack_kernel.store import RunStore
+
+
+@pytest.fixture
+def notebook():
+    node = nbformat.v4
+    output = node.new_output("display_data", data={"text/html": "<b>shown</b><script>alert(1)</script>"})
+    return node.new_notebook(cells=[node.new_markdown_cell("# Title"), node.new_code_cell("work()", outputs=[output])])
+
+
+@pytest.fixture
+def run_folder(tmp_path, record, notebook):
+    """The folder of a run that failed early, with its notebook."""
+    failure = Failure(kind="NotFoundError", message="no atlas 'x'", step="retrieve")
+    RunStore(str(tmp_path)).create(record.model_copy(update={"status": "failed", "failure": failure}))
+    folder = tmp_path / "runs" / record.run_id
+    nbformat.write(notebook, folder / "run.ipynb")
+    return folder
+
+
+def test_exporter_renders_a_notebook_alone(tmp_path, notebook):
+    nbformat.write(notebook, tmp_path / "mine.ipynb")
+    page, resources = HaystackReportExporter().from_filename(str(tmp_path / "mine.ipynb"))
+    assert resources["output_extension"] == ".html"
+    assert "<h1>mine</h1>" in page
+    assert "<b>shown</b>" in page
+    assert "alert(1)" not in page
+
+
+def test_exporter_renders_the_run_that_the_notebook_lies_in(run_folder, record):
+    page, _ = HaystackReportExporter().from_filename(str(run_folder / "run.ipynb"))
+    assert f"<h1>{record.question}</h1>" in page
+    assert "no atlas" in page
+    assert "<b>shown</b>" in page
+
+
+def test_exporter_falls_back_to_the_notebook_when_the_record_is_unreadable(run_folder):
+    for path in (run_folder / "record").glob("*.json"):
+        path.write_text(json.dumps({"schema_version": 99}))
+    page, _ = HaystackReportExporter().from_filename(str(run_folder / "run.ipynb"))
+    assert "<h1>run</h1>" in page
+    assert "<b>shown</b>" in page
+
+
+def test_listing_exporters_imports_nothing_heavy():
+    heavy = ("pandas", "matplotlib", "anndata", "scanpy", "scipy", "duckdb", "haystack_kernel.report.render")
+    code = (
+        "import json, sys; from nbconvert.exporters import get_export_names, get_exporter;"
+        "assert 'haystack-report' in get_export_names(); get_exporter('haystack-report');"
+        f"print(json.dumps([name for name in {heavy!r} if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "title"), [("haystack-report", "How would B cells"), ("html", "<title>run</title>")])
+def test_nbconvert_command_line_converts_in_both_forms(run_folder, to, title):
+    command = [sys.executable, "-m", "nbconvert", "--to", to, "run.ipynb", "--output", "out"]
+    done = subprocess.run(command, cwd=run_folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert title in (run_folder / "out.html").read_text(encoding="utf-8")

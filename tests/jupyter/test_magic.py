@@ -1,0 +1,132 @@
+"""``%ask`` in a real IPython shell: question marks, assignment, help, loading twice, unloading."""
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.io import capture_output
+from traitlets.config import Config
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.jupyter.magic import protect_question_mark
+from haystack_kernel.run import Run
+
+SHORT = "How are you?"  # refused before anything is made: enough to see what reached the magic
+
+
+@pytest.fixture
+def shell(tiny_env):
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryManager.hist_file = ":memory:"
+    made = InteractiveShell(config=config)
+    made.run_line_magic("load_ext", "haystack_kernel")
+    yield made
+    made.run_line_magic("unload_ext", "haystack_kernel")
+
+
+def refused(shell, source):
+    """The message with which the question of ``source`` was refused."""
+    with capture_output():
+        result = shell.run_cell(source)
+    assert isinstance(result.error_in_exec, InvalidInputError), result
+    return str(result.error_in_exec)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"%ask {SHORT}",
+        f"%ask   {SHORT}  \n",
+        f"  %ask {SHORT}",
+        f"run = %ask {SHORT}",
+        f"x = 1\nrun = %ask {SHORT}\n",
+        f"%%ask\n{SHORT}",
+        f"%%ask\n\n{SHORT}\n",
+        "%%ask How are\nyou?",
+        f"if True:\n    %ask {SHORT}",
+        f"%ask {SHORT}?",
+        f"get_ipython().run_line_magic('ask', {SHORT!r})",
+    ],
+)
+def test_ask_gets_the_whole_question_with_its_question_mark(shell, source):
+    assert "'How are you?" in refused(shell, source)
+
+
+def test_ask_without_a_question_mark_is_the_same(shell):
+    assert "'How are we today'" in refused(shell, "%ask How are we today")
+
+
+def test_quotes_braces_and_dollars_are_not_evaluated(shell):
+    assert refused(shell, '%ask What\'s "this" {1+1}?').startswith("'What\\'s \"this\"")
+
+
+@pytest.mark.parametrize("source", ["%ask?", "?%ask", "ask?", "%%ask?"])
+def test_a_lone_question_mark_still_shows_help(shell, source):
+    with capture_output() as shown:
+        result = shell.run_cell(source)
+    assert result.success
+    if source != "ask?":  # there is no object of that name
+        assert "Ask HAYSTACK a question" in shown.stdout
+
+
+def test_help_for_other_objects_still_works(shell):
+    with capture_output() as shown:
+        assert shell.run_cell("len?").success
+    assert "number of items" in shown.stdout
+
+
+def test_loading_twice_changes_nothing(shell):
+    before = list(shell.input_transformers_cleanup)
+    with capture_output() as shown:
+        shell.run_cell("%load_ext haystack_kernel")
+    assert "already loaded" in shown.stdout
+    with capture_output():
+        assert shell.run_cell("%reload_ext haystack_kernel").success
+    assert shell.input_transformers_cleanup == before
+    assert before.count(protect_question_mark) == 1
+
+
+def test_unloading_takes_everything_out_and_loading_again_brings_it_back(shell):
+    shell.run_line_magic("unload_ext", "haystack_kernel")
+    assert protect_question_mark not in shell.input_transformers_cleanup
+    with capture_output() as shown:
+        shell.run_cell("%ask something that goes nowhere")
+    assert "`%ask` not found" in shown.stderr + shown.stdout
+    shell.run_line_magic("load_ext", "haystack_kernel")
+    assert "'How are you?" in refused(shell, f"%ask {SHORT}")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["print('%ask How?')\n"],
+        ["# %ask How?\n"],
+        ["%%markdown\n", "%ask How would it?\n"],
+        ["\n", "%%bash\n", "%ask How would it?\n"],
+        ["%asking How?\n"],
+        ["%ask?\n"],
+        ["%ask ?\n"],
+        ["%ask without a mark\n"],
+        ["x = 1 %ask\n"],
+    ],
+)
+def test_lines_that_do_not_ask_are_left_alone(lines):
+    assert protect_question_mark(list(lines)) == lines
+
+
+def test_a_rewritten_line_keeps_its_place_and_its_target():
+    lines = ["a = 1\n", "  run = %ask Is it 'so'?  \n", "b = 2\n"]
+    assert protect_question_mark(lines) == [
+        "a = 1\n",
+        "  run = get_ipython().run_line_magic('ask', \"Is it 'so'?\")\n",
+        "b = 2\n",
+    ]
+
+
+@pytest.mark.slow
+def test_ask_works_the_question_to_its_end_and_returns_the_run(shell, tiny_env):
+    result = shell.run_cell("run = %ask How would B cells respond to IFN-beta?")
+    assert result.success
+    run = shell.user_ns["run"]
+    assert isinstance(run, Run)
+    assert run.record.status == "done"
+    assert (tiny_env / "runs" / run.run_id / "report.html").exists()

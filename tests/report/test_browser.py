@@ -1,0 +1,174 @@
+"""The page in headless Chromium: nothing leaves it, nothing foreign runs in it, tables work, it fits a phone."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from haystack_kernel.report import ReportBundle, render_report
+from haystack_kernel.schema import RunRecord
+
+pytestmark = pytest.mark.browser
+NASTY = (
+    "</script><script>window.ran=1</script><img src=x onerror='window.ran=2'>"
+    "<a href='javascript:window.ran=3'>link</a><svg onload='window.ran=4'></svg>"
+)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGS = ["--no-sandbox", "--disable-dev-shm-usage"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next((found for found in map(shutil.which, NAMES) if found), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=ARGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def nasty_page(make_run, tables, make_notebook, picture, tmp_path):
+    """A report whose every text tries to run code, with a notebook that does so too."""
+    import nbformat
+
+    outputs = [
+        nbformat.v4.new_output("display_data", data={"text/html": f"<div class='scroll'>{NASTY}</div>"}),
+        nbformat.v4.new_output(
+            "display_data", data={"text/html": "<table class='sortable'><tr><td>1</td></tr></table>"}
+        ),
+        nbformat.v4.new_output("stream", text=NASTY),
+        nbformat.v4.new_output("display_data", data={"application/javascript": "window.ran=5"}),
+        picture("a figure"),
+    ]
+    nasty_tables = type(tables)(
+        de=tables.de,
+        pathways=tables.pathways.assign(leading_genes=NASTY),
+        prompts=tables.prompts.assign(cell_type_name=NASTY),
+        embedding=tables.embedding,
+    )
+    notebook = make_notebook(*outputs, markdown=f"# Title\n\n{NASTY}\n\n[x](javascript:window.ran=6)")
+    path = tmp_path / "report.html"
+    path.write_text(render_report(ReportBundle(make_run(NASTY), nasty_tables, notebook)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def opened(browser, nasty_page):
+    """Factory of pages, with what they asked the network for and said in the console."""
+    contexts = []
+
+    def make(**options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.asked, page.said = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("dialog", lambda dialog: page.said.append(f"dialog {dialog.message}") or dialog.dismiss())
+        page.goto(nasty_page.as_uri())
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def test_page_asks_for_nothing_and_runs_nothing_foreign(opened, nasty_page):
+    page = opened()
+    page.evaluate("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
+    for link in page.locator("a", has_text=re.compile("^(link|x)$")).all():
+        link.click()
+    assert page.evaluate("window.ran") is None
+    assert [url for url in page.asked if not url.startswith("data:")] == [nasty_page.as_uri()]
+    assert page.said == []
+    assert "<script>window.ran=1</script>" in page.locator("h1").inner_text()
+
+
+def test_policy_stops_what_an_escape_that_failed_would_let_in(opened):
+    page = opened()
+    page.evaluate(
+        """() => {
+          window.blocked = [];
+          const note = (event) => window.blocked.push(event.effectiveDirective);
+          document.addEventListener("securitypolicyviolation", note);
+          const script = document.createElement("script");
+          script.textContent = "window.ran = 7";
+          document.body.append(script);
+          const add = (text) => document.body.insertAdjacentHTML("beforeend", text);
+          add("<img src='https://example.org/x.png' onerror='window.ran = 8'>");
+          add("<a id='bad' href='javascript:window.ran=9'>bad</a>");
+          document.getElementById("bad").click();
+        }"""
+    )
+    page.wait_for_timeout(100)
+    assert page.evaluate("window.ran") is None
+    assert {"img-src", "script-src-elem", "script-src-attr"} <= set(page.evaluate("window.blocked"))
+
+
+def test_record_in_the_page_reads_back(opened, make_run):
+    text = opened().evaluate("document.getElementById('haystack-record').textContent")
+    assert RunRecord.model_validate_json(text).model_dump_json() == make_run(NASTY).model_dump_json()
+    assert json.loads(text)["question"] == make_run(NASTY).question
+
+
+def test_tables_sort_by_number_with_missing_values_last_and_filter(opened):
+    page = opened()
+    genes = page.locator("#genes table")
+    column = genes.locator("tbody tr:visible > *:first-child")
+    genes.get_by_role("button", name="log2 fold change").click()
+    assert column.all_inner_texts()[:2] == ["DOWN1", "DOWN2"]
+    genes.get_by_role("button", name="log2 fold change").click()
+    assert column.all_inner_texts()[:2] == ["UP1", "UP2"]
+    assert genes.locator("th[aria-sort=descending]").count() == 1
+    pathways = page.locator("#pathways table")
+    first = pathways.locator("tbody tr > *:first-child")
+    for _ in range(2):
+        pathways.get_by_role("button", name="score").click()
+        assert first.all_inner_texts()[-1] == "empty pathway"
+    assert first.all_inner_texts()[0] == "type I interferon response"
+    page.locator("#genes").get_by_label("Filter rows").fill("falls")
+    assert column.all_inner_texts() == ["DOWN2", "DOWN1"]
+    assert page.locator("#genes output").inner_text() == "2 of 7"
+
+
+def test_keyboard_sorts_and_opens(opened):
+    page = opened()
+    button = page.locator("#genes").get_by_role("button", name="gene", exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#genes tbody tr > *:first-child").first.inner_text() == "DOWN1"
+    page.locator("#notebook > details > summary").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#notebook .cell").first.is_visible()
+
+
+def test_page_is_whole_without_javascript(opened):
+    page = opened(java_script_enabled=False)
+    assert page.locator("#genes tbody tr").count() == 7
+    assert page.locator("#genes tbody tr").first.is_visible()
+    assert page.get_by_label("Filter rows").count() == 0
+    page.locator("#notebook > details > summary").click()
+    assert page.locator("#notebook .cell").first.is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_never_scrolls_sideways(opened, width, scheme):
+    page = opened(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(22, 24, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
+
+
+def test_every_control_has_a_name_and_every_scroll_area_can_be_reached(opened):
+    page = opened()
+    unnamed = "(items) => items.filter((item) => !(item.labels?.length || item.textContent.trim())).length"
+    assert page.eval_on_selector_all("input, button, summary, a[href]", unnamed) == 0
+    assert page.locator(".scroll:not([tabindex='0']):not(.output *)").count() == 0
+    assert page.locator("#notebook img:not([alt]), img[alt='']").count() == 0

@@ -1,0 +1,81 @@
+import re
+
+import pytest
+
+from haystack_kernel import report
+from haystack_kernel.report import parts
+from haystack_kernel.report.html import MISSING
+
+NASTY = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize("part", ["query_card", "candidate_table", "rounds_table", "score_table", "agreement_table"])
+def test_part_escapes_the_texts_of_the_record(part, make_run):
+    assert NASTY not in getattr(report, part)(make_run(NASTY))
+    assert NASTY not in getattr(report, part)(make_run(NASTY))._repr_html_()
+
+
+def test_run_card_escapes_and_shows_state_and_score(make_run, failed_run):
+    card = report.run_card(make_run(NASTY))
+    assert NASTY not in card
+    assert "7.3 of 10" in card
+    assert "failed: no atlas" in report.run_card(failed_run)
+
+
+def test_query_card_shows_ids_directions_doubts_and_unknown_words(make_run):
+    card = repr(parts.query_card(make_run()))
+    assert "B cell (CL:0000236)" in card
+    assert "▲ rise: UP1; ▼ fall: DOWN1" in card
+    assert "▲ type I interferon response" in card
+    assert "'mono' was taken to be monocyte; it may also mean macrophage" in card
+    assert "'blorb' is not a known perturbation; nearest known: TNF" in card
+
+
+def test_query_card_counts_the_expected_genes_it_leaves_out(make_run):
+    record = make_run()
+    many = record.query.model_copy(update={"expected_targets": {f"G{n}": 1 for n in range(25)}})
+    assert "G19 and 5 more" in parts.query_card(record.model_copy(update={"query": many}))
+
+
+def test_candidate_table_names_cells_and_folds_the_reason(make_run):
+    made = parts.candidate_table(make_run("plasma cell"))
+    assert "plasma cell</th>" in made
+    assert "any cell type" not in made
+    assert "<summary>this treatment in other cell types (direct)</summary>" in made
+    assert "40 plasma cell cells treated with IFN-beta. Control: 30 control cells of the same 2 donors." in made
+
+
+def test_score_table_says_why_a_component_is_missing(make_run):
+    rows = repr(parts.score_table(make_run())).splitlines()
+    (missing,) = [row for row in rows if row.startswith("literature support")]
+    assert "not computed" in missing
+    assert "no paper was searched" in missing
+    (wrong_way,) = [row for row in rows if row.startswith("target activation")]
+    assert "1.0 30% -0.500" in wrong_way
+    assert "moves against expectation" in wrong_way
+
+
+def test_rounds_table_marks_the_best_round(make_run):
+    record = make_run()
+    second = record.rounds[0].model_copy(update={"number": 2, "composite": None, "decision": ""})
+    rows = re.findall(
+        r"<tr>(.*?)</tr>", parts.rounds_table(record.model_copy(update={"rounds": (*record.rounds, second)}))
+    )
+    assert "1 (best)" in rows[1]
+    assert "(best)" not in rows[2]
+    assert "under way" in rows[2]
+
+
+def test_agreement_table_shows_nan_as_a_dash(make_run):
+    made = parts.agreement_table(make_run())
+    assert f'data-value="nan">{MISSING}' in made
+    assert 'data-value="0.875">0.875' in made
+
+
+def test_parts_of_a_run_that_only_began_say_so(failed_run):
+    fresh = failed_run.model_copy(update={"query": None})
+    assert "not been read" in parts.query_card(fresh)
+    assert "No prompt candidates" in parts.candidate_table(fresh)
+    assert "No round" in parts.rounds_table(fresh)
+    assert "No round" in parts.score_table(fresh)
+    assert parts.agreement_table(fresh) == ""

@@ -1,0 +1,60 @@
+import re
+
+import pandas as pd
+
+from haystack_kernel.report.html import MISSING
+from haystack_kernel.report.tables import N_GENES_SHOWN, cell_table, gene_table, pathway_table
+
+
+def rows(made):
+    body = made.split("<tbody>")[1]
+    return [
+        [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", row)]
+        for row in re.findall(r"<tr>(.*?)</tr>", body)
+    ]
+
+
+def test_gene_table_orders_by_change_and_marks_calls_expectations_and_flips(de):
+    found = rows(gene_table(de, expected={"UP1": 1, "DOWN1": -1, "FLAT1": 1}))
+    assert [row[0] for row in found] == ["UP1", "DOWN1", "UP2", "DOWN2", "FLAT1", "FLAT2", "FLAT3"]
+    assert [row[1] for row in found] == ["▲ rises", "▼ falls", "▲ rises", "▼ falls", "", "", ""]
+    assert [row[2] for row in found] == ["▲", "▼", "", "", "▲", "", ""]
+    assert found[0][3:8] == ["6.000", "3.000", "0.600", "0.800", "1e-39"]
+    assert found[3][8] == "call flips with the control"
+
+
+def test_gene_table_says_which_genes_were_not_predicted(de):
+    found = rows(gene_table(de.assign(padded=de["gene"] == "FLAT1").drop(columns="flips"), expected={}))
+    assert {row[0]: row[8] for row in found if row[8]} == {"FLAT1": "not predicted"}
+
+
+def test_gene_table_stays_short_and_tells_how_many_there_are(de):
+    many = pd.concat([de.head(7)] * 100, ignore_index=True)
+    made = gene_table(many, expected={})
+    assert len(rows(made)) == N_GENES_SHOWN
+    assert "300 of 700 tested genes" in made
+
+
+def test_pathway_table_keeps_what_could_not_be_computed(pathways):
+    found = rows(pathway_table(pathways))
+    assert found[0] == ["type I interferon response", "10.0", "yes", "1.500", "1e-4", "1e-4", "49", "ISG15, MX1"]
+    assert found[3] == ["empty pathway", "not computed", "no", MISSING, MISSING, MISSING, "0", ""]
+
+
+def test_cell_table_counts_cells_and_donors_by_role(prompts):
+    assert rows(cell_table(prompts)) == [
+        ["query", "monocyte", "none", "dataset", "1", "1"],
+        ["prompt", "B cell", "IFN-beta", "dataset", "3", "2"],
+        ["control", "B cell", "none", "dataset", "2", "1"],
+    ]
+
+
+def test_tables_escape_names_of_genes_pathways_and_cells(de, pathways, prompts):
+    nasty = "<img src=x onerror=alert(1)>"
+    for made in (
+        gene_table(de.assign(gene=nasty), expected={}),
+        pathway_table(pathways.assign(pathway=nasty, leading_genes=nasty)),
+        cell_table(prompts.assign(cell_type_name=nasty, dataset=nasty, perturbation_name=nasty)),
+    ):
+        assert nasty not in made
+        assert "&lt;img src=x onerror=alert(1)&gt;" in made

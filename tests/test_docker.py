@@ -1,0 +1,228 @@
+"""The image recipes as text: what they install, copy, run and run as; docker/README.md says how to build them."""
+
+import fnmatch
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "docker").glob("Dockerfile.*"))
+BASES = {  # the bases the images are meant for; a build without a registry names another
+    "Dockerfile.inference": r"pytorch/pytorch:[\d.]+-cuda[\d.]+-cudnn\d+-runtime",
+    "Dockerfile.orchestrator": r"python:3\.11-slim",
+}
+CODE = (".py", ".pyc")
+
+
+def instructions(path):
+    """The recipe as (instruction, text), comments out, continued lines joined."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n", "", "\n".join(lines))
+    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+def texts(path, name):
+    return [text for instruction, text in instructions(path) if instruction == name]
+
+
+def environment(path):
+    """ENV of the last stage, as a dictionary."""
+    found = {}
+    for instruction, text in instructions(path):
+        if instruction == "FROM":
+            found = {}
+        elif instruction == "ENV":
+            found |= dict(item.split("=", 1) for item in shlex.split(text))
+    return found
+
+
+def is_ignored(path, rules):
+    """Whether a path below the repository stays out of the build context: the last rule that matches it decides."""
+    parts = PurePosixPath(path).parts
+    above = ["/".join(parts[: n + 1]) for n in range(len(parts))]  # a rule for a folder holds for what is in it
+    ignored = False
+    for rule in rules:
+        pattern = rule.lstrip("!").strip("/")
+        anywhere = pattern.removeprefix("**/")
+        if anywhere != pattern:
+            hit = any(fnmatch.fnmatchcase(part, anywhere) for part in parts)
+        else:
+            hit = any(fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for name in above)
+        ignored = (not rule.startswith("!")) if hit else ignored
+    return ignored
+
+
+@pytest.fixture(scope="module")
+def rules():
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+each_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.suffix[1:])
+
+
+def test_every_image_has_a_recipe():
+    assert set(BASES) <= {path.name for path in RECIPES}
+
+
+@each_recipe
+def test_base_is_an_argument_with_the_real_base_as_default(path):
+    first, *rest = instructions(path)
+    assert first[0] == "ARG"
+    assert first[1].startswith("BASE_IMAGE=")
+    assert re.fullmatch(BASES.get(path.name, r"[\w./-]+:[\w.-]+"), first[1].removeprefix("BASE_IMAGE="))
+    assert not first[1].endswith(":latest")
+    assert {text.split()[0] for name, text in rest if name == "FROM"} == {"${BASE_IMAGE}"}
+
+
+@each_recipe
+def test_what_is_installed_is_pinned(path):
+    installs = [part for text in texts(path, "RUN") for part in text.split("&&") if "pip install" in part]
+    assert installs
+    for command in installs:
+        words = shlex.split(command)
+        wanted = [word for word in words[words.index("install") + 1 :] if not word.startswith("-")]
+        exact = all(re.fullmatch(r"[\w.-]+==[\w.]+|\S+\.whl", word) for word in wanted)
+        constrained = "-c" in words and words[words.index("-c") + 1].endswith("/constraints.txt")
+        assert exact or constrained, command
+        assert "-e" not in words
+    assert not [text for text in texts(path, "RUN") if re.search(r"git clone|\bcurl\b|\bwget\b", text)]
+
+
+@each_recipe
+def test_image_does_not_run_as_root(path):
+    last_stage = max(n for n, (name, _) in enumerate(instructions(path)) if name == "FROM")
+    users = [text for name, text in instructions(path)[last_stage:] if name == "USER"]
+    assert users
+    user = users[-1].split(":")[0]
+    assert user.isdigit(), "a number can be checked by what runs the container"
+    assert int(user) >= 1000
+    assert re.search(rf"useradd --uid {user}\b.*--create-home", " ".join(texts(path, "RUN")))
+
+
+@each_recipe
+def test_no_secret_is_baked_in(path):
+    words = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_?KEY|PRIVATE", re.IGNORECASE)
+    for name in ("ENV", "ARG", "COPY", "ADD", "LABEL"):
+        assert not [text for text in texts(path, name) if words.search(text)]
+    assert not texts(path, "ADD"), "ADD may fetch from the net; COPY does not"
+
+
+def sources(path):
+    """What COPY takes from the repository (not from another stage)."""
+    copies = [shlex.split(text) for text in texts(path, "COPY")]
+    return [source for words in copies if not words[0].startswith("--from") for source in words[:-1]]
+
+
+@each_recipe
+def test_every_copied_source_exists_and_reaches_the_build(path, rules):
+    assert sources(path)
+    for source in sources(path):
+        assert source not in (".", "./"), "name what is copied"
+        assert (ROOT / source).exists(), source
+        assert not is_ignored(source, rules), source
+    for source in sources(path):
+        for file in (ROOT / source).rglob("*.py"):
+            assert not is_ignored(file.relative_to(ROOT).as_posix(), rules), file
+
+
+PRIVATE = [".env", ".git/config", "tests/conftest.py", "haystack.toml", "key.json", "inference/.env"]
+MADE = [".venv/bin/python", "demo-run/x.h5ad", "build/lib/x.py", "inference/__pycache__/x.pyc", "notebooks/a.pyc"]
+
+
+@pytest.mark.parametrize("name", [*PRIVATE, *MADE])
+def test_private_and_made_files_stay_out_of_the_build(name, rules):
+    assert is_ignored(name, rules)
+
+
+@each_recipe
+def test_image_starts_something_that_exists(path, project):
+    starts = texts(path, "ENTRYPOINT") + texts(path, "CMD")
+    assert starts
+    assert all(text.startswith("[") for text in starts), "no shell in between: it would swallow signals"
+    words = json.loads(starts[0])
+    if words[:2] == ["python", "-m"]:
+        module = ROOT.joinpath(*words[2].split(".")).with_suffix(".py")
+        assert module.exists()
+        assert '__name__ == "__main__"' in module.read_text(encoding="utf-8")
+        assert any(words[2].split(".")[0] == source for source in sources(path))
+    else:
+        assert words[0] in project["project"]["scripts"]
+
+
+@each_recipe
+def test_environment_lets_any_user_write_where_needed(path):
+    found = environment(path)
+    assert found["PYTHONUNBUFFERED"] == "1"
+    assert found["HOME"] == "/home/haystack"
+    assert re.search(r"chmod (0777|-R a\+rwX) /home/haystack", " ".join(texts(path, "RUN")))
+
+
+def test_orchestrator_caches_compiled_code_for_any_user_and_cpu():
+    path = ROOT / "docker" / "Dockerfile.orchestrator"
+    found = environment(path)
+    assert found["NUMBA_CPU_NAME"] == "generic"
+    for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
+        assert found[name].startswith("/home/haystack/")
+    steps = instructions(path)
+    warm = next(n for n, (name, text) in enumerate(steps) if name == "RUN" and "compute_embedding" in text)
+    users = [n for n, (name, _) in enumerate(steps) if name == "USER"]
+    assert users[-1] < warm, "what fills the caches must be the user who reads them"
+    assert steps[warm][1].index("compute_embedding") < steps[warm][1].index("chmod -R a+rwX /home/haystack")
+    assert any("NUMBA_CACHE_DIR" in text for name, text in steps[:warm] if name == "ENV")
+
+
+def test_orchestrator_installs_the_wheel_with_the_cloud_extra():
+    run = " ".join(texts(ROOT / "docker" / "Dockerfile.orchestrator", "RUN"))
+    assert "pip wheel --no-deps --no-build-isolation" in run
+    assert "['optional-dependencies']['gcp']" in run
+    assert "pip install --no-deps /opt/haystack/wheels/*.whl" in run
+    assert {"haystack_kernel", "inference", "notebooks"} <= set(sources(ROOT / "docker" / "Dockerfile.orchestrator"))
+
+
+def test_inference_keeps_the_torch_of_its_base():
+    path = ROOT / "docker" / "Dockerfile.inference"
+    run = " ".join(texts(path, "RUN"))
+    pattern = re.search(r"sed -i -E '/(\S+)/d' (\S+) (\S+) ", run)
+    assert {Path(name).name for name in pattern.groups()[1:]} == {"constraints.txt", "requirements.txt"}
+    for name in ("constraints.txt", "inference/requirements.txt"):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if "torch" in line.split("#")[0] and not re.match(pattern[1], line)]
+    assert run.index("sed -i -E") < run.index("pip install") < run.index('= "$base"')
+    assert "--system-site-packages" in run
+    assert set(sources(path)) == {"constraints.txt", "inference/requirements.txt", "inference"}
+
+
+def test_every_requirement_of_the_inference_image_is_pinned():
+    def names(file):
+        lines = (line.split("#")[0].strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines())
+        return {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in lines if line}
+
+    assert names("inference/requirements.txt") <= names("constraints.txt")
+
+
+def test_every_data_file_of_the_packages_goes_into_the_wheel(project):
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    found = [path for package in ("haystack_kernel", "inference") for path in (ROOT / package).rglob("*")]
+    files = [path for path in found if path.is_file() and path.suffix not in CODE and "__pycache__" not in path.parts]
+    assert len(files) > 5
+    assert not [str(path) for path in files if not any(fnmatch.fnmatchcase(path.name, item) for item in patterns)]
+
+
+def test_every_notebook_goes_into_the_wheel_where_the_package_looks(project):
+    from haystack_kernel.jupyter.execute import notebook_path
+
+    assert notebook_path("haystack") == ROOT / "notebooks" / "haystack.ipynb"
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert 'Path("notebooks").glob("*.ipynb")' in setup
+    assert 'TARGET = "haystack_kernel/notebooks"' in setup
+    assert "haystack_kernel*" in project["tool"]["setuptools"]["packages"]["find"]["include"]

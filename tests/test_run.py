@@ -1,0 +1,299 @@
+"""Runs as objects: start, find again, look, list; what cannot be asked is refused."""
+
+import math
+
+import nbformat
+import pandas as pd
+import pytest
+
+import haystack_kernel as haystack
+from haystack_kernel import options
+from haystack_kernel.connect import connect, software_versions
+from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
+from haystack_kernel.run import Run, attach, list_runs, open_run, resume
+from haystack_kernel.schema import Composite, HiddenPair, RunConfig
+from haystack_kernel.settings import Settings
+
+QUESTION = "How would B cells respond to IFN-beta?"
+
+
+@pytest.fixture
+def run(tiny_env):
+    return open_run(QUESTION)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, tiny_atlas_root):
+    """A run on the tiny atlas up to its answer; tests only read it."""
+    folder = tmp_path_factory.mktemp("scored")
+    settings = haystack.load_settings(
+        layer="test",
+        storage=str(folder / "store"),
+        atlas_root=str(tiny_atlas_root),
+        cache=str(folder / "cache"),
+        atlases=["tiny"],
+        grounding={"n_draws": 199},
+        inference={"n_prompt": 60, "n_query": 24},
+        jobs={"poll_s": 0.05},
+    )
+    return open_run(QUESTION, settings=settings).work(until="interpret")
+
+
+# --- starting -------------------------------------------------------------------------------------------------------
+
+
+def test_open_run_saves_a_record_before_anything_is_done(run, tiny_env):
+    assert (tiny_env / "runs" / run.run_id / "record" / "0001.json").exists()
+    assert run.status() == {
+        "run_id": run.run_id,
+        "status": "running",
+        "next_step": "understand",
+        "rounds": 0,
+        "best_round": None,
+        "score": None,
+        "termination": None,
+        "folder": str(tiny_env / "runs" / run.run_id),
+        "report": None,
+        "failure": None,
+    }
+    assert run.query is None
+    assert math.isnan(run.score)
+    assert run.job_status() is None
+    assert run.log() == ""
+    assert run.notebook() is None
+    assert repr(run) == f"Run('{run.run_id}', running, 0 round(s), not scored)"
+
+
+def test_open_run_takes_options_over_settings_and_leaves_out_what_is_none(tiny_env):
+    run = open_run(QUESTION, seed=5, engine=None, hide=["CD4 T cell:IFN-beta"], storage=str(tiny_env / "other"))
+    config = run.record.config
+    assert (config.seed, config.engine, config.n_query, config.max_rounds) == (5, "weighted", 24, 1)
+    assert config.hide == (HiddenPair(cell_type_id="CL:0000624", perturbation="IFN-beta"),)
+    assert run.folder.startswith(str(tiny_env / "other"))
+
+
+def test_open_run_records_the_versions_that_numbers_depend_on(run):
+    assert run.record.versions == software_versions()
+    assert {"python", "numpy", "scipy", "haystack-kernel"} <= set(run.record.versions)
+
+
+@pytest.mark.parametrize(
+    ("question", "arguments", "says"),
+    [
+        (None, {}, "a new run needs a question"),
+        ("too short", {}, "10 to 2,000"),
+        (QUESTION, {"run_id": "../../etc"}, "is not a run id"),
+        (QUESTION, {"run_id": "Run-20260102"}, "is not a run id"),
+        (QUESTION, {"run_id": "run-1"}, "is not a run id"),
+        (QUESTION, {"threshold": 99}, "threshold"),
+        (QUESTION, {"n_query": 0}, "n_query"),
+        (QUESTION, {"atlases": ["../x"]}, "atlases"),
+        (QUESTION, {"engine": "magic"}, "engine"),
+        (QUESTION, {"sead": 1}, "sead"),
+        (QUESTION, {"hide": ["B cells"]}, "must be 'CELL TYPE:PERTURBATION'"),
+        (QUESTION, {"storage": "ftp://x"}, "unknown scheme"),
+        (QUESTION, {"storage": "gs://"}, "names no bucket"),
+    ],
+)
+def test_open_run_refuses_what_cannot_be_asked_and_makes_no_folder(tiny_env, question, arguments, says):
+    with pytest.raises(InvalidInputError, match=says):
+        open_run(question, **arguments)
+    assert not tiny_env.exists()
+
+
+# --- finding again --------------------------------------------------------------------------------------------------
+
+
+def test_open_run_of_an_existing_run_goes_on_with_it(run):
+    run.understand()
+    found = open_run(f"  {QUESTION} ", run_id=run.run_id, seed=0)
+    assert found.record == run.record
+    assert open_run(run_id=run.run_id).record == run.record
+
+
+@pytest.mark.parametrize(
+    ("question", "given", "says"),
+    [
+        ("How would T cells respond to IFN-beta?", {}, "asks 'How would B cells"),
+        (QUESTION, {"seed": 9}, "seed is 0, not 9"),
+        (QUESTION, {"hide": ["CD4 T cell:IFN-beta"]}, "other options .*hide"),
+    ],
+)
+def test_open_run_refuses_to_go_on_with_another_question_or_option(run, question, given, says):
+    with pytest.raises(InvalidInputError, match=says):
+        open_run(question, run_id=run.run_id, **given)
+
+
+def test_open_run_when_the_id_is_taken_in_the_meantime_is_a_conflict(run):
+    store = connect().store
+    with pytest.raises(ConflictError):
+        store.create(run.record)
+
+
+def test_attach_only_reads_and_resume_makes_ready(run):
+    run.cancel()
+    found = attach(run.run_id)
+    assert found.record == run.record
+    assert found.understand().record.status == "cancelled"
+    assert found.status()["next_step"] == "understand"
+    ready = resume(run.run_id)
+    assert (ready.record.status, ready.record.serial) == ("running", run.record.serial)
+    assert ready.understand().query.cell_type_name == "B cell"
+
+
+def test_attach_names_the_runs_there_are(run):
+    with pytest.raises(NotFoundError, match=run.run_id):
+        attach("run-20200101t000000-000000")
+    with pytest.raises(InvalidInputError, match="is not a run id"):
+        attach("../x")
+
+
+def test_list_runs_is_newest_first_and_leaves_out_what_is_no_run(tiny_env):
+    ids = ["run-20260102t030405-aaaaaa", "run-20260103t030405-aaaaaa", "run-20251231t235959-ffffff"]
+    for run_id in ids:
+        open_run(QUESTION, run_id=run_id)
+    (tiny_env / "runs" / "notes").mkdir()
+    (tiny_env / "runs" / "run-20270101t000000-empty0").mkdir()
+    assert [run.run_id for run in list_runs()] == [ids[1], ids[0], ids[2]]
+
+
+def test_list_runs_warns_of_a_record_of_another_version_and_lists_the_rest(run, tiny_env):
+    other = open_run(QUESTION, run_id="run-20260102t030405-aaaaaa")
+    (tiny_env / "runs" / other.run_id / "record" / "0001.json").write_text('{"schema_version": 99}')
+    with pytest.warns(UserWarning, match=f"{other.run_id} is left out"):
+        assert [item.run_id for item in list_runs()] == [run.run_id]
+
+
+def test_list_runs_of_an_empty_storage_is_empty(tiny_env):
+    assert list_runs() == []
+
+
+def test_follow_tells_each_finished_step_once_and_ends_with_the_run(run):
+    run.work(until="choose").cancel()
+    lines = []
+    attach(run.run_id).follow(lines.append)
+    assert [line.split(":")[0] for line in lines] == ["understand", "retrieve"]
+
+
+# --- looking --------------------------------------------------------------------------------------------------------
+
+
+def test_a_scored_run_shows_its_tables_without_a_kernel_that_made_it(scored):
+    assert repr(scored).startswith(f"Run('{scored.run_id}', running, 1 round(s), score ")
+    assert scored.status()["next_step"] == "interpret"
+    assert {"gene", "log2fc", "padj", "is_de"} <= set(scored.de)
+    assert len(scored.pathways) > 10
+    assert set(scored.prompts["role"]) == {"prompt", "control", "query"}
+    assert list(scored.candidates["rounds"]) == ["1", "1"]
+    assert scored.predictions.n_obs == 24
+    assert scored.de is scored.de
+    assert scored.job_status().state == "succeeded"
+    assert "treated" in scored.log()
+    assert scored.run_id in scored._repr_html_()
+
+
+def test_tables_follow_the_best_round_when_it_changes(scored):
+    ports = connect(scored._ports.settings)
+    run = Run(scored.record, ports=ports)
+    first = run.de
+    ports.store.write(run.run_id, "rounds/2/de.csv", b"gene,log2fc\nISG15,9\n")
+    better = scored.record.rounds[0].model_copy(
+        update={"number": 2, "composite": Composite(value=9, weight_computed=1)}
+    )
+    run.record = scored.record.model_copy(update={"rounds": (scored.record.rounds[0], better), "best_round": 2})
+    assert run.score == 9
+    assert run.de.equals(pd.DataFrame({"gene": ["ISG15"], "log2fc": [9]}))
+    assert len(first) > 1000
+
+
+def test_tables_before_a_round_is_scored_say_what_to_call(run):
+    for name in ("de", "pathways", "prompts", "predictions", "embedding"):
+        with pytest.raises(InvalidInputError, match="no scored round yet"):
+            getattr(run, name)
+    assert run.candidates.empty
+
+
+def test_notebook_is_the_executed_one(run, tiny_env):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# ran", id="a")])
+    (tiny_env / "runs" / run.run_id / "run.ipynb").write_text(nbformat.writes(nb))
+    assert run.notebook().cells[0].source == "# ran"
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def test_build_config_maps_every_setting_to_its_option():
+    settings = Settings(
+        seed=3,
+        atlases=("a", "b"),
+        planner="offline",
+        rounds={"threshold": 6, "maximum": 2},
+        inference={"engine": "shift", "n_prompt": 10, "n_query": 11, "control_strategy": "query_as_control"},
+    )
+    assert options.build_config(settings) == RunConfig(
+        atlases=("a", "b"),
+        planner="offline",
+        engine="shift",
+        control_strategy="query_as_control",
+        threshold=6,
+        max_rounds=2,
+        n_prompt=10,
+        n_query=11,
+        seed=3,
+    )
+
+
+def test_build_config_names_the_bad_option_and_the_possible_ones():
+    with pytest.raises(InvalidInputError, match=r"max_rounds: .*possible: atlases, "):
+        options.build_config(Settings(), max_rounds=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("CD4 T cell:IFN-beta", ("CL:0000624", "IFN-beta")),
+        (" b cells : interferon beta ", ("CL:0000236", "IFN-beta")),
+        ("CL:0000236:IFN-beta", ("CL:0000236", "IFN-beta")),
+    ],
+)
+def test_parse_hidden_resolves_both_sides(text, pair):
+    hidden = options.parse_hidden(text)
+    assert (hidden.cell_type_id, hidden.perturbation) == pair
+    assert options.build_config(Settings(), hide=text).hide == (hidden,)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("B cell", "must be 'CELL TYPE:PERTURBATION'"),
+        (":IFN-beta", "must be"),
+        ("B cell:", "must be"),
+        ("wobble cell:IFN-beta", "unknown cell type 'wobble cell'; nearest known"),
+        ("B cell:wobblin", "unknown perturbation 'wobblin'; nearest known"),
+    ],
+)
+def test_parse_hidden_refuses_what_it_cannot_name(text, says):
+    with pytest.raises(InvalidInputError, match=says):
+        options.parse_hidden(text)
+
+
+def test_changed_options_names_only_what_differs():
+    config = RunConfig(seed=4, hide=(HiddenPair(cell_type_id="CL:0000236", perturbation="IFN-beta"),))
+    same = {"seed": 4, "hide": ["B cell:IFN-beta"], "engine": None, "atlases": ["demo"]}
+    assert options.changed_options(config, Settings(), **same) == ""
+    assert options.changed_options(config, Settings(), seed=5, n_query=256) == "seed is 4, not 5"
+
+
+# --- the composition root -------------------------------------------------------------------------------------------
+
+
+def test_connect_listens_to_nothing_by_default_and_opens_the_atlases_named(tiny_settings):
+    ports = connect(tiny_settings)
+    assert ports.open_atlas(["tiny"]).digests().keys() == {"tiny"}
+    with pytest.raises(NotFoundError, match="tiny"):
+        ports.open_atlas(["absent"])
+
+
+def test_connect_refuses_a_cache_that_is_no_local_folder(tiny_settings):
+    with pytest.raises(InvalidInputError, match="cache"):
+        connect(tiny_settings.model_copy(update={"cache": "gs://bucket/cache"}))
