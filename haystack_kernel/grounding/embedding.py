@@ -6,6 +6,7 @@ In: raw counts by role. Out: one row per cell with its coordinates.
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.grounding.profiles import log_normalise
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -113,6 +116,7 @@ def _umap(axes: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportWarning)  # umap looks for Tensorflow, which it does not need
         import umap
+    _keep_compiled(umap)
     points, n_neighbors = axes.astype(np.float32), min(15, len(axes) - 1)
     distances, indices = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(points)
     known = (indices, distances.astype(np.float32), None)
@@ -122,3 +126,14 @@ def _umap(axes: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
             n_neighbors=n_neighbors, random_state=seed, n_jobs=1, init="pca", min_dist=0.3, precomputed_knn=known
         )
         return np.asarray(reducer.fit_transform(points))
+
+
+def _keep_compiled(umap: ModuleType) -> None:
+    """Let numba keep umap's compiled functions on disk: 6.7 s of compilation become 1.5 s in the next process."""
+    from numba.core.dispatcher import Dispatcher
+
+    for module in (umap.umap_, umap.layouts):
+        for value in vars(module).values():
+            if isinstance(value, Dispatcher):
+                with suppress(RuntimeError):  # no writable place for the cache: compile as before
+                    value.enable_caching()
