@@ -10,6 +10,10 @@ class InputError(ValueError):
     """A cell file cannot be used as it is: the message names the file, what was found and how to fix it."""
 
 
+class ModelError(InputError):
+    """A checkpoint or its gene list cannot be used: the message says what is wrong with it and what to give instead."""
+
+
 class EngineError(ValueError):
     """The engine asked for is not part of this program: the message names those that are."""
 

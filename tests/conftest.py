@@ -161,6 +161,14 @@ def tiny_env(tmp_path, tiny_atlas_root, monkeypatch):
     return tmp_path / "store"
 
 
+@pytest.fixture
+def few_cells(tiny_env, monkeypatch):
+    """So few cells that their map is no UMAP, whose compilation takes most of the time of a small run."""
+    monkeypatch.setenv("HAYSTACK_INFERENCE__N_PROMPT", "4")
+    monkeypatch.setenv("HAYSTACK_INFERENCE__N_QUERY", "3")
+    return tiny_env
+
+
 class InlineExecutor:
     """Implements the Executor port in this process: the job is over when ``submit`` returns."""
 

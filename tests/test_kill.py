@@ -86,22 +86,22 @@ def check_finished(done, store):
 
 
 @pytest.mark.parametrize("step", ["retrieve", "collect", "ground"])
-def test_resume_after_a_kill_finishes_the_run_and_repeats_no_finished_step(tiny_env, step):
+def test_resume_after_a_kill_finishes_the_run_and_repeats_no_finished_step(few_cells, step):
     process = start("run", QUESTION)
-    wait_for(process, tiny_env, step)
+    wait_for(process, few_cells, step)
     killed = family(process)
     assert len(killed) == 2
     kill(killed)
     process.communicate()
-    before = newest(tiny_env)
-    assert (before["status"], doing(tiny_env)) == ("running", step)
-    check_finished(start("resume", before["run_id"]), tiny_env)
-    assert newest(tiny_env)["steps"][: len(before["steps"])] == before["steps"]
+    before = newest(few_cells)
+    assert (before["status"], doing(few_cells)) == ("running", step)
+    check_finished(start("resume", before["run_id"]), few_cells)
+    assert newest(few_cells)["steps"][: len(before["steps"])] == before["steps"]
 
 
-def test_when_only_the_kernel_dies_the_command_says_so_and_resume_goes_on(tiny_env):
+def test_when_only_the_kernel_dies_the_command_says_so_and_resume_goes_on(few_cells):
     process = start("run", QUESTION)
-    wait_for(process, tiny_env, "collect")
+    wait_for(process, few_cells, "collect")
     kill(family(process)[1:])
     out, err = process.communicate(timeout=PATIENCE_S)
     status = json.loads(out)
@@ -113,9 +113,9 @@ def test_when_only_the_kernel_dies_the_command_says_so_and_resume_goes_on(tiny_e
     assert len(attempts()) == 1
 
 
-def test_when_the_job_is_killed_resume_makes_what_is_missing(tiny_env):
+def test_when_the_job_is_killed_resume_makes_what_is_missing(few_cells):
     process = start("run", QUESTION)
-    wait_for(process, tiny_env, "collect")
+    wait_for(process, few_cells, "collect")
     (attempt,) = attempts()
     os.killpg(json.loads((attempt / "pid.json").read_text())["pid"], signal.SIGKILL)
     out, err = process.communicate(timeout=PATIENCE_S)

@@ -170,7 +170,7 @@ def outputs_of(nb):
 def scored(ports, tiny_env, begin):
     """A run that was scored by another process: the notebook only has to finish it."""
     assert ports.settings.storage == str(tiny_env)
-    return flow.work(begin(), ports, until="interpret")
+    return flow.work(begin(n_prompt=4, n_query=3), ports, until="interpret")
 
 
 @pytest.mark.slow

@@ -123,10 +123,10 @@ def test_a_rewritten_line_keeps_its_place_and_its_target():
 
 
 @pytest.mark.slow
-def test_ask_works_the_question_to_its_end_and_returns_the_run(shell, tiny_env):
+def test_ask_works_the_question_to_its_end_and_returns_the_run(shell, few_cells):
     result = shell.run_cell("run = %ask How would B cells respond to IFN-beta?")
     assert result.success
     run = shell.user_ns["run"]
     assert isinstance(run, Run)
     assert run.record.status == "done"
-    assert (tiny_env / "runs" / run.run_id / "report.html").exists()
+    assert (few_cells / "runs" / run.run_id / "report.html").exists()

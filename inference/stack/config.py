@@ -1,0 +1,111 @@
+"""What a STACK checkpoint must hold: the sizes of the model, and from them the name and shape of every tensor.
+
+In: the ``model_config`` of a checkpoint. Out: :class:`StackConfig`, checked; no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from inference.errors import ModelError
+
+CITATION = (
+    'Dong et al. 2026, "Stack: In-Context Learning of Single-Cell Biology", bioRxiv, doi 10.64898/2026.01.09.698608'
+)
+LICENCE = "Arc Research Institute Stack Model Non-Commercial License"
+
+CELL_HEADS = 8  # heads over a cell's own tokens, where they divide token_dim
+_MAX_SIZE = 10_000_000
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """Sizes of one model."""
+
+    n_genes: int
+    n_hidden: int  # tokens per cell
+    token_dim: int
+    n_cells: int  # cells per window
+    n_layers: int
+    n_heads: int
+    mlp_ratio: int
+
+    @property
+    def cell_dim(self) -> int:
+        """Length of one cell's flattened tokens."""
+        return self.n_hidden * self.token_dim
+
+    @property
+    def n_token_heads(self) -> int:
+        """Heads of the attention inside a cell: 8 if they divide ``token_dim``, else its largest fitting divisor."""
+        if self.token_dim % CELL_HEADS == 0:
+            return CELL_HEADS
+        return next(n for n in range(min(self.n_heads, self.token_dim), 0, -1) if self.token_dim % n == 0)
+
+
+def parse_config(raw: object, *, name: str) -> StackConfig:
+    """Read the sizes out of a checkpoint's ``model_config``; entries that name no size are ignored.
+
+    Parameters
+    ----------
+    raw
+        The mapping found in the checkpoint.
+    name
+        How messages call the checkpoint: the address the reader knows.
+
+    Raises
+    ------
+    ModelError
+        No mapping, a size missing or not a positive whole number, sizes that do not fit together.
+    """
+    wanted = [item.name for item in fields(StackConfig)]
+    if not isinstance(raw, dict):
+        msg = f"{name}: model_config is {type(raw).__name__}, not a mapping of {', '.join(wanted)}; {_REMEDY}"
+        raise ModelError(msg)
+    if missing := [key for key in wanted if key not in raw]:
+        msg = f"{name}: model_config lacks {', '.join(missing)} (it has {', '.join(map(str, raw)) or 'nothing'}); {_REMEDY}"
+        raise ModelError(msg)
+    sizes: dict[str, Any] = {key: raw[key] for key in wanted}
+    for key, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_SIZE:
+            msg = f"{name}: model_config[{key!r}] must be a whole number from 1 to {_MAX_SIZE}, got {value!r}; {_REMEDY}"
+            raise ModelError(msg)
+    config = StackConfig(**sizes)
+    if config.cell_dim % config.n_heads:
+        msg = f"{name}: n_heads {config.n_heads} does not divide n_hidden x token_dim = {config.cell_dim}; {_REMEDY}"
+        raise ModelError(msg)
+    if config.n_cells < 2:
+        msg = f"{name}: windows of {config.n_cells} cell leave no room for prompt and query; {_REMEDY}"
+        raise ModelError(msg)
+    return config
+
+
+def tensor_shapes(config: StackConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of the model, weights as (out, in)."""
+    h, d, g, f = config.n_hidden, config.token_dim, config.n_genes, config.cell_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "gene_pos_embedding": (h, d),
+        "query_pos_embedding": (h, d),
+        **_linear("gene_reduction.0", f, g),
+    }
+    for index in range(config.n_layers):
+        layer = f"layers.{index}"
+        for attention, norm, size in (("cell_attn", "cell_norm", d), ("gene_attn", "gene_norm", f)):
+            shapes[f"{layer}.{attention}.qkv.weight"] = (3 * size, size)
+            shapes |= _linear(f"{layer}.{attention}.proj", size, size) | _norm(f"{layer}.{norm}", size)
+        shapes |= _linear(f"{layer}.mlp.0", config.mlp_ratio * d, d) | _linear(f"{layer}.mlp.3", d, config.mlp_ratio * d)
+        shapes |= _norm(f"{layer}.mlp_norm", d)
+    shapes |= _linear("output_mlp.0", 2 * f, f) | _linear("output_mlp.3", 2 * g, 2 * f)
+    return shapes | _linear("cls.0", h, 2 * f) | _linear("cls.2", 1, h)
+
+
+_REMEDY = "give a checkpoint of the STACK architecture"
+
+
+def _linear(name: str, n_out: int, n_in: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (n_out, n_in), f"{name}.bias": (n_out,)}
+
+
+def _norm(name: str, size: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
