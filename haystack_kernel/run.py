@@ -13,6 +13,7 @@ from haystack_kernel import flow
 from haystack_kernel.connect import connect, software_versions
 from haystack_kernel.errors import ConflictError, ContractError, HaystackError, InvalidInputError, NotFoundError
 from haystack_kernel.options import build_config, changed_options
+from haystack_kernel.progress import notebook_progress
 from haystack_kernel.publishing import candidate_table, write_report
 from haystack_kernel.schema import JobHandle, RunRecord
 from haystack_kernel.settings import load_settings
@@ -288,7 +289,7 @@ def open_run(
         A bad id, option or question, or a run id that belongs to another question or to other options.
     """
     settings = settings or load_settings(storage=storage)
-    ports = connect(settings, progress=progress or _default_progress())
+    ports = connect(settings, progress=progress or notebook_progress())
     if run_id is not None and ports.store.has(check_run_id(run_id)):
         return _reopen(ports, run_id=run_id, question=question, options=options)
     if question is None:
@@ -314,7 +315,7 @@ def attach(run_id: str, *, storage: str | None = None, progress: Progress | None
     NotFoundError
         No such run in this storage.
     """
-    ports = connect(load_settings(storage=storage), progress=progress or _default_progress())
+    ports = connect(load_settings(storage=storage), progress=progress or notebook_progress())
     return Run(ports.store.load(check_run_id(run_id)), ports=ports)
 
 
@@ -351,9 +352,3 @@ def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[st
         msg = f"run {run_id} was started with other options ({changed}); leave run_id out to start a new run"
         raise InvalidInputError(msg, run_id=run_id)
     return Run(flow.revive(record, ports), ports=ports)
-
-
-def _default_progress() -> Progress | None:
-    from haystack_kernel.jupyter.displays import notebook_progress
-
-    return notebook_progress()

@@ -19,6 +19,7 @@ LAYERS = [
     "errors keys",
     "schema settings",
     "ports",
+    "progress",
     "store knowledge",
     "question",
     "atlas retrieval",
@@ -36,8 +37,6 @@ LAYERS = [
 ]
 DEPTH = {name: depth for depth, row in enumerate(LAYERS) for name in row.split()}
 SIBLINGS = {("schema", "settings"), ("settings", "schema"), ("retrieval", "atlas")}
-# Reading live progress and running notebooks are offered by jupyter to rows that start them.
-LAZY = {("run", "jupyter")}
 FORBIDDEN = {  # what scores must not see how prompts are chosen, nor what the simulator knows
     "grounding": ("haystack_kernel.retrieval", "haystack_kernel.atlas.demo"),
     "retrieval": ("haystack_kernel.grounding", "haystack_kernel.atlas.demo"),
@@ -72,7 +71,7 @@ def test_module_imports_only_what_lies_above_it(path):
     wrong = {
         name
         for name in parts & DEPTH.keys()
-        if name != part and DEPTH[name] >= DEPTH[part] and (part, name) not in SIBLINGS | LAZY
+        if name != part and DEPTH[name] >= DEPTH[part] and (part, name) not in SIBLINGS
     }
     assert not wrong, f"{part} may not import {sorted(wrong)}"
 

@@ -125,3 +125,17 @@ def test_when_the_job_is_killed_resume_makes_what_is_missing(few_cells):
     resumed = resume(status["run_id"]).work(until="ground")
     assert [time.step.split()[0] for time in resumed.record.steps] == [*STORY[:5], "submit", "collect"]
     assert len(attempts()) == 2
+
+
+def test_cancel_from_another_process_ends_the_command_and_the_job(few_cells):
+    process = start("run", QUESTION)
+    wait_for(process, few_cells, "collect")
+    (attempt,) = attempts()
+    job = json.loads((attempt / "pid.json").read_text())["pid"]
+    done = start("cancel", newest(few_cells)["run_id"])
+    assert json.loads(done.communicate(timeout=PATIENCE_S)[0])["status"] == "cancelled"
+    out, err = process.communicate(timeout=PATIENCE_S)
+    status = json.loads(out)
+    assert (process.returncode, status["status"], status["failure"]) == (1, "cancelled", None)
+    assert f"run {status['run_id']} was cancelled" in err
+    assert not psutil.pid_exists(job)

@@ -35,8 +35,8 @@ def build(
 ) -> None:
     """Index a file as (part of) an atlas; the file itself stays where it is."""
     from haystack_kernel.atlas import build_atlas, load_mapping
-    from haystack_kernel.jupyter.displays import stream_progress
     from haystack_kernel.knowledge import load_knowledge
+    from haystack_kernel.progress import stream_progress
     from haystack_kernel.settings import load_settings
 
     root = load_settings(atlas_root=atlas_root).atlas_root

@@ -9,7 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from haystack_kernel.schema import JobSpec
-from inference.manifest import ENGINES, Manifest, Task, dump_manifest
+from inference.manifest import BASELINES, Manifest, Task, dump_manifest
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import ControlStrategy, RunConfig
@@ -49,7 +49,7 @@ def build_manifest(folder: str, *, config: RunConfig, strategy: ControlStrategy,
     tasks = [task(TREATED, config.engine, prompt)]
     if strategy == "synthetic_control" and control is not None:
         tasks.append(task(CONTROL, config.engine, control))
-    tasks += [task(f"{BASELINE_PREFIX}{name}", name, prompt) for name in ENGINES if name != config.engine]
+    tasks += [task(f"{BASELINE_PREFIX}{name}", name, prompt) for name in BASELINES if name != config.engine]
     return Manifest(tasks=tuple(tasks))
 
 

@@ -1,1 +1,1 @@
-"""HAYSTACK in the sockets of the ecosystem: papermill engine, nbconvert exporter, IPython magic, live displays."""
+"""HAYSTACK in the sockets of the ecosystem: papermill engine, nbconvert exporter, IPython magic."""

@@ -17,7 +17,7 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager
 from papermill.log import logger
 from traitlets.config import Config
 
-from haystack_kernel.jupyter.displays import METADATA_KEY
+from haystack_kernel.progress import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

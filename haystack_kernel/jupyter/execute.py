@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from haystack_kernel import errors
 from haystack_kernel.connect import DEMO_ATLAS, connect
 from haystack_kernel.errors import HaystackError, NotFoundError
-from haystack_kernel.jupyter.displays import stream_progress
 from haystack_kernel.options import build_config
 from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.progress import stream_progress
 from haystack_kernel.question import check_question
 from haystack_kernel.run import NOTEBOOK, Run, attach, open_run
 from haystack_kernel.settings import load_settings
@@ -135,6 +135,9 @@ def _as_error(run: Run, *, failure: str) -> HaystackError:
     recorded = run.record.failure
     if run.record.status == "done":
         msg = f"run {run.run_id} is scored and published, but a later cell of its notebook failed: {failure}"
+        return HaystackError(msg, run_id=run.run_id)
+    if run.record.status == "cancelled":
+        msg = f"run {run.run_id} was cancelled; what is finished is kept, and `haystack resume {run.run_id}` goes on"
         return HaystackError(msg, run_id=run.run_id)
     if recorded is None:
         msg = f"run {run.run_id} stopped: {failure or run.record.status}. `haystack resume {run.run_id}` goes on"

@@ -21,7 +21,7 @@ from haystack_kernel.run import attach, open_run, resume
 QUESTION = "How would B cells respond to IFN-beta?"
 RUN_ID = "run-20260102t030405-abcdef"
 SHOWS = """
-from haystack_kernel.jupyter.displays import notebook_progress
+from haystack_kernel.progress import notebook_progress
 from haystack_kernel.ports import ProgressEvent
 show = notebook_progress()
 for i in range({n}):
