@@ -110,7 +110,7 @@ def _verdict(record: RunRecord, best: Round) -> str:
         words = "in part consistent with known biology"
     else:
         words = "with little support from known biology"
-    return f"score {value:.1f} of 10, {words}"
+    return f"score {value:.0f} of 10 ({value:.1f}), {words}"
 
 
 def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:

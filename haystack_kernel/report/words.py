@@ -54,10 +54,10 @@ def cell_types(item: Candidate) -> str:
 
 
 def score_text(best: Round) -> str:
-    """``7.3 of 10``, or that there is no score."""
+    """``7 of 10 (7.3)``: the score rounded, and unrounded for the threshold; or that there is none."""
     if best.composite is None or math.isnan(best.composite.value):
         return "not scored"
-    return f"{best.composite.value:.1f} of 10"
+    return f"{best.composite.value:.0f} of 10 ({best.composite.value:.1f})"
 
 
 def counted(number: int, noun: str) -> str:

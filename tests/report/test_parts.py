@@ -18,7 +18,7 @@ def test_part_escapes_the_texts_of_the_record(part, make_run):
 def test_run_card_escapes_and_shows_state_and_score(make_run, failed_run):
     card = report.run_card(make_run(NASTY))
     assert NASTY not in card
-    assert "7.3 of 10" in card
+    assert "7 of 10 (7.3)" in card
     assert "failed: no atlas" in report.run_card(failed_run)
 
 

@@ -117,7 +117,7 @@ def test_headings_begin_at_one_and_skip_no_level(page):
 
 
 def test_reader_meets_question_score_and_limits_before_details(page):
-    order = ["How would B cell respond", "7.3 of 10", "Headline of B cell", "What limits this", 'id="question"']
+    order = ["How would B cell respond", "7 of 10 (7.3)", "Headline of B cell", "What limits this", 'id="question"']
     places = [page.index(text) for text in order]
     assert places == sorted(places)
 
@@ -131,7 +131,7 @@ def test_alternative_texts_state_the_numbers_drawn(page):
 def test_page_of_simulated_cells_says_so_at_the_top(make_run, tables):
     page = render_report(ReportBundle(make_run(atlas="demo"), tables))
     assert "HAYSTACK run record of simulated cells" in page
-    assert page.index("Simulated data") < page.index("7.3 of 10")
+    assert page.index("Simulated data") < page.index("7 of 10 (7.3)")
 
 
 def test_failed_run_renders_as_far_as_it_came(failed_run, make_notebook):

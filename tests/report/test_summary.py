@@ -15,7 +15,7 @@ def test_strip_leads_with_the_score_and_what_holds_it_back(make_run):
     record = make_run()
     first = summary(record, de=None, pathways=None)[0]
     assert first.name == "score (1 is chance)"
-    assert first.value.startswith("7.3 of 10")
+    assert first.value.startswith("7 of 10 (7.3)")
     assert first.note == "reaches the threshold 7; 2 of 3 components computed; at most 7.3 possible"
 
 
@@ -82,5 +82,5 @@ def test_answer_of_a_failed_run_is_its_failure(failed_run):
 
 def test_answer_puts_score_before_words_and_escapes_them(make_run, de, pathways):
     made = answer(make_run("<b>x</b>"), de=de, pathways=pathways)
-    assert made.index("7.3 of 10") < made.index("Headline of &lt;b&gt;x&lt;/b&gt;") < made.index("A limit")
+    assert made.index("7 of 10 (7.3)") < made.index("Headline of &lt;b&gt;x&lt;/b&gt;") < made.index("A limit")
     assert "<b>" not in made
