@@ -62,6 +62,8 @@ class HaystackEngine(NBClientEngine):
     ) -> NotebookNode:
         """Execute ``nb``; see :meth:`papermill.engines.Engine.execute_notebook`."""
         inject_run_folder(nb, output_path)
+        if output_path and "://" not in str(output_path):
+            Path(output_path).parent.mkdir(parents=True, exist_ok=True)  # a run's folder is new; papermill makes none
         manager = DebouncedManager(
             nb,
             output_path=output_path,

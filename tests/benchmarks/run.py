@@ -9,11 +9,11 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -22,6 +22,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+import psutil
 from scipy.sparse import csr_matrix
 
 FULL = os.environ.get("FULL") == "1"
@@ -36,6 +37,20 @@ def seconds_of(work, *, repeats=3):
         work()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def peak_of(*words):
+    """Wall seconds of a command, and the most memory (GiB, resident) that it and its children held at once."""
+    start, peak = time.perf_counter(), 0
+    process = psutil.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            family = [process, *process.children(recursive=True)]
+            peak = max(peak, sum(one.memory_info().rss for one in family))
+        time.sleep(0.05)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    return time.perf_counter() - start, peak / 2**30
 
 
 def command(*words, cwd=None):
@@ -67,12 +82,12 @@ def run_import(folder):
 
 def run_demo(folder):
     """The demonstration question, whole process, demo atlas made before (as after set-up) and not."""
-    cold = seconds_of(command(BIN / "haystack", "demo", "--storage", folder / "cold"), repeats=1)
-    warm = seconds_of(command(BIN / "haystack", "demo", "--storage", folder / "warm"), repeats=1)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    cold, first_peak = peak_of(BIN / "haystack", "demo", "--storage", folder / "cold")
+    warm, second_peak = peak_of(BIN / "haystack", "demo", "--storage", folder / "warm")
+    peak = max(first_peak, second_peak)
     return {
         "work": "haystack demo, first run (makes the demo atlas) and second run",
-        "ours": {"first_s": cold, "second_s": warm, "peak_gib_of_one_process": peak},
+        "ours": {"first_s": cold, "second_s": warm, "peak_gib": peak},
         "reference": None,
         "ratio": None,
         "goal": "<= 60 s, peak <= 3 GB",
