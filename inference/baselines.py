@@ -11,12 +11,13 @@ n = cells of the smaller arm.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inference.draw import MAX_LOG, draw_counts, log_normalise
 from inference.errors import EngineError, InputError
+from inference.manifest import BASELINES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-BASELINES = ("none", "mean", "shift", "weighted")
 SIMILARITY_POWER = 10.0
 SHRINK_CELLS = 30.0
 N_VARIABLE_GENES = 1000
@@ -55,11 +55,14 @@ class Cells:
 class Prediction:
     """Predicted counts in the query's shape, and how they were reached."""
 
-    counts: sparse.csr_matrix  # float32, whole numbers
+    counts: sparse.csr_matrix  # float32, whole numbers (means where the engine was asked for them)
     expected_log: NDArray[np.float64]  # per gene, the mean log1p(CP10k) aimed at
     changeable: NDArray[np.bool_]  # per gene: prompt and control hold it, so the engine could change it
     weights: dict[str, float] = field(default_factory=dict)  # cell type -> share in the response, summing to 1
     notes: tuple[str, ...] = ()
+    expected: NDArray[np.float32] | None = None  # cells x genes: the mean each count was drawn from
+    logits: NDArray[np.float32] | None = None  # per cell, the model's last logit: low ones were rewritten first
+    record: dict[str, Any] = field(default_factory=dict)  # what else belongs into the output's record
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,129 @@
 """The one place that knows which engines this program has.
 
-In: an engine's name. Out: the function that predicts with it.
+In: an engine's name, and the job's manifest for the one that needs a model. Out: the function that predicts with it.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
+import json
+from dataclasses import fields
+from functools import cached_property, partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from inference.baselines import BASELINES, predict
-from inference.errors import EngineError
+from inference.errors import EngineError, ModelError
+from inference.files import local_copy, sha256_of
+from inference.manifest import ENGINES, MODEL_ENGINE
+from inference.stack.config import GenerationSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from inference.baselines import Prediction
+    from inference.manifest import Manifest
+    from inference.stack.engine import StackEngine
 
 DEFAULT_ENGINE = "weighted"  # while no model is given
-MODEL_ENGINE = "stack"  # what a model address asks for
-
-ENGINES: dict[str, Callable[..., Prediction]] = {name: partial(predict, name) for name in BASELINES}
-
-
-def find_engine(name: str) -> Callable[..., Prediction]:
-    """Return ``predict(*, prompt, control, query, seed)`` of an engine.
-
-    Raises
-    ------
-    EngineError
-        No such engine here.
-    """
-    if name in ENGINES:
-        return ENGINES[name]
-    why = "needs the model runtime, which this version does not have" if name == MODEL_ENGINE else "is unknown"
-    msg = f"engine {name!r} {why}; possible: {', '.join(ENGINES)} (choose one with --engine or in the manifest)"
-    raise EngineError(msg)
+_TORCH = ("torch", "safetensors")  # what the model's runtime needs beyond the baselines
 
 
 def default_engine(model: str | None) -> str:
     """Engine meant by a command line that names none."""
     return MODEL_ENGINE if model else DEFAULT_ENGINE
+
+
+class Engines:
+    """The engines of one job; the model is read when a task first asks for it, and once."""
+
+    def __init__(self, manifest: Manifest, *, folder: Path, progress: Callable[[str], None] | None = None) -> None:
+        self._manifest = manifest
+        self._folder = folder
+        self._progress = progress
+        self._digests: dict[str, str] = {}
+        self._paths: dict[str, Path] = {}
+
+    def find(self, name: str) -> Callable[..., Prediction]:
+        """Return ``predict(*, prompt, control, query, seed)`` of an engine.
+
+        Raises
+        ------
+        EngineError
+            No such engine here.
+        ModelError, StorageError
+            Its model cannot be read.
+        """
+        if name in BASELINES:
+            return partial(predict, name)
+        if name != MODEL_ENGINE:
+            msg = f"engine {name!r} is unknown; possible: {', '.join(ENGINES)} (choose one with --engine)"
+            raise EngineError(msg)
+        return self._stack
+
+    def digests(self, name: str) -> dict[str, str]:
+        """Sha256 of what an engine reads besides the cells, and of the settings that change its outcome."""
+        if name != MODEL_ENGINE:
+            return {}
+        settings = {field.name: getattr(self._settings, field.name) for field in fields(GenerationSettings)}
+        if self._settings.output_mode != "exact":
+            del settings["batch_size"]  # only the reference's random stream depends on it
+        text = json.dumps(settings, sort_keys=True)
+        return {
+            "model": self._digest(self._manifest.model, "model"),
+            "genelist": self._digest(self._manifest.genelist, "gene list"),
+            "settings": hashlib.sha256(text.encode()).hexdigest(),
+        }
+
+    def versions(self, name: str) -> dict[str, str]:
+        """Versions of the packages that only this engine uses."""
+        return {package: version(package) for package in _TORCH} if name == MODEL_ENGINE else {}
+
+    @property
+    def _settings(self) -> GenerationSettings:
+        return GenerationSettings(
+            **{item.name: getattr(self._manifest, item.name) for item in fields(GenerationSettings)}
+        )
+
+    @cached_property
+    def _stack(self) -> StackEngine:
+        for package in _TORCH:
+            if find_spec(package) is None:
+                msg = (
+                    f"engine {MODEL_ENGINE!r} needs the package {package}, which is not installed: "
+                    f"pip install 'haystack-kernel[stack]', or choose another engine: {', '.join(BASELINES)}"
+                )
+                raise EngineError(msg)
+        from inference.stack.engine import Source, load_engine
+
+        sources = []
+        for uri, role in ((self._manifest.model, "model"), (self._manifest.genelist, "gene list")):
+            path = self._path(uri, role)
+            sources.append(Source(path, str(uri), self._digest(uri, role)))
+        return load_engine(
+            *sources,
+            settings=self._settings,
+            device=self._manifest.device,
+            threads=self._manifest.threads,
+            progress=self._progress,
+        )
+
+    def _digest(self, uri: str | None, role: str) -> str:
+        if role not in self._digests:
+            self._digests[role] = sha256_of(self._path(uri, role))
+        return self._digests[role]
+
+    def _path(self, uri: str | None, role: str) -> Path:
+        """Local copy of a file of the model, made once."""
+        if role not in self._paths:
+            if uri is None:
+                msg = f"engine {MODEL_ENGINE!r} needs a {role}: give --model-gcs and --genelist-gcs"
+                raise ModelError(msg)
+            try:
+                self._paths[role] = local_copy(uri, folder=self._folder)
+            except FileNotFoundError as error:
+                msg = f"{uri}: no such file; give the path or gs:// address of the {role}"
+                raise ModelError(msg) from error
+        return self._paths[role]

@@ -6,13 +6,22 @@ In: JSON text. Out: frozen dataclasses, checked field by field.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MANIFEST_VERSION = 1
-ENGINES = ("none", "mean", "shift", "weighted")
+BASELINES = ("none", "mean", "shift", "weighted")
+MODEL_ENGINE = "stack"  # the one that needs ``model`` and ``genelist``
+ENGINES = (*BASELINES, MODEL_ENGINE)
+MODES = ("mdm", "vanilla")
+OUTPUT_MODES = ("sampled", "expected", "exact")
+PRECISIONS = ("auto", "fp32")
+DEVICES = "auto, cpu, cuda or cuda:<number>"
 RESULT_SUFFIX = ".result.json"  # written beside each output, after it: its presence means the output is whole
 ERROR_SUFFIX = ".error.json"  # written beside where the output would be when its task failed; gone once it succeeds
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
 class ManifestError(ValueError):
@@ -40,8 +49,15 @@ class Manifest:
     model: str | None = None  # checkpoint URI; None for the engines that need none
     genelist: str | None = None
     diffusion_steps: int = 5
-    batch_size: int = 32
+    batch_size: int = 32  # windows the model sees at once
     precision: str = "auto"
+    prompt_ratio: float = 0.25  # share of a window's rows that see only each other
+    context_ratio: float = 0.4  # share that is context besides, at the last step
+    context_ratio_min: float = 0.2  # the same at the first step
+    mode: str = "mdm"  # "mdm" rewrites some of the query cells a step, "vanilla" all of them
+    output_mode: str = "sampled"  # counts; "expected": their means; "exact": counts by the reference's random stream
+    device: str = "auto"
+    threads: int | None = None  # of the processor; None: as many as torch finds
     version: int = MANIFEST_VERSION
 
 
@@ -60,7 +76,7 @@ class TaskResult:
     peak_memory_gib: float
     seed: int
     versions: dict[str, str] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)  # role -> sha256 of the file read: a rerun skips on equality
+    inputs: dict[str, str] = field(default_factory=dict)  # role -> sha256 of what was read: a rerun skips on equality
     notes: tuple[str, ...] = ()
 
 
@@ -75,7 +91,8 @@ def parse_manifest(text: str | bytes) -> Manifest:
     Raises
     ------
     ManifestError
-        Not JSON, another version, unknown or missing fields, an unknown engine, repeated task ids or outputs.
+        Not JSON, another version, unknown or missing fields, an unknown engine, repeated task ids or outputs, a
+        parameter out of its range, engine ``stack`` without a model.
     """
     try:
         raw = json.loads(text)
@@ -93,18 +110,66 @@ def parse_manifest(text: str | bytes) -> Manifest:
     if not isinstance(tasks, list) or not tasks:
         msg = "the manifest needs a non-empty list 'tasks'"
         raise ManifestError(msg)
-    manifest = _build(Manifest, {**raw, "tasks": tuple(_parse_task(task) for task in tasks)})
-    for name in ("diffusion_steps", "batch_size"):
-        value = getattr(manifest, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            msg = f"{name!r} must be a whole number of at least 1, got {value!r}"
-            raise ManifestError(msg)
-    for name in ("id", "output"):
-        values = [getattr(task, name) for task in manifest.tasks]
-        if repeated := sorted({value for value in values if values.count(value) > 1}):
-            msg = f"tasks must differ in {name!r}; repeated: {repeated}"
-            raise ManifestError(msg)
+    manifest: Manifest = _build(Manifest, {**raw, "tasks": tuple(_parse_task(task) for task in tasks)})
+    check_manifest(manifest)
     return manifest
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Check the fields that concern all tasks; raises :class:`ManifestError`."""
+    for name, least in (("diffusion_steps", 1), ("batch_size", 1), ("threads", 1)):
+        value = getattr(manifest, name)
+        if name == "threads" and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            msg = f"{name!r} must be a whole number of at least {least}, got {value!r}"
+            raise ManifestError(msg)
+    _check_ratios(manifest)
+    for name, possible in (("mode", MODES), ("output_mode", OUTPUT_MODES), ("precision", PRECISIONS)):
+        if getattr(manifest, name) not in possible:
+            msg = f"{name!r} is {getattr(manifest, name)!r}; possible: {', '.join(possible)}"
+            raise ManifestError(msg)
+    if not (isinstance(manifest.device, str) and _DEVICE.fullmatch(manifest.device)):
+        msg = f"'device' is {manifest.device!r}; possible: {DEVICES}"
+        raise ManifestError(msg)
+    for field_name in ("id", "output"):
+        values = [getattr(task, field_name) for task in manifest.tasks]
+        if repeated := sorted({value for value in values if values.count(value) > 1}):
+            msg = f"tasks must differ in {field_name!r}; repeated: {repeated}"
+            raise ManifestError(msg)
+    _check_model(manifest)
+
+
+def _check_ratios(manifest: Manifest) -> None:
+    for name in ("prompt_ratio", "context_ratio", "context_ratio_min"):
+        value = getattr(manifest, name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+            msg = f"{name!r} must be a number from 0 to below 1, got {value!r}"
+            raise ManifestError(msg)
+    low, high = (manifest.prompt_ratio + value for value in (manifest.context_ratio_min, manifest.context_ratio))
+    if not (0 < low < 1 and 0 < high < 1):
+        msg = (
+            f"'prompt_ratio' + 'context_ratio' ({high:g}) and 'prompt_ratio' + 'context_ratio_min' ({low:g}) must lie "
+            f"between 0 and 1: each window needs room for both prompt and query cells"
+        )
+        raise ManifestError(msg)
+
+
+def _check_model(manifest: Manifest) -> None:
+    for name in ("model", "genelist"):
+        value = getattr(manifest, name)
+        if not (value is None or (isinstance(value, str) and value)):
+            msg = f"{name!r} must be an address or null, got {value!r}"
+            raise ManifestError(msg)
+    needing = [task.id for task in manifest.tasks if task.engine == MODEL_ENGINE]
+    missing = [name for name in ("model", "genelist") if getattr(manifest, name) is None]
+    if needing and missing:
+        msg = (
+            f"engine {MODEL_ENGINE!r} (task {needing[0]!r}) needs {' and '.join(map(repr, missing))}: give the "
+            f"checkpoint and its gene list (--model-gcs, --genelist-gcs), or choose another engine: "
+            f"{', '.join(BASELINES)}"
+        )
+        raise ManifestError(msg)
 
 
 def dump_result(result: TaskResult) -> str:

@@ -21,7 +21,6 @@ import numpy as np
 import inference
 from inference.baselines import Cells
 from inference.checks import Checked, read_cells
-from inference.engines import find_engine
 from inference.errors import InputError
 from inference.files import (
     check_uri,
@@ -42,10 +41,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from inference.baselines import Prediction
+    from inference.engines import Engines
     from inference.manifest import Task
 
 UNS = "haystack_inference"
 PADDED = "padded"
+GEN_LOGIT = "gen_logit"  # obs: the model's last logit of each cell
+EXPECTED = "expected"  # layer: the mean each count was drawn from, where the engine has one
 CELL_TYPE_COLUMNS = ("cell_type_name", "cell_type")  # the first one present is read
 DONOR_COLUMNS = ("donor_id", "donor")
 UNKNOWN = "unknown"
@@ -138,13 +140,15 @@ def input_uris(task: Task) -> dict[str, str]:
     return {role: check_uri(uri) for role, uri in roles.items() if uri is not None}
 
 
-def run_task(task: Task, *, inputs: Inputs, folder: Path, stop: Stop) -> TaskResult | None:
+def run_task(task: Task, *, engines: Engines, inputs: Inputs, folder: Path, stop: Stop) -> TaskResult | None:
     """Run one task and publish what it predicts.
 
     Parameters
     ----------
     task
         What to predict and where to put it.
+    engines
+        The job's engines.
     inputs
         The job's input files.
     folder
@@ -158,24 +162,25 @@ def run_task(task: Task, *, inputs: Inputs, folder: Path, stop: Stop) -> TaskRes
 
     Raises
     ------
-    InputError, EngineError, UriError, StorageError
+    InputError, ModelError, EngineError, UriError, StorageError
         See there; nothing is published then.
     """
     start = time.monotonic()
-    engine = find_engine(task.engine)
-    digests = {role: inputs.digest(uri) for role, uri in input_uris(task).items()}
+    digests = {role: inputs.digest(uri) for role, uri in input_uris(task).items()} | engines.digests(task.engine)
     if is_done(task, digests=digests, folder=folder):
         return None
     loaded = {role: inputs.cells(uri) for role, uri in input_uris(task).items()}
     control = loaded.get("control")
-    prediction = engine(
+    prediction = engines.find(task.engine)(
         prompt=loaded["prompt"].cells,
         control=control.cells if control else None,
         query=loaded["query"].cells,
         seed=task.seed,
     )
     notes = tuple(dict.fromkeys([note for item in loaded.values() for note in item.notes] + list(prediction.notes)))
+    versions = _versions() | engines.versions(task.engine)
     record = {
+        **prediction.record,
         "engine": task.engine,
         "frac_genes_found": float(np.mean(prediction.changeable)),
         "inputs": digests,
@@ -183,7 +188,7 @@ def run_task(task: Task, *, inputs: Inputs, folder: Path, stop: Stop) -> TaskRes
         "program": inference.__version__,
         "seed": task.seed,
         "source": {role: item.checked.source for role, item in loaded.items()},
-        "versions": _versions(),
+        "versions": versions,
         "weights": prediction.weights,
     }
     path = folder / "output.h5ad"
@@ -200,7 +205,7 @@ def run_task(task: Task, *, inputs: Inputs, folder: Path, stop: Stop) -> TaskRes
         frac_genes_found=float(np.mean(prediction.changeable)),
         peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
         seed=task.seed,
-        versions=_versions(),
+        versions=versions,
         inputs=digests,
         notes=notes,
     )
@@ -249,9 +254,13 @@ def _write(prediction: Prediction, query: Loaded, *, record: str, path: Path) ->
 
     var = query.checked.var.copy()
     var[PADDED] = ~prediction.changeable
+    obs = query.obs.copy()
+    if prediction.logits is not None:
+        obs[GEN_LOGIT] = prediction.logits
+    layers = {} if prediction.expected is None else {EXPECTED: prediction.expected}
     with warnings.catch_warnings(), ad.settings.override(allow_write_nullable_strings=True):
         warnings.simplefilter("ignore")  # repeated cell names are the query's own
-        adata = ad.AnnData(X=prediction.counts, obs=query.obs.copy(), var=var, uns={UNS: record})
+        adata = ad.AnnData(X=prediction.counts, obs=obs, var=var, uns={UNS: record}, layers=layers)
         adata.write_h5ad(path, convert_strings_to_categoricals=False, compression="gzip", compression_opts=1)
 
 

@@ -16,7 +16,8 @@ CITATION = (
 LICENCE = "Arc Research Institute Stack Model Non-Commercial License"
 
 CELL_HEADS = 8  # heads over a cell's own tokens, where they divide token_dim
-_MAX_SIZE = 10_000_000
+_MAX_SIZE = 1_000_000
+_MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,19 @@ class StackConfig:
         return next(n for n in range(min(self.n_heads, self.token_dim), 0, -1) if self.token_dim % n == 0)
 
 
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How the query cells are rewritten; the defaults are the reference's."""
+
+    diffusion_steps: int = 5
+    batch_size: int = 32  # windows the model sees at once
+    prompt_ratio: float = 0.25  # share of a window's rows that see only each other
+    context_ratio: float = 0.4  # share that is context besides, at the last step
+    context_ratio_min: float = 0.2  # the same at the first step
+    mode: str = "mdm"  # "mdm" rewrites some cells a step, "vanilla" all of them
+    output_mode: str = "sampled"  # "sampled", "expected", or "exact": the reference's own random stream
+
+
 def parse_config(raw: object, *, name: str) -> StackConfig:
     """Read the sizes out of a checkpoint's ``model_config``; entries that name no size are ignored.
 
@@ -64,14 +78,20 @@ def parse_config(raw: object, *, name: str) -> StackConfig:
         msg = f"{name}: model_config is {type(raw).__name__}, not a mapping of {', '.join(wanted)}; {_REMEDY}"
         raise ModelError(msg)
     if missing := [key for key in wanted if key not in raw]:
-        msg = f"{name}: model_config lacks {', '.join(missing)} (it has {', '.join(map(str, raw)) or 'nothing'}); {_REMEDY}"
+        has = ", ".join(map(str, raw)) or "nothing"
+        msg = f"{name}: model_config lacks {', '.join(missing)} (it has {has}); {_REMEDY}"
         raise ModelError(msg)
     sizes: dict[str, Any] = {key: raw[key] for key in wanted}
     for key, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_SIZE:
-            msg = f"{name}: model_config[{key!r}] must be a whole number from 1 to {_MAX_SIZE}, got {value!r}; {_REMEDY}"
+            msg = (
+                f"{name}: model_config[{key!r}] must be a whole number from 1 to {_MAX_SIZE}, got {value!r}; {_REMEDY}"
+            )
             raise ModelError(msg)
     config = StackConfig(**sizes)
+    if config.n_layers > _MAX_LAYERS:
+        msg = f"{name}: {config.n_layers} layers are more than {_MAX_LAYERS}; {_REMEDY}"
+        raise ModelError(msg)
     if config.cell_dim % config.n_heads:
         msg = f"{name}: n_heads {config.n_heads} does not divide n_hidden x token_dim = {config.cell_dim}; {_REMEDY}"
         raise ModelError(msg)
@@ -94,7 +114,9 @@ def tensor_shapes(config: StackConfig) -> dict[str, tuple[int, ...]]:
         for attention, norm, size in (("cell_attn", "cell_norm", d), ("gene_attn", "gene_norm", f)):
             shapes[f"{layer}.{attention}.qkv.weight"] = (3 * size, size)
             shapes |= _linear(f"{layer}.{attention}.proj", size, size) | _norm(f"{layer}.{norm}", size)
-        shapes |= _linear(f"{layer}.mlp.0", config.mlp_ratio * d, d) | _linear(f"{layer}.mlp.3", d, config.mlp_ratio * d)
+        shapes |= _linear(f"{layer}.mlp.0", config.mlp_ratio * d, d) | _linear(
+            f"{layer}.mlp.3", d, config.mlp_ratio * d
+        )
         shapes |= _norm(f"{layer}.mlp_norm", d)
     shapes |= _linear("output_mlp.0", 2 * f, f) | _linear("output_mlp.3", 2 * g, 2 * f)
     return shapes | _linear("cls.0", h, 2 * f) | _linear("cls.2", 1, h)

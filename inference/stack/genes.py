@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,22 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 2**20
 FORMS = "a JSON list, one name per line, or a pickled list, tuple or numpy array of str"
+
+DAMAGE = (  # what reading a damaged or crafted pickle can end in
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
 _N_EXAMPLES = 3
@@ -143,7 +160,7 @@ def _from_pickle(data: bytes, name: str) -> Sequence[Any]:
     except _RefusedError as error:
         msg = f"{name}: this pickle wants to run {error}, which no gene list needs: refused; save the names as JSON"
         raise ModelError(msg) from error
-    except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way whatever
+    except DAMAGE as error:
         msg = f"{name}: not a readable pickle ({type(error).__name__}: {error}); give {FORMS}"
         raise ModelError(msg) from error
     if type(raw) not in (list, tuple, np.ndarray) or (isinstance(raw, np.ndarray) and raw.ndim != 1):
@@ -168,7 +185,7 @@ def _dtype_of(kind: str, *_: object) -> np.dtype[Any]:
     if not isinstance(kind, str) or kind[:1] not in {"U", "O"}:
         msg = f"an array of {kind!r}"
         raise _RefusedError(msg)
-    return np.dtype(kind)
+    return np.dtype(kind, align=False, copy=True)  # a copy: its state follows, and numpy shares the plain ones
 
 
 def _latin1(text: str, _encoding: str) -> bytes:

@@ -27,7 +27,9 @@ def _task(**changes):
 
 
 def test_manifest_goes_round():
-    manifest = Manifest(tasks=(TASK, Task("b", "p", "q", "o2", 2, "none")), model="gs://b/m", diffusion_steps=3)
+    manifest = Manifest(
+        tasks=(TASK, Task("b", "p", "q", "o2", 2, "none")), model="gs://b/m", diffusion_steps=3, threads=2
+    )
     assert parse_manifest(dump_manifest(manifest)) == manifest
     assert dump_manifest(parse_manifest(dump_manifest(manifest))) == dump_manifest(manifest)
 
@@ -48,7 +50,22 @@ def test_result_goes_round():
         (_edited(extra=1), r"no field \['extra'\]"),
         (_edited(tasks=[_task(extra=1)]), r"no field \['extra'\]"),
         (_edited(tasks=[{"id": "a"}]), "Task is incomplete"),
-        (_edited(tasks=[_task(engine="stack")]), "unknown engine 'stack'; possible: none"),
+        (_edited(tasks=[_task(engine="best")]), "unknown engine 'best'; possible: none, mean, shift, weighted, stack"),
+        (_edited(tasks=[_task(engine="stack")]), "'stack'.*'treated'.*needs 'model' and 'genelist'"),
+        (_edited(tasks=[_task(engine="stack")], model="m"), "needs 'genelist'"),
+        (_edited(model=""), "'model' must be an address"),
+        (_edited(threads=0), "'threads' must be a whole number of at least 1"),
+        (_edited(threads=1.5), "'threads' must be"),
+        (_edited(diffusion_steps=True), "'diffusion_steps' must be"),
+        (_edited(prompt_ratio=-0.1), "'prompt_ratio' must be a number from 0"),
+        (_edited(context_ratio="x"), "'context_ratio' must be a number"),
+        (_edited(context_ratio=float("nan")), "'context_ratio' must be a number"),
+        (_edited(context_ratio=0.75), r"'prompt_ratio' \+ 'context_ratio' \(1\)"),
+        (_edited(prompt_ratio=0, context_ratio_min=0), "between 0 and 1"),
+        (_edited(mode="fast"), "'mode' is 'fast'; possible: mdm, vanilla"),
+        (_edited(output_mode=None), "'output_mode' is None; possible: sampled, expected, exact"),
+        (_edited(precision="int4"), "'precision' is 'int4'; possible: auto, fp32"),
+        (_edited(device="tpu"), "'device' is 'tpu'; possible: auto, cpu, cuda or cuda:<number>"),
         (_edited(tasks=[_task(), _task(output="o2")]), "differ in 'id'"),
         (_edited(tasks=[_task(), _task(id="b")]), "differ in 'output'"),
         (_edited(tasks=[_task(seed="1")]), "'seed' must be a whole number"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,10 +86,23 @@ def test_same_command_gives_the_same_bytes(roles, tmp_path, capsys):
     assert (tmp_path / "one" / "out.h5ad").read_bytes() == (tmp_path / "two" / "out.h5ad").read_bytes()
 
 
-def test_model_without_an_engine_is_refused_as_usage(roles, tmp_path, capsys):
-    code, summary = _run(capsys, *_flags(roles, tmp_path, "--model-gcs", "gs://bucket/model.pt"))
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (
+            ["--model-gcs", "gs://bucket/model.pt"],
+            "needs 'genelist'.*choose another engine: none, mean, shift, weighted",
+        ),
+        (["--engine", "stack"], "needs 'model' and 'genelist'"),
+        (["--engine", "best"], "'best' is unknown; possible: none, mean, shift, weighted, stack"),
+        (["--context-ratio", "0.8"], "between 0 and 1"),
+        (["--device", "tpu"], "possible: auto, cpu, cuda"),
+    ],
+)
+def test_flags_that_name_no_way_to_predict_are_refused_as_usage(roles, tmp_path, capsys, flags, match):
+    code, summary = _run(capsys, *_flags(roles, tmp_path, *flags))
     assert code == 2
-    assert "possible: none, mean, shift, weighted" in summary["failed"]["start"]["message"]
+    assert re.search(match, summary["failed"]["start"]["message"])
 
 
 @pytest.mark.parametrize(

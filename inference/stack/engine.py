@@ -1,0 +1,203 @@
+"""The model as an engine: cells in, a prediction over the query's own genes out.
+
+In: a checkpoint, its gene list, prompt and query cells. Out: :class:`inference.baselines.Prediction`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from inference.baselines import Prediction
+from inference.draw import TARGET_SUM
+from inference.errors import EngineError, ModelError
+from inference.stack.checkpoint import Checkpoint, load_checkpoint
+from inference.stack.generate import iterate_steps
+from inference.stack.genes import align, read_genes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from inference.baselines import Cells
+    from inference.stack.config import GenerationSettings
+    from inference.stack.generate import Step
+    from inference.stack.genes import Aligned
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file the model comes from."""
+
+    path: Path  # local
+    name: str  # how messages call it: the address the reader knows
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StackEngine:
+    """A loaded model and how to use it; called like every other engine."""
+
+    checkpoint: Checkpoint
+    genes: dict[str, int]  # upper-cased name -> the model's column
+    settings: GenerationSettings
+    digests: dict[str, str]  # of model and gene list
+    progress: Callable[[str], None] | None = None
+
+    def __call__(self, *, prompt: Cells, control: Cells | None, query: Cells, seed: int) -> Prediction:
+        """Rewrite the query cells as the prompt cells show; ``control`` is not read.
+
+        Returns
+        -------
+        Counts over the query's genes in their order. Genes the model lacks keep the query's counts; ``changeable`` is
+        False for them, and for genes the prompt lacks, which the model saw as zeros.
+
+        Raises
+        ------
+        InputError
+            A role without cells, or none of its genes in the model.
+        ModelError
+            The model gave values that are not finite.
+        """
+        base = align(prompt.counts, prompt.genes, model_genes=self.genes, role="prompt")
+        test = align(query.counts, query.genes, model_genes=self.genes, role="query")
+        shown = np.isin(test.model, base.model)
+        step = self._generate(base, test, seed)
+        counts = _own_genes(sparse.csr_matrix(step.counts[:, test.model]), test, query)
+        expected = query.counts.toarray().astype(np.float32)
+        expected[:, test.own] = step.expected[:, test.model]
+        changeable = np.zeros(len(query.genes), dtype=bool)
+        changeable[test.own[shown]] = True
+        return Prediction(
+            counts=counts,
+            expected_log=_mean_log(expected),
+            changeable=changeable,
+            notes=(*self.checkpoint.notes, *self._notes(base, test, query, n_hidden=int((~shown).sum()))),
+            expected=expected,
+            logits=step.logits,
+            record={"model": self._record(base, test, query)},
+        )
+
+    def _generate(self, base: Aligned, test: Aligned, seed: int) -> Step:
+        steps = iterate_steps(
+            self.checkpoint.model, prompt=base.counts, query=test.counts.toarray(), settings=self.settings, seed=seed
+        )
+        for step in steps:
+            if self.progress is not None:
+                n_rewritten = int((~step.is_kept).sum())
+                self.progress(
+                    f"step {step.number} of {self.settings.diffusion_steps}: {n_rewritten} of {len(step.counts)} cells "
+                    f"rewritten"
+                )
+        return step
+
+    def _record(self, base: Aligned, test: Aligned, query: Cells) -> dict[str, object]:
+        model = self.checkpoint.model
+        return {
+            **self.digests,
+            "citation": self.checkpoint.citation,
+            "licence": self.checkpoint.licence,
+            "config": asdict(model.config),
+            "settings": asdict(self.settings),
+            "device": str(model.device),
+            "frac_query_genes_in_model": test.own.size / len(query.genes),
+            "frac_model_genes_in_query": test.model.size / len(self.genes),
+            "frac_model_genes_in_prompt": base.model.size / len(self.genes),
+        }
+
+    def _notes(self, base: Aligned, test: Aligned, query: Cells, *, n_hidden: int) -> list[str]:
+        n_model, n_query = len(self.genes), len(query.genes)
+        coverage = (
+            f"of the model's {n_model} genes the query has {test.model.size} ({test.model.size / n_model:.0%}), the "
+            f"prompt {base.model.size} ({base.model.size / n_model:.0%})"
+        )
+        notes = [coverage]
+        if n_lost := n_query - test.own.size:
+            notes.append(f"{n_lost} of the query's {n_query} genes are unknown to the model and keep their counts")
+        if n_hidden:
+            notes.append(
+                f"{n_hidden} of the predicted genes are missing in the prompt: padded, no change in them counts"
+            )
+        return notes
+
+
+def load_engine(
+    model: Source,
+    genelist: Source,
+    *,
+    settings: GenerationSettings,
+    device: str,
+    threads: int | None,
+    progress: Callable[[str], None] | None = None,
+) -> StackEngine:
+    """Read model and gene list.
+
+    Parameters
+    ----------
+    model, genelist
+        The two files.
+    settings
+        How to generate.
+    device
+        ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:<number>``.
+    threads
+        Processor threads of torch; None leaves its own choice.
+    progress
+        Told of each step.
+
+    Raises
+    ------
+    ModelError
+        One of the files cannot be used, or they do not belong together.
+    EngineError
+        The device is not here.
+    """
+    chosen = _find_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    genes = read_genes(genelist.path, name=genelist.name)
+    checkpoint = load_checkpoint(model.path, name=model.name)
+    n_genes = checkpoint.model.config.n_genes
+    if len(genes) != n_genes:
+        msg = (
+            f"{genelist.name} names {len(genes)} genes, the model {model.name} has {n_genes}: they do not belong "
+            f"together; give the gene list that was published with the model"
+        )
+        raise ModelError(msg)
+    checkpoint = Checkpoint(checkpoint.model.to(chosen), checkpoint.citation, checkpoint.licence, checkpoint.notes)
+    digests = {"sha256": model.sha256, "genelist_sha256": genelist.sha256}
+    return StackEngine(checkpoint, {gene: index for index, gene in enumerate(genes)}, settings, digests, progress)
+
+
+def _find_device(device: str) -> torch.device:
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda" if n_gpus else "cpu")
+    number = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if number and int(number.group(1) or 0) >= n_gpus:
+        msg = f"device {device!r} is not here: torch sees {n_gpus} GPUs; choose cpu or auto, or a machine with a GPU"
+        raise EngineError(msg)
+    return torch.device(device)
+
+
+def _own_genes(generated: sparse.csr_matrix, test: Aligned, query: Cells) -> sparse.csr_matrix:
+    """Put the generated genes among the query's others, in the query's order."""
+    others = np.setdiff1d(np.arange(len(query.genes)), test.own)
+    joined = sparse.hstack([generated, query.counts[:, others]], format="csc", dtype=np.float32)
+    result = joined[:, np.argsort(np.concatenate([test.own, others]))].tocsr()
+    result.eliminate_zeros()
+    result.sort_indices()
+    return result
+
+
+def _mean_log(expected: NDArray[np.float32]) -> NDArray[np.float64]:
+    library = expected.sum(axis=1, dtype=np.float64, keepdims=True)
+    scale = np.divide(TARGET_SUM, library, out=np.zeros_like(library), where=library > 0)
+    return np.asarray(np.log1p(expected * scale).mean(axis=0))

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from dataclasses import asdict
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from inference.errors import InputError, ModelError
+from inference.stack.checkpoint import load_checkpoint, save_safetensors
+from inference.stack.config import CITATION, LICENCE
+
+
+class _Runs:
+    """Touches a file when a careless unpickler builds it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture
+def raw(small_config, make_tensors):
+    """A training checkpoint as a dictionary."""
+    state = {f"model.{name}": tensor for name, tensor in make_tensors(small_config).items()}
+    return {"hyper_parameters": {"model_config": asdict(small_config), "lr": 0.1}, "state_dict": state, "loops": {}}
+
+
+def _counts(config):
+    return torch.arange(config.n_cells * config.n_genes, dtype=torch.float32).view(1, config.n_cells, -1) % 7
+
+
+def _forward(model):
+    return model.forward(_counts(model.config), n_ctx=9, n_keep=4, first_row=9).mean
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("name", ["m.ckpt", "m.pt"])
+def test_torch_files_give_the_model_they_hold(tmp_path, raw, small_model, is_zip, name):
+    torch.save(raw, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+    found = load_checkpoint(tmp_path / name, name=name)
+    assert torch.equal(_forward(found.model), _forward(small_model))
+    assert (found.citation, found.licence, found.notes) == (CITATION, LICENCE, ())
+
+
+def test_safetensors_carries_sizes_and_what_is_to_be_cited(tmp_path, small_config, small_model, make_tensors):
+    path = tmp_path / "m.safetensors"
+    save_safetensors(
+        path, config=small_config, tensors=make_tensors(small_config), metadata={"citation": "Us", "licence": "Ours"}
+    )
+    found = load_checkpoint(path, name="m")
+    assert torch.equal(_forward(found.model), _forward(small_model))
+    assert (found.citation, found.licence) == ("Us", "Ours")
+
+
+def test_names_without_prefix_and_tensors_of_others_are_accepted(tmp_path, raw, small_model):
+    state = {name.removeprefix("model."): tensor for name, tensor in raw["state_dict"].items()}
+    torch.save({**raw, "state_dict": {**state, "teacher.x": torch.zeros(2)}}, tmp_path / "m.pt")
+    found = load_checkpoint(tmp_path / "m.pt", name="m")
+    assert torch.equal(_forward(found.model), _forward(small_model))
+    assert found.notes == ("the checkpoint holds 1 tensors the model does not use (teacher.x)",)
+
+
+def test_half_precision_weights_are_widened(tmp_path, raw, small_model):
+    raw["state_dict"] = {name: tensor.bfloat16() for name, tensor in raw["state_dict"].items()}
+    torch.save(raw, tmp_path / "m.pt")
+    found = _forward(load_checkpoint(tmp_path / "m.pt", name="m").model)
+    assert found.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([found.flatten(), _forward(small_model).flatten()]))[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_checkpoint_that_runs_code_is_refused_and_runs_nothing(tmp_path, raw, is_zip):
+    sentinel = tmp_path / "sentinel"
+    torch.save({**raw, "callbacks": _Runs(sentinel)}, tmp_path / "m.ckpt", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ModelError, match=f"{os.system.__module__}.system.*refused.*--trust-pickle"):
+        load_checkpoint(tmp_path / "m.ckpt", name="m.ckpt")
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_bare_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path, protocol):
+    sentinel = tmp_path / "sentinel"
+    for name in ("m.ckpt", "m.pt", "m.safetensors"):
+        (tmp_path / name).write_bytes(pickle.dumps(_Runs(sentinel), protocol=protocol))
+        with pytest.raises(ModelError, match=name):
+            load_checkpoint(tmp_path / name, name=name)
+    assert not sentinel.exists()
+
+
+def test_class_beyond_tensors_is_named_with_the_remedy(tmp_path, raw):
+    torch.save({**raw, "hyper_parameters": argparse.Namespace(a=1)}, tmp_path / "m.ckpt")
+    with pytest.raises(ModelError, match=r"argparse\.Namespace.*haystack model convert --trust-pickle"):
+        load_checkpoint(tmp_path / "m.ckpt", name="m.ckpt")
+
+
+@pytest.mark.parametrize("size", [0, 100, 20_000, -10])
+@pytest.mark.parametrize("name", ["m.ckpt", "legacy.pt", "m.safetensors"])
+def test_file_cut_short_is_said_to_be(tmp_path, raw, small_config, make_tensors, size, name):
+    path = tmp_path / name
+    if name == "m.safetensors":
+        save_safetensors(path, config=small_config, tensors=make_tensors(small_config))
+    else:
+        torch.save(raw, path, _use_new_zipfile_serialization=name != "legacy.pt")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ModelError, match=f"^{name}: not a readable checkpoint.*cut short"):
+        load_checkpoint(path, name=name)
+
+
+def test_missing_misshapen_and_foreign_tensors_are_named(tmp_path, raw):
+    def refused(match, **changes):
+        torch.save({**raw, **changes}, tmp_path / "m.pt")
+        with pytest.raises(ModelError, match=match) as caught:
+            load_checkpoint(tmp_path / "m.pt", name="m.pt")
+        assert isinstance(caught.value, InputError)
+
+    state = raw["state_dict"]
+    config = raw["hyper_parameters"]["model_config"]
+    refused(
+        r"1 of the 44 tensors.*\(cls.2.bias\)", state_dict={k: v for k, v in state.items() if "cls.2.bias" not in k}
+    )
+    refused("44 of the 44.*found encoder.weight", state_dict={"encoder.weight": torch.zeros(2)})
+    refused(r"cls.0.bias is \(3,\), needed \(6,\)", state_dict={**state, "model.cls.0.bias": torch.zeros(3)})
+    refused("config and weights are of different", hyper_parameters={"model_config": {**config, "n_genes": 41}})
+    refused("not of a floating type", state_dict={**state, "model.cls.0.bias": torch.zeros(6, dtype=torch.int8)})
+    refused("lacks hyper_parameters", hyper_parameters={})
+    refused("lacks state_dict", state_dict=3)
+
+
+def test_bare_state_dict_and_other_objects_are_refused(tmp_path, raw):
+    for value, match in ((raw["state_dict"], "lacks state_dict.*cannot be guessed"), ([1], "holds a list")):
+        torch.save(value, tmp_path / "m.pt")
+        with pytest.raises(ModelError, match=match):
+            load_checkpoint(tmp_path / "m.pt", name="m.pt")
