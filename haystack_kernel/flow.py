@@ -36,14 +36,19 @@ def next_step(record: RunRecord) -> str | None:
 
 
 def work(record: RunRecord, ports: Ports, *, until: str | None = None) -> RunRecord:
-    """Do every unfinished step, or those before the step called ``until``.
+    """Do every unfinished step, or those that come before ``until`` in the order of :data:`STEPS`.
+
+    A run that is already at ``until`` or past it is returned as it is, so the phases of a notebook stay apart when it
+    goes on with an old run.
 
     Raises
     ------
     HaystackError
         A step failed; the record says which and why, and everything before it is saved.
     """
-    while (step := next_step(record)) is not None and step != until:
+    order = list(STEPS)
+    end = order.index(until) if until is not None else len(order)
+    while (step := next_step(record)) is not None and order.index(step) < end:
         record = advance(record, ports)
     return record
 

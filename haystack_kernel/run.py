@@ -107,8 +107,7 @@ class Run:
             Another process works on this run; follow it with :func:`attach`.
         """
         try:
-            while (step := flow.next_step(self.record)) is not None and step != until:
-                self.record = flow.advance(self.record, self._ports)
+            self.record = flow.work(self.record, self._ports, until=until)
         except BaseException as error:
             with suppress(HaystackError):  # the storage may be what failed: the first error is the one to show
                 self.refresh()

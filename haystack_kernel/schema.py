@@ -227,7 +227,7 @@ class Component(Frozen):
 
     name: str
     weight: float = Field(ge=0, le=1, description="share in the composite before sharing out missing components")
-    score: Real = Field(description="1..10 by SCIENCE's p mapping; NaN: not computed")
+    score: Real = Field(description="clip(1 - 3 log10(p / 0.5), 1, 10); NaN: not computed")
     reason: str = Field(default="", description="why NaN, or what limits the reading; never empty when NaN")
     statistic: Real = Field(default=NAN, description="mean of s_g z_g over the set; sign = direction")
     p_signal: Real = NAN

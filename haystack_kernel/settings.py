@@ -25,7 +25,7 @@ class _Section(BaseModel):
 
 
 class RetrievalSettings(_Section):
-    """How candidates are found and ranked (SPEC: weights are settings)."""
+    """How candidates are found and ranked."""
 
     max_candidates: int = Field(default=50, ge=1, description="search stops here")
     n_top: int = Field(default=10, ge=1, description="candidates kept after greedy ranking")

@@ -511,3 +511,9 @@ def test_a_run_in_a_bucket_goes_through_with_real_jobs(tiny_settings, monkeypatc
         table = pd.read_csv(io.BytesIO(store.read(run.run_id, "de.csv")))
         assert table.equals(run.de)
         gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+def test_work_until_a_step_that_is_past_already_does_nothing(ports, begin):
+    record = flow.work(begin(), ports, until="collect")
+    for earlier in ("retrieve", "choose", "collect"):
+        assert flow.work(record, ports, until=earlier) is record
