@@ -5,6 +5,7 @@ In: settings, options as a notebook or a command gives them. Out: a RunConfig.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError
@@ -21,7 +22,8 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     Raises
     ------
     InvalidInputError
-        Unknown option or value; a hidden pair that names no known cell type or perturbation.
+        Unknown option or value; a hidden pair that names no known cell type or perturbation; engine ``stack`` without
+        a model and its gene list.
     """
     from pydantic import ValidationError
 
@@ -29,6 +31,9 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         "atlases": settings.atlases,
         "planner": settings.planner,
         "engine": settings.inference.engine,
+        "model": settings.inference.model,
+        "genelist": settings.inference.genelist,
+        "diffusion_steps": settings.inference.diffusion_steps,
         "control_strategy": settings.inference.control_strategy,
         "threshold": settings.rounds.threshold,
         "max_rounds": settings.rounds.maximum,
@@ -41,11 +46,30 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     hidden = (hidden,) if isinstance(hidden, str) else hidden
     given["hide"] = tuple(parse_hidden(item) if isinstance(item, str) else item for item in hidden)
     try:
-        return RunConfig.model_validate({**defaults, **given})
+        return _check_model(RunConfig.model_validate({**defaults, **given}))
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
+
+
+def _check_model(config: RunConfig) -> RunConfig:
+    """Engine ``stack`` needs its files; local ones must be there, and are named from the root."""
+    if config.engine != "stack":
+        return config
+    found: dict[str, str] = {}
+    for name, uri in (("model", config.model), ("genelist", config.genelist)):
+        if uri is None:
+            msg = (
+                f"engine 'stack' needs a {name}: give --model and --genelist, or HAYSTACK_INFERENCE__MODEL and "
+                "HAYSTACK_INFERENCE__GENELIST; engine 'weighted' needs neither"
+            )
+            raise InvalidInputError(msg, missing=name)
+        found[name] = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        if "://" not in uri and not Path(found[name]).is_file():
+            msg = f"the {name} {uri!r} of engine 'stack' does not exist; give the path or gs:// address of the file"
+            raise InvalidInputError(msg, uri=uri)
+    return config.model_copy(update=found)
 
 
 def parse_hidden(text: str) -> HiddenPair:

@@ -6,6 +6,7 @@ In: the run record and the ports. Out: the round, further filled; files under ``
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from haystack_kernel.errors import ContractError, JobFailedError, NotFoundError
 from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED, build_job_spec, build_manifest, wait
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import ProgressEvent
-from haystack_kernel.schema import PERTURBATIONAL
+from haystack_kernel.schema import PERTURBATIONAL, ModelCard
 from haystack_kernel.store import read_h5ad, write_csv, write_h5ad
 from inference.manifest import (
     RESULT_SUFFIX,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from haystack_kernel.settings import RoundSettings
 
 N_TOP_GENES = 30
+INFERENCE_UNS = "haystack_inference"  # JSON of the inference program in its output
+_NO_MODEL = "computed from the prompt and query cells without model weights: the licence of their data sets holds"
 
 
 def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], CellSet | None, dict[str, str]]:
@@ -201,7 +204,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     grounded = ground(
         cells, query=query_of(record), knowledge=load_knowledge(), settings=ports.settings.grounding, context=context
     )
-    scored = last.model_copy(update=_summary(grounded))
+    scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
@@ -334,7 +337,7 @@ def _summary(grounded: Grounded) -> dict[str, object]:
 
 
 def _facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
-    """What the file says of its own making; engines of this version use no licensed weights."""
+    """What the file says of its own making: whose weights, and on what terms."""
     from haystack_kernel.grounding import PredictionFacts
 
     shown = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
@@ -345,9 +348,15 @@ def _facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
         config=record.config.model_dump(mode="json"),
         rounds=[item.model_dump(mode="json", include=shown) for item in (*record.rounds[:-1], scored)],
         provenance={"versions": record.versions, "digests": record.digests},
-        licence="computed from the prompt and query cells without model weights: the licence of their data sets holds",
-        citation="the data sets of the prompt and query cells, named in prompts.csv",
+        licence=scored.model.licence if scored.model else _NO_MODEL,
+        citation=scored.model.citation if scored.model else "the data sets of the cells named in prompts.csv",
     )
+
+
+def _model_card(treated: ad.AnnData) -> ModelCard | None:
+    """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
+    model = json.loads(treated.uns[INFERENCE_UNS]).get("model") if INFERENCE_UNS in treated.uns else None
+    return ModelCard(**{name: str(model[name]) for name in ModelCard.model_fields}) if model else None
 
 
 def _prompt_table(present: dict[str, ad.AnnData]) -> pd.DataFrame:

@@ -33,7 +33,7 @@ TermKind = Literal["cell_type", "perturbation", "tissue", "disease", "donor", "d
 ControlStrategy = Literal["synthetic_control", "query_as_control"]
 Strategy = Literal["direct", "mechanistic", "semantic", "ontology", "donor_context", "tissue_atlas"]
 EvidenceDistance = Literal["same_pair", "other_cell_type", "shared_target", "same_cell_type", "text_only"]
-Engine = Literal["none", "mean", "shift", "weighted"]
+Engine = Literal["none", "mean", "shift", "weighted", "stack"]
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 JobState = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "unknown"]
 Termination = Literal["threshold", "max_rounds", "plateau", "no_more_candidates"]
@@ -266,6 +266,9 @@ class RunConfig(Frozen):
     query_h5ad: str | None = Field(default=None, description="the user's own query cells, path or gs:// URI")
     planner: Literal["auto", "offline"] = "auto"
     engine: Engine = "weighted"
+    model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
+    genelist: str | None = Field(default=None, description="the model's genes in its order: JSON, text or pickle")
+    diffusion_steps: int = Field(default=5, ge=1, le=100, description="steps of engine stack")
     executor: Literal["local"] = "local"
     control_strategy: ControlStrategy = "synthetic_control"
     hide: tuple[HiddenPair, ...] = ()
@@ -286,6 +289,14 @@ class FileRef(Frozen):
     n_bytes: int
 
 
+class ModelCard(Frozen):
+    """Whose weights made a prediction, and on what terms."""
+
+    sha256: str
+    citation: str
+    licence: str
+
+
 class Round(Frozen):
     """One iteration: choose candidates, infer, ground. Fields fill as its steps finish."""
 
@@ -301,6 +312,7 @@ class Round(Frozen):
     spec: JobSpec | None = None
     job: JobHandle | None = None
     task_seconds: dict[str, float] = Field(default_factory=dict)
+    model: ModelCard | None = Field(default=None, description="None: no weights of a model were used")
     frac_genes_found: Real = NAN
     components: tuple[Component, ...] = ()
     composite: Composite | None = None

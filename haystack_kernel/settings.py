@@ -70,7 +70,8 @@ class InferenceSettings(_Section):
     n_query: int = Field(default=256, ge=1, le=20_000)
     control_strategy: ControlStrategy = "synthetic_control"
     diffusion_steps: int = Field(default=5, ge=1, le=100)
-    batch_size: int = Field(default=32, ge=1)
+    model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
+    genelist: str | None = Field(default=None, description="gene list that belongs to the model")
 
 
 class JobSettings(_Section):

@@ -40,6 +40,9 @@ def run(
     query_atlas: QueryAtlas = None,
     query_h5ad: QueryH5ad = None,
     engine: Annotated[Engine | None, typer.Option(help="What predicts.")] = None,
+    model: Annotated[str | None, typer.Option(help="Checkpoint for engine stack: a path or gs:// address.")] = None,
+    genelist: Annotated[str | None, typer.Option(help="The model's gene list.")] = None,
+    diffusion_steps: Annotated[int | None, typer.Option(help="Generation steps of engine stack.")] = None,
     control_strategy: Annotated[
         ControlStrategy | None, typer.Option(help="What the prediction is compared with.")
     ] = None,
@@ -59,6 +62,9 @@ def run(
         "query_atlas": query_atlas,
         "query_h5ad": str(Path(query_h5ad).absolute()) if query_h5ad and "://" not in query_h5ad else query_h5ad,
         "engine": engine,
+        "model": model,
+        "genelist": genelist,
+        "diffusion_steps": diffusion_steps,
         "control_strategy": control_strategy,
         "hide": hide,
         "pin": pin,

@@ -9,7 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from haystack_kernel.schema import JobSpec
-from inference.manifest import BASELINES, Manifest, Task, dump_manifest
+from inference.manifest import BASELINES, MODEL_ENGINE, Manifest, Task, dump_manifest
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import ControlStrategy, RunConfig
@@ -50,7 +50,11 @@ def build_manifest(folder: str, *, config: RunConfig, strategy: ControlStrategy,
     if strategy == "synthetic_control" and control is not None:
         tasks.append(task(CONTROL, config.engine, control))
     tasks += [task(f"{BASELINE_PREFIX}{name}", name, prompt) for name in BASELINES if name != config.engine]
-    return Manifest(tasks=tuple(tasks))
+    if config.engine != MODEL_ENGINE:
+        return Manifest(tasks=tuple(tasks))
+    return Manifest(
+        tasks=tuple(tasks), model=config.model, genelist=config.genelist, diffusion_steps=config.diffusion_steps
+    )
 
 
 def build_job_spec(

@@ -20,6 +20,7 @@ _ENGINES = {
         "the shifts of several cell types between prompt and matched control cells, weighted by the similarity of "
         "their control profile to the query cells and by their number of cells"
     ),
+    "stack": "the query cells in context of the prompt cells, by in-context generation with the model STACK",
 }
 
 BIBTEX = """\
@@ -71,9 +72,17 @@ def _engine(record: RunRecord, best: Round) -> list[str]:
     reference = CONTROLS[best.control_strategy]
     return [
         f"Engine '{record.config.engine}' predicted {_ENGINES[record.config.engine]} (seed {record.config.seed}).",
-        "No weights of STACK were used.",
+        _weights(record, best),
         f"The prediction was compared with {reference}.",
     ]
+
+
+def _weights(record: RunRecord, best: Round) -> str:
+    if best.model is None:
+        return "No weights of STACK were used."
+    steps = counted(record.config.diffusion_steps, "step")
+    terms = f"weights: SHA-256 {best.model.sha256[:12]}, {best.model.licence}; cite {best.model.citation}"
+    return f"It took {steps} of generation ({terms})."
 
 
 def _statistics(record: RunRecord, best: Round) -> list[str]:
