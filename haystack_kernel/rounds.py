@@ -18,6 +18,7 @@ from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import PERTURBATIONAL, ModelCard
 from haystack_kernel.store import read_h5ad, write_csv, write_h5ad
 from inference.manifest import (
+    OUTPUT_UNS,
     RESULT_SUFFIX,
     Manifest,
     ManifestError,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from haystack_kernel.settings import RoundSettings
 
 N_TOP_GENES = 30
-INFERENCE_UNS = "haystack_inference"  # JSON of the inference program in its output
 _NO_MODEL = "computed from the prompt and query cells without model weights: the licence of their data sets holds"
 
 
@@ -355,7 +355,7 @@ def _facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
 
 def _model_card(treated: ad.AnnData) -> ModelCard | None:
     """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
-    model = json.loads(treated.uns[INFERENCE_UNS]).get("model") if INFERENCE_UNS in treated.uns else None
+    model = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
     return ModelCard(**{name: str(model[name]) for name in ModelCard.model_fields}) if model else None
 
 

@@ -18,6 +18,7 @@ MODES = ("mdm", "vanilla")
 OUTPUT_MODES = ("sampled", "expected", "exact")
 PRECISIONS = ("auto", "fp32")
 DEVICES = "auto, cpu, cuda or cuda:<number>"
+OUTPUT_UNS = "haystack_inference"  # uns key of an output: how it was made, as one JSON text
 RESULT_SUFFIX = ".result.json"  # written beside each output, after it: its presence means the output is whole
 ERROR_SUFFIX = ".error.json"  # written beside where the output would be when its task failed; gone once it succeeds
 

@@ -33,7 +33,15 @@ from inference.files import (
     sha256_of,
     write_text,
 )
-from inference.manifest import ERROR_SUFFIX, RESULT_SUFFIX, ManifestError, TaskResult, dump_result, parse_result
+from inference.manifest import (
+    ERROR_SUFFIX,
+    OUTPUT_UNS,
+    RESULT_SUFFIX,
+    ManifestError,
+    TaskResult,
+    dump_result,
+    parse_result,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +52,6 @@ if TYPE_CHECKING:
     from inference.engines import Engines
     from inference.manifest import Task
 
-UNS = "haystack_inference"
 PADDED = "padded"
 GEN_LOGIT = "gen_logit"  # obs: the model's last logit of each cell
 EXPECTED = "expected"  # layer: the mean each count was drawn from, where the engine has one
@@ -260,7 +267,7 @@ def _write(prediction: Prediction, query: Loaded, *, record: str, path: Path) ->
     layers = {} if prediction.expected is None else {EXPECTED: prediction.expected}
     with warnings.catch_warnings(), ad.settings.override(allow_write_nullable_strings=True):
         warnings.simplefilter("ignore")  # repeated cell names are the query's own
-        adata = ad.AnnData(X=prediction.counts, obs=obs, var=var, uns={UNS: record}, layers=layers)
+        adata = ad.AnnData(X=prediction.counts, obs=obs, var=var, uns={OUTPUT_UNS: record}, layers=layers)
         adata.write_h5ad(path, convert_strings_to_categoricals=False, compression="gzip", compression_opts=1)
 
 

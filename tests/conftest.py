@@ -49,7 +49,7 @@ def shared():
     """Folder of the real data beside the checkout; tests that need it skip without it."""
     folder = Path(__file__).resolve().parents[1].parent / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip("the real data folder 'shared' is not beside this checkout")
+        pytest.skip("the folder 'shared' of public data is not beside this checkout")
     return folder
 
 

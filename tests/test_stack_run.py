@@ -11,7 +11,7 @@ from haystack_kernel.options import build_config
 from haystack_kernel.report.methods import methods_paragraph
 from haystack_kernel.store import read_h5ad
 
-TERMS = {"citation": "Somebody 2026, a model of random weights", "licence": "for tests only"}
+TERMS = {"citation": "a model of random weights", "licence": "for tests only"}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Small designed files: every test says what its file holds."""
 
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -12,7 +10,6 @@ from haystack_kernel.atlas import build_atlas
 from haystack_kernel.knowledge import load_knowledge
 
 GENES = ["CD14", "ISG15", "MX1", "NKG7", "LYZ", "C1orf56"]
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
 def _counts_of(n_cells, n_genes=6, seed=0):
@@ -83,10 +80,3 @@ def build(tmp_path, knowledge):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "atlases"
-
-
-@pytest.fixture(scope="session")
-def shared():
-    if not SHARED.is_dir():
-        pytest.skip("the shared data lie beside the checkout and are absent here")
-    return SHARED

@@ -18,8 +18,8 @@ def blood(shared, knowledge, tmp_path_factory):
         "cellxgene", perturbation_column="perturbation", control=["control"], perturbation_type="cytokine"
     )
     files = {
-        "kang": (shared / "perturbation" / "kang2018_ifnb_public.h5ad", treated),
-        "pbmc3k": (shared / "reference" / "pbmc3k_counts.h5ad", load_mapping("cellxgene")),
+        "kang": (shared / "data" / "perturbation" / "kang2018_ifnb_public.h5ad", treated),
+        "pbmc3k": (shared / "data" / "reference" / "pbmc3k_counts.h5ad", load_mapping("cellxgene")),
     }
     for name, (path, mapping) in files.items():
         build_atlas(str(path), name=name, root=root, mapping=mapping, knowledge=knowledge)
@@ -47,7 +47,9 @@ def test_kang_fetch_equals_the_file(blood, shared):
     cells = blood.select(CellSet(atlas="kang", dataset="kang", is_control=False, cell_type_ids=(NK,)))
     cells = cells.sample(20, random_state=1)
     fetched = blood.fetch(cells)
-    truth = ad.read_h5ad(shared / "perturbation" / "kang2018_ifnb_public.h5ad")[cells[keys.CELL_INDEX].to_numpy()]
+    truth = ad.read_h5ad(shared / "data" / "perturbation" / "kang2018_ifnb_public.h5ad")[
+        cells[keys.CELL_INDEX].to_numpy()
+    ]
     np.testing.assert_array_equal(fetched.X.toarray(), truth.X.toarray())
     np.testing.assert_array_equal(cells[keys.TOTAL_COUNTS], np.asarray(truth.X.sum(axis=1)).ravel())
     np.testing.assert_array_equal(cells[keys.N_GENES], truth.X.getnnz(axis=1))

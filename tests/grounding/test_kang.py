@@ -1,7 +1,5 @@
 """The score on real cells: IFN-beta on CD14+ monocytes (Kang et al. 2018), where the answer is known."""
 
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pytest
@@ -16,17 +14,13 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.schema import Perturbation, StructuredQuery
 from haystack_kernel.settings import GroundingSettings
 
-FILE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "perturbation" / "kang2018_ifnb_public.h5ad"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FILE.exists(), reason="the real cells are not beside this checkout"),
-]
+pytestmark = pytest.mark.slow
 CONTEXT = GroundingContext(seed=0, control_strategy="query_as_control")
 
 
 @pytest.fixture(scope="module")
-def arms():
-    adata = ad.read_h5ad(FILE)
+def arms(shared):
+    adata = ad.read_h5ad(shared / "data" / "perturbation" / "kang2018_ifnb_public.h5ad")
     adata = adata[adata.obs["cell_type"] == "CD14+ monocyte"].copy()
     adata.obs[keys.DONOR] = adata.obs["donor_id"].astype(str)
     adata.obs[keys.CELL_TYPE] = "monocyte"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pytest
@@ -13,15 +11,12 @@ from scipy.stats import false_discovery_control, mannwhitneyu
 from inference.baselines import BASELINES, Cells, predict
 from inference.draw import library_sizes, log_normalise
 
-FILE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "perturbation" / "kang2018_ifnb_public.h5ad"
 TYPES = ("CD14+ monocyte", "CD4 T cell", "CD8 T cell", "B cell", "NK cell", "dendritic cell")
-
-pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="the public Kang cells are not beside the checkout")
 
 
 @pytest.fixture(scope="module")
-def kang():
-    return ad.read_h5ad(FILE)
+def kang(shared):
+    return ad.read_h5ad(shared / "data" / "perturbation" / "kang2018_ifnb_public.h5ad")
 
 
 @pytest.fixture(scope="module")

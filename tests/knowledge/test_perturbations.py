@@ -10,10 +10,6 @@ import pytest
 
 from haystack_kernel.knowledge import Knowledge, load_knowledge
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
-KANG = SHARED / "data" / "perturbation" / "kang2018_ifnb_public.h5ad"
-GENE_MAP = SHARED / "data" / "genesets" / "gencode_v49_gene_map.tsv.gz"
-NEURIPS = SHARED / "data" / "signatures" / "neurips2023_ranks_public.h5ad"
 PARSE_PANEL = (  # the 90 cytokines of the Parse 10M PBMC data set, as its column `cytokine` writes them
     "4-1BBL ADSF APRIL BAFF C3a C5a CD27L CD30L CD40L CT-1 Decorin EGF EPO FGF-beta FLT3L FasL G-CSF GDNF GITRL GM-CSF "
     "HGF IFN-alpha1 IFN-beta IFN-epsilon IFN-gamma IFN-lambda1 IFN-lambda2 IFN-lambda3 IFN-omega IGF-1 IL-1-alpha "
@@ -161,20 +157,23 @@ def test_type_i_interferons_when_compared_then_are_one_family_with_overlapping_r
 # --- real data ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not GENE_MAP.is_file(), reason="the shared gene map is not beside this checkout")
-def test_genes_when_looked_up_in_gencode_then_are_current_symbols(knowledge: Knowledge) -> None:
+def test_genes_when_looked_up_in_gencode_then_are_current_symbols(shared: Path, knowledge: Knowledge) -> None:
     import pandas as pd
 
-    symbols = set(pd.read_csv(GENE_MAP, sep="\t", usecols=["gene_name"])["gene_name"])
+    symbols = set(
+        pd.read_csv(shared / "data" / "genesets" / "gencode_v49_gene_map.tsv.gz", sep="\t", usecols=["gene_name"])[
+            "gene_name"
+        ]
+    )
     genes = {gene for p in knowledge.pathways.values() for gene in p.genes}
     genes |= {gene for p in knowledge.perturbations.values() for gene in (*p.targets, *p.response)}
     assert sorted(genes - symbols) == []
 
 
-def _kang_change(cell_type: str) -> dict[str, float]:
+def _kang_change(shared: Path, cell_type: str) -> dict[str, float]:
     import anndata as ad
 
-    cells = ad.read_h5ad(KANG)
+    cells = ad.read_h5ad(shared / "data" / "perturbation" / "kang2018_ifnb_public.h5ad")
     cells = cells[cells.obs["cell_type"] == cell_type]
     counts = cells.X.toarray()
     lognorm = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
@@ -183,9 +182,8 @@ def _kang_change(cell_type: str) -> dict[str, float]:
     return dict(zip(cells.var_names, change.tolist(), strict=True))
 
 
-@pytest.mark.skipif(not KANG.is_file(), reason="the shared Kang cells are not beside this checkout")
-def test_type_i_interferon_set_when_monocytes_meet_ifn_beta_then_rises_most(knowledge: Knowledge) -> None:
-    change = _kang_change("CD14+ monocyte")
+def test_type_i_interferon_set_when_monocytes_meet_ifn_beta_then_rises_most(shared: Path, knowledge: Knowledge) -> None:
+    change = _kang_change(shared, "CD14+ monocyte")
     by_pathway = {name: _mean_change(p.genes, change=change) for name, p in knowledge.pathways.items()}
     ranked = sorted((n for n, v in by_pathway.items() if np.isfinite(v)), key=by_pathway.__getitem__, reverse=True)
     assert ranked[0] == "type I interferon response"
@@ -195,11 +193,12 @@ def test_type_i_interferon_set_when_monocytes_meet_ifn_beta_then_rises_most(know
     assert knowledge.perturbations[leader].family == "type I interferon"
 
 
-@pytest.mark.skipif(not NEURIPS.is_file(), reason="the shared drug signatures are not beside this checkout")
-def test_drug_responses_when_measured_in_blood_then_mostly_move_the_stated_way(knowledge: Knowledge) -> None:
+def test_drug_responses_when_measured_in_blood_then_mostly_move_the_stated_way(
+    shared: Path, knowledge: Knowledge
+) -> None:
     import anndata as ad
 
-    signatures = ad.read_h5ad(NEURIPS)
+    signatures = ad.read_h5ad(shared / "data" / "signatures" / "neurips2023_ranks_public.h5ad")
     names = {_spelling(w): p for p in knowledge.perturbations.values() for w in (p.name, *p.synonyms)}
     upness = 1.0 - 2.0 * (signatures.X - 1.0) / (signatures.n_vars - 1.0)  # rank 1 is most up: from +1 to -1
     moved = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from haystack_kernel.knowledge import Knowledge, PerturbationEntry, load_knowledge, resolve
@@ -248,13 +246,11 @@ def test_resolve_when_kind_has_no_table_then_never_matched():
     assert resolve("lung", kind="donor", knowledge=load_knowledge()).match is None
 
 
-def test_resolve_when_labels_of_real_files_then_each_has_its_published_id():
+def test_resolve_when_labels_of_real_files_then_each_has_its_published_id(shared):
     import h5py
 
-    data = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+    data = shared / "data"
     files = sorted(data.glob("perturbation/*.h5ad")) + sorted(data.glob("reference/*.h5ad"))
-    if not files:
-        pytest.skip("the public data files are not beside this checkout")
     known, pairs, published = load_knowledge(), set(), set()
     for file in files:
         with h5py.File(file) as stream:

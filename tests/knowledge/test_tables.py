@@ -150,14 +150,11 @@ def test_packaged_terms_when_compared_then_no_synonym_means_two(table):
         ("diseases", "MONDO-ontology-v2026-05-05.json.gz"),
     ],
 )
-def test_packaged_ids_when_compared_with_the_ontology_then_names_agree(table, file):
+def test_packaged_ids_when_compared_with_the_ontology_then_names_agree(shared, table, file):
     import gzip
     import json
 
-    path = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "ontology" / file
-    if not path.exists():
-        pytest.skip("the ontology files are not beside this checkout")
-    with gzip.open(path) as stream:
+    with gzip.open(shared / "data" / "ontology" / file) as stream:
         ontology = json.load(stream)
     for term, entry in getattr(load_knowledge(), table).items():
         if term != "PATO:0000461":

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-FIXTURES = Path(__file__).resolve().parents[3] / ".." / "shared" / "fixtures" / "stack"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,11 +17,9 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def fixtures():
+def fixtures(shared):
     """Folder of the reference's outputs; skips where it is absent."""
-    if not FIXTURES.is_dir():
-        pytest.skip("shared/fixtures/stack is not beside this checkout")
-    return FIXTURES.resolve()
+    return shared / "fixtures" / "stack"
 
 
 @pytest.fixture(scope="session")
