@@ -18,7 +18,8 @@ _ASK = re.compile(r"^(?P<indent>\s*)(?P<target>[A-Za-z_]\w*\s*=\s*)?%ask\s+(?P<t
 def ask(line: str, cell: str | None = None) -> Run:
     """Ask HAYSTACK a question.
 
-    Usage: ``%ask How would lung fibroblasts respond to TGF-beta?`` or ``%%ask`` with the question in the cell's body;
+    Usage, after ``%load_ext haystack_kernel`` in an earlier cell: ``%ask How would lung fibroblasts respond to
+    TGF-beta?`` or ``%%ask`` with the question in the cell's body;
     ``run = %ask …`` keeps the run. Settings come from haystack.toml and HAYSTACK_* variables.
     """
     from haystack_kernel.run import open_run

@@ -1,5 +1,8 @@
 """``%ask`` in a real IPython shell: question marks, assignment, help, loading twice, unloading."""
 
+import re
+from pathlib import Path
+
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.io import capture_output
@@ -130,3 +133,13 @@ def test_ask_works_the_question_to_its_end_and_returns_the_run(shell, few_cells)
     assert isinstance(run, Run)
     assert run.record.status == "done"
     assert (few_cells / "runs" / run.run_id / "report.html").exists()
+
+
+def test_the_cells_of_the_readme_run_as_they_stand_there(shell):
+    shell.run_line_magic("unload_ext", "haystack_kernel")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    load, ask = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    with capture_output():
+        assert shell.run_cell(load).success
+    question = re.search(r"%ask (.*\?)", ask).group(1)
+    assert refused(shell, ask.replace(question, SHORT)).startswith(f"'{SHORT.removesuffix('?')}")
