@@ -5,15 +5,20 @@ In: settings, options as a notebook or a command gives them. Out: a RunConfig.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import HiddenPair, RunConfig
+from inference.manifest import DEMO_MODEL, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import TermKind
     from haystack_kernel.settings import Settings
+
+BASELINE = "weighted"  # the best engine that needs no model
+DEMO_ATLASES = ("demo",)  # whose cells the packaged model was made for
 
 
 def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN401 - validated by RunConfig
@@ -30,7 +35,6 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     defaults: dict[str, Any] = {
         "atlases": settings.atlases,
         "planner": settings.planner,
-        "engine": settings.inference.engine,
         "model": settings.inference.model,
         "genelist": settings.inference.genelist,
         "diffusion_steps": settings.inference.diffusion_steps,
@@ -42,6 +46,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         "seed": settings.seed,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    defaults["engine"] = _default_engine(settings, given)
     hidden = given.get("hide", ())
     hidden = (hidden,) if isinstance(hidden, str) else hidden
     given["hide"] = tuple(parse_hidden(item) if isinstance(item, str) else item for item in hidden)
@@ -53,16 +58,31 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         raise InvalidInputError(msg, errors=lines) from error
 
 
+def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
+    """What predicts where no engine is asked for: ``stack`` with a model, or on the demo atlas alone with its own."""
+    if settings.inference.engine != "auto":
+        return settings.inference.engine
+    if given.get("model", settings.inference.model):
+        return MODEL_ENGINE
+    is_demo = tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not given.get("query_h5ad")
+    is_installed = all(find_spec(package) for package in MODEL_PACKAGES)
+    return MODEL_ENGINE if is_demo and is_installed else BASELINE
+
+
 def _check_model(config: RunConfig) -> RunConfig:
-    """Engine ``stack`` needs its files; local ones must be there, and are named from the root."""
-    if config.engine != "stack":
+    """Engine ``stack`` needs a model and, unless it is the packaged one, a gene list; local files are made absolute."""
+    if config.engine != MODEL_ENGINE:
+        return config
+    if config.model is None and config.atlases == DEMO_ATLASES:
+        config = config.model_copy(update={"model": DEMO_MODEL})
+    if config.model == DEMO_MODEL:
         return config
     found: dict[str, str] = {}
     for name, uri in (("model", config.model), ("genelist", config.genelist)):
         if uri is None:
             msg = (
                 f"engine 'stack' needs a {name}: give --model and --genelist, or HAYSTACK_INFERENCE__MODEL and "
-                "HAYSTACK_INFERENCE__GENELIST; engine 'weighted' needs neither"
+                f"HAYSTACK_INFERENCE__GENELIST; engine {BASELINE!r} needs neither"
             )
             raise InvalidInputError(msg, missing=name)
         found[name] = uri if "://" in uri else str(Path(uri).expanduser().absolute())

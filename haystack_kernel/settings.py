@@ -65,7 +65,9 @@ class GroundingSettings(_Section):
 class InferenceSettings(_Section):
     """What predicts, and on how many cells."""
 
-    engine: Engine = "weighted"
+    engine: Engine | Literal["auto"] = Field(
+        default="auto", description="auto: stack where a model is given, or on the demo atlas; else weighted"
+    )
     n_prompt: int = Field(default=2000, ge=1, le=20_000)
     n_query: int = Field(default=256, ge=1, le=20_000)
     control_strategy: ControlStrategy = "synthetic_control"

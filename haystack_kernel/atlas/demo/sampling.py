@@ -72,6 +72,11 @@ def sample_counts(world: World, sample: Sample) -> sp.csr_matrix:
     -------
     float32 CSR of whole numbers, cells x ``world.genes``. Depends on the world and on the sample's names alone.
     """
+    return sample_cells(world, sample)[0]
+
+
+def sample_cells(world: World, sample: Sample) -> tuple[sp.csr_matrix, NDArray[np.float32]]:
+    """Return the counts of :func:`sample_counts`, and the expected counts they are drawn around, of the same shape."""
     words = (sample.dataset, sample.donor, sample.perturbation or "control", sample.batch)
     rng = rng_of(world.seed, "counts", *words)
     strength = float(np.exp(rng.normal(0, _RESPONSE_SD)))
@@ -83,7 +88,8 @@ def sample_counts(world: World, sample: Sample) -> sp.csr_matrix:
         _expected(world, group, share, ambient=ambient, stress=stress, rng=rng)
         for group, share in zip(sample.groups, shares, strict=True)
     ]
-    return sp.csr_matrix(_negative_binomial(np.concatenate(parts), rng=rng))
+    expected = np.concatenate(parts)
+    return sp.csr_matrix(_negative_binomial(expected, rng=rng)), expected
 
 
 def _donor_share(world: World, sample: Sample, group: Group, *, strength: float) -> NDArray[np.float64]:
