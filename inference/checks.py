@@ -6,7 +6,6 @@ In: an AnnData or an h5ad file. Out: raw counts with gene symbols, and notes.
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from inference.errors import InputError
+from inference.quiet import no_warnings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +62,7 @@ def read_cells(path: Path, *, name: str) -> tuple[AnnData, Checked]:
         msg = f"{name}: no such file; give the path or gs:// address of an h5ad file"
         raise InputError(msg)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # repeated names are an error below, old file layouts are fine
+        with no_warnings():  # repeated names are an error below, old file layouts are fine
             adata = ad.read_h5ad(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         size = path.stat().st_size
