@@ -1,6 +1,6 @@
 """Reads a pickle as its author meant it, code included; only for files the reader has been told to trust.
 
-In: a torch file, through ``torch.load``. Out: its object, with stand-ins for classes of packages that are not installed.
+In: a torch file, through ``torch.load``. Out: its object; classes of packages that are not installed are stood in for.
 """
 
 from __future__ import annotations
