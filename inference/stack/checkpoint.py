@@ -153,6 +153,17 @@ def save_safetensors(
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, metadata={**(metadata or {}), CONFIG_KEY: json.dumps(asdict(config))})
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Give equal models equal bytes: the library writes the metadata in an order of its own each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def _read_torch(path: Path, name: str, *, is_trusted: bool) -> tuple[Any, tuple[str, ...]]:
