@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_convert(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
-    text = "Rewrite a checkpoint as safetensors: half the time to load, and no pickle."
+    text = "Rewrite a checkpoint as safetensors: the model alone, without pickle."
     parser = commands.add_parser("convert", help=text, description=text)
     parser.set_defaults(run=_convert)
     parser.add_argument("file", help=_FILE_HELP)

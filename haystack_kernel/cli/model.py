@@ -29,7 +29,7 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 @app.command(context_settings=_PASS_ON, add_help_option=False)
 def convert(context: typer.Context) -> None:
-    """Rewrite a checkpoint as safetensors: half the time to load, and no pickle."""
+    """Rewrite a checkpoint as safetensors: the model alone, without pickle."""
     _run("convert", context.args)
 
 

@@ -238,6 +238,8 @@ def _unreadable(path: Path, name: str, error: Exception) -> str:
             f"file, convert it once with `haystack model convert --trust-pickle` and give the .safetensors it writes"
         )
     reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
+    if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to read it without safety
+        reason = "its pickle holds what no file of tensors needs, or is damaged; nothing in it was run"
     return (
         f"{name}: not a readable checkpoint ({path.stat().st_size} bytes; {reason}); it may be cut short or of another "
         f"format: copy it again, or {_FORMS}"

@@ -130,7 +130,11 @@ def _mouse(adata):
 
 FAULTS = {
     "malicious checkpoint": (_pickled_model, "ModelError", f"wants to build {os.system.__module__}.system, which"),
-    "malicious pickle as model": (_bare_pickle, "ModelError", "m.pt: "),
+    "malicious pickle as model": (
+        _bare_pickle,
+        "ModelError",
+        "its pickle holds what no file of tensors needs, or is damaged",
+    ),
     "malicious gene list": (_pickled_genes, "ModelError", f"wants to run {os.system.__module__}.system, which no gene"),
     "checkpoint cut short": (_cut_checkpoint, "ModelError", "m.ckpt: not a readable checkpoint (9000 bytes"),
     "safetensors cut short": (
