@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,8 @@ import numpy as np
 import inference
 from inference.baselines import Cells
 from inference.checks import read_cells
-from inference.errors import InputError
+from inference.conditions import choose_values, output_names, split_labels
+from inference.errors import InputError, UriError
 from inference.files import check_uri, exists, local_copy, publish, sha256_of
 from inference.inputs import UNKNOWN
 from inference.manifest import MODEL_ENGINE, OUTPUT_UNS
@@ -40,10 +39,6 @@ if TYPE_CHECKING:
 
 SPLIT_VALUE = "split_value"  # obs of a concatenated output: which prompt a cell was predicted with
 CONCATENATED = "concatenated"
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_N_NAMED = 8
-_MAX_NAME = 150
 
 
 @dataclass(frozen=True)
@@ -117,13 +112,13 @@ class SplitRun:
         test_path, test, test_checked = self._read(self.asked.test)
         labels = split_labels(base, self.asked.column, name=self.asked.base)
         values = choose_values(labels, self.asked.values, column=self.asked.column, name=self.asked.base)
+        outputs = self._outputs(labels, values)
         if n_unlabelled := int((labels == "").sum()):
             self._note(f"{n_unlabelled} base cells have no value in obs[{self.asked.column!r}] and serve in no prompt")
         inputs = {"base": sha256_of(base_path), "test": sha256_of(test_path), **self._engines.digests(MODEL_ENGINE)}
         for path in (base_path, test_path):
             if path.parent == self._folder:
                 path.unlink()
-        outputs = output_uris(values, self.asked)
         state = _State(labels, base_checked, test, test_checked, inputs)
         if self.asked.is_concatenated:
             self._all_in_one(values, outputs[values[0]], state)
@@ -132,6 +127,20 @@ class SplitRun:
             self._say(f"split {number} of {len(values)}: {value!r}, {int((labels == value).sum())} prompt cells")
             self._one(value, outputs[value], state)
         return self.outcome
+
+    def _outputs(self, labels: NDArray[np.str_], values: tuple[str, ...]) -> dict[str, str]:
+        """Value -> address of its output; none is one of the inputs."""
+        folder = self.asked.output_dir.rstrip("/") or "/"
+        if self.asked.is_concatenated:
+            found = dict.fromkeys(values, check_uri(f"{folder}/{CONCATENATED}.h5ad"))
+        else:
+            names = output_names(labels)  # of all values: what a part of them is called does not depend on the part
+            found = {value: check_uri(f"{folder}/{names[value]}.h5ad") for value in values}
+        inputs = {check_uri(uri) for uri in (self.asked.base, self.asked.test, self.asked.genelist)}
+        if clash := inputs.intersection(found.values()):
+            msg = f"{sorted(clash)} is both an input and an output; give --output-dir a folder of its own"
+            raise UriError(msg)
+        return found
 
     def _one(self, value: str, uri: str, state: _State) -> None:
         key = self._key(state, (value,))
@@ -245,51 +254,6 @@ class SplitRun:
         if text not in self.outcome.notes:
             self.outcome.notes.append(text)
             self._say(text)
-
-
-def split_labels(base: AnnData, column: str, *, name: str) -> NDArray[np.str_]:
-    """Value of each base cell as text, "" where it has none; raises :class:`InputError` for an unknown column."""
-    if column not in base.obs.columns:
-        has = ", ".join(map(str, base.obs.columns)) or "none"
-        msg = f"{name}: obs has no column {column!r}; it has {has}: name one of them with --split-column"
-        raise InputError(msg)
-    values = base.obs[column]
-    return np.where(values.isna().to_numpy(), "", values.astype(str).to_numpy(dtype=str))
-
-
-def choose_values(
-    labels: NDArray[np.str_], asked: tuple[str, ...] | None, *, column: str, name: str
-) -> tuple[str, ...]:
-    """Values to predict with: those asked for, or all in alphabetical order."""
-    there = sorted(set(labels.tolist()) - {""})
-    if not there:
-        msg = f"{name}: obs[{column!r}] holds no value; name a column of conditions with --split-column"
-        raise InputError(msg)
-    chosen = tuple(dict.fromkeys(asked)) if asked else tuple(there)
-    if missing := [value for value in chosen if value not in there]:
-        more = f" and {len(there) - _N_NAMED} more" if len(there) > _N_NAMED else ""
-        msg = (
-            f"{name}: obs[{column!r}] holds no {', '.join(map(repr, missing[:_N_NAMED]))}; possible with "
-            f"--split-values: {', '.join(map(repr, there[:_N_NAMED]))}{more}"
-        )
-        raise InputError(msg)
-    return chosen
-
-
-def output_uris(values: tuple[str, ...], asked: SplitRequest) -> dict[str, str]:
-    """Value -> address of its output, runs of characters beyond ``A-Za-z0-9._-`` written as ``_``.
-
-    Values that would share a name, or have a very long one, get a digest of their own behind it.
-    """
-    folder = asked.output_dir.rstrip("/") or "/"
-    if asked.is_concatenated:
-        return dict.fromkeys(values, check_uri(f"{folder}/{CONCATENATED}.h5ad"))
-    names = {value: _UNSAFE.sub("_", value) for value in values}
-    uses = Counter(names.values())
-    for value, name in names.items():
-        if uses[name] > 1 or len(name) > _MAX_NAME:
-            names[value] = f"{name[:_MAX_NAME]}-{hashlib.sha256(value.encode()).hexdigest()[:8]}"
-    return {value: check_uri(f"{folder}/{name}.h5ad") for value, name in names.items()}
 
 
 def _cells(counts: sparse.csr_matrix, genes: tuple[str, ...]) -> Cells:

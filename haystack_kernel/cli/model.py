@@ -10,7 +10,6 @@ arguments, progress, the JSON line and the exit code pass through untouched.
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -50,6 +49,8 @@ def _run(command: str, arguments: list[str]) -> None:
 
     ``-P`` keeps a folder ``inference`` that happens to lie in the current directory from taking the program's place.
     """
+    import subprocess
+
     sys.stdout.flush()
     program = [sys.executable, "-P", "-m", "inference.model", command, *arguments]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:

@@ -12,7 +12,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from inference.model import main
-from inference.split import SplitRequest, choose_values, output_uris
 from inference.stack.checkpoint import save_safetensors
 
 
@@ -152,19 +151,14 @@ def test_flags_of_the_reference_without_effect_are_named(flags, capsys):
     assert "--num-workers has no effect here" in said
 
 
-def test_names_of_outputs_are_safe_and_never_shared():
-    asked = SplitRequest(base="b", test="t", genelist="g", output_dir="/o/", column="c")
-    names = {
-        value: uri.removeprefix("/o/").removesuffix(".h5ad")
-        for value, uri in output_uris(("drug/B 2", "..", "x y", "x/y", "a.b-c d(é)", "L" * 400), asked).items()
-    }
-    assert (names["drug/B 2"], names[".."], names["a.b-c d(é)"]) == ("drug_B_2", "..", "a.b-c_d_")
-    assert len(set(names.values())) == 6
-    assert names["x y"].startswith("x_y-")
-    assert max(map(len, names.values())) < 200
-
-
-def test_values_are_sorted_and_asked_for_in_the_readers_order():
-    labels = np.array(["b", "", "a", "b"])
-    assert choose_values(labels, None, column="c", name="f") == ("a", "b")
-    assert choose_values(labels, ("b", "a", "b"), column="c", name="f") == ("b", "a")
+def test_output_over_an_input_is_refused(flags, tmp_path, capsys):
+    """A value called like the file that holds it, in the folder of that file."""
+    base = ad.read_h5ad(tmp_path / "base.h5ad")
+    base.obs["drug"] = pd.Categorical(["base", "test", "a"] * 10)
+    base.write_h5ad(tmp_path / "base.h5ad")
+    before = {name: (tmp_path / f"{name}.h5ad").read_bytes() for name in ("base", "test")}
+    code, _, said = _run(capsys, flags, "--output-dir", tmp_path)
+    assert code == 2
+    assert "is both an input and an output; give --output-dir a folder of its own" in said
+    assert {name: (tmp_path / f"{name}.h5ad").read_bytes() for name in before} == before
+    assert not (tmp_path / "a.h5ad").exists()
