@@ -1,7 +1,7 @@
 """What reading the next task's inputs ahead saves when the source is slow.
 
 In: number of tasks, seconds by which every download is late, query cells. Out: one JSON line: seconds of one process
-over all tasks, with and without reading ahead, and of the same tasks from local files.
+over all tasks, with and without reading ahead (the least of some repeats), and of the same tasks from local files.
 
     python tests/benchmarks/read_ahead.py --tasks 6 --delay 2
 """
@@ -45,18 +45,21 @@ def main():
     parser.add_argument("--tasks", type=int, default=6)
     parser.add_argument("--delay", type=float, default=2.0)
     parser.add_argument("--cells", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = make(folder, asked)
+        rounds = range(asked.repeats)  # in turn: what else the machine does hits both ways alike
         local = run(folder, manifest, os.environ, ["-m", "inference.run_inference"])
         with load_server().storage_server(BUCKET, delay_s=asked.delay) as address:
             environment = {**os.environ, "STORAGE_EMULATOR_HOST": address}
             away = upload(folder, manifest, environment)
-            ahead = run(folder, away, environment, ["-m", "inference.run_inference"])
-            after = run(folder, away, environment, ["-c", WITHOUT])
+            ways = {"read_ahead_s": ["-m", "inference.run_inference"], "one_after_the_other_s": ["-c", WITHOUT]}
+            found = [{way: run(folder, away, environment, program) for way, program in ways.items()} for _ in rounds]
     facts = {"tasks": asked.tasks, "files_per_task": 2, "delay_s": asked.delay, "cells": asked.cells}
-    print(json.dumps(facts | {"local_s": local, "read_ahead_s": ahead, "one_after_the_other_s": after}))
+    least = {way: min(one[way] for one in found) for way in ways}
+    print(json.dumps(facts | {"local_s": local, "repeats": asked.repeats, **least}))
 
 
 def make(folder, asked):
