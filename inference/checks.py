@@ -6,7 +6,6 @@ In: an AnnData or an h5ad file. Out: raw counts with gene symbols, and notes.
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from inference.errors import InputError
+from inference.quiet import no_warnings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def read_cells(path: Path, *, name: str) -> tuple[AnnData, Checked]:
+def read_cells(path: Path, *, name: str, symbols: str | None = None) -> tuple[AnnData, Checked]:
     """Read an h5ad file and check it.
 
     Parameters
@@ -50,6 +50,8 @@ def read_cells(path: Path, *, name: str) -> tuple[AnnData, Checked]:
         Local file.
     name
         How messages call it: the address the reader knows.
+    symbols
+        Column of var that holds the gene symbols; None: found as :func:`check_counts` says.
 
     Raises
     ------
@@ -62,8 +64,7 @@ def read_cells(path: Path, *, name: str) -> tuple[AnnData, Checked]:
         msg = f"{name}: no such file; give the path or gs:// address of an h5ad file"
         raise InputError(msg)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # repeated names are an error below, old file layouts are fine
+        with no_warnings():  # repeated names are an error below, old file layouts are fine
             adata = ad.read_h5ad(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         size = path.stat().st_size
@@ -73,10 +74,10 @@ def read_cells(path: Path, *, name: str) -> tuple[AnnData, Checked]:
             f"copy it again, or write it with AnnData.write_h5ad"
         )
         raise InputError(msg) from error
-    return adata, check_counts(adata, name=name)
+    return adata, check_counts(adata, name=name, symbols=symbols)
 
 
-def check_counts(adata: AnnData, *, name: str = "cells") -> Checked:
+def check_counts(adata: AnnData, *, name: str = "cells", symbols: str | None = None) -> Checked:
     """Find raw counts and human gene symbols.
 
     Parameters
@@ -85,6 +86,9 @@ def check_counts(adata: AnnData, *, name: str = "cells") -> Checked:
         Cells x genes. Counts are looked for in ``X``, then ``layers["counts"]``, then ``raw``.
     name
         Put in front of every message.
+    symbols
+        Column of var that holds the gene symbols. None, or var without it: the index, or where that holds Ensembl ids
+        the first of ``SYMBOL_COLUMNS`` there is.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def check_counts(adata: AnnData, *, name: str = "cells") -> Checked:
         msg = f"{name}: {adata.n_obs} cells x {adata.n_vars} genes; give a file with at least one of each"
         raise InputError(msg)
     counts, source, var = _find_counts(adata, name)
-    genes, notes = _find_symbols(var, name)
+    genes, notes = _find_symbols(var, name, symbols)
     _check_names(genes, name)
     if source != "X":
         notes.append(f"{name}: raw counts taken from {source}, X holds other values")
@@ -153,9 +157,14 @@ def _fault(matrix: sparse.csr_matrix) -> str:
     return ""
 
 
-def _find_symbols(var: Any, name: str) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401 - a pandas DataFrame
-    """Gene symbols from the index, or from a column when the index holds Ensembl ids."""
+def _find_symbols(var: Any, name: str, asked: str | None) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401
+    """Gene symbols from the column asked for, from the index, or from a column when the index holds Ensembl ids."""
     names = [str(item) for item in var.index]
+    if asked is not None:
+        if asked in var.columns:
+            return _translate(var, asked, names, name)
+        genes, notes = _find_symbols(var, name, None)
+        return genes, [f"{name}: var has no column {asked!r}; gene names are looked for elsewhere", *notes]
     if np.mean([bool(_ENSEMBL.match(item)) for item in names]) <= _MAJORITY:
         return tuple(names), []
     if sum(item.startswith("ENSMUSG") for item in names) > _MAJORITY * len(names):
@@ -167,16 +176,21 @@ def _find_symbols(var: Any, name: str) -> tuple[tuple[str, ...], list[str]]:  # 
             f"add one of {', '.join(SYMBOL_COLUMNS)} to var, or make symbols the var index"
         )
         raise InputError(msg)
+    return _translate(var, column, names, name)
+
+
+def _translate(var: Any, column: str, names: list[str], name: str) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401
+    """Symbols from a column; a gene without one, or with one already seen, keeps its name in the index."""
     genes, seen, n_kept = [], set(), 0
-    for ensembl, value in zip(names, var[column], strict=True):
-        symbol = str(value) if isinstance(value, str) and value.strip() else ensembl
+    for own, value in zip(names, var[column], strict=True):
+        symbol = str(value) if isinstance(value, str) and value.strip() else own
         if symbol.upper() in seen:
-            symbol, n_kept = ensembl, n_kept + 1
+            symbol, n_kept = own, n_kept + 1
         seen.add(symbol.upper())
         genes.append(symbol)
     notes = [f"{name}: gene symbols taken from var[{column!r}]"]
     if n_kept:
-        notes.append(f"{name}: {n_kept} genes repeat a symbol and keep their Ensembl id")
+        notes.append(f"{name}: {n_kept} genes repeat a symbol and keep their name in the index")
     return tuple(genes), notes
 
 

@@ -16,19 +16,35 @@ from typing import TYPE_CHECKING
 from inference.baselines import BASELINES, predict
 from inference.errors import EngineError, ModelError
 from inference.files import local_copy, sha256_of
-from inference.manifest import ENGINES, MODEL_ENGINE
+from inference.manifest import EMBED, ENGINES, GENERATE, MODEL_ENGINE
 from inference.stack.config import GenerationSettings
+from inference.stack.genes import has_gene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from inference.baselines import Prediction
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from inference.baselines import Cells, Prediction
     from inference.manifest import Manifest
+    from inference.stack.embed import Embedding
     from inference.stack.engine import StackEngine
 
 DEFAULT_ENGINE = "weighted"  # while no model is given
 _TORCH = ("torch", "safetensors")  # what the model's runtime needs beyond the baselines
+
+
+def require_packages() -> None:
+    """Raise :class:`EngineError` where the model's runtime is not installed."""
+    for package in _TORCH:
+        if find_spec(package) is None:
+            msg = (
+                f"engine {MODEL_ENGINE!r} needs the package {package}, which is not installed: "
+                f"pip install 'haystack-kernel[stack]', or choose another engine: {', '.join(BASELINES)}"
+            )
+            raise EngineError(msg)
 
 
 def default_engine(model: str | None) -> str:
@@ -63,13 +79,31 @@ class Engines:
             raise EngineError(msg)
         return self._stack
 
-    def digests(self, name: str) -> dict[str, str]:
+    @property
+    def model(self) -> StackEngine:
+        """The model, for those who need more of it than predictions; raises as :meth:`find`."""
+        return self._stack
+
+    def embed(self, query: Cells) -> Embedding:
+        """Vectors of cells by the model; raises as :meth:`find`."""
+        require_packages()
+        from inference.stack.embed import embed_query
+
+        return embed_query(self._stack, query)
+
+    def known_genes(self, name: str, genes: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Whether the model has each gene; None for an engine that is no model."""
+        return has_gene(genes, model_genes=self._stack.genes) if name == MODEL_ENGINE else None
+
+    def digests(self, name: str, *, kind: str = GENERATE) -> dict[str, str]:
         """Sha256 of what an engine reads besides the cells, and of the settings that change its outcome."""
         if name != MODEL_ENGINE:
             return {}
-        settings = {field.name: getattr(self._settings, field.name) for field in fields(GenerationSettings)}
-        if self._settings.output_mode != "exact":
-            del settings["batch_size"]  # only the reference's random stream depends on it
+        settings = {"precision": self._manifest.precision, "kind": kind}
+        if kind != EMBED:
+            settings |= {field.name: getattr(self._settings, field.name) for field in fields(GenerationSettings)}
+            if self._settings.output_mode != "exact":
+                del settings["batch_size"]  # only the reference's random stream depends on it
         text = json.dumps(settings, sort_keys=True)
         return {
             "model": self._digest(self._manifest.model, "model"),
@@ -89,13 +123,7 @@ class Engines:
 
     @cached_property
     def _stack(self) -> StackEngine:
-        for package in _TORCH:
-            if find_spec(package) is None:
-                msg = (
-                    f"engine {MODEL_ENGINE!r} needs the package {package}, which is not installed: "
-                    f"pip install 'haystack-kernel[stack]', or choose another engine: {', '.join(BASELINES)}"
-                )
-                raise EngineError(msg)
+        require_packages()
         from inference.stack.engine import Source, load_engine
 
         sources = []
@@ -107,6 +135,7 @@ class Engines:
             settings=self._settings,
             device=self._manifest.device,
             threads=self._manifest.threads,
+            precision=self._manifest.precision,
             progress=self._progress,
         )
 

@@ -16,7 +16,9 @@ MODEL_ENGINE = "stack"  # the one that needs ``model`` and ``genelist``
 ENGINES = (*BASELINES, MODEL_ENGINE)
 MODES = ("mdm", "vanilla")
 OUTPUT_MODES = ("sampled", "expected", "exact")
-PRECISIONS = ("auto", "fp32")
+PRECISIONS = ("auto", "fp32", "bf16")
+GENERATE, EMBED = "generate", "embed"  # predict the query cells under the prompt; describe them as vectors
+KINDS = (GENERATE, EMBED)
 DEVICES = "auto, cpu, cuda or cuda:<number>"
 OUTPUT_UNS = "haystack_inference"  # uns key of an output: how it was made, as one JSON text
 RESULT_SUFFIX = ".result.json"  # written beside each output, after it: its presence means the output is whole
@@ -31,15 +33,19 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """One prediction: transform ``query`` as ``prompt`` differs from ``control``; all are h5ad URIs."""
+    """One prediction: transform ``query`` as ``prompt`` differs from ``control``; all are h5ad URIs.
+
+    Of kind ``embed`` it only describes the query cells by the model's vectors; it reads no prompt then.
+    """
 
     id: str
-    prompt: str
+    prompt: str | None
     query: str
     output: str
     seed: int
     engine: str
     control: str | None = None  # matched unperturbed cells; None: the engine must not need them
+    kind: str = GENERATE
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Manifest:
     genelist: str | None = None
     diffusion_steps: int = 5
     batch_size: int = 32  # windows the model sees at once
-    precision: str = "auto"
+    precision: str = "auto"  # of the model's arithmetic: "fp32", "bf16", or what the runtime holds for best
     prompt_ratio: float = 0.25  # share of a window's rows that see only each other
     context_ratio: float = 0.4  # share that is context besides, at the last step
     context_ratio_min: float = 0.2  # the same at the first step
@@ -79,6 +85,7 @@ class TaskResult:
     versions: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)  # role -> sha256 of what was read: a rerun skips on equality
     notes: tuple[str, ...] = ()
+    kind: str = GENERATE
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -195,11 +202,18 @@ def _parse_task(raw: object) -> Task:
     if not isinstance(raw, dict):
         msg = f"each task must be a JSON object, got {type(raw).__name__}"
         raise ManifestError(msg)
-    task = _build(Task, raw)
-    for name in ("id", "prompt", "query", "output"):
+    task: Task = _build(Task, raw)
+    check_task(task)
+    return task
+
+
+def check_task(task: Task) -> None:
+    """Check the fields of one task; raises :class:`ManifestError`."""
+    for name in ("id", "query", "output"):
         if not isinstance(getattr(task, name), str) or not getattr(task, name):
             msg = f"task {task.id!r}: {name!r} must be a non-empty string, got {getattr(task, name)!r}"
             raise ManifestError(msg)
+    _check_kind(task)
     if not (task.control is None or (isinstance(task.control, str) and task.control)):
         msg = f"task {task.id!r}: 'control' must be a non-empty string or null, got {task.control!r}"
         raise ManifestError(msg)
@@ -209,7 +223,22 @@ def _parse_task(raw: object) -> Task:
     if task.engine not in ENGINES:
         msg = f"task {task.id!r}: unknown engine {task.engine!r}; possible: {', '.join(ENGINES)}"
         raise ManifestError(msg)
-    return task
+    if task.kind == EMBED and task.engine != MODEL_ENGINE:
+        msg = f"task {task.id!r}: engine {task.engine!r} has no embedding; kind {EMBED!r} needs engine {MODEL_ENGINE!r}"
+        raise ManifestError(msg)
+
+
+def _check_kind(task: Task) -> None:
+    if task.kind not in KINDS:
+        msg = f"task {task.id!r}: unknown kind {task.kind!r}; possible: {', '.join(KINDS)}"
+        raise ManifestError(msg)
+    is_address = isinstance(task.prompt, str) and bool(task.prompt)
+    if not (is_address or (task.kind == EMBED and task.prompt is None)):
+        msg = f"task {task.id!r}: 'prompt' must be a non-empty string, got {task.prompt!r}"
+        raise ManifestError(msg)
+    if task.kind == EMBED and (task.prompt is not None or task.control is not None):
+        msg = f"task {task.id!r}: kind {EMBED!r} reads the query cells alone; leave out 'prompt' and 'control'"
+        raise ManifestError(msg)
 
 
 def _build(kind: type[Any], raw: dict[str, Any]) -> Any:  # noqa: ANN401 - one of the three dataclasses above

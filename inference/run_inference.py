@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.ahead import Ahead
 from inference.engines import Engines, default_engine
 from inference.errors import EngineError, InputError, StorageError, UriError
 from inference.files import check_uri, read_bytes, shard, write_text
+from inference.flags import add_model_flags, model_fields
+from inference.inputs import Inputs, input_uris
 from inference.manifest import (
-    DEVICES,
+    EMBED,
     ENGINES,
     ERROR_SUFFIX,
-    MODES,
-    OUTPUT_MODES,
+    GENERATE,
+    MODEL_ENGINE,
     Manifest,
     ManifestError,
     Task,
     check_manifest,
+    check_task,
     parse_manifest,
 )
-from inference.tasks import Inputs, Stop, StoppedError, input_uris, run_task
+from inference.stop import Stop, StoppedError
+from inference.tasks import Prepared, prepare, run_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,18 +46,7 @@ DONE, FAILED, USAGE, STORAGE, STOPPED = 0, 1, 2, 3, 143
 SINGLE_TASK = "predictions"  # task id of a run from flags
 
 _NEEDED = ("prompt_gcs", "query_gcs", "output_gcs")
-_OUTPUT_HELP = "counts, their means, or counts by the reference's random stream (default: %(default)s)"
-_MANIFEST_FLAGS = (  # flags named like the manifest's field, which also holds their default
-    "diffusion_steps",
-    "batch_size",
-    "prompt_ratio",
-    "context_ratio",
-    "context_ratio_min",
-    "mode",
-    "output_mode",
-    "device",
-    "threads",
-)
+_NEEDED_TO_EMBED = ("query_gcs", "output_gcs")
 _BAD_INPUT = (InputError, EngineError, UriError, ManifestError)
 
 
@@ -102,6 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
     """Run the tasks in order; a failing one is recorded beside its output and does not stop the others.
 
+    While one task computes, a thread downloads and reads what the next one needs: the files of two tasks at most are
+    held at once, on disk and in memory, and those that later tasks share.
+
     Parameters
     ----------
     manifest
@@ -114,46 +111,79 @@ def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
     The exit code.
     """
     stop = Stop()
-    before = signal.signal(signal.SIGTERM, stop.handle)
     try:
-        with tempfile.TemporaryDirectory(prefix="haystack-") as name:
-            folder = Path(name)
-            inputs = Inputs(manifest.tasks, folder=folder)
-            engines = Engines(manifest, folder=folder, progress=_say)
-            for number, task in enumerate(manifest.tasks, start=1):
-                _say(f"task {number} of {len(manifest.tasks)}: {task.id} ({task.engine})")
-                _run_one(task, engines=engines, inputs=inputs, folder=folder, stop=stop, tally=tally)
-                inputs.release(task)
+        # The thread may still be writing a download when the program is told to end: what it leaves is let be.
+        with stop.listening(), tempfile.TemporaryDirectory(prefix="haystack-", ignore_cleanup_errors=True) as name:
+            _run_all(manifest.tasks, job=Job.of(manifest, folder=Path(name), stop=stop), tally=tally)
     except StoppedError:
         tally.is_stopped = True
         _say("stopped on request; run again for the rest")
         return STOPPED
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if not tally.failed:
         return DONE
     return STORAGE if all(isinstance(error, StorageError) for error in tally.failed.values()) else FAILED
 
 
-def _run_one(task: Task, *, engines: Engines, inputs: Inputs, folder: Path, stop: Stop, tally: Tally) -> None:
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of one process share."""
+
+    inputs: Inputs
+    engines: Engines
+    ahead: Ahead[Task, Prepared]
+    folder: Path
+    stop: Stop
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, folder: Path, stop: Stop) -> Job:
+        """Set up; nothing is read yet."""
+        inputs = Inputs(manifest.tasks, folder=folder)
+        engines = Engines(manifest, folder=folder, progress=_say)
+        ahead = Ahead(partial(prepare, engines=engines, inputs=inputs, folder=folder))
+        return cls(inputs, engines, ahead, folder, stop)
+
+
+def _run_all(tasks: tuple[Task, ...], *, job: Job, tally: Tally) -> None:
+    for number, task in enumerate(tasks, start=1):
+        _say(f"task {number} of {len(tasks)}: {task.id} ({task.engine})")
+        following = tasks[number] if number < len(tasks) else None
+        _run_one(task, following=following, job=job, tally=tally)
+        job.inputs.release(task)
+
+
+def _run_one(task: Task, *, following: Task | None, job: Job, tally: Tally) -> None:
+    start = time.monotonic()
     try:
-        result = run_task(task, engines=engines, inputs=inputs, folder=folder, stop=stop)
-    except Exception as error:  # noqa: BLE001 - the container's outer door: recorded, and the next task runs
-        tally.failed[task.id] = error
-        _say(f"task {task.id} failed: {type(error).__name__}: {error}")
-        record = {"id": task.id, "engine": task.engine, "class": type(error).__name__, "message": str(error)}
         try:
-            with stop.finishing():
-                write_text(json.dumps(record, indent=1), task.output + ERROR_SUFFIX, folder=folder)
-        except StorageError as second:
-            _say(f"its error file could not be written: {second}")
+            prepared = job.ahead.take(task)
+        finally:
+            if following is not None and not job.stop.is_asked:
+                job.ahead.begin(following)
+        result = None
+        if not prepared.is_done:
+            result = run_task(task, prepared, engines=job.engines, folder=job.folder, stop=job.stop, start=start)
+    except Exception as error:  # noqa: BLE001 - the container's outer door: recorded, and the next task runs
+        _record_failure(task, error, job=job, tally=tally)
         return
     if result is None:
         tally.skipped.append(task.id)
         _say(f"task {task.id}: already done, skipped")
         return
     tally.done.append(task.id)
+    for note in result.notes:
+        _say(f"task {task.id}: {note}")
     _say(f"task {task.id}: {result.n_cells} cells x {result.n_genes} genes in {result.seconds:.1f} s -> {task.output}")
+
+
+def _record_failure(task: Task, error: Exception, *, job: Job, tally: Tally) -> None:
+    tally.failed[task.id] = error
+    _say(f"task {task.id} failed: {type(error).__name__}: {error}")
+    record = {"id": task.id, "engine": task.engine, "class": type(error).__name__, "message": str(error)}
+    try:
+        with job.stop.finishing():
+            write_text(json.dumps(record, indent=1), task.output + ERROR_SUFFIX, folder=job.folder)
+    except StorageError as second:
+        _say(f"its error file could not be written: {second}")
 
 
 def _read_manifest(arguments: argparse.Namespace) -> Manifest:
@@ -173,7 +203,7 @@ def _read_manifest(arguments: argparse.Namespace) -> Manifest:
 
 
 def _manifest_of_flags(arguments: argparse.Namespace) -> Manifest:
-    engine = arguments.engine or default_engine(arguments.model_gcs)
+    engine = arguments.engine or (MODEL_ENGINE if arguments.embed else default_engine(arguments.model_gcs))
     if engine not in ENGINES:
         msg = f"engine {engine!r} is unknown; possible: {', '.join(ENGINES)}"
         raise EngineError(msg)
@@ -185,8 +215,10 @@ def _manifest_of_flags(arguments: argparse.Namespace) -> Manifest:
         seed=arguments.seed,
         engine=engine,
         control=arguments.control_gcs,
+        kind=EMBED if arguments.embed else GENERATE,
     )
-    same = {name: getattr(arguments, name) for name in _MANIFEST_FLAGS}
+    check_task(task)
+    same = model_fields(arguments)
     manifest = Manifest(tasks=(task,), model=arguments.model_gcs, genelist=arguments.genelist_gcs, **same)
     check_manifest(manifest)
     return manifest
@@ -198,8 +230,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     found = parser.parse_args(argv)
     flags = {action.dest: action for action in parser._actions if action.dest not in {"manifest", "help"}}
     if found.manifest is None:
-        if missing := [flags[name].option_strings[0] for name in _NEEDED if not getattr(found, name)]:
-            parser.error(f"missing {', '.join(missing)}; give all three, or --manifest alone")
+        needed = _NEEDED_TO_EMBED if found.embed else _NEEDED
+        if missing := [flags[name].option_strings[0] for name in needed if not getattr(found, name)]:
+            parser.error(f"missing {', '.join(missing)}; give {' and '.join(map(_flag, needed))}, or --manifest alone")
     elif given := [flag.option_strings[0] for name, flag in flags.items() if getattr(found, name) != flag.default]:
         parser.error(f"--manifest says everything itself; leave out {', '.join(given)}")
     return found
@@ -217,28 +250,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--genelist-gcs", help="the model's genes: JSON, text or pickled list")
     parser.add_argument("--engine", help=f"{', '.join(ENGINES)} (default: stack with a model, else weighted)")
     parser.add_argument("--seed", type=int, default=0, help="fixes the sampled counts (default: 0)")
-    model = parser.add_argument_group("the model")
-    model.add_argument("--diffusion-steps", type=_positive, help="steps of the generation (default: %(default)s)")
-    model.add_argument("--batch-size", type=_positive, help="windows of cells at once (default: %(default)s)")
-    model.add_argument(
-        "--prompt-ratio", type=float, help="share of a window that is fixed prompt (default: %(default)s)"
-    )
-    model.add_argument("--context-ratio", type=float, help="share of further context, last step (default: %(default)s)")
-    model.add_argument("--context-ratio-min", type=float, help="the same at the first step (default: %(default)s)")
-    model.add_argument("--mode", choices=MODES, help="rewrite cells little by little, or all each step (%(default)s)")
-    model.add_argument("--output-mode", choices=OUTPUT_MODES, help=_OUTPUT_HELP)
-    model.add_argument("--device", help=f"{DEVICES} (default: %(default)s)")
-    model.add_argument("--threads", type=_positive, help="processor threads (default: as many as there are)")
-    parser.set_defaults(**{name: Manifest.__dataclass_fields__[name].default for name in _MANIFEST_FLAGS})
+    parser.add_argument("--embed", action="store_true", help="describe the query cells as vectors; no prompt is read")
+    add_model_flags(parser)
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        msg = f"{text} is below 1"
-        raise argparse.ArgumentTypeError(msg)
-    return value
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import warnings
 import zipfile
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,15 +17,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from inference.errors import ModelError
+from inference.quiet import no_warnings
 from inference.stack.config import CITATION, LICENCE, StackConfig, parse_config, tensor_shapes
-from inference.stack.genes import DAMAGE
+from inference.stack.genes import DAMAGE, digest_genes
 from inference.stack.model import StackModel
+from inference.stack.trusted import Lenient, as_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 CONFIG_KEY = "model_config"  # in safetensors metadata, as JSON; licence and citation may stand beside it
+GENES_KEY = "genes_sha256"  # in safetensors metadata: digest of the gene list, where it was given on converting
 PREFIX = "model."  # of tensor names in a training checkpoint; may be absent
 
 _REFUSED = re.compile(r"(?:GLOBAL|function|class)\s+([A-Za-z_][\w.]*\.[\w.<>]+)")
@@ -42,10 +44,39 @@ class Checkpoint:
     citation: str = CITATION
     licence: str = LICENCE
     notes: tuple[str, ...] = field(default=())
+    genes_sha256: str | None = None  # of its gene list (``digest_genes``), where the file tells
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file holds of a model, as it is stored."""
+
+    config: StackConfig
+    tensors: dict[str, torch.Tensor]  # those the model uses, by the names of ``tensor_shapes``
+    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file, without the sizes
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in the model."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
 
 
 def load_checkpoint(path: Path, *, name: str) -> Checkpoint:
-    """Read a model; weights stay in the mapped file until they are used.
+    """Read a model; weights stay in the mapped file until they are used. See :func:`read_weights`."""
+    found = read_weights(path, name=name)
+    used = {key: tensor.to(torch.float32) for key, tensor in found.tensors.items()}
+    return Checkpoint(
+        StackModel(found.config, used),
+        found.metadata.get("citation", CITATION),
+        found.metadata.get("licence", LICENCE),
+        found.notes,
+        found.metadata.get(GENES_KEY),
+    )
+
+
+def read_weights(path: Path, *, name: str, is_trusted: bool = False) -> Weights:
+    """Read sizes and weights, and nothing else of what a training checkpoint carries.
 
     Parameters
     ----------
@@ -53,6 +84,8 @@ def load_checkpoint(path: Path, *, name: str) -> Checkpoint:
         Local file.
     name
         How messages call it: the address the reader knows.
+    is_trusted
+        Let a torch file run code of its own while it is read, where it cannot be read without.
 
     Raises
     ------
@@ -60,18 +93,48 @@ def load_checkpoint(path: Path, *, name: str) -> Checkpoint:
         Not a checkpoint, cut short, of another architecture, with tensors missing or misshapen, or holding objects
         that only a trusted file may build.
     """
-    citation, licence = CITATION, LICENCE
+    metadata: dict[str, str] = {}
+    trusted_notes: tuple[str, ...] = ()
     if path.suffix == ".safetensors":
         config, tensors, metadata = _read_safetensors(path, name)
-        citation, licence = metadata.get("citation", CITATION), metadata.get("licence", LICENCE)
     else:
-        config, tensors = _read_torch(path, name)
+        raw, trusted_notes = _read_torch(path, name, is_trusted=is_trusted)
+        config, tensors = _take_apart(raw, name)
     tensors = {key.removeprefix(PREFIX): value for key, value in tensors.items()}
     shapes = tensor_shapes(config)
     _check_tensors(tensors, shapes, name)
-    notes = _notes(tensors, shapes)
-    used = {key: tensors[key].to(torch.float32) for key in shapes}
-    return Checkpoint(StackModel(config, used), citation, licence, notes)
+    return Weights(config, {key: tensors[key] for key in shapes}, metadata, (*trusted_notes, *_notes(tensors, shapes)))
+
+
+def check_genes(genes: Sequence[str], *, n_genes: int, genes_sha256: str | None, name: str, model: str) -> None:
+    """Check that a gene list is the model's.
+
+    Parameters
+    ----------
+    genes
+        Names in order.
+    n_genes, genes_sha256
+        What the checkpoint says of its list; the digest is None where it says nothing.
+    name, model
+        How messages call the two files.
+
+    Raises
+    ------
+    ModelError
+        The number of names differs, or the names or their order do.
+    """
+    if len(genes) != n_genes:
+        msg = (
+            f"{name} names {len(genes)} genes, the model {model} has {n_genes}: they do not belong "
+            f"together; give the gene list that was published with the model"
+        )
+        raise ModelError(msg)
+    if genes_sha256 is not None and digest_genes(genes) != genes_sha256:
+        msg = (
+            f"{name} names {len(genes)} genes as the model {model} has, but other ones or in another order: give the "
+            f"gene list that the model was converted with"
+        )
+        raise ModelError(msg)
 
 
 def save_safetensors(
@@ -90,28 +153,57 @@ def save_safetensors(
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, metadata={**(metadata or {}), CONFIG_KEY: json.dumps(asdict(config))})
+    _sort_metadata(path)
 
 
-def _read_torch(path: Path, name: str) -> tuple[StackConfig, dict[str, Any]]:
+def _sort_metadata(path: Path) -> None:
+    """Give equal models equal bytes: the library writes the metadata in an order of its own each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+
+
+def _read_torch(path: Path, name: str, *, is_trusted: bool) -> tuple[Any, tuple[str, ...]]:
+    """Read the object in a torch file, and notes on how; without trust only tensors and plain values are built."""
+    options: dict[str, Any] = {"map_location": "cpu", "mmap": zipfile.is_zipfile(path)}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about unusual pickle protocols, which are refused or read all the same
-            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with no_warnings():  # about unusual pickle protocols, which are refused or read all the same
+            return torch.load(path, weights_only=True, **options), ()
+    except DAMAGE as error:
+        if not (is_trusted and _refused(error)):
+            raise ModelError(_unreadable(path, name, error)) from error
+        refused = _refused(error)
+    try:
+        lenient = Lenient()
+        with no_warnings():
+            raw = torch.load(path, weights_only=False, pickle_module=lenient.module, **options)
     except DAMAGE as error:
         raise ModelError(_unreadable(path, name, error)) from error
+    notes = [f"read as a trusted file: it builds {refused} and may have run code"]
+    if lenient.absent:
+        notes.append(f"left out, their packages are not installed: {_some(sorted(lenient.absent))}")
+    return raw, tuple(notes)
+
+
+def _take_apart(raw: Any, name: str) -> tuple[StackConfig, dict[str, Any]]:  # noqa: ANN401 - what torch.load gives
     if not isinstance(raw, dict):
         msg = f"{name}: holds a {type(raw).__name__}, not a dictionary with hyper_parameters and state_dict; {_FORMS}"
         raise ModelError(msg)
-    hyper = raw.get("hyper_parameters", raw)
+    hyper = as_mapping(raw.get("hyper_parameters", raw))
     tensors = raw.get("state_dict")
-    if not isinstance(tensors, dict) or not isinstance(hyper, dict) or CONFIG_KEY not in hyper:
+    if not isinstance(tensors, dict) or hyper is None or CONFIG_KEY not in hyper:
         lacks = "state_dict" if not isinstance(tensors, dict) else f"hyper_parameters[{CONFIG_KEY!r}]"
         msg = (
             f"{name}: lacks {lacks} (it has {', '.join(sorted(map(str, raw))[:_N_NAMED])} …); the sizes of the model "
             f"cannot be guessed from its tensors: give the whole checkpoint, {{hyper_parameters, state_dict}}"
         )
         raise ModelError(msg)
-    return parse_config(hyper[CONFIG_KEY], name=name), {str(key): value for key, value in tensors.items()}
+    sizes = as_mapping(hyper[CONFIG_KEY])
+    config = parse_config(hyper[CONFIG_KEY] if sizes is None else sizes, name=name)
+    return config, {str(key): value for key, value in tensors.items()}
 
 
 def _read_safetensors(path: Path, name: str) -> tuple[StackConfig, dict[str, Any], dict[str, str]]:
@@ -124,6 +216,7 @@ def _read_safetensors(path: Path, name: str) -> tuple[StackConfig, dict[str, Any
                 key: source.get_tensor(key) if key.removeprefix(PREFIX) in known else torch.empty(0, device="meta")
                 for key in source.keys()  # noqa: SIM118 - not a mapping
             }
+            del metadata[CONFIG_KEY]
     except ModelError:
         raise
     except (SafetensorError, *DAMAGE) as error:
@@ -131,15 +224,22 @@ def _read_safetensors(path: Path, name: str) -> tuple[StackConfig, dict[str, Any
     return config, tensors, metadata
 
 
+def _refused(error: Exception) -> str | None:
+    """Name of the class or function that the safe reader would not build."""
+    found = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    return found.group(1) if found else None
+
+
 def _unreadable(path: Path, name: str, error: Exception) -> str:
     text = str(error)
-    found = _REFUSED.search(text) if isinstance(error, pickle.UnpicklingError) else None
-    if found:
+    if refused := _refused(error):
         return (
-            f"{name}: wants to build {found.group(1)}, which is no tensor and may run code: refused. If you trust the "
+            f"{name}: wants to build {refused}, which is no tensor and may run code: refused. If you trust the "
             f"file, convert it once with `haystack model convert --trust-pickle` and give the .safetensors it writes"
         )
     reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
+    if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to read it without safety
+        reason = "its pickle holds what no file of tensors needs, or is damaged; nothing in it was run"
     return (
         f"{name}: not a readable checkpoint ({path.stat().st_size} bytes; {reason}); it may be cut short or of another "
         f"format: copy it again, or {_FORMS}"

@@ -6,7 +6,7 @@ In: a checkpoint, its gene list, prompt and query cells. Out: :class:`inference.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +15,8 @@ from scipy import sparse
 
 from inference.baselines import Prediction
 from inference.draw import TARGET_SUM
-from inference.errors import EngineError, ModelError
-from inference.stack.checkpoint import Checkpoint, load_checkpoint
+from inference.errors import EngineError
+from inference.stack.checkpoint import Checkpoint, check_genes, load_checkpoint
 from inference.stack.generate import iterate_steps
 from inference.stack.genes import align, read_genes
 
@@ -135,6 +135,7 @@ def load_engine(
     settings: GenerationSettings,
     device: str,
     threads: int | None,
+    precision: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> StackEngine:
     """Read model and gene list.
@@ -149,6 +150,8 @@ def load_engine(
         ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:<number>``.
     threads
         Processor threads of torch; None leaves its own choice.
+    precision
+        ``fp32``, or ``auto``, which means it.
     progress
         Told of each step.
 
@@ -157,21 +160,24 @@ def load_engine(
     ModelError
         One of the files cannot be used, or they do not belong together.
     EngineError
-        The device is not here.
+        The device or the precision is not here.
     """
+    if precision not in {"auto", "fp32"}:
+        msg = f"precision {precision!r} is not built into this engine; choose auto or fp32"
+        raise EngineError(msg)
     chosen = _find_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     genes = read_genes(genelist.path, name=genelist.name)
     checkpoint = load_checkpoint(model.path, name=model.name)
-    n_genes = checkpoint.model.config.n_genes
-    if len(genes) != n_genes:
-        msg = (
-            f"{genelist.name} names {len(genes)} genes, the model {model.name} has {n_genes}: they do not belong "
-            f"together; give the gene list that was published with the model"
-        )
-        raise ModelError(msg)
-    checkpoint = Checkpoint(checkpoint.model.to(chosen), checkpoint.citation, checkpoint.licence, checkpoint.notes)
+    check_genes(
+        genes,
+        n_genes=checkpoint.model.config.n_genes,
+        genes_sha256=checkpoint.genes_sha256,
+        name=genelist.name,
+        model=model.name,
+    )
+    checkpoint = replace(checkpoint, model=checkpoint.model.to(chosen))
     digests = {"sha256": model.sha256, "genelist_sha256": genelist.sha256}
     return StackEngine(checkpoint, {gene: index for index, gene in enumerate(genes)}, settings, digests, progress)
 

@@ -5,10 +5,12 @@ In: a JSON, text or pickle file of names; counts with gene symbols. Out: upper-c
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,13 @@ from scipy import sparse
 from inference.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 MAX_BYTES = 64 * 2**20
+LOW_COVERAGE = 0.5  # share of the model's genes below which an output carries a warning
 FORMS = "a JSON list, one name per line, or a pickled list, tuple or numpy array of str"
 
 DAMAGE = (  # what reading a damaged or crafted pickle can end in
@@ -56,7 +59,12 @@ class Aligned:
 
 
 def read_genes(path: Path, *, name: str) -> tuple[str, ...]:
-    """Read the model's genes, in model order, upper-cased.
+    """Read the model's genes, in model order, upper-cased; see :func:`read_names`."""
+    return tuple(gene.upper() for gene in read_names(path, name=name))
+
+
+def read_names(path: Path, *, name: str) -> tuple[str, ...]:
+    """Read the model's genes, in model order, spelled as in the file.
 
     Parameters
     ----------
@@ -85,15 +93,46 @@ def read_genes(path: Path, *, name: str) -> tuple[str, ...]:
         bad = next(item for item in raw if not (isinstance(item, str) and item.strip()))
         msg = f"{name}: holds {type(bad).__name__} {str(bad)[:40]!r} where a gene name is needed; give {FORMS}"
         raise ModelError(msg)
-    genes = tuple(str(item).strip().upper() for item in raw)
-    if len(set(genes)) < len(genes):
-        repeated = sorted({gene for gene in genes if genes.count(gene) > 1})[:_N_EXAMPLES]
-        msg = f"{name}: names appear more than once ({', '.join(repeated)}); give the list the model was trained with"
-        raise ModelError(msg)
-    if not genes:
+    names = tuple(str(item).strip() for item in raw)
+    if not names:
         msg = f"{name}: holds no names; give {FORMS}"
         raise ModelError(msg)
-    return genes
+    uses = Counter(gene.upper() for gene in names)
+    if repeated := sorted(gene for gene, n_uses in uses.items() if n_uses > 1)[:_N_EXAMPLES]:
+        msg = f"{name}: names appear more than once ({', '.join(repeated)}); give the list the model was trained with"
+        raise ModelError(msg)
+    return names
+
+
+def digest_genes(genes: Sequence[str]) -> str:
+    """Sha256 of the upper-cased names in their order: equal for equal lists, whatever file they stand in."""
+    return hashlib.sha256("\n".join(gene.upper() for gene in genes).encode()).hexdigest()
+
+
+def has_gene(genes: Sequence[str], *, model_genes: Collection[str]) -> NDArray[np.bool_]:
+    """Whether the model has each gene; of two that differ only in case the first one counts, as in :func:`align`."""
+    upper = [gene.upper() for gene in genes]
+    first = {gene: column for column, gene in reversed(list(enumerate(upper)))}
+    return np.array([gene in model_genes and first[gene] == column for column, gene in enumerate(upper)], dtype=bool)
+
+
+def coverage_warnings(record: Mapping[str, Any]) -> list[str]:
+    """What to say of cells that lack most of the model's genes.
+
+    Parameters
+    ----------
+    record
+        An output's record; ``record["model"]`` holds ``frac_model_genes_in_query`` and ``…_in_prompt``, 0 to 1. Nothing
+        is said of a record without them.
+    """
+    found = record.get("model", {})
+    shares = {role: found.get(f"frac_model_genes_in_{role}", 1.0) for role in ("query", "prompt")}
+    return [
+        f"warning: the {role} has only {share:.0%} of the model's genes and the model sees 0 in all others: take the "
+        f"output with caution, or give cells with more genes, named by human symbols"
+        for role, share in shares.items()
+        if share < LOW_COVERAGE
+    ]
 
 
 def align(counts: sparse.csr_matrix, genes: Sequence[str], *, model_genes: dict[str, int], role: str) -> Aligned:

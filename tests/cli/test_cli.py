@@ -16,7 +16,7 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["atlas", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["atlas", "--help"], ["run", "--help"], ["model", "--help"]])
 def test_help_lists_the_commands_and_imports_nothing_heavy(arguments):
     code = (
         f"import sys; sys.argv = ['haystack', *{arguments!r}]\n"
@@ -28,7 +28,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(arguments):
     assert done.returncode == 0, done.stderr
     assert done.stderr == "[]"
     if arguments == ["--help"]:
-        wanted = ["run", "resume", "attach", "status", "cancel", "list", "report", "resolve", "demo", "atlas"]
+        wanted = ["run", "resume", "attach", "status", "cancel", "list", "report", "resolve", "demo", "atlas", "model"]
         assert not [name for name in wanted if f"\n  {name} " not in done.stdout]
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,22 @@ def test_missing_object_is_exit_2_and_missing_bucket_to_write_is_exit_3(environm
     assert (result.returncode, "no such file" in result.stderr) == (2, True), result.stderr
     result = _python(environment, "-m", "inference.run_inference", *local, *out)
     assert (result.returncode, "does not exist; create it first" in result.stderr) == (3, True), result.stderr
+
+
+@pytest.mark.slow
+def test_checkpoint_in_a_bucket_is_converted_there(environment, tmp_path):
+    torch = pytest.importorskip("torch")
+    from inference.stack.config import StackConfig, tensor_shapes
+
+    config = StackConfig(n_genes=12, n_hidden=2, token_dim=4, n_cells=8, n_layers=1, n_heads=2, mlp_ratio=1)
+    state = {name: torch.ones(shape) for name, shape in tensor_shapes(config).items()}
+    torch.save({"hyper_parameters": {"model_config": asdict(config)}, "state_dict": state}, tmp_path / "m.ckpt")
+    (tmp_path / "genes.txt").write_text("\n".join(f"G{i}" for i in range(12)))
+    uris = {name: f"gs://{BUCKET}/models/{name}" for name in ("m.ckpt", "genes.txt", "m.safetensors")}
+    _upload(environment, {tmp_path / name: uris[name] for name in ("m.ckpt", "genes.txt")})
+    genes = ["--genelist", uris["genes.txt"]]
+    result = _python(environment, "-m", "inference.model", "convert", uris["m.ckpt"], uris["m.safetensors"], *genes)
+    assert result.returncode == 0, result.stderr
+    result = _python(environment, "-m", "inference.model", "info", uris["m.safetensors"], *genes)
+    assert json.loads(result.stdout)["genelist"]["fits"] is True
+    assert json.loads(result.stdout)["file"] == uris["m.safetensors"]

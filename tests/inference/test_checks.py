@@ -154,3 +154,13 @@ def test_file_of_another_format_is_refused(tmp_path):
     pd.DataFrame({"a": [1]}).to_csv(path)
     with pytest.raises(InputError, match="not a readable h5ad"):
         read_cells(path, name="given")
+
+
+def test_symbols_come_from_the_column_asked_for_or_from_elsewhere_with_a_note(make_adata):
+    adata = make_adata(0)
+    adata.var["mine"] = [f"M{i}" for i in range(40)]
+    checked = check_counts(adata, symbols="mine")
+    assert checked.genes == tuple(f"M{i}" for i in range(40))
+    checked = check_counts(adata, name="x.h5ad", symbols="absent")
+    assert checked.genes == tuple(adata.var_names)
+    assert checked.notes[0] == "x.h5ad: var has no column 'absent'; gene names are looked for elsewhere"

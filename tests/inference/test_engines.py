@@ -43,7 +43,13 @@ def test_digests_change_with_what_changes_the_outcome(tmp_path):
 
     assert settings(batch_size=3) == settings(threads=2) == settings(device="cpu") == settings()
     assert settings(output_mode="exact", batch_size=3) != settings(output_mode="exact")
-    changes = ({"diffusion_steps": 3}, {"prompt_ratio": 0.3}, {"context_ratio": 0.3}, {"context_ratio_min": 0.1})
+    changes = (
+        {"precision": "fp32"},
+        {"diffusion_steps": 3},
+        {"prompt_ratio": 0.3},
+        {"context_ratio": 0.3},
+        {"context_ratio_min": 0.1},
+    )
     found = [settings(**item) for item in ({}, *changes, {"mode": "vanilla"}, {"output_mode": "expected"})]
     assert len(set(found)) == len(found)
 
@@ -70,3 +76,16 @@ Engines(Manifest(tasks=()), folder=None).find("stack")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "EngineError: engine 'stack' needs the package torch" in result.stderr
     assert "pip install 'haystack-kernel[stack]'" in result.stderr
+
+
+def test_digest_of_an_embedding_depends_on_no_setting_of_the_generation(tmp_path):
+    for name in ("m", "g"):
+        (tmp_path / name).write_text(name)
+    manifest = Manifest(tasks=(), model=str(tmp_path / "m"), genelist=str(tmp_path / "g"))
+
+    def settings(**changes):
+        return Engines(replace(manifest, **changes), folder=tmp_path).digests("stack", kind="embed")["settings"]
+
+    assert settings(diffusion_steps=3) == settings(output_mode="exact") == settings(batch_size=2) == settings()
+    assert settings(precision="fp32") != settings()
+    assert settings() != Engines(manifest, folder=tmp_path).digests("stack")["settings"]

@@ -27,8 +27,14 @@ def _task(**changes):
 
 
 def test_manifest_goes_round():
+    embedding = Task("c", None, "q", "o3", 0, "stack", kind="embed")
     manifest = Manifest(
-        tasks=(TASK, Task("b", "p", "q", "o2", 2, "none")), model="gs://b/m", diffusion_steps=3, threads=2
+        tasks=(TASK, Task("b", "p", "q", "o2", 2, "none"), embedding),
+        model="gs://b/m",
+        genelist="gs://b/g",
+        diffusion_steps=3,
+        threads=2,
+        precision="bf16",
     )
     assert parse_manifest(dump_manifest(manifest)) == manifest
     assert dump_manifest(parse_manifest(dump_manifest(manifest))) == dump_manifest(manifest)
@@ -64,7 +70,7 @@ def test_result_goes_round():
         (_edited(prompt_ratio=0, context_ratio_min=0), "between 0 and 1"),
         (_edited(mode="fast"), "'mode' is 'fast'; possible: mdm, vanilla"),
         (_edited(output_mode=None), "'output_mode' is None; possible: sampled, expected, exact"),
-        (_edited(precision="int4"), "'precision' is 'int4'; possible: auto, fp32"),
+        (_edited(precision="int4"), "'precision' is 'int4'; possible: auto, fp32, bf16"),
         (_edited(device="tpu"), "'device' is 'tpu'; possible: auto, cpu, cuda or cuda:<number>"),
         (_edited(tasks=[_task(), _task(output="o2")]), "differ in 'id'"),
         (_edited(tasks=[_task(), _task(id="b")]), "differ in 'output'"),
@@ -72,6 +78,11 @@ def test_result_goes_round():
         (_edited(tasks=[_task(output="")]), "'output' must be a non-empty string"),
         (_edited(tasks=[_task(control=3)]), "'control' must be"),
         (_edited(batch_size=0), "'batch_size' must be"),
+        (_edited(tasks=[_task(prompt=None)]), "'prompt' must be a non-empty string, got None"),
+        (_edited(tasks=[_task(kind="draw")]), "unknown kind 'draw'; possible: generate, embed"),
+        (_edited(tasks=[_task(kind="embed", engine="stack")]), "'embed' reads the query cells alone"),
+        (_edited(tasks=[_task(kind="embed", prompt=None, engine="stack")]), "'embed' reads the query cells alone"),
+        (_edited(tasks=[_task(kind="embed", prompt=None, control=None)]), "'shift' has no embedding"),
     ],
 )
 def test_manifest_that_cannot_run_is_refused(text, match):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -240,3 +241,44 @@ def test_sigterm_leaves_whole_outputs_and_a_rerun_does_the_rest(roles, tmp_path,
     assert code == 0
     assert len(again["done"]) <= 2
     assert len(again["done"]) + len(again["skipped"]) == len(summary["done"]) + 2
+
+
+def test_sigterm_does_not_wait_for_the_next_tasks_download(roles, tmp_path):
+    """The second task's prompt lies in a storage service that never answers; the first task is whole all the same."""
+    pytest.importorskip("gcsfs")
+    out = str(tmp_path / "out")
+    cells = {"query": str(roles["query"]), "seed": 1, "engine": "none"}
+    tasks = (
+        Task("here", str(roles["prompt"]), output=f"{out}/1.h5ad", **cells),
+        Task("away", "gs://bucket/prompt.h5ad", output=f"{out}/2.h5ad", **cells),
+    )
+    path = tmp_path / "manifest.json"
+    path.write_text(dump_manifest(Manifest(tasks=tasks)))
+    command = [sys.executable, "-m", "inference.run_inference", "--manifest", str(path)]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        environment = {**os.environ, "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, **streams) as process:
+            connection, _ = silent.accept()
+            for line in process.stderr:
+                if line.startswith("task 2 of 2"):
+                    break
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=60)
+            connection.close()
+    assert process.returncode == 143
+    summary = json.loads(said)
+    assert (summary["done"], summary["stopped"]) == (["here"], True)
+    result = parse_result((tmp_path / "out" / "1.h5ad.result.json").read_text())
+    assert result.sha256 == hashlib.sha256((tmp_path / "out" / "1.h5ad").read_bytes()).hexdigest()
+    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == ["1.h5ad", "1.h5ad.result.json"]
+
+
+def test_fault_in_the_next_tasks_inputs_belongs_to_the_next_task(roles, tmp_path, capsys):
+    bad = tmp_path / "bad.h5ad"
+    bad.write_bytes(b"")
+    path = _manifest(roles, tmp_path, shift={"prompt": str(bad)})
+    code, summary = _run(capsys, "--manifest", path)
+    assert (code, summary["done"], list(summary["failed"])) == (1, ["task-none", "task-weighted"], ["task-shift"])
+    assert "not a readable h5ad file (0 bytes" in summary["failed"]["task-shift"]["message"]

@@ -1,7 +1,7 @@
 """A local Cloud Storage: the emulator behind a proxy that enforces the precondition the emulator ignores.
 
 In: requests of the real client libraries. Out: the emulator's answers, and 412 for an upload with
-``ifGenerationMatch=0`` to an object that exists.
+``ifGenerationMatch=0`` to an object that exists. Downloads can be made slow.
 """
 
 import http.client
@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, urlparse
@@ -23,6 +24,8 @@ class _Proxy(BaseHTTPRequestHandler):
         body = self._body()
         parsed = urlparse(self.path)
         query = parse_qs(parsed.query)
+        if self.command == "GET" and (query.get("alt") == ["media"] or parsed.path.startswith("/download/")):
+            time.sleep(self.server.delay_s)
         with self.server.lock:
             if query.get("ifGenerationMatch") == ["0"] and self._exists(parsed, query=query, body=body):
                 self._answer(412, b'{"error": {"code": 412, "message": "conditionNotMet"}}')
@@ -79,14 +82,17 @@ class _Proxy(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def storage_server(*buckets):
-    """Address of a running server that holds empty ``buckets``; give it to STORAGE_EMULATOR_HOST."""
+def storage_server(*buckets, delay_s=0.0):
+    """Address of a running server that holds empty ``buckets``; give it to STORAGE_EMULATOR_HOST.
+
+    Every download begins ``delay_s`` late.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         upstream = probe.getsockname()[1]
     emulator = create_server("127.0.0.1", upstream, in_memory=True)
     emulator.start()
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
-    proxy.upstream, proxy.lock = upstream, threading.Lock()
+    proxy.upstream, proxy.lock, proxy.delay_s = upstream, threading.Lock(), delay_s
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{proxy.server_address[1]}"

@@ -4,14 +4,16 @@ import argparse
 import os
 import pickle
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from inference.errors import InputError, ModelError
-from inference.stack.checkpoint import load_checkpoint, save_safetensors
+from inference.stack.checkpoint import check_genes, load_checkpoint, save_safetensors
 from inference.stack.config import CITATION, LICENCE
+from inference.stack.genes import digest_genes
 
 
 class _Runs:
@@ -137,3 +139,36 @@ def test_bare_state_dict_and_other_objects_are_refused(tmp_path, raw):
         torch.save(value, tmp_path / "m.pt")
         with pytest.raises(ModelError, match=match):
             load_checkpoint(tmp_path / "m.pt", name="m.pt")
+
+
+def test_gene_list_is_checked_by_number_and_where_noted_by_names():
+    def check(genes, noted):
+        check_genes(genes, n_genes=2, genes_sha256=noted, name="g.json", model="m")
+
+    check(["A", "b"], None)
+    check(["a", "B"], digest_genes(["A", "B"]))
+    with pytest.raises(ModelError, match=r"g.json names 3 genes, the model m has 2: they do not belong together"):
+        check(["A", "B", "C"], None)
+    with pytest.raises(
+        ModelError, match=r"g.json names 2 genes as the model m has, but other ones or in another order"
+    ):
+        check(["B", "A"], digest_genes(["A", "B"]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells resident memory on Linux only")
+def test_training_state_beside_the_weights_is_not_read(tmp_path, raw, small_model):
+    """64 MiB of an optimizer's state lie in the file; reading the model takes far less memory than that."""
+    state = {"exp_avg": torch.ones(2**24)}
+    extra = {"optimizer_states": [{"state": {0: state}}], "callbacks": {"Stopper": {"best": torch.tensor(1.0)}}}
+    torch.save({**raw, **extra, "loops": {"fit_loop": {"state_dict": {}}}, "epoch": 3}, tmp_path / "m.ckpt")
+    load_checkpoint(tmp_path / "m.ckpt", name="m")  # what is only loaded once is loaded now
+    before = _resident_mib()
+    found = load_checkpoint(tmp_path / "m.ckpt", name="m")
+    assert torch.equal(_forward(found.model), _forward(small_model))
+    assert _resident_mib() - before < 32
+    assert found.notes == ()
+
+
+def _resident_mib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024

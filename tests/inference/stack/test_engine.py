@@ -16,6 +16,7 @@ from inference.manifest import Manifest
 from inference.stack.checkpoint import save_safetensors
 from inference.stack.config import CITATION, LICENCE, GenerationSettings
 from inference.stack.engine import Source, load_engine
+from inference.stack.genes import digest_genes
 
 GENES = tuple(f"GENE{i}" for i in range(40))
 
@@ -127,3 +128,12 @@ def test_model_is_read_once_for_all_tasks(files, tmp_path):
     assert engines.find("stack") is first
     assert set(engines.digests("stack")) == {"model", "genelist", "settings"}
     assert set(engines.versions("stack")) == {"torch", "safetensors"}
+
+
+def test_gene_list_other_than_the_one_noted_in_the_model_is_refused(files, small_config, make_tensors):
+    noted = {"genes_sha256": digest_genes(GENES)}
+    save_safetensors(files[0].path, config=small_config, tensors=make_tensors(small_config), metadata=noted)
+    assert len(_load(files).genes) == 40
+    files[1].path.write_text(json.dumps(GENES[::-1]))
+    with pytest.raises(ModelError, match=r"genes.json names 40 genes as the model .* in another order"):
+        _load(files)

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from inference.errors import InputError, ModelError
-from inference.stack.genes import align, read_genes
+from inference.stack.genes import align, coverage_warnings, digest_genes, has_gene, read_genes, read_names
 
 GENES = ["ISG15", "Il6", "CXCL10"]
 UPPER = ("ISG15", "IL6", "CXCL10")
@@ -110,3 +110,33 @@ def test_alignment_is_by_upper_cased_name():
 def test_cells_without_a_gene_of_the_model_are_refused():
     with pytest.raises(InputError, match=r"none of the prompt cells' 1 genes \(such as X\).*0 % coverage"):
         align(sparse.csr_matrix((2, 1)), ["X"], model_genes={"A": 0}, role="prompt")
+
+
+def test_names_keep_their_spelling_where_it_is_asked_for(tmp_path):
+    (tmp_path / "g.json").write_text(json.dumps(GENES))
+    assert read_names(tmp_path / "g.json", name="g") == tuple(GENES)
+
+
+def test_digest_is_of_the_names_and_their_order_whatever_the_file():
+    assert digest_genes(GENES) == digest_genes(UPPER)
+    assert digest_genes(GENES) != digest_genes(GENES[::-1])
+    assert digest_genes(["A", "B"]) != digest_genes(["AB"])
+
+
+def test_genes_of_the_model_are_told_as_the_alignment_takes_them():
+    names = ["x", "b", "A", "a"]
+    found = has_gene(names, model_genes={"C": 0, "A": 1, "B": 2})
+    assert found.tolist() == [False, True, True, False]
+    own = align(sparse.csr_matrix((1, 4)), names, model_genes={"C": 0, "A": 1, "B": 2}, role="query").own
+    assert np.flatnonzero(found).tolist() == sorted(own.tolist())
+
+
+@pytest.mark.parametrize(
+    ("query", "prompt", "roles"), [(0.5, 0.9, []), (0.49, 0.9, ["query"]), (0.1, 0.2, ["query", "prompt"])]
+)
+def test_low_coverage_is_warned_of_by_role(query, prompt, roles):
+    record = {"model": {"frac_model_genes_in_query": query, "frac_model_genes_in_prompt": prompt}}
+    found = coverage_warnings(record)
+    assert [text.split()[2] for text in found] == roles
+    assert all("of the model's genes and the model sees 0 in all others" in text for text in found)
+    assert coverage_warnings({}) == []

@@ -1,0 +1,194 @@
+"""Rewrites a checkpoint as safetensors, and says what a checkpoint is.
+
+In: addresses of a checkpoint and perhaps its gene list. Out: a ``.safetensors`` file; facts as JSON-able dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import inference
+from inference.errors import ModelError, UriError
+from inference.files import check_uri, clear_disk_errors, local_copy, publish, sha256_of
+from inference.stack.checkpoint import GENES_KEY, check_genes, read_weights, save_safetensors
+from inference.stack.config import CITATION, LICENCE
+from inference.stack.genes import digest_genes, read_genes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from inference.stack.checkpoint import Weights
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SUFFIX = ".safetensors"
+
+_WARNING = (
+    "warning: --trust-pickle lets {name} run any code it holds, with your rights, while it is read; go on only if you "
+    "trust whoever made it. What this writes needs no trust."
+)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What to convert, and how."""
+
+    source: str  # address of a .ckpt, .pt or .safetensors file
+    target: str  # address of the .safetensors file to write
+    precision: str = "fp32"
+    genelist: str | None = None  # its names' digest is noted, so that another list is refused later
+    is_trusted: bool = False  # the source may run code of its own where it cannot be read without
+    licence: str | None = None  # None: the source's own, or that of the published weights
+    citation: str | None = None
+
+
+def convert(asked: Conversion, *, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Rewrite a checkpoint; the target appears whole, after what was written has been read again and compared.
+
+    Parameters
+    ----------
+    asked
+        What to convert.
+    folder
+        Local scratch space.
+    say
+        Told of progress, and warned before a file may run code.
+
+    Returns
+    -------
+    Facts of the new file, as :func:`describe` gives them, and ``max_rounding``: the largest absolute change.
+
+    Raises
+    ------
+    ModelError
+        The source cannot be used, its weights do not fit the precision, or the gene list is another model's.
+    UriError, StorageError
+        See there.
+    """
+    target = check_uri(asked.target)
+    if not target.endswith(SUFFIX):
+        msg = f"{target}: the converted file must be called <name>{SUFFIX}"
+        raise UriError(msg)
+    if target == check_uri(asked.source):
+        msg = f"{target} is both what to convert and what to write; give the output a path of its own"
+        raise UriError(msg)
+    source = _fetch(asked.source, folder=folder)
+    if asked.is_trusted:
+        say(_WARNING.format(name=asked.source))
+    found = read_weights(source, name=asked.source, is_trusted=asked.is_trusted)
+    metadata = _metadata(asked, found, source=source)
+    if asked.genelist is not None:
+        genes = _read_list(asked.genelist, folder=folder)
+        _check_list(genes, found, name=asked.genelist, model=asked.source)
+        metadata[GENES_KEY] = digest_genes(genes)
+    say(f"{asked.source}: {found.n_parameters} parameters read")
+    tensors = {name: tensor.to(PRECISIONS[asked.precision]) for name, tensor in found.tensors.items()}
+    rounding = max(_rounding(name, tensor, found, asked) for name, tensor in tensors.items())
+    path = folder / f"converted{SUFFIX}"
+    with clear_disk_errors(path):
+        save_safetensors(path, config=found.config, tensors=tensors, metadata=metadata)
+    _compare(path, tensors, found, name=target)
+    publish(path, target)
+    say(f"{target}: written and compared, {path.stat().st_size} bytes")
+    facts = {"file": target, "bytes": path.stat().st_size, "sha256": sha256_of(path), "max_rounding": rounding}
+    return facts | _facts(read_weights(path, name=target), notes=found.notes)
+
+
+def describe(uri: str, *, genelist: str | None, folder: Path) -> dict[str, Any]:
+    """Say what a checkpoint is: sizes, parameters, window, digest, licence, citation, and whether a gene list fits.
+
+    Raises
+    ------
+    ModelError
+        It is none, or the gene list is no list; a list that does not fit is told in the facts.
+    """
+    path = _fetch(uri, folder=folder)
+    found = read_weights(path, name=uri)
+    facts = {"file": check_uri(uri), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    facts |= _facts(found, notes=found.notes)
+    return facts | {"genelist": None if genelist is None else _describe_list(genelist, found, model=uri, folder=folder)}
+
+
+def _facts(found: Weights, *, notes: tuple[str, ...]) -> dict[str, Any]:
+    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in found.tensors.values())
+    return {
+        "config": asdict(found.config),
+        "n_parameters": found.n_parameters,
+        "window_cells": found.config.n_cells,
+        "stored_as": dict(kinds),
+        "licence": found.metadata.get("licence", LICENCE),
+        "citation": found.metadata.get("citation", CITATION),
+        "source_sha256": found.metadata.get("source_sha256"),
+        GENES_KEY: found.metadata.get(GENES_KEY),
+        "notes": list(notes),
+    }
+
+
+def _describe_list(uri: str, found: Weights, *, model: str, folder: Path) -> dict[str, Any]:
+    genes = _read_list(uri, folder=folder)
+    facts: dict[str, Any] = {"file": check_uri(uri), "n_genes": len(genes), GENES_KEY: digest_genes(genes)}
+    try:
+        _check_list(genes, found, name=uri, model=model)
+    except ModelError as error:
+        return facts | {"fits": False, "reason": str(error)}
+    is_known = GENES_KEY in found.metadata
+    reason = "the names are those noted in the file" if is_known else "the number of names; the file notes no more"
+    return facts | {"fits": True, "reason": reason}
+
+
+def _metadata(asked: Conversion, found: Weights, *, source: Path) -> dict[str, str]:
+    """What the new file says of itself, besides the sizes."""
+    return {
+        **found.metadata,
+        "licence": asked.licence or found.metadata.get("licence", LICENCE),
+        "citation": asked.citation or found.metadata.get("citation", CITATION),
+        "precision": asked.precision,
+        "source": check_uri(asked.source).rpartition("/")[2],
+        "source_sha256": sha256_of(source),
+        "written_by": f"haystack inference {inference.__version__}",
+    }
+
+
+def _rounding(name: str, tensor: torch.Tensor, found: Weights, asked: Conversion) -> float:
+    """Largest absolute change of a weight by the new precision."""
+    before = found.tensors[name]
+    if not torch.isfinite(before).all():
+        msg = f"{asked.source}: tensor {name} holds values that are not finite; the checkpoint is damaged, give another"
+        raise ModelError(msg)
+    if not torch.isfinite(tensor).all():
+        largest = float(before.abs().max())
+        msg = (
+            f"{asked.source}: tensor {name} holds values up to {largest:.3g}, beyond {asked.precision}; convert with "
+            f"--precision bf16 or fp32"
+        )
+        raise ModelError(msg)
+    return float((tensor.double() - before.double()).abs().max())
+
+
+def _compare(path: Path, tensors: dict[str, torch.Tensor], found: Weights, *, name: str) -> None:
+    """Read what was written and compare it bit for bit."""
+    again = read_weights(path, name=name)
+    wrong = [key for key, tensor in tensors.items() if not torch.equal(again.tensors[key], tensor)]
+    if wrong or again.config != found.config:
+        msg = f"{name}: reading it again gave other values ({', '.join(wrong[:3])}): the disk may be faulty; try again"
+        raise ModelError(msg)
+
+
+def _check_list(genes: tuple[str, ...], found: Weights, *, name: str, model: str) -> None:
+    check_genes(genes, n_genes=found.config.n_genes, genes_sha256=found.metadata.get(GENES_KEY), name=name, model=model)
+
+
+def _read_list(uri: str, *, folder: Path) -> tuple[str, ...]:
+    return read_genes(_fetch(uri, folder=folder), name=uri)
+
+
+def _fetch(uri: str, *, folder: Path) -> Path:
+    try:
+        return local_copy(uri, folder=folder)
+    except FileNotFoundError as error:
+        msg = f"{uri}: no such file; give the path or gs:// address of a checkpoint and of its gene list"
+        raise ModelError(msg) from error

@@ -1,0 +1,106 @@
+"""Reads the input files of a manifest's tasks, each once however many tasks share it.
+
+In: tasks. Out: digests and checked cells of their files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference.baselines import Cells
+from inference.checks import Checked, read_cells
+from inference.errors import InputError
+from inference.files import check_uri, local_copy, sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from inference.manifest import Task
+
+CELL_TYPE_COLUMNS = ("cell_type_name", "cell_type")  # the first one present is read
+DONOR_COLUMNS = ("donor_id", "donor")
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One input file, read and checked."""
+
+    cells: Cells
+    checked: Checked
+    obs: Any  # pandas DataFrame, as in the file
+    notes: tuple[str, ...]
+
+
+class Inputs:
+    """Reads each input file once and forgets it after the last task that needs it.
+
+    One thread may read for a later task while another releases an earlier one: a file that the later one needs is
+    still counted, so it is never forgotten under the reader.
+    """
+
+    def __init__(self, tasks: Sequence[Task], *, folder: Path) -> None:
+        self._folder = folder
+        self._uses = Counter(uri for task in tasks for uri in input_uris(task).values())
+        self._digests: dict[str, str] = {}
+        self._paths: dict[str, Path] = {}
+        self._loaded: dict[str, Loaded] = {}
+
+    def digest(self, uri: str) -> str:
+        """Sha256 of a file."""
+        if uri not in self._digests:
+            self._digests[uri] = sha256_of(self._path(uri))
+        return self._digests[uri]
+
+    def cells(self, uri: str) -> Loaded:
+        """Return a file's cells."""
+        if uri not in self._loaded:
+            self._loaded[uri] = load_cells(self._path(uri), uri)
+        return self._loaded[uri]
+
+    def release(self, task: Task) -> None:
+        """Say that ``task`` needs its inputs no more."""
+        for uri in input_uris(task).values():
+            self._uses[uri] -= 1
+            if self._uses[uri] <= 0:
+                self._loaded.pop(uri, None)
+                path = self._paths.pop(uri, None)
+                if path is not None and path.parent == self._folder:
+                    path.unlink(missing_ok=True)
+
+    def _path(self, uri: str) -> Path:
+        if uri not in self._paths:
+            try:
+                self._paths[uri] = local_copy(uri, folder=self._folder)
+            except FileNotFoundError as error:
+                msg = f"{uri}: no such file; give the path or gs:// address of an h5ad file"
+                raise InputError(msg) from error
+        return self._paths[uri]
+
+
+def input_uris(task: Task) -> dict[str, str]:
+    """Role -> address of each file the task reads."""
+    roles = {"prompt": task.prompt, "control": task.control, "query": task.query}
+    return {role: check_uri(uri) for role, uri in roles.items() if uri is not None}
+
+
+def load_cells(path: Path, uri: str) -> Loaded:
+    """Read a local file; messages and notes call it ``uri``. Raises :class:`InputError`."""
+    adata, checked = read_cells(path, name=uri)
+    notes = list(checked.notes)
+    labels = []
+    for kind, columns in (("cell type", CELL_TYPE_COLUMNS), ("donor", DONOR_COLUMNS)):
+        column = next((name for name in columns if name in adata.obs.columns), None)
+        if column is None:
+            notes.append(f"{uri}: obs has no {kind} ({' or '.join(columns)}): all cells count as one")
+            labels.append(np.full(adata.n_obs, UNKNOWN))
+            continue
+        values = adata.obs[column]
+        labels.append(np.where(values.isna().to_numpy(), UNKNOWN, values.astype(str).to_numpy(dtype=str)))
+    cells = Cells(checked.counts, checked.genes, *labels)
+    return Loaded(cells, checked, adata.obs, tuple(notes))

@@ -1,0 +1,177 @@
+"""The program for checkpoints: rewrite one, describe one, predict with one for every value of a column.
+
+In: ``convert FILE OUT``, ``info FILE`` or ``generate --checkpoint …``; gs:// addresses wherever local paths are.
+Out: files; progress on stderr, one JSON line on stdout. Exit 0 done, 2 usage or bad input, 3 storage failed,
+130 interrupted, 143 ended by SIGTERM (a rerun of ``generate`` does what is left).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.errors import EngineError, InputError, StorageError, UriError
+from inference.flags import add_model_flags, model_fields
+from inference.manifest import Manifest, ManifestError, check_manifest
+from inference.stop import Stop, StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DONE, USAGE, STORAGE, INTERRUPTED, STOPPED = 0, 2, 3, 130, 143
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+_IGNORED = ("num_workers", "mask_rate")  # of the reference's command line: accepted, and of no effect
+_FILE_HELP = "a .ckpt, .pt or .safetensors file: path or gs:// address, as all below"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[..., dict[str, Any]] = arguments.run
+    stop = Stop()
+    try:
+        with stop.listening(), tempfile.TemporaryDirectory(prefix="haystack-") as name:
+            facts = run(arguments, folder=Path(name), stop=stop)
+    except StoppedError:
+        _say("stopped on request; run again for the rest")
+        return STOPPED
+    except KeyboardInterrupt:
+        _say("interrupted; run again for the rest")
+        return INTERRUPTED
+    except (InputError, EngineError, UriError, ManifestError) as error:
+        _say(f"error: {error}")
+        return USAGE
+    except StorageError as error:
+        _say(f"error: {error}")
+        return STORAGE
+    sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
+    return DONE
+
+
+def _convert(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dict[str, Any]:
+    from inference.engines import require_packages
+
+    require_packages()
+    from inference.convert import Conversion, convert
+
+    asked = Conversion(
+        source=arguments.file,
+        target=arguments.output,
+        precision=arguments.precision,
+        genelist=arguments.genelist,
+        is_trusted=arguments.trust_pickle,
+        licence=arguments.licence,
+        citation=arguments.citation,
+    )
+    return convert(asked, folder=folder, say=_say)
+
+
+def _info(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dict[str, Any]:
+    from inference.engines import require_packages
+
+    require_packages()
+    from inference.convert import describe
+
+    return describe(arguments.file, genelist=arguments.genelist, folder=folder)
+
+
+def _generate(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dict[str, Any]:
+    from inference.engines import Engines
+    from inference.split import SplitRequest, SplitRun
+
+    start = time.monotonic()
+    for name in _IGNORED:
+        if getattr(arguments, name) is not None:
+            _say(f"--{name.replace('_', '-')} has no effect here and is ignored")
+    fields = model_fields(arguments)
+    manifest = Manifest(tasks=(), model=arguments.checkpoint, genelist=arguments.genelist, **fields)
+    check_manifest(manifest)
+    engines = Engines(manifest, folder=folder, progress=_say if arguments.show_progress else None)
+    asked = SplitRequest(
+        base=arguments.base_adata,
+        test=arguments.test_adata,
+        genelist=arguments.genelist,
+        output_dir=arguments.output_dir,
+        column=arguments.split_column,
+        values=tuple(arguments.split_values) if arguments.split_values else None,
+        gene_column=arguments.gene_name_col,
+        is_concatenated=arguments.concatenate,
+        seed=arguments.random_seed,
+    )
+    outcome = SplitRun(asked, engines=engines, folder=folder, say=_say, stop=stop).run()
+    return {
+        "done": outcome.done,
+        "skipped": outcome.skipped,
+        "notes": outcome.notes,
+        "settings": fields | {"seed": arguments.random_seed},
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = "Checkpoints: rewrite, describe, predict. `haystack model` and `python -m inference.model` are the same."
+    parser = argparse.ArgumentParser(prog="haystack model", description=text)
+    commands = parser.add_subparsers(required=True, metavar="convert|info|generate")
+    _add_convert(commands)
+    _add_info(commands)
+    _add_generate(commands)
+    return parser
+
+
+def _add_convert(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
+    text = "Rewrite a checkpoint as safetensors: the model alone, without pickle."
+    parser = commands.add_parser("convert", help=text, description=text)
+    parser.set_defaults(run=_convert)
+    parser.add_argument("file", help=_FILE_HELP)
+    parser.add_argument("output", help="the .safetensors file to write")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (default: %(default)s)")
+    parser.add_argument("--genelist", help="the model's genes: noted in the file, so that another list is refused")
+    parser.add_argument(
+        "--trust-pickle", action="store_true", help="let the file run code of its own: only for one you trust"
+    )
+    parser.add_argument("--licence", help="of the weights, told with every output (default: the file's, or Arc's)")
+    parser.add_argument("--citation", help="of the weights, told with every output (default: the file's, or Arc's)")
+
+
+def _add_info(commands: Any) -> None:  # noqa: ANN401
+    text = "Sizes, parameters, window, digest, licence, citation, and whether a gene list fits."
+    parser = commands.add_parser("info", help=text, description=text)
+    parser.set_defaults(run=_info)
+    parser.add_argument("file", help=_FILE_HELP)
+    parser.add_argument("--genelist", help="a gene list to compare: JSON, text or pickled list")
+
+
+def _add_generate(commands: Any) -> None:  # noqa: ANN401
+    text = "Predict the test cells once for every value of a column of the base cells; takes stack-generation's flags."
+    parser = commands.add_parser("generate", help=text, description=text)
+    parser.set_defaults(run=_generate)
+    add = parser.add_argument
+    add("--checkpoint", required=True, help=_FILE_HELP)
+    add("--base-adata", required=True, help="cells that serve as prompts, h5ad")
+    add("--test-adata", required=True, help="cells to predict, h5ad")
+    add("--genelist", required=True, help="the model's genes: JSON, text or pickled list")
+    add("--output-dir", required=True, help="folder of the outputs, one <value>.h5ad each")
+    add("--split-column", required=True, help="obs column of the base cells: each of its values is one prompt")
+    add("--split-values", nargs="*", help="only these values (default: all)")
+    add("--gene-name-col", help="var column with the gene symbols (default: the index)")
+    add("--random-seed", type=int, default=0, help="fixes the draws (default: %(default)s)")
+    add("--concatenate", action="store_true", help="one file concatenated.h5ad, obs['split_value'] tells them apart")
+    add("--show-progress", action="store_true", help="tell every step")
+    add("--num-workers", help=argparse.SUPPRESS)
+    add("--mask-rate", help=argparse.SUPPRESS)
+    add_model_flags(parser, steps="--num-steps")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""Predicts the same query cells once per value of a column of the prompt cells: one prompt and one output a value.
+
+In: base cells with a column of conditions, test cells, a model. Out: one h5ad a condition, or all of them in one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import inference
+from inference.baselines import Cells
+from inference.checks import read_cells
+from inference.conditions import choose_values, output_names, split_labels
+from inference.errors import InputError, UriError
+from inference.files import check_uri, exists, local_copy, publish, sha256_of
+from inference.inputs import UNKNOWN
+from inference.manifest import MODEL_ENGINE, OUTPUT_UNS
+from inference.outputs import GEN_LOGIT, PADDED, write_cells
+from inference.stack.genes import align, coverage_warnings, read_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from pandas import DataFrame
+    from scipy import sparse
+
+    from inference.baselines import Prediction
+    from inference.checks import Checked
+    from inference.engines import Engines
+    from inference.stop import Stop
+
+SPLIT_VALUE = "split_value"  # obs of a concatenated output: which prompt a cell was predicted with
+CONCATENATED = "concatenated"
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """What to predict, and where to put it."""
+
+    base: str  # address of the cells that serve as prompts
+    test: str  # address of the cells to predict
+    genelist: str
+    output_dir: str
+    column: str  # of the base cells' obs
+    values: tuple[str, ...] | None = None  # of that column; None: all
+    gene_column: str | None = None  # of var, holding the symbols; None: the index
+    is_concatenated: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _State:
+    """What all values share."""
+
+    labels: NDArray[np.str_]  # of the base cells; "" for none
+    base: Checked
+    test: AnnData
+    test_checked: Checked
+    inputs: dict[str, str]  # digests
+
+
+@dataclass
+class Outcome:
+    """What became of each value."""
+
+    done: dict[str, str] = field(default_factory=dict)  # value -> address of its output
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class SplitRun:
+    """One request: base and test cells and the model are read once.
+
+    Parameters
+    ----------
+    asked
+        What to predict.
+    engines
+        Gives the model.
+    folder
+        Local scratch space.
+    say
+        Told of progress.
+    stop
+        Holds a request to end back while an output is published.
+    """
+
+    def __init__(
+        self, asked: SplitRequest, *, engines: Engines, folder: Path, say: Callable[[str], None], stop: Stop
+    ) -> None:
+        self.asked = asked
+        self.outcome = Outcome()
+        self._engines, self._folder, self._say, self._stop = engines, folder, say, stop
+
+    def run(self) -> Outcome:
+        """Predict and publish; a value whose output is there, made from the same inputs, is left alone.
+
+        Raises
+        ------
+        InputError, ModelError, EngineError, UriError, StorageError
+            See there; outputs already published stay.
+        """
+        base_path, base, base_checked = self._read(self.asked.base)
+        test_path, test, test_checked = self._read(self.asked.test)
+        labels = split_labels(base, self.asked.column, name=self.asked.base)
+        values = choose_values(labels, self.asked.values, column=self.asked.column, name=self.asked.base)
+        outputs = self._outputs(labels, values)
+        if n_unlabelled := int((labels == "").sum()):
+            self._note(f"{n_unlabelled} base cells have no value in obs[{self.asked.column!r}] and serve in no prompt")
+        inputs = {"base": sha256_of(base_path), "test": sha256_of(test_path), **self._engines.digests(MODEL_ENGINE)}
+        for path in (base_path, test_path):
+            if path.parent == self._folder:
+                path.unlink()
+        state = _State(labels, base_checked, test, test_checked, inputs)
+        if self.asked.is_concatenated:
+            self._all_in_one(values, outputs[values[0]], state)
+            return self.outcome
+        for number, value in enumerate(values, start=1):
+            self._say(f"split {number} of {len(values)}: {value!r}, {int((labels == value).sum())} prompt cells")
+            self._one(value, outputs[value], state)
+        return self.outcome
+
+    def _outputs(self, labels: NDArray[np.str_], values: tuple[str, ...]) -> dict[str, str]:
+        """Value -> address of its output; none is one of the inputs."""
+        folder = self.asked.output_dir.rstrip("/") or "/"
+        if self.asked.is_concatenated:
+            found = dict.fromkeys(values, check_uri(f"{folder}/{CONCATENATED}.h5ad"))
+        else:
+            names = output_names(labels)  # of all values: what a part of them is called does not depend on the part
+            found = {value: check_uri(f"{folder}/{names[value]}.h5ad") for value in values}
+        inputs = {check_uri(uri) for uri in (self.asked.base, self.asked.test, self.asked.genelist)}
+        if clash := inputs.intersection(found.values()):
+            msg = f"{sorted(clash)} is both an input and an output; give --output-dir a folder of its own"
+            raise UriError(msg)
+        return found
+
+    def _one(self, value: str, uri: str, state: _State) -> None:
+        key = self._key(state, (value,))
+        if self._is_done(uri, key):
+            self.outcome.skipped[value] = uri
+            self._say(f"{uri}: already done, skipped")
+            return
+        prediction, record = self._predict(value, state)
+        obs = state.test.obs.copy()
+        obs[GEN_LOGIT] = prediction.logits
+        self._publish(prediction.counts, obs, prediction, record=record | {"key": key}, uri=uri)
+        self.outcome.done[value] = uri
+
+    def _all_in_one(self, values: tuple[str, ...], uri: str, state: _State) -> None:
+        import pandas as pd
+        from scipy import sparse
+
+        key = self._key(state, values)
+        if self._is_done(uri, key):
+            self.outcome.skipped |= dict.fromkeys(values, uri)
+            self._say(f"{uri}: already done, skipped")
+            return
+        counts, tables, records = [], [], {}
+        for number, value in enumerate(values, start=1):
+            self._say(f"split {number} of {len(values)}: {value!r}, {int((state.labels == value).sum())} prompt cells")
+            prediction, records[value] = self._predict(value, state)
+            counts.append(prediction.counts)
+            tables.append(state.test.obs.assign(**{GEN_LOGIT: prediction.logits, SPLIT_VALUE: value}))
+        obs = pd.concat(tables)
+        obs[SPLIT_VALUE] = pd.Categorical(obs[SPLIT_VALUE], categories=list(values))
+        joined = sparse.vstack(counts, format="csr")
+        record = records[values[0]] | {"key": key, "split_values": list(values)}
+        self._publish(joined, obs, prediction, record=record, uri=uri)
+        self.outcome.done |= dict.fromkeys(values, uri)
+
+    def _predict(self, value: str, state: _State) -> tuple[Prediction, dict[str, Any]]:
+        """Predict the test cells over all of the model's genes, in its order."""
+        engine = self._engines.model
+        test, base = state.test_checked, state.base
+        aligned = align(test.counts, test.genes, model_genes=engine.genes, role="test")
+        rows = np.flatnonzero(state.labels == value)
+        prediction = self._engines.find(MODEL_ENGINE)(
+            prompt=_cells(base.counts[rows], base.genes),
+            control=None,
+            query=_cells(aligned.counts, tuple(engine.genes)),
+            seed=self.asked.seed,
+        )
+        is_measured = np.zeros(len(engine.genes), dtype=bool)
+        is_measured[aligned.model] = True
+        prediction = replace(prediction, changeable=prediction.changeable & is_measured)
+        model = prediction.record["model"] | {"frac_model_genes_in_query": aligned.model.size / len(engine.genes)}
+        model |= {"frac_query_genes_in_model": aligned.own.size / len(test.genes)}
+        record = {
+            **prediction.record,
+            "model": model,
+            "engine": MODEL_ENGINE,
+            "inputs": state.inputs,
+            "program": inference.__version__,
+            "seed": self.asked.seed,
+            "split_column": self.asked.column,
+            "split_values": [value],
+            "versions": self._engines.versions(MODEL_ENGINE),
+        }
+        for note in coverage_warnings(record):
+            self._note(note)
+        return prediction, record
+
+    def _publish(
+        self, counts: sparse.csr_matrix, obs: DataFrame, prediction: Prediction, *, record: dict[str, Any], uri: str
+    ) -> None:
+        import pandas as pd
+
+        names = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist)
+        var = pd.DataFrame({PADDED: ~prediction.changeable}, index=list(names))
+        path = self._folder / "output.h5ad"
+        uns = {OUTPUT_UNS: json.dumps(record | {"notes": self.outcome.notes}, sort_keys=True)}
+        write_cells(path, counts=counts, obs=obs, var=var, uns=uns)
+        with self._stop.finishing():
+            publish(path, uri)
+        self._say(f"{uri}: {counts.shape[0]} cells x {counts.shape[1]} genes")
+
+    def _key(self, state: _State, values: tuple[str, ...]) -> str:
+        """Digest of all that decides an output's content."""
+        asked = [self.asked.column, list(values), self.asked.gene_column, self.asked.seed, self.asked.is_concatenated]
+        return hashlib.sha256(json.dumps([state.inputs, asked], sort_keys=True).encode()).hexdigest()
+
+    def _is_done(self, uri: str, key: str) -> bool:
+        if not exists(uri):
+            return False
+        path = local_copy(uri, folder=self._folder)
+        found = _key_of(path)
+        if path.parent == self._folder:
+            path.unlink()
+        return found == key
+
+    def _read(self, uri: str) -> tuple[Path, AnnData, Checked]:
+        path = self._fetch(uri)
+        adata, checked = read_cells(path, name=uri, symbols=self.asked.gene_column)
+        for note in checked.notes:
+            self._note(note)
+        return path, adata, checked
+
+    def _fetch(self, uri: str) -> Path:
+        try:
+            return local_copy(uri, folder=self._folder)
+        except FileNotFoundError as error:
+            msg = f"{uri}: no such file; give its path or gs:// address"
+            raise InputError(msg) from error
+
+    def _note(self, text: str) -> None:
+        if text not in self.outcome.notes:
+            self.outcome.notes.append(text)
+            self._say(text)
+
+
+def _cells(counts: sparse.csr_matrix, genes: tuple[str, ...]) -> Cells:
+    unknown = np.full(counts.shape[0], UNKNOWN)
+    return Cells(counts, genes, unknown, unknown)
+
+
+def _key_of(path: Path) -> str | None:
+    """What an output of ours says it was made from; None of any other file."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            record = json.loads(file["uns"][OUTPUT_UNS][()])
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+    return str(record["key"]) if isinstance(record, dict) and "key" in record else None

@@ -1,0 +1,132 @@
+"""The model's view of cells as vectors, without any prompt.
+
+In: a loaded model and cells. Out: one vector per cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from inference.errors import ModelError
+from inference.stack.genes import align
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from inference.baselines import Cells
+    from inference.stack.engine import StackEngine
+    from inference.stack.model import StackModel
+
+    Floats = NDArray[np.float32]
+
+_FILL_SEED = 42  # the reference's: it fixes which cells fill up the last window
+_SAY_EVERY = 50  # batches
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Vectors of cells, and how they were made."""
+
+    vectors: Floats  # cells x (n_hidden * token_dim)
+    known: NDArray[np.bool_]  # per gene of the cells: the model has it
+    notes: tuple[str, ...]
+    record: dict[str, Any]  # what belongs into the output's record
+
+
+def embed_query(engine: StackEngine, query: Cells) -> Embedding:
+    """Describe the query cells by the model's final tokens.
+
+    Parameters
+    ----------
+    engine
+        The loaded model; of its settings only the batch size is read, and it does not change the result on a CPU.
+    query
+        Cells in the order that decides who shares a window: cells of a window see each other.
+
+    Raises
+    ------
+    InputError
+        None of the genes is in the model.
+    ModelError
+        The model gave values that are not finite.
+    """
+    test = align(query.counts, query.genes, model_genes=engine.genes, role="query")
+    model = engine.checkpoint.model
+    vectors = embed_cells(model, test.counts, batch_size=engine.settings.batch_size, progress=engine.progress)
+    record = {
+        **engine.digests,
+        "citation": engine.checkpoint.citation,
+        "licence": engine.checkpoint.licence,
+        "config": asdict(model.config),
+        "device": str(model.device),
+        "frac_query_genes_in_model": test.own.size / len(query.genes),
+        "frac_model_genes_in_query": test.model.size / len(engine.genes),
+    }
+    n_model = len(engine.genes)
+    note = f"of the model's {n_model} genes the query has {test.model.size} ({test.model.size / n_model:.0%})"
+    known = np.zeros(len(query.genes), dtype=bool)
+    known[test.own] = True
+    return Embedding(vectors, known, (*engine.checkpoint.notes, note), {"model": record})
+
+
+def embed_cells(
+    model: StackModel,
+    counts: sparse.csr_matrix,
+    *,
+    batch_size: int,
+    progress: Callable[[str], None] | None = None,
+) -> Floats:
+    """Final tokens of every cell, flattened.
+
+    Parameters
+    ----------
+    model
+        The model.
+    counts
+        Raw counts, cells x model genes. Consecutive cells form the windows; the last one is filled up with cells drawn
+        from itself.
+    batch_size
+        Windows computed at once on a GPU; a CPU computes them one by one, so that no rounding depends on it.
+    progress
+        Told now and then.
+
+    Returns
+    -------
+    Float32, cells x (n_hidden * token_dim).
+
+    References
+    ----------
+    Dong et al. 2026, doi 10.64898/2026.01.09.698608.
+    """
+    n_cells, size = counts.shape[0], model.config.n_cells
+    result = np.empty((n_cells, model.config.cell_dim), dtype=np.float32)
+    step = size * (1 if model.device.type == "cpu" else batch_size)
+    for number, start in enumerate(range(0, n_cells, step)):
+        stop = min(start + step, n_cells)
+        rows = np.concatenate([_window(first, n_cells=n_cells, size=size) for first in range(start, stop, size)])
+        windows = torch.from_numpy(counts[rows].toarray().astype(np.float32)).view(-1, size, counts.shape[1])
+        tokens = model.embed(windows.to(model.device), n_ctx=size, n_keep=0)
+        vectors = tokens.reshape(rows.size, -1)[: stop - start].float().cpu().numpy()
+        if not np.isfinite(vectors).all():
+            msg = "the model gave values that are not finite: its weights are damaged or the counts far too large"
+            raise ModelError(msg)
+        result[start:stop] = vectors
+        if progress is not None and (number % _SAY_EVERY == 0 or stop == n_cells):
+            progress(f"{stop} of {n_cells} cells embedded")
+    return result
+
+
+def _window(first: int, *, n_cells: int, size: int) -> NDArray[np.int64]:
+    """Cells of the window that begins at ``first``."""
+    own = np.arange(first, min(first + size, n_cells))
+    if own.size == size:
+        return own
+    fill = np.random.RandomState(_FILL_SEED).choice(own.size, size - own.size, replace=True)
+    return np.concatenate([own, own[fill]])

@@ -1,0 +1,52 @@
+"""A request to end the program, and the writes that finish first.
+
+In: SIGTERM. Out: an exception at a moment that leaves nothing half written.
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+
+class StoppedError(BaseException):
+    """The program was asked to end; not an ``Exception``, so that no task reports it as its own failure."""
+
+
+class Stop:
+    """Remembers a request to end, and lets a publication in hand finish first."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_writing = False
+
+    def handle(self, _signum: int, _frame: FrameType | None) -> None:
+        """Signal handler: raise at once, or at the end of the publication in hand."""
+        is_first, self.is_asked = not self.is_asked, True
+        if is_first and not self._is_writing:
+            raise StoppedError
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Heed SIGTERM inside the block."""
+        before = signal.signal(signal.SIGTERM, self.handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Hold a stop back until the block is done."""
+        self._is_writing = True
+        try:
+            yield
+        finally:
+            self._is_writing = False
+        if self.is_asked:
+            raise StoppedError
