@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.index import index_of
-from haystack_kernel.knowledge.resolve import correct_words, resolve
+from haystack_kernel.knowledge.resolve import resolve
+from haystack_kernel.knowledge.spelling import correct_words
 
 if TYPE_CHECKING:
     from haystack_kernel.knowledge.index import Index, Surface
     from haystack_kernel.knowledge.normalise import Word
-    from haystack_kernel.knowledge.tables import Knowledge
+    from haystack_kernel.knowledge.terms import Knowledge
     from haystack_kernel.schema import Resolution, TermKind
 
 KINDS: tuple[TermKind, ...] = ("cell_type", "perturbation", "tissue", "disease")  # first wins where two claim a text

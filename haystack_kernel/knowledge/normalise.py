@@ -51,9 +51,36 @@ _SPELLINGS = (
     ("sulph", "sulf"),
     ("neurone", "neuron"),
 )
+_GREEK_TYPOS = {"alfa": "alpha", "gama": "gamma", "betta": "beta"}
+_PHRASES = (  # ways to say one thing, within the name of a cell type, a tissue or a disease
+    ("natural killer", "nk"),
+    ("plasmacytoid dendritic", "pdc"),
+    ("dendritic", "dc"),
+    ("t lymphocyte", "t"),
+    ("b lymphocyte", "b"),
+    ("m\u03c6", "macrophage"),
+    ("mph", "macrophage"),
+    ("mono", "monocyte"),
+    ("smooth muscle", "smc"),
+    ("renal", "kidney"),
+    ("hepatic", "liver"),
+    ("pulmonary", "lung"),
+    ("cardiac", "heart"),
+    ("cutaneous", "skin"),
+    ("intestinal", "intestine"),
+    ("gastric", "stomach"),
+    ("pancreatic", "pancreas"),
+    ("prostatic", "prostate"),
+    ("ocular", "eye"),
+    ("splenic", "spleen"),
+    ("thymic", "thymus"),
+    ("myelogenous", "myeloid"),
+    ("tubular", "tubule"),
+    ("disorder", "disease"),
+)
 _WORD = re.compile(r"[^\W_]+(?:['\u2019]s\b)?\+*")
 _NOT_PLURAL = ("ss", "us", "is", "as", "os")
-_STOP_WORDS = frozenset({"of", "the", "a", "an", "in", "from", "and", "with", "cell"})
+STOP_WORDS = frozenset({"of", "the", "a", "an", "in", "from", "and", "with", "cell"})
 
 
 @dataclass(frozen=True)
@@ -98,21 +125,29 @@ def compact_key(words: list[Word], *, fold_greek: bool) -> str:
     return "".join(_fold(word.norm) if fold_greek else word.norm for word in words)
 
 
-def bare_key(words: list[Word], *, fold_greek: bool) -> str:
-    """Compact key without the word "cell" and without plus signs: NK meets NK cell, CD4 T meets CD4+ T cells."""
-    kept = [word for word in words if word.norm != "cell"]
+def bare_key(words: list[Word], *, fold_greek: bool, generic: str = "cell") -> str:
+    """Compact key without the word "cell" (``generic``) and plus signs: NK meets NK cell, CD4 T meets CD4+ T cells."""
+    kept = [word for word in words if word.norm != generic]
     return compact_key(kept, fold_greek=fold_greek).replace("+", "")
 
 
 def bag_key(words: list[Word], *, fold_greek: bool) -> str:
     """The bare words sorted: T cells CD4+ meets CD4+ T cells, fibroblast of lung meets lung fibroblast."""
-    kept = [word.norm.replace("+", "") for word in words if word.norm not in _STOP_WORDS]
+    kept = [word.norm.replace("+", "") for word in words if word.norm not in STOP_WORDS]
     return " ".join(sorted(_fold(norm) if fold_greek else norm for norm in kept)) if len(kept) > 1 else ""
+
+
+def phrase_key(words: list[Word]) -> str:
+    """Bag of words in which phrases of one meaning agree: natural killer cell CD56dim meets NK CD56dim."""
+    text = f" {' '.join(word.norm.replace('+', '') for word in words)} "
+    for said, short in _PHRASES:
+        text = text.replace(f" {said} ", f" {short} ")
+    return " ".join(sorted(norm for norm in text.split() if norm not in STOP_WORDS))
 
 
 def content_words(words: list[Word]) -> frozenset[str]:
     """Normal forms that carry meaning: without articles, prepositions and "cell"."""
-    return frozenset(word.norm for word in words) - _STOP_WORDS
+    return frozenset(word.norm for word in words) - STOP_WORDS
 
 
 @functools.lru_cache(maxsize=16384)
@@ -126,7 +161,7 @@ def _normal(raw: str) -> str:
         text = "".join(GREEK.get(letter, letter) for letter in text)
     for british, american in _SPELLINGS:
         text = text.replace(british, american)
-    return "alpha" if text == "alfa" else text
+    return _GREEK_TYPOS.get(text, text)
 
 
 def _is_plural(text: str) -> bool:
