@@ -102,7 +102,7 @@ def test_relative_folders_become_absolute(folder):
         ("HAYSTACK_INFERENCE__ENGINE", "magic", "inference.engine: "),
         ("HAYSTACK_ATLASES", '["../x"]', "atlases.0: "),
         ("HAYSTACK_STORAGE", " ", "storage: "),
-        ("HAYSTACK_NONSENSE", "1", "nonsense is no setting; possible: storage, atlas_root"),
+        ("HAYSTACK_NONSENSE", "1", "nonsense is no setting; possible: storage, atlas_root, knowledge"),
         ("HAYSTACK_NONSENSE__DEEP", "1", "nonsense is no setting"),
         ("HAYSTACK_ROUNDS__NONSENSE", "1", "rounds.nonsense is no setting; possible: threshold, maximum"),
         ("HAYSTACK_ROUNDS", "3", "rounds: "),

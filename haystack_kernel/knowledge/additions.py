@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge.compact import ROWS, Addition, Header, list_headers, write_addition
 from haystack_kernel.knowledge.genesets import read_gene_sets
 from haystack_kernel.knowledge.obo import is_obo, read_obo
 from haystack_kernel.knowledge.ontology_json import read_ontology_json
-from haystack_kernel.knowledge.readers import OntologyFile, decode, find_licence, read_bounded, version_in_name
+from haystack_kernel.knowledge.readers import SourceFile, decode, find_licence, read_bounded, version_in_name
 from haystack_kernel.knowledge.targets import read_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from haystack_kernel.knowledge.terms import SourceKind
 
@@ -80,28 +80,28 @@ def add_knowledge(
         kind=cast("SourceKind", found),
         version=content.version,
         digest=digest,
-        n_terms=len(content.terms),
+        n_terms=len(content.rows),
         licence=content.licence,
         file=path.name,
         order=max((one.order for one in before), default=0) + 1,
         n_obsolete=len(content.obsolete),
         notes=content.notes,
     )
-    write_addition(Addition(header, content.terms, content.obsolete), Path(folder))
+    write_addition(Addition(header, content.rows, content.obsolete), Path(folder))
     return header
 
 
-def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], separator: str) -> OntologyFile:
+def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], separator: str) -> SourceFile:
     if kind in ONTOLOGIES:
         read = read_ontology_json if raw.lstrip()[:1] in (b"{", b"[") else read_obo
         return read(raw, path=path, prefix=ONTOLOGIES[kind])
-    rows: tuple[Any, ...]
-    if kind == "genesets":
-        rows = read_gene_sets(raw, path=path)
-    else:
-        rows = read_targets(raw, path=path, columns=columns, separator=separator)
+    rows: Sequence[object] = (
+        read_gene_sets(raw, path=path)
+        if kind == "genesets"
+        else read_targets(raw, path=path, columns=columns, separator=separator)
+    )
     comments = "\n".join(re.findall(r"(?m)^[#!].*$", raw[:20_000].decode("utf-8", errors="replace")))
-    return OntologyFile(rows, (), version_in_name(path), find_licence(comments))
+    return SourceFile(tuple(rows), (), version_in_name(path), find_licence(comments))
 
 
 def _kind_of(path: Path, raw: bytes) -> str:
@@ -131,6 +131,8 @@ def _name_of(path: Path, name: str | None) -> str:
     stem = re.sub(r"(?i)(?:\.(?:gz|obo|json|gmt|tsv|csv|txt))+$", "", path.name)
     called = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") if name is None else name
     if not _NAME.fullmatch(called) or called == "packaged":
-        message = f"the name {called!r} is invalid: a-z, 0-9, '-' and '_', at most 63 characters, and not 'packaged'. Say --name."
+        message = (
+            f"the name {called!r} is invalid: a-z, 0-9, '-' and '_', at most 63 characters, not 'packaged'. Say --name."
+        )
         raise InvalidInputError(message, name=called)
     return called

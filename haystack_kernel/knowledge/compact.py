@@ -87,7 +87,9 @@ def write_addition(addition: Addition, folder: Path) -> Path:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        message = f"knowledge cannot be written to {folder}: {error.strerror or error}. Set HAYSTACK_KNOWLEDGE to another."
+        message = (
+            f"knowledge cannot be written to {folder}: {error.strerror or error}. Set HAYSTACK_KNOWLEDGE to another."
+        )
         raise StorageError(message, path=str(folder)) from error
     return path
 

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 NAME_SCORE = 1.0
 SYNONYM_SCORE = 0.98
+ALL_KEYS = 10_000  # so many are compared one by one with an unknown text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Surface:
     """One way a term is written in the tables; ``key`` is its spaced key."""
 
@@ -33,19 +34,19 @@ class Surface:
     is_name: bool
     key: str
 
+    @property
+    def norms(self) -> list[str]:
+        """Normal forms of its words."""
+        return self.key.split(" ") if self.key else []
+
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Terms of one kind by key; the five maps go from strict to lenient."""
+    """Terms of one kind by key; the five maps go from strict to lenient and are made when first asked for."""
 
     kind: TermKind
     names: Mapping[str, str]  # id -> canonical name
     ids: Mapping[str, str]  # id or external id in lower case -> id
-    spaced: Mapping[str, tuple[Surface, ...]]
-    compact: Mapping[str, tuple[Surface, ...]]
-    bare: Mapping[str, tuple[Surface, ...]]
-    bag: Mapping[str, tuple[Surface, ...]]
-    phrase: Mapping[str, tuple[Surface, ...]]
     families: Mapping[str, tuple[str, ...]]  # spaced key of a family -> ids of its members
     short_forms: Mapping[str, ShortForm]  # spaced key -> abbreviation with several meanings
     surfaces: tuple[Surface, ...]
@@ -56,16 +57,51 @@ class Index:
         return self.kind == "perturbation"
 
     @functools.cached_property
-    def keys(self) -> tuple[str, ...]:
-        """Every spaced key."""
-        return tuple(self.spaced)
+    def spaced(self) -> dict[str, tuple[Surface, ...]]:
+        """Spaced key -> names."""
+        return _group((surface.key, surface) for surface in self.surfaces)
+
+    @functools.cached_property
+    def compact(self) -> dict[str, tuple[Surface, ...]]:
+        """Compact key -> names."""
+        fold = self.fold_greek
+        return _group((normalise.compact_key(one.norms, fold_greek=fold), one) for one in self.surfaces)
+
+    @functools.cached_property
+    def bare(self) -> dict[str, tuple[Surface, ...]]:
+        """Bare key -> names; keys of one letter only where they are a name: B and T, not M."""
+        fold, generic = self.fold_greek, "tissue" if self.kind == "tissue" else "cell"
+        pairs = ((normalise.bare_key(one.norms, fold_greek=fold, generic=generic), one) for one in self.surfaces)
+        return _group((key, one) for key, one in pairs if len(key) > 1 or one.is_name)
+
+    @functools.cached_property
+    def bag(self) -> dict[str, tuple[Surface, ...]]:
+        """Bag key -> names."""
+        fold = self.fold_greek
+        return _group((normalise.bag_key(one.norms, fold_greek=fold), one) for one in self.surfaces)
+
+    @functools.cached_property
+    def phrase(self) -> dict[str, tuple[Surface, ...]]:
+        """Phrase key -> names; none for treatments, whose names are no phrases."""
+        if self.fold_greek:
+            return {}
+        pairs = ((normalise.phrase_key(one.norms), one) for one in self.surfaces)
+        return _group((key, one) for key, one in pairs if len(key) > 1 or one.is_name)
+
+    @functools.cached_property
+    def by_start(self) -> dict[str, list[str]]:
+        """First two letters -> spaced keys."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for key in self.spaced:
+            found[key[:2]].append(key)
+        return dict(found)
 
     @functools.cached_property
     def by_word(self) -> dict[str, list[Surface]]:
         """Word -> every name that holds it."""
         found: dict[str, list[Surface]] = defaultdict(list)
         for surface in self.surfaces:
-            for word in dict.fromkeys(surface.key.split()):
+            for word in dict.fromkeys(surface.norms):
                 found[word].append(surface)
         return dict(found)
 
@@ -77,6 +113,13 @@ class Index:
             if len(word) >= 6 and word.isalpha():
                 found[word[0], len(word)].append(word)
         return dict(found)
+
+    def keys_like(self, key: str) -> list[str]:
+        """Spaced keys worth comparing with this one: all, or in large tables those that share a word or the start."""
+        if len(self.spaced) <= ALL_KEYS:
+            return list(self.spaced)
+        shared = (one.key for word in key.split() if len(word) > 2 for one in self.by_word.get(word, [])[:ALL_KEYS])
+        return list(dict.fromkeys([*shared, *self.by_start.get(key[:2], [])]))
 
     def match(self, surface: Surface, *, lenient: bool = False) -> Match:
         """Describe a hit; ``lenient`` where more than the writing differed."""
@@ -90,10 +133,8 @@ class Index:
 
     def written(self, words: Sequence[Word]) -> list[Match]:
         """Terms whose name or synonym these words are; more than one where terms share a synonym."""
-        said, fold = list(words), self.fold_greek
-        found = self.spaced.get(normalise.spaced_key(said)) or self.compact.get(
-            normalise.compact_key(said, fold_greek=fold)
-        )
+        said, fold = [word.norm for word in words], self.fold_greek
+        found = self.spaced.get(" ".join(said)) or self.compact.get(normalise.compact_key(said, fold_greek=fold))
         if found:
             return self._best(found, lenient=False)
         found = (
@@ -118,30 +159,17 @@ def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
     for term, entry in knowledge.perturbations.items() if fold else ():
         families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
         ids.update({value.lower(): term for value in entry.external_ids.values()})
-    generic = "tissue" if kind == "tissue" else "cell"
-    surfaces: list[Surface] = []
-    pairs: dict[str, list[tuple[str, Surface]]] = {name: [] for name in ("spaced", "compact", "bare", "bag", "phrase")}
-    for term, entry in entries.items():
-        for text in (entry.name, *entry.synonyms):
-            words = normalise.split_words(text)
-            surface = Surface(term, text, text == entry.name, normalise.spaced_key(words))
-            surfaces.append(surface)
-            pairs["spaced"].append((surface.key, surface))
-            pairs["compact"].append((normalise.compact_key(words, fold_greek=fold), surface))
-            bare = normalise.bare_key(words, fold_greek=fold, generic=generic)
-            if len(bare) > 1 or surface.is_name:  # B and T, not M
-                pairs["bare"].append((bare, surface))
-            pairs["bag"].append((normalise.bag_key(words, fold_greek=fold), surface))
-            if not fold:
-                pairs["phrase"].append((normalise.phrase_key(words), surface))
     return Index(
         kind=kind,
         names={term: entry.name for term, entry in entries.items()},
         ids=ids,
-        **{name: _group(found) for name, found in pairs.items()},
         families={family: tuple(members) for family, members in families.items() if family and len(members) > 1},
         short_forms=_short_forms(kind, knowledge=knowledge),
-        surfaces=tuple(surfaces),
+        surfaces=tuple(
+            Surface(term, text, text == entry.name, normalise.spaced_key(normalise.split_words(text)))
+            for term, entry in entries.items()
+            for text in (entry.name, *entry.synonyms)
+        ),
     )
 
 
@@ -163,14 +191,17 @@ def _short_forms(kind: TermKind, *, knowledge: Knowledge) -> dict[str, ShortForm
 
 
 def _group(pairs: Iterable[tuple[str, Surface]]) -> dict[str, tuple[Surface, ...]]:
-    """Key -> one surface per term, canonical names first; the empty key is dropped."""
-    groups: dict[str, dict[str, Surface]] = defaultdict(dict)
+    """Key -> one surface per term, canonical names first; the empty key is left out."""
+    groups: dict[str, tuple[Surface, ...]] = {}
     for key, surface in pairs:
-        known = groups[key].get(surface.id)
-        if known is None or (surface.is_name and not known.is_name):
-            groups[key][surface.id] = surface
-    groups.pop("", None)
-    return {
-        key: tuple(found.values()) if len(found) == 1 else tuple(sorted(found.values(), key=lambda hit: not hit.is_name))
-        for key, found in groups.items()
-    }
+        if not key:
+            continue
+        known = groups.get(key)
+        if known is None:
+            groups[key] = (surface,)
+            continue
+        same = next((one for one in known if one.id == surface.id), None)
+        if same is None or (surface.is_name and not same.is_name):
+            hits = [*(one for one in known if one is not same), surface]
+            groups[key] = tuple(sorted(hits, key=lambda hit: not hit.is_name))
+    return groups

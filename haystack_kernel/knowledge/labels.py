@@ -30,7 +30,7 @@ MODIFIERS = frozenset(
     )
 )  # fmt: skip
 _TISSUE_MODIFIERS = frozenset({"whole", "normal", "tissue", "sample", "biopsy", "healthy"})
-_SALTS = frozenset(
+SALTS = frozenset(
     (
         "hydrochloride", "hcl", "2hcl", "dihydrochloride", "mesylate", "ditosylate", "tosylate", "citrate", "phosphate",
         "sodium", "disodium", "potassium", "calcium", "acetate", "maleate", "malate", "succinate", "tartrate",
@@ -60,7 +60,7 @@ def without_modifiers(text: str, *, kind: TermKind) -> list[Word]:
 def without_salt(text: str, *, index: Index) -> list[Match]:
     """Matches of a drug or cytokine without its dose, the salts behind its name, or the rh of a recombinant one."""
     words = normalise.split_words(_DOSE.sub("", text))
-    while len(words) > 1 and words[-1].norm in _SALTS:
+    while len(words) > 1 and words[-1].norm in SALTS:
         words = words[:-1]
     if words and re.match(r"rh[A-Z]", words[0].raw):
         words = [replace(words[0], norm=words[0].norm[2:]), *words[1:]]

@@ -142,16 +142,16 @@ def _is_named(text: str, words: list[Word], place: tuple[int, int], *, index: In
     gaps = [text[before.end : after.start] for before, after in pairwise(part)]
     if not all(_JOIN_WIDE.fullmatch(gap) for gap in gaps) or _means_another(text, words, place, index=index):
         return False
-    key = normalise.spaced_key(part)
+    key, norms = normalise.spaced_key(part), [word.norm for word in part]
     if not all(_JOIN.fullmatch(gap) for gap in gaps):
         return any(
             _JOIN.fullmatch(surface.text) is None and "," in surface.text for surface in index.spaced.get(key, ())
         )
     found = index.spaced.get(key, ())
     if not found and _is_one_name(part, gaps):
-        found = index.compact.get(normalise.compact_key(part, fold_greek=index.fold_greek), ())
+        found = index.compact.get(normalise.compact_key(norms, fold_greek=index.fold_greek), ())
     if not found and _is_joined_by_of(part, index=index):
-        found = index.bag.get(normalise.bag_key(part, fold_greek=index.fold_greek), ())
+        found = index.bag.get(normalise.bag_key(norms, fold_greek=index.fold_greek), ())
     if not found:
         return key in index.families or (index.kind == "perturbation" and key in _WHOLE_GROUPS)
     return any(_is_written_so(part, text=text, surface=surface) for surface in found)

@@ -1,6 +1,6 @@
 """An ontology in the OBO flat format, read through pronto.
 
-In: bytes of the file and the prefix of the wanted ids. Out: an ``OntologyFile``.
+In: bytes of the file and the prefix of the wanted ids. Out: an ``SourceFile``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError, MissingExtraError
 from haystack_kernel.knowledge.readers import (
-    OntologyFile,
+    SourceFile,
     OntologyTerm,
     check_acyclic,
     check_count,
@@ -47,7 +47,7 @@ def is_obo(text: str) -> bool:
     return re.match(r"\s*(?:!.*\n\s*)*(?:format-version|data-version|ontology|\[Term\])", text) is not None
 
 
-def read_obo(raw: bytes, *, path: Path, prefix: str) -> OntologyFile:
+def read_obo(raw: bytes, *, path: Path, prefix: str) -> SourceFile:
     """Terms whose id starts with ``prefix`` and a colon; exact synonyms only.
 
     Only the lines that matter here reach the parser: no import is followed, no definition or cross-reference is read.
@@ -62,7 +62,9 @@ def read_obo(raw: bytes, *, path: Path, prefix: str) -> OntologyFile:
     """
     text = decode(raw, path=path)
     if not is_obo(text):
-        message = f"{path} is not in OBO format: its first line must be 'format-version: 1.2' or the like. Give the .obo file."
+        message = (
+            f"{path} is not in OBO format, which begins with 'format-version:'. Give the .obo file of the ontology."
+        )
         raise InvalidInputError(message, path=str(path))
     lines, dropped = _wanted(text)
     ontology = _parse("\n".join(lines), path=path)
@@ -76,8 +78,8 @@ def read_obo(raw: bytes, *, path: Path, prefix: str) -> OntologyFile:
     live = [_with_known_links(term, known=known) for term in live]
     check_acyclic({term.id: term.parents for term in live}, path=path)
     header = text[: text.find("[Term]")]
-    return OntologyFile(
-        terms=tuple(live),
+    return SourceFile(
+        rows=tuple(live),
         obsolete=tuple(_obsolete(found, text=text, path=path)),
         version=ontology.metadata.data_version or version_in_name(path),
         licence=find_licence(header),
@@ -122,7 +124,9 @@ def _parse(text: str, *, path: Path) -> pronto.Ontology:
     try:
         import pronto
     except ImportError as error:
-        message = "reading OBO files needs pronto: pip install 'haystack-kernel[ontology]'. The JSON form needs nothing."
+        message = (
+            "reading OBO files needs pronto: pip install 'haystack-kernel[ontology]'. The JSON form needs nothing."
+        )
         raise MissingExtraError(message, extra="ontology") from error
     try:
         with warnings.catch_warnings():
@@ -145,7 +149,7 @@ def _term(term: pronto.Term, *, path: Path) -> OntologyTerm:
         clean_name(one.description, path=path, where=term.id): None for one in term.synonyms if one.scope == "EXACT"
     }
     exact.pop(name, None)
-    links: dict[str, tuple[str, ...]] = {link: () for link in LINKS}
+    links: dict[str, tuple[str, ...]] = dict.fromkeys(LINKS, ())
     for relation, targets in term.relationships.items():
         if relation.id in links:
             links[relation.id] = tuple(sorted(target.id for target in targets))

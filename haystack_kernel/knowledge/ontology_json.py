@@ -1,6 +1,6 @@
 """An ontology in the JSON form of labels and ancestors: ``{id: {label, ancestors: {id: distance}, synonyms, …}}``.
 
-In: bytes of the file and the prefix of the wanted ids. Out: an ``OntologyFile``.
+In: bytes of the file and the prefix of the wanted ids. Out: an ``SourceFile``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge.readers import (
-    OntologyFile,
+    SourceFile,
     OntologyTerm,
     check_acyclic,
     check_count,
@@ -22,14 +22,15 @@ from haystack_kernel.knowledge.readers import (
 from haystack_kernel.knowledge.terms import Obsolete
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
-def read_ontology_json(raw: bytes, *, path: Path, prefix: str) -> OntologyFile:
+def read_ontology_json(raw: bytes, *, path: Path, prefix: str) -> SourceFile:
     """Terms whose id starts with ``prefix`` and a colon.
 
-    Ancestors at distance 1 become parents; the form does not say along which relation, so all count as is_a. Version:
-    the date in the file's name.
+    Ancestors at distance 1 become parents, and farther ones that no parent leads to; the form does not say along which
+    relation, so all count as is_a. Version: the date in the file's name.
 
     Raises
     ------
@@ -44,12 +45,15 @@ def read_ontology_json(raw: bytes, *, path: Path, prefix: str) -> OntologyFile:
     if not isinstance(content, dict) or not content:
         _refuse(path, "the file", "must be an object of terms")
     check_count(len(content), path=path, what="terms")
-    wanted = {term: _checked(term, entry, path=path) for term, entry in content.items() if term.startswith(f"{prefix}:")}
+    wanted = {
+        term: _checked(term, entry, path=path) for term, entry in content.items() if term.startswith(f"{prefix}:")
+    }
     known = {term for term, entry in wanted.items() if not entry.get("deprecated")}
     if not known:
         message = f"{path} holds no {prefix} term that is in use. Give --kind as the ontology that it holds."
         raise InvalidInputError(message, path=str(path), prefix=prefix)
-    terms = [_term(term, wanted[term], known=known, path=path) for term in wanted if term in known]
+    above = {term: wanted[term].get("ancestors", {}).keys() & known for term in known}
+    terms = [_term(term, wanted[term], above=above, path=path) for term in wanted if term in known]
     check_acyclic({term.id: term.parents for term in terms}, path=path)
     retired = tuple(
         Obsolete(
@@ -61,7 +65,7 @@ def read_ontology_json(raw: bytes, *, path: Path, prefix: str) -> OntologyFile:
         for term, entry in wanted.items()
         if term not in known
     )
-    return OntologyFile(tuple(terms), retired, version_in_name(path), licence="")
+    return SourceFile(tuple(terms), retired, version_in_name(path), licence="")
 
 
 def _checked(term: str, entry: object, *, path: Path) -> dict[str, Any]:
@@ -77,11 +81,15 @@ def _checked(term: str, entry: object, *, path: Path) -> dict[str, Any]:
     return entry
 
 
-def _term(term: str, entry: dict[str, Any], *, known: set[str], path: Path) -> OntologyTerm:
+def _term(term: str, entry: dict[str, Any], *, above: Mapping[str, set[str]], path: Path) -> OntologyTerm:
     name = clean_name(entry["label"], path=path, where=term)
     synonyms = dict.fromkeys(clean_name(one, path=path, where=term) for one in entry.get("synonyms", []))
-    parents = tuple(sorted(up for up, steps in entry.get("ancestors", {}).items() if steps == 1 and up in known))
-    return OntologyTerm(term, name, tuple(one for one in synonyms if one and one != name), parents)
+    parents = {up for up in above[term] if entry["ancestors"][up] == 1}
+    rest = above[term] - parents - {term}
+    if rest:
+        rest -= set[str]().union(*(above[up] for up in parents))
+        parents |= {up for up in rest if not any(up in above[other] for other in rest)}
+    return OntologyTerm(term, name, tuple(one for one in synonyms if one and one != name), tuple(sorted(parents)))
 
 
 def _ids(value: object) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from haystack_kernel.knowledge import normalise
-from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, Obsolete, Tissue
+from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, Tissue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,14 +62,17 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
 
 def _add_terms(table: dict[str, Term], rows: Iterable[OntologyTerm], *, make: type[Term]) -> None:
     for row in rows:
-        links = {"parents": row.parents, "part_of": row.part_of, "develops_from": row.develops_from}
-        known = table.get(row.id)
-        if known is None:
-            table[row.id] = make(row.id, row.name, synonyms=row.synonyms, **links)
-            continue
+        known: Term = table.get(row.id) or make(row.id, row.name)
         names = dict.fromkeys((*known.synonyms, known.name, *row.synonyms))
         names.pop(row.name, None)
-        table[row.id] = replace(known, name=row.name, synonyms=tuple(names), **links)
+        table[row.id] = replace(
+            known,
+            name=row.name,
+            synonyms=tuple(names),
+            parents=row.parents,
+            part_of=row.part_of,
+            develops_from=row.develops_from,
+        )
 
 
 def _add_pathways(table: dict[str, Pathway], rows: Iterable[Pathway], *, origin: dict[str, str], source: str) -> None:
@@ -104,7 +107,7 @@ def _add_targets(table: dict[str, PerturbationEntry], rows: Iterable[Perturbatio
 
 
 def _key(text: str) -> str:
-    return normalise.compact_key(normalise.split_words(text), fold_greek=True) or text
+    return normalise.compact_key([word.norm for word in normalise.split_words(text)], fold_greek=True) or text
 
 
 def _digest(base: Knowledge, additions: Sequence[Addition]) -> str:

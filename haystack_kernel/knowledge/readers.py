@@ -10,7 +10,7 @@ import hashlib
 import re
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 
@@ -44,17 +44,17 @@ class OntologyTerm:
 
 
 @dataclass(frozen=True)
-class OntologyFile:
-    """Terms of one ontology, live and retired, with what the file says of itself."""
+class SourceFile:
+    """What a file holds: ontology terms, pathways or perturbations, what it retires, and what it says of itself."""
 
-    terms: tuple[OntologyTerm, ...]
+    rows: tuple[Any, ...]
     obsolete: tuple[Obsolete, ...]
     version: str
     licence: str
     notes: tuple[str, ...] = ()
 
 
-def read_bounded(path: Path) -> tuple[bytes, str]:
+def read_bounded(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
     """Bytes of a file, unpacked where it is gzip, and the SHA-256 of the file as it lies.
 
     Raises
@@ -62,14 +62,14 @@ def read_bounded(path: Path) -> tuple[bytes, str]:
     NotFoundError
         No such file.
     InvalidInputError
-        It cannot be read, is empty, is broken gzip, or holds more than ``MAX_BYTES``.
+        It cannot be read, is empty, is broken gzip, or holds more than ``max_bytes`` once unpacked.
     """
     try:
         if not path.is_file():
             message = f"{path} is no file. Give the path of an OBO, JSON, GMT or TSV file, plain or .gz."
             raise NotFoundError(message, path=str(path))
-        if path.stat().st_size > MAX_BYTES:
-            raise _too_large(path)
+        if path.stat().st_size > max_bytes:
+            raise _too_large(path, max_bytes)
         raw = path.read_bytes()
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}. Check the path and its permissions."
@@ -78,12 +78,12 @@ def read_bounded(path: Path) -> tuple[bytes, str]:
     if raw[:2] == b"\x1f\x8b":
         try:
             with gzip.open(path) as stream:
-                raw = stream.read(MAX_BYTES + 1)
+                raw = stream.read(max_bytes + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             message = f"{path} is truncated or damaged gzip ({error}). Fetch the file again."
             raise InvalidInputError(message, path=str(path)) from error
-        if len(raw) > MAX_BYTES:
-            raise _too_large(path)
+        if len(raw) > max_bytes:
+            raise _too_large(path, max_bytes)
     if not raw.strip():
         message = f"{path} is empty. Fetch the file again, or give another."
         raise InvalidInputError(message, path=str(path))
@@ -147,6 +147,6 @@ def check_acyclic(parents: Mapping[str, Iterable[str]], *, path: Path) -> None:
                 stack.extend((up, False) for up in parents.get(term, ()) if up not in done)
 
 
-def _too_large(path: Path) -> InvalidInputError:
-    message = f"{path} holds more than {MAX_BYTES // 2**20} MiB. Give a smaller release, such as the 'base' or 'basic' one."
+def _too_large(path: Path, max_bytes: int) -> InvalidInputError:
+    message = f"{path} holds more than {max_bytes / 2**20:.3g} MiB. Give a smaller release, such as the 'base' one."
     return InvalidInputError(message, path=str(path))

@@ -5,6 +5,7 @@ In: text and a kind of term. Out: a ``Resolution``; a wrong guess is worse than 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rapidfuzz import fuzz, process
@@ -12,7 +13,14 @@ from rapidfuzz.distance import OSA
 
 from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.index import SYNONYM_SCORE, index_of
-from haystack_kernel.knowledge.labels import MODIFIERS, split_brackets, without_modifiers, without_redundant, without_salt
+from haystack_kernel.knowledge.labels import (
+    MODIFIERS,
+    SALTS,
+    split_brackets,
+    without_modifiers,
+    without_redundant,
+    without_salt,
+)
 from haystack_kernel.knowledge.ontology import ancestors
 from haystack_kernel.knowledge.spelling import correct_words
 from haystack_kernel.schema import Match, Resolution
@@ -30,6 +38,7 @@ FAMILY_SCORE = 0.7  # "JAK inhibitor" taken as one of its members
 PART_SCORE = 0.6  # "interferon" taken as one of those that carry the word
 MIN_COVERAGE = 0.4  # share of a term's letters that the part must have, where several terms carry it
 MIN_COVERAGE_ALONE = 0.5  # the same where one term does
+_ID = re.compile(r"[A-Za-z]+[:_]\d{5,}")  # an id is near to no name
 _VAGUE = frozenset(
     (
         "factor", "growth", "receptor", "inhibitor", "type", "knock", "out", "disease", "tissue", "human", "positive",
@@ -70,19 +79,24 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     short = index.short_forms.get(normalise.spaced_key(words))
     if short is not None:
         return _of_short_form(text, short, index=index)
-    matches = _plain(text, words, index=index)
-    if matches:
+    if matches := _plain(text, words, index=index):
         return _resolution(text, matches, index=index)
     brackets = split_brackets(text)
     if brackets is not None and (found := _in_brackets(text, *brackets, index=index, knowledge=knowledge)):
         return found
+    return _guessed(text, words, index=index, knowledge=knowledge)
+
+
+def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge) -> Resolution:
+    """Nothing is written so: without implied words, with errors mended, as a part of a name, or only the nearest."""
     if matches := without_redundant(words, index=index, knowledge=knowledge):
         return _resolution(text, matches, index=index)
     if matches := _corrected(words, index=index):
         return _resolution(text, matches, index=index, note=f"read as a misspelling of {matches[0].name!r}")
     if matches := _in_part(words, index=index):
         return _resolution(text, matches, index=index)
-    return Resolution(text=text, kind=kind, alternatives=_nearest(words, index=index))
+    near = () if _ID.fullmatch(text.strip()) else _nearest(words, index=index)
+    return Resolution(text=text, kind=index.kind, alternatives=near)
 
 
 def _resolution(text: str, matches: list[Match], *, index: Index, note: str = "") -> Resolution:
@@ -113,9 +127,13 @@ def _by_id(text: str, *, kind: TermKind, index: Index, knowledge: Knowledge) -> 
         note = f"{named} is obsolete; replaced by {live[0]} ({name})"
         return Resolution(text=text, kind=kind, match=Match(id=live[0], name=name, score=1, how="id"), note=note)
     offered = [term for term in (*retired.replaced_by, *retired.consider) if term in index.names]
-    elsewhere = f"; replaced by {', '.join(retired.replaced_by)}, which is not known here" if retired.replaced_by else ""
+    elsewhere = (
+        f"; replaced by {', '.join(retired.replaced_by)}, which is not known here" if retired.replaced_by else ""
+    )
     near = tuple(index.close(term, score=MIN_NEAREST) for term in offered[:MAX_ALTERNATIVES])
-    return Resolution(text=text, kind=kind, alternatives=near, note=f"{named} is obsolete{elsewhere if not near else ''}")
+    return Resolution(
+        text=text, kind=kind, alternatives=near, note=f"{named} is obsolete{elsewhere if not near else ''}"
+    )
 
 
 def _of_short_form(text: str, short: ShortForm, *, index: Index) -> Resolution:
@@ -144,9 +162,7 @@ def _plain(text: str, words: list[Word], *, index: Index) -> list[Match]:
     return [index.close(one.id, score=MODIFIER_SCORE) for one in index.written(kept)] if kept else []
 
 
-def _in_brackets(
-    text: str, outside: str, inside: str, *, index: Index, knowledge: Knowledge
-) -> Resolution | None:
+def _in_brackets(text: str, outside: str, inside: str, *, index: Index, knowledge: Knowledge) -> Resolution | None:
     """A label with an explanation: each says the same, one says more, or they contradict each other."""
     said = {}
     for place, part in (("outside", outside), ("inside", inside)):
@@ -199,7 +215,7 @@ def _in_part(words: list[Word], *, index: Index) -> list[Match]:
     members = index.families.get(written, ())
     if members:
         return [index.close(term, score=FAMILY_SCORE) for term in members]
-    if len("".join(wanted)) < 3 or all(word in _VAGUE or word.isdigit() for word in wanted):
+    if len("".join(wanted)) < 3 or all(word in _VAGUE | SALTS or word.isdigit() for word in wanted):
         return []
     coverage: dict[str, float] = {}
     rarest = min((index.by_word.get(word, []) for word in wanted), key=len)
@@ -214,7 +230,9 @@ def _nearest(words: list[Word], *, index: Index) -> tuple[Match, ...]:
     scores: dict[str, float] = {}
     written = normalise.spaced_key(words)
     cutoff = 100 * MIN_NEAREST
-    for key, percent, _ in process.extract(written, index.keys, scorer=fuzz.ratio, limit=25, score_cutoff=cutoff):
+    for key, percent, _ in process.extract(
+        written, index.keys_like(written), scorer=fuzz.ratio, limit=25, score_cutoff=cutoff
+    ):
         for surface in index.spaced[key]:
             scores.setdefault(surface.id, 0.9 * percent / 100)
     return tuple(index.close(term, score=score) for term, score in list(scores.items())[:MAX_ALTERNATIVES])

@@ -21,9 +21,7 @@ _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _ALIKE = frozenset({"ck", "sz", "sc", "mn", "gj", "vw", "vf", "dt", "bp", "iy", "qk", "xs"})  # for the ear
 
 
-def correct_words(
-    words: list[Word], *, index: Index, min_length: int, known: Container[str] = ()
-) -> list[list[Word]]:
+def correct_words(words: list[Word], *, index: Index, min_length: int, known: Container[str] = ()) -> list[list[Word]]:
     """The same words with typing errors mended: every reading in which each unknown long word became a known one.
 
     A word keeps its first letter and changes by one edit (two from twelve letters on, never two in a drug or cytokine).

@@ -47,8 +47,8 @@ def load_knowledge_from(folder: Path) -> Knowledge:
     ----------
     folder
         Holds ``cell_types.tsv``, ``diseases.tsv``, ``pathways.tsv``, ``perturbations.tsv``, ``short_forms.tsv`` and
-        ``tissues.tsv``: UTF-8, tab separated, ``#`` comment lines (one says ``version <x>``), then a header; lists joined by ``;``, signed
-        lists written ``GENE+;GENE-``, pairs ``key=value;key=value``.
+        ``tissues.tsv``: UTF-8, tab separated, ``#`` comment lines (one says ``version <x>``), then a header; lists
+        joined by ``;``, signed lists written ``GENE+;GENE-``, pairs ``key=value;key=value``.
 
     Raises
     ------
@@ -64,7 +64,12 @@ def load_knowledge_from(folder: Path) -> Knowledge:
     pathways = {row.id: _pathway(row) for row in rows["pathways.tsv"]}
     cell_types = _cell_types(rows["cell_types.tsv"], tissues=tissues)
     perturbations = {row.id: _perturbation(row, pathways=pathways) for row in rows["perturbations.tsv"]}
-    kinds = {"cell_type": cell_types, "perturbation": perturbations, "tissue": tissues, "disease": diseases}
+    kinds: dict[str, Mapping[str, object]] = {
+        "cell_type": cell_types,
+        "perturbation": perturbations,
+        "tissue": tissues,
+        "disease": diseases,
+    }
     return Knowledge(
         cell_types=cell_types,
         perturbations=perturbations,

@@ -23,7 +23,9 @@ _SYMBOL = re.compile(r"[A-Z0-9][A-Za-z0-9@.-]{0,24}")
 _ID = "id:"  # "id:ChEMBL" maps an external id
 
 
-def read_targets(raw: bytes, *, path: Path, columns: Mapping[str, str], separator: str) -> tuple[PerturbationEntry, ...]:
+def read_targets(
+    raw: bytes, *, path: Path, columns: Mapping[str, str], separator: str
+) -> tuple[PerturbationEntry, ...]:
     """Read a table; rows of one name are joined.
 
     Parameters

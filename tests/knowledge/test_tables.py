@@ -12,6 +12,7 @@ import pytest
 from haystack_kernel.errors import ContractError
 from haystack_kernel.knowledge import load_knowledge, load_knowledge_from
 from haystack_kernel.knowledge.tables import PACKAGED
+from haystack_kernel.knowledge.terms import ShortForm
 
 SMALL = {
     "cell_types.tsv": "# version 3.1; made for a test\n"
@@ -22,6 +23,7 @@ SMALL = {
     "pathways.tsv": "# version 3.1\nname\tsynonyms\tgenes\tsource\nJAK-STAT\tJAK STAT\tSTAT1+;NKX2-1-\ttest\n",
     "perturbations.tsv": "# version 3.1\nname\ttype\tfamily\tsynonyms\ttargets\tpathways\tresponse\texternal_ids\n"
     "IFN-beta\tcytokine\tinterferon\tIFNb\tIFNAR1;IFNAR2\tJAK-STAT+\tISG15+;CCL2-\tuniprot=P01574;note=a=b\n",
+    "short_forms.tsv": "# version 3.1\nform\tterms\tsure\ncell_type:TC\tCL:0000084\tno\n",
     "tissues.tsv": "# version 3.1\nid\tname\tsynonyms\tgenes\nUBERON:0000178\tblood\tPB\tHBB\n",
 }
 
@@ -45,7 +47,9 @@ def test_load_when_small_tables_then_every_field_arrives(tmp_path):
     assert known.pathways["JAK-STAT"].genes == {"STAT1": 1, "NKX2-1": -1}
     assert known.tissues["UBERON:0000178"].genes == ("HBB",)
     assert known.diseases["PATO:0000461"].synonyms == ("healthy",)
+    assert known.short_forms == {"cell_type:TC": ShortForm("TC", ("CL:0000084",), is_sure=False)}
     assert known.version == "3.1"
+    assert known.digests() == {"knowledge:3.1": known.digest}
 
 
 def test_digest_when_a_table_changes_then_it_changes(tmp_path):
@@ -81,6 +85,9 @@ def test_version_when_tables_differ_then_each_is_named(tmp_path):
         ("diseases", "# version 3.1", "# no number", r"a comment line above the header must say 'version <x>'"),
         ("pathways", "STAT1+", "STAT1", r"pathways\.tsv line 3: genes must list each name once with \+ or -"),
         ("pathways", "NKX2-1-", "STAT1-", r"line 3: genes must list each name once"),
+        ("short_forms", "CL:0000084", "CL:0000085", r"short_forms\.tsv line 3: terms names CL:0000085"),
+        ("short_forms", "cell_type:TC", "TC", r"line 3: 'TC' must be <kind>:<form>, the kind one of cell_type"),
+        ("short_forms", "\tno", "\tmaybe", r"line 3: terms must not be empty and sure must be yes or no"),
         ("perturbations", "JAK-STAT+", "NF-kB+", r"perturbations\.tsv line 3: pathways names NF-kB"),
         ("perturbations", "cytokine", "hormone", r"line 3: type 'hormone' is not one of cytokine, drug, genetic"),
         ("perturbations", "uniprot=P01574", "P01574", r"line 3: external_ids must be key=value pairs"),
