@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError, MissingExtraError
 from haystack_kernel.knowledge.readers import (
-    SourceFile,
     OntologyTerm,
+    SourceFile,
     check_acyclic,
     check_count,
     clean_name,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge.readers import (
-    SourceFile,
     OntologyTerm,
+    SourceFile,
     check_acyclic,
     check_count,
     clean_name,

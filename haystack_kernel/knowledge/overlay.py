@@ -61,6 +61,7 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
 
 
 def _add_terms(table: dict[str, Term], rows: Iterable[OntologyTerm], *, make: type[Term]) -> None:
+    row: OntologyTerm
     for row in rows:
         known: Term = table.get(row.id) or make(row.id, row.name)
         names = dict.fromkeys((*known.synonyms, known.name, *row.synonyms))
@@ -71,7 +72,7 @@ def _add_terms(table: dict[str, Term], rows: Iterable[OntologyTerm], *, make: ty
             synonyms=tuple(names),
             parents=row.parents,
             part_of=row.part_of,
-            develops_from=row.develops_from,
+            develops_from=tuple(dict.fromkeys((*row.develops_from, *known.develops_from))),
         )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).parent / "data"
 
 _COLUMNS = {
-    "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues"),
+    "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues", "develops_from"),
     "diseases.tsv": ("id", "name", "synonyms"),
     "pathways.tsv": ("name", "synonyms", "genes", "source"),
     "perturbations.tsv": ("name", "type", "family", "synonyms", "targets", "pathways", "response", "external_ids"),
@@ -92,7 +92,11 @@ def _cell_types(rows: tuple[_Row, ...], *, tissues: Mapping[str, Tissue]) -> dic
         parents, homes = row.items("parents"), row.items("tissues")
         row.check_known(parents, known=ids, column="parents")
         row.check_known(homes, known=tissues, column="tissues")
-        types[row.id] = CellType(row.id, row["name"], parents, row.items("synonyms"), row.items("markers"), homes)
+        origins = row.items("develops_from")
+        row.check_known(origins, known=ids, column="develops_from")
+        types[row.id] = CellType(
+            row.id, row["name"], parents, row.items("synonyms"), row.items("markers"), homes, develops_from=origins
+        )
     depth: dict[str, int] = {}
     for row in rows:
         _check_acyclic(row, types=types, done=depth)

@@ -16,7 +16,7 @@ SourceKind = Literal["packaged", "cl", "uberon", "mondo", "genesets", "targets"]
 class CellType:
     """A term of the Cell Ontology; ``markers`` are gene symbols, the other lists ids of these tables.
 
-    ``parents`` are is_a links; ``part_of`` and ``develops_from`` are known where a full ontology was added.
+    ``parents`` are is_a links; ``part_of`` is known where a full ontology was added.
     """
 
     id: str

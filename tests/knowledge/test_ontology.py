@@ -92,6 +92,8 @@ def test_walks_when_id_unknown_then_refused(graph):
         ("CL:0002062", "CL:0002063", 2),  # alveolar type 1 and 2
         ("CL:0000169", "CL:0000171", 2),  # pancreatic beta and alpha
         ("CL:0000233", "CL:0000540", None),  # platelet and neuron
+        ("CL:0000235", "CL:0000576", 1),  # a macrophage develops from a monocyte
+        ("CL:0000233", "CL:0000556", 1),  # platelets from megakaryocytes
     ],
 )
 def test_distance_when_packaged_cell_types_then_biology_holds(a, b, steps):

@@ -16,9 +16,9 @@ from haystack_kernel.knowledge.terms import ShortForm
 
 SMALL = {
     "cell_types.tsv": "# version 3.1; made for a test\n"
-    "id\tname\tparents\tsynonyms\tmarkers\ttissues\n"
-    "CL:0000000\tcell\t\t\t\t\n"
-    "CL:0000084\tT cell\tCL:0000000\tT lymphocyte;T\tCD3D;CD3E\tUBERON:0000178\n",
+    "id\tname\tparents\tsynonyms\tmarkers\ttissues\tdevelops_from\n"
+    "CL:0000000\tcell\t\t\t\t\t\n"
+    "CL:0000084\tT cell\tCL:0000000\tT lymphocyte;T\tCD3D;CD3E\tUBERON:0000178\tCL:0000000\n",
     "diseases.tsv": "# version 3.1\nid\tname\tsynonyms\nPATO:0000461\tnormal\thealthy\n",
     "pathways.tsv": "# version 3.1\nname\tsynonyms\tgenes\tsource\nJAK-STAT\tJAK STAT\tSTAT1+;NKX2-1-\ttest\n",
     "perturbations.tsv": "# version 3.1\nname\ttype\tfamily\tsynonyms\ttargets\tpathways\tresponse\texternal_ids\n"
@@ -40,6 +40,7 @@ def test_load_when_small_tables_then_every_field_arrives(tmp_path):
     t_cell = known.cell_types["CL:0000084"]
     assert (t_cell.name, t_cell.parents, t_cell.synonyms) == ("T cell", ("CL:0000000",), ("T lymphocyte", "T"))
     assert (t_cell.markers, t_cell.tissues) == (("CD3D", "CD3E"), ("UBERON:0000178",))
+    assert t_cell.develops_from == ("CL:0000000",)
     entry = known.perturbations["IFN-beta"]
     assert (entry.type, entry.family, entry.targets) == ("cytokine", "interferon", ("IFNAR1", "IFNAR2"))
     assert (entry.pathways, entry.response) == ({"JAK-STAT": 1}, {"ISG15": 1, "CCL2": -1})
@@ -74,7 +75,7 @@ def test_version_when_tables_differ_then_each_is_named(tmp_path):
         ("cell_types", "T cell\tCL:0000000", "T cell\tCL:0000009", r"cell_types\.tsv line 4: parents names CL:0000009"),
         ("cell_types", "UBERON:0000178", "UBERON:0000179", r"cell_types\.tsv line 4: tissues names UBERON:0000179"),
         ("cell_types", "CL:0000084", "CL:84", r"line 4: 'CL:84' is not an id"),
-        ("cell_types", "cell\t\t\t\t\n", "cell\tCL:0000084\t\t\t\n", r"line 3: CL:0000000 is its own ancestor"),
+        ("cell_types", "cell\t\t\t\t\t\n", "cell\tCL:0000084\t\t\t\t\n", r"line 3: CL:0000000 is its own ancestor"),
         ("cell_types", "CL:0000084\tT cell", "CL:0000000\tT cell", r"line 4: CL:0000000 \(T cell\) is defined twice"),
         ("cell_types", "\tT cell\t", "\tcell\t", r"line 4: CL:0000084 \(cell\) is defined twice"),
         ("cell_types", "CD3D;CD3E", "CD3D;;CD3E", r"line 4: markers holds an empty"),
