@@ -104,6 +104,14 @@ class Settings(_Section):
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("knowledge")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            msg = "must be a local folder"
+            raise ValueError(msg)
+        return value
+
     @field_validator("storage", "atlas_root", "knowledge", "cache")
     @classmethod
     def _expand(cls, value: str) -> str:

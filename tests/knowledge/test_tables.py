@@ -150,6 +150,33 @@ def test_packaged_terms_when_compared_then_no_synonym_means_two(table):
     assert {text: terms for text, terms in owners.items() if len(terms) > 1} == {}
 
 
+def test_packaged_links_when_compared_with_the_ontology_then_parents_lie_above_but_for_some_forty(shared):
+    import gzip
+    import json
+    import re
+
+    with gzip.open(shared / "data" / "ontology" / "CL-ontology-v2026-03-26.json.gz") as stream:
+        ontology = json.load(stream)
+    text = (shared / "data" / "ontology" / "cl_2024-04-05.obo").read_text(encoding="utf-8")
+    stanzas = {stanza[:10]: stanza for stanza in text.split("\n[Term]\nid: ")[1:]}
+    types = load_knowledge().cell_types
+    links = [(term, parent) for term, entry in types.items() for parent in entry.parents]
+    by_hand = [(term, parent) for term, parent in links if parent not in ontology[term]["ancestors"]]
+    assert len(by_hand) <= 50
+    assert len(links) > 8 * len(by_hand)
+    for term, entry in types.items():
+        known = set(re.findall(r"relationship: develops_from (CL:\d+)", stanzas.get(term, "")))
+        assert set(entry.develops_from) <= known, term
+    assert sum(bool(entry.develops_from) for entry in types.values()) >= 30
+
+
+def test_packaged_short_forms_when_read_then_dc_th_and_m1_are_among_them():
+    forms = load_knowledge().short_forms
+    assert {"cell_type:DC", "cell_type:TH", "cell_type:M1", "disease:AD", "perturbation:IFN"} <= forms.keys()
+    assert forms["cell_type:DC"].is_sure
+    assert not forms["cell_type:M1"].is_sure
+
+
 @pytest.mark.parametrize(
     ("table", "file"),
     [
