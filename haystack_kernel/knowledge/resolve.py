@@ -94,7 +94,9 @@ def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge
     if matches := _corrected(words, index=index):
         return _resolution(text, matches, index=index, note=f"read as a misspelling of {matches[0].name!r}")
     if matches := _in_part(words, index=index):
-        return _resolution(text, matches, index=index)
+        found = _resolution(text, matches, index=index)
+        note = "" if found.ambiguous else f"no more than a part of the name of {matches[0].name!r}"
+        return found.model_copy(update={"ambiguous": True, "note": note})  # a part alone is never sure
     near = () if _ID.fullmatch(text.strip()) else _nearest(words, index=index)
     return Resolution(text=text, kind=index.kind, alternatives=near)
 

@@ -340,6 +340,14 @@ def test_resolve_when_another_word_then_not_taken_for_a_typing_error(text):
     assert resolve(text, kind="cell_type", knowledge=load_knowledge()).match is None
 
 
+@pytest.mark.parametrize("text", ["ductal cells", "nucleated cell", "tissue resident cell", "Effector CD4+ T cell"])
+def test_resolve_when_only_a_part_of_one_name_then_offered_as_doubtful(text):
+    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+    assert resolution.match.how == "fuzzy"
+    assert resolution.ambiguous
+    assert resolution.note == f"no more than a part of the name of {resolution.match.name!r}"
+
+
 def test_resolve_when_misspelt_then_the_note_says_what_it_was_read_as():
     resolution = resolve("monoctye", kind="cell_type", knowledge=load_knowledge())
     assert resolution.note == "read as a misspelling of 'monocyte'"
