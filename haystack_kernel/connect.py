@@ -50,7 +50,7 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
     progress = progress or _silent
     return Ports(
         settings=settings,
-        planner=OfflinePlanner(load_knowledge()),
+        planner=OfflinePlanner(load_knowledge(settings.knowledge)),
         open_atlas=_atlas_opener(settings, progress=progress),
         store=RunStore(settings.storage),
         executors={"local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock)},

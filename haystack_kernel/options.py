@@ -49,7 +49,9 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     defaults["engine"] = _default_engine(settings, given)
     hidden = given.get("hide", ())
     hidden = (hidden,) if isinstance(hidden, str) else hidden
-    given["hide"] = tuple(parse_hidden(item) if isinstance(item, str) else item for item in hidden)
+    given["hide"] = tuple(
+        parse_hidden(item, knowledge=settings.knowledge) if isinstance(item, str) else item for item in hidden
+    )
     try:
         return _check_model(RunConfig.model_validate({**defaults, **given}))
     except ValidationError as error:
@@ -92,8 +94,8 @@ def _check_model(config: RunConfig) -> RunConfig:
     return config.model_copy(update=found)
 
 
-def parse_hidden(text: str) -> HiddenPair:
-    """``"CD4 T cell:IFN-beta"`` -> the pair of ids that no strategy may see.
+def parse_hidden(text: str, *, knowledge: str | None = None) -> HiddenPair:
+    """``"CD4 T cell:IFN-beta"`` -> the pair of ids that no strategy may see; ``knowledge`` is the folder of additions.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def parse_hidden(text: str) -> HiddenPair:
     found = []
     sides: tuple[tuple[TermKind, str], ...] = (("cell_type", cell_type), ("perturbation", perturbation))
     for kind, part in sides:
-        resolution = resolve(part.strip(), kind=kind, knowledge=load_knowledge())
+        resolution = resolve(part.strip(), kind=kind, knowledge=load_knowledge(knowledge))
         if resolution.match is None:
             nearest = ", ".join(match.name for match in resolution.alternatives) or "none"
             msg = f"--hide {text!r}: unknown {kind.replace('_', ' ')} {part.strip()!r}; nearest known: {nearest}"

@@ -55,7 +55,7 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     """Find the prompt candidates and the query cells; also digests of the atlases and of the knowledge."""
     from haystack_kernel.retrieval import choose_query_cells, search_candidates
 
-    config, knowledge = record.config, load_knowledge()
+    config, knowledge = record.config, load_knowledge(ports.settings.knowledge)
     atlas = ports.open_atlas(_atlas_names(config))
     candidates = search_candidates(
         query_of(record), atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config
@@ -66,7 +66,7 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
             query_of(record), atlas=atlas, knowledge=knowledge, candidates=candidates, config=config
         )
     digests = {f"atlas:{name}": digest for name, digest in atlas.digests().items()}
-    return candidates, query_set, {**digests, f"knowledge:{knowledge.version}": knowledge.digest}
+    return candidates, query_set, {**digests, **knowledge.digests()}
 
 
 def assemble(record: RunRecord, ports: Ports) -> Round:
@@ -202,7 +202,11 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         engine=record.config.engine,
     )
     grounded = ground(
-        cells, query=query_of(record), knowledge=load_knowledge(), settings=ports.settings.grounding, context=context
+        cells,
+        query=query_of(record),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        settings=ports.settings.grounding,
+        context=context,
     )
     scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}

@@ -68,6 +68,9 @@ class Resolution(Frozen):
     match: Match | None = None
     alternatives: tuple[Match, ...] = ()
     ambiguous: bool = Field(default=False, description="a second term is about as close: show it, let the user choose")
+    note: str = Field(
+        default="", description="what to know of the match: an obsolete id, a short form, a mended spelling"
+    )
 
 
 class Perturbation(Frozen):

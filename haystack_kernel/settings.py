@@ -88,6 +88,9 @@ class Settings(_Section):
 
     storage: str = Field(default="~/haystack", description="run folders live in <storage>/runs/<run_id>")
     atlas_root: str = Field(default="~/haystack/atlases", description="one folder per atlas")
+    knowledge: str = Field(
+        default="~/haystack/knowledge", description="ontologies, gene sets and targets added to the packaged tables"
+    )
     cache: str = Field(default="~/.cache/haystack", description="demo atlas, job scratch; safe to delete")
     atlases: tuple[AtlasName, ...] = ("demo",)
     planner: Literal["auto", "offline"] = "auto"
@@ -103,7 +106,15 @@ class Settings(_Section):
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("storage", "atlas_root", "cache")
+    @field_validator("knowledge")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            msg = "must be a local folder"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("storage", "atlas_root", "knowledge", "cache")
     @classmethod
     def _expand(cls, value: str) -> str:
         if not value.strip():

@@ -135,6 +135,7 @@ def tiny_options(tmp_path, root):
     return {
         "storage": str(tmp_path / "store"),
         "atlas_root": str(root),
+        "knowledge": str(tmp_path / "knowledge"),
         "cache": str(tmp_path / "cache"),
         "atlases": ["tiny"],
         "grounding": {"n_draws": 199},

@@ -44,7 +44,19 @@ FORBIDDEN = {  # what scores must not see how prompts are chosen, nor what the s
     "question": ("haystack_kernel.atlas", "haystack_kernel.grounding"),
 }
 INFERENCE_ALLOWED = {"inference.manifest", "inference.baselines", "inference.checks"}
-HEAVY = ("pandas", "matplotlib", "anndata", "scanpy", "scipy", "nbformat", "nbconvert", "papermill", "torch", "sklearn")
+HEAVY = (
+    "pandas",
+    "matplotlib",
+    "anndata",
+    "scanpy",
+    "scipy",
+    "nbformat",
+    "nbconvert",
+    "papermill",
+    "torch",
+    "sklearn",
+    "pronto",
+)
 
 
 def imported(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from haystack_kernel import errors
-from haystack_kernel.cli import atlas, model, runs
+from haystack_kernel.cli import atlas, knowledge, model, runs
 
 app = typer.Typer(
     name="haystack",
@@ -23,6 +23,7 @@ app = typer.Typer(
 runs.register(app)
 app.add_typer(atlas.app, name="atlas")
 app.add_typer(model.app, name="model")
+app.add_typer(knowledge.app, name="knowledge")
 
 _INPUT_ERRORS = (
     errors.InvalidInputError,

@@ -39,18 +39,18 @@ def build(
     from haystack_kernel.progress import stream_progress
     from haystack_kernel.settings import load_settings
 
-    root = load_settings(atlas_root=atlas_root).atlas_root
+    settings = load_settings(atlas_root=atlas_root)
     mapping = load_mapping(
         schema, perturbation_column=perturbation_column, control=control, perturbation_type=perturbation_type
     )
     report = build_atlas(
         file,
         name=name,
-        root=root,
+        root=settings.atlas_root,
         mapping=mapping,
         dataset=dataset,
         progress=stream_progress(sys.stderr),
-        knowledge=load_knowledge(),
+        knowledge=load_knowledge(settings.knowledge),
     )
     print_json(report.model_dump(mode="json"))
 

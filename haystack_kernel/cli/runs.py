@@ -142,13 +142,17 @@ def report(run_id: RunIdArgument, storage: Storage = None) -> None:
 
 def resolve(text: Annotated[str, typer.Argument(help="A question, or a phrase of biological terms.")]) -> None:
     """Show how a question or a phrase is understood: ids, unresolved terms, last the close seconds of every term."""
+    from haystack_kernel.knowledge import load_knowledge
     from haystack_kernel.question import explain
+    from haystack_kernel.settings import load_settings
 
-    shown = explain(text)
+    shown = explain(text, knowledge=load_knowledge(load_settings().knowledge))
     alternatives: dict[str, list[dict[str, Any]]] = {}
     for name in ("resolutions", "unresolved"):
         terms = shown.setdefault(name, [])
-        alternatives |= {term["text"]: term["alternatives"] for term in terms if term["alternatives"]}
+        for term in terms:
+            if term["alternatives"]:
+                alternatives.setdefault(term["text"], []).extend(term["alternatives"])
         shown[name] = [{key: value for key, value in term.items() if key != "alternatives"} for term in terms]
     shown.pop("alternatives", None)
     print_json({**shown, "alternatives": alternatives})

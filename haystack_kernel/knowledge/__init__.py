@@ -1,22 +1,25 @@
 """What HAYSTACK knows of biology: cell types, perturbations, pathways, tissues, diseases, and how to name them.
 
-In: packaged tables, any text a person may write. Out: entries, resolutions with alternatives, ontology distances.
+In: packaged tables, files that users add, any text a person may write. Out: entries, resolutions with alternatives,
+ontology distances.
 """
 
 from __future__ import annotations
 
+from haystack_kernel.knowledge.load import load_knowledge
 from haystack_kernel.knowledge.mentions import Mention, find_mentions
 from haystack_kernel.knowledge.ontology import ancestors, descendants, distance, neighbours
 from haystack_kernel.knowledge.resolve import resolve
-from haystack_kernel.knowledge.tables import (
+from haystack_kernel.knowledge.tables import load_knowledge_from
+from haystack_kernel.knowledge.terms import (
     CellType,
     Disease,
     Knowledge,
+    Obsolete,
     Pathway,
     PerturbationEntry,
+    Source,
     Tissue,
-    load_knowledge,
-    load_knowledge_from,
 )
 
 __all__ = [
@@ -24,8 +27,10 @@ __all__ = [
     "Disease",
     "Knowledge",
     "Mention",
+    "Obsolete",
     "Pathway",
     "PerturbationEntry",
+    "Source",
     "Tissue",
     "ancestors",
     "descendants",

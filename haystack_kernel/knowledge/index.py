@@ -14,50 +14,112 @@ from haystack_kernel.knowledge import normalise
 from haystack_kernel.schema import Match
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from haystack_kernel.knowledge.normalise import Word
-    from haystack_kernel.knowledge.tables import CellType, Disease, Knowledge, PerturbationEntry, Tissue
+    from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, PerturbationEntry, ShortForm, Tissue
     from haystack_kernel.schema import TermKind
 
 NAME_SCORE = 1.0
 SYNONYM_SCORE = 0.98
+ALL_KEYS = 10_000  # so many are compared one by one with an unknown text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Surface:
-    """One way a term is written in the tables."""
+    """One way a term is written in the tables; ``key`` is its spaced key."""
 
     id: str
     text: str
     is_name: bool
-    words: tuple[Word, ...]
+    key: str
 
     @property
-    def key(self) -> str:
-        """Its spaced key."""
-        return normalise.spaced_key(list(self.words))
+    def norms(self) -> list[str]:
+        """Normal forms of its words."""
+        return self.key.split(" ") if self.key else []
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Terms of one kind by key; the four maps go from strict to lenient."""
+    """Terms of one kind by key; the five maps go from strict to lenient and are made when first asked for."""
 
     kind: TermKind
     names: Mapping[str, str]  # id -> canonical name
     ids: Mapping[str, str]  # id or external id in lower case -> id
-    spaced: Mapping[str, tuple[Surface, ...]]
-    compact: Mapping[str, tuple[Surface, ...]]
-    bare: Mapping[str, tuple[Surface, ...]]
-    bag: Mapping[str, tuple[Surface, ...]]
     families: Mapping[str, tuple[str, ...]]  # spaced key of a family -> ids of its members
+    short_forms: Mapping[str, ShortForm]  # spaced key -> abbreviation with several meanings
     surfaces: tuple[Surface, ...]
-    vocabulary: frozenset[str]  # every word of every name
 
     @property
     def fold_greek(self) -> bool:
         """Whether TGF-beta may be written TGFb; for cells it may not: a beta cell is no B cell."""
         return self.kind == "perturbation"
+
+    @functools.cached_property
+    def spaced(self) -> dict[str, tuple[Surface, ...]]:
+        """Spaced key -> names."""
+        return _group((surface.key, surface) for surface in self.surfaces)
+
+    @functools.cached_property
+    def compact(self) -> dict[str, tuple[Surface, ...]]:
+        """Compact key -> names."""
+        fold = self.fold_greek
+        return _group((normalise.compact_key(one.norms, fold_greek=fold), one) for one in self.surfaces)
+
+    @functools.cached_property
+    def bare(self) -> dict[str, tuple[Surface, ...]]:
+        """Bare key -> names; keys of one letter only where they are a name: B and T, not M."""
+        fold, generic = self.fold_greek, "tissue" if self.kind == "tissue" else "cell"
+        pairs = ((normalise.bare_key(one.norms, fold_greek=fold, generic=generic), one) for one in self.surfaces)
+        return _group((key, one) for key, one in pairs if len(key) > 1 or one.is_name)
+
+    @functools.cached_property
+    def bag(self) -> dict[str, tuple[Surface, ...]]:
+        """Bag key -> names."""
+        fold = self.fold_greek
+        return _group((normalise.bag_key(one.norms, fold_greek=fold), one) for one in self.surfaces)
+
+    @functools.cached_property
+    def phrase(self) -> dict[str, tuple[Surface, ...]]:
+        """Phrase key -> names; none for treatments, whose names are no phrases."""
+        if self.fold_greek:
+            return {}
+        pairs = ((normalise.phrase_key(one.norms), one) for one in self.surfaces)
+        return _group((key, one) for key, one in pairs if len(key) > 1 or one.is_name)
+
+    @functools.cached_property
+    def by_start(self) -> dict[str, list[str]]:
+        """First two letters -> spaced keys."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for key in self.spaced:
+            found[key[:2]].append(key)
+        return dict(found)
+
+    @functools.cached_property
+    def by_word(self) -> dict[str, list[Surface]]:
+        """Word -> every name that holds it."""
+        found: dict[str, list[Surface]] = defaultdict(list)
+        for surface in self.surfaces:
+            for word in dict.fromkeys(surface.norms):
+                found[word].append(surface)
+        return dict(found)
+
+    @functools.cached_property
+    def spelling(self) -> dict[tuple[str, int], list[str]]:
+        """Words long enough to be misspelt, by first letter and length."""
+        found: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for word in self.by_word:
+            if len(word) >= 6 and word.isalpha():
+                found[word[0], len(word)].append(word)
+        return dict(found)
+
+    def keys_like(self, key: str) -> list[str]:
+        """Spaced keys worth comparing with this one: all, or in large tables those that share a word or the start."""
+        if len(self.spaced) <= ALL_KEYS:
+            return list(self.spaced)
+        shared = (one.key for word in key.split() if len(word) > 2 for one in self.by_word.get(word, [])[:ALL_KEYS])
+        return list(dict.fromkeys([*shared, *self.by_start.get(key[:2], [])]))
 
     def match(self, surface: Surface, *, lenient: bool = False) -> Match:
         """Describe a hit; ``lenient`` where more than the writing differed."""
@@ -69,38 +131,45 @@ class Index:
         """Describe a term that is near, not equal."""
         return Match(id=term, name=self.names[term], score=round(score, 4), how="fuzzy")
 
+    def written(self, words: Sequence[Word]) -> list[Match]:
+        """Terms whose name or synonym these words are; more than one where terms share a synonym."""
+        said, fold = [word.norm for word in words], self.fold_greek
+        found = self.spaced.get(" ".join(said)) or self.compact.get(normalise.compact_key(said, fold_greek=fold))
+        if found:
+            return self._best(found, lenient=False)
+        found = (
+            self.bare.get(normalise.bare_key(said, fold_greek=fold))
+            or self.bag.get(normalise.bag_key(said, fold_greek=fold))
+            or (() if fold else self.phrase.get(normalise.phrase_key(said), ()))
+        )
+        return self._best(found, lenient=True) if found else []
+
+    def _best(self, found: tuple[Surface, ...], *, lenient: bool) -> list[Match]:
+        named = [surface for surface in found if surface.is_name]
+        return [self.match(surface, lenient=lenient) for surface in (named if len(named) == 1 else found)]
+
 
 @functools.lru_cache(maxsize=32)
 def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
     """The index of one kind; empty for donors and datasets, which no table lists."""
     entries = _entries(kind, knowledge=knowledge)
-    surfaces = [
-        Surface(term, text, text == entry.name, tuple(normalise.split_words(text)))
-        for term, entry in entries.items()
-        for text in (entry.name, *entry.synonyms)
-    ]
     fold = kind == "perturbation"
     families: dict[str, list[str]] = defaultdict(list)
     ids = {} if fold else {term.lower(): term for term in entries}
     for term, entry in knowledge.perturbations.items() if fold else ():
         families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
         ids.update({value.lower(): term for value in entry.external_ids.values()})
-    keys = [list(surface.words) for surface in surfaces]
     return Index(
         kind=kind,
         names={term: entry.name for term, entry in entries.items()},
         ids=ids,
-        spaced=_group(zip(map(normalise.spaced_key, keys), surfaces, strict=True)),
-        compact=_group((normalise.compact_key(k, fold_greek=fold), s) for k, s in zip(keys, surfaces, strict=True)),
-        bare=_group(
-            (key, surface)
-            for surface, words in zip(surfaces, keys, strict=True)
-            if len(key := normalise.bare_key(words, fold_greek=fold)) > 1 or surface.is_name  # B and T, not M
-        ),
-        bag=_group((normalise.bag_key(k, fold_greek=fold), s) for k, s in zip(keys, surfaces, strict=True)),
         families={family: tuple(members) for family, members in families.items() if family and len(members) > 1},
-        surfaces=tuple(surfaces),
-        vocabulary=frozenset(word.norm for words in keys for word in words),
+        short_forms=_short_forms(kind, knowledge=knowledge),
+        surfaces=tuple(
+            Surface(term, text, text == entry.name, normalise.spaced_key(normalise.split_words(text)))
+            for term, entry in entries.items()
+            for text in (entry.name, *entry.synonyms)
+        ),
     )
 
 
@@ -116,12 +185,23 @@ def _entries(
     return knowledge.diseases if kind == "disease" else {}
 
 
+def _short_forms(kind: TermKind, *, knowledge: Knowledge) -> dict[str, ShortForm]:
+    listed = (form for key, form in knowledge.short_forms.items() if key.startswith(f"{kind}:"))
+    return {normalise.spaced_key(normalise.split_words(form.form)): form for form in listed}
+
+
 def _group(pairs: Iterable[tuple[str, Surface]]) -> dict[str, tuple[Surface, ...]]:
-    """Key -> one surface per term, canonical names first; the empty key is dropped."""
-    groups: dict[str, dict[str, Surface]] = defaultdict(dict)
+    """Key -> one surface per term, canonical names first; the empty key is left out."""
+    groups: dict[str, tuple[Surface, ...]] = {}
     for key, surface in pairs:
-        known = groups[key].get(surface.id)
-        if known is None or (surface.is_name and not known.is_name):
-            groups[key][surface.id] = surface
-    groups.pop("", None)
-    return {key: tuple(sorted(found.values(), key=lambda hit: not hit.is_name)) for key, found in groups.items()}
+        if not key:
+            continue
+        known = groups.get(key)
+        if known is None:
+            groups[key] = (surface,)
+            continue
+        same = next((one for one in known if one.id == surface.id), None)
+        if same is None or (surface.is_name and not same.is_name):
+            hits = [*(one for one in known if one is not same), surface]
+            groups[key] = tuple(sorted(hits, key=lambda hit: not hit.is_name))
+    return groups

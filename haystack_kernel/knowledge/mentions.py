@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.index import index_of
-from haystack_kernel.knowledge.resolve import correct_words, resolve
+from haystack_kernel.knowledge.resolve import resolve
+from haystack_kernel.knowledge.spelling import correct_words
 
 if TYPE_CHECKING:
     from haystack_kernel.knowledge.index import Index, Surface
     from haystack_kernel.knowledge.normalise import Word
-    from haystack_kernel.knowledge.tables import Knowledge
+    from haystack_kernel.knowledge.terms import Knowledge
     from haystack_kernel.schema import Resolution, TermKind
 
 KINDS: tuple[TermKind, ...] = ("cell_type", "perturbation", "tissue", "disease")  # first wins where two claim a text
@@ -141,16 +142,16 @@ def _is_named(text: str, words: list[Word], place: tuple[int, int], *, index: In
     gaps = [text[before.end : after.start] for before, after in pairwise(part)]
     if not all(_JOIN_WIDE.fullmatch(gap) for gap in gaps) or _means_another(text, words, place, index=index):
         return False
-    key = normalise.spaced_key(part)
+    key, norms = normalise.spaced_key(part), [word.norm for word in part]
     if not all(_JOIN.fullmatch(gap) for gap in gaps):
         return any(
             _JOIN.fullmatch(surface.text) is None and "," in surface.text for surface in index.spaced.get(key, ())
         )
     found = index.spaced.get(key, ())
     if not found and _is_one_name(part, gaps):
-        found = index.compact.get(normalise.compact_key(part, fold_greek=index.fold_greek), ())
+        found = index.compact.get(normalise.compact_key(norms, fold_greek=index.fold_greek), ())
     if not found and _is_joined_by_of(part, index=index):
-        found = index.bag.get(normalise.bag_key(part, fold_greek=index.fold_greek), ())
+        found = index.bag.get(normalise.bag_key(norms, fold_greek=index.fold_greek), ())
     if not found:
         return key in index.families or (index.kind == "perturbation" and key in _WHOLE_GROUPS)
     return any(_is_written_so(part, text=text, surface=surface) for surface in found)

@@ -9,6 +9,10 @@ import functools
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # \u03b1 and its fellows; the sharp s (\xdf) is what many keyboards offer for beta
 GREEK = {
@@ -51,9 +55,37 @@ _SPELLINGS = (
     ("sulph", "sulf"),
     ("neurone", "neuron"),
 )
+_GREEK_TYPOS = {"alfa": "alpha", "gama": "gamma", "betta": "beta"}
+_PHRASES = (  # ways to say one thing, within the name of a cell type, a tissue or a disease
+    ("natural killer", "nk"),
+    ("plasmacytoid dendritic", "pdc"),
+    ("dendritic", "dc"),
+    ("t lymphocyte", "t"),
+    ("b lymphocyte", "b"),
+    ("m\u03c6", "macrophage"),
+    ("mph", "macrophage"),
+    ("mono", "monocyte"),
+    ("smooth muscle", "smc"),
+    ("renal", "kidney"),
+    ("hepatic", "liver"),
+    ("pulmonary", "lung"),
+    ("cardiac", "heart"),
+    ("cutaneous", "skin"),
+    ("intestinal", "intestine"),
+    ("gastric", "stomach"),
+    ("pancreatic", "pancreas"),
+    ("prostatic", "prostate"),
+    ("ocular", "eye"),
+    ("splenic", "spleen"),
+    ("thymic", "thymus"),
+    ("myelogenous", "myeloid"),
+    ("tubular", "tubule"),
+    ("disorder", "disease"),
+)
+_HAS_PHRASE = re.compile("|".join(said for said, _ in _PHRASES))
 _WORD = re.compile(r"[^\W_]+(?:['\u2019]s\b)?\+*")
 _NOT_PLURAL = ("ss", "us", "is", "as", "os")
-_STOP_WORDS = frozenset({"of", "the", "a", "an", "in", "from", "and", "with", "cell"})
+STOP_WORDS = frozenset({"of", "the", "a", "an", "in", "from", "and", "with", "cell"})
 
 
 @dataclass(frozen=True)
@@ -93,26 +125,36 @@ def spaced_key(words: list[Word]) -> str:
     return " ".join(word.norm for word in words)
 
 
-def compact_key(words: list[Word], *, fold_greek: bool) -> str:
+def compact_key(norms: Sequence[str], *, fold_greek: bool) -> str:
     """Normal forms without blanks; ``fold_greek`` writes alpha as a, so that TGF-beta1 and TGFb1 meet."""
-    return "".join(_fold(word.norm) if fold_greek else word.norm for word in words)
+    return "".join(map(_fold, norms) if fold_greek else norms)
 
 
-def bare_key(words: list[Word], *, fold_greek: bool) -> str:
-    """Compact key without the word "cell" and without plus signs: NK meets NK cell, CD4 T meets CD4+ T cells."""
-    kept = [word for word in words if word.norm != "cell"]
+def bare_key(norms: Sequence[str], *, fold_greek: bool, generic: str = "cell") -> str:
+    """Compact key without the word "cell" (``generic``) and plus signs: NK meets NK cell, CD4 T meets CD4+ T cells."""
+    kept = [norm for norm in norms if norm != generic]
     return compact_key(kept, fold_greek=fold_greek).replace("+", "")
 
 
-def bag_key(words: list[Word], *, fold_greek: bool) -> str:
+def bag_key(norms: Sequence[str], *, fold_greek: bool) -> str:
     """The bare words sorted: T cells CD4+ meets CD4+ T cells, fibroblast of lung meets lung fibroblast."""
-    kept = [word.norm.replace("+", "") for word in words if word.norm not in _STOP_WORDS]
+    kept = [norm.replace("+", "") for norm in norms if norm not in STOP_WORDS]
     return " ".join(sorted(_fold(norm) if fold_greek else norm for norm in kept)) if len(kept) > 1 else ""
+
+
+def phrase_key(norms: Sequence[str]) -> str:
+    """Bag of words in which phrases of one meaning agree: natural killer cell CD56dim meets NK CD56dim."""
+    text = " ".join(norms).replace("+", "")
+    if _HAS_PHRASE.search(text):
+        text = f" {text} "
+        for said, short in _PHRASES:
+            text = text.replace(f" {said} ", f" {short} ")
+    return " ".join(sorted(norm for norm in text.split() if norm not in STOP_WORDS))
 
 
 def content_words(words: list[Word]) -> frozenset[str]:
     """Normal forms that carry meaning: without articles, prepositions and "cell"."""
-    return frozenset(word.norm for word in words) - _STOP_WORDS
+    return frozenset(word.norm for word in words) - STOP_WORDS
 
 
 @functools.lru_cache(maxsize=16384)
@@ -126,7 +168,7 @@ def _normal(raw: str) -> str:
         text = "".join(GREEK.get(letter, letter) for letter in text)
     for british, american in _SPELLINGS:
         text = text.replace(british, american)
-    return "alpha" if text == "alfa" else text
+    return _GREEK_TYPOS.get(text, text)
 
 
 def _is_plural(text: str) -> bool:

@@ -1,95 +1,155 @@
-"""Walks over the cell-type graph: who is above, below and beside a cell type.
+"""Walks over the graphs of cell types, tissues and diseases: who is above, below and beside a term.
 
-In: CL ids and a ``Knowledge``. Out: sets of ids and distances in steps along is_a.
+In: ids of one ontology and a ``Knowledge``. Out: sets of ids and distances in steps along the links.
+
+Kinds are is_a: :func:`ancestors` and :func:`descendants` follow nothing else unless told to. Nearness is is_a, part_of
+and develops_from: :func:`distance` and :func:`neighbours` follow all three, as far as the tables know them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from haystack_kernel.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from haystack_kernel.knowledge.tables import Knowledge
+    from collections.abc import Mapping
+
+    from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, Tissue
+
+    Table = Mapping[str, CellType] | Mapping[str, Tissue] | Mapping[str, Disease]
+
+Relation = Literal["is_a", "part_of", "develops_from"]
 
 MAX_DISTANCE = 4
+IS_A: tuple[Relation, ...] = ("is_a",)
+ALL_RELATIONS: tuple[Relation, ...] = ("is_a", "part_of", "develops_from")
 
 
-def ancestors(id: str, *, knowledge: Knowledge) -> frozenset[str]:
-    """Every cell type above this one, itself excluded.
-
-    Raises
-    ------
-    NotFoundError
-        The id is not in the cell-type table.
-    """
-    _check_known(id, knowledge=knowledge)
-    return frozenset(_steps_up(id, knowledge=knowledge)) - {id}
-
-
-def descendants(id: str, *, knowledge: Knowledge) -> frozenset[str]:
-    """Every cell type below this one, itself excluded.
+def ancestors(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] = IS_A) -> frozenset[str]:
+    """Every term above this one along ``relations``, itself excluded.
 
     Raises
     ------
     NotFoundError
-        The id is not in the cell-type table.
+        The id is in no table.
     """
-    _check_known(id, knowledge=knowledge)
-    return frozenset(term for term in knowledge.cell_types if id in _steps_up(term, knowledge=knowledge)) - {id}
+    return frozenset(_steps_up(id, knowledge=knowledge, relations=relations)) - {id}
 
 
-def distance(a: str, b: str, *, knowledge: Knowledge) -> int | None:
-    """Count the steps from one cell type up to the nearest shared one and down to the other.
+def descendants(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] = IS_A) -> frozenset[str]:
+    """Every term below this one along ``relations``, itself excluded.
+
+    Raises
+    ------
+    NotFoundError
+        The id is in no table.
+    """
+    below = _below(_kind_of(id, knowledge=knowledge), knowledge=knowledge, relations=relations)
+    found, frontier = set[str](), [id]
+    while frontier:
+        frontier = [low for high in frontier for low in below.get(high, ()) if low not in found]
+        found.update(frontier)
+    return frozenset(found) - {id}
+
+
+def distance(a: str, b: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] = ALL_RELATIONS) -> int | None:
+    """Count the steps from one term up to the nearest shared one and down to the other.
 
     Parent and child are 1 apart, siblings 2. Paths go up first and down afterwards, never down and up again, so two
     cell types are not called near because one rare type has both as parents.
 
     Returns
     -------
-    0 for the same id; None where the shortest path is longer than 4 steps or turns at the root, which relates
-    everything to everything.
+    0 for the same id; None where the shortest path is longer than 4 steps or turns at a root, which relates
+    everything to everything, and between terms of two ontologies.
 
     Raises
     ------
     NotFoundError
-        An id is not in the cell-type table.
+        An id is in no table.
     """
-    for term in (a, b):
-        _check_known(term, knowledge=knowledge)
-    up_a, up_b = _steps_up(a, knowledge=knowledge), _steps_up(b, knowledge=knowledge)
-    shared = [term for term in up_a.keys() & up_b.keys() if knowledge.cell_types[term].parents or term in (a, b)]
+    kind, other = (_kind_of(term, knowledge=knowledge) for term in (a, b))
+    if kind != other:
+        return None
+    table: Table = getattr(knowledge, kind)
+    up_a, up_b = (_steps_up(term, knowledge=knowledge, relations=relations) for term in (a, b))
+    shared = [term for term in up_a.keys() & up_b.keys() if term in (a, b) or _up(table, term, relations=relations)]
     steps = min((up_a[term] + up_b[term] for term in shared), default=MAX_DISTANCE + 1)
     return steps if steps <= MAX_DISTANCE else None
 
 
-def neighbours(id: str, *, hops: int, knowledge: Knowledge) -> dict[str, int]:
-    """Cell types within ``hops`` steps (at most 4), nearest first, itself excluded: id -> distance.
+def neighbours(
+    id: str, *, hops: int, knowledge: Knowledge, relations: tuple[Relation, ...] = ALL_RELATIONS
+) -> dict[str, int]:
+    """Terms of the same ontology within ``hops`` steps (at most 4), nearest first, itself excluded: id -> distance.
 
     Raises
     ------
     NotFoundError
-        The id is not in the cell-type table.
+        The id is in no table.
     """
-    found = {term: distance(id, term, knowledge=knowledge) for term in knowledge.cell_types if term != id}
-    near = {term: steps for term, steps in found.items() if steps is not None and steps <= hops}
+    kind = _kind_of(id, knowledge=knowledge)
+    table: Table = getattr(knowledge, kind)
+    below = _below(kind, knowledge=knowledge, relations=relations)
+    most = min(hops, MAX_DISTANCE)
+    near: dict[str, int] = {}
+    for turn, up in _steps_up(id, knowledge=knowledge, relations=relations).items():
+        if up > most:
+            continue
+        near[turn] = min(up, near.get(turn, up))
+        if turn != id and not _up(table, turn, relations=relations):
+            continue  # no path turns at a root
+        frontier = [turn]
+        for steps in range(up + 1, most + 1):
+            reached = dict.fromkeys(low for high in frontier for low in below.get(high, ()))
+            frontier = [low for low in reached if steps < near.get(low, steps + 1)]
+            near.update(dict.fromkeys(frontier, steps))
+    near.pop(id, None)
     return dict(sorted(near.items(), key=lambda pair: (pair[1], pair[0])))
 
 
+def _up(table: Table, term: str, *, relations: tuple[Relation, ...]) -> list[str]:
+    """What lies directly above a term; links to terms that the table lacks are none."""
+    entry = table[term]
+    links = {"is_a": entry.parents, "part_of": entry.part_of, "develops_from": entry.develops_from}
+    return [high for relation in relations for high in links[relation] if high in table]
+
+
 @functools.lru_cache(maxsize=4096)
-def _steps_up(term: str, *, knowledge: Knowledge) -> dict[str, int]:
+def _steps_up(term: str, *, knowledge: Knowledge, relations: tuple[Relation, ...]) -> dict[str, int]:
     """Itself and everything above it -> steps of the shortest way up."""
-    steps, frontier = {term: 0}, [term]
+    table = getattr(knowledge, _kind_of(term, knowledge=knowledge))
+    steps, frontier, level = {term: 0}, [term], 0
     while frontier:
-        reached = [parent for child in frontier for parent in knowledge.cell_types[child].parents]
-        level = max(steps.values()) + 1
-        frontier = [parent for parent in dict.fromkeys(reached) if parent not in steps]
+        level += 1
+        reached = [high for low in frontier for high in _up(table, low, relations=relations)]
+        frontier = [high for high in dict.fromkeys(reached) if high not in steps]
         steps.update(dict.fromkeys(frontier, level))
     return steps
 
 
-def _check_known(term: str, *, knowledge: Knowledge) -> None:
-    if term not in knowledge.cell_types:
-        message = f"{term!r} is not a known cell type id. Give a CL id, or resolve the name first."
-        raise NotFoundError(message, id=term)
+@functools.lru_cache(maxsize=16)
+def _below(kind: str, *, knowledge: Knowledge, relations: tuple[Relation, ...]) -> dict[str, tuple[str, ...]]:
+    """Term -> what lies directly below it."""
+    table: Table = getattr(knowledge, kind)
+    below: dict[str, list[str]] = {}
+    for term in table:
+        for high in dict.fromkeys(_up(table, term, relations=relations)):
+            below.setdefault(high, []).append(term)
+    return {high: tuple(low) for high, low in below.items()}
+
+
+def _kind_of(term: str, *, knowledge: Knowledge) -> str:
+    """Name of the table that holds the id."""
+    for kind in ("cell_types", "tissues", "diseases"):
+        if term in getattr(knowledge, kind):
+            return kind
+    retired = knowledge.obsolete.get(term)
+    use = f" It is obsolete; use {', '.join(retired.replaced_by)}." if retired and retired.replaced_by else ""
+    message = (
+        f"{term!r} is not a known cell type id, nor one of a tissue or disease.{use} Give a CL, UBERON or MONDO id, or "
+        "resolve the name first."
+    )
+    raise NotFoundError(message, id=term)

@@ -12,13 +12,23 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
 from haystack_kernel.knowledge import normalise
-from haystack_kernel.knowledge.index import index_of
-from haystack_kernel.knowledge.normalise import Word
+from haystack_kernel.knowledge.index import SYNONYM_SCORE, index_of
+from haystack_kernel.knowledge.labels import (
+    MODIFIERS,
+    SALTS,
+    split_brackets,
+    without_modifiers,
+    without_redundant,
+    without_salt,
+)
+from haystack_kernel.knowledge.ontology import ancestors
+from haystack_kernel.knowledge.spelling import correct_words
 from haystack_kernel.schema import Match, Resolution
 
 if TYPE_CHECKING:
-    from haystack_kernel.knowledge.index import Index, Surface
-    from haystack_kernel.knowledge.tables import Knowledge
+    from haystack_kernel.knowledge.index import Index
+    from haystack_kernel.knowledge.normalise import Word
+    from haystack_kernel.knowledge.terms import Knowledge, ShortForm
     from haystack_kernel.schema import TermKind
 
 MAX_ALTERNATIVES = 5
@@ -28,55 +38,23 @@ FAMILY_SCORE = 0.7  # "JAK inhibitor" taken as one of its members
 PART_SCORE = 0.6  # "interferon" taken as one of those that carry the word
 MIN_COVERAGE = 0.4  # share of a term's letters that the part must have, where several terms carry it
 MIN_COVERAGE_ALONE = 0.5  # the same where one term does
-_MODIFIERS = frozenset(
-    (
-        "human",
-        "primary",
-        "adult",
-        "activated",
-        "resting",
-        "stimulated",
-        "unstimulated",
-        "cycling",
-        "proliferating",
-        "quiescent",
-        "unresolved",
-        "patient",
-        "donor",
-        "cultured",
-        "isolated",
-        "purified",
-        "sorted",
-        "total",
-        "recombinant",
-        "treated",
-    )
-)
+_ID = re.compile(r"[A-Za-z]+[:_]\d{5,}")  # an id is near to no name
 _VAGUE = frozenset(
-    {
-        "factor",
-        "growth",
-        "receptor",
-        "inhibitor",
-        "type",
-        "knock",
-        "out",
-        "disease",
-        "tissue",
-        "human",
-        "positive",
+    (
+        "factor", "growth", "receptor", "inhibitor", "type", "knock", "out", "disease", "tissue", "human", "positive",
         "protein",
-    }
-)
+    )
+)  # fmt: skip
 
 
 def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     """Find the known term that a piece of text means.
 
-    Tried in order: id; name or synonym written any way (case, Greek letters, hyphens, plural, British spelling);
-    the same words without "cell" or in another order; without a modifier such as "activated"; with typing errors in
-    long words; a family or a part of a name. Digits and words of up to five letters are never corrected, so IL-2 is
-    not IL-21.
+    Tried in order: id; an abbreviation with several meanings; name or synonym written any way (case, Greek letters,
+    hyphens, plural, British spelling); the same words without "cell", in another order, or in other words of the same
+    meaning (renal, kidney); without a modifier such as "activated", the salt of a drug or a dose; label and explanation
+    in brackets; without words that the term implies (blood monocyte); with typing errors in long words; a family or a
+    part of a name. Digits and words of up to five letters are never corrected, so IL-2 is not IL-21.
 
     Parameters
     ----------
@@ -88,97 +66,149 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     Returns
     -------
     ``match`` None where nothing is close enough, with up to 5 nearest known terms as alternatives. ``ambiguous``
-    where other terms fit about as well: ``match`` is then the first of them and the alternatives the others.
+    where other terms fit about as well: ``match`` is then the first of them and the alternatives the others. ``note``
+    says what a reader should know: an obsolete id, a short form of several things, a mended spelling.
     """
     index = index_of(kind, knowledge=knowledge)
-    words = normalise.split_words(text)
-    by_id = index.ids.get(text.strip().lower()) or index.ids.get(text.strip().lower().replace("_", ":"))
+    by_id = _by_id(text, kind=kind, index=index, knowledge=knowledge)
     if by_id is not None:
-        return Resolution(text=text, kind=kind, match=Match(id=by_id, name=index.names[by_id], score=1, how="id"))
+        return by_id
+    words = normalise.split_words(text)
     if not words:
         return Resolution(text=text, kind=kind)
-    matches = (
-        _written(words, index=index)
-        or _without_modifiers(text, index=index)
-        or _corrected(words, index=index)
-        or _in_part(words, index=index)
-    )
-    if not matches:
-        return Resolution(text=text, kind=kind, alternatives=_nearest(words, index=index))
+    short = index.short_forms.get(normalise.spaced_key(words))
+    if short is not None:
+        return _of_short_form(text, short, index=index)
+    if matches := _plain(text, words, index=index):
+        return _resolution(text, matches, index=index)
+    brackets = split_brackets(text)
+    if brackets is not None and (found := _in_brackets(text, *brackets, index=index, knowledge=knowledge)):
+        return found
+    return _guessed(text, words, index=index, knowledge=knowledge)
+
+
+def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge) -> Resolution:
+    """Nothing is written so: without implied words, with errors mended, as a part of a name, or only the nearest."""
+    if matches := without_redundant(words, index=index, knowledge=knowledge):
+        return _resolution(text, matches, index=index)
+    if matches := _corrected(words, index=index):
+        return _resolution(text, matches, index=index, note=f"read as a misspelling of {matches[0].name!r}")
+    if matches := _in_part(words, index=index):
+        found = _resolution(text, matches, index=index)
+        note = "" if found.ambiguous else f"no more than a part of the name of {matches[0].name!r}"
+        return found.model_copy(update={"ambiguous": True, "note": note})  # a part alone is never sure
+    near = () if _ID.fullmatch(text.strip()) else _nearest(words, index=index)
+    return Resolution(text=text, kind=index.kind, alternatives=near)
+
+
+def _resolution(text: str, matches: list[Match], *, index: Index, note: str = "") -> Resolution:
     first, *others = matches
     return Resolution(
-        text=text, kind=kind, match=first, alternatives=tuple(others[:MAX_ALTERNATIVES]), ambiguous=bool(others)
+        text=text,
+        kind=index.kind,
+        match=first,
+        alternatives=tuple(others[:MAX_ALTERNATIVES]),
+        ambiguous=bool(others),
+        note=note,
     )
 
 
-def correct_words(words: list[Word], *, index: Index, min_length: int) -> list[list[Word]]:
-    """The same words with typing errors mended: every reading in which each unknown long word became a known one.
-
-    A word keeps its first letter and changes by one edit (two from twelve letters on, never two in a drug or cytokine).
-    Empty where nothing can or need be mended.
-    """
-    known = index.vocabulary | _MODIFIERS
-    readings: list[list[Word]] = [[]]
-    changed = False
-    for word in words:
-        options = [word.norm] if word.norm in known else _spellings(word.norm, index=index, min_length=min_length)
-        changed = changed or options != [word.norm]
-        readings = [
-            [*read, Word(o, word.raw, word.start, word.end)] for read in readings for o in options or [word.norm]
-        ]
-    return readings if changed and len(readings) <= 8 else []
-
-
-def _written(words: list[Word], *, index: Index) -> list[Match]:
-    """Terms whose name or synonym this is; more than one where terms share a synonym."""
-    fold = index.fold_greek
-    found = index.spaced.get(normalise.spaced_key(words)) or index.compact.get(
-        normalise.compact_key(words, fold_greek=fold)
+def _by_id(text: str, *, kind: TermKind, index: Index, knowledge: Knowledge) -> Resolution | None:
+    """A text that is an id; a retired one is named with its replacement."""
+    said = text.strip().replace("_", ":")
+    known = index.ids.get(text.strip().lower()) or index.ids.get(said.lower())
+    if known is not None:
+        return Resolution(text=text, kind=kind, match=Match(id=known, name=index.names[known], score=1, how="id"))
+    retired = knowledge.obsolete.get(said.upper())
+    if retired is None:
+        return None
+    named = f"{retired.id} ({retired.name})" if retired.name else retired.id
+    live = [term for term in retired.replaced_by if term in index.names]
+    if len(live) == 1:
+        name = index.names[live[0]]
+        note = f"{named} is obsolete; replaced by {live[0]} ({name})"
+        return Resolution(text=text, kind=kind, match=Match(id=live[0], name=name, score=1, how="id"), note=note)
+    offered = [term for term in (*retired.replaced_by, *retired.consider) if term in index.names]
+    elsewhere = (
+        f"; replaced by {', '.join(retired.replaced_by)}, which is not known here" if retired.replaced_by else ""
     )
-    if found:
-        return _best(found, index=index, lenient=False)
-    found = index.bare.get(normalise.bare_key(words, fold_greek=fold)) or index.bag.get(
-        normalise.bag_key(words, fold_greek=fold)
+    near = tuple(index.close(term, score=MIN_NEAREST) for term in offered[:MAX_ALTERNATIVES])
+    return Resolution(
+        text=text, kind=kind, alternatives=near, note=f"{named} is obsolete{elsewhere if not near else ''}"
     )
-    return _best(found, index=index, lenient=True) if found else []
 
 
-def _best(found: tuple[Surface, ...], *, index: Index, lenient: bool) -> list[Match]:
-    named = [surface for surface in found if surface.is_name]
-    return [index.match(surface, lenient=lenient) for surface in (named if len(named) == 1 else found)]
+def _of_short_form(text: str, short: ShortForm, *, index: Index) -> Resolution:
+    names = [index.names[term] for term in short.terms]
+    score = SYNONYM_SCORE if short.is_sure else FAMILY_SCORE
+    first = Match(id=short.terms[0], name=names[0], score=score, how="synonym" if short.is_sure else "fuzzy")
+    others = [index.close(term, score=FAMILY_SCORE) for term in short.terms[1:]]
+    meanings = " or ".join(names) if others else f"{names[0]}, or something else"
+    return Resolution(
+        text=text,
+        kind=index.kind,
+        match=first,
+        alternatives=tuple(others[:MAX_ALTERNATIVES]),
+        ambiguous=True,
+        note=f"{short.form} is short for several things: {meanings}",
+    )
 
 
-def _without_modifiers(text: str, *, index: Index) -> list[Match]:
-    outside = normalise.split_words(re.sub(r"\([^()]*\)", " ", text))
-    kept = [word for word in outside if word.norm not in _MODIFIERS]
-    if not kept or all(word.norm == "cell" for word in kept):
-        return []
-    return [index.close(match.id, score=MODIFIER_SCORE) for match in _written(kept, index=index)]
+def _plain(text: str, words: list[Word], *, index: Index) -> list[Match]:
+    """Written as it is, as a salt or dose of it, or with a modifier."""
+    if found := index.written(words):
+        return found
+    if index.kind == "perturbation" and (found := without_salt(text, index=index)):
+        return found
+    kept = without_modifiers(text, kind=index.kind)
+    return [index.close(one.id, score=MODIFIER_SCORE) for one in index.written(kept)] if kept else []
+
+
+def _in_brackets(text: str, outside: str, inside: str, *, index: Index, knowledge: Knowledge) -> Resolution | None:
+    """A label with an explanation: each says the same, one says more, or they contradict each other."""
+    said = {}
+    for place, part in (("outside", outside), ("inside", inside)):
+        words = normalise.split_words(part)
+        short = index.short_forms.get(normalise.spaced_key(words))
+        said[place] = list(short.terms) if short else [one.id for one in _plain(part, words, index=index)]
+    out, within = said["outside"], said["inside"]
+    both = [term for term in within if term in out]
+    if len(both) == 1 or (len(both) > 1 and set(out) == set(within)):
+        return _resolution(text, [index.close(term, score=SYNONYM_SCORE) for term in both], index=index)
+    if len(out) == len(within) == 1 and index.kind == "cell_type":
+        if out[0] in ancestors(within[0], knowledge=knowledge):
+            return _resolution(text, [index.close(within[0], score=MODIFIER_SCORE)], index=index)
+        if within[0] in ancestors(out[0], knowledge=knowledge):
+            return _resolution(text, [index.close(out[0], score=MODIFIER_SCORE)], index=index)
+    if out and within:
+        both = list(dict.fromkeys((*within, *out)))
+        return _doubtful(text, both, index=index)
+    label = normalise.split_words(outside)
+    if within:
+        is_short = len(label) == 1 and len(label[0].norm) <= 4
+        terms = [index.close(term, score=MODIFIER_SCORE) for term in within]
+        return _resolution(text, terms, index=index) if is_short else _doubtful(text, within, index=index)
+    if not out:
+        return None
+    rest = [word.norm for word in normalise.split_words(inside) if word.norm not in MODIFIERS]
+    if "cell" in rest and "line" not in rest:  # it names cells that nobody knows here
+        return _doubtful(text, out, index=index)
+    return _resolution(text, [index.close(term, score=MODIFIER_SCORE) for term in out], index=index)
+
+
+def _doubtful(text: str, terms: list[str], *, index: Index) -> Resolution:
+    found = _resolution(text, [index.close(term, score=FAMILY_SCORE) for term in terms], index=index)
+    return found.model_copy(update={"ambiguous": True, "note": "label and brackets do not name the same term"})
 
 
 def _corrected(words: list[Word], *, index: Index) -> list[Match]:
     scores: dict[str, float] = {}
     written = normalise.spaced_key(words)
-    for reading in correct_words(words, index=index, min_length=6):
+    for reading in correct_words(words, index=index, min_length=6, known=MODIFIERS):
         likeness = OSA.normalized_similarity(written, normalise.spaced_key(reading)) * 0.97
-        for match in _written([word for word in reading if word.norm not in _MODIFIERS] or reading, index=index):
+        for match in index.written([word for word in reading if word.norm not in MODIFIERS] or reading):
             scores[match.id] = max(likeness, scores.get(match.id, 0))
     return [index.close(term, score=score) for term, score in sorted(scores.items(), key=lambda pair: -pair[1])]
-
-
-def _spellings(norm: str, *, index: Index, min_length: int) -> list[str]:
-    """Known words that one slip of the keyboard away from this one, the nearest only."""
-    is_drug_like = index.kind == "perturbation"
-    if not norm.isalpha() or len(norm) < max(min_length, 9 if is_drug_like else 0):
-        return []
-    allowed = 2 if len(norm) >= 12 and not is_drug_like else 1
-    near = [
-        (OSA.distance(norm, known, score_cutoff=allowed), known)
-        for known in index.vocabulary
-        if known[0] == norm[0] and abs(len(known) - len(norm)) <= allowed and known.isalpha() and len(known) >= 6
-    ]
-    best = min((edits for edits, _ in near), default=allowed + 1)
-    return sorted(known for edits, known in near if edits == best) if best <= allowed else []
 
 
 def _in_part(words: list[Word], *, index: Index) -> list[Match]:
@@ -187,21 +217,24 @@ def _in_part(words: list[Word], *, index: Index) -> list[Match]:
     members = index.families.get(written, ())
     if members:
         return [index.close(term, score=FAMILY_SCORE) for term in members]
-    if len("".join(wanted)) < 3 or all(word in _VAGUE or word.isdigit() for word in wanted):
+    if len("".join(wanted)) < 3 or all(word in _VAGUE | SALTS or word.isdigit() for word in wanted):
         return []
     coverage: dict[str, float] = {}
-    for surface in index.surfaces:
-        if wanted < normalise.content_words(list(surface.words)):
+    rarest = min((index.by_word.get(word, []) for word in wanted), key=len)
+    for surface in rarest:
+        if wanted < frozenset(surface.key.split()) - normalise.STOP_WORDS:
             coverage[surface.id] = max(len(written) / len(surface.key), coverage.get(surface.id, 0))
     least = MIN_COVERAGE if len(coverage) > 1 else MIN_COVERAGE_ALONE
     return [index.close(term, score=PART_SCORE) for term, share in coverage.items() if share >= least]
 
 
 def _nearest(words: list[Word], *, index: Index) -> tuple[Match, ...]:
-    keys = list(index.spaced)
     scores: dict[str, float] = {}
     written = normalise.spaced_key(words)
-    for key, percent, _ in process.extract(written, keys, scorer=fuzz.ratio, limit=25, score_cutoff=100 * MIN_NEAREST):
+    cutoff = 100 * MIN_NEAREST
+    for key, percent, _ in process.extract(
+        written, index.keys_like(written), scorer=fuzz.ratio, limit=25, score_cutoff=cutoff
+    ):
         for surface in index.spaced[key]:
             scores.setdefault(surface.id, 0.9 * percent / 100)
     return tuple(index.close(term, score=score) for term, score in list(scores.items())[:MAX_ALTERNATIVES])

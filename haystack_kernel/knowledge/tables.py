@@ -1,131 +1,54 @@
 """The packaged tables of biology, read once and checked line by line.
 
-In: five tab-separated files of one folder. Out: a frozen ``Knowledge`` with its version and digest.
+In: six tab-separated files of one folder. Out: a frozen ``Knowledge`` with its version and digest.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, NoReturn, cast, get_args
 
 from haystack_kernel.errors import ContractError
+from haystack_kernel.knowledge.terms import (
+    CellType,
+    Disease,
+    Knowledge,
+    Pathway,
+    PerturbationEntry,
+    PerturbationType,
+    ShortForm,
+    Tissue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
 PACKAGED = Path(__file__).parent / "data"
 
-PerturbationType = Literal["cytokine", "drug", "genetic"]
-
-
-@dataclass(frozen=True)
-class CellType:
-    """A term of the Cell Ontology; ``parents`` and ``tissues`` are ids of these tables, ``markers`` gene symbols."""
-
-    id: str
-    name: str
-    parents: tuple[str, ...] = ()
-    synonyms: tuple[str, ...] = ()
-    markers: tuple[str, ...] = ()
-    tissues: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PerturbationEntry:
-    """A treatment; signs are +1 (rises, activated) or -1 (falls, suppressed) after it.
-
-    ``targets`` are receptors or direct target genes, ``pathways`` names of the pathway table, ``response``
-    downstream genes, ``family`` the group it is told apart from ("interferon", "HDAC inhibitor").
-    """
-
-    name: str
-    type: PerturbationType
-    synonyms: tuple[str, ...]
-    targets: tuple[str, ...]
-    pathways: dict[str, int]
-    response: dict[str, int]
-    external_ids: dict[str, str]
-    family: str
-
-
-@dataclass(frozen=True)
-class Pathway:
-    """A gene set with direction: +1 moves with the activity of the pathway, -1 against it."""
-
-    name: str
-    genes: dict[str, int]
-    synonyms: tuple[str, ...] = ()
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Tissue:
-    """A term of Uberon; ``genes`` are symbols typical of the tissue."""
-
-    id: str
-    name: str
-    synonyms: tuple[str, ...] = ()
-    genes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Disease:
-    """A term of Mondo, or PATO:0000461 for normal."""
-
-    id: str
-    name: str
-    synonyms: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)  # compared and hashed by identity: indexes are cached per table set
-class Knowledge:
-    """All tables; keys are ids (cell types, tissues, diseases) or canonical names (perturbations, pathways)."""
-
-    cell_types: dict[str, CellType]
-    perturbations: dict[str, PerturbationEntry]
-    pathways: dict[str, Pathway]
-    tissues: dict[str, Tissue]
-    diseases: dict[str, Disease]
-    version: str
-    digest: str
-
-
 _COLUMNS = {
-    "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues"),
+    "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues", "develops_from"),
     "diseases.tsv": ("id", "name", "synonyms"),
     "pathways.tsv": ("name", "synonyms", "genes", "source"),
     "perturbations.tsv": ("name", "type", "family", "synonyms", "targets", "pathways", "response", "external_ids"),
+    "short_forms.tsv": ("form", "terms", "sure"),
     "tissues.tsv": ("id", "name", "synonyms", "genes"),
 }
 _ID_FORMS = {"cell_types.tsv": r"CL:\d{7}", "tissues.tsv": r"UBERON:\d{7}", "diseases.tsv": r"MONDO:\d{7}|PATO:0000461"}
 _SIGNS = {"+": 1, "-": -1}
 
 
-@functools.cache
-def load_knowledge() -> Knowledge:
-    """Read the tables installed with the package; a second call returns the same object.
-
-    Raises
-    ------
-    ContractError
-        A table is missing or broken: the installation is damaged.
-    """
-    return load_knowledge_from(PACKAGED)
-
-
 def load_knowledge_from(folder: Path) -> Knowledge:
-    """Read and check the five tables of a folder.
+    """Read and check the six tables of a folder.
 
     Parameters
     ----------
     folder
-        Holds ``cell_types.tsv``, ``diseases.tsv``, ``pathways.tsv``, ``perturbations.tsv`` and ``tissues.tsv``: UTF-8,
-        tab separated, ``#`` comment lines (one says ``version <x>``), then a header; lists joined by ``;``, signed
-        lists written ``GENE+;GENE-``, pairs ``key=value;key=value``.
+        Holds ``cell_types.tsv``, ``diseases.tsv``, ``pathways.tsv``, ``perturbations.tsv``, ``short_forms.tsv`` and
+        ``tissues.tsv``: UTF-8, tab separated, ``#`` comment lines (one says ``version <x>``), then a header; lists
+        joined by ``;``, signed lists written ``GENE+;GENE-``, pairs ``key=value;key=value``.
 
     Raises
     ------
@@ -139,14 +62,23 @@ def load_knowledge_from(folder: Path) -> Knowledge:
     }
     diseases = {row.id: Disease(row.id, row["name"], row.items("synonyms")) for row in rows["diseases.tsv"]}
     pathways = {row.id: _pathway(row) for row in rows["pathways.tsv"]}
+    cell_types = _cell_types(rows["cell_types.tsv"], tissues=tissues)
+    perturbations = {row.id: _perturbation(row, pathways=pathways) for row in rows["perturbations.tsv"]}
+    kinds: dict[str, Mapping[str, object]] = {
+        "cell_type": cell_types,
+        "perturbation": perturbations,
+        "tissue": tissues,
+        "disease": diseases,
+    }
     return Knowledge(
-        cell_types=_cell_types(rows["cell_types.tsv"], tissues=tissues),
-        perturbations={row.id: _perturbation(row, pathways=pathways) for row in rows["perturbations.tsv"]},
+        cell_types=cell_types,
+        perturbations=perturbations,
         pathways=pathways,
         tissues=tissues,
         diseases=diseases,
         version=_joined_version(tables),
         digest=_joined_digest(tables),
+        short_forms={row.id: _short_form(row, kinds=kinds) for row in rows["short_forms.tsv"]},
     )
 
 
@@ -160,7 +92,11 @@ def _cell_types(rows: tuple[_Row, ...], *, tissues: Mapping[str, Tissue]) -> dic
         parents, homes = row.items("parents"), row.items("tissues")
         row.check_known(parents, known=ids, column="parents")
         row.check_known(homes, known=tissues, column="tissues")
-        types[row.id] = CellType(row.id, row["name"], parents, row.items("synonyms"), row.items("markers"), homes)
+        origins = row.items("develops_from")
+        row.check_known(origins, known=ids, column="develops_from")
+        types[row.id] = CellType(
+            row.id, row["name"], parents, row.items("synonyms"), row.items("markers"), homes, develops_from=origins
+        )
     depth: dict[str, int] = {}
     for row in rows:
         _check_acyclic(row, types=types, done=depth)
@@ -197,6 +133,17 @@ def _perturbation(row: _Row, *, pathways: Mapping[str, Pathway]) -> Perturbation
         external_ids=row.pairs("external_ids"),
         family=row["family"],
     )
+
+
+def _short_form(row: _Row, *, kinds: Mapping[str, Mapping[str, object]]) -> ShortForm:
+    kind, _, form = row.id.partition(":")
+    if kind not in kinds or not form:
+        row.fail(f"{row.id!r} must be <kind>:<form>, the kind one of {', '.join(kinds)}")
+    terms = row.items("terms")
+    row.check_known(terms, known=kinds[kind], column="terms")
+    if row["sure"] not in ("yes", "no") or not terms:
+        row.fail("terms must not be empty and sure must be yes or no")
+    return ShortForm(form, terms, is_sure=row["sure"] == "yes")
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -275,9 +222,10 @@ def _read_table(path: Path) -> _Table:
     rows = tuple(_row(path, number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line)
     seen: set[str] = set()
     for row in rows:
-        if row.id in seen or row["name"] in seen - {row.id}:
-            row.fail(f"{row.id} ({row['name']}) is defined twice")
-        seen |= {row.id, row["name"]}
+        name = row.cells.get("name", row.id)
+        if row.id in seen or name in seen - {row.id}:
+            row.fail(f"{row.id} ({name}) is defined twice")
+        seen |= {row.id, name}
     return _Table(rows, version[1], raw)
 
 
@@ -286,7 +234,7 @@ def _row(path: Path, number: int, line: str) -> _Row:
     row = _Row(path, number, dict(zip(columns, cells, strict=False)))
     if len(cells) != len(columns):
         row.fail(f"{len(cells)} columns where {len(columns)} are needed")
-    if not row.id or not row["name"]:
+    if not row.id or not row.cells.get("name", row.id):
         row.fail("id and name must not be empty")
     form = _ID_FORMS.get(path.name)
     if form and not re.fullmatch(form, row.id):

@@ -35,7 +35,7 @@ CELL_LABELS = {
     "CL:0000860": "classical monocytes",
     "CL:0002396": "CD16 Mono|FCGR3A+ Mono|FCGR3A+ monocytes|CD16+ monocyte",
     "CL:0000875": "non-classical monocytes|nonclassical monocyte",
-    "CL:0000451": "DC|DCs|dendritic cell|Dendritic cells|dendritic",
+    "CL:0000451": "dendritic cell|Dendritic cells|dendritic",
     "CL:0000990": "cDC|cDCs|conventional dendritic cells",
     "CL:0002394": "cDC1|cDC1s",
     "CL:0002399": "cDC2|CD1c+ DC",
@@ -44,7 +44,7 @@ CELL_LABELS = {
     "CL:0000233": "Platelet|platelets|thrombocytes",
     "CL:0000764": "Eryth|erythroid cell",
     "CL:0008001": "HSPC",
-    "CL:0000037": "HSC|haematopoietic stem cells|hematopoietic stem cell",
+    "CL:0000037": "haematopoietic stem cells|hematopoietic stem cell",
     "CL:0000738": "leukocytes|leucocytes",
     "CL:0000842": "PBMC|PBMCs",
     "CL:0000235": "macrophages",
@@ -56,7 +56,7 @@ CELL_LABELS = {
     "CL:0002062": "AT1|type I pneumocytes|alveolar type 1 cells",
     "CL:0002063": "AT2|type II pneumocytes|alveolar type II cells",
     "CL:0000312": "keratinocytes|epidermal keratinocyte",
-    "CL:0000115": "endothelial cells|EC",
+    "CL:0000115": "endothelial cells",
     "CL:0002618": "HUVEC|HUVECs",
     "CL:0002138": "lymphatic endothelial cells|LEC",
     "CL:0000746": "cardiomyocytes|cardiac muscle cell",
@@ -240,6 +240,123 @@ def test_resolve_when_tissue_or_disease_then_found(text, kind, expected):
     match = resolve(text, kind=kind, knowledge=load_knowledge()).match
     assert match is not None
     assert match.id == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "first", "second", "is_sure"),
+    [
+        ("DC", "cell_type", "dendritic cell", "pancreatic ductal cell", True),
+        ("DCs", "cell_type", "dendritic cell", "pancreatic ductal cell", True),
+        ("HSC", "cell_type", "hematopoietic stem cell", "hepatic stellate cell", True),
+        ("EC", "cell_type", "endothelial cell", "type EC enteroendocrine cell", True),
+        ("TH", "cell_type", "CD4-positive helper T cell", "dopaminergic neuron", False),
+        ("PT", "cell_type", "epithelial cell of proximal tubule", "platelet", False),
+        ("AD", "disease", "Alzheimer disease", "atopic eczema", False),
+        ("IFN", "perturbation", "IFN-beta", "IFN-gamma", False),
+    ],
+)
+def test_resolve_when_short_form_of_several_then_it_says_so(text, kind, first, second, is_sure):
+    resolution = resolve(text, kind=kind, knowledge=load_knowledge())
+    assert resolution.ambiguous
+    assert (resolution.match.name, resolution.alternatives[0].name) == (first, second)
+    assert (resolution.match.how == "synonym") is is_sure  # what is not sure is never taken over into an atlas
+    assert f"is short for several things: {first} or {second}" in resolution.note
+
+
+def test_resolve_when_short_form_has_one_known_meaning_then_still_doubtful():
+    resolution = resolve("M1", kind="cell_type", knowledge=load_knowledge())
+    assert resolution.ambiguous
+    assert resolution.match.name == "M1 macrophage"
+    assert resolution.note.endswith("M1 macrophage, or something else")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("gemcitabine HCl", "Gemcitabine"),
+        ("Imatinib mesylate", "Imatinib"),
+        ("0.5 uM panobinostat", "Panobinostat"),
+        ("10 ng/ml IL-6", "IL-6"),
+        ("dasatinib 100 nM", "Dasatinib"),
+        ("rhIL-2", "IL-2"),
+        ("recombinant human IL-6", "IL-6"),
+        ("Belinostat (PXD101)", "Belinostat"),
+    ],
+)
+def test_resolve_when_salt_dose_or_code_beside_the_name_then_found(text, name):
+    resolution = resolve(text, kind="perturbation", knowledge=load_knowledge())
+    assert resolution.match.name == name
+    assert not resolution.ambiguous
+
+
+@pytest.mark.parametrize("text", ["sodium", "calcium phosphate", "hydrochloride", "rhodamine", "10 ng/ml", "5 uM"])
+def test_resolve_when_salt_or_dose_alone_then_none(text):
+    assert resolve(text, kind="perturbation", knowledge=load_knowledge()).match is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("blood monocytes", "CL:0000576"),  # its home tissue
+        ("neutrophil granulocyte", "CL:0000775"),  # a type above it
+        ("CD1C+ cDC2", "CL:0002399"),  # its marker
+        ("liver Kupffer cells", "CL:0000091"),
+        ("CD56dim natural killer cells", "CL:0000939"),  # natural killer is NK
+        ("renal proximal tubular epithelial cells", "CL:0002306"),
+    ],
+)
+def test_resolve_when_words_are_implied_then_left_out(text, expected):
+    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+    assert resolution.match.id == expected
+    assert not resolution.ambiguous
+
+
+@pytest.mark.parametrize("text", ["retina monocyte zone", "CD19+ cDC2", "kidney Kupffer cells"])
+def test_resolve_when_a_word_contradicts_then_not_left_out(text):
+    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+    assert resolution.match is None or resolution.ambiguous
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "is_sure"),
+    [
+        ("Brush cell (Tuft cell)", "tuft cell", False),  # brush cells may be others
+        ("HSCs (hepatic stellate)", "hepatic stellate cell", True),  # a short form, explained
+        ("OC (osteoclast)", "osteoclast", True),
+        ("T cells (CD8+)", "CD8-positive, alpha-beta T cell", True),  # the brackets say more
+        ("T cells (batch 3)", "T cell", True),  # nothing about cells
+        ("Basal cells (airway progenitor cells)", "basal cell", False),  # cells that nobody knows
+        ("B cells (monocytes)", "monocyte", False),  # a contradiction
+    ],
+)
+def test_resolve_when_brackets_explain_then_both_are_weighed(text, expected, is_sure):
+    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+    assert resolution.match.name == expected
+    assert resolution.ambiguous is not is_sure
+
+
+@pytest.mark.parametrize("text", ["fibrobeast", "hepatocake", "macrophase cell", "monotype", "kelatinocyte"])
+def test_resolve_when_another_word_then_not_taken_for_a_typing_error(text):
+    assert resolve(text, kind="cell_type", knowledge=load_knowledge()).match is None
+
+
+@pytest.mark.parametrize("text", ["ductal cells", "nucleated cell", "tissue resident cell", "Effector CD4+ T cell"])
+def test_resolve_when_only_a_part_of_one_name_then_offered_as_doubtful(text):
+    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+    assert resolution.match.how == "fuzzy"
+    assert resolution.ambiguous
+    assert resolution.note == f"no more than a part of the name of {resolution.match.name!r}"
+
+
+def test_resolve_when_misspelt_then_the_note_says_what_it_was_read_as():
+    resolution = resolve("monoctye", kind="cell_type", knowledge=load_knowledge())
+    assert resolution.note == "read as a misspelling of 'monocyte'"
+
+
+@pytest.mark.parametrize("text", ["CL:9999999", "CL_9999999", "MONDO:0000000"])
+def test_resolve_when_unknown_id_then_nothing_is_near(text):
+    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+    assert (resolution.match, resolution.alternatives) == (None, ())
 
 
 def test_resolve_when_kind_has_no_table_then_never_matched():

@@ -12,16 +12,18 @@ import pytest
 from haystack_kernel.errors import ContractError
 from haystack_kernel.knowledge import load_knowledge, load_knowledge_from
 from haystack_kernel.knowledge.tables import PACKAGED
+from haystack_kernel.knowledge.terms import ShortForm
 
 SMALL = {
     "cell_types.tsv": "# version 3.1; made for a test\n"
-    "id\tname\tparents\tsynonyms\tmarkers\ttissues\n"
-    "CL:0000000\tcell\t\t\t\t\n"
-    "CL:0000084\tT cell\tCL:0000000\tT lymphocyte;T\tCD3D;CD3E\tUBERON:0000178\n",
+    "id\tname\tparents\tsynonyms\tmarkers\ttissues\tdevelops_from\n"
+    "CL:0000000\tcell\t\t\t\t\t\n"
+    "CL:0000084\tT cell\tCL:0000000\tT lymphocyte;T\tCD3D;CD3E\tUBERON:0000178\tCL:0000000\n",
     "diseases.tsv": "# version 3.1\nid\tname\tsynonyms\nPATO:0000461\tnormal\thealthy\n",
     "pathways.tsv": "# version 3.1\nname\tsynonyms\tgenes\tsource\nJAK-STAT\tJAK STAT\tSTAT1+;NKX2-1-\ttest\n",
     "perturbations.tsv": "# version 3.1\nname\ttype\tfamily\tsynonyms\ttargets\tpathways\tresponse\texternal_ids\n"
     "IFN-beta\tcytokine\tinterferon\tIFNb\tIFNAR1;IFNAR2\tJAK-STAT+\tISG15+;CCL2-\tuniprot=P01574;note=a=b\n",
+    "short_forms.tsv": "# version 3.1\nform\tterms\tsure\ncell_type:TC\tCL:0000084\tno\n",
     "tissues.tsv": "# version 3.1\nid\tname\tsynonyms\tgenes\nUBERON:0000178\tblood\tPB\tHBB\n",
 }
 
@@ -38,6 +40,7 @@ def test_load_when_small_tables_then_every_field_arrives(tmp_path):
     t_cell = known.cell_types["CL:0000084"]
     assert (t_cell.name, t_cell.parents, t_cell.synonyms) == ("T cell", ("CL:0000000",), ("T lymphocyte", "T"))
     assert (t_cell.markers, t_cell.tissues) == (("CD3D", "CD3E"), ("UBERON:0000178",))
+    assert t_cell.develops_from == ("CL:0000000",)
     entry = known.perturbations["IFN-beta"]
     assert (entry.type, entry.family, entry.targets) == ("cytokine", "interferon", ("IFNAR1", "IFNAR2"))
     assert (entry.pathways, entry.response) == ({"JAK-STAT": 1}, {"ISG15": 1, "CCL2": -1})
@@ -45,7 +48,9 @@ def test_load_when_small_tables_then_every_field_arrives(tmp_path):
     assert known.pathways["JAK-STAT"].genes == {"STAT1": 1, "NKX2-1": -1}
     assert known.tissues["UBERON:0000178"].genes == ("HBB",)
     assert known.diseases["PATO:0000461"].synonyms == ("healthy",)
+    assert known.short_forms == {"cell_type:TC": ShortForm("TC", ("CL:0000084",), is_sure=False)}
     assert known.version == "3.1"
+    assert known.digests() == {"knowledge:3.1": known.digest}
 
 
 def test_digest_when_a_table_changes_then_it_changes(tmp_path):
@@ -70,7 +75,7 @@ def test_version_when_tables_differ_then_each_is_named(tmp_path):
         ("cell_types", "T cell\tCL:0000000", "T cell\tCL:0000009", r"cell_types\.tsv line 4: parents names CL:0000009"),
         ("cell_types", "UBERON:0000178", "UBERON:0000179", r"cell_types\.tsv line 4: tissues names UBERON:0000179"),
         ("cell_types", "CL:0000084", "CL:84", r"line 4: 'CL:84' is not an id"),
-        ("cell_types", "cell\t\t\t\t\n", "cell\tCL:0000084\t\t\t\n", r"line 3: CL:0000000 is its own ancestor"),
+        ("cell_types", "cell\t\t\t\t\t\n", "cell\tCL:0000084\t\t\t\t\n", r"line 3: CL:0000000 is its own ancestor"),
         ("cell_types", "CL:0000084\tT cell", "CL:0000000\tT cell", r"line 4: CL:0000000 \(T cell\) is defined twice"),
         ("cell_types", "\tT cell\t", "\tcell\t", r"line 4: CL:0000084 \(cell\) is defined twice"),
         ("cell_types", "CD3D;CD3E", "CD3D;;CD3E", r"line 4: markers holds an empty"),
@@ -81,6 +86,9 @@ def test_version_when_tables_differ_then_each_is_named(tmp_path):
         ("diseases", "# version 3.1", "# no number", r"a comment line above the header must say 'version <x>'"),
         ("pathways", "STAT1+", "STAT1", r"pathways\.tsv line 3: genes must list each name once with \+ or -"),
         ("pathways", "NKX2-1-", "STAT1-", r"line 3: genes must list each name once"),
+        ("short_forms", "CL:0000084", "CL:0000085", r"short_forms\.tsv line 3: terms names CL:0000085"),
+        ("short_forms", "cell_type:TC", "TC", r"line 3: 'TC' must be <kind>:<form>, the kind one of cell_type"),
+        ("short_forms", "\tno", "\tmaybe", r"line 3: terms must not be empty and sure must be yes or no"),
         ("perturbations", "JAK-STAT+", "NF-kB+", r"perturbations\.tsv line 3: pathways names NF-kB"),
         ("perturbations", "cytokine", "hormone", r"line 3: type 'hormone' is not one of cytokine, drug, genetic"),
         ("perturbations", "uniprot=P01574", "P01574", r"line 3: external_ids must be key=value pairs"),
@@ -140,6 +148,33 @@ def test_packaged_terms_when_compared_then_no_synonym_means_two(table):
         for text in (entry.name, *entry.synonyms):
             owners.setdefault(text.lower(), set()).add(term)
     assert {text: terms for text, terms in owners.items() if len(terms) > 1} == {}
+
+
+def test_packaged_links_when_compared_with_the_ontology_then_parents_lie_above_but_for_some_forty(shared):
+    import gzip
+    import json
+    import re
+
+    with gzip.open(shared / "data" / "ontology" / "CL-ontology-v2026-03-26.json.gz") as stream:
+        ontology = json.load(stream)
+    text = (shared / "data" / "ontology" / "cl_2024-04-05.obo").read_text(encoding="utf-8")
+    stanzas = {stanza[:10]: stanza for stanza in text.split("\n[Term]\nid: ")[1:]}
+    types = load_knowledge().cell_types
+    links = [(term, parent) for term, entry in types.items() for parent in entry.parents]
+    by_hand = [(term, parent) for term, parent in links if parent not in ontology[term]["ancestors"]]
+    assert len(by_hand) <= 50
+    assert len(links) > 8 * len(by_hand)
+    for term, entry in types.items():
+        known = set(re.findall(r"relationship: develops_from (CL:\d+)", stanzas.get(term, "")))
+        assert set(entry.develops_from) <= known, term
+    assert sum(bool(entry.develops_from) for entry in types.values()) >= 30
+
+
+def test_packaged_short_forms_when_read_then_dc_th_and_m1_are_among_them():
+    forms = load_knowledge().short_forms
+    assert {"cell_type:DC", "cell_type:TH", "cell_type:M1", "disease:AD", "perturbation:IFN"} <= forms.keys()
+    assert forms["cell_type:DC"].is_sure
+    assert not forms["cell_type:M1"].is_sure
 
 
 @pytest.mark.parametrize(

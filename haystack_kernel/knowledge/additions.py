@@ -1,0 +1,138 @@
+"""Files of a user's own become part of what is known: read once, checked, kept in a compact form.
+
+In: an ontology, gene sets or a table of targets. Out: a file in the knowledge folder, and its header.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge.compact import ROWS, Addition, Header, list_headers, write_addition
+from haystack_kernel.knowledge.genesets import read_gene_sets
+from haystack_kernel.knowledge.obo import is_obo, read_obo
+from haystack_kernel.knowledge.ontology_json import read_ontology_json
+from haystack_kernel.knowledge.readers import SourceFile, decode, find_licence, read_bounded, version_in_name
+from haystack_kernel.knowledge.targets import read_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from haystack_kernel.knowledge.terms import SourceKind
+
+ONTOLOGIES = {"cl": "CL", "uberon": "UBERON", "mondo": "MONDO"}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SUFFIXES = {".gmt": "genesets", ".tsv": "targets", ".csv": "targets", ".txt": "targets"}
+
+
+def add_knowledge(
+    file: str | Path,
+    *,
+    folder: str | Path,
+    kind: str | None = None,
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    separator: str = "|",
+) -> Header:
+    """Read a file and keep it in the knowledge folder; nothing is kept where any of it is wrong.
+
+    Parameters
+    ----------
+    file
+        OBO, JSON of labels and ancestors, GMT, TSV or CSV; plain or gzip.
+    folder
+        Where additions are kept, ``Settings.knowledge``; made where it does not exist.
+    kind
+        cl, uberon, mondo, genesets or targets; None tells it from the ending of the name and the ids inside.
+    name
+        What the addition is called: a-z, 0-9, ``-``, ``_``; None takes the file's. An addition of the same name is
+        replaced, and then overrides what was added before this one.
+    columns, separator
+        For targets, see :func:`~haystack_kernel.knowledge.targets.read_targets`.
+
+    Raises
+    ------
+    NotFoundError
+        No such file.
+    InvalidInputError
+        The file is not what its kind asks for; the message says where and what to do.
+    MissingExtraError
+        OBO without pronto.
+    StorageError
+        The folder cannot be written.
+    """
+    path = Path(file).expanduser()
+    if kind is not None and kind not in ROWS:
+        message = f"kind {kind!r} is unknown; possible: {', '.join(ROWS)}"
+        raise InvalidInputError(message, kind=kind)
+    called = _name_of(path, name)
+    raw, digest = read_bounded(path)
+    found = _kind_of(path, raw) if kind is None else kind
+    if (columns or separator != "|") and found != "targets":
+        message = f"a column mapping is for targets, and {path.name} is read as {found}. Leave it out, or give --kind."
+        raise InvalidInputError(message, kind=found)
+    content = _read(raw, path=path, kind=found, columns=columns or {}, separator=separator)
+    before = list_headers(Path(folder))
+    header = Header(
+        name=called,
+        kind=cast("SourceKind", found),
+        version=content.version,
+        digest=digest,
+        n_terms=len(content.rows),
+        licence=content.licence,
+        file=path.name,
+        order=max((one.order for one in before), default=0) + 1,
+        n_obsolete=len(content.obsolete),
+        notes=content.notes,
+    )
+    write_addition(Addition(header, content.rows, content.obsolete), Path(folder))
+    return header
+
+
+def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], separator: str) -> SourceFile:
+    if kind in ONTOLOGIES:
+        read = read_ontology_json if raw.lstrip()[:1] in (b"{", b"[") else read_obo
+        return read(raw, path=path, prefix=ONTOLOGIES[kind])
+    rows: Sequence[object] = (
+        read_gene_sets(raw, path=path)
+        if kind == "genesets"
+        else read_targets(raw, path=path, columns=columns, separator=separator)
+    )
+    comments = "\n".join(re.findall(r"(?m)^[#!].*$", raw[:20_000].decode("utf-8", errors="replace")))
+    return SourceFile(tuple(rows), (), version_in_name(path), find_licence(comments))
+
+
+def _kind_of(path: Path, raw: bytes) -> str:
+    """Kind by the ending of the name; for ontologies by the ids that most terms have."""
+    endings = [end.lower() for end in path.suffixes if end.lower() != ".gz"]
+    ending = endings[-1] if endings else ""
+    if ending in _SUFFIXES:
+        return _SUFFIXES[ending]
+    if ending in (".obo", ".json"):
+        text = decode(raw, path=path)
+        if ending == ".json" or is_obo(text):
+            pattern = r"(?m)^id:\s*{}:" if ending == ".obo" else r'"{}:\d+"\s*:\s*\{{'
+            counts = {kind: len(re.findall(pattern.format(prefix), text)) for kind, prefix in ONTOLOGIES.items()}
+            best = max(counts, key=lambda one: counts[one])
+            if counts[best]:
+                return best
+        message = f"{path} holds no CL, UBERON or MONDO term. Give one of these ontologies, or say --kind."
+        raise InvalidInputError(message, path=str(path))
+    message = (
+        f"what {path.name} holds cannot be told from its name. Say --kind {'|'.join(ROWS)}, or give a file ending in "
+        ".obo, .json, .gmt or .tsv (.gz may follow)."
+    )
+    raise InvalidInputError(message, path=str(path))
+
+
+def _name_of(path: Path, name: str | None) -> str:
+    stem = re.sub(r"(?i)(?:\.(?:gz|obo|json|gmt|tsv|csv|txt))+$", "", path.name)
+    called = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") if name is None else name
+    if not _NAME.fullmatch(called) or called == "packaged":
+        message = (
+            f"the name {called!r} is invalid: a-z, 0-9, '-' and '_', at most 63 characters, not 'packaged'. Say --name."
+        )
+        raise InvalidInputError(message, name=called)
+    return called

@@ -1,0 +1,161 @@
+"""The compact form of an addition: one file, a header line and a line of rows, both JSON, written in one move.
+
+In: an ``Addition``. Out: ``<folder>/<name>.json``, and the same addition again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.errors import ContractError, StorageError
+from haystack_kernel.knowledge.readers import OntologyTerm
+from haystack_kernel.knowledge.terms import Obsolete, Pathway, PerturbationEntry, Source, SourceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMAT = 1
+ROWS: dict[str, type] = {
+    "cl": OntologyTerm,
+    "uberon": OntologyTerm,
+    "mondo": OntologyTerm,
+    "genesets": Pathway,
+    "targets": PerturbationEntry,
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an addition without reading its rows; ``order`` grows, and later ones override earlier ones."""
+
+    name: str
+    kind: SourceKind
+    version: str
+    digest: str
+    n_terms: int
+    licence: str
+    file: str
+    order: int
+    n_obsolete: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        """The part of it that goes into the record of a run."""
+        return Source(self.name, self.kind, self.version, self.digest, self.n_terms, self.licence)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Rows of one file: terms of an ontology, pathways or perturbations, as ``header.kind`` says."""
+
+    header: Header
+    rows: tuple[Any, ...]
+    obsolete: tuple[Obsolete, ...] = field(default=())
+
+
+def write_addition(addition: Addition, folder: Path) -> Path:
+    """Publish an addition; a reader sees the old file or the new one, never a part.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be made or written.
+    """
+    rows = json.dumps(
+        {"rows": [_flat(one) for one in addition.rows], "obsolete": [_flat(one) for one in addition.obsolete]},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    ).encode()
+    head = {"format": FORMAT, **asdict(addition.header), "rows_sha256": hashlib.sha256(rows).hexdigest()}
+    path = folder / f"{addition.header.name}.json"
+    temporary = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".adding-", delete=False) as stream:
+            temporary = Path(stream.name)
+            stream.write(json.dumps(head, ensure_ascii=False).encode() + b"\n" + rows + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        message = (
+            f"knowledge cannot be written to {folder}: {error.strerror or error}. Set HAYSTACK_KNOWLEDGE to another."
+        )
+        raise StorageError(message, path=str(folder)) from error
+    return path
+
+
+def list_headers(folder: Path) -> list[Header]:
+    """Headers of all additions, oldest first; empty where the folder does not exist."""
+    headers = [read_header(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(headers, key=lambda one: (one.order, one.name))
+
+
+def read_header(path: Path) -> Header:
+    """First line of an addition.
+
+    Raises
+    ------
+    ContractError
+        It is damaged, or was written by another version.
+    """
+    with path.open("rb") as stream:
+        return _header(stream.readline(), path=path)[0]
+
+
+def read_addition(path: Path) -> Addition:
+    """The whole of an addition, checked against the digest in its header.
+
+    Raises
+    ------
+    ContractError
+        It is damaged, or was written by another version.
+    """
+    head, _, rest = path.read_bytes().partition(b"\n")
+    header, digest = _header(head, path=path)
+    rows = rest.rstrip(b"\n")
+    if hashlib.sha256(rows).hexdigest() != digest:
+        raise _damaged(path, "its rows were changed or cut short")
+    content = json.loads(rows)
+    return Addition(header, _full(ROWS[header.kind], content["rows"]), _full(Obsolete, content["obsolete"]))
+
+
+def _header(line: bytes, *, path: Path) -> tuple[Header, str]:
+    try:
+        head = json.loads(line)
+        if head.pop("format") != FORMAT:
+            raise _damaged(path, "it was written by another version of HAYSTACK")
+        digest = head.pop("rows_sha256")
+        header = Header(**{**head, "notes": tuple(head["notes"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"its first line is no header ({type(error).__name__})") from error
+    if header.kind not in ROWS or header.name != path.stem:
+        raise _damaged(path, "its header belongs to another file")
+    return header, digest
+
+
+def _flat(row: object) -> list[Any]:
+    """Values of a record in the order of its fields, without those at the end that are as by default."""
+    named = fields(row)  # type: ignore[arg-type]
+    values = [getattr(row, one.name) for one in named]
+    while values[-1] == named[len(values) - 1].default:
+        values.pop()
+    return values
+
+
+def _full(kind: type, rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    return tuple(kind(*(tuple(value) if isinstance(value, list) else value for value in row)) for row in rows)
+
+
+def _damaged(path: Path, what: str) -> ContractError:
+    message = f"the knowledge in {path} cannot be used: {what}. Add its source again, or delete the file."
+    return ContractError(message, path=str(path))

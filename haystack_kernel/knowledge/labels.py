@@ -1,0 +1,109 @@
+"""What stands in labels beside the term itself: modifiers, salts and doses, brackets, words that the term implies.
+
+In: a label. Out: its words without them, or the matches of what is left.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from haystack_kernel.knowledge import normalise
+from haystack_kernel.knowledge.index import index_of
+from haystack_kernel.knowledge.ontology import ancestors
+
+if TYPE_CHECKING:
+    from haystack_kernel.knowledge.index import Index
+    from haystack_kernel.knowledge.normalise import Word
+    from haystack_kernel.knowledge.terms import Knowledge
+    from haystack_kernel.schema import Match, TermKind
+
+REDUNDANT_SCORE = 0.95  # "blood monocyte" taken as monocyte
+MAX_WORDS = 8  # longer labels are not searched for words to leave out
+MODIFIERS = frozenset(
+    (
+        "human", "primary", "adult", "activated", "resting", "stimulated", "unstimulated", "cycling", "proliferating",
+        "quiescent", "unresolved", "patient", "donor", "cultured", "isolated", "purified", "sorted", "total",
+        "recombinant", "treated",
+    )
+)  # fmt: skip
+_TISSUE_MODIFIERS = frozenset({"whole", "normal", "tissue", "sample", "biopsy", "healthy"})
+SALTS = frozenset(
+    (
+        "hydrochloride", "hcl", "2hcl", "dihydrochloride", "mesylate", "ditosylate", "tosylate", "citrate", "phosphate",
+        "sodium", "disodium", "potassium", "calcium", "acetate", "maleate", "malate", "succinate", "tartrate",
+        "sulfate", "hydrate", "monohydrate", "hemihydrate", "dihydrate", "trihydrate", "hydrobromide", "besylate",
+        "bromide", "lactate", "salt", "anhydrous",
+    )
+)  # fmt: skip
+_DOSE = re.compile(
+    r"^\s*\d+(?:\.\d+)?\s*(?:[nu\u00b5\u03bcm]M|[npu\u00b5\u03bcm]g(?:\s*/\s*m[lL])?|I?U(?:\s*/\s*m[lL])?)\s+(?=\S)|"
+    r"[\s,@(]+\d+(?:\.\d+)?\s*(?:[nu\u00b5\u03bcm]M|[npu\u00b5\u03bcm]g\s*/\s*m[lL]|I?U\s*/\s*m[lL])\)?\s*$"
+)
+_BRACKETS = re.compile(r"^\s*([^()\[\]]*\S)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
+
+
+def without_modifiers(text: str, *, kind: TermKind) -> list[Word]:
+    """Words outside brackets that are no modifier; empty where nothing was left out, or nothing is left."""
+    outside = normalise.split_words(re.sub(r"\([^()]*\)", " ", text))
+    if outside != normalise.split_words(text):
+        return []  # brackets are read elsewhere
+    less = MODIFIERS | _TISSUE_MODIFIERS if kind == "tissue" else MODIFIERS
+    kept = [word for word in outside if word.norm not in less]
+    if len(kept) == len(outside) or all(word.norm == "cell" for word in kept):
+        return []
+    return kept
+
+
+def without_salt(text: str, *, index: Index) -> list[Match]:
+    """Matches of a drug or cytokine without its dose, the salts behind its name, or the rh of a recombinant one."""
+    words = normalise.split_words(_DOSE.sub("", text))
+    while len(words) > 1 and words[-1].norm in SALTS:
+        words = words[:-1]
+    if words and re.match(r"rh[A-Z]", words[0].raw):
+        words = [replace(words[0], norm=words[0].norm[2:]), *words[1:]]
+    return [one.model_copy(update={"score": min(one.score, 0.98), "how": "synonym"}) for one in index.written(words)]
+
+
+def split_brackets(text: str) -> tuple[str, str] | None:
+    """Label and explanation of ``label (explanation)``; None for any other form."""
+    found = _BRACKETS.match(text)
+    return (found[1], found[2]) if found else None
+
+
+def without_redundant(words: list[Word], *, index: Index, knowledge: Knowledge) -> list[Match]:
+    """The one cell type that is left when words which it implies are left out.
+
+    Implied are its home tissue (blood monocyte), a type above it (neutrophil granulocyte) and its markers with a plus
+    sign (CD1C+ cDC2).
+    """
+    if index.kind != "cell_type" or not 2 <= len(words) <= MAX_WORDS:
+        return []
+    for n_dropped in (1, 2):
+        found: dict[str, Match] = {}
+        for dropped in combinations(range(len(words)), n_dropped):
+            kept = [word for place, word in enumerate(words) if place not in dropped]
+            if all(word.norm == "cell" for word in kept):
+                continue
+            matches = index.written(kept)
+            if len(matches) == 1 and all(
+                _is_implied(words[place], term=matches[0].id, index=index, knowledge=knowledge) for place in dropped
+            ):
+                found[matches[0].id] = index.close(matches[0].id, score=REDUNDANT_SCORE)
+        lower = [term for term in found if not any(term in ancestors(one, knowledge=knowledge) for one in found)]
+        if found:
+            return [found[term] for term in lower]
+    return []
+
+
+def _is_implied(word: Word, *, term: str, index: Index, knowledge: Knowledge) -> bool:
+    entry = knowledge.cell_types[term]
+    if word.norm.endswith("+"):
+        return word.norm.rstrip("+").upper() in entry.markers
+    above = {one.id for one in index.written([word])}
+    if above and above <= ancestors(term, knowledge=knowledge) | {term}:
+        return True
+    homes = index_of("tissue", knowledge=knowledge).written([word])
+    return len(homes) == 1 and homes[0].id in entry.tissues

@@ -1,0 +1,121 @@
+"""Additions laid over the packaged tables: a later row wins in what it states, and keeps what it does not state.
+
+In: a ``Knowledge`` and additions, oldest first. Out: a new ``Knowledge`` with its version, digest and sources.
+
+- ontologies: name and links of a term come from the latest addition; synonyms are joined, and an overridden name stays
+  findable as a synonym; markers, tissues and genes of the packaged row stay.
+- gene sets: of two sets with one name the later takes the name; the earlier stays as "<name> [<its source>]".
+- targets: a treatment known by that name or synonym takes the targets of the later row and keeps its expected response.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from haystack_kernel.knowledge import normalise
+from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, Tissue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from haystack_kernel.knowledge.compact import Addition
+    from haystack_kernel.knowledge.readers import OntologyTerm
+    from haystack_kernel.knowledge.terms import Pathway, PerturbationEntry
+
+    Term = TypeVar("Term", CellType, Tissue, Disease)
+
+
+def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
+    """Join additions to the tables; ``base`` is not changed."""
+    cell_types, tissues, diseases = dict(base.cell_types), dict(base.tissues), dict(base.diseases)
+    pathways, perturbations, obsolete = dict(base.pathways), dict(base.perturbations), dict(base.obsolete)
+    origin = dict.fromkeys(pathways, "packaged")
+    for addition in additions:
+        kind, rows = addition.header.kind, addition.rows
+        if kind == "cl":
+            _add_terms(cell_types, rows, make=CellType)
+        elif kind == "uberon":
+            _add_terms(tissues, rows, make=Tissue)
+        elif kind == "mondo":
+            _add_terms(diseases, rows, make=Disease)
+        elif kind == "genesets":
+            _add_pathways(pathways, rows, origin=origin, source=addition.header.name)
+        else:
+            _add_targets(perturbations, rows)
+        obsolete.update({one.id: one for one in addition.obsolete})
+    live = cell_types.keys() | tissues.keys() | diseases.keys()
+    return Knowledge(
+        cell_types=cell_types,
+        perturbations=perturbations,
+        pathways=pathways,
+        tissues=tissues,
+        diseases=diseases,
+        version=" + ".join([base.version, *(f"{one.header.name} {one.header.version}" for one in additions)]),
+        digest=_digest(base, additions),
+        short_forms=base.short_forms,
+        obsolete={term: one for term, one in obsolete.items() if term not in live},
+        sources=(*base.sources, *(one.header.source for one in additions)),
+    )
+
+
+def _add_terms(table: dict[str, Term], rows: Iterable[OntologyTerm], *, make: type[Term]) -> None:
+    row: OntologyTerm
+    for row in rows:
+        known: Term = table.get(row.id) or make(row.id, row.name)
+        names = dict.fromkeys((*known.synonyms, known.name, *row.synonyms))
+        names.pop(row.name, None)
+        table[row.id] = replace(
+            known,
+            name=row.name,
+            synonyms=tuple(names),
+            parents=row.parents,
+            part_of=row.part_of,
+            develops_from=tuple(dict.fromkeys((*row.develops_from, *known.develops_from))),
+        )
+
+
+def _add_pathways(table: dict[str, Pathway], rows: Iterable[Pathway], *, origin: dict[str, str], source: str) -> None:
+    for row in rows:
+        earlier = table.get(row.name)
+        if earlier is not None:
+            kept = f"{row.name} [{origin[row.name]}]"
+            table[kept], origin[kept] = replace(earlier, name=kept), origin[row.name]
+        table[row.name], origin[row.name] = row, source
+
+
+def _add_targets(table: dict[str, PerturbationEntry], rows: Iterable[PerturbationEntry]) -> None:
+    owners: dict[str, set[str]] = {}
+    for entry in table.values():
+        for text in (entry.name, *entry.synonyms):
+            owners.setdefault(_key(text), set()).add(entry.name)
+    for row in rows:
+        named = owners.get(_key(row.name), set())
+        if len(named) != 1:  # new, or a synonym of several
+            table[row.name] = row
+            continue
+        known = table[next(iter(named))]
+        names = dict.fromkeys((*known.synonyms, row.name, *row.synonyms))
+        names.pop(known.name, None)
+        table[known.name] = replace(
+            known,
+            synonyms=tuple(names),
+            targets=row.targets or known.targets,
+            external_ids={**known.external_ids, **row.external_ids},
+            family=known.family or row.family,
+        )
+
+
+def _key(text: str) -> str:
+    return normalise.compact_key([word.norm for word in normalise.split_words(text)], fold_greek=True) or text
+
+
+def _digest(base: Knowledge, additions: Sequence[Addition]) -> str:
+    """Sha256 over the digests of everything, in order; that of the base where nothing is added."""
+    if not additions:
+        return base.digest
+    digest = hashlib.sha256(base.digest.encode())
+    for one in additions:
+        digest.update(f"\n{one.header.kind} {one.header.name} {one.header.version} {one.header.digest}".encode())
+    return digest.hexdigest()

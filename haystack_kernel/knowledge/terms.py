@@ -1,0 +1,137 @@
+"""What is known of biology: one record for each kind of term, and the whole of them.
+
+In: nothing. Out: frozen records; ids and canonical names are the keys of :class:`Knowledge`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+PerturbationType = Literal["cytokine", "drug", "genetic"]
+SourceKind = Literal["packaged", "cl", "uberon", "mondo", "genesets", "targets"]
+
+
+@dataclass(frozen=True)
+class CellType:
+    """A term of the Cell Ontology; ``markers`` are gene symbols, the other lists ids of these tables.
+
+    ``parents`` are is_a links; ``part_of`` is known where a full ontology was added.
+    """
+
+    id: str
+    name: str
+    parents: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    markers: tuple[str, ...] = ()
+    tissues: tuple[str, ...] = ()
+    part_of: tuple[str, ...] = ()
+    develops_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PerturbationEntry:
+    """A treatment; signs are +1 (rises, activated) or -1 (falls, suppressed) after it.
+
+    ``targets`` are receptors or direct target genes, ``pathways`` names of the pathway table, ``response``
+    downstream genes, ``family`` the group it is told apart from ("interferon", "HDAC inhibitor").
+    """
+
+    name: str
+    type: PerturbationType
+    synonyms: tuple[str, ...]
+    targets: tuple[str, ...]
+    pathways: dict[str, int]
+    response: dict[str, int]
+    external_ids: dict[str, str]
+    family: str
+
+
+@dataclass(frozen=True)
+class Pathway:
+    """A gene set with direction: +1 moves with the activity of the pathway, -1 against it."""
+
+    name: str
+    genes: dict[str, int]
+    synonyms: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """A term of Uberon; ``genes`` are symbols typical of the tissue, links are known where Uberon was added."""
+
+    id: str
+    name: str
+    synonyms: tuple[str, ...] = ()
+    genes: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    part_of: tuple[str, ...] = ()
+    develops_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Disease:
+    """A term of Mondo, or PATO:0000461 for normal; ``parents`` are known where Mondo was added."""
+
+    id: str
+    name: str
+    synonyms: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    part_of: tuple[str, ...] = ()
+    develops_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Obsolete:
+    """An id that an ontology has retired, and what it names to use instead; both lists may be empty."""
+
+    id: str
+    name: str
+    replaced_by: tuple[str, ...] = ()
+    consider: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShortForm:
+    """An abbreviation with several meanings, the likeliest first; ``is_sure`` where that one may be taken as meant."""
+
+    form: str
+    terms: tuple[str, ...]
+    is_sure: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: ``digest`` is the SHA-256 of the file they were read from."""
+
+    name: str
+    kind: SourceKind
+    version: str
+    digest: str
+    n_terms: int
+    licence: str = ""
+
+
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: indexes are cached per table set
+class Knowledge:
+    """All tables; keys are ids (cell types, tissues, diseases) or canonical names (perturbations, pathways).
+
+    ``sources`` lists what was added to the packaged tables, in the order in which later ones override earlier ones.
+    """
+
+    cell_types: dict[str, CellType]
+    perturbations: dict[str, PerturbationEntry]
+    pathways: dict[str, Pathway]
+    tissues: dict[str, Tissue]
+    diseases: dict[str, Disease]
+    version: str
+    digest: str
+    short_forms: dict[str, ShortForm] = field(default_factory=dict)  # "<kind>:<form>"
+    obsolete: dict[str, Obsolete] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
+
+    def digests(self) -> dict[str, str]:
+        """Version and digest of everything that takes part, for the run record; the first covers all of it."""
+        added = {f"knowledge:{one.kind}:{one.name} {one.version}": one.digest for one in self.sources}
+        return {f"knowledge:{self.version}": self.digest, **added}
