@@ -18,6 +18,7 @@ from gcp_storage_emulator.server import create_server
 
 class _Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body go out in two writes: else each answer waits 40 ms
 
     def _forward(self):
         body = self._body()
