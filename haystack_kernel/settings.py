@@ -95,7 +95,9 @@ class Settings(_Section):
 
     storage: str = Field(default="~/haystack", description="run folders live in <storage>/runs/<run_id>")
     atlas_root: str = Field(default="~/haystack/atlases", description="one folder per atlas")
-    cache: str = Field(default="~/.cache/haystack", description="job scratch, chunks and rows of sources; safe to delete")
+    cache: str = Field(
+        default="~/.cache/haystack", description="job scratch, chunks and rows of sources; safe to delete"
+    )
     atlases: tuple[AtlasName, ...] = ("demo",)
     planner: Literal["auto", "offline"] = "auto"
     seed: int = Field(default=0, ge=0)

@@ -39,9 +39,6 @@ class Piece(NamedTuple):
     last: int
 
 
-Use = "Callable[[int, int, NDArray[Any]], None]"  # chunk number, place in the chunk of the first value, values
-
-
 class Chunked(Protocol):
     """An array in chunks; ``visit`` calls ``use`` once per piece, from several threads."""
 
@@ -172,7 +169,7 @@ class LocalArray:
 class RemoteArray:
     """An HDF5 array in a file in a bucket: all chunks of a batch are fetched concurrently, and kept in the cache.
 
-    ``identity`` names the file and its version in the cache. ``hits`` counts bytes that came over the network.
+    ``identity`` names the file and its version in the cache.
     """
 
     file: RemoteFile
@@ -226,7 +223,11 @@ class RemoteArray:
 
         def work(part: Sequence[int]) -> None:
             for number in part:
-                use(number, 0, _decoded(found[number], self.layout, number=number, where=f"{self.file.uri}: {self.name}"))
+                use(
+                    number,
+                    0,
+                    _decoded(found[number], self.layout, number=number, where=f"{self.file.uri}: {self.name}"),
+                )
 
         _in_threads(work, numbers)
         if self.cache and absent:

@@ -82,9 +82,7 @@ def open_atlases(names: Sequence[str], *, root: str | Path, reader: CellReader |
 class AtlasCollection:
     """Cells of one or several atlases seen as one collection."""
 
-    def __init__(
-        self, records: dict[str, AtlasRecord], *, root: str | Path, reader: CellReader | None = None
-    ) -> None:
+    def __init__(self, records: dict[str, AtlasRecord], *, root: str | Path, reader: CellReader | None = None) -> None:
         self._records = records
         self._reader = reader or CellReader()
         self._folders = {name: atlas_folder(name, root) for name in records}

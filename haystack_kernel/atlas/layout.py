@@ -99,9 +99,7 @@ def read_layout(dataset: h5py.Dataset, *, uri: str) -> Layout:
     if dataset.chunks is None:
         return _in_one_piece(dataset, fill=fill, uri=uri)
     told: list[tuple[int, ...]] = []
-    dataset.id.chunk_iter(
-        lambda info: told.append((*info.chunk_offset, info.byte_offset, info.size, info.filter_mask))
-    )
+    dataset.id.chunk_iter(lambda info: told.append((*info.chunk_offset, info.byte_offset, info.size, info.filter_mask)))
     grid = tuple(-(-n // step) for n, step in zip(dataset.shape, dataset.chunks, strict=True))
     places = np.zeros((3, int(np.prod(grid))), dtype=np.int64)
     if told:

@@ -34,13 +34,14 @@ MAX_REMEMBERED = 32
 _REMEMBERED: dict[tuple[str, ...], dict[str, Layout]] = {}  # of local files, by path, size, time and place
 
 
-def open_matrix(
+def open_matrix(  # noqa: PLR0913 - what a source is and what may be kept of it
     uri: str,
     place: str,
     *,
     encoding: str,
     shape: tuple[int, int],
     identity: str = "",
+    n_bytes: int | None = None,
     folder: Path | None = None,
     cache: ChunkCache | None = None,
 ) -> Matrix:
@@ -52,6 +53,8 @@ def open_matrix(
         csr, csc or dense; cells x genes of the source.
     identity
         Digest of the source: layouts and chunks are remembered under it.
+    n_bytes
+        Size of a file in a bucket, where it is known.
     folder
         Where the layout of a file in a bucket is kept; None reads it every time.
     cache
@@ -75,12 +78,12 @@ def open_matrix(
         layouts = _local_layouts(uri, place)
         arrays = {name: LocalArray(Path(uri), layout, f"{place}/{name}") for name, layout in layouts.items()}
         return Matrix(encoding, shape, arrays, uri)
-    file = RemoteFile(uri)
+    file = RemoteFile(uri, size=n_bytes)
     layouts = _remote_layouts(file, place, identity=identity, folder=folder)
     key = hashlib.sha256(f"{identity}|{place}".encode()).hexdigest()[:32]
     kept = cache if identity else None
     arrays = {name: RemoteArray(file, layout, name, key, kept) for name, layout in layouts.items()}
-    return Matrix(encoding, shape, arrays, uri)
+    return Matrix(encoding, shape, arrays, uri, file)
 
 
 def _nodes(node: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py or zarr node

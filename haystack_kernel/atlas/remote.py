@@ -81,6 +81,13 @@ class RemoteFile:
     ----------
     uri
         Any fsspec address with a scheme.
+    size
+        Bytes of the object where they are known; None asks.
+
+    Attributes
+    ----------
+    n_requests
+        Ranges asked for so far.
 
     Raises
     ------
@@ -88,12 +95,12 @@ class RemoteFile:
         See :func:`remote_errors`.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, *, size: int | None = None) -> None:
+        self.uri, self.n_requests = uri, 0
         self._fs: AbstractFileSystem
         with remote_errors(uri):
             self._fs, self._path = open_filesystem(uri)
-            self.size = int(self._fs.info(self._path)["size"])
+            self.size = int(self._fs.info(self._path)["size"]) if size is None else size
 
     def read_many(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
         """Bytes of every range, in order, fetched concurrently; neighbouring ranges share a request.
@@ -109,6 +116,7 @@ class RemoteFile:
             missing = [one for one in requests if one not in found]
             if not missing:
                 break
+            self.n_requests += len(missing)
             with remote_errors(self.uri):
                 answers = self._fs.cat_ranges(
                     [self._path] * len(missing), [a for a, _ in missing], [b for _, b in missing], on_error="raise"
@@ -127,7 +135,11 @@ def _merged(offsets: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int
     """Requests (first, end) that cover all ranges."""
     requests: list[tuple[int, int]] = []
     for first, end in sorted({(int(a), int(a) + int(n)) for a, n in zip(offsets, sizes, strict=True)}):
-        if requests and first - requests[-1][1] <= MAX_GAP and max(end, requests[-1][1]) - requests[-1][0] <= MAX_REQUEST:
+        if (
+            requests
+            and first - requests[-1][1] <= MAX_GAP
+            and max(end, requests[-1][1]) - requests[-1][0] <= MAX_REQUEST
+        ):
             requests[-1] = (requests[-1][0], max(end, requests[-1][1]))
         else:
             requests.append((first, end))
@@ -190,7 +202,9 @@ class RangedReader(io.RawIOBase):
         view[: len(data)] = data
         self._at = end
         if children := _tree_children(data):
-            self._load(sorted({place // BLOCK for place in children if place < self._source.size}))
+            ends = [min(place + len(data), self._source.size) - 1 for place in children]
+            places = [place for place in (*children, *ends) if 0 <= place < self._source.size]
+            self._load(sorted({place // BLOCK for place in places}))
         return len(data)
 
     def _load(self, numbers: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from haystack_kernel.atlas.arrays import LocalArray
 from haystack_kernel.atlas.layout import read_layout
 from haystack_kernel.atlas.rows import Matrix, column_blocks
+from haystack_kernel.errors import HaystackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +38,7 @@ class RowStore:
     folder: Path
     limit_bytes: int
 
-    def by_row(
-        self, matrix: Matrix, *, identity: str, tick: Callable[[float], None] | None = None
-    ) -> Matrix | None:
+    def by_row(self, matrix: Matrix, *, identity: str, tick: Callable[[float], None] | None = None) -> Matrix | None:
         """Return the matrix stored by cell, rearranging it where that was not done before.
 
         Three passes over the entries, in blocks; while it works, the disk holds a copy of 16 bytes an entry beside the
@@ -68,9 +67,9 @@ class RowStore:
                 _rearrange(matrix, Path(name), tick=tick)
                 self._make_room(n_stored * _STORED_BYTES)
                 (Path(name) / "rows.h5").replace(path)
-        except OSError as error:
-            if type(error) is not OSError and not isinstance(error, PermissionError):
-                raise  # the source, not this folder
+        except HaystackError:  # about the source
+            raise
+        except OSError:  # about this folder: full, or not to be written
             return None
         return _open(path, matrix)
 
@@ -148,5 +147,3 @@ def _rearrange(matrix: Matrix, folder: Path, *, tick: Callable[[float], None] | 
             if tick:
                 tick(0.8 + 0.2 * (number + 1) / n_buckets)
         h5["indptr"] = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype("<i8")
-
-

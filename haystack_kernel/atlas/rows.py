@@ -22,18 +22,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haystack_kernel.atlas.arrays import Chunked
+    from haystack_kernel.atlas.remote import RemoteFile
 
 BLOCK_VALUES = 4_000_000  # about 50 MB of data and indices at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A count matrix as stored: ``indptr``, ``indices`` and ``data`` of a sparse one, ``values`` of a dense one."""
+    """A count matrix as stored: ``indptr``, ``indices`` and ``data`` of a sparse one, ``values`` of a dense one.
+
+    ``file`` is the object in a bucket that the arrays are read from, if it is one.
+    """
 
     encoding: str  # csr, csc or dense
     shape: tuple[int, int]
     arrays: Mapping[str, Chunked]
     uri: str
+    file: RemoteFile | None = None
 
 
 def read_rows(matrix: Matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:
@@ -118,9 +123,7 @@ def _from_csc(matrix: Matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:
     return sp.csr_matrix((values, (mine, genes)), shape=(len(rows), matrix.shape[1]))
 
 
-def _both(
-    matrix: Matrix, starts: NDArray[np.int64], stops: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _both(matrix: Matrix, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The same ranges of indices and data, side by side: a wait for a bucket is waited once."""
     with ThreadPoolExecutor(2) as pool:
         indices = pool.submit(take, matrix.arrays["indices"], starts, stops)

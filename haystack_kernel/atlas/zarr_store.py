@@ -49,9 +49,7 @@ def open_group(uri: str) -> Iterator[Any]:
         raise NotFoundError(msg, uri=uri)
     try:
         with remote_errors(uri):
-            store = zarr.storage.FsspecStore.from_url(uri, read_only=True) if "://" in uri else uri
-            group = zarr.open_group(store, mode="r")
-            yield group
+            yield zarr.open_group(_remote_store(uri) if "://" in uri else uri, mode="r")
     except PermissionError as error:
         msg = f"{uri} may not be read by this user; change its permissions"
         raise StorageError(msg, uri=uri) from error
@@ -61,6 +59,15 @@ def open_group(uri: str) -> Iterator[Any]:
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         msg = f"{uri} cannot be read as a Zarr store ({text}): not one, or damaged; copy it again"
         raise InvalidInputError(msg, uri=uri) from error
+
+
+def _remote_store(uri: str) -> Any:  # noqa: ANN401 - a Zarr store
+    """Read through the file system that everything else uses: one made for Zarr's own loop is never closed."""
+    import zarr
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    fs, root = open_filesystem(uri)
+    return zarr.storage.FsspecStore(AsyncFileSystemWrapper(fs, asynchronous=True), read_only=True, path=root)
 
 
 def store_mark(uri: str, *, with_digest: bool) -> tuple[int, float, str]:

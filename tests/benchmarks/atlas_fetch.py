@@ -101,7 +101,11 @@ def local_disk(folder, *, full):
 def servers():
     """Addresses of a storage server and of the delaying proxy before it, both in a process of their own."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", _SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
         yield process.stdout.readline().split()

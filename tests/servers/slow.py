@@ -6,7 +6,7 @@ In: the address of a server. Out: its answers, late; a count of requests; 429, 5
 import http.client
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlparse
 
@@ -47,8 +47,9 @@ class _Slow(BaseHTTPRequestHandler):
             if name.lower() not in ("content-length", "connection", "transfer-encoding", "server", "date"):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        with suppress(ConnectionError):  # a client that reads ahead may go before the answer comes
+            self.end_headers()
+            self.wfile.write(data)
 
     def log_message(self, *args):
         """Stay silent."""
