@@ -1,7 +1,6 @@
-"""Arrays of a stored count matrix, read by the chunks that are needed: from a file, from a bucket, from Zarr.
+"""Arrays of a stored count matrix, read by the chunks that are needed: from a file on this disk or in a bucket.
 
-In: a layout or a Zarr array. Out: ranges and rows; beyond those, memory holds one chunk per thread, and for a bucket the
-chunks of one batch.
+In: a layout. Out: ranges and rows; beyond those, memory holds one chunk per thread, and for a bucket one batch of them.
 """
 
 from __future__ import annotations
@@ -9,26 +8,25 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from haystack_kernel.atlas.decode import DecodeError, decode
-from haystack_kernel.atlas.remote import RemoteFile, remote_errors
 from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from haystack_kernel.atlas.chunk_cache import ChunkCache
     from haystack_kernel.atlas.layout import Layout
+    from haystack_kernel.atlas.remote import RemoteFile
 
 BATCH_BYTES = 1 << 26  # of chunks from a bucket, decoded, at a time
 N_THREADS = min(4, os.cpu_count() or 1)  # for decompressing
-N_CONCURRENT = 16  # reads of a Zarr store at a time
 
 
 class Piece(NamedTuple):
@@ -42,9 +40,20 @@ class Piece(NamedTuple):
 class Chunked(Protocol):
     """An array in chunks; ``visit`` calls ``use`` once per piece, from several threads."""
 
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    dtype: np.dtype[Any]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+        ...
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Length of a chunk in each dimension."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values as stored."""
+        ...
 
     def visit(self, pieces: Sequence[Piece], use: Callable[[int, int, NDArray[Any]], None]) -> None:
         """Read the pieces; ``use`` gets chunk number, place in the chunk of the first value given, and values."""
@@ -81,7 +90,7 @@ def take_rows(array: Chunked, rows: NDArray[np.int64]) -> NDArray[Any]:
     n_across = -(-array.shape[1] // width)
     out = np.empty((len(rows), array.shape[1]), dtype=array.dtype.newbyteorder("="))
 
-    def copy(number: int, first: int, values: NDArray[Any]) -> None:  # noqa: ARG001 - chunks come whole
+    def copy(number: int, first: int, values: NDArray[Any]) -> None:
         down, across = divmod(number, n_across)
         begin, end = np.searchsorted(rows, [down * height, (down + 1) * height])
         block = values.reshape(height, width)[rows[begin:end] - down * height]
@@ -232,84 +241,6 @@ class RemoteArray:
         _in_threads(work, numbers)
         if self.cache and absent:
             self.cache.put({keys[number]: found[number] for number in absent})
-
-
-@dataclass(frozen=True, eq=False)
-class ZarrArray:
-    """An array of a Zarr store, on disk or in a bucket; chunks from a bucket are kept decoded in the cache."""
-
-    array: Any
-    uri: str
-    name: str
-    identity: str = ""
-    cache: ChunkCache | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each dimension."""
-        return tuple(self.array.shape)
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Length of a chunk in each dimension."""
-        return tuple(self.array.chunks)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values as stored."""
-        return np.dtype(self.array.dtype)
-
-    def visit(self, pieces: Sequence[Piece], use: Callable[[int, int, NDArray[Any]], None]) -> None:
-        """Read the pieces; see :class:`Chunked`.
-
-        Raises
-        ------
-        InvalidInputError
-            A chunk is damaged.
-        NotFoundError, StorageError, ServiceError
-            The store is gone, may not be read, or the service fails.
-        """
-        whole = int(np.prod(self.chunks))
-        per_batch = max(1, BATCH_BYTES // max(1, whole * self.dtype.itemsize))
-        for first in range(0, len(pieces), per_batch):
-            batch = pieces[first : first + per_batch]
-            keys = {piece.number: f"{self.identity}/{self.name}/{piece.number}" for piece in batch}
-            held = self.cache.get(keys.values()) if self.cache else {}
-            for piece in batch:
-                if keys[piece.number] in held:
-                    use(piece.number, 0, np.frombuffer(held[keys[piece.number]], dtype=self.dtype))
-            absent = [piece.number for piece in batch if keys[piece.number] not in held]
-            with ThreadPoolExecutor(min(N_CONCURRENT, max(1, len(absent)))) as pool:
-                fresh = dict(zip(absent, pool.map(self._chunk, absent), strict=True))
-            for number, values in fresh.items():
-                use(number, 0, values)
-            if self.cache and fresh:
-                self.cache.put({keys[number]: values.tobytes() for number, values in fresh.items()})
-
-    def _chunk(self, number: int) -> NDArray[Any]:
-        grid = tuple(-(-n // step) for n, step in zip(self.shape, self.chunks, strict=True))
-        corner = np.array(np.unravel_index(number, grid)) * self.chunks
-        place = tuple(slice(int(a), int(a) + step) for a, step in zip(corner, self.chunks, strict=True))
-        with _zarr_errors(self.uri, self.name):
-            values = np.asarray(self.array[place])
-        missing = [(0, step - have) for step, have in zip(self.chunks, values.shape, strict=True)]
-        return (np.pad(values, missing) if any(after for _, after in missing) else values).ravel()
-
-
-def _zarr_errors(uri: str, name: str) -> Any:  # noqa: ANN401 - a context manager
-    from contextlib import contextmanager
-
-    @contextmanager
-    def errors() -> Iterator[None]:
-        try:
-            with remote_errors(uri):
-                yield
-        except (ValueError, RuntimeError, TypeError, KeyError) as error:  # codecs report damage as any of these
-            text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            msg = f"{uri}: a chunk of {name} is damaged ({text}); copy the store again"
-            raise InvalidInputError(msg, uri=uri) from error
-
-    return errors()
 
 
 def _opened(path: Path) -> Any:  # noqa: ANN401 - a binary file

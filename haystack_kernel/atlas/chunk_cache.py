@@ -9,15 +9,16 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS chunks (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, used INTEGER NOT NULL, n_bytes INTEGER NOT NULL, crc INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+    used INTEGER NOT NULL, n_bytes INTEGER NOT NULL, crc INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_use ON chunks (used, n_bytes);
 CREATE TABLE IF NOT EXISTS content (id INTEGER PRIMARY KEY, data BLOB NOT NULL);

@@ -1,6 +1,6 @@
 """One source opened without loading it: its obs and var columns, its count matrix, its fingerprint.
 
-In: a path or ``gs://`` URI of an h5ad file or a Zarr store. Out: columns as categoricals, the place of the raw counts, per-cell statistics.
+In: a path or ``gs://`` URI of an h5ad file or a Zarr store. Out: columns as categoricals, fingerprints.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _check_members(h5: Any, *, uri: str) -> None:  # noqa: ANN401 - h5py file or
 def _open_bytes(uri: str) -> Iterator[Any]:
     if "://" in uri:
         with remote_errors(uri):
-            fs, path = open_filesystem(uri)
-            opened = fs.open(path, "rb")
+            fs, inner = open_filesystem(uri)
+            opened = fs.open(inner, "rb")
         with opened as handle:
             yield handle
         return
@@ -124,8 +124,8 @@ def fingerprint(uri: str, *, with_digest: bool = True) -> Fingerprint:
         return Fingerprint(uri, *store_mark(uri, with_digest=with_digest))
     if "://" in uri:
         with remote_errors(uri):
-            fs, path = open_filesystem(uri)
-            info = fs.info(path)
+            fs, inner = open_filesystem(uri)
+            info = fs.info(inner)
         told = {key: str(info[key]) for key in ("size", "crc32c", "md5Hash", "generation", "etag") if key in info}
         digest = "store:" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return Fingerprint(uri, int(info["size"]), 0.0, digest if with_digest else "")

@@ -5,6 +5,7 @@ In: an open h5py data set. Out: ``Layout``, which needs the file no more; it tra
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,14 +127,12 @@ def _in_one_piece(dataset: h5py.Dataset, *, fill: float, uri: str) -> Layout:
 def _check_filter(code: int, *, uri: str, name: str) -> None:
     if h5py.h5z.filter_avail(code):
         return
-    try:
+    with suppress(ImportError):
         import hdf5plugin  # noqa: F401 - registers its filters
-    except ImportError:
-        pass
     if not h5py.h5z.filter_avail(code):
         known = _NAMES.get(code, f"number {code}")
         msg = (
-            f"{uri}: {name} is compressed with the HDF5 filter {known}, which is not installed: pip install hdf5plugin, "
-            "or write the file again with compression='gzip'"
+            f"{uri}: {name} is compressed with the HDF5 filter {known}, which is not installed: pip install "
+            "hdf5plugin, or write the file again with compression='gzip'"
         )
         raise MissingExtraError(msg, uri=uri, filter=code)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haystack_kernel.atlas.arrays import Chunked, LocalArray, RemoteArray, ZarrArray
+from haystack_kernel.atlas.arrays import Chunked, LocalArray, RemoteArray
 from haystack_kernel.atlas.h5ad import is_array, open_h5ad, open_h5ad_handle
 from haystack_kernel.atlas.layout import Layout, read_layout
 from haystack_kernel.atlas.remote import RangedReader, RemoteFile
 from haystack_kernel.atlas.rows import Matrix
+from haystack_kernel.atlas.zarr_array import ZarrArray
 from haystack_kernel.atlas.zarr_store import is_zarr
 
 if TYPE_CHECKING:

@@ -78,8 +78,8 @@ def column_blocks(matrix: Matrix) -> Iterator[tuple[NDArray[Any], NDArray[Any], 
         cells, values = _both(matrix, np.array([first]), np.array([last]))
         _check_inside(matrix, cells, matrix.shape[0])
         begin, end = np.searchsorted(bounds, [first, last - 1], side="right") - 1
-        lengths = np.diff(np.clip(bounds[begin : end + 2], first, last))
-        yield cells, values, np.repeat(np.arange(begin, end + 1), lengths), last / n_stored
+        edges = np.clip(bounds[begin : end + 2], first, last)
+        yield cells, values, np.repeat(np.arange(begin, end + 1), edges[1:] - edges[:-1]), last / n_stored
 
 
 def _from_csr(matrix: Matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:

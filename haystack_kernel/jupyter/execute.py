@@ -96,9 +96,10 @@ def _check_cells(config: RunConfig, *, root: str) -> None:
     for name in {*config.atlases, config.query_atlas} - {DEMO_ATLAS, None}:
         atlas_info(str(name), root)
     if config.query_h5ad is not None:
-        from haystack_kernel.retrieval import read_query_h5ad
+        from haystack_kernel.retrieval import check_query_h5ad
 
-        read_query_h5ad(config.query_h5ad)
+        genelist = config.genelist if config.engine == "stack" else None
+        check_query_h5ad(config.query_h5ad, genelist=genelist).require()
 
 
 def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> str:

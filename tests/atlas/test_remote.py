@@ -170,7 +170,7 @@ def test_answers_always_cut_short_are_a_fault_and_nothing_is_kept(opened, proxy,
 def test_a_forbidden_object_is_said(opened, proxy):
     atlas = opened()
     proxy.failing.extend([403] * 20)
-    with pytest.raises(StorageError, match="may not be read .*give this account read access"):
+    with pytest.raises(StorageError, match=r"may not be read .*give this account read access"):
         atlas.fetch(atlas.select(ALL))
 
 

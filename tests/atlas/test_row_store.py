@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_made_leaves_the_matrix_as_it_is(matrix, tmp_pat
 
 def test_a_damaged_source_is_said_and_leaves_nothing_behind(matrix, tmp_path):
     path = tmp_path / "m.h5ad"
-    with open(path, "r+b") as handle:
+    with path.open("r+b") as handle:
         handle.seek(int(matrix.arrays["data"].layout.offsets[0]))
         handle.write(bytes(50))
     with pytest.raises(InvalidInputError, match="chunk 0 is damaged"):

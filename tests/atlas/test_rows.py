@@ -187,7 +187,7 @@ def corrupted(path, place, number=0):
     """Overwrite the middle of a chunk's bytes."""
     with h5py.File(path) as h5:
         info = h5[place].id.get_chunk_info(number)
-    with open(path, "r+b") as handle:
+    with path.open("r+b") as handle:
         handle.seek(info.byte_offset + info.size // 2)
         handle.write(b"\xff" * 24)
 
@@ -204,9 +204,9 @@ def test_a_chunk_that_does_not_decompress_names_file_array_and_chunk(tmp_path, v
 def test_a_file_cut_short_after_it_was_opened_is_named(tmp_path, values):
     path = tmp_path / "m.h5ad"
     matrix = write_h5(path, values)
-    with open(path, "r+b") as handle:
+    with path.open("r+b") as handle:
         handle.truncate(path.stat().st_size // 2)
-    with pytest.raises(InvalidInputError, match="is cut short: X/.* continues to byte"):
+    with pytest.raises(InvalidInputError, match=r"is cut short: X/.* continues to byte"):
         read_rows(matrix, np.arange(3000))
     path.unlink()
     with pytest.raises(Exception, match="is gone; put it back"):

@@ -1,6 +1,6 @@
 """Reading 512 scattered cells of a large CSR h5ad: from this disk, and from a bucket behind a delay of 30 ms a request.
 
-In: a folder to work in, the size. Out: rows of the benchmark. Run alone it prints them as JSON; FULL=1 for the full size.
+In: a folder to work in, the size. Out: rows of the benchmark. Run alone it prints them as JSON; FULL=1: full size.
 """
 
 import json
@@ -156,7 +156,7 @@ def bucket(folder, *, full):
         start = time.perf_counter()
         truth = read_over_gcsfs(fs, f"{BUCKET}/large.h5ad", first["cell_index"].to_numpy())
         reference = time.perf_counter() - start
-        if (collection.fetch(first).X != truth).nnz:
+        if (truth != collection.fetch(first).X).nnz:
             raise SystemExit("the counts read differ from h5py's")
     return {
         "work": f"{N_FETCHED} scattered cells of {n_cells:,}, gzip, bucket with {DELAY_S * 1000:.0f} ms a request",

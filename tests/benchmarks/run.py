@@ -26,7 +26,7 @@ import psutil
 from scipy.sparse import csr_matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
-import atlas_fetch  # noqa: E402
+import atlas_fetch
 
 FULL = os.environ.get("FULL") == "1"
 BIN = Path(sys.executable).parent
