@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import threading
 import zlib
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from haystack_kernel.atlas.layout import DEFLATE, FLETCHER32, SHUFFLE
+from haystack_kernel.atlas.layout import DEFLATE, SHUFFLE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from haystack_kernel.atlas.layout import Layout
+    from haystack_kernel.atlas.layout import Filters, Layout
 
 _QUICK = {DEFLATE, SHUFFLE}
 _LOCK = threading.Lock()
@@ -68,24 +72,46 @@ def _quick(raw: bytes, codes: list[int], *, itemsize: int) -> bytes:
 
 def _by_library(raw: bytes, layout: Layout, *, mask: int) -> NDArray[Any]:
     """Put the chunk into a file in memory that has the same filters, and read it from there."""
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_chunk(layout.chunks)
-    for code, options in layout.filters:
-        if code == FLETCHER32:
-            plist.set_fletcher32()
-        elif code == DEFLATE:
-            plist.set_deflate(options[0] if options else 4)
-        elif code == SHUFFLE:
-            plist.set_shuffle()
-        else:
-            plist.set_filter(code, h5py.h5z.FLAG_OPTIONAL, options)
     try:
-        with _LOCK, h5py.File("chunk", "w", driver="core", backing_store=False) as h5:
-            space = h5py.h5s.create_simple(layout.chunks)
-            kind = h5py.h5t.py_create(layout.dtype)
-            stored = h5py.Dataset(h5py.h5d.create(h5.id, b"chunk", kind, space, dcpl=plist))
-            stored.id.write_direct_chunk((0,) * len(layout.chunks), raw, mask)
-            values: NDArray[Any] = stored[()].ravel()
-    except (OSError, RuntimeError, ValueError) as error:  # HDF5 reports damage as any of these
+        with _LOCK:
+            plist = _pipeline(layout.filters, layout.chunks, layout.dtype.str)
+            with _chunk_in_memory(plist, layout.chunks, layout.dtype.str) as stored:
+                stored.id.write_direct_chunk((0,) * len(layout.chunks), raw, mask)
+                values: NDArray[Any] = stored[()].ravel()
+    except (OSError, RuntimeError) as error:  # HDF5 reports damage as any of these
         raise DecodeError(str(error)) from error
     return values
+
+
+@lru_cache(maxsize=16)
+def _pipeline(filters: Filters, chunks: tuple[int, ...], dtype: str) -> h5py.h5p.PropDCID:
+    """Properties under which the library makes exactly these filters.
+
+    A filter may put the type and size of values before the options that were asked for, so what a file holds is not
+    always what has to be asked: the leading options are left out until the result is the same.
+    """
+    asked: list[tuple[int, tuple[int, ...]]] = []
+    for number, (code, options) in enumerate(filters):
+        for first in range(len(options) + 1):
+            tried = [*asked, (code, options[first:])]
+            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plist.set_chunk(chunks)
+            for one, given in tried:
+                plist.set_filter(one, h5py.h5z.FLAG_OPTIONAL, given)
+            with suppress(OSError, RuntimeError, ValueError), _chunk_in_memory(plist, chunks, dtype) as stored:
+                made = stored.id.get_create_plist()
+                if tuple(int(n) for n in made.get_filter(number)[2]) == options:
+                    asked = tried
+                    break
+        if len(asked) <= number:
+            msg = f"the HDF5 filter {code} with the options {options} cannot be set up here; write the file with gzip"
+            raise DecodeError(msg)
+    return plist
+
+
+@contextmanager
+def _chunk_in_memory(plist: h5py.h5p.PropDCID, chunks: tuple[int, ...], dtype: str) -> Iterator[h5py.Dataset]:
+    """Open a data set of one chunk, in a file that is nowhere on a disk."""
+    with h5py.File("chunk", "w", driver="core", backing_store=False) as h5:
+        space, kind = h5py.h5s.create_simple(chunks), h5py.h5t.py_create(np.dtype(dtype))
+        yield h5py.Dataset(h5py.h5d.create(h5.id, b"chunk", kind, space, dcpl=plist))

@@ -133,7 +133,7 @@ def load_genes(entry: DatasetRecord, folder: Path) -> tuple[tuple[str, ...], NDA
 
 
 def check_unchanged(source: SourceFile, uri: str) -> None:
-    """Compare a source with what was indexed: size, time and where only that differs the bytes; in a bucket the version.
+    """Compare a source with what was indexed: size, time, the bytes where only that differs; in a bucket the version.
 
     Raises
     ------

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+Filters = tuple[tuple[int, tuple[int, ...]], ...]  # number and options of each, in the order of writing
 BLOCK_BYTES = 1 << 17  # an array that is stored in one piece is read in blocks of this size
 DEFLATE, SHUFFLE, FLETCHER32 = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 _NAMES = {DEFLATE: "gzip", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", 32000: "lzf", 32001: "blosc", 32015: "zstd"}
@@ -37,7 +38,7 @@ class Layout:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype[Any]
-    filters: tuple[tuple[int, tuple[int, ...]], ...]
+    filters: Filters
     fill: float
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]

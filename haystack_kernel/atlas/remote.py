@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-MAX_GAP = 1 << 14  # bytes; reading over a small gap is cheaper than another request
+MAX_GAP = 1 << 17  # bytes; a request of its own costs the time in which a bucket sends about ten times this
 MAX_REQUEST = 1 << 22
 N_TRIES = 3  # of a range that comes back short; refusals of the service are tried again by the client library
 BLOCK = 1 << 16

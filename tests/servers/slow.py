@@ -28,11 +28,12 @@ class _Slow(BaseHTTPRequestHandler):
             self._answer(status, b'{"error": {"code": %d, "message": "as asked"}}' % status, headers={})
             return
         kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
-        connection = http.client.HTTPConnection(server.upstream, timeout=60)
-        connection.request(self.command, self.path, body=body, headers=kept)
-        answer = connection.getresponse()
-        data = answer.read()
-        connection.close()
+        with server.few:  # the server behind answers one at a time
+            connection = http.client.HTTPConnection(server.upstream, timeout=60)
+            connection.request(self.command, self.path, body=body, headers=kept)
+            answer = connection.getresponse()
+            data = answer.read()
+            connection.close()
         self._answer(answer.status, data[: len(data) // 2] if cut else data, headers=dict(answer.getheaders()))
 
     def __getattr__(self, name):
@@ -69,6 +70,7 @@ def slow_proxy(address, *, delay_s=0.03):
     """
     server = _Server(("127.0.0.1", 0), _Slow)
     server.upstream, server.delay_s = urlparse(address).netloc, delay_s
+    server.few = threading.BoundedSemaphore(4)
     server.lock, server.n_requests, server.failing, server.n_cut = threading.Lock(), 0, [], 0
     server.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -79,6 +79,10 @@ class _Proxy(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # of connections that wait to be taken; beyond it they wait seconds for a second try
+
+
 @contextmanager
 def storage_server(*buckets):
     """Address of a running server that holds empty ``buckets``; give it to STORAGE_EMULATOR_HOST."""
@@ -86,7 +90,7 @@ def storage_server(*buckets):
         upstream = probe.getsockname()[1]
     emulator = create_server("127.0.0.1", upstream, in_memory=True)
     emulator.start()
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
+    proxy = _Server(("127.0.0.1", 0), _Proxy)
     proxy.upstream, proxy.lock = upstream, threading.Lock()
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()
