@@ -51,7 +51,7 @@ def write_source(path, n_cells, *, rng):
     adata.write_h5ad(path, compression="gzip")
 
 
-def open_built(source, *, folder, reader=None):
+def open_built(source, *, folder):
     """The atlas of one source, opened, and all its cells."""
     from haystack_kernel.atlas import build_atlas, load_mapping, open_atlases
     from haystack_kernel.knowledge import load_knowledge
@@ -61,7 +61,7 @@ def open_built(source, *, folder, reader=None):
     mapping.write_text("cell_type: cell_type\ndonor: donor\n", encoding="utf-8")
     mapped = load_mapping(str(mapping))
     build_atlas(str(source), name="large", root=folder, mapping=mapped, knowledge=load_knowledge())
-    collection = open_atlases(["large"], root=folder, reader=reader)
+    collection = open_atlases(["large"], root=folder)
     return collection, collection.select(CellSet(atlas="large", dataset="large", is_control=True))
 
 
@@ -136,27 +136,39 @@ def read_over_gcsfs(fs, path, rows):
     return csr_matrix((data, indices, lengths), shape=(len(rows), N_GENES))
 
 
-def bucket(folder, *, full):
-    """Against h5py over gcsfs; ours with nothing cached, then other cells, then the same cells again."""
+def fetch_anew(folder, number, first, other):
+    """Seconds of three fetches that begin without a layout or a chunk kept, and the counts of ``first``."""
+    from haystack_kernel.atlas import open_atlases
     from haystack_kernel.atlas.chunk_cache import ChunkCache
     from haystack_kernel.atlas.fetch import CellReader
 
+    for path in (folder / "large").glob("layout-*.npz"):
+        path.unlink()
+    reader = CellReader(cache=ChunkCache(folder / f"cache{number}", limit_bytes=2**30))
+    collection = open_atlases(["large"], root=folder, reader=reader)
+    times = [best_of(partial(collection.fetch, cells), repeats=1) for cells in (first, other, first)]
+    return times, collection.fetch(first).X
+
+
+def bucket(folder, *, full):
+    """Against h5py over gcsfs; ours with nothing known of the file, then other cells, then the same cells again.
+
+    Both sides start anew each time and the shortest counts: three times ours, twice the reference, which takes minutes.
+    """
     rng, n_cells, folder = np.random.default_rng(2), 200_000 if full else 20_000, folder / "bucket"
     folder.mkdir()
     write_source(folder / "large.h5ad", n_cells, rng=rng)
     with servers() as (address, delayed):
         use_server(address).put_file(str(folder / "large.h5ad"), f"{BUCKET}/large.h5ad")
-        reader = CellReader(cache=ChunkCache(folder / "cache", limit_bytes=2**30))
-        collection, table = open_built(f"gs://{BUCKET}/large.h5ad", folder=folder, reader=reader)
+        _, table = open_built(f"gs://{BUCKET}/large.h5ad", folder=folder)
         first, other = scattered(table, rng=rng), scattered(table, rng=rng)
+        rows = first["cell_index"].to_numpy()
         fs = use_server(delayed)
-        cold = best_of(partial(collection.fetch, first), repeats=1)
-        warm = best_of(partial(collection.fetch, other), repeats=1)
-        again = best_of(partial(collection.fetch, first), repeats=1)
-        start = time.perf_counter()
-        truth = read_over_gcsfs(fs, f"{BUCKET}/large.h5ad", first["cell_index"].to_numpy())
-        reference = time.perf_counter() - start
-        if (truth != collection.fetch(first).X).nnz:
+        ours = [fetch_anew(folder, number, first, other) for number in range(3)]
+        cold, warm, again = (min(times) for times in zip(*(times for times, _ in ours), strict=True))
+        truths = []
+        reference = best_of(lambda: truths.append(read_over_gcsfs(fs, f"{BUCKET}/large.h5ad", rows)), repeats=2)
+        if (ours[0][1] != truths[0]).nnz:
             raise SystemExit("the counts read differ from h5py's")
     return {
         "work": f"{N_FETCHED} scattered cells of {n_cells:,}, gzip, bucket with {DELAY_S * 1000:.0f} ms a request",
