@@ -14,6 +14,7 @@ _VERBS = {  # name: module; imported when first used, so that importing haystack
     "list_runs": "run",
     "Run": "run",
     "load_settings": "settings",
+    "check_query_h5ad": "retrieval",
 }
 _MODULES = ("question", "atlas", "retrieval", "jobs", "grounding", "pl", "report", "flow", "knowledge", "store")
 __all__ = [*_VERBS, *_MODULES]  # noqa: PLE0604 - all are strings

@@ -21,6 +21,7 @@ from haystack_kernel.store import RunStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from haystack_kernel.atlas.fetch import CellReader
     from haystack_kernel.ports import Atlas, Progress
 
 DEMO_ATLAS = "demo"
@@ -73,9 +74,22 @@ def _atlas_opener(settings: Settings, *, progress: Progress) -> Callable[[Sequen
             from haystack_kernel.atlas.demo import ensure_demo
 
             ensure_demo(settings.atlas_root, progress=progress)
-        return open_atlases(names, root=settings.atlas_root)
+        return open_atlases(names, root=settings.atlas_root, reader=_cell_reader(settings, progress=progress))
 
     return open_atlas
+
+
+def _cell_reader(settings: Settings, *, progress: Progress) -> CellReader:
+    from haystack_kernel.atlas.chunk_cache import ChunkCache
+    from haystack_kernel.atlas.fetch import CellReader
+    from haystack_kernel.atlas.row_store import RowStore
+
+    folder, limits = Path(settings.cache) / "cells", settings.cells
+    return CellReader(
+        cache=ChunkCache(folder, limit_bytes=int(limits.cache_gib * 2**30)),
+        row_store=RowStore(folder, int(limits.rows_gib * 2**30)),
+        progress=progress,
+    )
 
 
 def _silent(event: ProgressEvent) -> None:

@@ -83,6 +83,15 @@ class JobSettings(_Section):
     poll_s: float = Field(default=0.2, gt=0)
 
 
+class CellSettings(_Section):
+    """What this disk keeps, under ``cache``, of sources that are slow to read; least recently used goes first."""
+
+    cache_gib: float = Field(default=4.0, ge=0, description="chunks of sources in a bucket; 0 keeps none")
+    rows_gib: float = Field(
+        default=20.0, ge=0, description="matrices stored by gene (CSC), rearranged by cell; 0 reads them whole"
+    )
+
+
 class Settings(_Section):
     """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
 
@@ -91,7 +100,9 @@ class Settings(_Section):
     knowledge: str = Field(
         default="~/haystack/knowledge", description="ontologies, gene sets and targets added to the packaged tables"
     )
-    cache: str = Field(default="~/.cache/haystack", description="demo atlas, job scratch; safe to delete")
+    cache: str = Field(
+        default="~/.cache/haystack", description="job scratch, chunks and rows of sources; safe to delete"
+    )
     atlases: tuple[AtlasName, ...] = ("demo",)
     planner: Literal["auto", "offline"] = "auto"
     seed: int = Field(default=0, ge=0)
@@ -100,6 +111,7 @@ class Settings(_Section):
     grounding: GroundingSettings = GroundingSettings()
     inference: InferenceSettings = InferenceSettings()
     jobs: JobSettings = JobSettings()
+    cells: CellSettings = CellSettings()
 
     @field_validator("atlases", mode="before")
     @classmethod

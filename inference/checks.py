@@ -42,7 +42,13 @@ class Checked:
 
 
 def read_cells(path: Path, *, name: str, symbols: str | None = None) -> tuple[AnnData, Checked]:
-    """Read an h5ad file and check it.
+    """Read an h5ad file and check it; see :func:`read_file` and :func:`check_counts`."""
+    adata = read_file(path, name=name)
+    return adata, check_counts(adata, name=name, symbols=symbols)
+
+
+def read_file(path: Path, *, name: str) -> AnnData:
+    """Read an h5ad file, whatever it holds.
 
     Parameters
     ----------
@@ -56,7 +62,7 @@ def read_cells(path: Path, *, name: str, symbols: str | None = None) -> tuple[An
     Raises
     ------
     InputError
-        The file is missing, cut short, not an h5ad, or holds no usable raw counts.
+        The file is missing, cut short or not an h5ad.
     """
     import anndata as ad
 
@@ -74,7 +80,7 @@ def read_cells(path: Path, *, name: str, symbols: str | None = None) -> tuple[An
             f"copy it again, or write it with AnnData.write_h5ad"
         )
         raise InputError(msg) from error
-    return adata, check_counts(adata, name=name, symbols=symbols)
+    return adata
 
 
 def check_counts(adata: AnnData, *, name: str = "cells", symbols: str | None = None) -> Checked:
@@ -133,7 +139,7 @@ def _find_counts(adata: AnnData, name: str) -> tuple[sparse.csr_matrix, str, Any
         f"{name}: no raw counts found: {'; '.join(faults)}. Put non-negative whole numbers (UMI counts before any "
         f"normalisation) in X, layers['counts'] or raw"
     )
-    raise InputError(msg)
+    raise InputError(msg, about="counts")
 
 
 def _fault(matrix: sparse.csr_matrix) -> str:
@@ -168,14 +174,14 @@ def _find_symbols(var: Any, name: str, asked: str | None) -> tuple[tuple[str, ..
     if np.mean([bool(_ENSEMBL.match(item)) for item in names]) <= _MAJORITY:
         return tuple(names), []
     if sum(item.startswith("ENSMUSG") for item in names) > _MAJORITY * len(names):
-        raise InputError(_mouse_message(name, names))
+        raise InputError(_mouse_message(name, names), about="species")
     column = next((item for item in SYMBOL_COLUMNS if item in var.columns), None)
     if column is None:
         msg = (
             f"{name}: genes are Ensembl ids (such as {', '.join(names[:3])}) and var has no column of symbols; "
             f"add one of {', '.join(SYMBOL_COLUMNS)} to var, or make symbols the var index"
         )
-        raise InputError(msg)
+        raise InputError(msg, about="symbols")
     return _translate(var, column, names, name)
 
 
@@ -207,10 +213,10 @@ def _check_names(genes: tuple[str, ...], name: str) -> None:
             f"{name}: {len(repeated)} gene names appear more than once ({examples}); sum their columns, or tell them "
             f"apart with adata.var_names_make_unique()"
         )
-        raise InputError(msg)
+        raise InputError(msg, about="duplicates")
     judged = [gene for gene in genes if len(gene) > 2 and gene[:1].isalpha()]
     if len(judged) >= _MIN_NAMES and sum(map(bool, map(_MOUSE.match, judged))) > _MAJORITY * len(judged):
-        raise InputError(_mouse_message(name, judged))
+        raise InputError(_mouse_message(name, judged), about="species")
 
 
 def _mouse_message(name: str, genes: list[str]) -> str:

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """A cell file cannot be used as it is: the message names the file, what was found and how to fix it."""
+    """A cell file cannot be used as it is: the message names the file, what was found and how to fix it.
+
+    ``about`` says which question of the preflight it answers: counts, symbols, duplicates or species; else empty.
+    """
+
+    def __init__(self, message: str, *, about: str = "") -> None:
+        super().__init__(message)
+        self.about = about
 
 
 class ModelError(InputError):

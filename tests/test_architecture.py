@@ -43,7 +43,7 @@ FORBIDDEN = {  # what scores must not see how prompts are chosen, nor what the s
     "knowledge": ("haystack_kernel.atlas",),
     "question": ("haystack_kernel.atlas", "haystack_kernel.grounding"),
 }
-INFERENCE_ALLOWED = {"inference.manifest", "inference.baselines", "inference.checks"}
+INFERENCE_ALLOWED = {"inference.manifest", "inference.baselines", "inference.checks", "inference.preflight"}
 HEAVY = (
     "pandas",
     "matplotlib",

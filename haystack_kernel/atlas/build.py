@@ -241,7 +241,9 @@ def _report(
 def _notes(counts: Counts, n_genes: NDArray[np.int64]) -> tuple[str, ...]:
     notes: list[str] = []
     if counts.encoding == "csc":
-        notes.append(f"{counts.path} is stored by gene (CSC), so each fetch reads the whole file; convert it to CSR")
+        notes.append(
+            f"{counts.path} is stored by gene (CSC): the first fetch rearranges it by cell, up to cells.rows_gib"
+        )
     if empty := int((n_genes == 0).sum()):
         notes.append(f"{empty} cells have no counts at all")
     return tuple(notes)

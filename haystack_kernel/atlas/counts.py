@@ -1,6 +1,6 @@
 """The count matrix inside an h5ad: where it is, whether it holds counts, and its rows, all in blocks.
 
-In: an open h5ad. Out: the place of the raw counts, genes and counts per cell, the rows asked for as CSR.
+In: an open h5ad. Out: the place of the raw counts, genes and counts per cell.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import scipy.sparse as sp
 
+from haystack_kernel.atlas.h5ad import is_array
 from haystack_kernel.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 COUNT_LAYERS = ("counts", "raw_counts")
 N_SAMPLED_VALUES = 200_000
 BLOCK_VALUES = 4_000_000  # about 50 MB of data and indices at a time
-MAX_GAP = 16  # rows; reading over a small gap is cheaper than another read
-MAX_RANGE = 4096  # rows of one read
 
 
 @dataclass(frozen=True)
@@ -88,31 +86,6 @@ def cell_stats(
     return n_genes, totals
 
 
-def read_rows(h5: h5py.File, counts: Counts, rows: NDArray[np.int64]) -> sp.csr_matrix:
-    """Rows of the count matrix in the order asked for (repeats allowed), read from neighbouring ranges only.
-
-    Returns
-    -------
-    float32 CSR, ``len(rows)`` x genes of the file, column indices sorted within each row. CSR and dense files are
-    read around the rows; a CSC file is read whole, block by block.
-    """
-    wanted, place = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
-    if wanted.size and (wanted[0] < 0 or wanted[-1] >= counts.shape[0]):
-        msg = f"row {int(wanted[-1])} asked of {counts.path}, which has {counts.shape[0]}; rebuild the atlas"
-        raise InvalidInputError(msg)
-    if counts.encoding == "csc":
-        found = _rows_of_csc(h5[counts.path], counts, wanted)
-    else:
-        read = _range_of_csr if counts.encoding == "csr" else _range_of_dense
-        parts = [read(h5[counts.path], counts, first, last)[mine - first] for first, last, mine in _ranges(wanted)] or [
-            sp.csr_matrix((0, counts.shape[1]), dtype=np.float32)
-        ]
-        found = sp.csr_matrix(sp.vstack(parts, format="csr"))
-    ordered = sp.csr_matrix(found[place], dtype=np.float32)
-    ordered.sort_indices()
-    return ordered
-
-
 def value_blocks(
     node: Any,  # noqa: ANN401 - h5py node
     counts: Counts,
@@ -153,7 +126,7 @@ def _is_null(node: Any) -> bool:  # noqa: ANN401 - h5py node
 
 
 def _layout(node: Any, *, path: str, uri: str) -> tuple[str, tuple[int, int]]:  # noqa: ANN401 - h5py node
-    if isinstance(node, h5py.Dataset) and node.ndim == 2:
+    if is_array(node) and node.ndim == 2:
         return "dense", (int(node.shape[0]), int(node.shape[1]))
     kind = str(node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", "")))
     shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
@@ -187,46 +160,3 @@ def _fault(values: NDArray[Any]) -> str:
     if values.dtype.kind == "f" and (odd := values[values != np.rint(values)]).size:
         return f"holds fractions such as {float(odd[0]):.4g}, so it is normalised or log-transformed, not counts"
     return ""
-
-
-def _ranges(wanted: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-    """Neighbouring rows as (first, last exclusive, the rows wanted in between)."""
-    begin = 0
-    for place in range(1, len(wanted) + 1):
-        ends = place == len(wanted)
-        if ends or wanted[place] - wanted[place - 1] > MAX_GAP or wanted[place] - wanted[begin] >= MAX_RANGE:
-            yield int(wanted[begin]), int(wanted[place - 1]) + 1, wanted[begin:place]
-            begin = place
-
-
-def _range_of_csr(node: Any, counts: Counts, first: int, last: int) -> sp.csr_matrix:  # noqa: ANN401 - h5py node
-    indptr = node["indptr"][first : last + 1].astype(np.int64)
-    values = slice(int(indptr[0]), int(indptr[-1]))
-    parts = (node["data"][values].astype(np.float32), node["indices"][values], indptr - indptr[0])
-    return sp.csr_matrix(parts, shape=(last - first, counts.shape[1]))
-
-
-def _range_of_dense(node: Any, counts: Counts, first: int, last: int) -> sp.csr_matrix:  # noqa: ANN401 - h5py node
-    step = max(1, BLOCK_VALUES // max(1, counts.shape[1]))
-    blocks = [
-        sp.csr_matrix(node[start : min(start + step, last)].astype(np.float32)) for start in range(first, last, step)
-    ]
-    return sp.csr_matrix(sp.vstack(blocks, format="csr"))
-
-
-def _rows_of_csc(node: Any, counts: Counts, wanted: NDArray[np.int64]) -> sp.csr_matrix:  # noqa: ANN401 - h5py node
-    place = np.full(counts.shape[0], -1, dtype=np.int64)
-    place[wanted] = np.arange(len(wanted))
-    indptr = node["indptr"][:].astype(np.int64)
-    kept: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    for first in range(0, int(indptr[-1]), BLOCK_VALUES):
-        last = min(first + BLOCK_VALUES, int(indptr[-1]))
-        rows = place[node["indices"][first:last]]
-        inside = np.flatnonzero(rows >= 0)
-        columns = np.searchsorted(indptr, inside + first, side="right") - 1
-        kept.append((node["data"][first:last][inside], rows[inside], columns))
-    shape = (len(wanted), counts.shape[1])
-    if not kept:
-        return sp.csr_matrix(shape, dtype=np.float32)
-    values, places, genes = (np.concatenate(part) for part in zip(*kept, strict=True))
-    return sp.csr_matrix((values.astype(np.float32), (places, genes)), shape=shape)

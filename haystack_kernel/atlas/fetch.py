@@ -1,4 +1,4 @@
-"""Reading the expression of chosen cells from the files an atlas was built from.
+"""Reading the expression of chosen cells from the sources an atlas was built from.
 
 In: dataset records and row numbers. Out: raw counts in the gene space of the source, or the union of several.
 """
@@ -7,23 +7,34 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
-from haystack_kernel.atlas.counts import Counts, read_rows
-from haystack_kernel.atlas.h5ad import open_h5ad
+from haystack_kernel import keys
+from haystack_kernel.atlas.h5ad import fingerprint
+from haystack_kernel.atlas.matrix import open_matrix
 from haystack_kernel.atlas.record import source_uri
-from haystack_kernel.errors import ContractError
+from haystack_kernel.atlas.rows import read_rows
+from haystack_kernel.errors import ContractError, InvalidInputError
+from haystack_kernel.ports import ProgressEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import NDArray
 
-    from haystack_kernel.atlas.record import DatasetRecord
+    from haystack_kernel.atlas.chunk_cache import ChunkCache
+    from haystack_kernel.atlas.record import DatasetRecord, SourceFile
+    from haystack_kernel.atlas.row_store import RowStore
+    from haystack_kernel.atlas.rows import Matrix
+    from haystack_kernel.ports import Progress
+
+_VERIFIED: set[tuple[str, int, float, str]] = set()  # local sources whose bytes were compared in this process
+_MAX_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,74 @@ class Part:
     matrix: sp.csr_matrix
     symbols: tuple[str, ...]
     columns: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CellReader:
+    """Reads rows of sources, with what this disk may keep of them.
+
+    Parameters
+    ----------
+    cache
+        Keeps chunks of sources in a bucket; None keeps none.
+    row_store
+        Keeps matrices that are stored by gene rearranged by cell; None reads such a source whole on every fetch.
+    progress
+        Hears of a rearrangement, which may take minutes.
+    """
+
+    cache: ChunkCache | None = None
+    row_store: RowStore | None = None
+    progress: Progress | None = None
+
+    def fetch_part(self, entry: DatasetRecord, folder: Path, cells: pd.DataFrame) -> Part:
+        """Counts of ``cells`` (column ``cell_index``; of one dataset), in that order.
+
+        The source must be the one that was indexed, and the counts read must add up to what the index says of each
+        cell, where ``cells`` has ``n_genes`` and ``total_counts``.
+
+        Raises
+        ------
+        NotFoundError
+            The source is gone.
+        InvalidInputError
+            It changed since the atlas was built, is cut short or damaged.
+        StorageError, ServiceError
+            It may not be read; the service that holds it fails.
+        ContractError
+            The gene list of the atlas is missing or changed.
+        """
+        source, uri = entry.source, source_uri(entry.source, folder)
+        symbols, columns = load_genes(entry, folder)
+        check_unchanged(source, uri)
+        matrix = self._open(source, uri, folder)
+        rows = cells[keys.CELL_INDEX].to_numpy(dtype=np.int64)
+        counts = read_rows(matrix, rows)
+        if "://" in uri and (matrix.file is None or matrix.file.n_requests):
+            check_unchanged(source, uri)  # it may have been replaced between two of the requests
+        _check_sums(counts, cells, uri=uri)
+        return Part(counts, symbols, columns)
+
+    def _open(self, source: SourceFile, uri: str, folder: Path) -> Matrix:
+        matrix = open_matrix(
+            uri,
+            source.counts_in,
+            encoding=source.encoding,
+            shape=(source.n_cells, source.n_columns),
+            identity=source.digest,
+            n_bytes=source.n_bytes,
+            folder=folder,
+            cache=self.cache,
+        )
+        if matrix.encoding != "csc" or self.row_store is None:
+            return matrix
+        identity = f"{source.digest}|{source.counts_in}"
+        return self.row_store.by_row(matrix, identity=identity, tick=lambda part: self._tell(uri, part)) or matrix
+
+    def _tell(self, uri: str, fraction: float) -> None:
+        if self.progress is not None:
+            message = f"rearranging {Path(uri).name}, which is stored by gene, by cell (once)"
+            self.progress(ProgressEvent(run_id="atlas", phase="atlas", message=message, fraction=fraction))
 
 
 def load_genes(entry: DatasetRecord, folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -53,15 +132,55 @@ def load_genes(entry: DatasetRecord, folder: Path) -> tuple[tuple[str, ...], NDA
     return symbols, columns.astype(np.int64)
 
 
-def fetch_part(entry: DatasetRecord, folder: Path, rows: NDArray[np.int64]) -> Part:
-    """Read ``rows`` of one dataset's source file, in that order."""
-    source = entry.source
-    var = "raw/var" if source.counts_in.startswith("raw/") else "var"
-    place = Counts(source.counts_in, var, source.encoding, (source.n_cells, source.n_columns))
-    symbols, columns = load_genes(entry, folder)
-    with open_h5ad(source_uri(source, folder)) as h5:
-        matrix = read_rows(h5, place, rows)
-    return Part(matrix, symbols, columns)
+def check_unchanged(source: SourceFile, uri: str) -> None:
+    """Compare a source with what was indexed: size, time, the bytes where only that differs; in a bucket the version.
+
+    Raises
+    ------
+    NotFoundError, StorageError, ServiceError
+        It is gone or cannot be looked at.
+    InvalidInputError
+        It is another file by now.
+    """
+    now = fingerprint(uri, with_digest="://" in uri)
+    told = f"{now.n_bytes} bytes, {source.n_bytes} when it was indexed"
+    if now.n_bytes == source.n_bytes:
+        if "://" in uri:
+            if now.digest == source.digest:
+                return
+            told = "it is another version of the object"
+        elif now.mtime == source.mtime:
+            return
+        else:
+            seen = (uri, now.n_bytes, now.mtime, source.digest)
+            if seen in _VERIFIED or fingerprint(uri).digest == source.digest:
+                _VERIFIED.add(seen)
+                return
+            told = "its bytes are others"
+    msg = (
+        f"{uri} changed since the atlas was built ({told}); restore it, or build the atlas again: rows of the index "
+        "would name other cells"
+    )
+    raise InvalidInputError(msg, path=uri)
+
+
+def _check_sums(counts: sp.csr_matrix, cells: pd.DataFrame, *, uri: str) -> None:
+    """Each row must have the number of genes and of counts that the index recorded, where it recorded them."""
+    if not {keys.N_GENES, keys.TOTAL_COUNTS} <= set(cells.columns):
+        return
+    n_stored = np.diff(counts.indptr)
+    sums = np.concatenate([[0.0], np.cumsum(counts.data, dtype=np.float64)])[counts.indptr]
+    above = np.concatenate([[0], np.cumsum(counts.data > 0)])[counts.indptr]
+    told, n_told = cells[keys.TOTAL_COUNTS].to_numpy(dtype=np.float64), cells[keys.N_GENES].to_numpy(dtype=np.int64)
+    same = np.isnan(told) | np.isclose(np.diff(sums), told, rtol=1e-6)
+    same &= (np.diff(above) == n_told) | (n_stored == n_told)  # an index may have counted stored zeros
+    if not same.all():
+        rows = cells[keys.CELL_INDEX].to_numpy()[~same][:_MAX_SHOWN]
+        msg = (
+            f"{uri}: {int((~same).sum())} of {len(same)} cells do not have the counts that the index says (rows "
+            f"{', '.join(map(str, rows))}): the file changed or is damaged; restore it, or build the atlas again"
+        )
+        raise InvalidInputError(msg, path=uri)
 
 
 def join_parts(parts: Sequence[Part]) -> tuple[sp.csr_matrix, list[str]]:

@@ -1,6 +1,6 @@
-"""One h5ad file opened without loading it: its obs and var columns, its count matrix, its fingerprint.
+"""One source opened without loading it: its obs and var columns, its count matrix, its fingerprint.
 
-In: a path or ``gs://`` URI. Out: columns as categoricals, the place of the raw counts, per-cell statistics.
+In: a path or ``gs://`` URI of an h5ad file or a Zarr store. Out: columns as categoricals, fingerprints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from haystack_kernel.atlas.remote import remote_errors
+from haystack_kernel.atlas.zarr_store import is_zarr, open_group, store_mark
 from haystack_kernel.errors import HaystackError, InvalidInputError, NotFoundError, StorageError
+from haystack_kernel.store.files import open_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,54 +43,72 @@ class Fingerprint:
 
 @contextmanager
 def open_h5ad(uri: str) -> Iterator[h5py.File]:
-    """Open a local or remote h5ad for reading.
+    """Open a local or remote h5ad, or a Zarr store in AnnData's layout, for reading; both answer alike.
 
     Raises
     ------
     NotFoundError
         There is no such file.
     InvalidInputError
-        The file is not HDF5, is cut short, or is HDF5 without obs, var and X.
-    StorageError
-        The file exists and may not be read.
+        The file is not HDF5, is cut short, or has no obs, var and X.
+    StorageError, ServiceError
+        The file exists and may not be read; the service that holds it fails.
     """
-    with _open_bytes(uri) as source:
-        try:
-            with h5py.File(source, "r") as h5:
-                absent = [name for name in ("obs", "var") if name not in h5]
-                if absent or not ("X" in h5 or "raw" in h5 or "layers" in h5):
-                    msg = (
-                        f"{uri} is HDF5 but not an h5ad: it has {sorted(h5)}, not obs, var and X; write it with anndata"
-                    )
-                    raise InvalidInputError(msg, uri=uri)
-                if isinstance(h5["obs"], h5py.Dataset) or isinstance(h5["var"], h5py.Dataset):
-                    msg = f"{uri} was written by anndata before 0.7; read it with anndata and write it again"
-                    raise InvalidInputError(msg, uri=uri)
-                yield h5
-        except HaystackError:
-            raise
-        except (OSError, KeyError, RuntimeError) as error:  # HDF5 reports damage as any of these
-            msg = f"{uri} cannot be read as h5ad ({error}): not an HDF5 file, or cut short or damaged; copy it again"
-            raise InvalidInputError(msg, uri=uri) from error
+    if is_zarr(uri):
+        with open_group(uri) as group:
+            _check_members(group, uri=uri)
+            yield group
+        return
+    with _open_bytes(uri) as source, open_h5ad_handle(source, uri=uri) as h5:
+        yield h5
+
+
+@contextmanager
+def open_h5ad_handle(source: Any, *, uri: str) -> Iterator[h5py.File]:  # noqa: ANN401 - a path or an open binary file
+    """Open an h5ad from a path or an open file; raises as :func:`open_h5ad` does."""
+    try:
+        with h5py.File(source, "r") as h5:
+            _check_members(h5, uri=uri)
+            yield h5
+    except HaystackError:
+        raise
+    except (OSError, KeyError, RuntimeError) as error:  # HDF5 reports damage as any of these
+        told = error.__cause__ or error.__context__
+        if isinstance(told, HaystackError):  # what the file object said, not what HDF5 made of it
+            raise told from error
+        msg = f"{uri} cannot be read as h5ad ({error}): not an HDF5 file, or cut short or damaged; copy it again"
+        raise InvalidInputError(msg, uri=uri) from error
+
+
+def is_array(node: Any) -> bool:  # noqa: ANN401 - h5py or zarr node
+    """Whether a member of an open source is an array, not a group."""
+    return hasattr(node, "dtype")
+
+
+def _check_members(h5: Any, *, uri: str) -> None:  # noqa: ANN401 - h5py file or zarr group
+    absent = [name for name in ("obs", "var") if name not in h5]
+    if absent or not ("X" in h5 or "raw" in h5 or "layers" in h5):
+        kind = "HDF5 but not an h5ad" if isinstance(h5, h5py.File) else "Zarr but not in AnnData's layout"
+        msg = f"{uri} is {kind}: it has {sorted(h5)}, not obs, var and X; write it with anndata"
+        raise InvalidInputError(msg, uri=uri)
+    if is_array(h5["obs"]) or is_array(h5["var"]):
+        msg = f"{uri} was written by anndata before 0.7; read it with anndata and write it again"
+        raise InvalidInputError(msg, uri=uri)
 
 
 @contextmanager
 def _open_bytes(uri: str) -> Iterator[Any]:
     if "://" in uri:
-        import fsspec
-
-        try:
-            opened = fsspec.open(uri, "rb").open()
-        except FileNotFoundError as error:
-            msg = f"{uri} does not exist; check the bucket and the name"
-            raise NotFoundError(msg, uri=uri) from error
+        with remote_errors(uri):
+            fs, inner = open_filesystem(uri)
+            opened = fs.open(inner, "rb")
         with opened as handle:
             yield handle
         return
     path = Path(uri)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        msg = f"{path} {what}; give the path of an .h5ad file"
+        msg = f"{path} {what}; give the path of an .h5ad file or a .zarr folder"
         raise NotFoundError(msg, uri=uri)
     try:
         path.open("rb").close()
@@ -98,16 +119,13 @@ def _open_bytes(uri: str) -> Iterator[Any]:
 
 
 def fingerprint(uri: str, *, with_digest: bool = True) -> Fingerprint:
-    """Size, time and digest of a file; ``with_digest=False`` leaves the digest empty and reads no bytes."""
+    """Size, time and digest of a source; ``with_digest=False`` leaves the digest empty and reads no bytes."""
+    if is_zarr(uri):
+        return Fingerprint(uri, *store_mark(uri, with_digest=with_digest))
     if "://" in uri:
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(uri)
-        try:
-            info = fs.info(path)
-        except FileNotFoundError as error:
-            msg = f"{uri} does not exist; check the bucket and the name"
-            raise NotFoundError(msg, uri=uri) from error
+        with remote_errors(uri):
+            fs, inner = open_filesystem(uri)
+            info = fs.info(inner)
         told = {key: str(info[key]) for key in ("size", "crc32c", "md5Hash", "generation", "etag") if key in info}
         digest = "store:" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return Fingerprint(uri, int(info["size"]), 0.0, digest if with_digest else "")
@@ -144,7 +162,7 @@ def index_name(frame: h5py.Group) -> str:
 def n_rows(frame: h5py.Group) -> int:
     """Rows of a stored obs or var."""
     index = frame[index_name(frame)]
-    return int((index if isinstance(index, h5py.Dataset) else index["codes"]).shape[0])
+    return int((index if is_array(index) else index["codes"]).shape[0])
 
 
 def constant_text(text: str, n_cells: int) -> pd.Categorical:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.fetch import fetch_part, join_parts, load_genes
+from haystack_kernel.atlas.fetch import CellReader, join_parts, load_genes
 from haystack_kernel.atlas.publish import glob_literal
 from haystack_kernel.atlas.record import AtlasRecord, atlas_folder, check_whole, list_atlases, load_record
 from haystack_kernel.errors import InvalidInputError, MissingKeyError, NotFoundError
@@ -53,8 +53,13 @@ _CELLS = (
 )
 
 
-def open_atlases(names: Sequence[str], *, root: str | Path) -> AtlasCollection:
+def open_atlases(names: Sequence[str], *, root: str | Path, reader: CellReader | None = None) -> AtlasCollection:
     """Open atlases by name.
+
+    Parameters
+    ----------
+    reader
+        Reads expression; None keeps nothing on this disk beside the atlas.
 
     Raises
     ------
@@ -71,14 +76,15 @@ def open_atlases(names: Sequence[str], *, root: str | Path) -> AtlasCollection:
     for name in dict.fromkeys(names):
         records[name] = load_record(name, root)
         check_whole(records[name], atlas_folder(name, root))
-    return AtlasCollection(records, root=root)
+    return AtlasCollection(records, root=root, reader=reader)
 
 
 class AtlasCollection:
     """Cells of one or several atlases seen as one collection."""
 
-    def __init__(self, records: dict[str, AtlasRecord], *, root: str | Path) -> None:
+    def __init__(self, records: dict[str, AtlasRecord], *, root: str | Path, reader: CellReader | None = None) -> None:
         self._records = records
+        self._reader = reader or CellReader()
         self._folders = {name: atlas_folder(name, root) for name in records}
         self._connection = duckdb.connect(":memory:")
         self._conditions: pd.DataFrame | None = None
@@ -131,13 +137,12 @@ class AtlasCollection:
             msg = "no cells to fetch; widen the criteria of the cell set"
             raise InvalidInputError(msg)
         parts, places = [], []
-        rows = cells[keys.CELL_INDEX].to_numpy(dtype=np.int64)
         pairs = pd.MultiIndex.from_frame(cells[[keys.ATLAS, keys.DATASET]])
         codes, named = pairs.factorize()
         for number, (atlas, dataset) in enumerate(named):
             place = np.flatnonzero(codes == number)
             entry = self._dataset(atlas, dataset)
-            parts.append(fetch_part(entry, self._folders[atlas], rows[place]))
+            parts.append(self._reader.fetch_part(entry, self._folders[atlas], cells.iloc[place]))
             places.append(place)
         matrix, symbols = join_parts(parts)
         order = np.argsort(np.concatenate(places), kind="stable")

@@ -70,7 +70,7 @@ def execute_run(
     if run_id is None or not ports.store.has(check_run_id(run_id)):
         config = build_config(settings, **options)
         ports.planner.understand(check_question(question))
-        _check_cells(config, root=settings.atlas_root)
+        _check_cells(config, root=settings.atlas_root, stream=stream)
         run_id = run_id or new_run_id(ports.clock.now())
     else:
         open_run(question, run_id=run_id, settings=settings, **options)
@@ -89,16 +89,19 @@ def execute_run(
     return Outcome(run.status(), error=_as_error(run, failure=failure))
 
 
-def _check_cells(config: RunConfig, *, root: str) -> None:
+def _check_cells(config: RunConfig, *, root: str, stream: TextIO) -> None:
     """Refuse atlases that are not there and query cells that cannot be used before anything is started."""
     from haystack_kernel.atlas import atlas_info
 
     for name in {*config.atlases, config.query_atlas} - {DEMO_ATLAS, None}:
         atlas_info(str(name), root)
     if config.query_h5ad is not None:
-        from haystack_kernel.retrieval import read_query_h5ad
+        from haystack_kernel.retrieval import check_query_h5ad
 
-        read_query_h5ad(config.query_h5ad)
+        genelist = config.genelist if config.engine == "stack" else None
+        found = check_query_h5ad(config.query_h5ad, genelist=genelist)
+        stream.write(f"{found!r}\n")
+        found.require()
 
 
 def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> str:

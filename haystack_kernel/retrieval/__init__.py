@@ -8,11 +8,14 @@ from __future__ import annotations
 from haystack_kernel.retrieval.assemble import CellsByRole, assemble_cells
 from haystack_kernel.retrieval.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.query_cells import choose_query_cells, describe_query_cells
+from haystack_kernel.retrieval.query_check import QueryCheck, check_query_h5ad
 from haystack_kernel.retrieval.search import search_candidates
 
 __all__ = [
     "CellsByRole",
+    "QueryCheck",
     "assemble_cells",
+    "check_query_h5ad",
     "choose_query_cells",
     "describe_query_cells",
     "read_query_h5ad",

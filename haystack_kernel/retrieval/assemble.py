@@ -170,7 +170,8 @@ def _own_cells(config: RunConfig) -> tuple[ad.AnnData, list[str]]:
     if config.query_h5ad is None:
         msg = "no query cells: give a query cell set, or your own cells as query_h5ad"
         raise InvalidInputError(msg)
-    adata, notes = read_query_h5ad(config.query_h5ad)
+    genelist = config.genelist if config.engine == "stack" else None
+    adata, notes = read_query_h5ad(config.query_h5ad, genelist=genelist)
     kept = sample_cells(adata.obs, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
     if len(kept) < adata.n_obs:
         notes = (*notes, f"{len(kept)} of your {adata.n_obs} cells were sampled (n_query)")

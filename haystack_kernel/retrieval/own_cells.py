@@ -5,24 +5,19 @@ In: an h5ad, local or in a bucket. Out: the same shape as cells from an atlas, a
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
-from inference.checks import read_cells
+from haystack_kernel.retrieval.query_check import check_query_h5ad
+from inference.preflight import COVERAGE
 
 if TYPE_CHECKING:
     import anndata as ad
     from scipy import sparse
-
-    from inference.checks import Checked
 
 OWN = "own"
 _ALIASES = {  # other usual names of an agreed column, tried in order
@@ -41,13 +36,15 @@ _ALIASES = {  # other usual names of an agreed column, tried in order
 }
 
 
-def read_query_h5ad(uri: str) -> tuple[ad.AnnData, tuple[str, ...]]:
+def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnData, tuple[str, ...]]:
     """Read and check the user's own query cells.
 
     Parameters
     ----------
     uri
         Path or fsspec address of an h5ad with raw human counts in X, raw or ``layers["counts"]``.
+    genelist
+        The gene list of the model that will see the cells, where there is one.
 
     Returns
     -------
@@ -61,46 +58,20 @@ def read_query_h5ad(uri: str) -> tuple[ad.AnnData, tuple[str, ...]]:
     StorageError
         The file may not be read.
     InvalidInputError
-        Not a readable h5ad, or not raw human counts; the message says what was found and how to fix it.
+        Not a readable h5ad, not raw human counts, or none of the model's genes; the message says what was found and how
+        to fix it.
     """
     import anndata as ad
 
-    raw, checked = _read_checked(uri)
-    if not raw.obs_names.is_unique:
-        msg = f"{uri}: cell names repeat (obs index). Call adata.obs_names_make_unique() and save the file again."
-        raise InvalidInputError(msg, uri=uri)
-    obs = _with_agreed_columns(raw.obs, counts=checked.counts, dataset=Path(uri).stem)
+    found = check_query_h5ad(uri, genelist=genelist)
+    checked = found.require()
+    obs = _with_agreed_columns(found.adata.obs, counts=checked.counts, dataset=Path(uri).stem)
     adata = ad.AnnData(X=checked.counts, obs=obs, var=pd.DataFrame(index=list(checked.genes)))
-    return adata, tuple(checked.notes)
-
-
-def _read_checked(uri: str) -> tuple[ad.AnnData, Checked]:
-    try:
-        if "://" not in uri:
-            return _check_file(Path(uri).expanduser(), uri=uri)
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "query.h5ad"
-            with fsspec.open(uri, "rb") as source, copy.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            return _check_file(copy, uri=uri)
-    except FileNotFoundError as error:
-        msg = f"no query cells at {uri}: there is no such file. Give the path or address of an h5ad."
-        raise NotFoundError(msg, uri=uri) from error
-    except PermissionError as error:
-        msg = f"the query cells at {uri} cannot be read: permission denied. Grant read access, or copy the file."
-        raise StorageError(msg, uri=uri) from error
-
-
-def _check_file(path: Path, *, uri: str) -> tuple[ad.AnnData, Checked]:
-    if not path.is_file():
-        raise FileNotFoundError(uri)
-    try:
-        return read_cells(path, name=uri)
-    except PermissionError:
-        raise
-    except ValueError as error:
-        msg = f"these cannot be the query cells: {error}"
-        raise InvalidInputError(msg, uri=uri) from error
+    notes = list(checked.notes)
+    if genelist is not None:
+        covered = next(one.detail for one in found.preflight.answers if one.question == COVERAGE)
+        notes.append(f"{COVERAGE}: {covered}")
+    return adata, tuple(notes)
 
 
 def _with_agreed_columns(obs: pd.DataFrame, *, counts: sparse.csr_matrix, dataset: str) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def make_rng(seed: int, *, role: str) -> np.random.Generator:
 
 
 def sample_cells(cells: pd.DataFrame, *, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """At most ``n`` rows, in the order of the table.
+    """At most ``n`` rows, in the order of the table; the same cells whatever that order is.
 
     Each (cell type, donor) gets its share of ``n`` by largest remainders, and at least one cell while there are
     no more strata than ``n``; otherwise the ``n`` largest strata get one cell each.
@@ -69,5 +69,8 @@ def allocate(sizes: list[int], *, n: int) -> list[int]:
 
 
 def _positions(cells: pd.DataFrame) -> list[np.ndarray]:
+    """Places of each stratum's cells, strata in order of their labels and cells in order of their ids."""
     filled = cells[_STRATA].astype(object).where(cells[_STRATA].notna(), "").astype(str).reset_index(drop=True)
-    return [rows.index.to_numpy() for _, rows in filled.groupby(_STRATA, sort=True)]
+    ids = cells[keys.CELL_ID] if keys.CELL_ID in cells.columns else cells.index
+    order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
+    return [rows.index.to_numpy() for _, rows in filled.iloc[order].groupby(_STRATA, sort=True)]

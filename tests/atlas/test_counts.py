@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from haystack_kernel.atlas import counts as module
-from haystack_kernel.atlas.counts import cell_stats, find_counts, read_rows
+from haystack_kernel.atlas.counts import cell_stats, find_counts
 from haystack_kernel.errors import InvalidInputError
 
 N_CELLS, N_GENES = 6000, 40
@@ -25,23 +25,6 @@ def h5(request, matrix, tmp_path):
     ad.AnnData(X=FORMS[request.param](matrix)).write_h5ad(path, compression="gzip")
     with h5py.File(path) as opened:
         yield opened
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [[5], [17], [9, 3, 3, 5999], list(range(5000)), list(range(0, 6000, 40)), list(range(4090, 4110)), []],
-    ids=["one", "empty cell", "order and repeats", "long range", "scattered", "over a range end", "none"],
-)
-def test_read_rows_equals_slicing(h5, matrix, rows):
-    got = read_rows(h5, find_counts(h5, uri="m"), np.array(rows, dtype=np.int64))
-    np.testing.assert_array_equal(got.toarray(), matrix[rows].reshape(len(rows), N_GENES))
-    assert got.dtype == np.float32
-    assert got.has_sorted_indices
-
-
-def test_read_rows_outside_the_file_is_refused(h5):
-    with pytest.raises(InvalidInputError, match="row 6000 asked of X, which has 6000"):
-        read_rows(h5, find_counts(h5, uri="m"), np.array([6000]))
 
 
 def test_cell_stats_equal_sums(h5, matrix):

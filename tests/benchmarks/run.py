@@ -25,6 +25,9 @@ import pandas as pd
 import psutil
 from scipy.sparse import csr_matrix
 
+sys.path.insert(0, str(Path(__file__).parent))
+import atlas_fetch
+
 FULL = os.environ.get("FULL") == "1"
 BIN = Path(sys.executable).parent
 
@@ -180,52 +183,13 @@ def ground_round(folder):
     }
 
 
-def atlas_fetch(folder):
-    """Scattered cells of a large CSR h5ad, against anndata's backed mode."""
-    from haystack_kernel.atlas import build_atlas, load_mapping, open_atlases
-    from haystack_kernel.knowledge import load_knowledge
-    from haystack_kernel.schema import CellSet
-
-    rng = np.random.default_rng(1)
-    n_cells = 200_000 if FULL else 20_000
-    block = counts(2_000, 2_000, rng=rng)
-    from scipy.sparse import vstack
-
-    adata = ad.AnnData(vstack([block] * (n_cells // 2_000), format="csr"))
-    adata.var_names = [f"GENE{i}" for i in range(2_000)]
-    adata.obs = pd.DataFrame({"cell_type": "B cell", "donor": "d"}, index=[str(i) for i in range(n_cells)])
-    source = folder / "large.h5ad"
-    adata.write_h5ad(source)
-    mapping = folder / "mapping.yaml"
-    mapping.write_text("cell_type: cell_type\ndonor: donor\n", encoding="utf-8")
-    build_atlas(str(source), name="large", root=folder, mapping=load_mapping(str(mapping)), knowledge=load_knowledge())
-    collection = open_atlases(["large"], root=folder)
-    table = collection.select(CellSet(atlas="large", dataset="large", is_control=True))
-    chosen = table.iloc[np.sort(rng.choice(len(table), 512, replace=False))]
-    rows = chosen["cell_index"].to_numpy()
-    ours = seconds_of(partial(collection.fetch, chosen))
-    ordered = np.sort(rows)
-
-    def read_backed():
-        return ad.read_h5ad(source, backed="r")[ordered].to_memory()
-
-    reference = seconds_of(read_backed)
-    return {
-        "work": f"512 scattered cells of {n_cells:,}, local disk",
-        "ours": {"fetch_s": ours},
-        "reference": {"anndata_backed_s": reference},
-        "ratio": reference / ours,
-        "goal": "not slower",
-        "met": ours <= reference,
-    }
-
-
 ROWS = {
     "run.import": run_import,
     "run.demo": run_demo,
     "run.report": run_report,
     "ground.round": ground_round,
-    "atlas.fetch": atlas_fetch,
+    "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),
+    "atlas.fetch.gcs": partial(atlas_fetch.bucket, full=FULL),
 }
 
 

@@ -33,6 +33,23 @@ def test_sample_is_the_same_for_the_same_seed_and_role_only():
     assert not first.index.equals(sample_cells(table, n=20, rng=make_rng(8, role="prompt")).index)
 
 
+def test_sample_takes_the_same_cells_whatever_the_order_of_the_table():
+    table = cells(T_a=80, T_b=40, B_a=20)
+    mixed = table.sample(frac=1, random_state=1)
+    kept = sample_cells(table, n=30, rng=make_rng(0, role="x"))
+    again = sample_cells(mixed, n=30, rng=make_rng(0, role="x"))
+    assert set(kept.index) == set(again.index)
+    assert list(again.index) == [name for name in mixed.index if name in set(kept.index)]
+    first, _ = split_cells(table, rng=make_rng(0, role="x"))
+    assert set(first.index) == set(split_cells(mixed, rng=make_rng(0, role="x"))[0].index)
+
+
+def test_sample_of_a_set_over_donors_gives_each_donor_its_share():
+    """Shares of 10 in 50, 30, 15 and 5 cells: 5, 3, 1.5 and 0.5; the rarest is kept, the seat left goes to 1.5."""
+    kept = sample_cells(cells(T_a=50, T_b=30, T_c=15, T_d=5), n=10, rng=make_rng(3, role="prompt/1"))
+    assert strata(kept) == {("T", "a"): 5, ("T", "b"): 3, ("T", "c"): 1, ("T", "d"): 1}
+
+
 def test_sample_when_enough_room_then_returns_all():
     table = cells(T_a=3)
     assert sample_cells(table, n=3, rng=make_rng(0, role="x")) is table

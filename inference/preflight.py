@@ -1,0 +1,215 @@
+"""Every question about cells answered before anything is spent on them, also where one of the answers is no.
+
+In: an AnnData and, where there is a model, its genes. Out: ``Preflight``: yes/no answers, coverage, refusals.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from inference.checks import SYMBOL_COLUMNS, Checked, check_counts
+from inference.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+
+LOW_COVERAGE = 0.5  # share of the model's genes below which the answer is a warning
+COVERAGE = "model genes covered"  # the question about a model
+_N_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question: ``ok`` is True for yes, False for a no that refuses the cells, None for "see the detail"."""
+
+    question: str
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was asked of one set of cells.
+
+    ``frac_model_genes`` is the share of the model's genes that the cells have, 0 to 1; NaN where no model was named or
+    the genes could not be read. ``refusals`` say what was given and how to fix it; empty when the cells can be used.
+    """
+
+    name: str
+    n_cells: int
+    n_genes: int
+    answers: tuple[Answer, ...]
+    refusals: tuple[str, ...]
+    frac_model_genes: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cells can be used."""
+        return not self.refusals
+
+    @property
+    def lines(self) -> list[str]:
+        """The answers as text, one a line."""
+        marks = {True: "yes", False: "NO", None: "note"}
+        return [f"{marks[one.ok]:>4}  {one.question}: {one.detail}" for one in self.answers]
+
+
+def examine(
+    adata: AnnData, *, name: str = "cells", model_genes: Sequence[str] | None = None
+) -> tuple[Preflight, Checked | None]:
+    """Answer every question that can be answered.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes.
+    name
+        Put in front of every refusal.
+    model_genes
+        The model's genes, in any order and case; None where no model is involved.
+
+    Returns
+    -------
+    The answers, and the checked counts; None instead of these where a refusal is among the answers.
+    """
+    checked, refusals = _checked(adata, name)
+    answers = [_size(adata), _counts(adata, checked, refusals)]
+    answers += _names(adata, checked, refusals)
+    frac = float("nan")
+    if model_genes is not None and checked is not None:
+        answer, frac = _coverage(checked.genes, model_genes, name=name, refusals=refusals)
+        answers.append(answer)
+    if checked is not None:
+        n_empty = int((np.diff(checked.counts.indptr) == 0).sum())
+        told = f"{n_empty} of {adata.n_obs} hold no counts and stay empty" if n_empty else "every cell holds counts"
+        answers.append(Answer("cells with counts", None if n_empty else True, told))
+    answers.append(_cell_names(adata, name=name, refusals=refusals))
+    found = Preflight(name, adata.n_obs, adata.n_vars, tuple(answers), tuple(refusals.values()), frac)
+    return found, checked if found.ok else None
+
+
+def load_model_genes(path: Path, *, name: str) -> tuple[str, ...]:
+    """Read a model's gene list from a local file; raises :class:`inference.errors.ModelError`."""
+    from inference.stack.genes import read_genes
+
+    return read_genes(path, name=name)
+
+
+def _checked(adata: AnnData, name: str) -> tuple[Checked | None, dict[str, str]]:
+    """Check the cells; where that refuses them, ask the questions about counts and about genes apart."""
+    try:
+        return check_counts(adata, name=name), {}
+    except InputError as error:
+        refusals = {error.about: str(error)}
+    if adata.n_obs and adata.n_vars:
+        for half in (_only_counts(adata), _only_genes(adata)):
+            try:
+                check_counts(half, name=name)
+            except InputError as error:
+                refusals[error.about] = str(error)
+    return None, refusals
+
+
+def _only_counts(adata: AnnData) -> AnnData:
+    """The same values under names that nothing can be said against."""
+    import anndata as ad
+    import pandas as pd
+
+    def named(n: int) -> Any:  # noqa: ANN401 - a pandas DataFrame
+        return pd.DataFrame(index=[f"GENE{number}" for number in range(n)])
+
+    obs = pd.DataFrame(index=[str(number) for number in range(adata.n_obs)])
+    layers = {"counts": adata.layers["counts"]} if "counts" in adata.layers else None
+    bare = ad.AnnData(X=adata.X, obs=obs, var=named(adata.n_vars), layers=layers)
+    if adata.raw is not None:
+        bare.raw = ad.AnnData(X=adata.raw.X, obs=obs, var=named(adata.raw.shape[1]))
+    return bare
+
+
+def _only_genes(adata: AnnData) -> AnnData:
+    """The same genes with one count each."""
+    import anndata as ad
+
+    one = sparse.csr_matrix(np.ones((1, adata.n_vars), dtype=np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that names repeat is one of the answers
+        return ad.AnnData(X=one, var=adata.var)
+
+
+def _size(adata: AnnData) -> Answer:
+    ok = bool(adata.n_obs and adata.n_vars)
+    return Answer("cells and genes", ok, f"{adata.n_obs} cells x {adata.n_vars} genes")
+
+
+def _counts(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) -> Answer:
+    question = "raw counts"
+    if "counts" in refusals or "" in refusals:
+        return Answer(question, ok=False, detail=refusals.get("counts", refusals.get("", "")))
+    source = (checked or check_counts(_only_counts(adata))).source
+    beside = "" if source == "X" else ", X holds other values"
+    return Answer(question, ok=True, detail=f"non-negative whole numbers in {source}{beside}")
+
+
+def _names(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) -> list[Answer]:
+    told = {
+        "symbols": ("gene names", _named_by(adata, checked)),
+        "duplicates": ("each gene once", "no name occurs twice"),
+        "species": ("human genes", "names are written as human genes are"),
+    }
+    answers, is_known = [], "" not in refusals
+    for about, (question, detail) in told.items():
+        if about in refusals:
+            answers.append(Answer(question, ok=False, detail=refusals[about]))
+            is_known = False
+        else:
+            answers.append(Answer(question, True if is_known else None, detail if is_known else "not looked at"))
+    return answers
+
+
+def _named_by(adata: AnnData, checked: Checked | None) -> str:
+    var = adata.var if checked is None else checked.var
+    ids = [str(item) for item in var.index]
+    if not ids or sum(item.startswith("ENS") for item in ids) <= len(ids) / 2:
+        return "symbols in the var index"
+    column = next((item for item in SYMBOL_COLUMNS if item in var.columns), "")
+    return f"Ensembl ids in the var index, symbols in var[{column!r}]"
+
+
+def _coverage(
+    genes: Sequence[str], model_genes: Sequence[str], *, name: str, refusals: dict[str, str]
+) -> tuple[Answer, float]:
+    have, wanted = {gene.upper() for gene in genes}, {gene.upper() for gene in model_genes}
+    n_found = len(wanted & have)
+    frac = n_found / len(wanted) if wanted else float("nan")
+    detail = (
+        f"{frac:.1%} ({n_found} of {len(wanted)}); {len(have - wanted)} of the cells' genes are unknown to the model"
+    )
+    if not n_found:
+        theirs, ours = ", ".join(sorted(have)[:_N_EXAMPLES]), ", ".join(sorted(wanted)[:_N_EXAMPLES])
+        refusals["coverage"] = (
+            f"{name}: none of the model's {len(wanted)} genes is among the cells' {len(have)} (the cells have "
+            f"{theirs}; the model {ours}); name genes by human symbols, or give the gene list that belongs to the model"
+        )
+        return Answer(COVERAGE, ok=False, detail=refusals["coverage"]), 0.0
+    if frac < LOW_COVERAGE:
+        return Answer(COVERAGE, None, f"only {detail}: the model sees 0 in the others"), frac
+    return Answer(COVERAGE, ok=True, detail=detail), frac
+
+
+def _cell_names(adata: AnnData, *, name: str, refusals: dict[str, str]) -> Answer:
+    repeated = adata.obs_names[adata.obs_names.duplicated()].unique()
+    if not len(repeated):
+        return Answer("each cell name once", ok=True, detail="no name occurs twice")
+    refusals["cells"] = (
+        f"{name}: cell names repeat (obs index): {len(repeated)} of them, such as "
+        f"{', '.join(map(str, repeated[:_N_EXAMPLES]))}. Call adata.obs_names_make_unique() and save the file again."
+    )
+    return Answer("each cell name once", ok=False, detail=refusals["cells"])
