@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
@@ -58,7 +59,12 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     config, knowledge = record.config, load_knowledge()
     atlas = ports.open_atlas(_atlas_names(config))
     candidates = search_candidates(
-        query_of(record), atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config
+        query_of(record),
+        atlas=atlas,
+        knowledge=knowledge,
+        settings=ports.settings.retrieval,
+        config=config,
+        cache=Path(ports.settings.atlas_root) / config.atlases[0] / "vectors",
     )
     query_set = None
     if config.query_h5ad is None:
