@@ -29,9 +29,7 @@ Pin = Annotated[
 ]
 Ban = Annotated[
     list[str] | None,
-    typer.Option(
-        help="What no round may use: a key, or criteria such as 'donor=1256'; repeatable."
-    ),
+    typer.Option(help="What no round may use: a key, or criteria such as 'donor=1256'; repeatable."),
 ]
 
 

@@ -59,7 +59,12 @@ class TfidfVectoriser:
 
 
 class MiniLmVectoriser:
-    """Sentence vectors of all-MiniLM-L6-v2 (Apache-2.0), whose weights travel in a package of the extra."""
+    """Sentence vectors of all-MiniLM-L6-v2 (Apache-2.0), whose weights travel in a package of the extra.
+
+    Reads free text where descriptions do not share words; on the descriptions of the tables ``tfidf`` is better. Rank
+    correlation of cosines with the overlap of known responses 0.35 (tfidf 0.41), with published drug signatures in the
+    same cell type 0.07 (0.13); the nearest description is of the same family in 91 % (97 %).
+    """
 
     version = "minilm-l6-v2-0.1.0"
 

@@ -41,7 +41,7 @@ class Case:
 TISSUES = {"atlas": "demo", "dataset": "demo_tissues", "is_control": True}
 CASES = (
     Case("How would CD16+ monocytes respond to IFN-beta?", hide=("CD16+ monocyte:IFN-beta",)),
-    Case("How would B cells respond to vorinostat?", hide=("B cell:vorinostat",)),
+    Case("How would CD8 T cells respond to vorinostat?", hide=("CD8 T cell:vorinostat",)),
     Case("How would classical monocytes of donor Donor3 respond to IFN-gamma?", hide=("classical monocyte:IFN-gamma",)),
     Case("How would natural killer cells of donor Donor5 respond to TNF-alpha?", hide=("NK cell:TNF-alpha",)),
     Case(
