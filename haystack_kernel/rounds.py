@@ -64,7 +64,7 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
         knowledge=knowledge,
         settings=ports.settings.retrieval,
         config=config,
-        cache=Path(ports.settings.atlas_root) / config.atlases[0] / "vectors",
+        cache=_vector_folder(ports.settings.atlas_root, atlas=config.atlases[0]),
     )
     query_set = None
     if config.query_h5ad is None:
@@ -283,6 +283,11 @@ def _atlas_names(config: RunConfig) -> tuple[str, ...]:
     """Atlases to open: those searched, and the one the query cells come from."""
     extra = (config.query_atlas,) if config.query_atlas else ()
     return tuple(dict.fromkeys((*config.atlases, *extra)))
+
+
+def _vector_folder(root: str, *, atlas: str) -> Path | None:
+    """Vectors of descriptions are kept with the first atlas; none where that is no local folder."""
+    return None if "://" in root else Path(root) / atlas / "vectors"
 
 
 def _score(item: Round) -> float:
