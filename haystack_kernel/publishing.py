@@ -13,7 +13,6 @@ from haystack_kernel.rounds import embed
 from haystack_kernel.store import read_csv, write_csv
 
 if TYPE_CHECKING:
-    import pandas as pd
     from nbformat import NotebookNode
 
     from haystack_kernel.ports import Ports, Store
@@ -33,10 +32,12 @@ def interpret(record: RunRecord, ports: Ports) -> Interpretation:
 
 def publish(record: RunRecord, ports: Ports) -> RunRecord:
     """Copy the best round's files to the top of the folder and write the report; the run is done."""
+    from haystack_kernel.report import candidate_table
+
     folder, store, run_id = f"rounds/{_best_number(record)}", ports.store, record.run_id
     embed(record, ports, number=_best_number(record))
     files = [store.write(run_id, name, store.read(run_id, f"{folder}/{name}")) for name in OF_BEST_ROUND]
-    files.append(write_csv(store, run_id, "candidates.csv", candidate_table(record)))
+    files.append(write_csv(store, run_id, "candidates.csv", candidate_table(record).to_frame()))
     record = record.model_copy(update={"status": "done", "files": tuple(files)})
     write_report(record, store)
     return record
@@ -56,35 +57,6 @@ def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | No
     html = render_report(load_bundle(record, store, notebook=notebook))
     store.write(record.run_id, REPORT, html.encode())
     return store.uri(record.run_id, REPORT)
-
-
-def candidate_table(record: RunRecord) -> pd.DataFrame:
-    """One row per ranked candidate: who, how many cells, why, and in which rounds it was used."""
-    import pandas as pd
-
-    rows = [
-        {
-            "key": item.key,
-            "strategy": item.strategy,
-            "atlas": item.prompt.atlas,
-            "dataset": item.prompt.dataset,
-            "cell_type": item.prompt.label,
-            "perturbation": item.prompt.perturbation or "",
-            "n_cells": item.prompt.n_cells,
-            "n_control_cells": item.control.n_cells if item.control else 0,
-            "donor_matched": item.donor_matched,
-            "relevance": item.relevance,
-            "diversity": item.diversity,
-            "quality": item.quality,
-            "score": item.score,
-            "evidence_distance": item.evidence_distance,
-            "reason": item.reason,
-            "control_reason": item.control_reason,
-            "rounds": " ".join(str(r.number) for r in record.rounds if item.key in r.choice.candidate_keys),
-        }
-        for item in record.candidates
-    ]
-    return pd.DataFrame(rows)
 
 
 def _best_number(record: RunRecord) -> int:

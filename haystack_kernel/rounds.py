@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
@@ -58,7 +59,12 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     config, knowledge = record.config, load_knowledge(ports.settings.knowledge)
     atlas = ports.open_atlas(_atlas_names(config))
     candidates = search_candidates(
-        query_of(record), atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config
+        query_of(record),
+        atlas=atlas,
+        knowledge=knowledge,
+        settings=ports.settings.retrieval,
+        config=config,
+        cache=_vector_folder(ports.settings.atlas_root, atlas=config.atlases[0]),
     )
     query_set = None
     if config.query_h5ad is None:
@@ -281,6 +287,11 @@ def _atlas_names(config: RunConfig) -> tuple[str, ...]:
     """Atlases to open: those searched, and the one the query cells come from."""
     extra = (config.query_atlas,) if config.query_atlas else ()
     return tuple(dict.fromkeys((*config.atlases, *extra)))
+
+
+def _vector_folder(root: str, *, atlas: str) -> Path | None:
+    """Vectors of descriptions are kept with the first atlas; none where that is no local folder."""
+    return None if "://" in root else Path(root) / atlas / "vectors"
 
 
 def _score(item: Round) -> float:

@@ -14,7 +14,7 @@ from haystack_kernel.connect import connect, software_versions
 from haystack_kernel.errors import ConflictError, ContractError, HaystackError, InvalidInputError, NotFoundError
 from haystack_kernel.options import build_config, changed_options
 from haystack_kernel.progress import notebook_progress
-from haystack_kernel.publishing import candidate_table, write_report
+from haystack_kernel.publishing import write_report
 from haystack_kernel.schema import JobHandle, RunRecord
 from haystack_kernel.settings import load_settings
 from haystack_kernel.store import check_run_id, new_run_id, read_csv, read_h5ad
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
     from haystack_kernel.ports import Ports, Progress
+    from haystack_kernel.report.candidates import CandidateTable
     from haystack_kernel.schema import JobStatus, StructuredQuery
     from haystack_kernel.settings import Settings
 
@@ -185,8 +186,10 @@ class Run:
         return status.log_tail if status else ""
 
     @property
-    def candidates(self) -> pd.DataFrame:
-        """Ranked prompt candidates, one row each, with the reason and the matched control."""
+    def candidates(self) -> CandidateTable:
+        """Ranked prompt candidates with the reason and the matched control; ``to_frame()`` gives a table."""
+        from haystack_kernel.report import candidate_table
+
         return candidate_table(self.record)
 
     @property

@@ -167,6 +167,7 @@ class Candidate(Frozen):
     quality: float = Field(default=0.0, ge=0, le=1)
     score: float = Field(default=0.0, ge=0, le=1, description="weighted sum of the three above; order of the table")
     evidence_distance: EvidenceDistance
+    pinned: bool = Field(default=False, description="the user wants it in every round")
     reason: str = Field(description="one sentence for people")
 
 
@@ -275,8 +276,8 @@ class RunConfig(Frozen):
     executor: Literal["local"] = "local"
     control_strategy: ControlStrategy = "synthetic_control"
     hide: tuple[HiddenPair, ...] = ()
-    pin: tuple[str, ...] = Field(default=(), description="candidate keys that every round must include")
-    ban: tuple[str, ...] = Field(default=(), description="candidate keys that no round may use")
+    pin: tuple[str, ...] = Field(default=(), description="candidate keys or criteria that every round must include")
+    ban: tuple[str, ...] = Field(default=(), description="candidate keys or criteria that no round may use")
     threshold: float = Field(default=7.0, ge=1, le=10)
     max_rounds: int = Field(default=5, ge=1, le=20)
     n_prompt: int = Field(default=2000, ge=1, le=20_000)

@@ -36,6 +36,9 @@ class RetrievalSettings(_Section):
     penalty_same_cell_type: float = Field(default=0.2, ge=0, le=1)
     penalty_same_dataset: float = Field(default=0.1, ge=0, le=1)
     ontology_hops: int = Field(default=2, ge=0, le=4)
+    mechanistic_floor: float = Field(default=0.3, ge=0, le=1, description="less in common says little about the effect")
+    semantic_floor: float = Field(default=0.5, ge=0, le=1, description="cosine of descriptions")
+    vectoriser: Literal["tfidf", "minilm"] = Field(default="tfidf", description="minilm needs the extra of that name")
     min_cells: int = Field(default=5, ge=1, description="smaller sets are not proposed")
 
 

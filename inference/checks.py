@@ -56,8 +56,6 @@ def read_file(path: Path, *, name: str) -> AnnData:
         Local file.
     name
         How messages call it: the address the reader knows.
-    symbols
-        Column of var that holds the gene symbols; None: found as :func:`check_counts` says.
 
     Raises
     ------

@@ -184,7 +184,7 @@ def test_a_scored_run_shows_its_tables_without_a_kernel_that_made_it(scored):
     assert {"gene", "log2fc", "padj", "is_de"} <= set(scored.de)
     assert len(scored.pathways) > 10
     assert set(scored.prompts["role"]) == {"prompt", "control", "query"}
-    assert list(scored.candidates["rounds"]) == ["1", "1"]
+    assert list(scored.candidates.to_frame()["rounds"]) == ["1", "1"]
     assert scored.predictions.n_obs == 24
     assert scored.de is scored.de
     assert scored.job_status().state == "succeeded"
@@ -210,7 +210,7 @@ def test_tables_before_a_round_is_scored_say_what_to_call(run):
     for name in ("de", "pathways", "prompts", "predictions", "embedding"):
         with pytest.raises(InvalidInputError, match="no scored round yet"):
             getattr(run, name)
-    assert run.candidates.empty
+    assert len(run.candidates) == 0
 
 
 def test_notebook_is_the_executed_one(run, tiny_env):

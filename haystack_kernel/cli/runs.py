@@ -23,8 +23,14 @@ Atlases = Annotated[list[str] | None, typer.Option("--atlas", help="Atlas to sea
 QueryAtlas = Annotated[str | None, typer.Option(help="Atlas that the query cells come from.")]
 QueryH5ad = Annotated[str | None, typer.Option(help="Your own query cells: an h5ad of raw counts.")]
 Hide = Annotated[list[str] | None, typer.Option(help="'CELL TYPE:PERTURBATION' that no strategy may see; repeatable.")]
-Pin = Annotated[list[str] | None, typer.Option(help="Key of a candidate that every round must use; repeatable.")]
-Ban = Annotated[list[str] | None, typer.Option(help="Key of a candidate that no round may use; repeatable.")]
+Pin = Annotated[
+    list[str] | None,
+    typer.Option(help="Candidates that every round must use: a key, or 'dataset=kang,cell_type=B cell'; repeatable."),
+]
+Ban = Annotated[
+    list[str] | None,
+    typer.Option(help="What no round may use: a key, or criteria such as 'donor=1256'; repeatable."),
+]
 
 
 def register(app: typer.Typer) -> None:

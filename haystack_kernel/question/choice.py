@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import Choice
 
 if TYPE_CHECKING:
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Candidate, Round, RunConfig, StructuredQuery
 
 POOLED_ENGINES = ("mean", "weighted")  # engines that learn from several cell types at once
+TWIN = 0.8  # relevance from which a related treatment tells as much as the same one in another cell type
+_TIERS = {"same_pair": 0, "other_cell_type": 0, "same_cell_type": 0, "shared_target": 1, "text_only": 2}
+_MEASURED = ("same_pair", "other_cell_type", "same_cell_type")
 
 
 def choose_candidates(
@@ -25,10 +27,11 @@ def choose_candidates(
     """Pick the candidates of the next round.
 
     Engines that pool cell types start with every candidate of the dataset and treatment of the top one whose donors
-    have controls (all of them where none has), then keep the
-    higher ranked half of these, then take the top candidate alone; after that, and for the other engines from the
-    start, each next candidate alone. Pinned candidates join every choice, banned ones none; a set of candidates that
-    a round has used is not chosen again.
+    have controls (all of them where none has), then keep the higher ranked half of these; sets of the treatment asked
+    for are the top where there are any. After that, and for the other engines from the start, each candidate is taken
+    alone: first those that show the treatment asked for or one with nearly the same targets and pathways, then those
+    with some in common, last those found by their description. Pinned candidates join every choice; a set of
+    candidates that a round has used is not chosen again.
 
     Parameters
     ----------
@@ -37,13 +40,9 @@ def choose_candidates(
     history
         The rounds so far; their scores are quoted in the reason, never used to choose.
 
-    Raises
-    ------
-    InvalidInputError
-        A pinned candidate is banned as well, or not among the candidates.
     """
-    pinned = _pinned(candidates, config=config)
-    free = [candidate for candidate in candidates if candidate.key not in config.ban and candidate not in pinned]
+    pinned = [candidate for candidate in candidates if candidate.pinned]
+    free = sorted((item for item in candidates if not item.pinned), key=_tier)
     tried = {frozenset(past.choice.candidate_keys) for past in history}
     for group, why in [*_plan(free, query=query, config=config), (pinned, "Uses the pinned candidates alone.")]:
         members = [*pinned, *(candidate for candidate in group if candidate not in pinned)]
@@ -70,7 +69,7 @@ def _plan(
 ) -> list[tuple[Sequence[Candidate], str]]:
     if not free:
         return []
-    top = free[0].prompt
+    top = next((item for item in free if item.evidence_distance in _MEASURED), free[0]).prompt
     source = (top.atlas, top.dataset, top.perturbation)
     pool = [item for item in free if (item.prompt.atlas, item.prompt.dataset, item.prompt.perturbation) == source]
     pool = [item for item in pool if item.donor_matched] or pool  # one unmatched set would cap the score of all
@@ -82,17 +81,10 @@ def _plan(
     return [*plan, *(([item], _single_reason(item, is_top=item is free[0])) for item in free)]
 
 
-def _pinned(candidates: Sequence[Candidate], *, config: RunConfig) -> list[Candidate]:
-    both = sorted(set(config.pin) & set(config.ban))
-    if both:
-        msg = f"pinned and banned at once: {', '.join(both)}. Keep each candidate in one of the two lists."
-        raise InvalidInputError(msg, keys=both)
-    known = {candidate.key: candidate for candidate in candidates}
-    missing = [key for key in config.pin if key not in known]
-    if missing and known:
-        msg = f"pinned candidates not found: {', '.join(missing)}. Candidates of this question: {', '.join(known)}."
-        raise InvalidInputError(msg, keys=missing, known=list(known))
-    return [known[key] for key in dict.fromkeys(config.pin) if key in known]
+def _tier(item: Candidate) -> int:
+    """How near the evidence is; sorting by it keeps the order of the ranking within a tier."""
+    is_twin = item.evidence_distance == "shared_target" and item.relevance >= TWIN
+    return 0 if is_twin else _TIERS[item.evidence_distance]
 
 
 # --- reasons ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 _WHERE = {
     "agreement_table": "parts",
     "answer": "summary",
-    "candidate_table": "parts",
+    "CandidateTable": "candidates",
+    "candidate_table": "candidates",
     "query_card": "parts",
     "rounds_table": "parts",
     "run_card": "parts",

@@ -1,4 +1,4 @@
-"""The parts of a run that notebooks and the report show: question, candidates, rounds, score, run card.
+"""The parts of a run that notebooks and the report show: question, rounds, score, run card.
 
 In: a run record. Out: HTML fragments with every text escaped.
 """
@@ -14,15 +14,14 @@ from haystack_kernel.report.html import (
     Html,
     bar,
     definitions,
-    folded,
     items,
     paragraph,
     table,
 )
-from haystack_kernel.report.words import CONTROLS, EVIDENCE, TASKS, cell_types, score_text, with_id
+from haystack_kernel.report.words import CONTROLS, TASKS, score_text, with_id
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import Candidate, Component, Resolution, RunRecord
+    from haystack_kernel.schema import Component, Resolution, RunRecord
 
 
 def query_card(record: RunRecord) -> Html:
@@ -50,16 +49,6 @@ def query_card(record: RunRecord) -> Html:
     unknown = [_nearest(item) for item in query.unresolved]
     warnings = items([*ambiguous, *unknown], kind="warning")
     return Html(f'<div class="card">{definitions(shown)}{warnings}</div>')
-
-
-def candidate_table(record: RunRecord) -> Html:
-    """Ranked prompt candidates with the reason for each and its matched control."""
-    if not record.candidates:
-        return Html(paragraph("No prompt candidates have been found yet."))
-    columns = ("cell type", "perturbation", "dataset", "cells", "controls", "rank score", "rounds", "why")
-    rows = [_candidate_row(record, item) for item in record.candidates]
-    caption = f"{len(rows)} prompt candidates, best first; 'why' opens to the whole reason"
-    return Html(table(columns, rows, caption=caption, kind="sortable"))
 
 
 def rounds_table(record: RunRecord) -> Html:
@@ -124,31 +113,10 @@ def run_card(record: RunRecord) -> str:
     return Html(f'<div class="card">{definitions(shown)}</div>')._repr_html_()
 
 
-def _candidate_row(record: RunRecord, item: Candidate) -> tuple[object, ...]:
-    rounds = [str(past.number) for past in record.rounds if item.key in past.choice.candidate_keys]
-    why = f"{_sentence(item.reason)} Control: {_sentence(item.control_reason)} Key: {item.key}"
-    return (
-        cell_types(item),
-        item.prompt.perturbation or "unperturbed",
-        item.prompt.dataset
-        if item.prompt.dataset == item.prompt.atlas
-        else f"{item.prompt.atlas} / {item.prompt.dataset}",
-        item.prompt.n_cells,
-        item.control.n_cells if item.control else 0,
-        item.score,
-        ", ".join(rounds),
-        folded(f"{EVIDENCE[item.evidence_distance]} ({item.strategy.replace('_', ' ')})", why),
-    )
-
-
 def _component_row(item: Component) -> tuple[object, ...]:
     name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
     numbers = (item.statistic, item.p_signal, item.p_specificity, item.n_genes)
     return name, bar(item.score), weight, *numbers, item.reason or "computed"
-
-
-def _sentence(text: str) -> str:
-    return f"{text.rstrip('.')}." if text else ""
 
 
 def _arrow(sign: int) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import pl
 from haystack_kernel.report import parts
+from haystack_kernel.report.candidates import candidate_table
 from haystack_kernel.report.figures import figure
 from haystack_kernel.report.html import STYLE, Html, escape
 from haystack_kernel.report.methods import BIBTEX, methods_paragraph
@@ -99,7 +100,7 @@ def _sections(record: RunRecord, tables: RoundTables | None) -> list[Section]:
         found += _of_the_prediction(record, tables)
     found += [
         Section("rounds", "Rounds", parts.rounds_table(record)),
-        Section("candidates", "Which cells could show the effect", parts.candidate_table(record)),
+        Section("candidates", "Which cells could show the effect", candidate_table(record).html()),
         Section("methods", "Methods and citations", Html(methods)),
     ]
     return found

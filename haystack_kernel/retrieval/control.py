@@ -32,6 +32,7 @@ from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, cell_set, cells_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import CellSet
 
 
@@ -80,6 +81,12 @@ def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str
     why = _why_unmatched(matched_prompt, matched_pool)
     reason = f"{control.n_cells} control {cells_of(label)} of dataset {dataset}, not matched by donor: {why}"
     return ControlMatch(matched_prompt, control, reason, by_tissue=by_tissue)
+
+
+def match_own_type(prompt: pd.DataFrame, *, view: AtlasView) -> ControlMatch:
+    """Walk the ladder for treated cells: the control has the cell type of the prompt."""
+    type_key, min_cells = str(prompt[TYPE_KEY].iloc[0]), view.settings.min_cells
+    return match_control(prompt, controls=view.controls_of(prompt), type_key=type_key, min_cells=min_cells)
 
 
 def match_reference(

@@ -1,49 +1,42 @@
 """Strategy direct: cells that show the very effect asked for, here or in other cell types or donors.
 
-In: a query and the view. Out: candidates, most relevant first.
+In: a query and the view. Out: proposals, most relevant first.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
-from haystack_kernel.retrieval.control import match_control
+from haystack_kernel.retrieval.control import match_own_type
 from haystack_kernel.retrieval.nearness import BY_LABEL, find_nearness
-from haystack_kernel.retrieval.observational import donor_candidates, imputation_candidates, is_donor_prediction
-from haystack_kernel.retrieval.proposal import Evidence, build_candidate
+from haystack_kernel.retrieval.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.treated import asked_rows, asks_perturbation
-from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, groups
+from haystack_kernel.retrieval.view import large_groups
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from haystack_kernel.retrieval.view import AtlasView
-    from haystack_kernel.schema import Candidate, EvidenceDistance, StructuredQuery
+    from haystack_kernel.schema import EvidenceDistance, StructuredQuery
 
 
-def direct(query: StructuredQuery, view: AtlasView) -> list[Candidate]:
-    """Propose the perturbation asked for in every cell type, or for observational tasks the cells asked for.
+def direct(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
+    """Propose the perturbation asked for in every cell type; nothing for questions without one.
 
     Relevance: exact perturbation and cell type 1; through another name of either or a subtype 0.9; other cell types
-    0.9 / (1 + ontology steps), at least 0.2. Imputation proposes the asked cell type in other donors, donor
-    prediction the target donor's other cell types.
+    0.9 / (1 + ontology steps), at least 0.2.
     """
-    if asks_perturbation(query):
-        found = _treated(query, view)
-    elif is_donor_prediction(query):
-        found = donor_candidates(query, view)
-    else:
-        found = imputation_candidates(query, view)
-    return sorted(found, key=lambda one: (-one.relevance, one.key))
+    if not asks_perturbation(query):
+        return
+    found = [_propose(rows, query=query, view=view) for rows in large_groups(asked_rows(query, view), view=view)]
+    yield from sorted(found, key=lambda one: (-one.evidence.relevance, one.key))
 
 
-def _treated(query: StructuredQuery, view: AtlasView) -> list[Candidate]:
-    sets = groups(asked_rows(query, view))
-    return [_propose(one, query=query, view=view) for one in sets if int(one[N_CELLS].sum()) >= view.settings.min_cells]
-
-
-def _propose(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Candidate:
+def _propose(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Proposal:
     near = find_nearness(query, rows, knowledge=view.knowledge)
     relevance, words = near.relevance, f"the perturbation asked for, in {near.words}" if near.same_type else ""
     if not near.same_type:
@@ -51,8 +44,5 @@ def _propose(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> 
     stored = rows[keys.PERTURBATION].iloc[0]
     if query.perturbation is not None and stored.casefold() != query.perturbation.name.casefold():
         relevance, words = min(relevance, BY_LABEL), f"{words} ({stored} is another name of {query.perturbation.name})"
-    match = match_control(
-        rows, controls=view.controls, type_key=rows[TYPE_KEY].iloc[0], min_cells=view.settings.min_cells
-    )
     distance: EvidenceDistance = "same_pair" if near.same_type else "other_cell_type"
-    return build_candidate(match, Evidence("direct", relevance, distance, words))
+    return Proposal(rows, Evidence("direct", relevance, distance, words), partial(match_own_type, view=view))

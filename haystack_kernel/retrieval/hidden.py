@@ -47,6 +47,7 @@ _WEAK = frozenset(
     }
     | {"subset", "the", "type"}
 )
+_SEPARATORS = re.compile(r"[+&;|_/]|\b(?:and|with|plus)\b", re.IGNORECASE)  # between the parts of a combination
 _MIN_PREFIX = 4  # "mono" stands for monocyte
 _MIN_FUZZY = 85.0
 
@@ -64,8 +65,9 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
 
     Returns
     -------
-    Boolean per row. True for treated rows of the perturbation (same name or same canonical name) whose cell type is
-    the hidden one, an ancestor, a descendant, shares a descendant with it, or carries a label that could be one.
+    Boolean per row. True for treated rows of the perturbation (same name or same canonical name, or a name that
+    contains it, such as a combination or a dose) whose cell type is the hidden one, an ancestor, a descendant, shares
+    a descendant with it, or carries a label that could be one.
 
     Raises
     ------
@@ -78,6 +80,8 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
         wanted = _perturbation_names(pair.perturbation, knowledge=knowledge)
         same = conditions[CANONICAL].str.casefold().isin(wanted)
         same |= conditions[keys.PERTURBATION].str.casefold().isin(wanted)
+        mixed = [name for name in conditions[CANONICAL].unique() if _names_one_of(name, wanted, knowledge=knowledge)]
+        same |= conditions[CANONICAL].isin(mixed)
         rows = conditions[~conditions[keys.IS_CONTROL] & same]
         hide |= _rows_of_type(rows, hidden=pair.cell_type_id, knowledge=knowledge).reindex(hide.index, fill_value=False)
     return hide
@@ -118,6 +122,19 @@ def _perturbation_names(name: str, *, knowledge: Knowledge) -> set[str]:
     match = resolve(name, kind="perturbation", knowledge=knowledge).match
     names = {name} if match is None or match.how == "fuzzy" else {name, match.id}
     return {one.casefold() for one in names}
+
+
+def _names_one_of(name: str, wanted: set[str], *, knowledge: Knowledge) -> bool:
+    """Whether a name that is no entry of the tables speaks of a wanted perturbation: "IFN-beta + TNF", "IFNb 6 h"."""
+    if not name or name in knowledge.perturbations:
+        return False
+    named = {
+        mention.resolution.match.id.casefold()
+        for mention in find_mentions(_SEPARATORS.sub(" , ", name), knowledge=knowledge)
+        if mention.kind == "perturbation" and mention.resolution.match is not None
+    }
+    parts = {part.strip().casefold() for part in re.split(r"[+&;,|/]| and | with | plus ", name, flags=re.IGNORECASE)}
+    return not wanted.isdisjoint(named | parts)
 
 
 def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> pd.Series:

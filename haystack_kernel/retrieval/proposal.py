@@ -1,12 +1,12 @@
-"""A candidate made of its parts, the same way for every strategy.
+"""What every strategy gives, and how it becomes a candidate: one interface, one way of building.
 
-In: prompt rows with their control, and how relevant they are. Out: a :class:`Candidate`.
+In: prompt rows, why they are proposed, and how their control is found. Out: a :class:`Candidate`, when it is needed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,15 +16,29 @@ from haystack_kernel.retrieval.view import DEPTH, N_CELLS, TYPE_KEY, cell_set, c
 from haystack_kernel.schema import Candidate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import pandas as pd
 
     from haystack_kernel.retrieval.control import ControlMatch
-    from haystack_kernel.schema import EvidenceDistance, Strategy
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import EvidenceDistance, Strategy, StructuredQuery
+
+
+class Propose(Protocol):
+    """A strategy: yields proposals, most relevant first, none below ``settings.min_cells``.
+
+    It yields lazily, so that controls are looked up only for those that are kept.
+    """
+
+    def __call__(self, query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
+        """Propose cell sets for the question."""
+        ...
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a cell set is proposed. ``words`` continue the sentence "120 B cell cells of dataset d …:"."""
+    """Why a cell set is proposed. ``words`` continue the sentence "120 B cells of dataset d …:"."""
 
     strategy: Strategy
     relevance: float
@@ -32,30 +46,72 @@ class Evidence:
     words: str
 
 
-def build_candidate(match: ControlMatch, evidence: Evidence, *, by_tissue: bool = False) -> Candidate:
-    """Put prompt, control and evidence together.
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A cell set before its control is looked up.
 
-    The key, ``atlas/dataset/perturbation/cell type``, is what users pin and ban: it does not depend on donors.
+    Attributes
+    ----------
+    rows
+        Conditions of one (atlas, dataset, perturbation or control, cell type).
+    match
+        Finds the control of the rows.
+    by_tissue
+        The tissues of the rows are a criterion of the set.
+    variant
+        Tells sets of the same key apart, such as those of different donors; part of the key.
     """
-    prompt = cell_set(match.prompt, by_tissue=by_tissue or match.by_tissue)
-    first = match.prompt.iloc[0]
-    return Candidate(
-        key="/".join((prompt.atlas, prompt.dataset, prompt.perturbation or "control", first[TYPE_KEY])),
-        strategy=evidence.strategy,
-        prompt=prompt,
-        control=match.control,
-        control_reason=match.reason,
-        donor_matched=match.donor_matched,
-        relevance=round(evidence.relevance, 6),
-        quality=compute_quality(
-            n_cells=prompt.n_cells,
-            median_total_counts=_depth(match.prompt),
-            has_control=match.control is not None,
+
+    rows: pd.DataFrame
+    evidence: Evidence
+    match: Callable[[pd.DataFrame], ControlMatch]
+    by_tissue: bool = False
+    variant: str = ""
+
+    @property
+    def base_key(self) -> str:
+        """``atlas/dataset/perturbation/cell type``."""
+        first = self.rows.iloc[0]
+        state = "control" if first[keys.IS_CONTROL] else first[keys.PERTURBATION]
+        return "/".join((first[keys.ATLAS], first[keys.DATASET], state, first[TYPE_KEY]))
+
+    @property
+    def key(self) -> str:
+        """What users pin and ban; it does not list donors."""
+        return f"{self.base_key}/{self.variant}" if self.variant else self.base_key
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the rows."""
+        return int(self.rows[N_CELLS].sum())
+
+    def keep(self, rows: pd.DataFrame) -> Proposal:
+        """The same proposal on fewer rows."""
+        return replace(self, rows=rows)
+
+    def build(self, view: AtlasView, *, is_pinned: bool = False) -> Candidate:
+        """Look up the control and put prompt, control and evidence together."""
+        match, evidence = self.match(self.rows), self.evidence
+        prompt = cell_set(match.prompt, by_tissue=self.by_tissue or match.by_tissue, among=view.same_cells(self.rows))
+        what = _what(match.prompt, n_cells=prompt.n_cells, n_donors=len(prompt.donor_ids))
+        return Candidate(
+            key=self.key,
+            strategy=evidence.strategy,
+            prompt=prompt,
+            control=match.control,
+            control_reason=match.reason,
             donor_matched=match.donor_matched,
-        ),
-        evidence_distance=evidence.distance,
-        reason=f"{_what(match.prompt, n_cells=prompt.n_cells, n_donors=len(prompt.donor_ids))}: {evidence.words}",
-    )
+            pinned=is_pinned,
+            relevance=round(evidence.relevance, 6),
+            quality=compute_quality(
+                n_cells=prompt.n_cells,
+                median_total_counts=_depth(match.prompt),
+                has_control=match.control is not None,
+                donor_matched=match.donor_matched,
+            ),
+            evidence_distance=evidence.distance,
+            reason=f"{'pinned by you; ' if is_pinned else ''}{what}: {evidence.words}",
+        )
 
 
 def _what(rows: pd.DataFrame, *, n_cells: int, n_donors: int) -> str:

@@ -14,14 +14,14 @@ from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.knowledge import neighbours
 from haystack_kernel.retrieval.donors import need_donors
 from haystack_kernel.retrieval.nearness import asked_labels, asked_type, subtypes
-from haystack_kernel.retrieval.observational import (
+from haystack_kernel.retrieval.refusal import describe_types
+from haystack_kernel.retrieval.target import (
     choose_source,
     find_reference,
     is_asked_type,
     is_donor_prediction,
     target_rows,
 )
-from haystack_kernel.retrieval.refusal import describe_types
 from haystack_kernel.retrieval.treated import asks_perturbation
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, build_view, cell_set, cells_of
 from haystack_kernel.settings import RetrievalSettings

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haystack_kernel.errors import InvalidInputError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haystack_kernel.schema import Candidate, CellSet, RunConfig
+    from haystack_kernel.schema import Candidate, CellSet
     from haystack_kernel.settings import RetrievalSettings
 
 _HALF_CELLS = 50.0  # cells at which that share of quality is one half
@@ -45,43 +43,31 @@ def compute_quality(*, n_cells: int, median_total_counts: float, has_control: bo
     )
 
 
-def rank_candidates(
-    candidates: Sequence[Candidate], *, settings: RetrievalSettings, config: RunConfig
-) -> tuple[Candidate, ...]:
-    """Greedy top ``settings.n_top``: pinned first in the order given, banned never.
+def rank_candidates(candidates: Sequence[Candidate], *, settings: RetrievalSettings) -> tuple[Candidate, ...]:
+    """Greedy top ``settings.n_top``: pinned first in the order given, then what shows the very pair asked for.
 
     Each step takes the candidate of highest score = weighted mean of relevance, diversity and quality, where
     diversity = 1 less a penalty for a perturbation, cell type or dataset that one already picked has. Ties go to the
-    smaller key. Pinned candidates are kept even beyond ``n_top``.
-
-    Raises
-    ------
-    InvalidInputError
-        A pinned key is not among the candidates, or is banned as well.
+    smaller key. Sets of the same pair that have a control come before all others: no analogue is better evidence than
+    the measurement, however many cells it has. Pinned candidates are kept even beyond ``n_top``.
     """
-    left = {one.key: one for one in sorted(candidates, key=lambda one: one.key) if one.key not in config.ban}
-    _check_pins(config, known=sorted({one.key for one in candidates}))
     picked: list[Candidate] = []
-    for key in dict.fromkeys(config.pin):
-        picked.append(_scored(left.pop(key), picked=picked, settings=settings))
-    while left and len(picked) < settings.n_top:
-        scored = [_scored(one, picked=picked, settings=settings) for one in left.values()]
-        best = max(scored, key=lambda one: round(one.score, 12))  # the first of equals: dicts keep the order of keys
-        picked.append(best)
-        del left[best.key]
+    for one in candidates:
+        if one.pinned:
+            picked.append(_scored(one, picked=picked, settings=settings))
+    free = sorted((one for one in candidates if not one.pinned), key=lambda one: one.key)
+    for is_measured in (True, False):
+        left = {one.key: one for one in free if _is_measured(one) is is_measured}
+        while left and len(picked) < settings.n_top:
+            scored = [_scored(one, picked=picked, settings=settings) for one in left.values()]
+            best = max(scored, key=lambda one: round(one.score, 12))  # the first of equals
+            picked.append(best)
+            del left[best.key]
     return tuple(picked)
 
 
-def _check_pins(config: RunConfig, *, known: Sequence[str]) -> None:
-    both = sorted(set(config.pin) & set(config.ban))
-    if both:
-        msg = f"pinned and banned at once: {', '.join(both)}. Take each out of one of the two lists"
-        raise InvalidInputError(msg, keys=both)
-    unknown = [key for key in config.pin if key not in known]
-    if unknown:
-        possible = f"possible here: {', '.join(known)}" if known else "this question has no candidates"
-        msg = f"cannot pin {', '.join(unknown)}: no such candidate (or it is hidden); {possible}"
-        raise InvalidInputError(msg, unknown=unknown, known=list(known))
+def _is_measured(one: Candidate) -> bool:
+    return one.evidence_distance == "same_pair" and one.control is not None
 
 
 def _scored(candidate: Candidate, *, picked: Sequence[Candidate], settings: RetrievalSettings) -> Candidate:

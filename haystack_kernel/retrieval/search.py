@@ -5,36 +5,71 @@ In: a query and an atlas. Out: ranked candidates, or an error that says what the
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.retrieval.direct import direct
+from haystack_kernel.retrieval.donor_context import donor_context
+from haystack_kernel.retrieval.mechanistic import mechanistic
 from haystack_kernel.retrieval.ontology import ontology
 from haystack_kernel.retrieval.rank import rank_candidates
 from haystack_kernel.retrieval.refusal import explain_nothing_found
+from haystack_kernel.retrieval.rules import check_pins, read_rules
+from haystack_kernel.retrieval.semantic import semantic
+from haystack_kernel.retrieval.tissue_atlas import tissue_atlas
 from haystack_kernel.retrieval.treated import asks_perturbation
 from haystack_kernel.retrieval.view import build_view
+from haystack_kernel.schema import OBSERVATIONAL, PERTURBATIONAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
+    from haystack_kernel.retrieval.proposal import Proposal, Propose
+    from haystack_kernel.retrieval.rules import Rule, Rules
     from haystack_kernel.retrieval.view import AtlasView
-    from haystack_kernel.schema import Candidate, RunConfig, Strategy, StructuredQuery
+    from haystack_kernel.schema import Candidate, RunConfig, Strategy, StructuredQuery, TaskType
     from haystack_kernel.settings import RetrievalSettings
 
-# order in which strategies are asked; one that has no entry in _STRATEGIES is passed over
-PERTURBATIONAL_ORDER: tuple[Strategy, ...] = ("direct", "mechanistic", "semantic", "ontology")
-OBSERVATIONAL_ORDER: tuple[Strategy, ...] = ("direct", "donor_context", "tissue_atlas", "ontology", "semantic")
-_STRATEGIES: dict[Strategy, Callable[[StructuredQuery, AtlasView], list[Candidate]]] = {
+STRATEGIES: Mapping[Strategy, Propose] = {
     "direct": direct,
+    "mechanistic": mechanistic,
+    "semantic": semantic,
     "ontology": ontology,
+    "donor_context": donor_context,
+    "tissue_atlas": tissue_atlas,
 }
+PERTURBATIONAL_ORDER: tuple[Strategy, ...] = ("direct", "mechanistic", "semantic", "ontology")
+OBSERVATIONAL_ORDER: tuple[Strategy, ...] = ("donor_context", "tissue_atlas", "ontology", "semantic")
+HYBRID_ORDER: tuple[Strategy, ...] = (  # both sides, turn by turn
+    "direct",
+    "donor_context",
+    "mechanistic",
+    "tissue_atlas",
+    "semantic",
+    "ontology",
+)
+_RELATED = ("shared_target", "text_only")
+
+
+def strategy_order(task_type: TaskType) -> tuple[Strategy, ...]:
+    """Order in which strategies are asked; a set that several find belongs to the first."""
+    if task_type in PERTURBATIONAL:
+        return PERTURBATIONAL_ORDER
+    return OBSERVATIONAL_ORDER if task_type in OBSERVATIONAL else HYBRID_ORDER
 
 
 def search_candidates(
-    query: StructuredQuery, *, atlas: Atlas, knowledge: Knowledge, settings: RetrievalSettings, config: RunConfig
+    query: StructuredQuery,
+    *,
+    atlas: Atlas,
+    knowledge: Knowledge,
+    settings: RetrievalSettings,
+    config: RunConfig,
+    cache: Path | None = None,
 ) -> tuple[Candidate, ...]:
     """Find cells that show what the question asks for, each with its matched control and a written reason.
 
@@ -45,11 +80,13 @@ def search_candidates(
     atlas
         Cells of one or several atlases; only their conditions are read.
     knowledge
-        Tables with the cell ontology and the names of perturbations.
+        Tables with the cell ontology, the names of perturbations, their targets and pathways.
     settings
         Limits and weights: ``max_candidates`` found, ``n_top`` kept, sets below ``min_cells`` never proposed.
     config
-        Hidden pairs, pinned and banned candidate keys.
+        Hidden pairs, pins and bans (candidate keys, or criteria such as ``dataset=kang``).
+    cache
+        Local folder in which vectors of descriptions are kept; None computes them anew.
 
     Returns
     -------
@@ -61,28 +98,65 @@ def search_candidates(
         Nothing fits; the message names what was asked, the nearest the atlases hold, and whether hiding or banning
         took the rest away.
     InvalidInputError
-        A pin names no candidate; a hidden pair names an unknown cell type.
+        A pin or ban names nothing; a hidden pair names an unknown cell type.
     """
-    view = build_view(atlas, knowledge=knowledge, settings=settings, config=config)
-    found = _gather(query, view)
-    ranked = rank_candidates(found, settings=settings, config=config)
-    if not ranked:
-        msg = explain_nothing_found(query, view, n_banned=len(found))
-        raise NoCandidateError(msg, n_hidden=len(view.hidden), n_banned=len(found))
-    return ranked
+    view = build_view(atlas, knowledge=knowledge, settings=settings, config=config, cache=cache)
+    rules = read_rules(view)
+    found = _gather(query, view, rules=rules)
+    check_pins(rules, used=found.pins.values(), known=sorted(found.keys))
+    if not found.candidates:
+        msg = explain_nothing_found(query, view, n_banned=found.n_banned)
+        raise NoCandidateError(msg, n_hidden=len(view.hidden), n_banned=found.n_banned)
+    order = {pin.text: place for place, pin in enumerate(rules.pins)}
+    by_pin = sorted(found.candidates.values(), key=lambda one: order.get(found.pins.get(one.key, ""), len(order)))
+    return rank_candidates(by_pin, settings=settings)
 
 
-def _gather(query: StructuredQuery, view: AtlasView) -> list[Candidate]:
+@dataclass
+class _Found:
+    candidates: dict[str, Candidate] = field(default_factory=dict)  # by key
+    selections: set[str] = field(default_factory=set)
+    pins: dict[str, str] = field(default_factory=dict)  # key -> text of its pin
+    keys: set[str] = field(default_factory=set)  # of everything proposed and not banned
+    n_banned: int = 0
+
+    def add(self, one: Candidate, *, pin: Rule | None) -> None:
+        """Keep a candidate unless another one selects the same cells."""
+        if one.prompt.key in self.selections:
+            return
+        self.selections.add(one.prompt.key)
+        self.candidates[one.key] = one
+        if pin is not None:
+            self.pins[one.key] = pin.text
+
+    def confirm(self, proposal: Proposal) -> None:
+        """A related perturbation that a second strategy finds counts as much as the more confident of the two says."""
+        one, evidence = self.candidates.get(proposal.key), proposal.evidence
+        if one is None or one.evidence_distance not in _RELATED or evidence.relevance <= one.relevance:
+            return
+        update = {"relevance": round(evidence.relevance, 6), "reason": f"{one.reason}; also {evidence.words}"}
+        self.candidates[one.key] = one.model_copy(update=update)
+
+
+def _gather(query: StructuredQuery, view: AtlasView, *, rules: Rules) -> _Found:
     """Candidates in the order of the strategies, the first of equals kept; pinned ones survive the limit."""
+    found = _Found()
     if asks_perturbation(query) and query.perturbation is None:
-        return []
-    order = PERTURBATIONAL_ORDER if asks_perturbation(query) else OBSERVATIONAL_ORDER
-    found: dict[str, Candidate] = {}
+        return found
     limit = view.settings.max_candidates
-    for strategy in order:
-        if len(found) >= limit and not view.config.pin:
-            break
-        for one in _STRATEGIES[strategy](query, view) if strategy in _STRATEGIES else ():
-            found.setdefault(one.prompt.key, one)
-    pinned = set(view.config.pin)
-    return [one for place, one in enumerate(found.values()) if place < limit or one.key in pinned]
+    for strategy in strategy_order(query.task_type):
+        for proposal in STRATEGIES[strategy](query, view):
+            if len(found.candidates) >= limit and not rules.pins:
+                return found
+            allowed = rules.allow(proposal, min_cells=view.settings.min_cells)
+            if allowed is None:
+                found.n_banned += 1
+                continue
+            pin = rules.pin_of(allowed)
+            is_new = allowed.key not in found.keys
+            found.keys.add(allowed.key)
+            if not is_new:
+                found.confirm(allowed)
+            elif pin is not None or len(found.candidates) < limit:
+                found.add(allowed.build(view, is_pinned=pin is not None), pin=pin)
+    return found

@@ -44,7 +44,18 @@ def asked_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     A novel sample is predicted from other donors, and a cross-dataset question from other datasets: the target's own
     treated cells are left out wherever others remain.
     """
-    rows = rows_of_perturbation(view.treated, query=query, knowledge=view.knowledge)
+    return _usable(rows_of_perturbation(view.treated, query=query, knowledge=view.knowledge), query=query)
+
+
+def other_perturbations(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Rows of every other perturbation, with the same limits; none where the question asks for no perturbation."""
+    if query.perturbation is None or not asks_perturbation(query):
+        return view.treated.iloc[:0]
+    same = rows_of_perturbation(view.treated, query=query, knowledge=view.knowledge)
+    return _usable(view.treated.drop(index=same.index), query=query)
+
+
+def _usable(rows: pd.DataFrame, *, query: StructuredQuery) -> pd.DataFrame:
     if query.reference_dataset:
         named = rows[keys.DATASET].str.casefold() == query.reference_dataset.casefold()
         rows = rows[named] if named.any() else rows

@@ -6,7 +6,8 @@ In: an atlas, knowledge, settings and the run's config. Out: one :class:`AtlasVi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
 from haystack_kernel.knowledge import resolve
@@ -15,6 +16,7 @@ from haystack_kernel.schema import CellSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pandas as pd
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 N_CELLS = "n_cells"
 DEPTH = "median_total_counts"
+HAS_DONOR = "has_donor"
 TYPE_KEY = "type_key"  # CL id, or the label where a cell has none
 _TEXT = (
     keys.ATLAS,
@@ -35,6 +38,8 @@ _TEXT = (
     keys.TISSUE_ID,
     keys.TISSUE,
     keys.DONOR,
+    keys.DONOR_AGE,
+    keys.DONOR_SEX,
     keys.DISEASE_ID,
     keys.DISEASE,
 )
@@ -48,29 +53,61 @@ class AtlasView:
     Attributes
     ----------
     conditions
-        Rows of :meth:`Atlas.conditions` that may be seen, with ``canonical_perturbation`` and ``type_key``.
+        Rows of :meth:`Atlas.conditions` that may be seen, with ``canonical_perturbation``, ``type_key`` and
+        ``has_donor``.
     hidden
         The rows that may not, kept only to say so.
+    cache
+        Folder for vectors of descriptions; None keeps none.
     """
 
     conditions: pd.DataFrame
     hidden: pd.DataFrame
+    cache: Path | None
     knowledge: Knowledge
     settings: RetrievalSettings
     config: RunConfig
 
-    @property
+    @cached_property
     def controls(self) -> pd.DataFrame:
         """Unperturbed conditions."""
         return self.conditions[self.conditions[keys.IS_CONTROL]]
 
-    @property
+    @cached_property
     def treated(self) -> pd.DataFrame:
         """Perturbed conditions."""
         return self.conditions[~self.conditions[keys.IS_CONTROL]]
 
+    def controls_of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Unperturbed conditions of the data set of the rows."""
+        place = self._control_places.get((rows[keys.ATLAS].iloc[0], rows[keys.DATASET].iloc[0]))
+        return self.controls.iloc[:0] if place is None else self.controls.iloc[place]
 
-def build_view(atlas: Atlas, *, knowledge: Knowledge, settings: RetrievalSettings, config: RunConfig) -> AtlasView:
+    def same_cells(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """All conditions, treated or not, that share data set and cell type with the rows."""
+        first = rows.iloc[0]
+        if not first[keys.CELL_TYPE_ID]:  # selected by a label, which rows with an id may carry as well
+            here = self.conditions[keys.DATASET] == first[keys.DATASET]
+            return self.conditions[here & (self.conditions[keys.ATLAS] == first[keys.ATLAS])]
+        return self.conditions.iloc[self._places[(first[keys.ATLAS], first[keys.DATASET], first[TYPE_KEY])]]
+
+    @cached_property
+    def _control_places(self) -> dict[Any, Any]:
+        return dict(self.controls.groupby([keys.ATLAS, keys.DATASET]).indices)
+
+    @cached_property
+    def _places(self) -> dict[Any, Any]:
+        return dict(self.conditions.groupby([keys.ATLAS, keys.DATASET, TYPE_KEY]).indices)
+
+
+def build_view(
+    atlas: Atlas,
+    *,
+    knowledge: Knowledge,
+    settings: RetrievalSettings,
+    config: RunConfig,
+    cache: Path | None = None,
+) -> AtlasView:
     """Read the conditions once, name perturbations canonically and take the hidden pairs away.
 
     Raises
@@ -85,10 +122,13 @@ def build_view(atlas: Atlas, *, knowledge: Knowledge, settings: RetrievalSetting
     names = {name: canonical_name(name, knowledge=knowledge) for name in table[keys.PERTURBATION].unique()}
     table[CANONICAL] = table[keys.PERTURBATION].map(names)
     table[TYPE_KEY] = table[keys.CELL_TYPE_ID].where(table[keys.CELL_TYPE_ID] != "", table[keys.CELL_TYPE])
+    bare = table[keys.DONOR].str.rsplit(":", n=1).str[-1].str.strip().str.lower()
+    table[HAS_DONOR] = ~bare.isin(_NO_DONOR)
     hide = is_hidden(table, pairs=config.hide, knowledge=knowledge)
     return AtlasView(
         conditions=table[~hide].reset_index(drop=True),
         hidden=table[hide].reset_index(drop=True),
+        cache=cache,
         knowledge=knowledge,
         settings=settings,
         config=config,
@@ -110,10 +150,14 @@ def groups(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield group
 
 
+def large_groups(rows: pd.DataFrame, *, view: AtlasView) -> Iterator[pd.DataFrame]:
+    """As :func:`groups`, without those below ``settings.min_cells``."""
+    return (group for group in groups(rows) if int(group[N_CELLS].sum()) >= view.settings.min_cells)
+
+
 def has_donor(rows: pd.DataFrame) -> pd.Series:
     """Whether the donor of each row is recorded (a prefixed placeholder such as ``kang:unknown`` is not)."""
-    bare = rows[keys.DONOR].str.rsplit(":", n=1).str[-1].str.strip().str.lower()
-    return ~bare.isin(_NO_DONOR)
+    return rows[HAS_DONOR]
 
 
 def type_label(rows: pd.DataFrame) -> str:
@@ -127,7 +171,7 @@ def cells_of(label: str) -> str:
     return f"{label}s" if label.endswith(("cell", "cyte", "blast", "phage", "phil")) else f"{label} cells"
 
 
-def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False) -> CellSet:
+def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, among: pd.DataFrame | None = None) -> CellSet:
     """Cell set of rows of one dataset and one condition.
 
     Parameters
@@ -137,13 +181,15 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False) -> CellSet:
         perturbation. Rows without a recorded donor are left out where others have one.
     by_tissue
         Also restrict to the tissues of the rows.
+    among
+        All conditions: tissues and diseases become criteria where the set would select more than its rows without.
     """
     known = has_donor(rows)
     rows = rows[known] if known.any() else rows
     first = rows.iloc[0]
     is_control = bool(first[keys.IS_CONTROL])
     ids = _unique(rows[keys.CELL_TYPE_ID])
-    return CellSet(
+    one = CellSet(
         atlas=first[keys.ATLAS],
         dataset=first[keys.DATASET],
         is_control=is_control,
@@ -155,6 +201,35 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False) -> CellSet:
         n_cells=int(rows[N_CELLS].sum()),
         label=", ".join(_unique(rows[keys.CELL_TYPE])),
     )
+    return one if among is None else _exact(one, rows=rows, among=among)
+
+
+def _exact(one: CellSet, *, rows: pd.DataFrame, among: pd.DataFrame) -> CellSet:
+    """The set narrowed by tissue, then by disease, until it selects no more than ``rows``."""
+    places = {"tissue_ids": keys.TISSUE_ID, "disease_ids": keys.DISEASE_ID}
+    for field, column in places.items():
+        if len(_selected(one, among)) > len(rows) and (rows[column] != "").all():
+            one = one.model_copy(update={field: _unique(rows[column])})
+    return one.model_copy(update={"n_cells": int(_selected(one, among)[N_CELLS].sum())})
+
+
+def _selected(one: CellSet, rows: pd.DataFrame) -> pd.DataFrame:
+    """Conditions that satisfy the criteria, as the atlas would select them."""
+    keep = (rows[keys.ATLAS] == one.atlas) & (rows[keys.DATASET] == one.dataset)
+    keep &= rows[keys.IS_CONTROL] == one.is_control
+    if one.perturbation is not None:
+        keep &= rows[keys.PERTURBATION] == one.perturbation
+    groups = {
+        keys.CELL_TYPE_ID: one.cell_type_ids,
+        keys.CELL_TYPE: one.cell_type_names,
+        keys.DONOR: one.donor_ids,
+        keys.TISSUE_ID: one.tissue_ids,
+        keys.DISEASE_ID: one.disease_ids,
+    }
+    for column, wanted in groups.items():
+        if wanted:
+            keep &= rows[column].isin(wanted)
+    return rows[keep]
 
 
 def _unique(values: pd.Series) -> tuple[str, ...]:

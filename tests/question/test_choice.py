@@ -1,6 +1,5 @@
 import pytest
 
-from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.question.choice import choose_candidates, join_words
 from haystack_kernel.schema import (
     Candidate,
@@ -87,13 +86,29 @@ def test_choose_with_a_pool_of_two_never_repeats_the_half():
     assert keys_of(play(RunConfig(), table=TABLE[:2])) == [("t", "b"), ("t",), ("b",)]
 
 
-def test_choose_with_pins_and_bans_then_every_round_has_the_pin_and_none_the_ban():
-    choices = keys_of(play(RunConfig(pin=("p",), ban=("b", "t"))))
+def test_choose_with_a_pin_then_every_round_has_it():
+    table = [one.model_copy(update={"pinned": one.key == "p"}) for one in TABLE if one.key not in "bt"]
+    choices = keys_of(play(RunConfig(), table=table))
     assert all(chosen[0] == "p" for chosen in choices)
-    assert not {"b", "t"} & {key for chosen in choices for key in chosen}
     assert choices[0] == ("p", "a")
     assert choices[-1] == ("p",)
     assert len({frozenset(chosen) for chosen in choices}) == len(choices)
+
+
+def test_choose_pools_the_treatment_asked_for_and_takes_a_twin_by_its_rank_but_a_weak_relative_last():
+    def related(key, relevance, distance):
+        prompt = TABLE[0].prompt.model_copy(update={"perturbation": key})
+        fields = {"key": key, "prompt": prompt, "relevance": relevance, "evidence_distance": distance}
+        return TABLE[0].model_copy(update=fields)
+
+    text, weak, twin = (
+        related("text", 0.9, "text_only"),
+        related("weak", 0.5, "shared_target"),
+        related("twin", 0.8, "shared_target"),
+    )
+    table = [text, weak, twin, *TABLE[:2]]
+    assert keys_of(play(RunConfig(), table=table)) == [("t", "b"), ("twin",), ("t",), ("b",), ("weak",), ("text",)]
+    assert keys_of(play(RunConfig(engine="shift"), table=table))[0] == ("twin",)
 
 
 def test_choose_when_the_user_tried_the_pool_in_another_order_then_skips_it():
@@ -101,9 +116,8 @@ def test_choose_when_the_user_tried_the_pool_in_another_order_then_skips_it():
     assert choose_candidates(QUERY, TABLE, [tried], config=RunConfig()).candidate_keys == ("t", "b", "m")
 
 
-@pytest.mark.parametrize("table", [(), TABLE[:1]])
-def test_choose_without_free_candidates_then_none(table):
-    assert choose_candidates(QUERY, table, [], config=RunConfig(ban=("t",))) is None
+def test_choose_without_candidates_then_none():
+    assert choose_candidates(QUERY, (), [], config=RunConfig()) is None
 
 
 def test_choose_reason_then_names_cells_dataset_and_the_last_score():
@@ -115,15 +129,6 @@ def test_choose_reason_then_names_cells_dataset_and_the_last_score():
     assert second.reason.startswith("Round 1 reached 5.2 of 10. Keeps the 3 highest ranked of the 5")
     alone = choose_candidates(QUERY, TABLE, [], config=RunConfig(engine="shift"))
     assert "It is CD4 T cell." in alone.reason
-
-
-@pytest.mark.parametrize(
-    ("config", "says"),
-    [({"pin": ("x",)}, "not found: x"), ({"pin": ("t",), "ban": ("t",)}, "pinned and banned at once: t")],
-)
-def test_choose_with_impossible_pins_then_raises(config, says):
-    with pytest.raises(InvalidInputError, match=says):
-        choose_candidates(QUERY, TABLE, [], config=RunConfig(**config))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from haystack_kernel.report.html import MISSING
 NASTY = "<script>alert(1)</script>"
 
 
-@pytest.mark.parametrize("part", ["query_card", "candidate_table", "rounds_table", "score_table", "agreement_table"])
+@pytest.mark.parametrize("part", ["query_card", "rounds_table", "score_table", "agreement_table"])
 def test_part_escapes_the_texts_of_the_record(part, make_run):
     assert NASTY not in getattr(report, part)(make_run(NASTY))
     assert NASTY not in getattr(report, part)(make_run(NASTY))._repr_html_()
@@ -35,14 +35,6 @@ def test_query_card_counts_the_expected_genes_it_leaves_out(make_run):
     record = make_run()
     many = record.query.model_copy(update={"expected_targets": {f"G{n}": 1 for n in range(25)}})
     assert "G19 and 5 more" in parts.query_card(record.model_copy(update={"query": many}))
-
-
-def test_candidate_table_names_cells_and_folds_the_reason(make_run):
-    made = parts.candidate_table(make_run("plasma cell"))
-    assert "plasma cell</th>" in made
-    assert "any cell type" not in made
-    assert "<summary>this treatment in other cell types (direct)</summary>" in made
-    assert "40 plasma cell cells treated with IFN-beta. Control: 30 control cells of the same 2 donors." in made
 
 
 def test_score_table_says_why_a_component_is_missing(make_run):
@@ -75,7 +67,6 @@ def test_agreement_table_shows_nan_as_a_dash(make_run):
 def test_parts_of_a_run_that_only_began_say_so(failed_run):
     fresh = failed_run.model_copy(update={"query": None})
     assert "not been read" in parts.query_card(fresh)
-    assert "No prompt candidates" in parts.candidate_table(fresh)
     assert "No round" in parts.rounds_table(fresh)
     assert "No round" in parts.score_table(fresh)
     assert parts.agreement_table(fresh) == ""

@@ -6,11 +6,13 @@ from haystack_kernel import keys
 from haystack_kernel.atlas import build_atlas, open_atlases
 from haystack_kernel.atlas.mapping import load_mapping
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.question import OfflinePlanner
 from haystack_kernel.retrieval import assemble_cells, choose_query_cells, search_candidates
 from haystack_kernel.schema import HiddenPair, Perturbation, RunConfig, StructuredQuery
 from haystack_kernel.settings import RetrievalSettings
 
 CD14, CD16, CD4, CD8, T = "CL:0001054", "CL:0002396", "CL:0000624", "CL:0000625", "CL:0000084"
+NK = "CL:0000623"
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,62 @@ def test_kang_when_the_sample_is_novel_then_query_cells_are_of_that_donor_and_pr
     query_set = choose_query_cells(asked, atlas=kang, knowledge=load_knowledge(), candidates=found, config=config)
     assert [one.rpartition(":")[2] for one in query_set.donor_ids] == ["1256"]
     assert query_set.n_cells == 85
+
+
+@pytest.fixture(scope="module")
+def two_studies(shared, tmp_path_factory):
+    """Kang's lupus blood with and without IFN-beta, and a healthy donor's blood, as one collection of two atlases."""
+    root = tmp_path_factory.mktemp("atlases")
+    mapping = load_mapping(
+        "cellxgene", perturbation_column="perturbation", control=["control"], perturbation_type="cytokine"
+    )
+    for name, file in (
+        ("kang", "perturbation/kang2018_ifnb_public.h5ad"),
+        ("pbmc3k", "reference/pbmc3k_counts.h5ad"),
+    ):
+        build_atlas(
+            str(shared / "data" / file), name=name, root=root, mapping=mapping, knowledge=load_knowledge(), dataset=name
+        )
+    return open_atlases(["kang", "pbmc3k"], root=root)
+
+
+def ask_in_words(question, atlas, **fields):
+    config = RunConfig(atlases=("kang", "pbmc3k"), **fields)
+    asked = OfflinePlanner(load_knowledge()).understand(question)
+    found = search(asked, atlas, config)
+    chosen = choose_query_cells(asked, atlas=atlas, knowledge=load_knowledge(), candidates=found, config=config)
+    cells = assemble_cells(found[:2], query_set=chosen, atlas=atlas, config=config, round_number=1)
+    return found, chosen, cells
+
+
+def test_two_studies_answer_a_question_about_one_donors_response(two_studies):
+    found, chosen, cells = ask_in_words("How would NK cells in donor 1256 respond to IFN-β?", two_studies)
+    first = found[0]
+    assert (first.prompt.cell_type_ids, first.prompt.perturbation) == ((NK,), "IFN-beta")
+    assert (first.evidence_distance, first.relevance, first.donor_matched) == ("same_pair", 1.0, True)
+    assert not any(donor.endswith("1256") for one in found for donor in one.prompt.donor_ids)
+    assert (chosen.atlas, chosen.donor_ids, chosen.cell_type_ids) == ("kang", ("kang:1256",), (NK,))
+    obs = cells.query.obs
+    assert set(obs[keys.DONOR]) == {"kang:1256"}
+    assert not obs[keys.PERTURBATION].eq("IFN-beta").any()
+
+
+def test_two_studies_when_the_pair_is_hidden_then_a_type_of_the_same_treatment_stands_in(two_studies):
+    hide = (HiddenPair(cell_type_id=NK, perturbation="IFN-beta"),)
+    found, _, _ = ask_in_words("How would NK cells in donor 1256 respond to IFN-β?", two_studies, hide=hide)
+    assert not any(NK in one.prompt.cell_type_ids for one in found)
+    assert {one.prompt.perturbation for one in found} == {"IFN-beta"}
+    assert found[0].donor_matched
+
+
+def test_two_studies_impute_from_the_donors_most_alike_first(two_studies):
+    found, chosen, cells = ask_in_words("Impute natural killer cells of donor 101.", two_studies)
+    first, healthy = found[0], next(one for one in found if one.prompt.dataset == "pbmc3k")
+    assert first.prompt.donor_ids == ("kang:1015", "kang:1016", "kang:1256")
+    assert (first.strategy, first.relevance) == ("donor_context", 0.75)  # blood and lupus; age and sex not recorded
+    assert "alike in tissue and disease" in first.reason
+    assert healthy.relevance == 0.5  # blood, but healthy
+    assert first.control.cell_type_ids == chosen.cell_type_ids
+    assert first.control.donor_ids == first.prompt.donor_ids
+    assert set(cells.query.obs[keys.DONOR]) == {"kang:101"}
+    assert len(two_studies.select(first.prompt)) == first.prompt.n_cells

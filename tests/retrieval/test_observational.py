@@ -45,7 +45,11 @@ def test_imputation_prompts_with_the_type_in_other_donors_against_the_source_typ
     assert best.prompt.is_control  # unperturbed
     assert (best.prompt.donor_ids, best.prompt.n_cells) == (("s:r1", "s:r2"), 40)
     assert (best.control.cell_type_ids, best.control.donor_ids) == ((CD14,), ("s:r1", "s:r2"))
-    assert (best.donor_matched, best.relevance, best.evidence_distance) == (True, 1.0, "same_cell_type")
+    assert (best.donor_matched, best.relevance, best.evidence_distance) == (
+        True,
+        0.625,
+        "same_cell_type",
+    )  # blood; three facts not recorded
     # CD14 is nearer than B, though the target has more B cells; DC is no source: no reference donor has it
     assert (query_set.cell_type_ids, query_set.donor_ids, query_set.n_cells) == ((CD14,), ("s:t",), 25)
 
@@ -60,7 +64,7 @@ def test_imputation_proposes_datasets_without_the_source_type_with_the_reason(do
 def test_imputation_proposes_nearby_types_by_ontology_but_never_the_source(donors, ask, work):
     found, _ = work(ask(CD16, None, task="cell_type_imputation", donor_id="t"), donors)
     assert f"tiny/s/control/{CD14}" not in found
-    assert all(one.strategy == "direct" for one in found.values())  # CD14 is the only type within two steps
+    assert not any(one.strategy == "ontology" for one in found.values())  # CD14 is the only type within two steps
 
 
 def test_imputation_of_a_tissue_takes_prompt_and_control_from_other_tissues(row, make_atlas, ask, work):

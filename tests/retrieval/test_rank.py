@@ -1,12 +1,22 @@
 import pytest
 
-from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.retrieval.rank import compute_quality, rank_candidates
-from haystack_kernel.schema import Candidate, CellSet, RunConfig
+from haystack_kernel.schema import Candidate, CellSet
 from haystack_kernel.settings import RetrievalSettings
 
 
-def candidate(key, *, relevance=0.5, quality=0.5, perturbation="P", cell_type="T", dataset="d"):
+def candidate(
+    key,
+    *,
+    relevance=0.5,
+    quality=0.5,
+    perturbation="P",
+    cell_type="T",
+    dataset="d",
+    pinned=False,
+    evidence="other_cell_type",
+    control=None,
+):
     prompt = CellSet(
         atlas="a", dataset=dataset, is_control=False, perturbation=perturbation, cell_type_names=(cell_type,), n_cells=9
     )
@@ -14,17 +24,18 @@ def candidate(key, *, relevance=0.5, quality=0.5, perturbation="P", cell_type="T
         key=key,
         strategy="direct",
         prompt=prompt,
-        control=None,
+        control=control,
         control_reason="none",
+        pinned=pinned,
         relevance=relevance,
         quality=quality,
-        evidence_distance="same_pair",
+        evidence_distance=evidence,
         reason="r",
     )
 
 
-def rank(*candidates, pin=(), ban=(), **settings):
-    return rank_candidates(candidates, settings=RetrievalSettings(**settings), config=RunConfig(pin=pin, ban=ban))
+def rank(*candidates, **settings):
+    return rank_candidates(candidates, settings=RetrievalSettings(**settings))
 
 
 def test_rank_scores_by_weights_and_takes_diversity_from_what_was_picked():
@@ -52,21 +63,19 @@ def test_rank_when_equal_then_takes_the_smaller_key_whatever_the_order():
     assert [one.key for one in rank(*pool)] == [one.key for one in rank(*pool[::-1])] == ["a", "b", "c"]
 
 
-def test_rank_keeps_pins_first_and_leaves_bans_out():
-    pool = [candidate(key, relevance=value) for key, value in (("a", 1.0), ("b", 0.8), ("c", 0.1), ("d", 0.2))]
-    found = rank(*pool, pin=("c", "d"), ban=("a",), n_top=1)
-    assert [one.key for one in found] == ["c", "d"]
-    assert [one.key for one in rank(*pool, pin=("c",), ban=("a",), n_top=3)] == ["c", "b", "d"]
+def test_rank_keeps_pins_first_in_the_order_given_even_beyond_the_limit():
+    pool = [candidate("a", relevance=1.0), candidate("c", relevance=0.1, pinned=True), candidate("b", pinned=True)]
+    assert [one.key for one in rank(*pool, n_top=1)] == ["c", "b"]
+    assert [one.key for one in rank(*pool, n_top=3)] == ["c", "b", "a"]
 
 
-def test_rank_when_a_pin_is_unknown_then_lists_the_known_keys():
-    with pytest.raises(InvalidInputError, match=r"cannot pin zzz.*possible here: a, b"):
-        rank(candidate("b"), candidate("a"), pin=("zzz",))
-
-
-def test_rank_when_pinned_and_banned_then_refuses():
-    with pytest.raises(InvalidInputError, match="pinned and banned at once: a"):
-        rank(candidate("a"), pin=("a",), ban=("a",))
+def test_rank_puts_the_measured_pair_before_any_analogue_but_only_with_a_control():
+    control = CellSet(atlas="a", dataset="d", is_control=True, n_cells=9)
+    twin = candidate("a", relevance=1.0, quality=0.9, perturbation="Q", evidence="shared_target", control=control)
+    pair = candidate("b", relevance=1.0, quality=0.2, evidence="same_pair", control=control)
+    assert [one.key for one in rank(twin, pair)] == ["b", "a"]
+    bare = candidate("b", relevance=1.0, quality=0.2, evidence="same_pair")
+    assert [one.key for one in rank(twin, bare)] == ["a", "b"]
 
 
 def test_rank_when_weights_exceed_one_then_the_score_stays_a_mean():

@@ -98,20 +98,18 @@ def test_search_counts_the_cells_that_the_prompt_selects(blood, knowledge, ask, 
             assert len(blood.select(one.control)) == one.control.n_cells > 0
 
 
-def test_search_when_a_pinned_candidate_lies_beyond_the_limit_then_keeps_it_first(blood, knowledge, ask):
-    few = RetrievalSettings(max_candidates=1, n_top=1)
-    key = f"tiny/far/IFN-beta/{B}"
-    found = search_candidates(
-        ask(CD16), atlas=blood, knowledge=knowledge, settings=few, config=RunConfig(atlases=("tiny",), pin=(key,))
-    )
-    assert [one.key for one in found] == [key]
+def test_search_when_the_perturbation_is_not_held_then_takes_one_with_the_same_targets(blood, knowledge, ask, config):
+    found = search_candidates(ask(CD14, "IFN-omega"), atlas=blood, knowledge=knowledge, settings=ALL, config=config)
+    first = found[0]
+    assert (first.prompt.perturbation, first.prompt.cell_type_ids) == ("IFN-beta", (CD14,))
+    assert (first.strategy, first.evidence_distance) == ("mechanistic", "shared_target")
+    assert "IFN-beta shares targets IFNAR1, IFNAR2 with IFN-omega" in first.reason
+    assert first.relevance >= 0.6
 
 
-def test_search_when_the_perturbation_is_not_held_then_names_those_with_its_targets_first(
-    blood, knowledge, ask, config, settings
-):
-    with pytest.raises(NoCandidateError, match=r"treated with IFN-omega.*Nearest in the atlases: IFN-beta, TNF-alpha"):
-        search_candidates(ask(CD14, "IFN-omega"), atlas=blood, knowledge=knowledge, settings=settings, config=config)
+def test_search_when_nothing_is_related_then_names_those_held(blood, knowledge, ask, config, settings):
+    with pytest.raises(NoCandidateError, match=r"treated with IL-99.*Nearest in the atlases: "):
+        search_candidates(ask(CD14, "IL-99"), atlas=blood, knowledge=knowledge, settings=settings, config=config)
 
 
 def test_search_when_the_perturbation_is_unknown_then_names_it_and_those_held(blood, knowledge, ask, config, settings):

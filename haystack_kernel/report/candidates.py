@@ -1,0 +1,141 @@
+"""The candidates of a run as one object: a table in notebooks, lines in terminals, a frame for further work.
+
+In: ranked candidates and the rounds that used them. Out: :class:`CandidateTable`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel.report.html import Html, folded, paragraph, table
+from haystack_kernel.report.words import EVIDENCE, cell_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+
+    from haystack_kernel.schema import Candidate, Round, RunRecord
+
+_EMPTY = "No prompt candidates have been found yet."
+_COLUMNS = (
+    "cell type",
+    "perturbation",
+    "dataset",
+    "cells",
+    "controls",
+    "rank score",
+    "rounds",
+    "why",
+)
+
+
+def candidate_table(record: RunRecord) -> CandidateTable:
+    """The candidates of a run, and in which of its rounds each was used."""
+    return CandidateTable(record.candidates, record.rounds)
+
+
+class CandidateTable:
+    """Ranked prompt candidates, best first.
+
+    Parameters
+    ----------
+    candidates
+        In the order of the ranking.
+    rounds
+        The rounds so far; says which of them used a candidate.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], rounds: Sequence[Round] = ()) -> None:
+        self._candidates = tuple(candidates)
+        self._rounds = tuple(rounds)
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._candidates)
+
+    def __getitem__(self, place: int) -> Candidate:
+        return self._candidates[place]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{place}. {_where(one)}, {one.prompt.n_cells} cells, score {one.score:.2f} ({_how(one)})\n"
+            f"   {_sentence(one.reason)}\n   Control: {_sentence(one.control_reason)}\n   Key: {one.key}"
+            for place, one in enumerate(self._candidates, 1)
+        ]
+        return "\n".join(lines) or _EMPTY
+
+    def _repr_html_(self) -> str:
+        return self.html()._repr_html_()
+
+    def html(self) -> Html:
+        """The table as a fragment, every text escaped; the whole reason opens under 'why'."""
+        if not self._candidates:
+            return Html(paragraph(_EMPTY))
+        caption = f"{len(self)} prompt candidates, best first; 'why' opens to the whole reason"
+        return Html(table(_COLUMNS, map(self._row, self._candidates), caption=caption, kind="sortable"))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per candidate: who, how many cells, the parts of its score, why, and in which rounds it was used."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "key": one.key,
+                    "strategy": one.strategy,
+                    "atlas": one.prompt.atlas,
+                    "dataset": one.prompt.dataset,
+                    "cell_type": one.prompt.label,
+                    "perturbation": one.prompt.perturbation or "",
+                    "n_cells": one.prompt.n_cells,
+                    "n_control_cells": one.control.n_cells if one.control else 0,
+                    "donor_matched": one.donor_matched,
+                    "pinned": one.pinned,
+                    "relevance": one.relevance,
+                    "diversity": one.diversity,
+                    "quality": one.quality,
+                    "score": one.score,
+                    "evidence_distance": one.evidence_distance,
+                    "reason": one.reason,
+                    "control_reason": one.control_reason,
+                    "rounds": " ".join(self._used_in(one)),
+                }
+                for one in self._candidates
+            ]
+        )
+
+    def _row(self, one: Candidate) -> tuple[object, ...]:
+        prompt = one.prompt
+        why = (
+            f"{_sentence(one.reason)} Control: {_sentence(one.control_reason)} Relevance {one.relevance:.2f}, "
+            f"diversity {one.diversity:.2f}, quality {one.quality:.2f}. Key: {one.key}"
+        )
+        return (
+            cell_types(one),
+            prompt.perturbation or "unperturbed",
+            prompt.dataset if prompt.dataset == prompt.atlas else f"{prompt.atlas} / {prompt.dataset}",
+            prompt.n_cells,
+            one.control.n_cells if one.control else 0,
+            one.score,
+            ", ".join(self._used_in(one)),
+            folded(_how(one), why),
+        )
+
+    def _used_in(self, one: Candidate) -> list[str]:
+        return [str(past.number) for past in self._rounds if one.key in past.choice.candidate_keys]
+
+
+def _where(one: Candidate) -> str:
+    return f"{cell_types(one)}, {one.prompt.perturbation or 'unperturbed'}, {one.prompt.atlas} / {one.prompt.dataset}"
+
+
+def _how(one: Candidate) -> str:
+    pinned = "pinned by you; " if one.pinned else ""
+    return f"{pinned}{EVIDENCE[one.evidence_distance]} ({one.strategy.replace('_', ' ')})"
+
+
+def _sentence(text: str) -> str:
+    return f"{text.rstrip('.')}." if text else ""

@@ -1,0 +1,182 @@
+"""Questions without a treatment: who lacks what, and who else has it.
+
+In: a query and the view. Out: target rows, source type, rows and donors to learn from; the design is the table of
+:mod:`haystack_kernel.retrieval.control`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.errors import NoCandidateError
+from haystack_kernel.knowledge import ancestors
+from haystack_kernel.retrieval.alikeness import agreement, alikeness, target_facts
+from haystack_kernel.retrieval.donors import match_donors, need_donors
+from haystack_kernel.retrieval.nearness import asked_labels, steps_between, subtypes
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, has_donor, type_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import StructuredQuery
+
+_FAR = 99  # sorts behind every ontology distance
+_ENOUGH = 20  # reference cells for which less alike donors are left out
+
+
+@dataclass(frozen=True)
+class Source:
+    """The cell type that an imputation starts from: ``key`` is its CL id or label."""
+
+    key: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Donors in whom the asked cell type is measured, all of one dataset."""
+
+    atlas: str
+    dataset: str
+    donors: tuple[str, ...]
+
+
+def is_donor_prediction(query: StructuredQuery) -> bool:
+    """Whether the question is how a cell type looks in a donor, told from the donor's other cells."""
+    return query.task_type == "donor_expression_prediction"
+
+
+# --- what the question is about -----------------------------------------------------------------------------------
+
+
+def target_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Unperturbed rows of the donor, tissue, dataset (and where possible disease) the question is about.
+
+    Raises
+    ------
+    NoCandidateError
+        The atlases hold no such donor, tissue or dataset.
+    """
+    rows = view.controls
+    if view.config.query_atlas is not None:
+        rows = rows[rows[keys.ATLAS] == view.config.query_atlas]
+    if query.target_dataset:
+        rows = _need(
+            rows,
+            rows[keys.DATASET].str.casefold() == query.target_dataset.casefold(),
+            keys.DATASET,
+            query.target_dataset,
+        )
+    if query.donor_id:
+        rows = rows[rows[keys.DONOR].isin(need_donors(query.donor_id, rows))]
+    if query.tissue_id:
+        rows = _need(rows, rows[keys.TISSUE_ID] == query.tissue_id, keys.TISSUE, query.tissue_name or query.tissue_id)
+    diseased = rows[keys.DISEASE_ID] == query.disease_id
+    return rows[diseased] if diseased.any() else rows
+
+
+def reference_rows(query: StructuredQuery, view: AtlasView, *, wanted: pd.Series) -> pd.DataFrame:
+    """Unperturbed rows where ``wanted`` (boolean, over ``view.controls``) holds, outside the target."""
+    rows = measured_outside(query, view)
+    rows = rows[wanted[rows.index]]
+    if query.tissue_id and not query.donor_id:
+        elsewhere = rows[keys.TISSUE_ID] != query.tissue_id
+        rows = rows[elsewhere] if elsewhere.any() else rows
+    if query.reference_donor:
+        named = rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))
+        rows = rows[named] if named.any() else rows
+    if query.reference_dataset:
+        named = rows[keys.DATASET].str.casefold() == query.reference_dataset.casefold()
+        rows = rows[named] if named.any() else rows
+    return rows
+
+
+def measured_outside(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Unperturbed rows of other donors and data sets than the target: its own cells would be the answer."""
+    rows = view.controls
+    if query.donor_id:
+        rows = rows[~rows[keys.DONOR].isin(match_donors(query.donor_id, rows))]
+    if query.target_dataset:
+        rows = rows[rows[keys.DATASET].str.casefold() != query.target_dataset.casefold()]
+    return rows
+
+
+def is_asked_type(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.Series:
+    """Rows of the cell type asked for: by id, by label where there is no id, or a subtype."""
+    ids = {query.cell_type_id, *subtypes(query.cell_type_id, knowledge=view.knowledge)} - {None}
+    by_label = (rows[keys.CELL_TYPE_ID] == "") & rows[keys.CELL_TYPE].str.casefold().isin(asked_labels(query))
+    return rows[keys.CELL_TYPE_ID].isin(ids) | by_label
+
+
+def other_types(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Rows that cannot hold the cell type asked for: neither it, nor a subtype, nor a type above it."""
+    known = query.cell_type_id in view.knowledge.cell_types
+    above = ancestors(query.cell_type_id, knowledge=view.knowledge) if known and query.cell_type_id else frozenset()
+    return rows[~is_asked_type(rows, query=query, view=view) & ~rows[keys.CELL_TYPE_ID].isin(above)]
+
+
+def choose_source(query: StructuredQuery, view: AtlasView) -> Source | None:
+    """Cell type of the target that an imputation transforms, or None where the target has no other type.
+
+    Types that reference donors hold beside the asked one come first (their shift can be measured), then the nearest
+    in the ontology, then the most cells.
+    """
+    there = other_types(target_rows(query, view), query=query, view=view)
+    controls = view.controls
+    asked = reference_rows(query, view, wanted=is_asked_type(controls, query=query, view=view))
+    beside = set(controls.loc[controls[keys.DONOR].isin(asked[keys.DONOR]), TYPE_KEY])
+    ranked = []
+    for key, rows in there.groupby(TYPE_KEY, sort=True):
+        n_cells = int(rows[N_CELLS].sum())
+        steps = steps_between(query.cell_type_id, rows[keys.CELL_TYPE_ID].iloc[0], knowledge=view.knowledge)
+        if n_cells >= view.settings.min_cells:
+            ranked.append((key not in beside, _FAR if steps is None else steps, -n_cells, str(key)))
+    if not ranked:
+        return None
+    best = min(ranked)[-1]
+    return Source(best, type_label(there[there[TYPE_KEY] == best]))
+
+
+def find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
+    """Donors other than the target who have the asked cell type: in the target's dataset, else in the fullest one.
+
+    Of these the most alike in tissue, disease, age and sex, as many as hold 20 cells together.
+    """
+    controls = view.controls
+    rows = reference_rows(query, view, wanted=is_asked_type(controls, query=query, view=view))
+    rows = rows[has_donor(rows)]
+    if view.config.query_atlas is not None:
+        rows = rows[rows[keys.ATLAS] == view.config.query_atlas]
+    if rows.empty:
+        return None
+    own = controls[controls[keys.DONOR].isin(match_donors(query.donor_id or "", controls))]
+    home = set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
+    sizes = rows.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
+    atlas, dataset = min(sizes.index, key=lambda pair: (pair not in home, -int(sizes[pair]), pair))
+    chosen = rows[(rows[keys.ATLAS] == atlas) & (rows[keys.DATASET] == dataset)]
+    return Reference(atlas, dataset, _most_alike(chosen, query=query, view=view))
+
+
+def _most_alike(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> tuple[str, ...]:
+    likeness = alikeness(agreement(rows, facts=target_facts(query, view)))
+    kept = rows
+    for level in sorted(likeness.unique(), reverse=True):
+        kept = rows[likeness >= level]
+        if int(kept[N_CELLS].sum()) >= _ENOUGH:
+            break
+    return tuple(sorted(kept[keys.DONOR].unique()))
+
+
+def _need(rows: pd.DataFrame, wanted: pd.Series, column: str, text: str) -> pd.DataFrame:
+    if wanted.any():
+        return rows[wanted]
+    what = "dataset" if column == keys.DATASET else "tissue"
+    held = sorted({value for value in rows[column] if value})
+    msg = (
+        f"the atlases hold no unperturbed cells of {what} {text!r}; they hold {', '.join(held[:20]) or 'none'}. "
+        "Ask about one of these, or add an atlas with `haystack atlas build`."
+    )
+    raise NoCandidateError(msg, held=held)
