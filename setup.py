@@ -1,17 +1,29 @@
-"""The one build step that pyproject.toml cannot say: notebooks travel in the wheel as haystack_kernel/notebooks.
+"""What pyproject.toml cannot say: notebooks travel in the wheel, and the model's kernels are compiled where they can be.
 
-In: notebooks/*.ipynb of the checkout. Out: copies inside the built package; an editable install reads the checkout's.
+In: notebooks/*.ipynb and inference/stack/native of the checkout. Out: copies of the notebooks in the built package (an
+editable install reads the checkout's), and the optional extension inference.stack._native.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
 
 NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))  # setuptools builds in the folder of this file
 TARGET = "haystack_kernel/notebooks"
+OPENMP = "-fopenmp"
+NATIVE = Extension(
+    "inference.stack._native",
+    sources=["inference/stack/native/module.c"],
+    depends=["inference/stack/native/kernels.h"],
+    extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", OPENMP],
+    extra_link_args=[OPENMP],
+    optional=True,  # without a compiler the package installs, and the model runs in plain torch
+)
 
 
 class BuildWithNotebooks(build_py):
@@ -34,4 +46,20 @@ class BuildWithNotebooks(build_py):
         return [*super().get_source_files(), *map(str, NOTEBOOKS)]
 
 
-setup(cmdclass={"build_py": BuildWithNotebooks})
+class BuildWithOrWithoutThreads(build_ext):
+    """Builds the extension with OpenMP, or single-threaded with a compiler that has none."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build one extension."""
+        try:
+            super().build_extension(ext)
+        except CompileError:
+            ext.extra_compile_args = [flag for flag in ext.extra_compile_args if flag != OPENMP]
+            ext.extra_link_args = []
+            super().build_extension(ext)
+
+
+setup(
+    cmdclass={"build_py": BuildWithNotebooks, "build_ext": BuildWithOrWithoutThreads},
+    ext_modules=[NATIVE],
+)

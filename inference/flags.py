@@ -18,10 +18,12 @@ FIELDS = (
     "context_ratio_min",
     "mode",
     "output_mode",
+    "fixed_prompt",
     "precision",
     "device",
     "threads",
 )
+_FIXED_HELP = "the same prompt cells in every window and step: faster, fewer prompt cells are seen"
 _OUTPUT_HELP = "counts, their means, or counts by the reference's random stream (default: %(default)s)"
 
 
@@ -36,6 +38,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, steps: str = "--diffusio
     add("--context-ratio-min", type=float, help="the same at the first step (default: %(default)s)")
     add("--mode", choices=MODES, help="rewrite cells little by little, or all each step (default: %(default)s)")
     add("--output-mode", choices=OUTPUT_MODES, help=_OUTPUT_HELP)
+    add("--fixed-prompt", action="store_true", help=_FIXED_HELP)
     add("--precision", choices=PRECISIONS, help="of the arithmetic (default: %(default)s)")
     add("--device", help=f"{DEVICES} (default: %(default)s)")
     add("--threads", type=positive, help="processor threads (default: as many as there are)")

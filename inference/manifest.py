@@ -63,6 +63,7 @@ class Manifest:
     context_ratio_min: float = 0.2  # the same at the first step
     mode: str = "mdm"  # "mdm" rewrites some of the query cells a step, "vanilla" all of them
     output_mode: str = "sampled"  # counts; "expected": their means; "exact": counts by the reference's random stream
+    fixed_prompt: bool = False  # the same prompt cells in every window and step: faster, fewer prompt cells are seen
     device: str = "auto"
     threads: int | None = None  # of the processor; None: as many as torch finds
     version: int = MANIFEST_VERSION
@@ -133,6 +134,12 @@ def check_manifest(manifest: Manifest) -> None:
             msg = f"{name!r} must be a whole number of at least {least}, got {value!r}"
             raise ManifestError(msg)
     _check_ratios(manifest)
+    if not isinstance(manifest.fixed_prompt, bool):
+        msg = f"'fixed_prompt' must be true or false, got {manifest.fixed_prompt!r}"
+        raise ManifestError(msg)
+    if manifest.fixed_prompt and manifest.output_mode == "exact":
+        msg = "'fixed_prompt' cannot be with output mode 'exact', which takes the prompt cells that the reference takes"
+        raise ManifestError(msg)
     for name, possible in (("mode", MODES), ("output_mode", OUTPUT_MODES), ("precision", PRECISIONS)):
         if getattr(manifest, name) not in possible:
             msg = f"{name!r} is {getattr(manifest, name)!r}; possible: {', '.join(possible)}"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from inference.stack.generate import Step
     from inference.stack.genes import Aligned
 
+_FIRST_BF16 = (8, 0)  # compute capability of the first GPUs that multiply bfloat16
+
 
 @dataclass(frozen=True)
 class Source:
@@ -107,6 +109,8 @@ class StackEngine:
             "config": asdict(model.config),
             "settings": asdict(self.settings),
             "device": str(model.device),
+            "kernels": "reference" if self.settings.output_mode == "exact" else model.ops.name,
+            "precision": model.precision,
             "frac_query_genes_in_model": test.own.size / len(query.genes),
             "frac_model_genes_in_query": test.model.size / len(self.genes),
             "frac_model_genes_in_prompt": base.model.size / len(self.genes),
@@ -151,7 +155,8 @@ def load_engine(
     threads
         Processor threads of torch; None leaves its own choice.
     precision
-        ``fp32``, or ``auto``, which means it.
+        ``fp32``, ``bf16`` (weights and inputs of the large layers rounded to bfloat16), or ``auto``: ``bf16`` on a GPU
+        that computes in it, else ``fp32``.
     progress
         Told of each step.
 
@@ -162,10 +167,8 @@ def load_engine(
     EngineError
         The device or the precision is not here.
     """
-    if precision not in {"auto", "fp32"}:
-        msg = f"precision {precision!r} is not built into this engine; choose auto or fp32"
-        raise EngineError(msg)
     chosen = _find_device(device)
+    kind = _find_precision(precision, device=chosen, is_exact=settings.output_mode == "exact")
     if threads is not None:
         torch.set_num_threads(threads)
     genes = read_genes(genelist.path, name=genelist.name)
@@ -177,7 +180,7 @@ def load_engine(
         name=genelist.name,
         model=model.name,
     )
-    checkpoint = replace(checkpoint, model=checkpoint.model.to(chosen))
+    checkpoint = replace(checkpoint, model=checkpoint.model.to(chosen, precision=kind))
     digests = {"sha256": model.sha256, "genelist_sha256": genelist.sha256}
     return StackEngine(checkpoint, {gene: index for index, gene in enumerate(genes)}, settings, digests, progress)
 
@@ -191,6 +194,16 @@ def _find_device(device: str) -> torch.device:
         msg = f"device {device!r} is not here: torch sees {n_gpus} GPUs; choose cpu or auto, or a machine with a GPU"
         raise EngineError(msg)
     return torch.device(device)
+
+
+def _find_precision(precision: str, *, device: torch.device, is_exact: bool) -> str:
+    if precision == "bf16" and is_exact:
+        msg = "output mode exact follows the reference to the last bit, in fp32: choose precision fp32 or auto"
+        raise EngineError(msg)
+    if precision != "auto":
+        return precision
+    is_native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_BF16
+    return "bf16" if is_native and not is_exact else "fp32"
 
 
 def _own_genes(generated: sparse.csr_matrix, test: Aligned, query: Cells) -> sparse.csr_matrix:

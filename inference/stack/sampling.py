@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Keys = NDArray[np.uint64]
 
 MAX_RATE = 1e8  # the reference's bound on a Poisson rate
 MAX_COUNT = 2**24 - 1  # float32 holds whole numbers up to here
@@ -68,13 +69,40 @@ def draw_counts(
 
 def uniforms(seed: int, *, step: int, cells: Sequence[int], n_genes: int) -> Floats:
     """Numbers in (0, 1), shape (cells, genes): 53 bits of splitmix64 at each place."""
+    return _uniforms_at(row_keys(seed, step=step, cells=cells)[:, None], np.arange(1, n_genes + 1, dtype=np.uint64))
+
+
+def row_keys(seed: int, *, step: int, cells: Sequence[int]) -> Keys:
+    """Hash of each cell's row, from which a gene's number continues."""
     row = _mix_int(_mix_int(_mix_int(seed) ^ (step & _MASK)))
-    keys = np.array([_mix_int(row + _GOLDEN * (cell + 1)) for cell in cells], dtype=np.uint64)
-    value = keys[:, None] + np.arange(1, n_genes + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(_FIRST)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(_SECOND)
-    value ^= value >> np.uint64(31)
-    return ((value >> np.uint64(11)) + 0.5) * 2.0**-53
+    return np.array([_mix_int(row + _GOLDEN * (cell + 1)) for cell in cells], dtype=np.uint64)
+
+
+def finish_counts(
+    counts: NDArray[np.float32],
+    *,
+    mean: NDArray[np.float32],
+    dispersion: NDArray[np.float32],
+    keys: Keys,
+    window: NDArray[np.int64],
+) -> None:
+    """Draw, in place, the counts that are still below 0.
+
+    Parameters
+    ----------
+    counts, mean
+        (cells, genes).
+    dispersion
+        (windows, genes).
+    keys
+        Of each cell, see :func:`row_keys`.
+    window
+        Row of ``dispersion`` that belongs to each cell.
+    """
+    rows, genes = np.nonzero(counts < 0)
+    u = _uniforms_at(keys[rows], genes.astype(np.uint64) + np.uint64(1))
+    theta = np.maximum(dispersion[window[rows], genes].astype(np.float64), _SMALLEST_DISPERSION)
+    counts[rows, genes] = _bisect(u, mean[rows, genes].astype(np.float64), theta)
 
 
 def invert(u: Floats, *, mean: Floats, dispersion: Floats) -> Floats:
@@ -122,6 +150,15 @@ def _bisect(u: Floats, mean: Floats, theta: Floats) -> Floats:
         low[wide] = np.where(is_enough, low[wide], middle)
         wide = wide[high[wide] - low[wide] > 1.0]
     return high
+
+
+def _uniforms_at(keys: Keys, genes: Keys) -> Floats:
+    """Numbers in (0, 1) of genes, numbered from 1, in rows of these keys."""
+    value = keys + genes * np.uint64(_GOLDEN)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(_FIRST)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(_SECOND)
+    value ^= value >> np.uint64(31)
+    return ((value >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
 def _mix_int(value: int) -> int:

@@ -27,6 +27,7 @@ from scipy.sparse import csr_matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
 import atlas_fetch
+import infer
 
 FULL = os.environ.get("FULL") == "1"
 BIN = Path(sys.executable).parent
@@ -190,6 +191,7 @@ ROWS = {
     "ground.round": ground_round,
     "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),
     "atlas.fetch.gcs": partial(atlas_fetch.bucket, full=FULL),
+    **infer.ROWS,
 }
 
 

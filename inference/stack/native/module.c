@@ -1,0 +1,253 @@
+/* inference.stack._native: the model's small dense parts and its random counts, for the processor.
+ *
+ * Every function takes addresses of contiguous float32 arrays that the caller has checked, and works without the
+ * interpreter's lock. One build holds a copy of the kernels per instruction set and picks the best at run time.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST_LANES 16
+#define TILE 8 /* outputs of a linear layer summed at once: as many as hide the latency of an addition */
+#define NORM_EPS 1e-5f
+#define SMALLEST_SUM 1e-20f
+#define SMALLEST_DISPERSION 1e-30
+#define LARGE_MEAN 40.0
+#define MAX_SUMMED 48
+#define UNDECIDED -1.0f
+#define GOLDEN 0x9E3779B97F4A7C15u
+#define ERF0 0.18014271557331085f
+#define ERF1 0.3050981461925507f
+#define ERF2 -0.2861562669277191f
+#define ERF3 1.2113826274871826f
+#define ERF4 -1.25116548538208f
+#define ERF5 1.0876984596252441f
+#define ERF6 -0.24700036644935608f
+
+struct mix {
+    const float *place, *qkv, *proj, *proj_bias, *norm, *norm_bias;
+    long length, size, n_heads;
+};
+
+struct transform {
+    const float *w1, *b1, *w2, *b2, *norm, *norm_bias;
+    long size, hidden;
+};
+
+#define INLINE static inline __attribute__((always_inline))
+#define PASTE(a, b) a##_##b
+
+#define NAME(x) PASTE(x, plain)
+#define LANES 4
+#include "kernels.h"
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define HAS_VARIANTS
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define NAME(x) PASTE(x, avx2)
+#define LANES 8
+#include "kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#endif
+#define NAME(x) PASTE(x, avx512)
+#define LANES 16
+#include "kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+struct variant {
+    const char *name;
+    long lanes;
+    void (*mix_cell)(const struct mix *, const float *, float *, void *);
+    void (*transform_tokens)(const struct transform *, const float *, float *, long, void *);
+    long (*draw_row)(const float *, const float *, uint64_t, float *, long);
+};
+
+static const struct variant VARIANTS[] = {
+    {"plain", 4, mix_cell_plain, transform_tokens_plain, draw_row_plain},
+#ifdef HAS_VARIANTS
+    {"avx2", 8, mix_cell_avx2, transform_tokens_avx2, draw_row_avx2},
+    {"avx512", 16, mix_cell_avx512, transform_tokens_avx512, draw_row_avx512},
+#endif
+};
+static int chosen;
+
+static int n_usable(void)
+{
+#ifdef HAS_VARIANTS
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        return 1;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq") ||
+        !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl"))
+        return 2;
+    return 3;
+#else
+    return 1;
+#endif
+}
+
+static void *make_space(long n_floats)
+{
+    void *space = NULL;
+    return posix_memalign(&space, 4 * MOST_LANES, (size_t)n_floats * 4) ? NULL : space;
+}
+
+static PyObject *done(int failed)
+{
+    if (failed)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+#define ADDRESS(x) ((float *)(uintptr_t)(x))
+
+static PyObject *mix_tokens(PyObject *self, PyObject *args)
+{
+    unsigned long long at[8];
+    long n_cells, length, size, n_heads;
+    int n_threads, failed = 0;
+    if (!PyArg_ParseTuple(args, "KKKKKKKKlllli", at, at + 1, at + 2, at + 3, at + 4, at + 5, at + 6, at + 7, &n_cells,
+                          &length, &size, &n_heads, &n_threads))
+        return NULL;
+    const struct mix job = {ADDRESS(at[2]), ADDRESS(at[3]), ADDRESS(at[4]), ADDRESS(at[5]),
+                            ADDRESS(at[6]), ADDRESS(at[7]), length,         size,
+                            n_heads};
+    const float *tokens = ADDRESS(at[0]);
+    float *result = ADDRESS(at[1]);
+    const long lanes = VARIANTS[chosen].lanes, width = (length + lanes - 1) / lanes * lanes;
+    Py_BEGIN_ALLOW_THREADS
+#pragma omp parallel num_threads(n_threads)
+    {
+        void *space = make_space((5 * width + lanes + 2) * size);
+        if (space) {
+#pragma omp for schedule(static)
+            for (long cell = 0; cell < n_cells; cell++)
+                VARIANTS[chosen].mix_cell(&job, tokens + cell * length * size, result + cell * length * size, space);
+        } else {
+#pragma omp atomic write
+            failed = 1;
+        }
+        free(space);
+    }
+    Py_END_ALLOW_THREADS
+    return done(failed);
+}
+
+static PyObject *transform_tokens(PyObject *self, PyObject *args)
+{
+    unsigned long long at[8];
+    long n_tokens, size, hidden;
+    int n_threads, failed = 0;
+    if (!PyArg_ParseTuple(args, "KKKKKKKKllli", at, at + 1, at + 2, at + 3, at + 4, at + 5, at + 6, at + 7, &n_tokens,
+                          &size, &hidden, &n_threads))
+        return NULL;
+    const struct transform job = {ADDRESS(at[2]), ADDRESS(at[3]), ADDRESS(at[4]), ADDRESS(at[5]),
+                                  ADDRESS(at[6]), ADDRESS(at[7]), size,           hidden};
+    const float *tokens = ADDRESS(at[0]);
+    float *result = ADDRESS(at[1]);
+    const long lanes = VARIANTS[chosen].lanes, n_blocks = (n_tokens + lanes - 1) / lanes;
+    Py_BEGIN_ALLOW_THREADS
+#pragma omp parallel num_threads(n_threads)
+    {
+        void *space = make_space((2 * size + hidden) * lanes);
+        if (space) {
+#pragma omp for schedule(static)
+            for (long block = 0; block < n_blocks; block++) {
+                const long first = block * lanes, rest = n_tokens - first;
+                VARIANTS[chosen].transform_tokens(&job, tokens + first * size, result + first * size,
+                                                  rest < lanes ? rest : lanes, space);
+            }
+        } else {
+#pragma omp atomic write
+            failed = 1;
+        }
+        free(space);
+    }
+    Py_END_ALLOW_THREADS
+    return done(failed);
+}
+
+static PyObject *draw_counts(PyObject *self, PyObject *args)
+{
+    unsigned long long at[5];
+    long n_rows, n_genes, n_undecided = 0;
+    int n_threads;
+    if (!PyArg_ParseTuple(args, "KKKKKlli", at, at + 1, at + 2, at + 3, at + 4, &n_rows, &n_genes, &n_threads))
+        return NULL;
+    const float *mean = ADDRESS(at[0]), *dispersion = ADDRESS(at[1]);
+    float *counts = ADDRESS(at[2]);
+    const uint64_t *keys = (const uint64_t *)(uintptr_t)at[3];
+    const int64_t *window = (const int64_t *)(uintptr_t)at[4];
+    Py_BEGIN_ALLOW_THREADS
+#pragma omp parallel for schedule(dynamic) num_threads(n_threads) reduction(+ : n_undecided)
+    for (long row = 0; row < n_rows; row++)
+        n_undecided += VARIANTS[chosen].draw_row(mean + row * n_genes, dispersion + window[row] * n_genes, keys[row],
+                                                 counts + row * n_genes, n_genes);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(n_undecided);
+}
+
+static PyObject *use(PyObject *self, PyObject *args)
+{
+    const char *name;
+    if (!PyArg_ParseTuple(args, "s", &name))
+        return NULL;
+    for (int i = 0; i < n_usable(); i++)
+        if (!strcmp(VARIANTS[i].name, name)) {
+            chosen = i;
+            Py_RETURN_NONE;
+        }
+    return PyErr_Format(PyExc_ValueError, "no kernels %s here; see variants()", name);
+}
+
+static PyObject *variants(PyObject *self, PyObject *unused)
+{
+    PyObject *list = PyList_New(0);
+    for (int i = 0; list && i < n_usable(); i++) {
+        PyObject *name = PyUnicode_FromString(VARIANTS[i].name);
+        if (!name || PyList_Append(list, name))
+            Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    return list;
+}
+
+static PyMethodDef METHODS[] = {
+    {"mix_tokens", mix_tokens, METH_VARARGS,
+     "mix_tokens(tokens, result, place, qkv, proj, proj_bias, norm, norm_bias, cells, length, size, heads, threads)"},
+    {"transform_tokens", transform_tokens, METH_VARARGS,
+     "transform_tokens(tokens, result, w1, b1, w2, b2, norm, norm_bias, tokens, size, hidden, threads)"},
+    {"draw_counts", draw_counts, METH_VARARGS,
+     "draw_counts(mean, dispersion, counts, keys, window, rows, genes, threads) -> values left as -1"},
+    {"use", use, METH_VARARGS, "use(variant): compute with these kernels from now on"},
+    {"variants", variants, METH_NOARGS, "variants() -> names of the kernels this processor can run, best last"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, METHODS, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    chosen = n_usable() - 1;
+    return PyModule_Create(&MODULE);
+}

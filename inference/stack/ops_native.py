@@ -1,0 +1,92 @@
+"""The interchangeable parts of the model in compiled code for the processor, where it was built.
+
+In: tokens and weights in float32 on the processor. Out: tensors there; None where the extension is not installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from inference.stack.sampling import finish_counts, row_keys
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXTENSION = "inference.stack._native"
+
+
+def load_native() -> NativeOps | None:
+    """Return the compiled backend, or None where the extension was not built."""
+    if find_spec(EXTENSION) is None:
+        return None
+    return NativeOps(import_module(EXTENSION))  # it shares the OpenMP threads of torch, loaded above
+
+
+class NativeOps:
+    """:class:`inference.stack.ops.Ops` by the extension, on as many threads as torch uses."""
+
+    def __init__(self, kernels: Any) -> None:  # noqa: ANN401 - the extension module
+        self._kernels = kernels
+        self.name = f"native ({kernels.variants()[-1]})"
+
+    def variants(self) -> list[str]:
+        """Kernels that this processor can run, best last."""
+        return list(self._kernels.variants())
+
+    def use(self, variant: str) -> None:
+        """Compute with these kernels from now on; ValueError where the processor cannot."""
+        self._kernels.use(variant)
+        self.name = f"native ({variant})"
+
+    def mix_tokens(  # noqa: PLR0913 - one argument per tensor
+        self,
+        tokens: Tensor,
+        *,
+        place: Tensor,
+        qkv: Tensor,
+        proj: Tensor,
+        proj_bias: Tensor,
+        norm: Tensor,
+        norm_bias: Tensor,
+        n_heads: int,
+    ) -> Tensor:
+        """Attention among each cell's own tokens, added and normalised."""
+        n_cells, length, size = tokens.shape
+        parts = [_floats(part) for part in (tokens, place, qkv, proj, proj_bias, norm, norm_bias)]
+        result = torch.empty_like(parts[0])
+        addresses = [part.data_ptr() for part in (parts[0], result, *parts[1:])]
+        self._kernels.mix_tokens(*addresses, n_cells, length, size, n_heads, torch.get_num_threads())
+        return result.to(tokens.dtype)
+
+    def transform_tokens(
+        self, tokens: Tensor, *, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, norm: Tensor, norm_bias: Tensor
+    ) -> Tensor:
+        """Two linear layers on each token, added and normalised."""
+        parts = [_floats(part) for part in (tokens, w1, b1, w2, b2, norm, norm_bias)]
+        result = torch.empty_like(parts[0])
+        addresses = [part.data_ptr() for part in (parts[0], result, *parts[1:])]
+        hidden, size = w1.shape
+        self._kernels.transform_tokens(*addresses, tokens.numel() // size, size, hidden, torch.get_num_threads())
+        return result.to(tokens.dtype)
+
+    def draw_counts(
+        self, mean: Tensor, dispersion: Tensor, *, seed: int, step: int, cells: Tensor, window: Tensor
+    ) -> Tensor:
+        """Counts by summing probabilities in the extension; the few large ones by scipy."""
+        mean, dispersion = _floats(mean), _floats(dispersion)
+        counts = torch.empty_like(mean)
+        keys = row_keys(seed, step=step, cells=cells.tolist())
+        rows = np.ascontiguousarray(window.numpy())
+        addresses = (mean.data_ptr(), dispersion.data_ptr(), counts.data_ptr(), keys.ctypes.data, rows.ctypes.data)
+        if self._kernels.draw_counts(*addresses, *mean.shape, torch.get_num_threads()):
+            finish_counts(counts.numpy(), mean=mean.numpy(), dispersion=dispersion.numpy(), keys=keys, window=rows)
+        return counts
+
+
+def _floats(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32).contiguous()

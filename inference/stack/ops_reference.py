@@ -1,0 +1,63 @@
+"""The parts of the model in the reference's own order of operations: slower, and equal to the last bit.
+
+In: tokens and weights in float32. Out: tensors; the random stream of the exact mode follows every bit of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its customary name
+
+from inference.stack.ops import NORM_EPS
+from inference.stack.ops_torch import TorchOps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CELLS = 16  # whose attention fits a processor's cache; each cell is computed alone, so their number changes nothing
+
+
+class ReferenceOps(TorchOps):
+    """:class:`inference.stack.ops.Ops`, attention written out."""
+
+    name = "reference"
+
+    def mix_tokens(  # noqa: PLR0913 - one argument per tensor
+        self,
+        tokens: Tensor,
+        *,
+        place: Tensor,
+        qkv: Tensor,
+        proj: Tensor,
+        proj_bias: Tensor,
+        norm: Tensor,
+        norm_bias: Tensor,
+        n_heads: int,
+    ) -> Tensor:
+        """Attention among each cell's own tokens, added and normalised."""
+        _, length, size = tokens.shape
+        result = torch.empty_like(tokens)
+        for start in range(0, len(tokens), _CELLS):
+            some = tokens[start : start + _CELLS]
+            parts = F.linear(some + place, qkv).view(len(some), length, 3, n_heads, size // n_heads)
+            mixed = reference_attention(*parts.permute(2, 0, 3, 1, 4), n_keep=0)
+            mixed = F.linear(mixed.transpose(1, 2).reshape(some.shape), proj, proj_bias)
+            result[start : start + _CELLS] = F.layer_norm(some + mixed, (size,), norm, norm_bias, NORM_EPS)
+        return result
+
+
+def reference_attention(query: Tensor, key: Tensor, value: Tensor, *, n_keep: int) -> Tensor:
+    """Attention of (batch, heads, positions, head_dim); the first ``n_keep`` positions see only each other."""
+    scores = (query @ key.transpose(-2, -1)) * query.shape[-1] ** -0.5
+    if n_keep:
+        scores[..., :n_keep, n_keep:] = -torch.inf
+    return torch.softmax(scores, dim=-1) @ value
+
+
+def reference_softplus(raw: Tensor) -> Tensor:
+    """Softplus of every second value of an array, which torch rounds otherwise than that of a dense one."""
+    pairs = torch.empty((*raw.shape, 2), dtype=raw.dtype)
+    pairs[..., 1] = raw
+    return F.softplus(pairs[..., 1])

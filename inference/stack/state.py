@@ -1,0 +1,188 @@
+"""What a generation knows of its cells, as tensors on the model's device; windows are put together from them.
+
+In: a model, prompt and query counts. Out: the query cells' counts, rewritten step by step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from inference.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy import sparse
+    from torch import Tensor
+
+    from inference.stack.layout import Layout
+    from inference.stack.model import KeptRows, StackModel
+
+    Floats = NDArray[np.float32]
+
+_SEED_BITS = 2**32  # numpy's seeds lie below
+_ROWS = {"cpu": 128, "cuda": 1024}  # cells whose profiles are computed at once
+
+
+@dataclass
+class State:
+    """One generation. Each cell's first tokens are computed once, and again only after its counts changed."""
+
+    model: StackModel
+    prompt_tokens: Tensor  # (prompt cells, cell_dim)
+    prompt_library: Tensor  # (prompt cells,)
+    tokens: Tensor  # (query cells, cell_dim)
+    library: Tensor  # (query cells,)
+    counts: Tensor  # (query cells, genes)
+    expected: Tensor  # (query cells, genes)
+    logits: Tensor  # (query cells,)
+    final: Tensor  # (query cells, cell_dim): tokens after the last layer
+    dispersion: Tensor  # (windows, genes)
+    is_finite: Tensor  # whether everything since the last look was
+    n_windows: int = 0
+    kept: dict[int, KeptRows] = field(default_factory=dict)
+
+    @classmethod
+    @torch.inference_mode()
+    def begin(cls, model: StackModel, *, prompt: sparse.csr_matrix, query: Floats) -> State:
+        """Start with the query as it is."""
+        counts = torch.from_numpy(query.astype(np.float32, copy=True)).to(model.device)
+        rows = _rows(model)
+        prompt_tokens = torch.cat(
+            [_embed_sparse(model, prompt[start : start + rows]) for start in range(0, prompt.shape[0], rows)]
+        )
+        tokens = torch.cat([model.embed_cells(part) for part in counts.split(rows)])
+        n_cells = len(counts)
+        return cls(
+            model=model,
+            prompt_tokens=prompt_tokens,
+            prompt_library=torch.from_numpy(np.asarray(prompt.sum(axis=1), dtype=np.float32)[:, 0]).to(model.device),
+            tokens=tokens,
+            library=counts.sum(-1),
+            counts=counts,
+            expected=torch.zeros_like(counts),
+            logits=counts.new_empty(n_cells),
+            final=torch.empty_like(tokens),
+            dispersion=counts.new_empty(0),
+            is_finite=torch.ones((), dtype=torch.bool, device=model.device),
+        )
+
+    def order_prompt(self, seed: int) -> Tensor:
+        """Return the prompt cells in a random order."""
+        order = np.random.RandomState(seed % _SEED_BITS).permutation(len(self.prompt_tokens))
+        return torch.from_numpy(order).to(self.model.device)
+
+    def keep_prompt(self, cells: Tensor) -> KeptRows | None:
+        """Return prompt rows that see only each other, computed the first time they are asked for."""
+        if not len(cells):
+            return None
+        if len(cells) not in self.kept:
+            self.kept[len(cells)] = self.model.keep_rows(self.prompt_tokens[None, cells])
+        return self.kept[len(cells)]
+
+    def begin_step(self, layout: Layout) -> None:
+        """Make room for what the windows of a step will say."""
+        self.n_windows = -(-len(self.counts) // layout.n_test)
+        self.dispersion = self.counts.new_empty(self.n_windows, self.counts.shape[1])
+
+    def window_rows(self, windows: Tensor, *, layout: Layout, order: Tensor, base: Tensor) -> Tensor:
+        """First tokens (windows, cells, cell_dim): prompt cells in ``order``, then query cells; both are used in turn.
+
+        ``base`` is each window's place in the order, counted in windows.
+        """
+        prompt, query = window_cells(
+            windows, base=base, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
+        )
+        return torch.cat([self.prompt_tokens[order[prompt]], self.tokens[query]], dim=1)
+
+    def library_of(self, window: Tensor, *, layout: Layout, order: Tensor) -> Tensor:
+        """Library size of each row of one window."""
+        prompt, query = window_cells(
+            window, base=window, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
+        )
+        return torch.cat([self.prompt_library[order[prompt[0]]], self.library[query[0]]])
+
+    @torch.inference_mode()
+    def learn(
+        self, windows: Tensor, flat: Tensor, *, layout: Layout, kept: KeptRows | None, needs_dispersion: bool
+    ) -> None:
+        """Note what the model says of ``windows``, whose final tokens are ``flat``; what tops them up is left out."""
+        first, n_cells = int(windows[0]) * layout.n_test, len(windows) * layout.n_test
+        cells = slice(first, min(first + n_cells, len(self.counts)))
+        n_own = cells.stop - cells.start
+        logits = self.model.predict_logits(flat, n_ctx=layout.n_ctx, first_row=layout.n_base)
+        self.logits[cells] = logits.flatten()[:n_own].float()
+        self.final[cells] = flat[:, layout.n_base :].flatten(0, 1)[:n_own]
+        if needs_dispersion:
+            self.dispersion[int(windows[0]) : int(windows[-1]) + 1] = self.model.predict_dispersion(
+                flat[:, : layout.n_ctx], kept
+            )
+
+    def read_logits(self) -> Floats:
+        """Bring the step's logits to the host: the one wait for a GPU in a step.
+
+        Raises
+        ------
+        ModelError
+            They, or anything the state was given since, is not finite.
+        """
+        is_finite = self.is_finite & torch.isfinite(self.logits).all()
+        if not is_finite:
+            msg = "the model gave values that are not finite: its weights are damaged or the counts far too large"
+            raise ModelError(msg)
+        return self.logits.cpu().numpy().copy()
+
+    @torch.inference_mode()
+    def rewrite(self, cells: Tensor, *, n_test: int, draw: tuple[int, int] | None, is_last: bool) -> None:
+        """Replace the counts of ``cells`` by their expected counts, or by draws from them at (seed, step)."""
+        cells = cells.to(self.model.device)
+        if draw is not None:
+            self.check(self.dispersion)
+        for part in cells.split(_rows(self.model)):
+            mean = self.model.predict_mean(self.final[part], self.library[part])
+            self.check(mean)
+            self.expected[part] = mean
+            if draw is not None:
+                mean = self.model.ops.draw_counts(
+                    mean, self.dispersion, seed=draw[0], step=draw[1], cells=part, window=part // n_test
+                )
+            self._put(part, mean, is_last=is_last)
+        if is_last:
+            self.read_logits()
+
+    @torch.inference_mode()
+    def take(self, cells: Tensor, proposal: tuple[Tensor, Tensor], *, is_last: bool) -> None:
+        """Replace the counts of ``cells`` by a proposal for all cells: expected counts and counts."""
+        for part in cells.split(_rows(self.model)):
+            self.expected[part] = proposal[0][part]
+            self._put(part, proposal[1][part], is_last=is_last)
+
+    def _put(self, cells: Tensor, counts: Tensor, *, is_last: bool) -> None:
+        self.counts[cells] = counts
+        if not is_last:
+            self.library[cells] = counts.sum(-1)
+            self.tokens[cells] = self.model.embed_cells(counts)
+
+    def check(self, values: Tensor) -> None:
+        """Remember whether ``values`` are finite; :meth:`read_logits` reports it."""
+        self.is_finite = self.is_finite & torch.isfinite(values).all()
+
+
+def window_cells(
+    windows: Tensor, *, base: Tensor, layout: Layout, n_prompt: int, n_query: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Places in the prompt's order (windows, n_base) and query cells (windows, n_test) of windows."""
+    prompt = (base[:, None] * layout.n_base + torch.arange(layout.n_base)) % n_prompt
+    query = (windows[:, None] * layout.n_test + torch.arange(layout.n_test)) % n_query
+    return prompt.to(device, non_blocking=True), query.to(device, non_blocking=True)
+
+
+def _rows(model: StackModel) -> int:
+    return _ROWS.get(model.device.type, _ROWS["cpu"])
+
+
+def _embed_sparse(model: StackModel, counts: sparse.csr_matrix) -> Tensor:
+    return model.embed_cells(torch.from_numpy(counts.toarray().astype(np.float32, copy=False)).to(model.device))

@@ -1,0 +1,202 @@
+"""Rows infer.*: our runtime of the model beside the reference's command line, whole processes, in one run.
+
+In: a folder for the model of random weights and its cells; STACK_REFERENCE in the environment, where the reference's
+own virtual environment lies or is to be made (default: a folder beside the user's other caches). Out: rows.
+Wall times of a busy machine say little: the processor seconds of each process stand beside them, and the ratio is
+taken from those that the row names.
+"""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+from stack_data import PUBLISHED, SMALL, SPLIT, find_reference, make_case
+
+FULL = os.environ.get("FULL") == "1"
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 5
+SEED = 0
+N_TASKS = 8
+CACHE = Path(os.environ.get("STACK_REFERENCE", Path.home() / ".cache" / "haystack-bench" / "arc-stack"))
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # flags of processors that multiply bfloat16 themselves
+
+
+def measure(*words, log):
+    """Wall and processor seconds, peak memory (GiB) of one process; raises with its last words if it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    start = time.perf_counter()
+    with log.open("w", encoding="utf-8") as sink:
+        process = subprocess.Popen(
+            [str(word) for word in words], stdout=sink, stderr=sink, env=environment, cwd=log.parent
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(log.read_text(encoding="utf-8")[-2000:])
+    return {
+        "wall_s": time.perf_counter() - start,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_gib": usage.ru_maxrss / 2**20,
+    }
+
+
+@cache
+def case_of(folder):
+    """The model and cells of this run's size."""
+    n_prompt, n_query = (512, 256) if FULL else (96, 64)
+    return make_case(folder / "stack", sizes=PUBLISHED if FULL else SMALL, n_prompt=n_prompt, n_query=n_query)
+
+
+def run_ours(folder, name, *flags):
+    """One prediction by our program."""
+    case = case_of(folder)
+    output = folder / f"{name}.h5ad"
+    output.unlink(missing_ok=True)
+    files = ("--prompt-gcs", case.prompt, "--query-gcs", case.query, "--model-gcs", case.checkpoint)
+    files += ("--genelist-gcs", case.genelist, "--output-gcs", output, "--seed", SEED, "--diffusion-steps", STEPS)
+    command = (sys.executable, "-m", "inference.run_inference", *files, "--threads", 2, "--device", "cpu", *flags)
+    return measure(*command, log=folder / f"{name}.log"), output
+
+
+@cache
+def run_reference(folder):
+    """One prediction by the reference's program; measured once for all rows."""
+    case, output = case_of(folder), folder / "reference"
+    genes = folder / "genes.pkl"
+    genes.write_bytes(pickle.dumps(json.loads(case.genelist.read_text(encoding="utf-8"))))
+    files = ("--checkpoint", case.checkpoint, "--base-adata", case.prompt, "--test-adata", case.query)
+    files += ("--genelist", genes, "--output-dir", output, "--split-column", SPLIT)
+    settings = ("--num-steps", STEPS, "--mode", "mdm", "--prompt-ratio", 0.25, "--context-ratio", 0.4)
+    settings += ("--context-ratio-min", 0.2, "--batch-size", 32, "--num-workers", 0, "--random-seed", SEED)
+    program = find_reference(CACHE)
+    found = measure(program, *files, *settings, "--device", "cpu", log=folder / "reference.log")
+    return found, output / "treated.h5ad"
+
+
+def row_of(work, ours, reference, *, goal, met):
+    """A row of the table; the ratio is that of processor seconds."""
+    ratio = None if ours is None else reference["cpu_s"] / ours["cpu_s"]
+    return {"work": work, "ours": ours, "reference": reference, "ratio": ratio, "goal": goal, "met": met}
+
+
+def infer_exact(folder):
+    """The reference's own random stream: as many equal counts as there are, and how fast."""
+    ours, path = run_ours(folder, "exact", "--output-mode", "exact", "--batch-size", 32)
+    reference, other = run_reference(folder)
+    found, want = (ad.read_h5ad(name).X for name in (path, other))
+    is_equal = np.array_equal(_dense(found), _dense(want))
+    ours["frac_equal"] = float((_dense(found) == _dense(want)).mean())
+    met = is_equal and reference["cpu_s"] >= 3 * ours["cpu_s"]
+    return row_of(_work("exact"), ours, reference, goal=">= 3x, equal counts", met=met)
+
+
+def infer_fp32(folder):
+    """Our own sampler, and the expected output."""
+    reference, _ = run_reference(folder)
+    sampled, _ = run_ours(folder, "sampled", "--precision", "fp32")
+    expected, _ = run_ours(folder, "expected", "--precision", "fp32", "--output-mode", "expected")
+    fixed, _ = run_ours(folder, "fixed", "--precision", "fp32", "--fixed-prompt")
+    ours = sampled | {f"expected_{name}": value for name, value in expected.items()}
+    ours |= {f"fixed_prompt_{name}": value for name, value in fixed.items()}
+    slowest = max(sampled["cpu_s"], expected["cpu_s"])
+    return row_of(_work("sampled"), ours, reference, goal=">= 5x", met=reference["cpu_s"] >= 5 * slowest)
+
+
+def infer_bf16(folder):
+    """Rounded weights: the error against fp32, and the time where the processor computes in bfloat16."""
+    rounded, one = run_ours(folder, "bf16", "--precision", "bf16", "--output-mode", "expected")
+    _, two = run_ours(folder, "fp32", "--precision", "fp32", "--output-mode", "expected")
+    found, want = (_dense(ad.read_h5ad(name).X) for name in (one, two))
+    scaled = np.abs(found - want)[want > 1e-3] / want[want > 1e-3]
+    rounded |= {
+        "median_relative_error": float(np.median(scaled)),
+        "p99_relative_error": float(np.quantile(scaled, 0.99)),
+    }
+    reference, _ = run_reference(folder)
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    is_native = any(flag in flags for flag in NATIVE_BF16)
+    goal = ">= 8x where the processor has bf16" + ("" if is_native else " (this one has not: its error alone counts)")
+    return row_of(
+        _work("expected, bf16"), rounded, reference, goal=goal, met=reference["cpu_s"] >= 8 * rounded["cpu_s"]
+    )
+
+
+def infer_memory(folder):
+    """Peak memory of a whole prediction, and the time to import the runtime and open the model."""
+    ours, _ = run_ours(folder, "memory")
+    reference, _ = run_reference(folder)
+    code = (
+        "import sys, time; from pathlib import Path; from inference.stack.checkpoint import load_checkpoint; "
+        "load_checkpoint(Path(sys.argv[1]), name='model')"
+    )
+    loads = [measure(sys.executable, "-c", code, case_of(folder).checkpoint, log=folder / "load.log") for _ in range(3)]
+    ours["load_cpu_s"], ours["load_wall_s"] = (min(one[name] for one in loads) for name in ("cpu_s", "wall_s"))
+    met = ours["peak_gib"] <= 1.7 and ours["load_cpu_s"] <= 2
+    found = row_of("peak memory; import and load", ours, reference, goal="<= 1.7 GiB; <= 2 s", met=met)
+    return found | {"ratio": reference["peak_gib"] / ours["peak_gib"]}
+
+
+def infer_many(folder):
+    """Eight predictions in one process, against eight runs of the reference's program (one is run, eight counted)."""
+    from inference.manifest import Manifest, Task, dump_manifest
+
+    case = case_of(folder)
+    tasks = tuple(
+        Task(
+            id=f"task{number}",
+            prompt=str(case.prompt),
+            query=str(case.query),
+            output=str(folder / "many" / f"{number}.h5ad"),
+            seed=number,
+            engine="stack",
+        )
+        for number in range(N_TASKS)
+    )
+    files = {"model": str(case.checkpoint), "genelist": str(case.genelist)}
+    manifest = Manifest(tasks=tasks, **files, device="cpu", threads=2, diffusion_steps=STEPS)
+    path = folder / "manifest.json"
+    path.write_text(dump_manifest(manifest), encoding="utf-8")
+    ours = measure(sys.executable, "-m", "inference.run_inference", "--manifest", path, log=folder / "many.log")
+    one, _ = run_reference(folder)
+    reference = {"one_run_cpu_s": one["cpu_s"], "cpu_s": N_TASKS * one["cpu_s"]}
+    met = reference["cpu_s"] >= 10 * ours["cpu_s"]
+    return row_of(f"{N_TASKS} predictions in one manifest", ours, reference, goal=">= 10x", met=met)
+
+
+def infer_gpu(folder):
+    """The same on a GPU, where there is one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return row_of("not measured: no GPU here", None, None, goal=">= 20x", met=False)
+    ours, _ = run_ours(folder, "gpu", "--device", "cuda")
+    reference, _ = run_reference(folder)
+    found = row_of(_work("sampled, GPU"), ours, reference, goal=">= 20x", met=False)
+    ratio = reference["wall_s"] / ours["wall_s"]
+    return found | {"ratio": ratio, "met": ratio >= 20}
+
+
+def _work(mode):
+    case = "217 M parameters, 512 prompt, 256 query cells" if FULL else "small model, 96 prompt, 64 query cells"
+    return f"{case}, {STEPS} steps, {mode}, whole process, 2 threads"
+
+
+def _dense(matrix):
+    return matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
+
+
+ROWS = {
+    "infer.cpu.exact": infer_exact,
+    "infer.cpu.fp32": infer_fp32,
+    "infer.cpu.bf16": infer_bf16,
+    "infer.cpu.memory": infer_memory,
+    "infer.many": infer_many,
+    "infer.gpu": infer_gpu,
+}

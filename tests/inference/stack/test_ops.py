@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from inference.stack.config import StackConfig
+from inference.stack.linear import choose_linear, onednn_linear, plain_linear
+from inference.stack.model import StackModel
+from inference.stack.ops import choose_ops
+from inference.stack.ops_native import load_native
+from inference.stack.ops_reference import ReferenceOps
+from inference.stack.ops_torch import TorchOps
+
+SHAPES = [(100, 16, 8), (32, 8, 8), (6, 4, 4), (5, 3, 1), (17, 6, 3), (1, 1, 1), (9, 24, 2)]  # tokens, size, heads
+
+
+@pytest.fixture(scope="module", params=["plain", "avx2", "avx512"])
+def native(request):
+    """The compiled backend with each of its kernels that this processor can run."""
+    ops = load_native()
+    if ops is None:
+        pytest.skip("the extension is not built here")
+    if request.param not in ops.variants():
+        pytest.skip(f"this processor has no {request.param}")
+    ops.use(request.param)
+    yield ops
+    ops.use(ops.variants()[-1])
+
+
+def _weights(length, size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+
+    norm = {"norm": 1 + 0.1 * draw(size), "norm_bias": draw(size)}
+    mix = {"place": draw(length, size), "qkv": draw(3 * size, size), "proj": draw(size, size), "proj_bias": draw(size)}
+    transform = {"w1": draw(3 * size, size), "b1": draw(3 * size), "w2": draw(size, 3 * size), "b2": draw(size)}
+    return mix | norm, transform | norm, 2 * torch.randn(37, length, size, generator=generator)
+
+
+@pytest.mark.parametrize(("length", "size", "n_heads"), SHAPES)
+@pytest.mark.parametrize("ops", [TorchOps(), ReferenceOps()], ids=["torch", "reference"])
+def test_backends_in_torch_equal_float64(ops, length, size, n_heads):
+    mix, transform, tokens = _weights(length, size)
+    x, w = tokens.double(), {name: value.double() for name, value in (mix | transform).items()}
+    parts = ((x + w["place"]) @ w["qkv"].T).unflatten(-1, (3, n_heads, size // n_heads)).permute(2, 0, 3, 1, 4)
+    scores = (parts[0] @ parts[1].mT / (size // n_heads) ** 0.5).softmax(-1)
+    mixed = (scores @ parts[2]).transpose(1, 2).reshape(x.shape) @ w["proj"].T + w["proj_bias"]
+    want = torch.nn.functional.layer_norm(x + mixed, (size,), w["norm"], w["norm_bias"])
+    torch.testing.assert_close(ops.mix_tokens(tokens, n_heads=n_heads, **mix).double(), want, atol=1e-4, rtol=1e-4)
+    hidden = torch.nn.functional.gelu(x @ w["w1"].T + w["b1"]) @ w["w2"].T + w["b2"]
+    want = torch.nn.functional.layer_norm(x + hidden, (size,), w["norm"], w["norm_bias"])
+    torch.testing.assert_close(ops.transform_tokens(tokens, **transform).double(), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("length", "size", "n_heads"), SHAPES)
+def test_compiled_kernels_equal_torch(native, length, size, n_heads):
+    near = {
+        "rtol": 1e-5,
+        "atol": 1e-5 if size > 4 else 1e-4,
+    }  # few values may lie close: their norm magnifies roundings
+    mix, transform, tokens = _weights(length, size, seed=1)
+    found, want = (ops.mix_tokens(tokens, n_heads=n_heads, **mix) for ops in (native, TorchOps()))
+    torch.testing.assert_close(found, want, **near)
+    found, want = (ops.transform_tokens(tokens, **transform) for ops in (native, TorchOps()))
+    torch.testing.assert_close(found, want, **near)
+
+
+@pytest.mark.parametrize("scale", [30.0, 1e3, 1e6])
+def test_compiled_attention_survives_scores_that_no_exponential_holds(native, scale):
+    """The bound on the scores is then far above the largest one, so that the first attempt underflows."""
+    mix, _, tokens = _weights(20, 8, seed=2)
+    mix["qkv"][:16] *= scale**0.5
+    found, want = (ops.mix_tokens(tokens.double().float(), n_heads=2, **mix) for ops in (native, TorchOps()))
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found, want, atol=1e-4 * scale**0.5, rtol=1e-3)
+
+
+def test_cells_and_threads_do_not_change_each_other(native):
+    mix, transform, tokens = _weights(17, 6)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            results.append((native.mix_tokens(tokens, n_heads=3, **mix), native.transform_tokens(tokens, **transform)))
+    finally:
+        torch.set_num_threads(before)
+    for mixed, changed in results:
+        assert torch.equal(mixed, results[0][0])
+        assert torch.equal(changed, results[0][1])
+    assert torch.equal(native.mix_tokens(tokens[5:9].contiguous(), n_heads=3, **mix), results[0][0][5:9])
+
+
+def test_compiled_counts_equal_the_fallbacks(native):
+    """Means from 0 to thousands, dispersions down to an underflowed 0."""
+    rng = np.random.default_rng(0)
+    mean = torch.from_numpy(np.exp(rng.normal(-1, 3, (60, 700))).astype(np.float32))
+    mean[3, :50], mean[4] = 0.0, 1e-30
+    dispersion = torch.from_numpy(np.exp(rng.normal(0, 2, (4, 700))).astype(np.float32))
+    dispersion[2, :9] = 0.0
+    cells, window = torch.from_numpy(rng.permutation(1000)[:60]), torch.arange(60) // 15
+    place = {"seed": -7, "step": 3, "cells": cells, "window": window}
+    found, want = (ops.draw_counts(mean, dispersion, **place) for ops in (native, TorchOps()))
+    assert want.max() > 1000
+    assert torch.equal(found, want)
+    some = {**place, "cells": cells[[9, 2]], "window": window[[9, 2]]}
+    assert torch.equal(native.draw_counts(mean[[9, 2]], dispersion, **some), want[[9, 2]])
+
+
+def test_processor_gets_the_compiled_backend_where_it_is_built():
+    found = choose_ops(torch.device("cpu"), "fp32").name
+    assert found == ("torch" if load_native() is None else load_native().name)
+
+
+def test_unknown_kernels_are_refused():
+    if (ops := load_native()) is None:
+        pytest.skip("the extension is not built here")
+    with pytest.raises(ValueError, match="no kernels vax here"):
+        ops.use("vax")
+
+
+@pytest.mark.parametrize("multiply", [plain_linear, choose_linear(torch.device("cpu"), torch.float32)])
+def test_linear_layers_also_take_every_second_row_of_the_weights(multiply):
+    x, weight, bias = torch.randn(2, 40, 30), torch.randn(50, 30), torch.randn(50)
+    want = (x.double() @ weight.double().T + bias)[..., 1::2]
+    torch.testing.assert_close(multiply(x, weight[1::2], bias[1::2]).double(), want, atol=1e-5, rtol=1e-5)
+
+
+def test_linear_of_rounded_weights_keeps_the_rows_kind():
+    x, weight = torch.randn(3, 8), torch.randn(5, 8)
+    found = plain_linear(x, weight.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, x @ weight.T, atol=0.1, rtol=0.05)
+    assert choose_linear(torch.device("cpu"), torch.bfloat16) is plain_linear
+    assert choose_linear(torch.device("cpu"), torch.float32) in {plain_linear, onednn_linear}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_models_of_random_sizes_agree_between_backends(make_tensors, seed):
+    rng = np.random.default_rng(seed)
+    n_heads, size = int(rng.integers(1, 5)), int(rng.integers(1, 12))
+    config = StackConfig(
+        n_genes=int(rng.integers(2, 60)),
+        n_hidden=n_heads * int(rng.integers(1, 9)),
+        token_dim=size,
+        n_cells=int(rng.integers(2, 40)),
+        n_layers=int(rng.integers(1, 4)),
+        n_heads=n_heads,
+        mlp_ratio=int(rng.integers(1, 5)),
+    )
+    tensors = make_tensors(config, seed=seed)
+    n_ctx = int(rng.integers(1, config.n_cells))
+    rows = {"n_ctx": n_ctx, "n_keep": int(rng.integers(0, n_ctx + 1)), "first_row": int(rng.integers(0, n_ctx + 1))}
+    counts = torch.from_numpy(rng.poisson(2.0, (2, config.n_cells, config.n_genes)).astype(np.float32))
+    models = [StackModel(config, tensors), StackModel(config, tensors, ops=TorchOps())]
+    models.append(models[0].exactly())
+    first, *others = (model.forward(counts, **rows) for model in models)
+    for other in others:
+        torch.testing.assert_close(other.mean, first.mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other.dispersion, first.dispersion, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other.logits, first.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_rounded_model_stays_near(small_model):
+    rounded = small_model.to(torch.device("cpu"), precision="bf16")
+    assert (small_model.precision, rounded.precision) == ("fp32", "bf16")
+    counts = torch.from_numpy(np.random.default_rng(0).poisson(3.0, (1, 16, 40)).astype(np.float32))
+    one, two = (model.forward(counts, n_ctx=9, n_keep=4, first_row=9) for model in (small_model, rounded))
+    assert not torch.equal(one.mean, two.mean)
+    assert ((one.mean - two.mean).abs() / one.mean).median() < 0.02
+    assert two.mean.dtype == torch.float32
