@@ -11,10 +11,25 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
+from inference.stack.ops import NORM_EPS, choose_ops
+
 if TYPE_CHECKING:
     from inference.stack.config import StackConfig
+    from inference.stack.ops import Ops
 
-NORM_EPS = 1e-5
+_LAYER = (  # what ``Ops`` needs of each layer
+    "cell_attn.qkv.weight",
+    "cell_attn.proj.weight",
+    "cell_attn.proj.bias",
+    "cell_norm.weight",
+    "cell_norm.bias",
+    "mlp.0.weight",
+    "mlp.0.bias",
+    "mlp.3.weight",
+    "mlp.3.bias",
+    "mlp_norm.weight",
+    "mlp_norm.bias",
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +44,10 @@ class WindowOutput:
 class StackModel:
     """Weights and the forward pass; nothing is initialised, the tensors are used as they were read."""
 
-    def __init__(self, config: StackConfig, tensors: dict[str, torch.Tensor]) -> None:
+    def __init__(self, config: StackConfig, tensors: dict[str, torch.Tensor], *, ops: Ops | None = None) -> None:
         self.config = config
         self._tensors = tensors
+        self.ops = ops or choose_ops(self.device, "fp32")
 
     @property
     def device(self) -> torch.device:
@@ -89,14 +105,30 @@ class StackModel:
         return tokens
 
     def _layer(self, name: str, tokens: torch.Tensor, *, n_keep: int) -> torch.Tensor:
-        placed = tokens + self._tensors["gene_pos_embedding"]
-        mixed = self._attend(f"{name}.cell_attn", placed.flatten(0, 1), n_heads=self.config.n_token_heads, n_keep=0)
-        tokens = self._norm(f"{name}.cell_norm", tokens + mixed.view_as(tokens))
-        cells = tokens.flatten(2)
+        tensors = {key: self._tensors[f"{name}.{key}"] for key in _LAYER}
+        shape = tokens.shape
+        tokens = self.ops.mix_tokens(
+            tokens.flatten(0, 1),
+            place=self._tensors["gene_pos_embedding"],
+            qkv=tensors["cell_attn.qkv.weight"],
+            proj=tensors["cell_attn.proj.weight"],
+            proj_bias=tensors["cell_attn.proj.bias"],
+            norm=tensors["cell_norm.weight"],
+            norm_bias=tensors["cell_norm.bias"],
+            n_heads=self.config.n_token_heads,
+        )
+        cells = tokens.view(*shape[:2], -1)
         mixed = self._attend(f"{name}.gene_attn", cells, n_heads=self.config.n_heads, n_keep=n_keep)
         tokens = self._norm(f"{name}.gene_norm", cells + mixed).view_as(tokens)
-        hidden = F.gelu(self._linear(f"{name}.mlp.0", tokens))
-        return self._norm(f"{name}.mlp_norm", tokens + self._linear(f"{name}.mlp.3", hidden))
+        return self.ops.transform_tokens(
+            tokens,
+            w1=tensors["mlp.0.weight"],
+            b1=tensors["mlp.0.bias"],
+            w2=tensors["mlp.3.weight"],
+            b2=tensors["mlp.3.bias"],
+            norm=tensors["mlp_norm.weight"],
+            norm_bias=tensors["mlp_norm.bias"],
+        ).view(shape)
 
     def _attend(self, name: str, x: torch.Tensor, *, n_heads: int, n_keep: int) -> torch.Tensor:
         """Attention over the middle axis of ``x``; the first ``n_keep`` positions see only each other."""

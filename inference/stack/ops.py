@@ -1,0 +1,74 @@
+"""The parts of the model that differ between machines: one interface, and the choice of who computes it.
+
+In: a device and a precision. Out: an :class:`Ops`: compiled for the processor, Triton for a GPU, or plain torch.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+NORM_EPS = 1e-5
+
+
+class Ops(Protocol):
+    """What a backend computes; tensors lie on the model's device, all results are new tensors."""
+
+    name: str  # as it stands in the record of a prediction
+
+    def mix_tokens(  # noqa: PLR0913 - one argument per tensor
+        self,
+        tokens: Tensor,
+        *,
+        place: Tensor,
+        qkv: Tensor,
+        proj: Tensor,
+        proj_bias: Tensor,
+        norm: Tensor,
+        norm_bias: Tensor,
+        n_heads: int,
+    ) -> Tensor:
+        """Attention among each cell's own tokens: LN(x + MHA(x + place)); tokens (cells, H, D), contiguous."""
+
+    def transform_tokens(
+        self, tokens: Tensor, *, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, norm: Tensor, norm_bias: Tensor
+    ) -> Tensor:
+        """Each token by itself: LN(x + W2 GELU(W1 x + b1) + b2); tokens (cells, H, D), contiguous."""
+
+    def draw_counts(
+        self, mean: Tensor, dispersion: Tensor, *, seed: int, step: int, cells: Tensor, window: Tensor
+    ) -> Tensor:
+        """Negative-binomial counts at a hash of (seed, step, cell, gene).
+
+        ``mean`` is (rows, genes), ``dispersion`` (windows, genes); ``cells`` (rows,) is each row's identity in the
+        hash, ``window`` (rows,) its row of ``dispersion``; both int64.
+        """
+
+
+def choose_ops(device: torch.device, precision: str) -> Ops:
+    """Take the fastest backend that is here; plain torch works everywhere.
+
+    Parameters
+    ----------
+    device
+        Where the model lies.
+    precision
+        ``fp32`` or ``bf16``. The processor's kernels compute in fp32 either way.
+    """
+    if device.type == "cuda" and find_spec("triton") and find_spec("inference.stack.ops_triton"):
+        from inference.stack.ops_triton import TritonOps
+
+        return TritonOps(precision)
+    if device.type == "cpu":
+        from inference.stack.ops_native import load_native
+
+        native = load_native()
+        if native is not None:
+            return native
+    from inference.stack.ops_torch import TorchOps
+
+    return TorchOps()

@@ -1,0 +1,57 @@
+"""The interchangeable parts of the model in plain torch: what runs where nothing faster is installed.
+
+In: tokens and weights on any device. Out: tensors there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its customary name
+
+from inference.stack.ops import NORM_EPS
+from inference.stack.sampling import draw_counts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TorchOps:
+    """:class:`inference.stack.ops.Ops` by torch's own functions."""
+
+    name = "torch"
+
+    def mix_tokens(  # noqa: PLR0913 - one argument per tensor
+        self,
+        tokens: Tensor,
+        *,
+        place: Tensor,
+        qkv: Tensor,
+        proj: Tensor,
+        proj_bias: Tensor,
+        norm: Tensor,
+        norm_bias: Tensor,
+        n_heads: int,
+    ) -> Tensor:
+        """Attention among each cell's own tokens, added and normalised."""
+        n_cells, length, size = tokens.shape
+        parts = F.linear(tokens + place, qkv).view(n_cells, length, 3, n_heads, size // n_heads)
+        mixed = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4))
+        mixed = F.linear(mixed.transpose(1, 2).reshape(tokens.shape), proj, proj_bias)
+        return F.layer_norm(tokens + mixed, (size,), norm, norm_bias, NORM_EPS)
+
+    def transform_tokens(
+        self, tokens: Tensor, *, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, norm: Tensor, norm_bias: Tensor
+    ) -> Tensor:
+        """Two linear layers on each token, added and normalised."""
+        changed = F.linear(F.gelu(F.linear(tokens, w1, b1)), w2, b2)
+        return F.layer_norm(tokens + changed, norm.shape, norm, norm_bias, NORM_EPS)
+
+    def draw_counts(
+        self, mean: Tensor, dispersion: Tensor, *, seed: int, step: int, cells: Tensor, window: Tensor
+    ) -> Tensor:
+        """Counts by numpy and scipy on the processor."""
+        theta = dispersion[window].cpu().numpy()
+        drawn = draw_counts(mean.cpu().numpy(), theta, seed=seed, step=step, cells=cells.tolist())
+        return torch.from_numpy(drawn).to(mean.device)
