@@ -5,6 +5,7 @@ In: tensors on the GPU. Out: tensors there; nothing waits for the host.
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,3 +76,17 @@ class TritonOps:
     ) -> Tensor:
         """Counts of the processor's sampler, drawn on the device."""
         return triton_sampling.draw_counts(mean, dispersion, seed=seed, step=step, cells=cells, window=window)
+
+
+def why_not(device: torch.device) -> str | None:
+    """Say why the kernels cannot run on ``device``; None if they can.
+
+    Triton builds its driver with the machine's C compiler at first use, so one small kernel is run to know.
+    """
+    one = torch.ones(1, 1, device=device)
+    place = torch.zeros(1, dtype=torch.int64, device=device)
+    try:
+        TritonOps().draw_counts(one, one, seed=0, step=0, cells=place, window=place)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -7,6 +7,7 @@ The interpreter multiplies the bit patterns of bfloat16: there float16 stands fo
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -27,7 +28,7 @@ from triton import language as tl
 from inference.stack import triton_sampling, triton_tokens
 from inference.stack.model import StackModel
 from inference.stack.ops_torch import TorchOps
-from inference.stack.ops_triton import TritonOps
+from inference.stack.ops_triton import TritonOps, why_not
 from inference.stack.sampling import draw_counts
 
 DEVICE = "cuda" if HAS_GPU else "cpu"
@@ -172,6 +173,14 @@ def test_draws_equal_the_processors():
     assert np.array_equal(found.cpu(), want)
     few = triton_sampling.draw_counts(*tensors, seed=-3, step=4, **places, at_once=40)
     assert torch.equal(few, found)
+
+
+def test_kernels_run_here_and_say_why_not_where_they_cannot():
+    assert why_not(torch.device(DEVICE)) is None
+    words = "import torch; from inference.stack.ops_triton import why_not; print(why_not(torch.device('cpu')))"
+    compiled = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", words], env=compiled, capture_output=True, text=True, check=True)
+    assert "Error: " in done.stdout  # compiled code cannot read a processor's tensors
 
 
 @triton.jit
