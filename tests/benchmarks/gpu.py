@@ -26,7 +26,7 @@ from inference.stack.model import StackModel
 from inference.stack.ops_torch import TorchOps
 
 PUBLISHED = StackConfig(n_genes=15_012, n_hidden=100, token_dim=16, n_cells=256, n_layers=9, n_heads=8, mlp_ratio=4)
-TINY = StackConfig(n_genes=60, n_hidden=6, token_dim=4, n_cells=16, n_layers=1, n_heads=4, mlp_ratio=2)
+TINY = StackConfig(n_genes=30, n_hidden=4, token_dim=4, n_cells=8, n_layers=1, n_heads=4, mlp_ratio=2)
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 FIXTURES = Path(__file__).resolve().parents[2].parent / "shared" / "fixtures" / "stack"
@@ -283,8 +283,8 @@ def time_job(variants, config):
             settings = GenerationSettings(output_mode=output, diffusion_steps=5 if HAS_GPU else 1)
             for _ in range(2):
                 start = time.perf_counter()
-                for _step in iterate_steps(model, prompt=prompt, query=query, settings=settings, seed=0):
-                    pass
+                *_, last = iterate_steps(model, prompt=prompt, query=query, settings=settings, seed=0)
+                _ = last.counts, last.expected  # on the host
                 seconds = time.perf_counter() - start
             found[f"{name} {output}"] = seconds if HAS_GPU else float("nan")
     return found
