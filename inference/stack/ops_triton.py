@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import torch
+from triton.errors import TritonError
 
 from inference.stack import triton_sampling, triton_tokens
 from inference.stack.ops_torch import TorchOps
@@ -87,6 +88,6 @@ def why_not(device: torch.device) -> str | None:
     place = torch.zeros(1, dtype=torch.int64, device=device)
     try:
         TritonOps().draw_counts(one, one, seed=0, step=0, cells=place, window=place)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+    except (TritonError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
         return f"{type(error).__name__}: {error}"
     return None
