@@ -59,10 +59,11 @@ def choose_ops(device: torch.device, precision: str) -> Ops:
     precision
         ``fp32`` or ``bf16``. The processor's kernels compute in fp32 either way.
     """
-    if device.type == "cuda" and find_spec("triton") and find_spec("inference.stack.ops_triton"):
-        from inference.stack.ops_triton import TritonOps
+    if device.type == "cuda" and find_spec("triton"):
+        from inference.stack.ops_triton import TritonOps, why_not
 
-        return TritonOps(precision)
+        if why_not(device) is None:
+            return TritonOps(precision)
     if device.type == "cpu":
         from inference.stack.ops_native import load_native
 

@@ -41,6 +41,11 @@ def reference_rates(mean: torch.Tensor, dispersion: torch.Tensor, generator: tor
     return drawn.clamp_(min=torch.finfo(drawn.dtype).tiny).clamp_(max=MAX_RATE)
 
 
+def stream_key(seed: int, *, step: int) -> int:
+    """Hash that all draws of one step start from, 64 bits."""
+    return _mix_int(_mix_int(_mix_int(seed) ^ (step & _MASK)))
+
+
 def draw_counts(
     mean: NDArray[np.float32], dispersion: NDArray[np.float32], *, seed: int, step: int, cells: Sequence[int]
 ) -> NDArray[np.float32]:
