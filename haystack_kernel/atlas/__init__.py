@@ -9,19 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from haystack_kernel.atlas.build import BuildReport, build_atlas
+    from haystack_kernel.atlas.build import BuildOptions, BuildReport, build_atlas
+    from haystack_kernel.atlas.check import check_atlas, move_source
     from haystack_kernel.atlas.index import AtlasCollection, open_atlases
     from haystack_kernel.atlas.mapping import SCHEMAS, Mapping, load_mapping
-    from haystack_kernel.atlas.record import atlas_info, check_atlas, list_atlases
+    from haystack_kernel.atlas.record import atlas_info, list_atlases
 
 _MODULES = {
     "build_atlas": "build",
+    "BuildOptions": "build",
     "BuildReport": "build",
     "open_atlases": "index",
     "AtlasCollection": "index",
     "list_atlases": "record",
     "atlas_info": "record",
-    "check_atlas": "record",
+    "check_atlas": "check",
+    "move_source": "check",
     "Mapping": "mapping",
     "load_mapping": "mapping",
     "SCHEMAS": "mapping",
@@ -29,6 +32,7 @@ _MODULES = {
 __all__ = [
     "SCHEMAS",
     "AtlasCollection",
+    "BuildOptions",
     "BuildReport",
     "Mapping",
     "atlas_info",
@@ -36,6 +40,7 @@ __all__ = [
     "check_atlas",
     "list_atlases",
     "load_mapping",
+    "move_source",
     "open_atlases",
 ]
 

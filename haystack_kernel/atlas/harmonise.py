@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PERTURBATION_TYPES = ("cytokine", "drug", "genetic")
 _UNKNOWN = {"", "na", "n/a", "none", "null", "unknown", "not available"}
+_MAX_COUNTED = 1 << 24
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -51,6 +52,7 @@ class Harmonised:
     text: dict[str, pd.Categorical]
     is_control: NDArray[np.bool_]
     unmapped: tuple[Unmapped, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.Categorical]:
@@ -126,7 +128,7 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
     text[keys.DONOR_SEX] = _recode(fields.get("sex", empty), sex_category)
     text[keys.DONOR_AGE] = _recode(fields.get("age", empty), age_category)
     text[keys.CONDITION] = _recode(fields.get("condition", empty), _known)
-    return Harmonised(text, is_control, tuple(unmapped))
+    return Harmonised(text, is_control, tuple(unmapped), _without_known_types(text, unmapped))
 
 
 def sex_category(text: str) -> str:
@@ -161,6 +163,20 @@ def _datasets(named: pd.Categorical | None, default: str, n_cells: int) -> dict[
     return {keys.DATASET: _recode(named, lambda text: _UNSAFE.sub("_", text).strip("_.-") or default)}
 
 
+def _without_known_types(text: dict[str, pd.Categorical], unmapped: list[Unmapped]) -> tuple[str, ...]:
+    """A warning where not one label of the cell type column is known: probably the wrong column was named."""
+    if not any(text[keys.CELL_TYPE_ID].categories):
+        labels = [one for one in unmapped if one.kind == "cell_type"]
+        shown = ", ".join(one.label for one in sorted(labels, key=lambda one: -one.n_cells)[:5]) or "empty"
+        note = (
+            f"no cell type is known to the ontology (0 of {len(labels)} labels; {shown}): questions find these cells "
+            "by their label only. If another column holds the cell types name it with cell_type_column, or read the "
+            "labels as known types with `rename: {cell_type: {label: known name}}` in a YAML mapping"
+        )
+        return (note,)
+    return ()
+
+
 def _recode(labels: pd.Categorical, change: Callable[[str], str]) -> pd.Categorical:
     return recoded(labels, [change(str(text)) for text in labels.categories])
 
@@ -173,8 +189,15 @@ def _pairs(first: pd.Categorical, second: pd.Categorical) -> tuple[list[tuple[st
     """Distinct pairs that occur, and the number of its pair for every cell."""
     width = len(second.categories)
     codes = first.codes.astype(np.int64) * width + second.codes
-    distinct, place = np.unique(codes, return_inverse=True)
-    named = [(str(first.categories[code // width]), str(second.categories[code % width])) for code in distinct]
+    possible = len(first.categories) * width
+    if possible <= _MAX_COUNTED:  # one pass instead of a sort
+        present = np.zeros(possible, dtype=bool)
+        present[codes] = True
+        distinct = np.flatnonzero(present)
+        place = (np.cumsum(present, dtype=np.int32) - 1)[codes].astype(np.int64)
+    else:
+        distinct, place = np.unique(codes, return_inverse=True)
+    named = [(str(first.categories[one // width]), str(second.categories[one % width])) for one in distinct.tolist()]
     return named, place
 
 
