@@ -84,6 +84,7 @@ class AtlasCollection:
         self._records = records
         self._folders = {name: atlas_folder(name, root) for name in records}
         self._connection = duckdb.connect(":memory:")
+        self._conditions: pd.DataFrame | None = None
         self._load_groups()
 
     def __repr__(self) -> str:
@@ -95,7 +96,9 @@ class AtlasCollection:
 
         Read from the groups that were counted when the atlas was built, never from the cells.
         """
-        return self._query(_CONDITIONS, {})
+        if self._conditions is None:
+            self._conditions = self._query(_CONDITIONS, {})
+        return self._conditions.copy()
 
     def select(self, cell_set: CellSet) -> pd.DataFrame:
         """Rows of cells.parquet that satisfy the criteria, with ``cell_id`` and ``atlas``; ordered by cell_id.

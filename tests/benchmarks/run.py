@@ -23,6 +23,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import psutil
+from atlas_index import atlas_build, atlas_search
 from scipy.sparse import csr_matrix
 
 FULL = os.environ.get("FULL") == "1"
@@ -225,6 +226,8 @@ ROWS = {
     "run.demo": run_demo,
     "run.report": run_report,
     "ground.round": ground_round,
+    "atlas.build": atlas_build,
+    "atlas.search": atlas_search,
     "atlas.fetch": atlas_fetch,
 }
 
