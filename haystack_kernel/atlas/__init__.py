@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from haystack_kernel.atlas.build import BuildOptions, BuildReport, build_atlas
     from haystack_kernel.atlas.check import check_atlas, move_source
+    from haystack_kernel.atlas.draft import Draft, draft_mapping
     from haystack_kernel.atlas.index import AtlasCollection, open_atlases
     from haystack_kernel.atlas.mapping import SCHEMAS, Mapping, load_mapping
     from haystack_kernel.atlas.record import atlas_info, list_atlases
@@ -21,6 +22,8 @@ _MODULES = {
     "BuildReport": "build",
     "open_atlases": "index",
     "AtlasCollection": "index",
+    "Draft": "draft",
+    "draft_mapping": "draft",
     "list_atlases": "record",
     "atlas_info": "record",
     "check_atlas": "check",
@@ -34,10 +37,12 @@ __all__ = [
     "AtlasCollection",
     "BuildOptions",
     "BuildReport",
+    "Draft",
     "Mapping",
     "atlas_info",
     "build_atlas",
     "check_atlas",
+    "draft_mapping",
     "list_atlases",
     "load_mapping",
     "move_source",

@@ -44,7 +44,7 @@ MEDIAN_COUNTS = "median_total_counts"
 MEDIAN_GENES = "median_n_genes"
 FIRST_ROW = "first_row"  # of the group in its part of cells.parquet
 ROWS_PER_BLOCK = 50_000
-_MAX_DENSE = 1 << 24  # codes up to here are made dense with one pass instead of a sort
+MAX_DENSE = 1 << 24  # codes up to here are made dense with one pass instead of a sort
 _PLAIN = {"compression": "zstd", "store_schema": False}  # texts read as plain strings everywhere
 
 
@@ -77,8 +77,14 @@ class GroupedCells:
         }
 
 
-def group_cells(cells: CellColumns) -> GroupedCells:
-    """Sort cells by :data:`GROUP_COLUMNS`, then by their row in the source file."""
+def group_cells(cells: CellColumns, *, max_dense: int = MAX_DENSE) -> GroupedCells:
+    """Sort cells by :data:`GROUP_COLUMNS`, then by their row in the source file.
+
+    Parameters
+    ----------
+    max_dense
+        Combinations of labels that are numbered through a table of all of them; more are numbered by sorting.
+    """
     numbers = np.zeros(len(cells.is_control), dtype=np.int64)
     width = 1
     for name in GROUP_COLUMNS:
@@ -87,19 +93,21 @@ def group_cells(cells: CellColumns) -> GroupedCells:
             continue
         numbers *= n_ranks
         numbers += ranks
-        numbers, width = _dense(numbers, width * n_ranks)
+        numbers, width = _dense(numbers, width * n_ranks, max_dense=max_dense)
     small = next((kind for kind in (np.uint16, np.uint32) if width <= np.iinfo(kind).max), np.int64)
     order = np.argsort(numbers.astype(small), kind="stable")  # 16-bit numbers are sorted by radix
     sizes = np.bincount(numbers, minlength=width) if len(numbers) else np.zeros(0, dtype=np.int64)
     return GroupedCells(cells, order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
 
-def write_cells(path: Path, grouped: GroupedCells, *, groups: tuple[int, int]) -> None:
-    """Write the cells of some consecutive groups, a block at a time."""
+def write_cells(
+    path: Path, grouped: GroupedCells, *, groups: tuple[int, int], block_rows: int = ROWS_PER_BLOCK
+) -> None:
+    """Write the cells of some consecutive groups, ``block_rows`` at a time."""
     low, high = int(grouped.first[groups[0]]), int(grouped.first[groups[1]])
     with pq.ParquetWriter(path, _schema(), **_PLAIN) as writer:
-        for first in range(low, high, ROWS_PER_BLOCK):
-            writer.write_table(_block(grouped, grouped.order[first : min(first + ROWS_PER_BLOCK, high)]))
+        for first in range(low, high, block_rows):
+            writer.write_table(_block(grouped, grouped.order[first : min(first + block_rows, high)]))
 
 
 def write_groups(path: Path, grouped: GroupedCells, *, groups: tuple[int, int]) -> None:
@@ -147,9 +155,9 @@ def _ranks(cells: CellColumns, name: str) -> tuple[NDArray[Any], int]:
     return place[labels.codes], max(1, len(place))
 
 
-def _dense(numbers: NDArray[np.int64], limit: int) -> tuple[NDArray[np.int64], int]:
+def _dense(numbers: NDArray[np.int64], limit: int, *, max_dense: int) -> tuple[NDArray[np.int64], int]:
     """The same order with no number left out."""
-    if limit <= _MAX_DENSE:
+    if limit <= max_dense:
         present = np.zeros(limit, dtype=bool)
         present[numbers] = True
         return (np.cumsum(present, dtype=np.int32) - 1)[numbers].astype(np.int64), int(present.sum())

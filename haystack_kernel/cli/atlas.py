@@ -1,4 +1,4 @@
-"""Commands about atlases: build, list, info, check, move.
+"""Commands about atlases: build, init, list, info, check, move.
 
 In: arguments. Out: one JSON line each; see the package.
 """
@@ -6,11 +6,13 @@ In: arguments. Out: one JSON line each; see the package.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from haystack_kernel.cli.output import format_rows, print_json, print_rows
+from haystack_kernel.errors import InvalidInputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +63,34 @@ def build(
     )
     _tell_unmapped([one.model_dump(mode="json") for one in report.unmapped], notes=report.notes)
     print_json(report.model_dump(mode="json"))
+
+
+@app.command()
+def init(
+    file: Annotated[str, typer.Argument(help="h5ad to look at.")],
+    output: Annotated[Path | None, typer.Option(help="Write the mapping to this .yaml file.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print the mapping itself, for people.")] = False,
+) -> None:
+    """Draft a mapping for a file by looking at its obs; check it, then give it to build as --schema."""
+    from haystack_kernel.atlas import draft_mapping
+    from haystack_kernel.knowledge import load_knowledge
+
+    if output is not None and output.exists():
+        msg = f"{output} exists and may hold your changes; choose another name, or delete it first"
+        raise InvalidInputError(msg, path=str(output))
+    draft = draft_mapping(file, knowledge=load_knowledge())
+    if output is not None:
+        try:
+            output.write_text(draft.text, encoding="utf-8")
+        except OSError as error:
+            msg = f"{output} cannot be written ({error}); choose another place"
+            raise StorageError(msg, path=str(output)) from error
+    if table:
+        print(draft.text, end="")
+        return
+    fields = {one.field: one.value for one in draft.guesses}
+    written = {"output": str(output)} if output is not None else {"yaml": draft.text}
+    print_json({"file": file, "fields": fields, "missing": draft.missing, **written})
 
 
 @app.command(name="list")
