@@ -140,9 +140,7 @@ def check(
     root = load_settings(atlas_root=atlas_root).atlas_root
     checked = [check_atlas(one, root, deep=deep) for one in ([name] if name else list_atlases(root))]
     if table:
-        shown = ("status", "file", "dataset", "detail", "remedy")
-        rows = [{"atlas": one["name"], **{key: file[key] for key in shown}} for one in checked for file in one["files"]]
-        print_rows(rows, table=True)
+        _print_check(checked)
     else:
         print_json(checked[0] if name else checked)
     if not all(one["ok"] for one in checked):
@@ -175,6 +173,20 @@ def _tell_unmapped(labels: list[dict[str, Any]], *, notes: Sequence[str]) -> Non
 def _unmapped_rows(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ordered = sorted(labels, key=lambda one: (one["kind"], -one["n_cells"], one["label"]))
     return [{**one, "nearest": ", ".join(one["nearest"])} for one in ordered]
+
+
+def _print_check(checked: list[dict[str, Any]]) -> None:
+    """Files one below the other, long paths cut at their start, and every remedy in full."""
+    rows = [{"atlas": one["name"], **file} for one in checked for file in one["files"]]
+    shown = ("atlas", "status", "dataset", "detail")
+    print_rows([{**{key: row[key] for key in shown}, "file": _tail(row["file"])} for row in rows], table=True)
+    for row in rows:
+        if row["remedy"]:
+            print(f"{row['status']}: {row['file']}\n  {row['remedy']}")
+
+
+def _tail(path: str) -> str:
+    return path if len(path) <= 60 else f"...{path[-57:]}"
 
 
 def _print_info(found: dict[str, Any]) -> None:

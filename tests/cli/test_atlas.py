@@ -28,8 +28,10 @@ def test_build_list_info_and_check_work_together(call, tiny_h5ad, tmp_path):
     assert json.loads(said.out)["ok"] is False
     said = call("atlas", "check", "--table", "--atlas-root", root)
     assert said.code == 1
-    [line] = [line for line in said.out.splitlines() if index.name[:20] in line and "damaged" in line]
-    assert "digest differs" in line
+    [row, remedy] = [line for line in said.out.splitlines() if index.name in line]
+    assert row.split()[:2] == ["mine", "damaged"]
+    assert remedy == f"damaged: {index}"
+    assert "haystack atlas build FILE --name mine --dataset mine --add" in said.out
 
 
 def test_init_drafts_a_mapping_that_build_reads(call, tiny_h5ad, tmp_path):
