@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from haystack_kernel.atlas.h5ad import column_names, n_rows
+from haystack_kernel.atlas.h5ad import column_names, n_rows, read_text
 from haystack_kernel.atlas.mapping import COMMON_CONTROLS
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def look_at_obs(h5: h5py.File, *, resolvers: Resolvers) -> list[ColumnLook]:
     obs = h5["obs"]
     looks = []
     for name in column_names(obs):
-        found = _labels(obs, name)
-        if found is not None and len(found[0]) <= _MAX_LABELS:
-            labels, is_numeric = found
+        labels, is_numeric = _labels(obs, name)
+        if len(labels) <= _MAX_LABELS:
             looks.append(ColumnLook(name, labels, is_numeric, {} if is_numeric else _known(labels, resolvers)))
     return looks
 
@@ -69,8 +68,8 @@ def controls_among(labels: Sequence[str]) -> tuple[str, ...]:
     return exact or tuple(label for label in labels if _CONTROL.search(label.replace("_", " ")))
 
 
-def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool] | None:
-    """Distinct labels, most frequent first, and whether they are numbers; None where the column cannot be read."""
+def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool]:
+    """Distinct labels, most frequent first, and whether they are numbers."""
     node = obs[name]
     if isinstance(node, h5py.Group) and "categories" in node and "codes" in node:
         texts = _texts(node["categories"][:])
@@ -82,7 +81,10 @@ def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool] | None:
         texts = distinct.tolist()
         is_numeric = node.dtype.kind in "iuf"
     else:
-        return None
+        whole = read_text(obs, name)
+        texts = [str(text) for text in whole.categories]
+        counts = np.bincount(whole.codes, minlength=len(texts))
+        is_numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", text) for text in texts if text)
     order = np.argsort(-counts, kind="stable")
     return tuple(texts[at] for at in order if counts[at] and texts[at]), is_numeric
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel.atlas.columns import ColumnLook, controls_among, look_at_obs
-from haystack_kernel.atlas.h5ad import index_name, n_rows, open_h5ad
+from haystack_kernel.atlas.h5ad import index_name, n_rows, open_h5ad, read_text
 from haystack_kernel.atlas.mapping import SCHEMAS
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
     with open_h5ad(source) as h5:
         looks = look_at_obs(h5, resolvers=resolvers)
         n_cells, n_genes = n_rows(h5["obs"]), n_rows(h5["var"])
-        genes = frozenset(str(name) for name in h5["var"][index_name(h5["var"])].asstr()[:])
+        genes = frozenset(map(str, read_text(h5["var"], index_name(h5["var"])).categories))
     guesses = _guess_all(looks, resolvers=resolvers, genes=genes)
     chosen = {one.field for one in guesses}
     missing = () if chosen & {"cell_type", "cell_type_id"} else ("cell_type",)

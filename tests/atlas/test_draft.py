@@ -113,3 +113,11 @@ def test_files_that_are_no_h5ad_are_refused(knowledge, tmp_path):
     (tmp_path / "a.h5ad").write_text("x")
     with pytest.raises(InvalidInputError, match="not an HDF5 file"):
         draft_mapping(str(tmp_path / "a.h5ad"), knowledge=knowledge)
+
+
+def test_columns_of_nullable_types_are_looked_at_too(drafted):
+    import pandas as pd
+
+    donors = pd.array([1, 2, None, 2], dtype="Int64")
+    obs = {"cell_type": ["B cell"] * 4, "donor": donors, "is_doublet": [True, False, True, False]}
+    assert drafted(obs) == {"cell_type": "cell_type", "donor": "donor"}
