@@ -95,16 +95,13 @@ def test_move_points_the_atlas_at_the_same_file_elsewhere(atlas, root, source, t
     (tmp_path / "new place").mkdir()
     moved = source.rename(tmp_path / "new place" / "b.h5ad")
     before = check_atlas(atlas, root)
-    digests = {}
     told = move_source(atlas, str(moved), root=root)
     assert told == {"name": "tiny", "datasets": ["tiny"], "source": {"was": str(source), "now": str(moved)}}
     assert not before["ok"]
     assert check_atlas(atlas, root, deep=True)["ok"]
     opened = open_atlases([atlas], root=root)
-    digests = opened.digests()
     cells = opened.select(CellSet(atlas="tiny", dataset="tiny", is_control=True))
     assert opened.fetch(cells).n_obs == 8
-    assert set(digests) == {"tiny"}
 
 
 def test_move_to_another_file_is_refused_and_changes_nothing(atlas, root, source, write, obs, counts_of):
