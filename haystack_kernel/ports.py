@@ -60,8 +60,9 @@ class Atlas(Protocol):
 
         Columns: ``atlas``, ``dataset``, ``cell_type_cl_id``, ``cell_type_name``, ``perturbation_name``,
         ``perturbation_type``, ``is_control``, ``tissue_uberon_id``, ``tissue_name``, ``donor_id``, ``donor_sex``,
-        ``donor_age_category``, ``disease_mondo_id``, ``disease_name``, ``sample_condition``, ``n_cells`` and
-        ``median_total_counts``. Missing text is the empty string.
+        ``donor_age_category``, ``disease_mondo_id``, ``disease_name``, ``sample_condition``, ``n_cells``,
+        ``median_total_counts`` (NaN where counts were not read) and ``median_n_genes``. Missing text is the empty
+        string. Counted when the atlas was built, so asking is cheap however many cells there are.
         """
         ...
 

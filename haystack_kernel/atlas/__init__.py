@@ -9,19 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from haystack_kernel.atlas.build import BuildReport, build_atlas
+    from haystack_kernel.atlas.build import BuildOptions, BuildReport, build_atlas
+    from haystack_kernel.atlas.check import check_atlas, move_source
+    from haystack_kernel.atlas.draft import Draft, draft_mapping
     from haystack_kernel.atlas.index import AtlasCollection, open_atlases
     from haystack_kernel.atlas.mapping import SCHEMAS, Mapping, load_mapping
-    from haystack_kernel.atlas.record import atlas_info, check_atlas, list_atlases
+    from haystack_kernel.atlas.record import atlas_info, list_atlases
 
 _MODULES = {
     "build_atlas": "build",
+    "BuildOptions": "build",
     "BuildReport": "build",
     "open_atlases": "index",
     "AtlasCollection": "index",
+    "Draft": "draft",
+    "draft_mapping": "draft",
     "list_atlases": "record",
     "atlas_info": "record",
-    "check_atlas": "record",
+    "check_atlas": "check",
+    "move_source": "check",
     "Mapping": "mapping",
     "load_mapping": "mapping",
     "SCHEMAS": "mapping",
@@ -29,13 +35,17 @@ _MODULES = {
 __all__ = [
     "SCHEMAS",
     "AtlasCollection",
+    "BuildOptions",
     "BuildReport",
+    "Draft",
     "Mapping",
     "atlas_info",
     "build_atlas",
     "check_atlas",
+    "draft_mapping",
     "list_atlases",
     "load_mapping",
+    "move_source",
     "open_atlases",
 ]
 

@@ -6,21 +6,22 @@ stays in the source file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from haystack_kernel import keys
 from haystack_kernel.atlas.counts import Counts, cell_stats, find_counts
 from haystack_kernel.atlas.genes import GeneSpace, check_organism, read_genes
+from haystack_kernel.atlas.grouping import CellColumns, group_cells
 from haystack_kernel.atlas.h5ad import Fingerprint, fingerprint, n_rows, open_h5ad
 from haystack_kernel.atlas.harmonise import Harmonised, Resolvers, harmonise, read_fields
-from haystack_kernel.atlas.publish import publish
+from haystack_kernel.atlas.publish import publish, record_before
 from haystack_kernel.atlas.record import DatasetRecord, SourceFile, Unmapped, atlas_folder, check_dataset
 from haystack_kernel.errors import ConflictError, InvalidInputError
 from haystack_kernel.ports import ProgressEvent
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import h5py
-    import pandas as pd
     from numpy.typing import NDArray
 
     from haystack_kernel.atlas.mapping import Mapping
@@ -66,6 +66,28 @@ class _Found:
     columns: Harmonised
 
 
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build, beside what is read.
+
+    Attributes
+    ----------
+    dataset
+        Name of the dataset where the mapping has no dataset column; None takes the name of the atlas, or with ``add``
+        the name of the file.
+    add
+        Add to an atlas that holds other datasets, or replace the dataset of that name; the others are not touched.
+        Without it an atlas with other datasets is refused.
+    skip_totals
+        Read no counts beyond a sample: genes per cell are the stored entries of a CSR file, counts per cell stay
+        empty (NaN). For files of hundreds of gigabytes.
+    """
+
+    dataset: str | None = None
+    add: bool = False
+    skip_totals: bool = False
+
+
 def build_atlas(
     source: str,
     *,
@@ -73,12 +95,10 @@ def build_atlas(
     root: str | Path,
     mapping: Mapping,
     knowledge: Knowledge,
-    dataset: str | None = None,
+    options: BuildOptions | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Index one h5ad file as an atlas; the expression itself is never copied.
-
-    Building into an existing atlas adds a dataset, or replaces the dataset of that name.
+    """Index one h5ad file as an atlas or as a dataset of one; the expression itself is never copied.
 
     Parameters
     ----------
@@ -86,42 +106,43 @@ def build_atlas(
         Path or URI of an h5ad with raw counts in X, raw/X or layers['counts'] (CSR is read fastest).
     name
         Name of the atlas: a-z, 0-9, ``-`` and ``_``.
-    dataset
-        Name of the dataset where the mapping has no dataset column; None takes the name of the atlas.
+    options
+        See :class:`BuildOptions`; None takes its defaults.
 
     Raises
     ------
     NotFoundError
         The file does not exist.
     InvalidInputError
-        The file is damaged, empty, not raw counts, not human, or has repeated genes or no control.
+        The file is damaged, empty, not raw counts, not human, or has repeated genes or no control; or the atlas holds
+        other datasets.
     MissingKeyError
         obs or var lacks a column that the mapping needs; the message lists the columns there are.
     StorageError
         The atlas folder cannot be written.
     """
     folder = atlas_folder(name, root)
-    dataset = check_dataset(dataset or name)
+    options = options or BuildOptions()
     source = source if "://" in source else str(Path(source).expanduser().absolute())
+    dataset = check_dataset(options.dataset or (_stem(source) if options.add else name))
     tell = _teller(name, progress)
     tell(f"checking {source}", 0.0)
     before = fingerprint(source, with_digest=False)
     with open_h5ad(source) as h5:
         found = _read(h5, mapping, uri=source, dataset=dataset, resolvers=resolvers_of(knowledge))
-        n_genes, totals = cell_stats(
-            h5, found.counts, tick=lambda part: tell(f"reading counts from {found.counts.path}", 0.05 + 0.75 * part)
-        )
-    tell("computing the digest of the source file", 0.85)
+        record_before(folder, _dataset_names(found), add=options.add)
+        n_genes, totals = _count(h5, found.counts, tell, skip_totals=options.skip_totals)
+    tell("computing the digest of the source file", 0.75)
     mark = fingerprint(source)
     if (mark.n_bytes, mark.mtime) != (before.n_bytes, before.mtime):
         msg = f"{source} changed while it was read; build again when nothing writes to it"
         raise ConflictError(msg, uri=source)
-    tell("writing the index", 0.95)
-    cells = _table(found.columns, n_genes, totals)
+    tell("writing the index", 0.85)
+    grouped = group_cells(CellColumns(found.columns.text, found.columns.is_control, n_genes, totals))
     entries = _entries(found, mapping, _source(mark, found.counts, folder))
-    record = publish(folder, cells, entries, found.genes)
+    record = publish(folder, grouped, entries, genes=found.genes, add=options.add)
     tell("atlas is ready", 1.0)
-    return _report(found, record, folder=folder, entries=entries, notes=_notes(found.counts, n_genes))
+    return _report(found, record, folder=folder, datasets=list(entries), notes=_notes(found, n_genes, totals))
 
 
 def resolvers_of(knowledge: Knowledge) -> Resolvers:
@@ -143,6 +164,31 @@ def _teller(name: str, progress: Progress | None) -> Callable[[str, float], None
             progress(ProgressEvent(run_id=name, phase="atlas", message=message, fraction=fraction))
 
     return tell
+
+
+def _stem(source: str) -> str:
+    """Name of a file as a dataset name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", source.rpartition("/")[2].removesuffix(".h5ad")).strip("_.-")
+
+
+def _dataset_names(found: _Found) -> list[str]:
+    return [check_dataset(str(name)) for name in found.columns.text[keys.DATASET].unique()]
+
+
+def _count(
+    h5: h5py.File, counts: Counts, tell: Callable[[str, float], None], *, skip_totals: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Genes and counts of each cell; with ``skip_totals`` the stored entries of each cell and NaN."""
+    if not skip_totals:
+        return cell_stats(h5, counts, tick=lambda part: tell(f"reading counts from {counts.path}", 0.05 + 0.7 * part))
+    if counts.encoding != "csr":
+        msg = (
+            f"{counts.path} is stored as {counts.encoding}, so genes per cell are not known without reading it; write "
+            "the file as CSR, or build without --skip-totals"
+        )
+        raise InvalidInputError(msg, encoding=counts.encoding)
+    n_genes = np.diff(h5[counts.path]["indptr"][:]).astype(np.int64)
+    return n_genes, np.full(counts.shape[0], np.nan)
 
 
 def _read(h5: h5py.File, mapping: Mapping, *, uri: str, dataset: str, resolvers: Resolvers) -> _Found:
@@ -173,20 +219,6 @@ def _check_shape(h5: h5py.File, counts: Counts, uri: str) -> None:
         raise InvalidInputError(msg, uri=uri)
 
 
-def _table(columns: Harmonised, n_genes: NDArray[np.int64], totals: NDArray[np.float64]) -> pa.Table:
-    arrays: dict[str, pa.Array] = {name: _dictionary(labels) for name, labels in columns.text.items()}
-    arrays[keys.CELL_INDEX] = pa.array(np.arange(len(totals), dtype=np.int64))
-    arrays[keys.IS_CONTROL] = pa.array(columns.is_control)
-    arrays[keys.N_GENES] = pa.array(n_genes.astype(np.int32))
-    arrays[keys.TOTAL_COUNTS] = pa.array(totals)
-    return pa.table({name: arrays[name] for name in keys.CELL_COLUMNS})
-
-
-def _dictionary(labels: pd.Categorical) -> pa.Array:
-    texts = pa.array([str(text) for text in labels.categories], pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(labels.codes.astype(np.int32)), texts)
-
-
 def _source(mark: Fingerprint, counts: Counts, folder: Path) -> SourceFile:
     inside = "://" not in mark.uri and Path(mark.uri).is_relative_to(folder.absolute())
     return SourceFile(
@@ -202,12 +234,16 @@ def _source(mark: Fingerprint, counts: Counts, folder: Path) -> SourceFile:
 
 
 def _entries(found: _Found, mapping: Mapping, source: SourceFile) -> dict[str, DatasetRecord]:
-    sizes = found.columns.text[keys.DATASET].value_counts()
+    labels = found.columns.text[keys.DATASET]
+    sizes = dict(zip(labels.categories, np.bincount(labels.codes, minlength=len(labels.categories)), strict=True))
     shared = DatasetRecord(
         source=source,
         mapping=mapping,
         genes=_UNSTATED,
+        cells=_UNSTATED,
+        groups=_UNSTATED,
         n_cells=0,
+        n_groups=0,
         n_genes=len(found.genes.symbols),
         gene_symbols_from=found.genes.taken_from,
         duplicate_genes=found.genes.duplicates,
@@ -219,12 +255,12 @@ def _entries(found: _Found, mapping: Mapping, source: SourceFile) -> dict[str, D
 
 
 def _report(
-    found: _Found, record: AtlasRecord, *, folder: Path, entries: dict[str, DatasetRecord], notes: tuple[str, ...]
+    found: _Found, record: AtlasRecord, *, folder: Path, datasets: list[str], notes: tuple[str, ...]
 ) -> BuildReport:
     return BuildReport(
         name=record.name,
         path=str(folder),
-        datasets={key: entry.n_cells for key, entry in entries.items()},
+        datasets={key: record.datasets[key].n_cells for key in datasets},
         n_cells=len(found.columns.is_control),
         n_control=int(found.columns.is_control.sum()),
         n_genes=len(found.genes.symbols),
@@ -238,12 +274,17 @@ def _report(
     )
 
 
-def _notes(counts: Counts, n_genes: NDArray[np.int64]) -> tuple[str, ...]:
+def _notes(found: _Found, n_genes: NDArray[np.int64], totals: NDArray[np.float64]) -> tuple[str, ...]:
     notes: list[str] = []
-    if counts.encoding == "csc":
-        notes.append(
-            f"{counts.path} is stored by gene (CSC): the first fetch rearranges it by cell, up to cells.rows_gib"
-        )
+    if found.counts.encoding == "csc":
+        place = found.counts.path
+        notes.append(f"{place} is stored by gene (CSC): the first fetch rearranges it by cell, up to cells.rows_gib")
     if empty := int((n_genes == 0).sum()):
         notes.append(f"{empty} cells have no counts at all")
+    if np.isnan(totals).any():
+        notes.append(
+            "counts per cell were not read (--skip-totals): a sample of the values was checked, total_counts is empty "
+            "and the depth of cells does not count in the ranking of candidates"
+        )
+    notes += found.columns.notes
     return tuple(notes)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MISSING = {"", "nan", "<na>"}
 _HASH_BLOCK = 1 << 22
+_TEXT_BLOCK = 500_000
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ def constant_text(text: str, n_cells: int) -> pd.Categorical:
     return pd.Categorical.from_codes(np.zeros(n_cells, dtype=np.int8), categories=pd.Index([text], dtype=object))
 
 
-def read_text(frame: h5py.Group, name: str) -> pd.Categorical:
-    """Read one column of obs or var as text.
+def read_text(frame: h5py.Group, name: str, *, block_rows: int = _TEXT_BLOCK) -> pd.Categorical:
+    """Read one column of obs or var as text; texts stored one per row are read ``block_rows`` at a time.
 
     Returns
     -------
@@ -184,7 +185,7 @@ def read_text(frame: h5py.Group, name: str) -> pd.Categorical:
         labels = pd.Index(frame["__categories"][name].asstr()[:], dtype=object)
         values = pd.Categorical.from_codes(node[:], categories=labels)
     elif isinstance(node, h5py.Dataset):
-        values = node.asstr()[:] if h5py.check_string_dtype(node.dtype) else node[:]
+        values = _in_blocks(node, block_rows) if h5py.check_string_dtype(node.dtype) else node[:]
     else:
         import anndata as ad
 
@@ -199,6 +200,17 @@ def recoded(labels: pd.Categorical, texts: list[str]) -> pd.Categorical:
     # a missing value has code -1, which picks the last place: the empty string
     distinct, place = np.unique(np.array([*texts, ""], dtype=object).astype(str), return_inverse=True)
     return pd.Categorical.from_codes(place[labels.codes], categories=pd.Index(distinct, dtype=object))
+
+
+def _in_blocks(node: h5py.Dataset, block_rows: int) -> pd.Categorical:
+    """Texts that were stored one per row, as codes; never all texts at once."""
+    seen: dict[str, int] = {}
+    codes = np.empty(node.shape[0], dtype=np.int32)
+    for first in range(0, node.shape[0], block_rows):
+        place, labels = pd.factorize(node.asstr()[first : first + block_rows])
+        known = np.array([seen.setdefault(str(label), len(seen)) for label in labels], dtype=np.int32)
+        codes[first : first + block_rows] = known[place]
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(seen), dtype=object))
 
 
 def _factorized(values: Any) -> pd.Categorical:  # noqa: ANN401 - arrays of numpy or pandas

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.h5ad import column_names, constant_text, n_rows, read_text, recoded
+from haystack_kernel.atlas.h5ad import column_names, constant_text, n_rows, read_text
+from haystack_kernel.atlas.labels import distinct_pairs, joined, recode, spread
 from haystack_kernel.atlas.mapping import FIELDS
 from haystack_kernel.atlas.record import Unmapped
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import h5py
+    import pandas as pd
     from numpy.typing import NDArray
 
     from haystack_kernel.atlas.mapping import Mapping
@@ -51,6 +52,7 @@ class Harmonised:
     text: dict[str, pd.Categorical]
     is_control: NDArray[np.bool_]
     unmapped: tuple[Unmapped, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.Categorical]:
@@ -121,12 +123,12 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
     else:
         text |= dict.fromkeys((keys.PERTURBATION_ORIGINAL, keys.PERTURBATION, keys.PERTURBATION_TYPE), empty)
         is_control = np.ones(n_cells, dtype=bool)
-    donors = _recode(fields.get("donor", empty), _known)
-    text[keys.DONOR] = _joined(text[keys.DATASET], donors, lambda name, donor: f"{name}:{donor}" if donor else "")
-    text[keys.DONOR_SEX] = _recode(fields.get("sex", empty), sex_category)
-    text[keys.DONOR_AGE] = _recode(fields.get("age", empty), age_category)
-    text[keys.CONDITION] = _recode(fields.get("condition", empty), _known)
-    return Harmonised(text, is_control, tuple(unmapped))
+    donors = recode(fields.get("donor", empty), _known)
+    text[keys.DONOR] = joined(text[keys.DATASET], donors, lambda name, donor: f"{name}:{donor}" if donor else "")
+    text[keys.DONOR_SEX] = recode(fields.get("sex", empty), sex_category)
+    text[keys.DONOR_AGE] = recode(fields.get("age", empty), age_category)
+    text[keys.CONDITION] = recode(fields.get("condition", empty), _known)
+    return Harmonised(text, is_control, tuple(unmapped), _without_known_types(text, unmapped))
 
 
 def sex_category(text: str) -> str:
@@ -158,33 +160,25 @@ def _known(text: str) -> str:
 def _datasets(named: pd.Categorical | None, default: str, n_cells: int) -> dict[str, pd.Categorical]:
     if named is None:
         return {keys.DATASET: constant_text(default, n_cells)}
-    return {keys.DATASET: _recode(named, lambda text: _UNSAFE.sub("_", text).strip("_.-") or default)}
+    return {keys.DATASET: recode(named, lambda text: _UNSAFE.sub("_", text).strip("_.-") or default)}
 
 
-def _recode(labels: pd.Categorical, change: Callable[[str], str]) -> pd.Categorical:
-    return recoded(labels, [change(str(text)) for text in labels.categories])
+def _without_known_types(text: dict[str, pd.Categorical], unmapped: list[Unmapped]) -> tuple[str, ...]:
+    """A warning where not one label of the cell type column is known: probably the wrong column was named."""
+    if not any(text[keys.CELL_TYPE_ID].categories):
+        labels = [one for one in unmapped if one.kind == "cell_type"]
+        shown = ", ".join(one.label for one in sorted(labels, key=lambda one: -one.n_cells)[:5]) or "empty"
+        note = (
+            f"no cell type is known to the ontology (0 of {len(labels)} labels; {shown}): questions find these cells "
+            "by their label only. If another column holds the cell types name it with cell_type_column, or read the "
+            "labels as known types with `rename: {cell_type: {label: known name}}` in a YAML mapping"
+        )
+        return (note,)
+    return ()
 
 
 def _renamed(labels: pd.Categorical, names: dict[str, str]) -> pd.Categorical:
-    return _recode(labels, lambda text: names.get(text, text)) if names else labels
-
-
-def _pairs(first: pd.Categorical, second: pd.Categorical) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
-    """Distinct pairs that occur, and the number of its pair for every cell."""
-    width = len(second.categories)
-    codes = first.codes.astype(np.int64) * width + second.codes
-    distinct, place = np.unique(codes, return_inverse=True)
-    named = [(str(first.categories[code // width]), str(second.categories[code % width])) for code in distinct]
-    return named, place
-
-
-def _joined(first: pd.Categorical, second: pd.Categorical, join: Callable[[str, str], str]) -> pd.Categorical:
-    pairs, place = _pairs(first, second)
-    return _spread([join(*pair) for pair in pairs], place)
-
-
-def _spread(texts: list[str], place: NDArray[np.int64]) -> pd.Categorical:
-    return recoded(pd.Categorical.from_codes(place, categories=pd.Index(range(len(texts)), dtype=object)), texts)
+    return recode(labels, lambda text: names.get(text, text)) if names else labels
 
 
 _COLUMNS = {
@@ -198,7 +192,7 @@ def _terms(
     kind: str, ids: pd.Categorical, labels: pd.Categorical, resolver: Callable[[str], Resolution]
 ) -> tuple[dict[str, pd.Categorical], list[Unmapped]]:
     """Original label, id and name of one kind of term; an id in the file wins over the label."""
-    pairs, place = _pairs(_recode(ids, _known), labels)
+    pairs, place = distinct_pairs(recode(ids, _known), labels)
     n_cells = np.bincount(place, minlength=len(pairs))
     read: list[tuple[str, str]] = []
     unmapped: list[Unmapped] = []
@@ -214,9 +208,9 @@ def _terms(
         shown = f"{label} ({identifier})" if identifier and label else asked
         unmapped.append(_unmapped(kind, shown, int(count), found))
     original, identity, name = _COLUMNS[kind]
-    columns = {identity: _spread([term for term, _ in read], place), name: _spread([said for _, said in read], place)}
+    columns = {identity: spread([term for term, _ in read], place), name: spread([said for _, said in read], place)}
     if original:
-        columns[original] = _spread([label or identifier for identifier, label in pairs], place)
+        columns[original] = spread([label or identifier for identifier, label in pairs], place)
     return columns, unmapped
 
 
@@ -255,7 +249,7 @@ def _perturbations(
     labels: pd.Categorical, types: pd.Categorical, controls: frozenset[str], resolvers: Resolvers
 ) -> tuple[dict[str, pd.Categorical], list[Unmapped]]:
     """Original label, canonical name and type; name and type are "" for controls."""
-    pairs, place = _pairs(labels, types)
+    pairs, place = distinct_pairs(labels, types)
     n_cells = np.bincount(place, minlength=len(pairs))
     read: list[tuple[str, str]] = []
     unmapped: list[Unmapped] = []
@@ -277,8 +271,8 @@ def _perturbations(
             read.append((match.id, stated or known_type))
     columns = {
         keys.PERTURBATION_ORIGINAL: labels,
-        keys.PERTURBATION: _spread([name for name, _ in read], place),
-        keys.PERTURBATION_TYPE: _spread([kind for _, kind in read], place),
+        keys.PERTURBATION: spread([name for name, _ in read], place),
+        keys.PERTURBATION_TYPE: spread([kind for _, kind in read], place),
     }
     return columns, unmapped
 

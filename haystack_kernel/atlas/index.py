@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
+from haystack_kernel.atlas.check import check_whole
 from haystack_kernel.atlas.fetch import CellReader, join_parts, load_genes
+from haystack_kernel.atlas.grouping import FIRST_ROW, MEDIAN_COUNTS, MEDIAN_GENES, N_CELLS, rows_of
 from haystack_kernel.atlas.publish import glob_literal
-from haystack_kernel.atlas.record import AtlasRecord, atlas_folder, check_whole, list_atlases, load_record
+from haystack_kernel.atlas.record import AtlasRecord, atlas_folder, find_part, list_atlases, load_record
 from haystack_kernel.errors import InvalidInputError, MissingKeyError, NotFoundError
 
 if TYPE_CHECKING:
@@ -43,14 +45,15 @@ CONDITION_COLUMNS = (
     keys.CONDITION,
 )
 _LISTED = ", ".join(CONDITION_COLUMNS)
+_READ = (
+    f"SELECT $atlas::VARCHAR AS {keys.ATLAS}, {_LISTED}, {N_CELLS}, {MEDIAN_COUNTS}, {MEDIAN_GENES}, {FIRST_ROW} "
+    "FROM read_parquet($files)"
+)
 _CONDITIONS = (
-    f"SELECT $atlas AS atlas, {_LISTED}, count(*) AS n_cells, median(total_counts) AS median_total_counts "
-    f"FROM read_parquet($index) GROUP BY {_LISTED} ORDER BY {_LISTED}"
+    f"SELECT {keys.ATLAS}, {_LISTED}, {N_CELLS}, {MEDIAN_COUNTS}, {MEDIAN_GENES} FROM groups "
+    f"ORDER BY position, {_LISTED}"
 )
-_CELLS = (
-    f"SELECT concat($atlas, '/', {keys.DATASET}, '/', {keys.CELL_INDEX}) AS {keys.CELL_ID}, $atlas AS {keys.ATLAS}, "
-    f"{', '.join(keys.CELL_COLUMNS)} FROM read_parquet($index)"
-)
+_SPANS = f"SELECT {keys.DATASET}, {FIRST_ROW}, {N_CELLS} FROM groups WHERE {keys.ATLAS} = $atlas AND "
 
 
 def open_atlases(names: Sequence[str], *, root: str | Path, reader: CellReader | None = None) -> AtlasCollection:
@@ -88,29 +91,42 @@ class AtlasCollection:
         self._folders = {name: atlas_folder(name, root) for name in records}
         self._connection = duckdb.connect(":memory:")
         self._conditions: pd.DataFrame | None = None
+        self._load_groups()
 
     def __repr__(self) -> str:
         held = ", ".join(f"{name} ({record.n_cells:,} cells)" for name, record in self._records.items())
         return f"AtlasCollection({held})"
 
     def conditions(self) -> pd.DataFrame:
-        """One row per distinct condition; see :meth:`haystack_kernel.ports.Atlas.conditions`."""
+        """One row per distinct condition; see :meth:`haystack_kernel.ports.Atlas.conditions`.
+
+        Read from the groups that were counted when the atlas was built, never from the cells.
+        """
         if self._conditions is None:
-            tables = [self._query(_CONDITIONS, name, {}) for name in self._records]
-            self._conditions = pd.concat(tables, ignore_index=True)
+            self._conditions = self._query(_CONDITIONS, {})
         return self._conditions.copy()
 
     def select(self, cell_set: CellSet) -> pd.DataFrame:
         """Rows of cells.parquet that satisfy the criteria, with ``cell_id`` and ``atlas``; ordered by cell_id.
 
+        The groups say where the cells lie, and only these blocks are read.
+
         Raises
         ------
         NotFoundError
-            The atlas is not one of this collection.
+            The atlas is not one of this collection, or another build replaced it more than a day ago.
         """
-        self._record(cell_set.atlas)
+        datasets = self._record(cell_set.atlas).datasets
         criteria, values = _criteria(cell_set)
-        return self._query(f"{_CELLS} WHERE {criteria} ORDER BY {keys.CELL_ID}", cell_set.atlas, values)
+        spans = self._query(f"{_SPANS}{criteria} ORDER BY {FIRST_ROW}", {"atlas": cell_set.atlas, **values})
+        parts = [
+            self._rows(cell_set.atlas, datasets[str(dataset)], rows) for dataset, rows in spans.groupby(keys.DATASET)
+        ]
+        cells = pd.concat(parts, ignore_index=True) if parts else _no_cells()
+        places = cells[keys.DATASET].str.cat(cells[keys.CELL_INDEX].astype(str), sep="/")
+        cells.insert(0, keys.CELL_ID, f"{cell_set.atlas}/" + places)
+        cells.insert(1, keys.ATLAS, cell_set.atlas)
+        return cells.sort_values(keys.CELL_ID, ignore_index=True)
 
     def fetch(self, cells: pd.DataFrame) -> ad.AnnData:
         """Raw counts of the rows given (from :meth:`select`), in their order.
@@ -159,11 +175,28 @@ class AtlasCollection:
         """Atlas name -> digest of its index, gene lists and sources."""
         return {name: record.digest for name, record in self._records.items()}
 
-    def _query(self, query: str, atlas: str, values: dict[str, Any]) -> pd.DataFrame:
-        index = self._folders[atlas] / self._records[atlas].index.path
-        bound = {"atlas": atlas, "index": glob_literal(index), **values}
+    def _load_groups(self) -> None:
+        """Read the groups of all atlases, so that a build that replaces one changes nothing here."""
+        for position, (name, record) in enumerate(self._records.items()):
+            files = [glob_literal(find_part(entry.groups, self._folders[name])) for entry in record.datasets.values()]
+            into = "INSERT INTO groups" if position else "CREATE TABLE groups AS"
+            self._connection.execute(
+                f"{into} SELECT *, $position::INTEGER AS position FROM ({_READ})",
+                {"atlas": name, "files": files, "position": position},
+            )
+
+    def _query(self, query: str, values: dict[str, Any]) -> pd.DataFrame:
         with self._connection.cursor() as cursor:  # a cursor per query: widgets ask from several threads
-            return cursor.execute(query, bound).df()
+            return cursor.execute(query, values).df()
+
+    def _rows(self, atlas: str, entry: DatasetRecord, spans: pd.DataFrame) -> pd.DataFrame:
+        path = find_part(entry.cells, self._folders[atlas])
+        if not path.is_file():
+            msg = f"{path.name} of atlas {atlas!r} is gone: it was built again more than a day ago; open it again"
+            raise NotFoundError(msg, path=str(path), atlas=atlas)
+        places = list(zip(spans[FIRST_ROW].tolist(), spans[N_CELLS].tolist(), strict=True))
+        found: pd.DataFrame = rows_of(path, places).to_pandas()
+        return found
 
     def _record(self, atlas: str) -> AtlasRecord:
         if atlas not in self._records:
@@ -177,6 +210,11 @@ class AtlasCollection:
             msg = f"atlas {atlas!r} has no dataset {dataset!r}; it has {', '.join(datasets)}"
             raise NotFoundError(msg, atlas=atlas, dataset=dataset, known=list(datasets))
         return datasets[dataset]
+
+
+def _no_cells() -> pd.DataFrame:
+    kinds = {keys.CELL_INDEX: "int64", keys.IS_CONTROL: "bool", keys.N_GENES: "int32", keys.TOTAL_COUNTS: "float64"}
+    return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, "object")) for name in keys.CELL_COLUMNS})
 
 
 def _criteria(cell_set: CellSet) -> tuple[str, dict[str, Any]]:

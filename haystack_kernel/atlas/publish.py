@@ -1,6 +1,7 @@
-"""Writing an atlas: new datasets merged into the index, sorted, and put in place so that no reader sees half of it.
+"""Writing an atlas: parts of the index for new datasets, put in place so that no reader sees half of it.
 
-In: the cells of the new datasets as a table, their records. Out: ``cells.parquet``, gene lists and ``atlas.json``.
+In: the sorted cells of the new datasets, their records. Out: the parts, gene lists and ``atlas.json``; the renaming of
+the latter is the one moment at which the atlas changes.
 """
 
 from __future__ import annotations
@@ -14,25 +15,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from haystack_kernel import keys
+from haystack_kernel.atlas.grouping import N_CELLS, write_cells, write_groups
 from haystack_kernel.atlas.h5ad import sha256_of
-from haystack_kernel.atlas.record import INDEX_FILE, RECORD_FILE, AtlasRecord, load_record
-from haystack_kernel.errors import StorageError
+from haystack_kernel.atlas.record import (
+    CELLS_FOLDER,
+    GROUPS_FOLDER,
+    RECORD_FILE,
+    RETIRED_FOLDER,
+    AtlasRecord,
+    index_files,
+    load_record,
+)
+from haystack_kernel.errors import ContractError, InvalidInputError, StorageError
 from haystack_kernel.schema import FileRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from haystack_kernel.atlas.genes import GeneSpace
+    from haystack_kernel.atlas.grouping import GroupedCells
     from haystack_kernel.atlas.record import DatasetRecord
 
-SORT_BY = (keys.DATASET, keys.PERTURBATION, keys.CELL_TYPE, keys.DONOR, keys.CELL_INDEX)
-ROWS_PER_GROUP = 100_000
-_GROUPS = {
+_KEEP_S = 24 * 3600.0  # what a build replaced stays readable that long, for processes that opened the atlas before
+_SUMMARIES = {
     "cell_types": {"id": keys.CELL_TYPE_ID, "name": keys.CELL_TYPE},
     "perturbations": {"name": keys.PERTURBATION, "type": keys.PERTURBATION_TYPE},
     "donors": {"donor_id": keys.DONOR},
@@ -41,38 +48,97 @@ _GROUPS = {
 }
 
 
-def publish(folder: Path, cells: pa.Table, datasets: dict[str, DatasetRecord], genes: GeneSpace) -> AtlasRecord:
-    """Merge ``datasets`` into the atlas in ``folder``; a dataset of the same name is replaced.
+def publish(
+    folder: Path, grouped: GroupedCells, datasets: dict[str, DatasetRecord], *, genes: GeneSpace, add: bool
+) -> AtlasRecord:
+    """Write the parts of ``datasets`` and name them in ``atlas.json``; parts of other datasets are not touched.
 
-    Everything is written beside the atlas first and then renamed, ``atlas.json`` last. Builds of one atlas at the same
-    time wait for each other.
+    New parts lie beside the old ones under names of their own until the renaming of ``atlas.json``, so a build that is
+    killed at any moment leaves the old atlas. Builds of one atlas at the same time wait for each other.
+
+    Raises
+    ------
+    InvalidInputError
+        ``add`` is False and the atlas holds other datasets.
+    StorageError
+        The folder cannot be written: disk full, no permission.
+    """
+    with _written(folder) as staging:
+        before = record_before(folder, datasets, add=add)
+        gene_file = _write_genes(staging, genes)
+        spans = grouped.datasets()
+        made = {name: _write_parts(staging, name, grouped, groups=spans[name]) for name in datasets}
+        merged = {
+            name: entry.model_copy(
+                update={"genes": gene_file, **made[name], "n_groups": spans[name][1] - spans[name][0]}
+            )
+            for name, entry in datasets.items()
+        }
+        kept = {name: entry for name, entry in before.datasets.items() if name not in merged} if before else {}
+        entries = dict(sorted({**kept, **merged}.items()))
+        parts = [_find(entry.groups, staging, folder) for entry in entries.values()]
+        record = AtlasRecord(
+            name=folder.name,
+            datasets=entries,
+            n_cells=sum(entry.n_cells for entry in entries.values()),
+            digest=_digest(entries),
+            summary=_summary(parts),
+        )
+        _put_in_place(staging, folder, record)
+    return record
+
+
+def republish(folder: Path, change: Callable[[AtlasRecord], AtlasRecord]) -> AtlasRecord:
+    """Replace ``atlas.json`` by a changed one and nothing else.
 
     Raises
     ------
     StorageError
-        The folder cannot be written: disk full, no permission.
+        The folder cannot be written.
     """
+    with _written(folder) as staging:
+        record = change(load_record(folder.name, folder.parent))
+        _put_in_place(staging, folder, record)
+    return record
+
+
+def record_before(folder: Path, datasets: Iterable[str], *, add: bool) -> AtlasRecord | None:
+    """Record of the atlas that a build of ``datasets`` changes; None where there is none, or none this version reads.
+
+    Raises
+    ------
+    InvalidInputError
+        ``add`` is False and the atlas holds other datasets.
+    """
+    if not (folder / RECORD_FILE).is_file():
+        return None
+    try:
+        before = load_record(folder.name, folder.parent)
+    except ContractError:
+        if add:
+            raise
+        return None
+    if not add and (others := sorted(set(before.datasets) - set(datasets))):
+        msg = (
+            f"atlas {folder.name!r} exists and holds {', '.join(others)}; add {', '.join(datasets)} to it with --add "
+            "(add=True), or choose another name"
+        )
+        raise InvalidInputError(msg, name=folder.name, datasets=others)
+    return before
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """A staging folder under the lock of the atlas; failures to write become StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder), _staging(folder) as staging:
-            before = load_record(folder.name, folder.parent) if (folder / RECORD_FILE).is_file() else None
-            gene_file = _write_genes(staging, genes)
-            merged = {name: entry.model_copy(update={"genes": gene_file}) for name, entry in datasets.items()}
-            kept = {name: entry for name, entry in before.datasets.items() if name not in merged} if before else {}
-            _write_cells(staging / INDEX_FILE, cells, folder / INDEX_FILE, list(kept))
-            record = _record(staging / INDEX_FILE, folder.name, dict(sorted({**kept, **merged}.items())))
-            (staging / RECORD_FILE).write_text(record.model_dump_json(indent=1), encoding="utf-8")
-            for path in (gene_file.path, INDEX_FILE, RECORD_FILE):
-                (staging / path).replace(folder / path)
-            in_use = {entry.genes.path for entry in record.datasets.values()}
-            for stale in {path.name for path in folder.glob("genes-*.json")} - in_use:
-                (folder / stale).unlink()
+            yield staging
     except (OSError, duckdb.IOException) as error:
         if isinstance(error, StorageError):
             raise
         msg = f"atlas {folder} cannot be written ({error}); free space or choose another root. The old atlas is intact"
         raise StorageError(msg, path=str(folder)) from error
-    return record
 
 
 @contextmanager
@@ -107,47 +173,68 @@ def _write_genes(staging: Path, genes: GeneSpace) -> FileRef:
     return FileRef(path=path, sha256=digest, n_bytes=len(data))
 
 
-def _write_cells(path: Path, cells: pa.Table, old: Path, kept: list[str]) -> None:
-    if kept:
-        texts = [field.name for field in cells.schema if pa.types.is_dictionary(field.type)]
-        before = pq.read_table(old, read_dictionary=texts, filters=[(keys.DATASET, "in", kept)])
-        cells = pa.concat_tables([before.select(cells.column_names).cast(cells.schema), cells])
-    cells = cells.unify_dictionaries().combine_chunks()
-    order = np.lexsort([_ranks(cells[name].combine_chunks()) for name in reversed(SORT_BY)])
-    ordered = cells.take(pa.array(order))
-    plain = {"compression": "zstd", "store_schema": False}  # texts read as plain strings everywhere
-    pq.write_table(ordered, path, row_group_size=ROWS_PER_GROUP, **plain)
+def _write_parts(staging: Path, name: str, grouped: GroupedCells, *, groups: tuple[int, int]) -> dict[str, FileRef]:
+    made = {}
+    for kind, parts, write in (("cells", CELLS_FOLDER, write_cells), ("groups", GROUPS_FOLDER, write_groups)):
+        (staging / parts).mkdir(exist_ok=True)
+        path = staging / parts / f"{name}.parquet"
+        write(path, grouped, groups=groups)
+        digest = sha256_of(path)
+        path = path.replace(path.with_name(f"{name}-{digest[:12]}.parquet"))
+        made[kind] = FileRef(path=f"{parts}/{path.name}", sha256=digest, n_bytes=path.stat().st_size)
+    return made
 
 
-def _ranks(column: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    """Numbers that sort as the values do."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if not pa.types.is_dictionary(column.type):
-        return np.asarray(column)
-    place = np.argsort(np.argsort(np.array(column.dictionary.to_pylist(), dtype=str)))
-    ranks: np.ndarray[Any, Any] = place[np.asarray(column.indices)]
-    return ranks
+def _find(ref: FileRef, staging: Path, folder: Path) -> Path:
+    return staging / ref.path if (staging / ref.path).is_file() else folder / ref.path
 
 
-def _record(index: Path, name: str, datasets: dict[str, DatasetRecord]) -> AtlasRecord:
-    ref = FileRef(path=INDEX_FILE, sha256=sha256_of(index), n_bytes=index.stat().st_size)
-    parts = [ref.sha256, *(f"{key}:{entry.genes.sha256}:{entry.source.digest}" for key, entry in datasets.items())]
-    summary = _summary(index)
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    n_cells = pq.read_metadata(index).num_rows
-    return AtlasRecord(name=name, datasets=datasets, n_cells=n_cells, index=ref, digest=digest, summary=summary)
+def _put_in_place(staging: Path, folder: Path, record: AtlasRecord) -> None:
+    for path in sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file()):
+        if path.parent != Path() and (folder / path.parent).is_file():  # version 1 had one file of this name
+            (folder / path.parent).unlink()
+        (folder / path).parent.mkdir(exist_ok=True)
+        (staging / path).replace(folder / path)
+    (staging / RECORD_FILE).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+    (staging / RECORD_FILE).replace(folder / RECORD_FILE)
+    _retire(folder, record)
 
 
-def _summary(index: Path) -> dict[str, Any]:
+def _retire(folder: Path, record: AtlasRecord) -> None:
+    """Move parts that are no longer named aside, and delete what was moved long ago."""
+    now = (folder / RECORD_FILE).stat().st_mtime
+    named = {ref.path for ref in index_files(record)}
+    aside = folder / RETIRED_FOLDER
+    for stale in [path for parts in (CELLS_FOLDER, GROUPS_FOLDER) for path in (folder / parts).glob("*.parquet")]:
+        if stale.relative_to(folder).as_posix() not in named:
+            aside.mkdir(exist_ok=True)
+            moved = stale.replace(aside / stale.name)
+            moved.touch()
+    unused = [path for path in folder.glob("genes-*.json") if path.name not in named]
+    for old in (*aside.glob("*.parquet"), *unused):
+        if old.stat().st_mtime < now - _KEEP_S:
+            old.unlink()
+
+
+def _digest(datasets: dict[str, DatasetRecord]) -> str:
+    parts = [
+        f"{key}:{entry.cells.sha256}:{entry.genes.sha256}:{entry.source.digest}" for key, entry in datasets.items()
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _summary(groups: list[Path]) -> dict[str, Any]:
     """Counts of what the atlas holds, most frequent first."""
     connection = duckdb.connect(":memory:")
     try:
-        cells = connection.from_parquet(glob_literal(index))
-        found: dict[str, Any] = {"n_control": cells.filter(keys.IS_CONTROL).aggregate("count(*)").fetchall()[0][0]}
-        for name, columns in _GROUPS.items():
+        table = connection.from_parquet([glob_literal(path) for path in groups])
+        total = f"sum({N_CELLS})::BIGINT"
+        found: dict[str, Any] = {
+            "n_control": table.filter(keys.IS_CONTROL).aggregate(f"coalesce({total}, 0)").fetchall()[0][0]
+        }
+        for name, columns in _SUMMARIES.items():
             listed = ", ".join(columns.values())
-            rows = cells.aggregate(f"{listed}, count(*) AS n_cells", listed).order(f"n_cells DESC, {listed}").fetchall()
+            rows = table.aggregate(f"{listed}, {total} AS n_cells", listed).order(f"n_cells DESC, {listed}").fetchall()
             entries = [dict(zip((*columns, "n_cells"), row, strict=True)) for row in rows]
             found[name] = [entry for entry in entries if entry.get("name", entry.get("donor_id"))]
     finally:

@@ -1,4 +1,4 @@
-"""What ``atlas.json`` holds, and reading it: which atlases there are, what is in one, whether its files are intact.
+"""What ``atlas.json`` holds, and reading it: which atlases there are and what is in one.
 
 In: the folder of all atlases. Out: ``AtlasRecord``, lists and summaries; imports neither pandas nor DuckDB.
 """
@@ -13,12 +13,14 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from haystack_kernel.atlas.mapping import Mapping
-from haystack_kernel.errors import ContractError, InvalidInputError, NotFoundError, StorageError
+from haystack_kernel.errors import ContractError, InvalidInputError, NotFoundError
 from haystack_kernel.schema import NAME_PATTERN, FileRef, Frozen
 
-ATLAS_VERSION = 1
+ATLAS_VERSION = 2
 RECORD_FILE = "atlas.json"
-INDEX_FILE = "cells.parquet"
+CELLS_FOLDER = "cells.parquet"  # one part for each dataset; pandas, Arrow and DuckDB read the folder as one table
+GROUPS_FOLDER = "groups.parquet"
+RETIRED_FOLDER = ".old"  # parts that a process which opened the atlas earlier may still read
 DATASET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
@@ -45,12 +47,15 @@ class SourceFile(Frozen):
 
 
 class DatasetRecord(Frozen):
-    """One dataset of an atlas: its file, how it was read, its genes."""
+    """One dataset of an atlas: its file, how it was read, its genes, its part of the index."""
 
     source: SourceFile
     mapping: Mapping
     genes: FileRef
+    cells: FileRef = Field(description="part of cells.parquet, one row per cell")
+    groups: FileRef = Field(description="part of groups.parquet, one row per distinct group of cells")
     n_cells: int
+    n_groups: int
     n_genes: int
     gene_symbols_from: str
     duplicate_genes: tuple[str, ...] = ()
@@ -64,7 +69,6 @@ class AtlasRecord(Frozen):
     name: str
     datasets: dict[str, DatasetRecord]
     n_cells: int
-    index: FileRef
     digest: str
     summary: dict[str, Any] = Field(default_factory=dict, description="cell types, perturbations, donors with counts")
 
@@ -140,65 +144,6 @@ def atlas_info(name: str, root: str | Path) -> dict[str, Any]:
     return {**head, **record.summary, "datasets": datasets, "unmapped": unmapped}
 
 
-def check_atlas(name: str, root: str | Path) -> dict[str, Any]:
-    """Read every byte of an atlas again and compare it with its record.
-
-    Returns
-    -------
-    ``name``, ``ok`` and ``files``: path -> "ok" or what is wrong with it.
-    """
-    from haystack_kernel.atlas.h5ad import fingerprint, sha256_of
-
-    record = load_record(name, root)
-    folder = atlas_folder(name, root)
-    files: dict[str, str] = {}
-    for ref in (record.index, *(entry.genes for entry in record.datasets.values())):
-        path = folder / ref.path
-        same = path.is_file() and sha256_of(path) == ref.sha256
-        files[str(path)] = "ok" if same else "changed" if path.is_file() else "missing"
-    for entry in record.datasets.values():
-        uri = source_uri(entry.source, folder)
-        try:
-            files[uri] = "ok" if fingerprint(uri).digest == entry.source.digest else "changed"
-        except NotFoundError:
-            files[uri] = "missing"
-    return {"name": name, "ok": set(files.values()) == {"ok"}, "files": files}
-
-
-def check_whole(record: AtlasRecord, folder: Path) -> None:
-    """Compare sizes only: the index is the recorded one, every source is there and as long as it was.
-
-    Raises
-    ------
-    StorageError
-        The index is not the one of the record.
-    NotFoundError
-        A source file has moved.
-    InvalidInputError
-        A source file has changed or was cut short.
-    """
-    from haystack_kernel.atlas.h5ad import fingerprint
-
-    index = folder / record.index.path
-    if not index.is_file() or index.stat().st_size != record.index.n_bytes:
-        msg = f"{index} is missing or not the index that {RECORD_FILE} names: a build was interrupted; build it again"
-        raise StorageError(msg, path=str(index))
-    for dataset, entry in record.datasets.items():
-        uri = source_uri(entry.source, folder)
-        again = f"or build dataset {dataset!r} of atlas {record.name!r} again from its new place"
-        try:
-            now = fingerprint(uri, with_digest=False)
-        except NotFoundError as error:
-            msg = f"the cells of atlas {record.name!r} were read from {uri}, which is gone; put it back, {again}"
-            raise NotFoundError(msg, path=uri, atlas=record.name) from error
-        if now.n_bytes != entry.source.n_bytes:
-            msg = (
-                f"{uri} has {now.n_bytes} bytes, atlas {record.name!r} was built from {entry.source.n_bytes}: it was "
-                f"changed or cut short; restore it, {again}"
-            )
-            raise InvalidInputError(msg, path=uri, atlas=record.name)
-
-
 def atlas_folder(name: str, root: str | Path) -> Path:
     """Folder of one atlas; refuses a name that could leave ``root``."""
     if not re.fullmatch(NAME_PATTERN, name):
@@ -213,6 +158,18 @@ def check_dataset(name: str) -> str:
         msg = f"dataset name {name!r} is invalid: letters, digits, '.', '-' and '_', starting with a letter or digit"
         raise InvalidInputError(msg, dataset=name)
     return name
+
+
+def index_files(record: AtlasRecord) -> list[FileRef]:
+    """Every file of the atlas folder that the record names, each once."""
+    named = [ref for entry in record.datasets.values() for ref in (entry.cells, entry.groups, entry.genes)]
+    return list({ref.path: ref for ref in named}.values())
+
+
+def find_part(ref: FileRef, folder: Path) -> Path:
+    """Where a part of the index lies; a build that replaced it has moved it aside."""
+    path = folder / ref.path
+    return path if path.is_file() else folder / RETIRED_FOLDER / path.name
 
 
 def source_uri(source: SourceFile, folder: Path) -> str:

@@ -20,14 +20,18 @@ def print_rows(rows: list[dict[str, Any]], *, table: bool) -> None:
     if not table:
         print_json(rows)
         return
+    print(format_rows(rows))
+
+
+def format_rows(rows: list[dict[str, Any]]) -> str:
+    """Rows aligned under their headings, one a line."""
     if not rows:
-        print("(none)")
-        return
+        return "(none)"
     names = list(rows[0])
     cells = [names, *[[_short(row.get(name)) for name in names] for row in rows]]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    for line in cells:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON-able value

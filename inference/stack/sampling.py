@@ -79,7 +79,7 @@ def uniforms(seed: int, *, step: int, cells: Sequence[int], n_genes: int) -> Flo
 
 def row_keys(seed: int, *, step: int, cells: Sequence[int]) -> Keys:
     """Hash of each cell's row, from which a gene's number continues."""
-    row = _mix_int(_mix_int(_mix_int(seed) ^ (step & _MASK)))
+    row = stream_key(seed, step=step)
     return np.array([_mix_int(row + _GOLDEN * (cell + 1)) for cell in cells], dtype=np.uint64)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from haystack_kernel.atlas import build_atlas
+from haystack_kernel.atlas import BuildOptions, build_atlas
 from haystack_kernel.knowledge import load_knowledge
 
 GENES = ["CD14", "ISG15", "MX1", "NKG7", "LYZ", "C1orf56"]
@@ -63,14 +63,14 @@ def knowledge():
 
 @pytest.fixture
 def build(tmp_path, knowledge):
-    def run(source, mapping, *, name="tiny", dataset=None, progress=None):
+    def run(source, mapping, *, name="tiny", progress=None, **options):
         return build_atlas(
             source,
             name=name,
             root=tmp_path / "atlases",
             mapping=mapping,
             knowledge=knowledge,
-            dataset=dataset,
+            options=BuildOptions(**options),
             progress=progress,
         )
 

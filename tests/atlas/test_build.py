@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -127,9 +128,11 @@ def test_yaml_mapping_with_renamed_labels(write, build, root, tmp_path):
 
 def test_second_dataset_is_added_and_the_same_one_replaced(write, build, obs, mapping, root, counts_of):
     build(write("a.h5ad", obs), mapping, dataset="one")
-    report = build(write("b.h5ad", obs, counts=sp.csr_matrix(counts_of(8, 4, seed=1))), mapping, dataset="two")
+    report = build(
+        write("b.h5ad", obs, counts=sp.csr_matrix(counts_of(8, 4, seed=1))), mapping, dataset="two", add=True
+    )
     assert report.n_atlas_cells == 16
-    again = build(write("c.h5ad", {key: values[:6] for key, values in obs.items()}), mapping, dataset="one")
+    again = build(write("c.h5ad", {key: values[:6] for key, values in obs.items()}), mapping, dataset="one", add=True)
     assert (again.n_cells, again.n_atlas_cells) == (6, 14)
     assert read_cells(root)[keys.DATASET].value_counts().to_dict() == {"two": 8, "one": 6}
     assert len(list((root / "tiny").glob("genes-*.json"))) == 2
@@ -311,7 +314,7 @@ def test_old_categoricals_are_read(write, build, obs, mapping, root):
 def test_two_builds_at_once_both_end_in_the_atlas(write, build, obs, mapping, root):
     sources = {name: write(f"{name}.h5ad", obs) for name in ("one", "two", "three")}
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda name: build(sources[name], mapping, dataset=name), sources))
+        list(pool.map(lambda name: build(sources[name], mapping, dataset=name, add=True), sources))
     assert read_cells(root)[keys.DATASET].value_counts().to_dict() == dict.fromkeys(sources, 8)
     assert check_atlas("tiny", root)["ok"]
 
@@ -335,4 +338,116 @@ def test_build_that_was_killed_leaves_nothing_that_the_next_one_trips_over(write
     assert list_atlases(root) == []
     build(write("a.h5ad", obs), mapping)
     assert not left.exists()
-    assert sorted(path.suffix for path in (root / "tiny").iterdir() if path.suffix) == [".json", ".json", ".parquet"]
+    assert {path.name.partition("-")[0] for path in (root / "tiny").iterdir()} == {
+        ".lock",
+        "atlas.json",
+        "cells.parquet",
+        "genes",
+        "groups.parquet",
+    }
+
+
+def test_build_without_add_into_an_atlas_of_other_datasets_is_refused(write, build, obs, mapping, root):
+    build(write("a.h5ad", obs), mapping, dataset="one")
+    with pytest.raises(InvalidInputError, match="'tiny' exists and holds one; add two to it with --add"):
+        build(write("b.h5ad", obs), mapping, dataset="two")
+    again = build(write("c.h5ad", {key: values[:6] for key, values in obs.items()}), mapping, dataset="one")
+    assert (again.n_atlas_cells, check_atlas("tiny", root)["ok"]) == (6, True)
+
+
+def test_a_dataset_that_is_added_is_called_after_its_file_and_others_are_not_written_again(
+    write, build, obs, mapping, root
+):
+    build(write("a.h5ad", obs), mapping)
+    [first] = (root / "tiny" / "cells.parquet").iterdir()
+    written = first.stat()
+    report = build(write("second file.h5ad", obs), mapping, add=True)
+    assert report.datasets == {"second_file": 8}
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    assert list(atlas_info("tiny", root)["datasets"]) == ["second_file", "tiny"]
+
+
+def test_an_open_atlas_keeps_its_cells_while_a_build_replaces_them(write, build, obs, mapping, root, counts_of):
+    wanted = CellSet(atlas="tiny", dataset="tiny", is_control=True)
+    build(write("a.h5ad", obs), mapping)
+    opened = open_atlases(["tiny"], root=root)
+    build(
+        write("b.h5ad", {key: values[:4] for key, values in obs.items()}, genes=["X1", "X2", "X3", "X4", "X5", "X6"]),
+        mapping,
+    )
+    assert opened.conditions()["n_cells"].sum() == 8
+    cells = opened.select(wanted)
+    assert list(cells[keys.CELL_INDEX]) == [0, 1, 4, 5]
+    np.testing.assert_array_equal(opened.fetch(cells).X.toarray(), counts_of(8)[[0, 1, 4, 5]])
+    assert len(open_atlases(["tiny"], root=root).select(wanted)) == 2
+
+
+def test_what_was_replaced_more_than_a_day_ago_is_deleted_by_the_next_build(write, build, obs, mapping, root):
+    source = write("a.h5ad", obs)
+    build(source, mapping)
+    build(write("b.h5ad", {key: values[:4] for key, values in obs.items()}), mapping)
+    retired = list((root / "tiny" / ".old").iterdir())
+    assert len(retired) == 2
+    for path in retired:
+        os.utime(path, (1_000, 1_000))
+    build(source, mapping)
+    kept = set((root / "tiny" / ".old").iterdir())
+    assert len(kept) == 2
+    assert not kept & set(retired)
+    assert len(pq.read_table(root / "tiny" / "cells.parquet")) == 8
+
+
+def test_totals_can_be_skipped_and_the_report_says_so(write, build, obs, mapping, root, counts_of):
+    report = build(write("a.h5ad", obs), mapping, skip_totals=True)
+    cells = read_cells(root).sort_values(keys.CELL_INDEX)
+    np.testing.assert_array_equal(cells[keys.N_GENES], (counts_of(8) > 0).sum(axis=1))
+    assert cells[keys.TOTAL_COUNTS].isna().all()
+    assert any("counts per cell were not read" in note for note in report.notes)
+    atlas = open_atlases(["tiny"], root=root)
+    assert atlas.conditions()["median_total_counts"].isna().all()
+    with pytest.raises(InvalidInputError, match=r"stored as csc.*write the file as CSR"):
+        build(write("b.h5ad", obs, counts=sp.csc_matrix(counts_of(8))), mapping, skip_totals=True)
+
+
+def test_no_known_cell_type_is_reported_with_what_to_do(write, build):
+    report = build(
+        write("a.h5ad", {"cell_type": ["zorg", "blip", "zorg"], "donor_id": ["a"] * 3}), load_mapping("cellxgene")
+    )
+    [note] = report.notes
+    assert note.startswith("no cell type is known to the ontology (0 of 2 labels; zorg, blip)")
+    assert [(one.label, one.n_cells) for one in report.unmapped] == [("blip", 1), ("zorg", 2)]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from haystack_kernel.atlas import build_atlas, load_mapping
+from haystack_kernel.knowledge import load_knowledge
+
+source, root, moment = sys.argv[1:]
+seen = 0
+
+def kill(event, arguments):
+    global seen
+    if event == "os.rename" and str(arguments[1]).startswith(root):
+        if seen == int(moment):
+            os.kill(os.getpid(), 9)
+        seen += 1
+
+sys.addaudithook(kill)
+build_atlas(source, name="tiny", root=root, mapping=load_mapping("cellxgene"), knowledge=load_knowledge())
+"""
+
+
+@pytest.mark.parametrize("moment", [3, 5, 6])  # parts, then atlas.json, then what is no longer named
+def test_build_killed_at_any_renaming_leaves_the_old_atlas_or_the_new_one(write, build, obs, root, moment):
+    build(write("a.h5ad", obs), load_mapping("cellxgene"))
+    other = write("b.h5ad", {key: values[:4] for key, values in obs.items()}, genes=[f"X{i}" for i in range(6)])
+    done = subprocess.run([sys.executable, "-c", KILLED, other, str(root), str(moment)], check=False)
+    assert done.returncode == -9
+    found = check_atlas("tiny", root)
+    assert found["ok"], found
+    n_cells = len(open_atlases(["tiny"], root=root).select(CellSet(atlas="tiny", dataset="tiny", is_control=True)))
+    assert n_cells == (8 if moment < 6 else 4)
+    build(other, load_mapping("cellxgene"))
+    assert len(pq.read_table(root / "tiny" / "cells.parquet")) == 4

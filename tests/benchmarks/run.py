@@ -28,6 +28,7 @@ from scipy.sparse import csr_matrix
 sys.path.insert(0, str(Path(__file__).parent))
 import atlas_fetch
 import infer
+from atlas_index import atlas_build, atlas_search
 
 FULL = os.environ.get("FULL") == "1"
 BIN = Path(sys.executable).parent
@@ -189,6 +190,8 @@ ROWS = {
     "run.demo": run_demo,
     "run.report": run_report,
     "ground.round": ground_round,
+    "atlas.build": atlas_build,
+    "atlas.search": atlas_search,
     "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),
     "atlas.fetch.gcs": partial(atlas_fetch.bucket, full=FULL),
     **infer.ROWS,

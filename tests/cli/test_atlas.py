@@ -21,11 +21,59 @@ def test_build_list_info_and_check_work_together(call, tiny_h5ad, tmp_path):
     info = json.loads(call("atlas", "info", "mine", "--atlas-root", root).out)
     assert {item["name"]: item["n_cells"] for item in info["perturbations"]} == {"IFN-beta": 72, "TNF-alpha": 36}
     assert json.loads(call("atlas", "check", "mine", "--atlas-root", root).out)["ok"]
-    index = next((root / "mine").glob("*.parquet"))
+    index = next((root / "mine").glob("cells.parquet/*"))
     index.write_bytes(index.read_bytes()[:-1] + b"x")
     said = call("atlas", "check", "mine", "--atlas-root", root)
     assert said.code == 1
     assert json.loads(said.out)["ok"] is False
+    said = call("atlas", "check", "--table", "--atlas-root", root)
+    assert said.code == 1
+    [row, remedy] = [line for line in said.out.splitlines() if index.name in line]
+    assert row.split()[:2] == ["mine", "damaged"]
+    assert remedy == f"damaged: {index}"
+    assert "haystack atlas build FILE --name mine --dataset mine --add" in said.out
+
+
+def test_init_drafts_a_mapping_that_build_reads(call, tiny_h5ad, tmp_path):
+    path, root = tmp_path / "mine.yaml", tmp_path / "root"
+    drafted = json.loads(call("atlas", "init", tiny_h5ad, "--output", path).out)
+    assert drafted["fields"]["perturbation"] == "perturbation"
+    assert (drafted["missing"], drafted["output"]) == ([], str(path))
+    said = call("atlas", "build", tiny_h5ad, "--name", "mine", "--schema", path, "--atlas-root", root)
+    assert json.loads(said.out)["n_control"] == 108
+    said = call("atlas", "init", tiny_h5ad, "--output", path)
+    assert said.code == 2
+    assert "exists and may hold your changes" in said.err
+    assert call("atlas", "init", tiny_h5ad, "--table").out == path.read_text(encoding="utf-8")
+
+
+def test_add_move_and_info_as_a_table(call, tiny_h5ad, tmp_path):
+    root, copy = tmp_path / "root", tmp_path / "copy.h5ad"
+    copy.write_bytes(tiny_h5ad.read_bytes())
+    call("atlas", "build", tiny_h5ad, *GOOD, "--atlas-root", root)
+    said = call("atlas", "build", copy, *GOOD, "--dataset", "second", "--atlas-root", root)
+    assert said.code == 2
+    assert "holds mine; add second to it with --add" in said.err
+    assert json.loads(call("atlas", "build", copy, *GOOD, "--add", "--atlas-root", root).out)["n_atlas_cells"] == 432
+    moved = copy.rename(tmp_path / "moved.h5ad")
+    assert call("atlas", "check", "mine", "--atlas-root", root).code == 1
+    said = call("atlas", "move", "mine", moved, "--dataset", "copy", "--atlas-root", root)
+    assert json.loads(said.out)["datasets"] == ["copy"]
+    assert call("atlas", "check", "mine", "--deep", "--atlas-root", root).code == 0
+    shown = call("atlas", "info", "mine", "--table", "--atlas-root", root).out
+    assert [line for line in shown.splitlines() if line.startswith(("copy ", "mine "))]
+
+
+def test_build_reports_unknown_labels_to_people_and_keeps_them(call, tiny_h5ad, tmp_path):
+    adata, path, root = ad.read_h5ad(tiny_h5ad), tmp_path / "odd.h5ad", tmp_path / "root"
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace("NK cell", "NK cel type zork")
+    adata.write_h5ad(path)
+    said = call("atlas", "build", path, *GOOD, "--atlas-root", root)
+    [line] = [line for line in said.err.splitlines() if "zork" in line]
+    assert line.split()[0] == "cell_type"
+    assert "36" in line
+    [label] = json.loads(call("atlas", "info", "mine", "--atlas-root", root).out)["unmapped"]
+    assert (label["label"], label["n_cells"], label["dataset"]) == ("NK cel type zork", 36, "mine")
 
 
 def test_list_as_a_table_is_for_people(call):

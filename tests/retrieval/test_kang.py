@@ -3,7 +3,7 @@
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.atlas import build_atlas, open_atlases
+from haystack_kernel.atlas import BuildOptions, build_atlas, open_atlases
 from haystack_kernel.atlas.mapping import load_mapping
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.question import OfflinePlanner
@@ -23,7 +23,14 @@ def kang(shared, tmp_path_factory):
     )
     for name in ("kang2018_ifnb_public", "kang2018_ifnb_extra9k_public"):
         source = str(shared / "data" / "perturbation" / f"{name}.h5ad")
-        build_atlas(source, name="kang", root=root, mapping=mapping, knowledge=load_knowledge(), dataset=name)
+        build_atlas(
+            source,
+            name="kang",
+            root=root,
+            mapping=mapping,
+            knowledge=load_knowledge(),
+            options=BuildOptions(dataset=name, add=True),
+        )
     return open_atlases(["kang"], root=root)
 
 

@@ -77,7 +77,7 @@ def _sources(folder: Path, seed: int) -> dict[str, Path]:
 
 def _is_whole(folder: Path, sources: dict[str, Path]) -> bool:
     """Whether the atlas indexes exactly these files and nothing of it was cut short; reads no cells."""
-    from haystack_kernel.atlas.record import load_record
+    from haystack_kernel.atlas.record import index_files, load_record
 
     try:
         record = load_record(DEMO_ATLAS, folder)
@@ -86,16 +86,16 @@ def _is_whole(folder: Path, sources: dict[str, Path]) -> bool:
     if {name: entry.source.uri for name, entry in record.datasets.items()} != {n: str(p) for n, p in sources.items()}:
         return False
     sizes = {Path(entry.source.uri): entry.source.n_bytes for entry in record.datasets.values()}
-    files = (record.index, *(entry.genes for entry in record.datasets.values()))
-    sizes |= {folder / DEMO_ATLAS / ref.path: ref.n_bytes for ref in files}
+    sizes |= {folder / DEMO_ATLAS / ref.path: ref.n_bytes for ref in index_files(record)}
     return all(path.is_file() and path.stat().st_size == n_bytes for path, n_bytes in sizes.items())
 
 
 def _make(folder: Path, sources: dict[str, Path], *, seed: int, progress: Progress | None) -> None:
-    from haystack_kernel.atlas.build import build_atlas
+    from haystack_kernel.atlas.build import BuildOptions, build_atlas
     from haystack_kernel.atlas.demo.simulate import labels_of, simulate
     from haystack_kernel.atlas.demo.world import make_world
     from haystack_kernel.atlas.mapping import load_mapping
+    from haystack_kernel.atlas.record import RECORD_FILE
     from haystack_kernel.knowledge import load_knowledge
 
     knowledge = load_knowledge()
@@ -103,6 +103,7 @@ def _make(folder: Path, sources: dict[str, Path], *, seed: int, progress: Progre
     made = simulate(
         make_world(seed, knowledge=knowledge), progress=lambda what, part: _tell(progress, what, 0.6 * part)
     )
+    (folder / DEMO_ATLAS / RECORD_FILE).unlink(missing_ok=True)  # of another seed or version: nothing is kept of it
     for number, (dataset, adata) in enumerate(made.items(), 1):
         beside = sources[dataset].with_suffix(".part")
         adata.write_h5ad(beside, compression="gzip", compression_opts=1)
@@ -111,7 +112,12 @@ def _make(folder: Path, sources: dict[str, Path], *, seed: int, progress: Progre
         mapping = load_mapping(schema, condition="simulated", rename={"cell_type": labels_of(dataset)})
         mapping = mapping.model_copy(update={"name": f"{schema} (simulated cells)"})
         build_atlas(
-            str(sources[dataset]), name=DEMO_ATLAS, root=folder, mapping=mapping, dataset=dataset, knowledge=knowledge
+            str(sources[dataset]),
+            name=DEMO_ATLAS,
+            root=folder,
+            mapping=mapping,
+            knowledge=knowledge,
+            options=BuildOptions(dataset=dataset, add=True),
         )
         _tell(progress, f"{dataset} is indexed", 0.6 + 0.4 * number / len(made))
     for path in (folder / SOURCE_FOLDER).glob("*.h5ad"):  # of another seed or version; the atlas no longer names them

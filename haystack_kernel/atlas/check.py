@@ -1,0 +1,207 @@
+"""Whether an atlas and its source files are still those of its record, and pointing it at a file that has moved.
+
+In: the name of an atlas. Out: a verdict and a remedy for each file; imports neither pandas nor DuckDB.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.atlas.record import (
+    DatasetRecord,
+    atlas_folder,
+    find_part,
+    index_files,
+    load_record,
+    source_uri,
+)
+from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from haystack_kernel.atlas.record import AtlasRecord, SourceFile
+    from haystack_kernel.schema import FileRef
+
+
+def check_atlas(name: str, root: str | Path, *, deep: bool = False) -> dict[str, Any]:
+    """Compare an atlas and its source files with its record.
+
+    The index is always read whole. A source file of the recorded size and time is taken for the same file; one of the
+    recorded size and another time is read, and the digest decides.
+
+    Parameters
+    ----------
+    deep
+        Read every source file and compare its digest, whatever its time says.
+
+    Returns
+    -------
+    ``name``, ``ok``, ``deep`` and ``files``: a list of ``file``, ``dataset`` ("" for several), ``status`` (``ok``,
+    ``missing``, ``truncated``, ``changed``, ``damaged``), ``detail`` and ``remedy`` ("" where nothing is to be done).
+    """
+    record = load_record(name, root)
+    folder = atlas_folder(name, root)
+    files = [_check_part(ref, folder, record) for ref in index_files(record)]
+    seen: dict[str, dict[str, str]] = {}
+    for dataset, entry in record.datasets.items():
+        uri = source_uri(entry.source, folder)
+        found = _check_source(entry.source, uri, deep=deep) if uri not in seen else seen[uri]
+        seen[uri] = found
+        remedy = _remedy(name, dataset, found["status"])
+        files.append({"file": uri, "dataset": dataset, **found, "remedy": remedy})
+    return {"name": name, "ok": all(one["status"] == "ok" for one in files), "deep": deep, "files": files}
+
+
+def check_whole(record: AtlasRecord, folder: Path) -> None:
+    """Compare sizes only: the parts of the index are there, every source is there and as long as it was.
+
+    Raises
+    ------
+    StorageError
+        A part of the index is missing or of another size.
+    NotFoundError
+        A source file has moved.
+    InvalidInputError
+        A source file has changed or was cut short.
+    """
+    from haystack_kernel.atlas.h5ad import fingerprint
+
+    for ref in index_files(record):
+        path = find_part(ref, folder)
+        if not path.is_file() or path.stat().st_size != ref.n_bytes:
+            msg = (
+                f"{folder / ref.path} is missing or damaged: it is not the file that atlas {record.name!r} names. "
+                f"Build it again; `haystack atlas check {record.name}` says how"
+            )
+            raise StorageError(msg, path=str(path))
+    for dataset, entry in record.datasets.items():
+        uri = source_uri(entry.source, folder)
+        again = (
+            f"put it back, or tell its new place with `haystack atlas move {record.name} NEWPATH --dataset {dataset}`"
+        )
+        try:
+            now = fingerprint(uri, with_digest=False)
+        except NotFoundError as error:
+            msg = f"the cells of atlas {record.name!r} were read from {uri}, which is gone; {again}"
+            raise NotFoundError(msg, path=uri, atlas=record.name) from error
+        if now.n_bytes != entry.source.n_bytes:
+            msg = (
+                f"{uri} has {now.n_bytes} bytes, atlas {record.name!r} was built from {entry.source.n_bytes}: it was "
+                f"changed or cut short; restore it, or build dataset {dataset!r} of atlas {record.name!r} again"
+            )
+            raise InvalidInputError(msg, path=uri, atlas=record.name)
+
+
+def move_source(name: str, new: str, *, root: str | Path, dataset: str | None = None) -> dict[str, Any]:
+    """Point an atlas at the new place of a source file, which must be the same file byte for byte.
+
+    Parameters
+    ----------
+    new
+        Path or URI of the file now.
+    dataset
+        One dataset of that file; None where the atlas has one file only. Every dataset of the file moves with it.
+
+    Returns
+    -------
+    ``name``, ``datasets`` that moved, ``source`` as it was and as it is now.
+
+    Raises
+    ------
+    NotFoundError
+        No such atlas, dataset or file.
+    InvalidInputError
+        The atlas has several files and no dataset is named, or the file is another one.
+    """
+    from haystack_kernel.atlas.h5ad import fingerprint
+    from haystack_kernel.atlas.publish import republish
+
+    record, folder = load_record(name, root), atlas_folder(name, root)
+    old = _file_of(record, dataset).source
+    uri = new if "://" in new else str(Path(new).expanduser().absolute())
+    now = fingerprint(uri)
+    if not _same_bytes(old, now.n_bytes, now.digest):
+        msg = (
+            f"{uri} is not the file that atlas {name!r} was built from ({now.n_bytes} bytes, {now.digest[:19]}; it was "
+            f"{old.n_bytes} bytes, {old.digest[:19]}); build the dataset again from it with `haystack atlas build`"
+        )
+        raise InvalidInputError(msg, path=uri, atlas=name)
+    inside = "://" not in uri and Path(uri).is_relative_to(folder.absolute())
+    told = {"uri": str(Path(uri).relative_to(folder.absolute())) if inside else uri, "mtime": now.mtime}
+
+    def point_at(entry: DatasetRecord) -> DatasetRecord:
+        moves = entry.source.uri == old.uri
+        return entry.model_copy(update={"source": entry.source.model_copy(update=told)}) if moves else entry
+
+    def change(record: AtlasRecord) -> AtlasRecord:
+        return record.model_copy(update={"datasets": {key: point_at(one) for key, one in record.datasets.items()}})
+
+    republish(folder, change)
+    moved = sorted(key for key, entry in record.datasets.items() if entry.source.uri == old.uri)
+    return {"name": name, "datasets": moved, "source": {"was": source_uri(old, folder), "now": uri}}
+
+
+def _check_part(ref: FileRef, folder: Path, record: AtlasRecord) -> dict[str, str]:
+    from haystack_kernel.atlas.h5ad import sha256_of
+
+    path = folder / ref.path
+    of = [key for key, entry in record.datasets.items() if ref.path in {entry.cells.path, entry.groups.path}]
+    dataset = of[0] if of else ""
+    if not path.is_file():
+        found = {"status": "missing", "detail": "part of the index"}
+    elif path.stat().st_size != ref.n_bytes:
+        found = {"status": "damaged", "detail": f"{path.stat().st_size} bytes, {ref.n_bytes} were written"}
+    else:
+        same = sha256_of(path) == ref.sha256
+        found = {"status": "ok" if same else "damaged", "detail": "" if same else "digest differs"}
+    remedy = "" if found["status"] == "ok" else _build_again(record.name, dataset)
+    return {"file": str(path), "dataset": dataset, **found, "remedy": remedy}
+
+
+def _check_source(source: SourceFile, uri: str, *, deep: bool) -> dict[str, str]:
+    from haystack_kernel.atlas.h5ad import fingerprint
+
+    try:
+        now = fingerprint(uri, with_digest=False)
+        if now.n_bytes != source.n_bytes:
+            status = "truncated" if now.n_bytes < source.n_bytes else "changed"
+            return {"status": status, "detail": f"{now.n_bytes} bytes, the atlas was built from {source.n_bytes}"}
+        if not deep and now.mtime == source.mtime and "://" not in uri:
+            return {"status": "ok", "detail": "size and time agree"}
+        same = fingerprint(uri).digest == source.digest
+    except NotFoundError:
+        return {"status": "missing", "detail": "moved or deleted"}
+    return {"status": "ok" if same else "changed", "detail": f"digest {'agrees' if same else 'differs'}"}
+
+
+def _same_bytes(old: SourceFile, n_bytes: int, digest: str) -> bool:
+    """A remote digest covers what the store says, which changes with the place; then the size must do."""
+    if old.digest.startswith("sha256:") and digest.startswith("sha256:"):
+        return old.digest == digest
+    return old.digest == digest or old.n_bytes == n_bytes
+
+
+def _file_of(record: AtlasRecord, dataset: str | None) -> DatasetRecord:
+    known = ", ".join(record.datasets)
+    if dataset is not None:
+        if dataset not in record.datasets:
+            msg = f"atlas {record.name!r} has no dataset {dataset!r}; it has {known}"
+            raise NotFoundError(msg, atlas=record.name, dataset=dataset)
+        return record.datasets[dataset]
+    if len({entry.source.uri for entry in record.datasets.values()}) > 1:
+        msg = f"atlas {record.name!r} has several files; say which dataset has moved with --dataset: {known}"
+        raise InvalidInputError(msg, atlas=record.name)
+    return next(iter(record.datasets.values()))
+
+
+def _remedy(name: str, dataset: str, status: str) -> str:
+    if status == "ok":
+        return ""
+    if status == "missing":
+        return f"put the file back, or `haystack atlas move {name} NEWPATH --dataset {dataset}`"
+    return f"restore the file, or {_build_again(name, dataset)}"
+
+
+def _build_again(name: str, dataset: str) -> str:
+    named = f" --dataset {dataset}" if dataset else ""
+    return f"`haystack atlas build FILE --name {name}{named} --add` with the schema of `haystack atlas info {name}`"

@@ -1,0 +1,112 @@
+"""What the columns of one obs table look like: their distinct labels, and how many of these are known terms.
+
+In: an open h5ad. Out: a ``ColumnLook`` per column; long text columns are looked at in their first rows only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from haystack_kernel.atlas.h5ad import column_names, n_rows, read_text
+from haystack_kernel.atlas.mapping import COMMON_CONTROLS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.atlas.harmonise import Resolvers
+
+_ROWS = 100_000
+_MAX_LABELS = 5_000  # a column of more distinct texts is a list of barcodes, not of labels
+_TRIED = 150  # labels of one column that are looked up
+_CONTROL = re.compile(
+    r"\b(control|ctrl|dmso|dimethyl sulfoxide|pbs|vehicle|untreated|unstim\w*|unperturbed|mock|naive|"
+    r"non[-_ ]?targeting|ntc|nt|safe[-_ ]?targeting|no[-_ ]?(treatment|drug|stimulation)|medium|media|baseline)\b",
+    re.IGNORECASE,
+)
+_KNOWN = {text.casefold() for text in COMMON_CONTROLS}
+_WORD = r"[A-Za-z0-9]"
+
+
+@dataclass(frozen=True)
+class ColumnLook:
+    """One obs column: ``labels`` most frequent first, "" for missing left out."""
+
+    name: str
+    labels: tuple[str, ...]
+    is_numeric: bool
+    known: dict[str, float]  # kind of term -> fraction of the labels that are known terms
+
+    def shown(self, *, n: int = 4) -> str:
+        """The first labels in words."""
+        return ", ".join(self.labels[:n]) + (", …" if len(self.labels) > n else "")
+
+    def all_match(self, pattern: str) -> bool:
+        """Whether most labels have this form."""
+        hits = sum(re.fullmatch(pattern, label) is not None for label in self.labels)
+        return bool(self.labels) and hits > len(self.labels) / 2
+
+
+def look_at_obs(h5: h5py.File, *, resolvers: Resolvers) -> list[ColumnLook]:
+    """Look at every column of obs that holds labels."""
+    obs = h5["obs"]
+    looks = []
+    for name in column_names(obs):
+        labels, is_numeric = _labels(obs, name)
+        if len(labels) <= _MAX_LABELS:
+            looks.append(ColumnLook(name, labels, is_numeric, {} if is_numeric else _known(labels, resolvers)))
+    return looks
+
+
+def controls_among(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels that mean untreated, as far as words can tell: "control", "vehicle (DMSO)", "NT"."""
+    exact = tuple(label for label in labels if label.casefold() in _KNOWN)
+    return exact or tuple(label for label in labels if _CONTROL.search(label.replace("_", " ")))
+
+
+def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool]:
+    """Distinct labels, most frequent first, and whether they are numbers."""
+    node = obs[name]
+    if isinstance(node, h5py.Group) and "categories" in node and "codes" in node:
+        texts = _texts(node["categories"][:])
+        codes = node["codes"][: min(n_rows(obs), 20 * _ROWS)]
+        counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+        is_numeric = node["categories"].dtype.kind in "iuf"
+    elif isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "OSiufb":
+        distinct, counts = np.unique(np.array(_texts(node[:_ROWS]), dtype=str), return_counts=True)
+        texts = distinct.tolist()
+        is_numeric = node.dtype.kind in "iuf"
+    else:
+        whole = read_text(obs, name)
+        texts = [str(text) for text in whole.categories]
+        counts = np.bincount(whole.codes, minlength=len(texts))
+        is_numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", text) for text in texts if text)
+    order = np.argsort(-counts, kind="stable")
+    return tuple(texts[at] for at in order if counts[at] and texts[at]), is_numeric
+
+
+def _texts(values: Any) -> list[str]:  # noqa: ANN401 - an array of h5py
+    texts = [one.decode("utf-8", errors="replace") if isinstance(one, bytes) else str(one) for one in values.tolist()]
+    return [text.strip() for text in texts]
+
+
+def _known(labels: tuple[str, ...], resolvers: Resolvers) -> dict[str, float]:
+    tried = [label for label in labels[:_TRIED] if re.search(_WORD, label)]
+    treated = [label for label in tried if label not in controls_among(tried)]
+    return {
+        "cell_type": _fraction(tried, resolvers.cell_type),
+        "perturbation": _fraction(treated, resolvers.perturbation),
+        "tissue": _fraction(tried, resolvers.tissue),
+        "disease": _fraction(tried, resolvers.disease),
+    }
+
+
+def _fraction(labels: list[str], resolver: Any) -> float:  # noqa: ANN401 - one of Resolvers
+    if not labels:
+        return 0.0
+    found = [resolver(label).match for label in labels]
+    return sum(one is not None and one.how != "fuzzy" for one in found) / len(labels)

@@ -1,0 +1,240 @@
+"""A mapping drafted by looking at obs: which column probably holds what, why, and what else it could be.
+
+In: an h5ad and the knowledge tables. Out: a ``Draft``, whose YAML text ``haystack atlas build --schema`` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from haystack_kernel.atlas.columns import ColumnLook, controls_among, look_at_obs
+from haystack_kernel.atlas.h5ad import index_name, n_rows, open_h5ad, read_text
+from haystack_kernel.atlas.mapping import SCHEMAS
+
+if TYPE_CHECKING:
+    from haystack_kernel.atlas.harmonise import Resolvers
+    from haystack_kernel.knowledge import Knowledge
+
+# field -> names that columns of it have, the surest first; matched against whole words of the column's name
+NAMES = {
+    "cell_type": (
+        *("cell_type", "celltype", "cell_ontology_class", "cell_label", "cell_annotation", "annotation"),
+        *("cell_identity", "cell_class", "cluster_label", "ident", "cluster"),
+    ),
+    "perturbation": (
+        *("perturbation", "perturbation_name", "cytokine", "drug", "sm_name", "compound", "drug_name", "treatment"),
+        *("stimulation", "stim", "stimulus", "agent", "target_gene", "gene_target", "condition", "guide", "guide_id"),
+    ),
+    "tissue": ("tissue", "organ", "tissue_name", "organ_tissue", "anatomical_site", "site", "location"),
+    "disease": ("disease", "disease_name", "diagnosis", "disease_status", "disease_state", "condition", "status"),
+    "donor": (
+        *("donor_id", "donor", "donor_name", "patient_id", "patient", "individual", "subject_id", "subject"),
+        *("participant", "ind", "replicate", "bio_rep", "sample_id", "sample", "orig.ident", "batch"),
+    ),
+    "sex": ("sex", "gender", "donor_sex"),
+    "age": ("age", "donor_age", "development_stage", "age_group", "donor_age_category"),
+    "dataset": ("dataset", "dataset_id", "study", "study_id", "experiment"),
+}
+IDS = {"cell_type_id": r"CL:\d{7}", "tissue_id": r"UBERON:\d{7}", "disease_id": r"(MONDO:\d{7}|PATO:0000461)"}
+_RESOLVED = ("cell_type", "perturbation", "tissue", "disease")
+_SEX = {"m", "f", "male", "female", "man", "woman", "unknown", "na", "nan"}
+_MIN_SCORE = 0.5
+_GENETIC = re.compile(r"guide|crispr|sgrna|grna|knock|target_gene|gene_target", re.IGNORECASE)
+_GENE = re.compile(r"[A-Z][A-Z0-9-]{1,11}")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One line of the mapping: ``value`` is an obs column, a constant or the control labels; ``why`` its comment."""
+
+    field: str
+    value: str | dict[str, str] | list[str]
+    why: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A drafted mapping; ``missing`` are fields that are needed and that no column fits."""
+
+    guesses: tuple[Guess, ...]
+    missing: tuple[str, ...]
+    text: str
+
+
+def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
+    """Look at obs of one h5ad and draft how to read it.
+
+    Returns
+    -------
+    The guesses with their reasons, and the YAML text; fields that nothing fits are left out or named as missing.
+
+    Raises
+    ------
+    NotFoundError
+        The file does not exist.
+    InvalidInputError
+        The file is not an h5ad.
+    """
+    from haystack_kernel.atlas.build import resolvers_of
+
+    resolvers = resolvers_of(knowledge)
+    source = source if "://" in source else str(Path(source).expanduser().absolute())
+    with open_h5ad(source) as h5:
+        looks = look_at_obs(h5, resolvers=resolvers)
+        n_cells, n_genes = n_rows(h5["obs"]), n_rows(h5["var"])
+        genes = frozenset(map(str, read_text(h5["var"], index_name(h5["var"])).categories))
+    guesses = _guess_all(looks, resolvers=resolvers, genes=genes)
+    chosen = {one.field for one in guesses}
+    missing = () if chosen & {"cell_type", "cell_type_id"} else ("cell_type",)
+    head = [
+        f"How HAYSTACK reads {_one_line(source)} ({n_cells:,} cells, {n_genes:,} genes).",
+        "Drafted by looking at obs: check every line. Each field names an obs column, or {value: constant}.",
+        "Then: haystack atlas build FILE --name NAME --schema THIS_FILE",
+        *_fitting_schemas(looks),
+    ]
+    return Draft(tuple(guesses), missing, _yaml(head, guesses, missing, looks))
+
+
+def _guess_all(looks: list[ColumnLook], *, resolvers: Resolvers, genes: frozenset[str]) -> list[Guess]:
+    guesses: list[Guess] = []
+    for field, pattern in IDS.items():
+        ranked = [look for look in looks if look.all_match(pattern)]
+        if ranked:
+            guesses.append(Guess(field, ranked[0].name, _why(ranked[0], ranked[1:], kind=None)))
+            looks = [look for look in looks if look not in ranked]
+    cell_type = _best("cell_type", looks)
+    taken = {cell_type[0].name} if cell_type else set()
+    perturbation = [look for look in _best("perturbation", looks) if look.name not in taken and _varies(look)]
+    taken |= {perturbation[0].name} if perturbation else set()
+    for field in ("cell_type", "tissue", "disease", "donor", "sex", "age", "dataset"):
+        ranked = [look for look in _best(field, looks) if field == "cell_type" or look.name not in taken]
+        if ranked:
+            kind = field if field in _RESOLVED else None
+            guesses.append(Guess(field, ranked[0].name, _why(ranked[0], ranked[1:], kind=kind)))
+    if perturbation:
+        guesses += _perturbation(perturbation, resolvers=resolvers, genes=genes)
+    order = ("cell_type", "cell_type_id", "perturbation", "perturbation_type", "control", "donor")
+    return sorted(guesses, key=lambda one: order.index(one.field) if one.field in order else len(order))
+
+
+def _best(field: str, looks: list[ColumnLook]) -> list[ColumnLook]:
+    """Columns that may be the field, the likeliest first."""
+    scored = [(_score(field, look), look) for look in looks]
+    ranked = sorted((pair for pair in scored if pair[0] >= _MIN_SCORE), key=lambda pair: -pair[0])
+    return [look for _, look in ranked]
+
+
+def _score(field: str, look: ColumnLook) -> float:
+    """How likely a column is the field: its name counts up to 1, known labels up to 1, what cannot be 0."""
+    names, name = NAMES[field], look.name.casefold()
+    if not look.labels or re.search(r"ontology_term_id$|confidence|score|_source$", name):
+        return 0.0
+    named = max((1 - 0.5 * at / len(names) for at, one in enumerate(names) if name == one), default=0.0)
+    words = re.split(r"[^a-z0-9]+", name)
+    named = named or max((0.45 for one in names[:5] if one in name or one in words), default=0.0)
+    if field in _RESOLVED:
+        if look.is_numeric or look.all_match(r"\d+"):
+            return 0.0
+        known = look.known[field]
+        if field == "perturbation":
+            return _score_perturbation(look, named=named, known=known)
+        sure = 0.5 if field == "cell_type" else 0.9  # "condition" is a disease only where its labels are diseases
+        return named + known if known >= 0.3 or named >= sure else 0.0
+    if field == "sex":
+        return named if {label.casefold() for label in look.labels} <= _SEX else 0.0
+    if field == "dataset":
+        return named if len(look.labels) > 1 else 0.0
+    return named if named >= 0.5 else 0.0
+
+
+def _score_perturbation(look: ColumnLook, *, named: float, known: float) -> float:
+    """Treatments have a control among them, or are known by name in a column called so."""
+    if look.known["cell_type"] > 0.5 or (not named and known < 0.5):
+        return 0.0
+    control = 0.5 if controls_among(look.labels) else 0.0
+    return named + known + control if control or known >= 0.3 or named >= 0.7 else 0.0
+
+
+def _varies(look: ColumnLook) -> bool:
+    """Whether some cells are treated; a column of controls only says no more than no column."""
+    return len(set(look.labels) - set(controls_among(look.labels))) > 0
+
+
+def _perturbation(ranked: list[ColumnLook], *, resolvers: Resolvers, genes: frozenset[str]) -> list[Guess]:
+    look = ranked[0]
+    controls = controls_among(look.labels)
+    treated = [label for label in look.labels if label not in controls]
+    found = [Guess("perturbation", look.name, _why(look, ranked[1:], kind="perturbation"))]
+    kind, why = _type_of(look, treated, resolvers=resolvers, genes=genes)
+    if kind:
+        found.append(Guess("perturbation_type", {"value": kind}, why))
+    if controls:
+        return [*found, Guess("control", list(controls), f"means untreated; treated: {_listed(treated)}")]
+    why = f"no label looks like a control, so all cells count as treated; name the control here: {_listed(treated)}"
+    return [*found, Guess("control", [], why)]
+
+
+def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, genes: frozenset[str]) -> tuple[str, str]:
+    """Kind of the perturbations and why; "" where they are of several kinds or none is known."""
+    in_file = [label for label in treated if label in genes]
+    if _GENETIC.search(look.name):
+        return "genetic", f"the column is called {look.name}"
+    kinds: dict[str, int] = {}
+    for label in treated[:100]:
+        match = resolvers.perturbation(label).match
+        kind = resolvers.perturbation_type(match.id) if match is not None and match.how != "fuzzy" else ""
+        kinds[kind] = kinds.get(kind, 0) + 1
+    known = {kind: number for kind, number in kinds.items() if kind}
+    if len(known) == 1:
+        kind, number = next(iter(known.items()))
+        return kind, f"{number} of {sum(kinds.values())} labels are known as {kind}"
+    if not known and in_file and sum(_GENE.fullmatch(label) is not None for label in treated) > 0.9 * len(treated):
+        return "genetic", f"the labels are gene symbols, {len(in_file)} of {len(treated)} of this very file"
+    return "", ""
+
+
+def _why(look: ColumnLook, others: list[ColumnLook], *, kind: str | None) -> str:
+    also = [f"{other.name} ({_said(other, kind)})" for other in others[:4]]
+    return f"{_said(look, kind)}: {look.shown()}" + (f"; also possible: {', '.join(also)}" if also else "")
+
+
+def _said(look: ColumnLook, kind: str | None) -> str:
+    number = f"{len(look.labels)} label{'s' if len(look.labels) != 1 else ''}"
+    return f"{number}, {look.known[kind]:.0%} known" if kind and kind in look.known else number
+
+
+def _listed(labels: list[str]) -> str:
+    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+
+
+def _fitting_schemas(looks: list[ColumnLook]) -> list[str]:
+    """Packaged schemas whose columns are all there."""
+    has = {look.name for look in looks}
+    fitting = []
+    for name, schema in SCHEMAS.items():
+        fields = [getattr(schema, field) for field in ("cell_type", "perturbation", "tissue", "donor")]
+        needed = [field for field in fields if field.required]
+        if len(needed) > 1 and all(set(field.columns) & has for field in needed):
+            fitting.append(name)
+    return [f"obs also has the columns of --schema {name}." for name in fitting]
+
+
+def _yaml(head: list[str], guesses: list[Guess], missing: tuple[str, ...], looks: list[ColumnLook]) -> str:
+    lines = [f"# {line}" for line in head]
+    for one in guesses:
+        lines.append(f"# {_one_line(one.why)}")
+        lines.append(f"{one.field}: {json.dumps(one.value, ensure_ascii=False)}")
+    if missing:
+        held = ", ".join(f"{look.name} ({look.shown(n=3)})" for look in looks if not look.is_numeric)
+        lines.append(f"# cell_type: no column looks like cell types; name it here. obs has {_one_line(held)}")
+    if not any(one.field == "perturbation" for one in guesses):
+        lines.append("# perturbation: no column looks like treatments, so every cell is an unperturbed control")
+    return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
