@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from inference.baselines import BASELINES, predict
 from inference.errors import EngineError, ModelError
 from inference.files import local_copy, sha256_of
-from inference.manifest import EMBED, ENGINES, GENERATE, MODEL_ENGINE
+from inference.manifest import EMBED, ENGINES, GENERATE, MODEL_ENGINE, MODEL_PACKAGES
+from inference.models import packaged
 from inference.stack.config import GenerationSettings
 from inference.stack.genes import has_gene
 
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
     from inference.stack.engine import StackEngine
 
 DEFAULT_ENGINE = "weighted"  # while no model is given
-_TORCH = ("torch", "safetensors")  # what the model's runtime needs beyond the baselines
+_ROLES = _MODEL, _GENES = "model", "gene list"
 
 
 def require_packages() -> None:
     """Raise :class:`EngineError` where the model's runtime is not installed."""
-    for package in _TORCH:
+    for package in MODEL_PACKAGES:
         if find_spec(package) is None:
             msg = (
                 f"engine {MODEL_ENGINE!r} needs the package {package}, which is not installed: "
@@ -60,7 +61,8 @@ class Engines:
         self._folder = folder
         self._progress = progress
         self._digests: dict[str, str] = {}
-        self._paths: dict[str, Path] = {}
+        own = packaged(manifest.model)
+        self._paths: dict[str, Path] = dict(zip(_ROLES, own, strict=True)) if own else {}
 
     def find(self, name: str) -> Callable[..., Prediction]:
         """Return ``predict(*, prompt, control, query, seed)`` of an engine.
@@ -106,14 +108,14 @@ class Engines:
                 del settings["batch_size"]  # only the reference's random stream depends on it
         text = json.dumps(settings, sort_keys=True)
         return {
-            "model": self._digest(self._manifest.model, "model"),
-            "genelist": self._digest(self._manifest.genelist, "gene list"),
+            "model": self._digest(self._manifest.model, _MODEL),
+            "genelist": self._digest(self._manifest.genelist, _GENES),
             "settings": hashlib.sha256(text.encode()).hexdigest(),
         }
 
     def versions(self, name: str) -> dict[str, str]:
         """Versions of the packages that only this engine uses."""
-        return {package: version(package) for package in _TORCH} if name == MODEL_ENGINE else {}
+        return {package: version(package) for package in MODEL_PACKAGES} if name == MODEL_ENGINE else {}
 
     @property
     def _settings(self) -> GenerationSettings:
@@ -127,9 +129,9 @@ class Engines:
         from inference.stack.engine import Source, load_engine
 
         sources = []
-        for uri, role in ((self._manifest.model, "model"), (self._manifest.genelist, "gene list")):
+        for uri, role in zip((self._manifest.model, self._manifest.genelist), _ROLES, strict=True):
             path = self._path(uri, role)
-            sources.append(Source(path, str(uri), self._digest(uri, role)))
+            sources.append(Source(path, uri or path.name, self._digest(uri, role)))
         return load_engine(
             *sources,
             settings=self._settings,

@@ -13,6 +13,8 @@ from typing import Any
 MANIFEST_VERSION = 1
 BASELINES = ("none", "mean", "shift", "weighted")
 MODEL_ENGINE = "stack"  # the one that needs ``model`` and ``genelist``
+MODEL_PACKAGES = ("torch", "safetensors")  # what it needs beyond the baselines
+DEMO_MODEL = "demo"  # as ``model``: the one that comes with the package, gene list included (a file is "./demo")
 ENGINES = (*BASELINES, MODEL_ENGINE)
 MODES = ("mdm", "vanilla")
 OUTPUT_MODES = ("sampled", "expected", "exact")
@@ -53,7 +55,7 @@ class Manifest:
     """All tasks of one job."""
 
     tasks: tuple[Task, ...]
-    model: str | None = None  # checkpoint URI; None for the engines that need none
+    model: str | None = None  # checkpoint URI or "demo"; None for the engines that need none
     genelist: str | None = None
     diffusion_steps: int = 5
     batch_size: int = 32  # windows the model sees at once
@@ -178,6 +180,7 @@ def _check_model(manifest: Manifest) -> None:
             raise ManifestError(msg)
     needing = [task.id for task in manifest.tasks if task.engine == MODEL_ENGINE]
     missing = [name for name in ("model", "genelist") if getattr(manifest, name) is None]
+    missing = [] if manifest.model == DEMO_MODEL else missing
     if needing and missing:
         msg = (
             f"engine {MODEL_ENGINE!r} (task {needing[0]!r}) needs {' and '.join(map(repr, missing))}: give the "

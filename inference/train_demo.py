@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from inference.training.windows import Batch, Layout
     from inference.training.world import World
 
-CITATION = "HAYSTACK demo model, trained on simulated cells; architecture of Dong et al. 2026, doi 10.64898/2026.01.09.698608"
+CITATION = (
+    "HAYSTACK demo model, trained on simulated cells; architecture of Dong et al. 2026, doi 10.64898/2026.01.09.698608"
+)
 LICENCE = "Apache-2.0"
 _FIT_RIDGE = 1e-5  # relative to the number of rows
 _MIN_DISPERSION, _MAX_DISPERSION = 0.05, 50.0
@@ -156,9 +158,7 @@ def learn(
 ) -> None:
     """Train the layers, the logits and the readout on tokens that stay as they are."""
     parameters = [*network.named("layers.", "query_pos", "gene_pos", "output_mlp.0", "cls."), readout.weight]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98)
-    )
+    optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
     settings, means = GenerationSettings(), {}
     for step in range(plan.n_steps):
         for group in optimiser.param_groups:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import Candidate, Round, RunConfig, StructuredQuery
 
-POOLED_ENGINES = ("mean", "weighted")  # engines that learn from several cell types at once
+POOLED_ENGINES = ("mean", "weighted", "stack")  # engines that learn from several cell types at once
 TWIN = 0.8  # relevance from which a related treatment tells as much as the same one in another cell type
 _TIERS = {"same_pair": 0, "other_cell_type": 0, "same_cell_type": 0, "shared_target": 1, "text_only": 2}
 _MEASURED = ("same_pair", "other_cell_type", "same_cell_type")

@@ -46,7 +46,14 @@ class _Halves:
 
 
 def start_network(
-    config: StackConfig, *, world: World, basis: Basis, reader: Reader, n_episodes: int, rng: np.random.Generator, seed: int
+    config: StackConfig,
+    *,
+    world: World,
+    basis: Basis,
+    reader: Reader,
+    n_episodes: int,
+    rng: np.random.Generator,
+    seed: int,
 ) -> Network:
     """Build the network that training starts from; its output layer is fitted later, by :func:`fit_output`."""
     network = Network(config, seed=seed)
@@ -132,9 +139,7 @@ class _Estimates:
         return np.asarray(cells[int(rng.integers(len(cells)))])
 
 
-def _set_reduction(
-    network: Network, halves: _Halves, *, reader: Reader, places: tuple[NDArray[np.int64], ...]
-) -> None:
+def _set_reduction(network: Network, halves: _Halves, *, reader: Reader, places: tuple[NDArray[np.int64], ...]) -> None:
     own, shared, anchors = places
     weight, bias = network["gene_reduction.0.weight"], network["gene_reduction.0.bias"]
     weight.zero_()

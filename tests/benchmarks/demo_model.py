@@ -25,8 +25,9 @@ from inference.stack.engine import Source, load_engine
 
 UNSEEN = (1010, 1011, 1012)  # of the seeds reserved for reporting; 1000, 1001 and 1003 served a tuning once
 N_DONORS, N_PER_DONOR, N_QUERY = 4, 12, 128
-PROMPT_TYPES = {kind: [cl for cl, _ in labels.values()] for kind, labels in
-                (("cytokine", CYTOKINE_LABELS), ("drug", DRUG_LABELS))}
+PROMPT_TYPES = {
+    kind: [cl for cl, _ in labels.values()] for kind, labels in (("cytokine", CYTOKINE_LABELS), ("drug", DRUG_LABELS))
+}
 
 
 def draw(world, cell_types, treatment, *, n_cells, donors):
@@ -88,7 +89,8 @@ def pairs_of(world, *, which, rng, n_pairs):
         held = np.ones_like(held)
     names = list(world.programmes)
     found = [
-        (names[i], CELL_TYPES[j].id) for i, j in zip(*np.nonzero(held), strict=True)
+        (names[i], CELL_TYPES[j].id)
+        for i, j in zip(*np.nonzero(held), strict=True)
         if world.programmes[names[i]].effects[j].any()
     ]
     return [found[i] for i in rng.permutation(len(found))[:n_pairs]]
@@ -106,7 +108,12 @@ def main():
     found = parser.parse_args()
     sources = [Source(path, path.name, "") for path in (found.model, found.genelist)]
     engines = {
-        f"stack {mode}": load_engine(*sources, settings=GenerationSettings(output_mode=mode, diffusion_steps=found.steps), device="cpu", threads=1)
+        f"stack {mode}": load_engine(
+            *sources,
+            settings=GenerationSettings(output_mode=mode, diffusion_steps=found.steps),
+            device="cpu",
+            threads=1,
+        )
         for mode in found.modes
     }
     knowledge, rng = load_knowledge(), np.random.default_rng(0)

@@ -125,9 +125,7 @@ def make_lessons(seed: int, *, knowledge: Knowledge, size: LessonSize | None = N
         "share": np.array(shares, dtype=np.float32),
         "control_expected": (whole / whole.sum(axis=1, keepdims=True)).astype(np.float32),
         "control_type": np.tile(np.repeat(per_type, size.n_control // size.n_donors), size.n_donors),
-        "treated_type": np.tile(
-            np.repeat(per_type, size.n_treated // size.n_donors), size.n_donors * len(names)
-        ),
+        "treated_type": np.tile(np.repeat(per_type, size.n_treated // size.n_donors), size.n_donors * len(names)),
         "treated_treatment": np.repeat(np.arange(len(names)), size.n_treated * len(types)),
         "held_pairs": held_pairs,
         "held_treatments": held_treatments,
@@ -137,9 +135,7 @@ def make_lessons(seed: int, *, knowledge: Knowledge, size: LessonSize | None = N
     }
 
 
-def _draw(
-    world: World, treatment: str | None, donor: int, n_cells: int
-) -> tuple[sp.csr_matrix, NDArray[np.float32]]:
+def _draw(world: World, treatment: str | None, donor: int, n_cells: int) -> tuple[sp.csr_matrix, NDArray[np.float32]]:
     groups = tuple(Group(fact.id, n_cells) for fact in CELL_TYPES)
     return sample_cells(world, Sample(_DATASET, f"donor{donor}", treatment, groups))
 

@@ -13,8 +13,18 @@ from inference.train_demo import Plan, compute_losses, main, make_config, train
 from inference.training.profiles import fit_basis, fit_reader
 from inference.training.windows import Layout, Windows, draw_layout
 
-PLAN = Plan(n_hidden=4, token_dim=8, n_layers=2, n_heads=2, n_cells=16, n_coordinates=8, n_steps=30, n_windows=8,
-            n_episodes=400, n_fit=20)
+PLAN = Plan(
+    n_hidden=4,
+    token_dim=8,
+    n_layers=2,
+    n_heads=2,
+    n_cells=16,
+    n_coordinates=8,
+    n_steps=30,
+    n_windows=8,
+    n_episodes=400,
+    n_fit=20,
+)
 
 
 def predicted_change(tensors, world, *, treatment, shown, asked):
@@ -115,7 +125,9 @@ def test_losses_are_zero_for_a_perfect_readout(world):
 def test_main_writes_a_checkpoint_the_runtime_reads(world, tmp_path):
     parts = {f"control_{name}": getattr(world.control, name) for name in ("data", "indices", "indptr")}
     order = sorted(world.treated)
-    treated = __import__("scipy.sparse", fromlist=["vstack"]).vstack([world.treated[key] for key in order], format="csr")
+    treated = __import__("scipy.sparse", fromlist=["vstack"]).vstack(
+        [world.treated[key] for key in order], format="csr"
+    )
     parts |= {f"treated_{name}": getattr(treated, name) for name in ("data", "indices", "indptr")}
     n_each = [world.treated[key].shape[0] for key in order]
     np.savez(
