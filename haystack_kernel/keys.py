@@ -63,11 +63,11 @@ PADJ = "padj"  # Benjamini-Hochberg over the tested genes; NaN where not tested
 IS_TESTED = "is_tested"
 IS_DE = "is_de"
 PADDED = "padded"  # the prediction could not change this gene: the engine or its prompt lacks it
+EXPECTED_LOG = "expected_log"  # var of an output: mean log1p(CP10k) over the counts that could have been drawn
 
 # layers of predictions.h5ad
 LAYER_CONTROL_PRED = "control_pred"
 LAYER_QUERY = "query"
-LAYER_EXPECTED = "expected"
 
 # uns
 UNS = "haystack"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PADDED = "padded"  # var: the prediction could not change this gene: the engine or its prompt lacks it
 MODEL_GENE = "model_gene"  # var: the model has this gene; absent where the engine is no model
 GEN_LOGIT = "gen_logit"  # obs: the model's last logit of each cell
+EXPECTED_LOG = "expected_log"  # var: mean log1p(CP10k) of a gene over the counts that could have been drawn
 EXPECTED = "expected"  # layer: the mean each count was drawn from, where the engine has one
 EMBEDDING = "X_stack"  # obsm: the model's vector of each cell
 
@@ -53,6 +54,8 @@ def write_prediction(
     """
     var = _var(query, known)
     var[PADDED] = ~prediction.changeable
+    if prediction.expected is not None:
+        var[EXPECTED_LOG] = prediction.expected_log
     obs = query.obs.copy()
     if prediction.logits is not None:
         obs[GEN_LOGIT] = prediction.logits

@@ -124,6 +124,7 @@ class Readout:
         self.weight = torch.nn.Parameter(torch.zeros(len(basis.directions), n_hidden))
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Coordinates of rows of hidden values."""
         return hidden @ self.weight.T * self._spread + self._centre
 
     @torch.no_grad()
@@ -135,8 +136,8 @@ class Readout:
             layout = draw_layout(plan.n_cells, settings=settings, rng=rng)
             batch = windows.draw(plan.n_windows, layout=layout, rng=rng)
             rows = network.mix(batch.tokens, n_ctx=layout.n_ctx, n_keep=layout.n_keep)[:, layout.n_ctx :]
-            hidden.append(network.hidden(rows)[batch.is_open].double())
-            target.append(batch.target[batch.is_open].double())
+            hidden.append(network.hidden(rows).flatten(0, 1).double())
+            target.append(batch.target.flatten(0, 1).double())
         h, z = torch.cat(hidden), torch.cat(target)
         mean = h.mean(dim=0)
         square = (h - mean).T @ (h - mean)
@@ -159,7 +160,8 @@ def learn(
     """Train the layers, the logits and the readout on tokens that stay as they are."""
     parameters = [*network.named("layers.", "query_pos", "gene_pos", "output_mlp.0", "cls."), readout.weight]
     optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
-    settings, means = GenerationSettings(), {}
+    settings = GenerationSettings()
+    means: dict[str, float] = {}
     for step in range(plan.n_steps):
         for group in optimiser.param_groups:
             group["lr"] = plan.learning_rate * _schedule(step, plan.n_steps)
@@ -184,12 +186,12 @@ def compute_losses(network: Network, readout: Readout, batch: Batch, *, layout: 
     A squared error summed over coordinates is about that of log1p(CP10k) summed over genes.
     """
     flat = network.mix(batch.tokens, n_ctx=layout.n_ctx, n_keep=layout.n_keep)
+    error = readout(network.hidden(flat[:, layout.n_ctx :])) - batch.target
     is_open = batch.is_open.unsqueeze(-1)
-    error = (readout(network.hidden(flat[:, layout.n_ctx :])) - batch.target) * is_open
-    means = ((error.sum(dim=1) / is_open.sum(dim=1)) ** 2).sum(dim=-1)
+    means = (((error * is_open).sum(dim=1) / is_open.sum(dim=1)) ** 2).sum(dim=-1)
     uniform = batch.is_uniform
     return {
-        "cells": (error**2).sum() / batch.is_open.sum(),
+        "cells": (error**2).sum(dim=-1).mean(),
         "means": means[uniform].mean() if uniform.any() else error.new_zeros(()),
         "logits": F.binary_cross_entropy_with_logits(network.logits(flat, n_ctx=layout.n_ctx), batch.is_wrong),
     }

@@ -46,6 +46,7 @@ def compute_de(
     padded: ArrayLike,
     settings: GroundingSettings,
     also_detected: ArrayLike | None = None,
+    expected: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
 ) -> pd.DataFrame:
     """Compare two arms gene by gene.
 
@@ -62,6 +63,9 @@ def compute_de(
     also_detected
         Largest detection (fraction of cells) of each gene in other arms (query, prompt), so that the choice of
         tested genes does not hang on the prediction alone.
+    expected
+        Mean log1p-CP10k per gene of each arm where its engine knows it without the noise of drawing counts; it takes
+        the place of the mean over counts in ``delta``. Tests and ``log2fc`` stay with the counts.
 
     Returns
     -------
@@ -83,6 +87,10 @@ def compute_de(
         raise InvalidInputError(msg, **widths)
     arms = normalise_cp10k(treated), normalise_cp10k(control)
     one, two = compute_profile(arms[0]), compute_profile(arms[1])
+    means = [
+        profile.mean_log if known is None else np.asarray(known, dtype=float)
+        for profile, known in zip((one, two), expected, strict=True)
+    ]
     seen = np.maximum(one.detection, two.detection)
     if also_detected is not None:
         seen = np.maximum(seen, np.nan_to_num(np.asarray(also_detected, dtype=float)))
@@ -96,7 +104,7 @@ def compute_de(
     de = pd.DataFrame(
         {
             keys.GENE: names,
-            keys.DELTA: one.mean_log - two.mean_log,
+            keys.DELTA: means[0] - means[1],
             keys.LOG2FC: log2fc,
             keys.DETECTION_DIFF: one.detection - two.detection,
             keys.AUROC: auroc,
@@ -105,8 +113,8 @@ def compute_de(
             keys.IS_TESTED: tested,
             keys.IS_DE: called,
             keys.PADDED: is_padded,
-            MEAN_TREATED: one.mean_log,
-            MEAN_CONTROL: two.mean_log,
+            MEAN_TREATED: means[0],
+            MEAN_CONTROL: means[1],
             SD: pooled_sd(one, two),
             Z_RANK: z_rank,
         }

@@ -121,6 +121,7 @@ def _compare(treated: ad.AnnData, control: ad.AnnData, *, also: NDArray[np.float
         padded=padded_genes(treated),
         settings=basis.settings,
         also_detected=also,
+        expected=(treated.var.get(keys.EXPECTED_LOG), control.var.get(keys.EXPECTED_LOG)),
     )
 
 

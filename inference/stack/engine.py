@@ -19,6 +19,7 @@ from inference.errors import EngineError
 from inference.stack.checkpoint import Checkpoint, check_genes, load_checkpoint
 from inference.stack.generate import iterate_steps
 from inference.stack.genes import align, read_genes
+from inference.stack.moments import expect_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +80,7 @@ class StackEngine:
         changeable[test.own[shown]] = True
         return Prediction(
             counts=counts,
-            expected_log=_mean_log(expected),
+            expected_log=_expected_log(step, test, expected),
             changeable=changeable,
             notes=(*self.checkpoint.notes, *self._notes(base, test, query, n_hidden=int((~shown).sum()))),
             expected=expected,
@@ -216,7 +217,13 @@ def _own_genes(generated: sparse.csr_matrix, test: Aligned, query: Cells) -> spa
     return result
 
 
-def _mean_log(expected: NDArray[np.float32]) -> NDArray[np.float64]:
+def _expected_log(step: Step, test: Aligned, expected: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean log1p(CP10k) per gene over the counts that could have been drawn, or of the means where none are drawn."""
     library = expected.sum(axis=1, dtype=np.float64, keepdims=True)
     scale = np.divide(TARGET_SUM, library, out=np.zeros_like(library), where=library > 0)
-    return np.asarray(np.log1p(expected * scale).mean(axis=0))
+    found = np.log1p(expected * scale).mean(axis=0)
+    dispersion = step.dispersion
+    if dispersion is not None:
+        mean = expected[:, test.own]
+        found[test.own] = expect_log(mean, dispersion[:, test.model], scale=scale.astype(np.float32)).mean(axis=0)
+    return np.asarray(found)

@@ -47,6 +47,14 @@ class Step:
         """The mean that each cell's counts were last drawn from, cells x genes."""
         return self._state.expected.cpu().numpy()
 
+    @property
+    def dispersion(self) -> Floats | None:
+        """Inverse dispersion that each cell's counts were last drawn with, cells x genes; None where none was kept."""
+        state = self._state
+        if not state.drawn_with or bool((state.drawn_at < 0).any()):
+            return None
+        return torch.cat(state.drawn_with)[state.drawn_at].cpu().numpy()
+
 
 def context_schedule(settings: GenerationSettings) -> list[float]:
     """Context ratio of each step, float32 as in the reference."""

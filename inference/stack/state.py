@@ -42,6 +42,8 @@ class State:
     final: Tensor  # (query cells, cell_dim): tokens after the last layer
     dispersion: Tensor  # (windows, genes)
     is_finite: Tensor  # whether everything since the last look was
+    drawn_at: Tensor  # (query cells,): row of the dispersions drawn with, over all steps; -1 before the first draw
+    drawn_with: list[Tensor] = field(default_factory=list)  # of each step that drew, its dispersions
     n_windows: int = 0
     kept: dict[int, KeptRows] = field(default_factory=dict)
 
@@ -68,6 +70,7 @@ class State:
             final=torch.empty_like(tokens),
             dispersion=counts.new_empty(0),
             is_finite=torch.ones((), dtype=torch.bool, device=model.device),
+            drawn_at=torch.full((n_cells,), -1, dtype=torch.int64, device=model.device),
         )
 
     def order_prompt(self, seed: int) -> Tensor:
@@ -141,6 +144,8 @@ class State:
         cells = cells.to(self.model.device)
         if draw is not None:
             self.check(self.dispersion)
+            self.drawn_at[cells] = sum(map(len, self.drawn_with)) + cells // n_test
+            self.drawn_with.append(self.dispersion)
         for part in cells.split(_rows(self.model)):
             mean = self.model.predict_mean(self.final[part], self.library[part])
             self.check(mean)

@@ -55,7 +55,7 @@ def start_network(
     rng: np.random.Generator,
     seed: int,
 ) -> Network:
-    """Build the network that training starts from; its output layer is fitted later, by :func:`fit_output`."""
+    """Build the network that training starts from; its output layer is fitted later, by the trainer's readout."""
     network = Network(config, seed=seed)
     halves = _choose_halves(config, basis=basis, tokens=_Estimates(world, reader), n_episodes=n_episodes, rng=rng)
     own, shared, anchors = _places(config)
@@ -159,8 +159,8 @@ def _set_layers(network: Network, *, shared: NDArray[np.int64], gain: float) -> 
         name = f"layers.{index}"
         for norm in ("cell_norm", "gene_norm", "mlp_norm"):
             network[f"{name}.{norm}.weight"].fill_(spread)
-        for output in ("cell_attn.proj", "gene_attn.proj", "mlp.3"):
-            network[f"{name}.{output}.weight"].mul_(_FAINT)
+        for branch in ("cell_attn.proj", "gene_attn.proj", "mlp.3"):
+            network[f"{name}.{branch}.weight"].mul_(_FAINT)
         network[f"{name}.gene_attn.qkv.weight"][: 2 * size].mul_(_QUIET)
         network[f"{name}.cell_attn.qkv.weight"].mul_(_SMALL)
         network[f"{name}.mlp.0.weight"].mul_(_SMALL)

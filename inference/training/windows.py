@@ -1,7 +1,8 @@
 """Training windows: prompt cells of a treatment above query cells of one type, and what these should become.
 
 In: a world, its basis, and the tokens of all its cells. Out: batches of tokens with target coordinates; a held-out
-pair is never in them.
+pair is never in them. Some query rows are already as they should be, as the later steps of the generation find them:
+these must come out unchanged, or a second step would add the response once more.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _FRAC_UNTREATED = 0.2  # windows with an untreated prompt
 _FRAC_ANY_TYPES = 0.15  # prompts from any cell types, not only those measured together
 _FRAC_OTHERS = 0.8  # prompts without the cell type asked about
 _FRAC_MIXED = 0.2  # windows whose query cells are of many types
-_FRAC_FIRST_STEP = 0.6  # windows in which no query cell is rewritten yet
+_FRAC_FIRST_STEP = 0.3  # windows in which no query cell is rewritten yet
 _FRAC_SMOOTH = 0.4  # windows whose rewritten cells are means, as in the expected output mode
 _MEAN_DEPTH = 1500.0  # counts per cell of such means
 _EVENNESS = 2.0  # of the cell types in a prompt: parameter of a Dirichlet distribution
@@ -53,7 +54,7 @@ class Batch:
 
     tokens: torch.Tensor  # (windows, cells, cell_dim)
     target: torch.Tensor  # (windows, query rows, coordinates)
-    is_open: torch.Tensor  # (windows, query rows): not rewritten yet, so to be predicted
+    is_open: torch.Tensor  # (windows, query rows): not rewritten yet; the others are to stay what they are
     is_wrong: torch.Tensor  # (windows, query rows): 1 where the row is not in the state that the prompt shows
     is_uniform: torch.Tensor  # (windows,): query cells of one type
 
@@ -76,6 +77,9 @@ class Windows:
         self._of_type = [np.flatnonzero(world.control_type == number) for number in range(world.n_types)]
         self._treated = {key: tokenise(cells) for key, cells in world.treated.items()}
         self._means = {number: tokenise(world.share[1 + number] * _MEAN_DEPTH) for number in states}
+        self._typical = {
+            number: torch.tensor(basis.coordinates(world.share[1 + number]), dtype=torch.float32) for number in states
+        }
         every = np.arange(len(world.control_type))
         self._target = {
             number: torch.tensor(basis.coordinates(world.true_share(every, number)), dtype=torch.float32)
@@ -100,13 +104,15 @@ class Windows:
         is_open = np.ones(n_query, dtype=bool)
         is_open[rng.permutation(n_query)[: round(layout.frac_rewritten * n_query)]] = False
         is_smooth = rng.random() < _FRAC_SMOOTH
+        target = self._target[treatment][cells]
         for row in np.flatnonzero(~is_open):
             number = int(types[row])
+            target[row] = self._typical[treatment][number]
             query[row] = self._means[treatment][number] if is_smooth else self._cell(treatment, number, rng)
         answers = np.array([self._responds(treatment, int(number)) for number in types])
         return (
             torch.cat([context, query]),
-            self._target[treatment][cells],
+            target,
             torch.tensor(is_open),
             torch.tensor((is_open & answers).astype(np.float32)),
             torch.tensor(not is_mixed),

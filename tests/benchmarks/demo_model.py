@@ -74,7 +74,7 @@ def measure_pair(world, treatment, cell_type, *, engines, single):
     for name, engine in engines.items():
         treated, untreated = (engine(prompt=cells, control=None, query=query, seed=0) for cells in (prompt, control))
         found[name] = compare(mean_log(treated.counts) - mean_log(untreated.counts), truth)
-        found[name + " (as query control)"] = compare(mean_log(treated.counts) - base, truth)
+        found[f"{name}, without the noise of drawing"] = compare(treated.expected_log - untreated.expected_log, truth)
     return found
 
 

@@ -120,3 +120,12 @@ def test_rank_genes_groups_when_written_to_h5ad_then_scanpy_reads_and_plots_it(c
 def test_rank_genes_groups_when_a_column_is_missing_then_raises(counts):
     with pytest.raises(MissingKeyError, match="pval"):
         rank_genes_groups(table(*counts).drop(columns=keys.PVAL))
+
+
+def test_delta_when_an_arm_states_its_means_then_these_count_and_tests_do_not_change(counts):
+    plain = table(*counts)
+    stated = np.linspace(0, 2, 120)
+    de = table(*counts, expected=(stated, None))
+    np.testing.assert_allclose(de[keys.DELTA], stated - plain["mean_control"])
+    np.testing.assert_array_equal(de[keys.PVAL], plain[keys.PVAL])
+    np.testing.assert_array_equal(de[keys.LOG2FC], plain[keys.LOG2FC])

@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=DEMO_SEED, help="the world (default: that of the demo atlas)")
     found = parser.parse_args(argv)
     found.output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(found.output, **make_lessons(found.seed, knowledge=load_knowledge()))
+    np.savez(found.output, allow_pickle=False, **make_lessons(found.seed, knowledge=load_knowledge()))
     return 0
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[stack]'")
 
@@ -125,9 +126,7 @@ def test_losses_are_zero_for_a_perfect_readout(world):
 def test_main_writes_a_checkpoint_the_runtime_reads(world, tmp_path):
     parts = {f"control_{name}": getattr(world.control, name) for name in ("data", "indices", "indptr")}
     order = sorted(world.treated)
-    treated = __import__("scipy.sparse", fromlist=["vstack"]).vstack(
-        [world.treated[key] for key in order], format="csr"
-    )
+    treated = sparse.vstack([world.treated[key] for key in order], format="csr")
     parts |= {f"treated_{name}": getattr(treated, name) for name in ("data", "indices", "indptr")}
     n_each = [world.treated[key].shape[0] for key in order]
     np.savez(
