@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import AtlasName, ControlStrategy, Engine
+from haystack_kernel.schema import AtlasName, ControlStrategy, EngineChoice
 
 LAYERS = ("default", "dev", "prod", "test")
 _PACKAGED = Path(__file__).with_name("settings.toml")
@@ -68,7 +68,7 @@ class GroundingSettings(_Section):
 class InferenceSettings(_Section):
     """What predicts, and on how many cells."""
 
-    engine: Engine | Literal["auto"] = Field(
+    engine: EngineChoice = Field(
         default="auto", description="auto: stack where a model is given, or on the demo atlas; else weighted"
     )
     n_prompt: int = Field(default=2000, ge=1, le=20_000)

@@ -64,6 +64,7 @@ class Plan:
     weight_shift: float = 3.0  # of the error of the mean over a window's query cells
     weight_logit: float = 5.0
     max_gradient: float = 20.0
+    ridge: float = 300.0  # of the estimate of a cell's profile
     n_episodes: int = 8000  # that the starting weights are fitted on
     n_fit: int = 150  # batches that the first readout is fitted on
     seed: int = 0
@@ -80,7 +81,7 @@ def train(world: World, plan: Plan, *, tell_every: int = 100) -> dict[str, torch
     torch.manual_seed(plan.seed)
     config = make_config(world, plan)
     basis = fit_basis(world, n_coordinates=plan.n_coordinates, rng=rng)
-    reader = fit_reader(world, basis)
+    reader = fit_reader(world, basis, ridge=plan.ridge)
     network = start_network(
         config, world=world, basis=basis, reader=reader, n_episodes=plan.n_episodes, rng=rng, seed=plan.seed
     )
@@ -207,7 +208,9 @@ def _set_dispersion(network: Network, world: World) -> None:
     counts = world.control.toarray().astype(np.float64)
     mean = world.control_share * counts.sum(axis=1, keepdims=True)
     excess = ((counts - mean) ** 2 - mean).sum(axis=0)
-    theta = np.clip((mean**2).sum(axis=0) / np.maximum(excess, np.finfo(float).tiny), _MIN_DISPERSION, _MAX_DISPERSION)
+    square = (mean**2).sum(axis=0)
+    theta = square / np.maximum(excess, square / _MAX_DISPERSION)
+    theta = np.maximum(theta, _MIN_DISPERSION)
     network["output_mlp.3.weight"][1::2] = 0.0
     network["output_mlp.3.bias"][1::2] = torch.tensor(np.log(np.expm1(theta)), dtype=torch.float32)
 

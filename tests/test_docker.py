@@ -15,7 +15,7 @@ BASES = {  # the bases the images are meant for; a build without a registry name
     "Dockerfile.inference": r"pytorch/pytorch:[\d.]+-cuda[\d.]+-cudnn\d+-runtime",
     "Dockerfile.orchestrator": r"python:3\.11-slim",
 }
-CODE = (".py", ".pyc")
+CODE = {".py", ".pyc", ".c", ".h", ".so"}  # the last is what the extension was compiled to
 
 
 def instructions(path):

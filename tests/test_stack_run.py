@@ -43,7 +43,7 @@ def test_a_run_with_stack_predicts_beside_every_baseline_and_carries_the_terms(p
         "control",
         *(f"baseline-{n}" for n in ("none", "mean", "shift", "weighted")),
     }
-    assert len(best.choice.candidate_keys) == 1
+    assert len(best.choice.candidate_keys) == 2  # pools the cell types that show the response
     assert (best.model.citation, best.model.licence) == (TERMS["citation"], TERMS["licence"])
     predictions = read_h5ad(ports.store, record.run_id, "predictions.h5ad")
     assert json.loads(predictions.uns["haystack"]["citation"]) == TERMS["citation"]

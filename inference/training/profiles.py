@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 CP10K = 1e4
 _LEAST_WEIGHT = 0.05
 _N_CONTROL = 500  # untreated cells whose own profiles take part in the basis: donors, stress, cycling
-_RIDGE = 300.0
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,13 @@ def fit_basis(world: World, *, n_coordinates: int, rng: np.random.Generator) -> 
     return Basis(mean, weight, directions, found.mean(axis=0), found.std(axis=0))
 
 
-def fit_reader(world: World, basis: Basis) -> Reader:
+def fit_reader(world: World, basis: Basis, *, ridge: float) -> Reader:
     """Ridge regression of the coordinates on the log counts of all cells that training may see."""
     counts, coordinates = _coordinates_of_cells(world, basis)
     logs = _log1p(counts)
     mean, target = np.asarray(logs.mean(axis=0)).ravel(), coordinates - basis.centre
     square = np.asarray((logs.T @ logs).todense()) - counts.shape[0] * np.outer(mean, mean)
-    square[np.diag_indices_from(square)] += _RIDGE
+    square[np.diag_indices_from(square)] += ridge
     product = logs.T @ target - np.outer(mean, target.sum(axis=0))
     weights = np.linalg.solve(square, product)
     return Reader(weights, -mean @ weights)

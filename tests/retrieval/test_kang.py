@@ -103,7 +103,12 @@ def two_studies(shared, tmp_path_factory):
         ("pbmc3k", "reference/pbmc3k_counts.h5ad"),
     ):
         build_atlas(
-            str(shared / "data" / file), name=name, root=root, mapping=mapping, knowledge=load_knowledge(), dataset=name
+            str(shared / "data" / file),
+            name=name,
+            root=root,
+            mapping=mapping,
+            knowledge=load_knowledge(),
+            options=BuildOptions(dataset=name),
         )
     return open_atlases(["kang", "pbmc3k"], root=root)
 
