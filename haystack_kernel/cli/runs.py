@@ -45,8 +45,13 @@ def run(
     atlas: Atlases = None,
     query_atlas: QueryAtlas = None,
     query_h5ad: QueryH5ad = None,
-    engine: Annotated[Engine | None, typer.Option(help="What predicts.")] = None,
-    model: Annotated[str | None, typer.Option(help="Checkpoint for engine stack: a path or gs:// address.")] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="What predicts; by default stack where there is a model for it, else weighted."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint for engine stack: a path, a gs:// address, or demo.")
+    ] = None,
     genelist: Annotated[str | None, typer.Option(help="The model's gene list.")] = None,
     diffusion_steps: Annotated[int | None, typer.Option(help="Generation steps of engine stack.")] = None,
     control_strategy: Annotated[
