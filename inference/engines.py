@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import fields
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -126,6 +127,8 @@ class Engines:
     @cached_property
     def _stack(self) -> StackEngine:
         require_packages()
+        # Threads that wait spin by default, and on a busy machine take the processor from those they wait for.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - read once, when torch is first imported
         from inference.stack.engine import Source, load_engine
 
         sources = []

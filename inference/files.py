@@ -1,6 +1,6 @@
 """Reads and writes local paths and gs:// addresses: whole files, published in one step.
 
-In: addresses. Out: bytes, local copies, digests. The only module here that looks at the environment.
+In: addresses. Out: bytes, local copies, digests. The only module here that reads the environment.
 """
 
 from __future__ import annotations

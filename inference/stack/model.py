@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
-from inference.stack.linear import choose_linear, plain_linear
+from inference.stack.linear import choose_linear, onednn_linear, plain_linear
 from inference.stack.ops import NORM_EPS, choose_ops
 from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
 
@@ -85,6 +85,7 @@ class StackModel:
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
         self.ops: Ops = ReferenceOps() if is_exact else ops or choose_ops(self.device, self.precision)
         self._multiply: Linear = plain_linear if is_exact else choose_linear(self.device, dtype)
+        self._mean_weight: torch.Tensor | None = None  # every second row of the output layer, without gaps
 
     @property
     def device(self) -> torch.device:
@@ -275,8 +276,12 @@ class StackModel:
     def _head(self, rows: torch.Tensor, *, part: int) -> torch.Tensor:
         """One of the output layer's two values per gene: the mean's logit or the raw dispersion."""
         hidden = F.gelu(self._linear("output_mlp.0", rows))
-        weight, bias = self._tensors["output_mlp.3.weight"], self._tensors["output_mlp.3.bias"]
-        return self._multiply(hidden, weight[part::2], bias[part::2])
+        weight = self._tensors["output_mlp.3.weight"][part::2]
+        if part == MEAN and self._multiply is onednn_linear:  # the other half's copy would not earn its memory
+            if self._mean_weight is None:
+                self._mean_weight = weight.contiguous()
+            weight = self._mean_weight
+        return self._multiply(hidden, weight, self._tensors["output_mlp.3.bias"][part::2])
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return self._multiply(x, self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"])

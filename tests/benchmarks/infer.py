@@ -2,8 +2,7 @@
 
 In: a folder for the model of random weights and its cells; STACK_REFERENCE in the environment, where the reference's
 own virtual environment lies or is to be made (default: a folder beside the user's other caches). Out: rows.
-Wall times of a busy machine say little: the processor seconds of each process stand beside them, and the ratio is
-taken from those that the row names.
+The ratio is that of wall seconds; processor seconds and the machine's load when the process began stand beside them.
 """
 
 import json
@@ -31,7 +30,7 @@ NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # flags of processors that multiply b
 def measure(*words, log):
     """Wall and processor seconds, peak memory (GiB) of one process; raises with its last words if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
-    start = time.perf_counter()
+    load, start = os.getloadavg()[0], time.perf_counter()
     with log.open("w", encoding="utf-8") as sink:
         process = subprocess.Popen(
             [str(word) for word in words], stdout=sink, stderr=sink, env=environment, cwd=log.parent
@@ -44,6 +43,7 @@ def measure(*words, log):
         "wall_s": time.perf_counter() - start,
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_gib": usage.ru_maxrss / 2**20,
+        "load_before": load,
     }
 
 
@@ -54,8 +54,9 @@ def case_of(folder):
     return make_case(folder / "stack", sizes=PUBLISHED if FULL else SMALL, n_prompt=n_prompt, n_query=n_query)
 
 
+@cache
 def run_ours(folder, name, *flags):
-    """One prediction by our program."""
+    """One prediction by our program; measured once for all rows."""
     case = case_of(folder)
     output = folder / f"{name}.h5ad"
     output.unlink(missing_ok=True)
@@ -81,8 +82,8 @@ def run_reference(folder):
 
 
 def row_of(work, ours, reference, *, goal, met):
-    """A row of the table; the ratio is that of processor seconds."""
-    ratio = None if ours is None else reference["cpu_s"] / ours["cpu_s"]
+    """A row of the table; the ratio is that of wall seconds."""
+    ratio = None if ours is None else reference["wall_s"] / ours["wall_s"]
     return {"work": work, "ours": ours, "reference": reference, "ratio": ratio, "goal": goal, "met": met}
 
 
@@ -92,8 +93,8 @@ def infer_exact(folder):
     reference, other = run_reference(folder)
     found, want = (ad.read_h5ad(name).X for name in (path, other))
     is_equal = np.array_equal(_dense(found), _dense(want))
-    ours["frac_equal"] = float((_dense(found) == _dense(want)).mean())
-    met = is_equal and reference["cpu_s"] >= 3 * ours["cpu_s"]
+    ours = ours | {"frac_equal": float((_dense(found) == _dense(want)).mean())}
+    met = is_equal and reference["wall_s"] >= 3 * ours["wall_s"]
     return row_of(_work("exact"), ours, reference, goal=">= 3x, equal counts", met=met)
 
 
@@ -105,17 +106,17 @@ def infer_fp32(folder):
     fixed, _ = run_ours(folder, "fixed", "--precision", "fp32", "--fixed-prompt")
     ours = sampled | {f"expected_{name}": value for name, value in expected.items()}
     ours |= {f"fixed_prompt_{name}": value for name, value in fixed.items()}
-    slowest = max(sampled["cpu_s"], expected["cpu_s"])
-    return row_of(_work("sampled"), ours, reference, goal=">= 5x", met=reference["cpu_s"] >= 5 * slowest)
+    slowest = max(sampled["wall_s"], expected["wall_s"])
+    return row_of(_work("sampled"), ours, reference, goal=">= 5x", met=reference["wall_s"] >= 5 * slowest)
 
 
 def infer_bf16(folder):
     """Rounded weights: the error against fp32, and the time where the processor computes in bfloat16."""
     rounded, one = run_ours(folder, "bf16", "--precision", "bf16", "--output-mode", "expected")
-    _, two = run_ours(folder, "fp32", "--precision", "fp32", "--output-mode", "expected")
+    _, two = run_ours(folder, "expected", "--precision", "fp32", "--output-mode", "expected")
     found, want = (_dense(ad.read_h5ad(name).X) for name in (one, two))
     scaled = np.abs(found - want)[want > 1e-3] / want[want > 1e-3]
-    rounded |= {
+    rounded = rounded | {
         "median_relative_error": float(np.median(scaled)),
         "p99_relative_error": float(np.quantile(scaled, 0.99)),
     }
@@ -124,21 +125,21 @@ def infer_bf16(folder):
     is_native = any(flag in flags for flag in NATIVE_BF16)
     goal = ">= 8x where the processor has bf16" + ("" if is_native else " (this one has not: its error alone counts)")
     return row_of(
-        _work("expected, bf16"), rounded, reference, goal=goal, met=reference["cpu_s"] >= 8 * rounded["cpu_s"]
+        _work("expected, bf16"), rounded, reference, goal=goal, met=reference["wall_s"] >= 8 * rounded["wall_s"]
     )
 
 
 def infer_memory(folder):
     """Peak memory of a whole prediction, and the time to import the runtime and open the model."""
-    ours, _ = run_ours(folder, "memory")
+    ours, _ = run_ours(folder, "sampled", "--precision", "fp32")
     reference, _ = run_reference(folder)
     code = (
         "import sys, time; from pathlib import Path; from inference.stack.checkpoint import load_checkpoint; "
         "load_checkpoint(Path(sys.argv[1]), name='model')"
     )
     loads = [measure(sys.executable, "-c", code, case_of(folder).checkpoint, log=folder / "load.log") for _ in range(3)]
-    ours["load_cpu_s"], ours["load_wall_s"] = (min(one[name] for one in loads) for name in ("cpu_s", "wall_s"))
-    met = ours["peak_gib"] <= 1.7 and ours["load_cpu_s"] <= 2
+    ours = ours | {f"import_and_load_{name}": min(one[name] for one in loads) for name in ("cpu_s", "wall_s")}
+    met = ours["peak_gib"] <= 1.7 and ours["import_and_load_wall_s"] <= 2
     found = row_of("peak memory; import and load", ours, reference, goal="<= 1.7 GiB; <= 2 s", met=met)
     return found | {"ratio": reference["peak_gib"] / ours["peak_gib"]}
 
@@ -165,8 +166,9 @@ def infer_many(folder):
     path.write_text(dump_manifest(manifest), encoding="utf-8")
     ours = measure(sys.executable, "-m", "inference.run_inference", "--manifest", path, log=folder / "many.log")
     one, _ = run_reference(folder)
-    reference = {"one_run_cpu_s": one["cpu_s"], "cpu_s": N_TASKS * one["cpu_s"]}
-    met = reference["cpu_s"] >= 10 * ours["cpu_s"]
+    reference = {name: N_TASKS * one[name] for name in ("wall_s", "cpu_s")}
+    reference |= {f"one_run_{name}": one[name] for name in ("wall_s", "cpu_s")}
+    met = reference["wall_s"] >= 10 * ours["wall_s"]
     return row_of(f"{N_TASKS} predictions in one manifest", ours, reference, goal=">= 10x", met=met)
 
 

@@ -230,7 +230,7 @@ def main():
             sys.stderr.write(f"{row} …\n")
             made = {"id": row, **ROWS[row](folder), "full": FULL, "machine": machine}
             results.append({**made, "date": datetime.now(UTC).isoformat(timespec="seconds")})
-    Path(options.output).write_text(json.dumps(results, indent=1), encoding="utf-8")
+            Path(options.output).write_text(json.dumps(results, indent=1), encoding="utf-8")
     print("| id | work | ours | reference | ratio | goal | met |\n|---|---|---|---|---|---|---|")
     for row in results:
         ratio = f"{row['ratio']:.1f}x" if row["ratio"] else ""
