@@ -36,6 +36,7 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     """
     if not weight.is_contiguous():
         return F.linear(x, weight, bias)
+    bias = None if bias is None else bias.contiguous()  # the operator reads it as if it were
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 

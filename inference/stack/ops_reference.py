@@ -37,19 +37,19 @@ class ReferenceOps(TorchOps):
         n_heads: int,
     ) -> Tensor:
         """Attention among each cell's own tokens, added and normalised."""
-        _, length, size = tokens.shape
-        result = torch.empty_like(tokens)
+        n_cells, length, size = tokens.shape
+        parts = F.linear(tokens + place, qkv).view(n_cells, length, 3, n_heads, size // n_heads).permute(2, 0, 3, 1, 4)
+        mixed = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
         space = tokens.new_empty(_CELLS * n_heads, length, length)  # used again and again: new memory is slow memory
-        for start in range(0, len(tokens), _CELLS):
-            some = tokens[start : start + _CELLS]
-            parts = F.linear(some + place, qkv).view(len(some), length, 3, n_heads, size // n_heads)
-            query, key, value = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)
-            scores = torch.bmm(query, key.transpose(1, 2), out=space[: len(query)])
+        for start in range(0, n_cells, _CELLS):
+            query, key, value = parts[:, start : start + _CELLS]
+            # Laid out as the reference's are, also where one cell is left: the product of a view rounds otherwise.
+            query, key, value = (part.contiguous().flatten(0, 1) for part in (query, key.mT, value))
+            scores = torch.bmm(query, key, out=space[: len(query)])
             shares = torch.softmax(scores.mul_(query.shape[-1] ** -0.5), dim=-1, out=scores)
-            mixed = torch.bmm(shares, value).view(len(some), n_heads, length, -1)
-            mixed = F.linear(mixed.transpose(1, 2).reshape(some.shape), proj, proj_bias)
-            result[start : start + _CELLS] = F.layer_norm(some + mixed, (size,), norm, norm_bias, NORM_EPS)
-        return result
+            torch.bmm(shares, value, out=mixed[start : start + _CELLS].flatten(0, 1))
+        mixed = F.linear(mixed.transpose(1, 2).reshape(tokens.shape), proj, proj_bias)
+        return F.layer_norm(tokens + mixed, (size,), norm, norm_bias, NORM_EPS)
 
 
 def reference_attention(query: Tensor, key: Tensor, value: Tensor, *, n_keep: int) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,6 +64,17 @@ def test_baselines_import_neither_the_kernel_nor_anndata():
     code = f"import sys, inference.baselines; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("chosen", "used"), [(None, "passive"), ("active", "active")])
+def test_waiting_threads_sleep_unless_told_otherwise(tmp_path, monkeypatch, chosen, used):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_WAIT_POLICY", str(chosen))
+    if chosen is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(ModelError, match="needs a model"):
+        _ = Engines(Manifest(tasks=()), folder=tmp_path).model
+    assert os.environ["OMP_WAIT_POLICY"] == used
 
 
 def test_model_engine_without_torch_says_what_to_install():

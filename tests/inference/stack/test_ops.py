@@ -10,7 +10,7 @@ from inference.stack.linear import choose_linear, onednn_linear, plain_linear
 from inference.stack.model import StackModel
 from inference.stack.ops import choose_ops
 from inference.stack.ops_native import load_native
-from inference.stack.ops_reference import ReferenceOps
+from inference.stack.ops_reference import ReferenceOps, reference_attention
 from inference.stack.ops_torch import TorchOps
 
 SHAPES = [(100, 16, 8), (32, 8, 8), (6, 4, 4), (5, 3, 1), (17, 6, 3), (1, 1, 1), (9, 24, 2)]  # tokens, size, heads
@@ -54,6 +54,16 @@ def test_backends_in_torch_equal_float64(ops, length, size, n_heads):
     hidden = torch.nn.functional.gelu(x @ w["w1"].T + w["b1"]) @ w["w2"].T + w["b2"]
     want = torch.nn.functional.layer_norm(x + hidden, (size,), w["norm"], w["norm_bias"])
     torch.testing.assert_close(ops.transform_tokens(tokens, **transform).double(), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("length", "size", "n_heads"), SHAPES)
+def test_reference_keeps_every_bit_however_many_cells_it_takes_at_once(length, size, n_heads):
+    mix, _, tokens = _weights(length, size)
+    parts = torch.nn.functional.linear(tokens + mix["place"], mix["qkv"]).unflatten(-1, (3, n_heads, size // n_heads))
+    mixed = reference_attention(*parts.permute(2, 0, 3, 1, 4), n_keep=0).transpose(1, 2).reshape(tokens.shape)
+    mixed = torch.nn.functional.linear(mixed, mix["proj"], mix["proj_bias"])
+    want = torch.nn.functional.layer_norm(tokens + mixed, (size,), mix["norm"], mix["norm_bias"], 1e-5)
+    assert torch.equal(ReferenceOps().mix_tokens(tokens, n_heads=n_heads, **mix), want)
 
 
 @pytest.mark.parametrize(("length", "size", "n_heads"), SHAPES)
@@ -127,7 +137,8 @@ def test_unknown_kernels_are_refused():
 def test_linear_layers_also_take_every_second_row_of_the_weights(multiply):
     x, weight, bias = torch.randn(2, 40, 30), torch.randn(50, 30), torch.randn(50)
     want = (x.double() @ weight.double().T + bias)[..., 1::2]
-    torch.testing.assert_close(multiply(x, weight[1::2], bias[1::2]).double(), want, atol=1e-5, rtol=1e-5)
+    for same in (weight[1::2], weight[1::2].contiguous()):
+        torch.testing.assert_close(multiply(x, same, bias[1::2]).double(), want, atol=1e-5, rtol=1e-5)
 
 
 def test_linear_of_rounded_weights_keeps_the_rows_kind():
