@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import HiddenPair, RunConfig
-from inference.manifest import DEMO_MODEL, MODEL_ENGINE, MODEL_PACKAGES
+from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import TermKind
@@ -53,11 +53,14 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         parse_hidden(item, knowledge=settings.knowledge) if isinstance(item, str) else item for item in hidden
     )
     try:
-        return _check_model(RunConfig.model_validate({**defaults, **given}))
+        config = _check_model(RunConfig.model_validate({**defaults, **given}))
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
+    if config.model == DEMO_MODEL and "diffusion_steps" not in given:
+        config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
+    return config
 
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ BASELINES = ("none", "mean", "shift", "weighted")
 MODEL_ENGINE = "stack"  # the one that needs ``model`` and ``genelist``
 MODEL_PACKAGES = ("torch", "safetensors")  # what it needs beyond the baselines
 DEMO_MODEL = "demo"  # as ``model``: the one that comes with the package, gene list included (a file is "./demo")
+DEMO_STEPS = 1  # of its generation: it predicts best at once, and loses accuracy where it reads its own output again
 ENGINES = (*BASELINES, MODEL_ENGINE)
 MODES = ("mdm", "vanilla")
 OUTPUT_MODES = ("sampled", "expected", "exact")

@@ -20,7 +20,7 @@ from haystack_kernel.atlas.demo.world import make_world
 from haystack_kernel.knowledge import load_knowledge
 from inference.baselines import Cells, predict
 from inference.draw import log_normalise
-from inference.manifest import DEMO_MODEL
+from inference.manifest import DEMO_MODEL, DEMO_STEPS
 from inference.models import packaged
 from inference.stack.config import GenerationSettings
 from inference.stack.engine import Source, load_engine
@@ -76,7 +76,7 @@ def measure_pair(world, treatment, cell_type, *, engines, single):
     for name, engine in engines.items():
         treated, untreated = (engine(prompt=cells, control=None, query=query, seed=0) for cells in (prompt, control))
         found[name] = compare(mean_log(treated.counts) - mean_log(untreated.counts), truth)
-        found[f"{name}, without the noise of drawing"] = compare(treated.expected_log - untreated.expected_log, truth)
+        found[f"{name}, effects"] = compare(treated.expected_log - untreated.expected_log, truth)
     return found
 
 
@@ -105,7 +105,7 @@ def main():
     parser.add_argument("--model", type=Path, default=shipped[0])
     parser.add_argument("--genelist", type=Path, default=shipped[1])
     parser.add_argument("--pairs", type=int, default=20, help="of each kind")
-    parser.add_argument("--steps", type=int, default=GenerationSettings.diffusion_steps, help="of the generation")
+    parser.add_argument("--steps", type=int, default=DEMO_STEPS, help="of the generation")
     parser.add_argument("--single", action="store_true", help="prompt cells of one cell type only")
     found = parser.parse_args()
     sources = [Source(path, path.name, "") for path in (found.model, found.genelist)]
