@@ -57,7 +57,7 @@ class Plan:
     n_heads: int = 4
     n_cells: int = 64
     n_coordinates: int = 192
-    n_steps: int = 6000
+    n_steps: int = 4500
     n_windows: int = 16  # in a step
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
