@@ -439,6 +439,7 @@ build_atlas(source, name="tiny", root=root, mapping=load_mapping("cellxgene"), k
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [3, 5, 6])  # parts, then atlas.json, then what is no longer named
 def test_build_killed_at_any_renaming_leaves_the_old_atlas_or_the_new_one(write, build, obs, root, moment):
     build(write("a.h5ad", obs), load_mapping("cellxgene"))

@@ -178,6 +178,7 @@ def test_frac_de_when_typical_then_about_three_percent(world: World):
     assert np.percentile(fractions, 95) > 1.2 * np.median(fractions)  # strong ones move more genes
 
 
+@pytest.mark.slow
 def test_truth_when_held_out_type_then_other_types_shift_reaches_the_intended_range(knowledge: Knowledge):
     other, found = make_world(SEEDS_TUNING[1], knowledge=knowledge), []
     for programme in [p for p in other.programmes.values() if p.kind == "cytokine" and p.role != "inert"][:6]:
@@ -266,6 +267,7 @@ def test_depth_and_dispersion_when_simulated_then_near_kang(demo: dict[str, ad.A
         assert 0.8 * least <= np.median(phi[(mu >= low) & (mu < high)]) <= 1.25 * most
 
 
+@pytest.mark.slow
 def test_sampled_shift_when_other_type_then_reaches_the_intended_pearson(world: World, demo: dict[str, ad.AnnData]):
     adata, found = demo[CYTOKINE], []
     for programme in [p for p in world.programmes.values() if p.kind == "cytokine" and p.role != "inert"][:5]:

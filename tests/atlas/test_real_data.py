@@ -8,6 +8,8 @@ from haystack_kernel import keys
 from haystack_kernel.atlas import BuildOptions, atlas_info, build_atlas, draft_mapping, load_mapping, open_atlases
 from haystack_kernel.schema import CellSet
 
+pytestmark = pytest.mark.slow
+
 MONOCYTE, NON_CLASSICAL, NK, B = "CL:0001054", "CL:0002396", "CL:0000623", "CL:0000236"
 
 

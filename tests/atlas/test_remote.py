@@ -27,6 +27,8 @@ from haystack_kernel.atlas.rows import read_rows  # noqa: E402
 from haystack_kernel.errors import InvalidInputError, NotFoundError, ServiceError, StorageError  # noqa: E402
 from haystack_kernel.schema import CellSet  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 N_CELLS, N_GENES, BUCKET = 600, 6, "haystack-cells"
 ALL = CellSet(atlas="tiny", dataset="tiny", is_control=True)
 FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}

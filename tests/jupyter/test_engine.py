@@ -18,6 +18,8 @@ from haystack_kernel.jupyter.engine import inject_run_folder, kernel_transport
 from haystack_kernel.jupyter.execute import execute_run, notebook_path
 from haystack_kernel.run import attach, open_run, resume
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How would B cells respond to IFN-beta?"
 RUN_ID = "run-20260102t030405-abcdef"
 SHOWS = """

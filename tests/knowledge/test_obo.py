@@ -13,6 +13,8 @@ pytest.importorskip("pronto")
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge.obo import read_obo
 
+pytestmark = pytest.mark.slow
+
 HEADER = (
     "format-version: 1.2\ndata-version: cl/releases/2020-01-02\nremark: CC BY 4.0\nimport: http://127.0.0.1:9/x.obo\n\n"
 )

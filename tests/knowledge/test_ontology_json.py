@@ -12,6 +12,8 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import ancestors
 from haystack_kernel.knowledge.ontology_json import read_ontology_json
 
+pytestmark = pytest.mark.slow
+
 TERMS = {
     "UBERON:0000001": {"label": "organ", "ancestors": {}, "deprecated": False},
     "UBERON:0000002": {"label": "lung", "ancestors": {"UBERON:0000001": 1}, "synonyms": ["pulmo", "lung"]},

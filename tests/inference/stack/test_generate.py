@@ -126,6 +126,7 @@ def test_threads_change_nothing(small_model):
     assert np.array_equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [SAMPLED, EXPECTED, EXACT, FIXED])
 def test_every_number_of_query_and_prompt_cells_works(small_model, settings):
     for n_cells in [*range(1, 20), *range(20, 300, 23), 300]:

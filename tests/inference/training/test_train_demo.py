@@ -14,6 +14,8 @@ from inference.train_demo import Plan, compute_losses, main, make_config, train
 from inference.training.profiles import fit_basis, fit_reader
 from inference.training.windows import Layout, Windows, draw_layout
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan(
     n_hidden=4,
     token_dim=8,
