@@ -96,6 +96,10 @@ class Executor(Protocol):
         """State now; never blocks, never raises for a job that failed."""
         ...
 
+    def tend(self, job: JobHandle) -> JobStatus:
+        """State now, after doing what the job needs to go on (another attempt after a preemption or a stock-out)."""
+        ...
+
     def cancel(self, job: JobHandle) -> JobStatus:
         """Stop the job and wait until it has stopped."""
         ...

@@ -35,6 +35,8 @@ Strategy = Literal["direct", "mechanistic", "semantic", "ontology", "donor_conte
 EvidenceDistance = Literal["same_pair", "other_cell_type", "shared_target", "same_cell_type", "text_only"]
 Engine = Literal["none", "mean", "shift", "weighted", "stack"]
 EngineChoice = Literal["auto", "none", "mean", "shift", "weighted", "stack"]
+JobKind = Literal["inference", "orchestrator"]
+ExecutorName = Literal["local", "batch"]
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 JobState = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "unknown"]
 Termination = Literal["threshold", "max_rounds", "plateau", "no_more_candidates"]
@@ -189,9 +191,11 @@ class JobSpec(Frozen):
     """
 
     run_id: RunId
-    round: int = Field(ge=1)
+    round: int = Field(ge=0, description="0: the job works the whole run")
+    kind: JobKind = "inference"
     job_id: str
-    manifest_uri: str
+    command: tuple[str, ...] = Field(description="arguments of the kind's program")
+    manifest_uri: str = Field(default="", description="of an inference job")
     spec_hash: str
     n_tasks: int = Field(ge=1)
     timeout_s: float = Field(gt=0)
@@ -201,8 +205,8 @@ class JobHandle(Frozen):
     """Enough to find a submitted job again from any process."""
 
     job_id: str
-    executor: Literal["local", "batch"]
-    manifest_uri: str
+    executor: ExecutorName
+    manifest_uri: str = ""
     spec_hash: str
     submitted_at: datetime
     location: str = Field(default="", description="where the executor keeps its files for the job")

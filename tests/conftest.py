@@ -198,6 +198,8 @@ class InlineExecutor:
     def status(self, job):
         return JobStatus(state=self.states.get(job.job_id, "failed"), detail="inline")
 
+    tend = status
+
     def cancel(self, job):
         if self.states.get(job.job_id) == "running":
             self.states[job.job_id] = "cancelled"

@@ -318,6 +318,8 @@ class FailsOnce:
             return JobStatus(state="failed", detail="out of memory", exit_code=137, log_tail="…")
         return self.inner.status(job)
 
+    tend = status
+
     def cancel(self, job):
         return self.inner.cancel(job)
 
@@ -444,6 +446,8 @@ class Endless:
 
     def status(self, job):
         return JobStatus(state=self.state)
+
+    tend = status
 
     def cancel(self, job):
         self.state = "cancelled"

@@ -81,7 +81,8 @@ def _compare(
     )
     tested = de[keys.IS_TESTED].to_numpy(bool)
     pearson = correlate(de[keys.DELTA].to_numpy(float)[tested], own[keys.DELTA].to_numpy(float)[tested])
-    judged = composite(compute_components(own, signal=signal, basis=basis), donor_matched=basis.context.donor_matched)
+    components = compute_components(own, predicted=predicted, signal=signal, basis=basis)
+    judged = composite(components, donor_matched=basis.context.donor_matched)
     note = "compared with the query cells" if not np.isnan(pearson) else "a constant shift has no correlation"
     return EngineAgreement(
         engine=engine, pearson=pearson, n_de=int(own[keys.IS_DE].sum()), composite=judged.value, note=note

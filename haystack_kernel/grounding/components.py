@@ -13,6 +13,7 @@ import numpy as np
 
 from haystack_kernel import keys
 from haystack_kernel.grounding.nulls import Tails, p_specificity
+from haystack_kernel.grounding.records import Evidence
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import (
     MIN_SET_GENES,
@@ -25,8 +26,9 @@ from haystack_kernel.grounding.signatures import (
 from haystack_kernel.schema import OBSERVATIONAL, Component
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
+    import anndata as ad
     import pandas as pd
 
     from haystack_kernel.grounding.nulls import Signal
@@ -87,13 +89,17 @@ def expected_sets(basis: Basis) -> dict[str, dict[str, int]]:
     return {keys.PATHWAY: merge_signed(known), keys.TARGET: dict(query.expected_targets)}
 
 
-def compute_components(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> tuple[Component, ...]:
+def compute_components(
+    de: pd.DataFrame, *, predicted: ad.AnnData, signal: Signal, basis: Basis
+) -> tuple[Component, ...]:
     """Score every component of the query's task.
 
     Parameters
     ----------
     de
         From :func:`compute_de`.
+    predicted
+        The cells that ``de`` is about, raw counts.
     signal
         p_signal of :func:`expected_sets`, by component name.
     basis
@@ -105,17 +111,23 @@ def compute_components(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> tup
     ``n_scored`` predictions, mapped to 1..10. The statistic is the mean over the set of s_g z_g.
     """
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
-    sets = expected_sets(basis)
-    found = []
-    for name, weight in component_weights(basis).items():
-        if name in NOT_JUDGED:
-            found.append(Component(name=name, weight=weight, score=NAN, reason=NOT_JUDGED[name]))
-        elif reason := _why_not(name, sets[name], background=background, basis=basis):
-            n_genes = int(background.place(sets[name])[0].size)
-            found.append(Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=n_genes))
-        else:
-            found.append(_judge(name, sets[name], background=background, signal=signal, basis=basis))
-    return tuple(found)
+    evidence = Evidence(de=de, predicted=predicted, background=background, signal=signal, basis=basis)
+    return tuple(JUDGES[name](name, weight, evidence) for name, weight in component_weights(basis).items())
+
+
+def judge_set(name: str, weight: float, evidence: Evidence) -> Component:
+    """Score a component that is one signed gene set of :func:`expected_sets`."""
+    background, basis = evidence.background, evidence.basis
+    genes = expected_sets(basis)[name]
+    if reason := _why_not(name, genes, background=background, basis=basis):
+        n_genes = int(background.place(genes)[0].size)
+        return Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=n_genes)
+    return _judge(name, genes, background=background, signal=evidence.signal, basis=basis)
+
+
+def not_judged(name: str, weight: float, _: Evidence) -> Component:
+    """A component that this version cannot compute, with its reason."""
+    return Component(name=name, weight=weight, score=NAN, reason=NOT_JUDGED[name])
 
 
 def specificity(
@@ -233,3 +245,15 @@ def _rival_signatures(basis: Basis) -> dict[str, dict[str, int]]:
         for name, entry in basis.knowledge.perturbations.items()
         if entry.type in types and entry.response and (asked is None or name != asked.name)
     }
+
+
+JUDGES: dict[str, Callable[[str, float, Evidence], Component]] = {
+    keys.PATHWAY: judge_set,
+    keys.TARGET: judge_set,
+    keys.LITERATURE: not_judged,
+    keys.NETWORK: not_judged,
+    keys.MARKER: judge_set,
+    keys.TISSUE_SIGNATURE: judge_set,
+    keys.DONOR_EFFECT: not_judged,
+    keys.CELL_TYPE_COHERENCE: not_judged,
+}

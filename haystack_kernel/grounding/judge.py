@@ -75,7 +75,7 @@ def ground(
         n_draws=settings.n_draws,
         seed=context.seed,
     )
-    components = compute_components(de, signal=signal, basis=basis)
+    components = compute_components(de, predicted=cells.treated, signal=signal, basis=basis)
     notes.append(
         f"p values rest on {de.attrs[N_TREATED]} predicted and {de.attrs[N_CONTROL]} control cells; "
         "generated cells are not replicates"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
+    from haystack_kernel.grounding.nulls import Signal
+    from haystack_kernel.grounding.signatures import Background
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.schema import Component, Composite, ControlStrategy, EngineAgreement, StructuredQuery
     from haystack_kernel.settings import GroundingSettings
@@ -57,6 +59,21 @@ class Basis:
     knowledge: Knowledge
     settings: GroundingSettings
     context: GroundingContext
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One prediction as its components see it.
+
+    ``de`` from :func:`compute_de`, ``predicted`` the cells it is about, ``background`` the tested genes with their
+    effects, ``signal`` p_signal of :func:`expected_sets`, which depends on the prompt alone.
+    """
+
+    de: pd.DataFrame
+    predicted: ad.AnnData
+    background: Background
+    signal: Signal
+    basis: Basis
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,9 @@ from haystack_kernel.schema import JobHandle, JobStatus
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Clock
-    from haystack_kernel.schema import JobSpec, JobState
+    from haystack_kernel.schema import JobKind, JobSpec, JobState
 
+_PROGRAMS: dict[JobKind, str] = {"inference": "inference.run_inference", "orchestrator": "haystack_kernel"}
 _START_GRACE_S = 20.0  # an attempt folder without a process id is being started by somebody for this long
 _LOG_TAIL_BYTES = 4000
 # The shell notes how the program ended, for whoever looks later; exec would lose that.
@@ -76,6 +77,10 @@ class LocalExecutor:
             return JobStatus(state="failed", detail=detail)
         return self._look(newest)
 
+    def tend(self, job: JobHandle) -> JobStatus:
+        """State now; a process of this machine needs nothing to go on."""
+        return self.status(job)
+
     def cancel(self, job: JobHandle) -> JobStatus:
         """Ask the process group to end, then end it; returns when it has."""
         newest = _newest_attempt(self._scratch / job.job_id)
@@ -102,7 +107,7 @@ class LocalExecutor:
         except OSError as error:
             msg = f"cannot make {attempt} for the job's log ({error}); set HAYSTACK_CACHE to a folder with space"
             raise StorageError(msg, path=str(attempt)) from error
-        program = [sys.executable, "-m", "inference.run_inference", "--manifest", spec.manifest_uri]
+        program = [sys.executable, "-m", _PROGRAMS[spec.kind], *spec.command]
         child = subprocess.Popen(
             ["/bin/sh", "-c", _SCRIPT, "sh", *program],
             cwd=attempt,

@@ -66,6 +66,7 @@ def build_job_spec(
         run_id=run_id,
         round=round_number,
         job_id=f"haystack-{run_id}-{digest[:8]}",
+        command=("--manifest", manifest_uri),
         manifest_uri=manifest_uri,
         spec_hash=digest,
         n_tasks=len(manifest.tasks),

@@ -62,7 +62,7 @@ def wait(
     """
     deadline, pause = clock.monotonic() + timeout_s, poll_s
     while True:
-        status = executor.status(job)
+        status = executor.tend(job)
         if on_status is not None:
             on_status(status)
         if status.is_terminal:

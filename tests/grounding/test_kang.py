@@ -55,7 +55,8 @@ def score_only(treated, control, basis):
     de = compute_de(treated.X, control.X, genes=genes, padded=np.zeros(len(genes), bool), settings=basis.settings)
     tested, sets = set(de.loc[de[keys.IS_TESTED], keys.GENE]), expected_sets(basis)
     signal = p_signal(treated, control, sets=sets, tested=tested, n_draws=basis.settings.n_draws, seed=0)
-    return [component.score for component in compute_components(de, signal=signal, basis=basis)[:2]]
+    components = compute_components(de, predicted=treated, signal=signal, basis=basis)
+    return [component.score for component in components[:2]]
 
 
 def scores(result):

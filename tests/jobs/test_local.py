@@ -141,6 +141,8 @@ class ScriptedExecutor:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return JobStatus(state=state, detail="because", exit_code=7)
 
+    tend = status
+
     def cancel(self, job):
         self.cancelled = True
         return JobStatus(state="cancelled")
