@@ -18,8 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "tests" / "servers" / "storage.py"
 BUCKET = "haystack-inference-test"
 
-pytest.importorskip("gcsfs")
-pytest.importorskip("gcp_storage_emulator")
+pytest.importorskip("google.cloud.storage")
 
 
 @pytest.fixture(scope="module")
