@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CHUNK = 8 << 20  # bytes; larger files go up in chunks of this size, each tried again by itself
 _TIMEOUT_S = (10.0, 60.0)  # to connect, and between two packets
 _WRITER = "haystack-writer"
+_NO_TRACING = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 
 
 class Objects:
@@ -199,6 +200,7 @@ def _client_of(_host: str) -> Client:
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud import storage
 
+    os.environ.setdefault(_NO_TRACING, "true")  # noqa: TID251 - else a thread asks for the bucket, only for traces
     try:
         return storage.Client()
     except DefaultCredentialsError:

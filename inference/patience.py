@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LOGIN = "gcloud auth application-default login"
 PASSING = (408, 429, 500, 502, 503, 504)
 _N_DAMAGED = 5  # transfers of one file whose checksum may differ before it is given up
-_DAMAGE = ("match calculated", "Malformed multipart")  # words of a 400
+# words of the service's 400, twice, and of the client library where fewer bytes came than the object has
+_DAMAGE = ("match calculated", "Malformed multipart", "The X-Goog-Stored-Content-Length is")
 
 
 def _silent(_line: str) -> None:

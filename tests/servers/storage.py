@@ -109,6 +109,7 @@ class Objects:
             raise RefusedError(
                 429, f"The object {bucket}/{key} exceeded the rate limit for object mutation operations."
             )
+        data = bytes(data)
         crc32c = base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
         md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
         for name, found in (("crc32c", crc32c), ("md5Hash", md5)):
@@ -120,7 +121,7 @@ class Objects:
                 "contentType": meta.get("contentType", "application/octet-stream"), "timeCreated": now,
                 "updated": now, "storageClass": "STANDARD", "id": f"{bucket}/{key}/{generation}"}  # fmt: skip
         made |= {"metadata": meta["metadata"]} if meta.get("metadata") else {}
-        self.bucket(bucket)[key], self.contents[bucket, key] = made, bytes(data)
+        self.bucket(bucket)[key], self.contents[bucket, key] = made, data
         self.written_at[bucket, key] = self.now()
         return made
 
@@ -369,12 +370,17 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # of connections that wait to be taken; beyond it they wait seconds for a second try
 
+    def fail(self, match, **options):
+        """Make requests that match go wrong, see :class:`Fault`."""
+        self.faults.append(Fault(match, **options))
+        return self.faults[-1]
+
 
 @contextmanager
 def faulty_storage(*buckets, delay_s=0.0, min_gap_s=0.0, now=time.monotonic):
     """A running server that holds empty ``buckets``; its ``address`` is for STORAGE_EMULATOR_HOST.
 
-    ``.requests`` lists what was asked, ``.faults`` takes :class:`Fault`, ``.objects`` is what is kept. Every download
+    ``.requests`` lists what was asked, ``.fail`` injects a :class:`Fault`, ``.objects`` is what is kept. Every download
     begins ``delay_s`` late; of writes to one object nearer than ``min_gap_s`` the second gets 429 (the service: 1 s).
     """
     server = _Server(("127.0.0.1", 0), _Handler)
