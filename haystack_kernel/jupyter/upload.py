@@ -104,16 +104,15 @@ class NotebookUpload:
         self._next_at = self._clock() + max(self._interval_s, _SHARE * (self._clock() - started))
 
     def _finish(self, data: bytes, *, is_kept: bool) -> None:
-        if self._uploaded == _digest(data):
-            return
-        try:
-            with bucket_errors(self._uri):
-                self._last.write(self._uri, data)
-        except (StorageError, ServiceError) as error:
-            if is_kept:
-                error.add_note(f"the executed notebook is kept in {self._copy}")
-            raise
-        self._uploaded = _digest(data)
+        if self._uploaded != _digest(data):
+            try:
+                with bucket_errors(self._uri):
+                    self._last.write(self._uri, data)
+            except (StorageError, ServiceError) as error:
+                where = f"; the executed notebook is kept in {self._copy}" if is_kept else ""
+                msg = f"{error}{where}"
+                raise type(error)(msg, **error.facts) from error
+            self._uploaded = _digest(data)
         self._copy.unlink(missing_ok=True)
 
     def _say(self, line: str) -> None:
