@@ -30,7 +30,7 @@ def _silent(_line: str) -> None:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a failing service is asked again: pauses double from one second, each drawn from its upper half.
+    """How long a failing service is asked again: pauses double from one second, each up to half as long again.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Attempts:
 
     def _start_anew(self) -> None:
         self._deadline: float | None = None
-        self._pause_s, self._n_waits = 1.0, 0
+        self._pause_s, self._n_waits = 1.0, 0  # one object takes one write a second
 
     def _wait(self, error: BaseException) -> None:
         patience, now = self._patience, self._patience.monotonic()
@@ -93,7 +93,7 @@ class Attempts:
         may_pass = self._n_damaged < _N_DAMAGED if _is_damage(error) else _is_passing(error)
         if not may_pass or now >= self._deadline:
             raise _worded(self._uri, error, waited_s=patience.seconds) from error
-        pause = min(self._pause_s * random.uniform(0.5, 1.0), self._deadline - now)
+        pause = min(self._pause_s * random.uniform(1.0, 1.5), self._deadline - now)
         self._pause_s = min(2 * self._pause_s, patience.longest_pause_s)
         self._n_waits += 1
         if self._n_waits > 1:  # the first is short, and common where one object is written twice in a second

@@ -93,7 +93,7 @@ def test_429_for_a_minute_is_waited_out_and_told(objects, bucket_server, clock, 
     bucket_server.fail("POST /upload", status=429, times=1000, holds=lambda: clock.monotonic() < 60)
     objects.write(URI, b"data")
     assert kept(bucket_server) == b"data"
-    assert 60 <= clock.monotonic() <= 60 + 32
+    assert 60 <= clock.monotonic() <= 60 + 48
     assert len(bucket_server.requests) < 12  # pauses grow
     assert lines
     assert all("answered 429; trying again in" in line for line in lines)

@@ -35,7 +35,7 @@ def test_pauses_double_up_to_the_longest_with_jitter(clock):
     assert attempts(clock).repeat(failing(8, clock=clock, at=at)) == "answer"
     pauses = [after - before for before, after in itertools.pairwise(at)]
     bounds = [1, 2, 4, 8, 8, 8, 8, 8]
-    assert all(bound / 2 <= pause <= bound for bound, pause in zip(bounds, pauses, strict=True))
+    assert all(bound <= pause <= bound * 1.5 for bound, pause in zip(bounds, pauses, strict=True))
     assert len({round(pause / bound, 6) for bound, pause in zip(bounds, pauses, strict=True)}) > 1
 
 
@@ -55,11 +55,11 @@ def test_without_patience_there_is_one_try(clock):
 
 
 def test_each_request_that_gets_through_starts_the_patience_anew(clock):
-    tries = attempts(clock, seconds=10)
-    for _ in range(5):  # more than 10 s in all
+    tries = attempts(clock, seconds=11)
+    for _ in range(5):  # more than 11 s in all
         started = clock.monotonic()
         assert tries.each(failing(3, clock=clock, at=[]))() == "answer"
-        assert 3.5 <= clock.monotonic() - started <= 7
+        assert 7 <= clock.monotonic() - started <= 10.5
 
 
 def test_the_first_short_wait_is_not_told(clock):

@@ -36,7 +36,7 @@ class RefusedError(Exception):
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose ``METHOD path?query`` matches ``match``.
+    """What goes wrong with requests whose ``METHOD path?query`` (and name, of an upload) matches ``match``.
 
     ``kind``: ``refuse`` answers ``status``; ``reset`` drops the connection before anything is done, ``lose`` after;
     ``cut`` sends half of the body and drops the connection, ``shorten`` sends half as if it were all; ``halve`` keeps
@@ -194,7 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
     def _serve(self):
-        server, body, request = self.server, self._body(), f"{self.command} {self.path}"
+        server, body = self.server, self._body()
+        request = f"{self.command} {unquote(self.path)}{_name_in(body) if '/upload/' in self.path else ''}"
         with server.lock:
             server.requests.append(request)
             fault = next((one for one in server.faults if one.applies(request)), None) or Fault("", kind="none")
@@ -352,6 +353,12 @@ def _parts(content_type, body):
     kind = re.search(rb"(?i)content-type:\s*(\S+)", content_head)
     meta.setdefault("contentType", kind[1].decode() if kind else "application/octet-stream")
     return meta, content[: content.rindex(newline + boundary + b"--")]
+
+
+def _name_in(body):
+    """The object of an upload, which its address need not tell."""
+    found = re.search(rb'"name": ?"([^"]+)"', body[:2000])
+    return f" {found[1].decode()}" if found else ""
 
 
 def _answer(found):
