@@ -10,6 +10,7 @@ from haystack_kernel.retrieval.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.query_cells import choose_query_cells, describe_query_cells
 from haystack_kernel.retrieval.query_check import QueryCheck, check_query_h5ad
 from haystack_kernel.retrieval.search import search_candidates
+from haystack_kernel.retrieval.vectors import prepare_vectors, vector_folder
 
 __all__ = [
     "CellsByRole",
@@ -18,6 +19,8 @@ __all__ = [
     "check_query_h5ad",
     "choose_query_cells",
     "describe_query_cells",
+    "prepare_vectors",
     "read_query_h5ad",
     "search_candidates",
+    "vector_folder",
 ]
