@@ -298,10 +298,13 @@ def _roles(cells: object) -> dict[str, ad.AnnData | None]:
 
 
 def _describe_query(query: ad.AnnData, *, notes: tuple[str, ...]) -> str:
-    names = sorted(set(query.obs[keys.CELL_TYPE].astype(str)))
-    donors = query.obs[keys.DONOR].nunique()
+    from haystack_kernel.retrieval import cells_of
+
+    names = [cells_of(name) for name in sorted(set(query.obs[keys.CELL_TYPE].astype(str)))]
+    n_donors = query.obs[keys.DONOR].nunique()
     datasets = sorted(set(query.obs[keys.DATASET].astype(str)))
-    text = f"{query.n_obs} {', '.join(names)} cells of {donors} donor(s) from {', '.join(datasets)}"
+    donors = f"{n_donors} {'donor' if n_donors == 1 else 'donors'}"
+    text = f"{query.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
     return ". ".join([text, *notes])
 
 

@@ -27,7 +27,7 @@ def make_run(record):
             number=1,
             choice=Choice(candidate_keys=names, reason="because"),
             candidates=tuple(candidate(n, perturbation=perturbation, donor_matched=donor_matched) for n in names),
-            query_cells="86 CD16 monocyte cells of 4 donor(s) from kang",
+            query_cells="86 CD16 monocytes of 4 donors from kang",
             n_prompt=1234,
             n_control=606,
             n_query=86,
