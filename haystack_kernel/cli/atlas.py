@@ -117,11 +117,12 @@ def info(
 ) -> None:
     """What an atlas holds: datasets, cell types, perturbations, donors, unmapped labels."""
     from haystack_kernel.atlas import atlas_info
-    from haystack_kernel.connect import connect
+    from haystack_kernel.connect import DEMO_ATLAS, connect
     from haystack_kernel.settings import load_settings
 
     settings = load_settings(atlas_root=atlas_root)
-    connect(settings).open_atlas([name])
+    if name == DEMO_ATLAS:
+        connect(settings).open_atlas([name])  # made on first use
     found = atlas_info(name, settings.atlas_root)
     if table:
         _print_info(found)

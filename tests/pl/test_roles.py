@@ -45,8 +45,8 @@ def test_roles_name_each_player_with_its_cells(make_run):
     shown = texts(pl.roles(make_run("B cell", "T cell")))
     assert "B cell; T cell treated with IFN-beta 1,234 cells of kang" in shown
     assert "the same cell types, unperturbed 606 cells of the same donors" in shown
-    assert "CD16 monocyte to be transformed 86 cells" in shown
-    assert "CD16 monocyte as if treated with IFN-beta 86 generated cells" in shown
+    assert "CD16 monocytes to be transformed 86 cells" in shown
+    assert "CD16 monocytes as if treated with IFN-beta 86 generated cells" in shown
     assert "engine weighted" in shown
     assert [text for text in shown if text.isupper()] == ["PROMPT", "CONTROL", "QUERY", "PREDICTED"]
 
