@@ -85,7 +85,6 @@ def test_all_sources_down_leaves_nan_and_the_run_goes_on(asked, begin):
     server, ports = asked
     server.faults = {name: [(404, b"")] * 9 for name in server.entries}
     record = flow.work(begin(literature=True, n_prompt=4, n_query=3), ports)
-    print([(s.step, round(s.seconds,1)) for s in record.steps])
     component = next(item for item in record.best.components if item.name == keys.LITERATURE)
     assert math.isnan(component.score)
     assert "pubmed: it answered 404" in component.reason

@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _WORD = re.compile(r"[^\W_]+")
 _HYPHENS = frozenset({"", "-", "\u2010", "\u2011", "\u2013"})
@@ -40,6 +40,10 @@ class Span(NamedTuple):
     name: str
 
 
+class _NameAt(Protocol):
+    def __call__(self, sentence: str, start: int, end: int, *, gaps: frozenset[str]) -> str | None: ...
+
+
 class GeneNames:
     """Finds genes of a list.
 
@@ -57,10 +61,15 @@ class GeneNames:
                 self._symbols.setdefault(gene.replace("-", ""), gene)
         known = set(self._symbols.values())
         self._aliases = {key: gene for key, gene in _aliases().items() if gene in known}
+        self._starts = _prefixes(self._symbols) | _prefixes(self._aliases)
 
     def find(self, sentence: str) -> list[Span]:
         """Genes in order, the longest name at each place."""
-        return _scan(sentence, self._name)
+        return _scan(sentence, self._name, may_start=self._may_start)
+
+    def _may_start(self, word: str) -> bool:
+        starts = self._starts
+        return word in starts or (word[0].isupper() and word.upper() in starts) or key_of(word) in starts
 
     def _name(self, sentence: str, start: int, end: int, *, gaps: frozenset[str]) -> str | None:
         written = sentence[start:end]
@@ -83,29 +92,38 @@ class PhraseNames:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._keys = {key for name in names if len(key := key_of(name)) > 2}
+        self._starts = _prefixes(self._keys)
 
     def find(self, sentence: str) -> list[Span]:
         """Names in order, the longest at each place."""
-        return _scan(sentence, self._name)
+        return _scan(sentence, self._name, may_start=lambda word: key_of(word) in self._starts)
 
     def _name(self, sentence: str, start: int, end: int, *, gaps: frozenset[str]) -> str | None:
         return "asked" if key_of(sentence[start:end]) in self._keys else None
 
 
+@functools.lru_cache(maxsize=50_000)
 def key_of(name: str) -> str:
     """A name in the form in which its spellings are one: "TGF-β 1" and "TGFbeta1"."""
     return re.sub(r"[\W_]+", "", name.casefold().translate(_GREEK))
 
 
-def _scan(sentence: str, name_at: object) -> list[Span]:
+def _prefixes(names: Iterable[str]) -> set[str]:
+    return {name[:length] for name in names for length in range(1, len(name) + 1)}
+
+
+def _scan(sentence: str, name_at: _NameAt, *, may_start: Callable[[str], bool]) -> list[Span]:
     words = [(found.start(), found.end()) for found in _WORD.finditer(sentence)]
     spans, place = [], 0
     while place < len(words):
         step = 1
+        if not may_start(sentence[slice(*words[place])]):
+            place += 1
+            continue
         for last in range(_reach(sentence, words, place), place - 1, -1):
             start, end = words[place][0], words[last][1]
             gaps = frozenset(sentence[words[n][1] : words[n + 1][0]] for n in range(place, last))
-            if (name := name_at(sentence, start, end, gaps=gaps)) is not None:  # type: ignore[operator]
+            if (name := name_at(sentence, start, end, gaps=gaps)) is not None:
                 spans.append(Span(start, end, name))
                 step = last - place + 1
                 break
