@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs import LocalExecutor, SystemClock
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.literature import PaperSearcher
 from haystack_kernel.ports import Ports, ProgressEvent
 from haystack_kernel.question import OfflinePlanner
 from haystack_kernel.settings import Settings, load_settings
@@ -55,6 +56,7 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
         planner=OfflinePlanner(load_knowledge(settings.knowledge)),
         open_atlas=_atlas_opener(settings, progress=progress),
         store=RunStore(settings.storage, patience=_bucket_patience(settings, clock=clock, progress=progress)),
+        literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),
         executors={"local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock)},
         clock=clock,
         progress=progress,

@@ -65,6 +65,10 @@ def run(
     n_prompt: Annotated[int | None, typer.Option(help="Prompt cells at most.")] = None,
     n_query: Annotated[int | None, typer.Option(help="Query cells at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    literature: Annotated[
+        bool | None,
+        typer.Option("--literature/--no-literature", help="Ask PubMed, Europe PMC and Semantic Scholar."),
+    ] = None,
     run_id: Annotated[str | None, typer.Option(help="Id of the run; made from the time when left out.")] = None,
 ) -> None:
     """Ask a question; leaves run.ipynb, report.html, run.json and the tables in the run folder."""
@@ -85,6 +89,7 @@ def run(
         "n_prompt": n_prompt,
         "n_query": n_query,
         "seed": seed,
+        "literature": literature,
     }
     given = {name: value for name, value in options.items() if value is not None and value != []}
     _execute(question, storage=storage, run_id=run_id, options=given)
