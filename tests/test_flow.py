@@ -42,6 +42,7 @@ def again(ports):
 # --- the story ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_work_when_nothing_goes_wrong_ends_done_with_every_artifact(ports, begin):
     record = flow.work(begin(threshold=5), ports)
     assert (record.status, record.termination, record.best_round) == ("done", "threshold", 1)
@@ -58,6 +59,7 @@ def test_work_when_nothing_goes_wrong_ends_done_with_every_artifact(ports, begin
     assert heard == [step.split()[0] for step in STORY]
 
 
+@pytest.mark.slow
 def test_work_predicts_the_response_that_the_atlas_was_designed_with(ports, begin):
     from haystack_kernel.knowledge import load_knowledge
 
@@ -234,6 +236,7 @@ def test_choices_that_leave_nothing_are_refused_in_words(ports, begin, options, 
     assert not ports.executors["local"].submitted
 
 
+@pytest.mark.slow
 def test_own_cells_are_transformed_instead_of_those_of_the_atlas(ports, begin, tiny_h5ad, tmp_path):
     own = ad.read_h5ad(tiny_h5ad)
     own = own[(own.obs["cell_type"] == "NK cell").to_numpy()].copy()
@@ -343,6 +346,7 @@ def test_a_failed_job_is_recorded_and_resume_starts_another_attempt_of_the_same_
         (lambda path: path.with_name(path.name + ".result.json").write_text("{"), ContractError, "is damaged"),
     ],
 )
+@pytest.mark.slow
 def test_a_damaged_output_is_noticed_and_resume_makes_it_again(ports, begin, damage, error, says):
     record = flow.work(begin(), ports, until="collect")
     outputs = Path(ports.settings.storage) / "runs" / record.run_id / "rounds" / "1" / "outputs"

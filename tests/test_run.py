@@ -178,6 +178,7 @@ def test_follow_tells_each_finished_step_once_and_ends_with_the_run(run):
 # --- looking --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_scored_run_shows_its_tables_without_a_kernel_that_made_it(scored):
     assert repr(scored).startswith(f"Run('{scored.run_id}', running, 1 round(s), score ")
     assert scored.status()["next_step"] == "interpret"

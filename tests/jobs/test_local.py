@@ -75,6 +75,7 @@ def test_build_job_spec_is_a_function_of_run_round_and_manifest():
     assert len(one.job_id) <= 63
 
 
+@pytest.mark.slow
 def test_submit_when_repeated_attaches_to_the_one_job_and_outputs_appear(executor, spec, tmp_path):
     handles = [executor.submit(spec), executor.submit(spec)]
     status = wait(handles[0], executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
@@ -86,6 +87,7 @@ def test_submit_when_repeated_attaches_to_the_one_job_and_outputs_appear(executo
     assert predicted.X.sum() > 1.3 * query.X.sum()
 
 
+@pytest.mark.slow
 def test_submit_after_a_failed_attempt_starts_another(executor, spec, tmp_path):
     (tmp_path / "query.h5ad").rename(tmp_path / "away.h5ad")
     with pytest.raises(JobFailedError, match=r"query\.h5ad") as caught:
