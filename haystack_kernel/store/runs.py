@@ -7,17 +7,20 @@ newest of them, and the artifacts.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from haystack_kernel.errors import ConflictError, ContractError, NotFoundError
-from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, is_run_id
-from haystack_kernel.store.files import create_exclusively, open_filesystem, storage_errors, write_atomically
+from haystack_kernel.errors import ConflictError, ContractError, InvalidInputError, NotFoundError
+from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, RunSummary, is_run_id
+from haystack_kernel.store.files import create_exclusively, is_local, open_filesystem, storage_errors, write_atomically
 from haystack_kernel.store.uris import check_inner_path, check_run_id, check_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+SUMMARY = "summary.json"
 
 
 class RunStore:
@@ -64,6 +67,8 @@ class RunStore:
             )
             raise ConflictError(msg, run_id=saved.run_id, serial=saved.serial)
         write_atomically(self._fs, self._path(saved.run_id, "run.json"), data)
+        summary = RunSummary.of(saved).model_dump_json().encode()
+        write_atomically(self._fs, self._path(saved.run_id, SUMMARY), summary)
         return saved
 
     def load(self, run_id: str) -> RunRecord:
@@ -88,6 +93,21 @@ class RunStore:
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
         return self.exists(run_id, "record/0001.json")
+
+    def summary(self, run_id: str) -> RunSummary:
+        """The run in one line, from one small file; of a run without one (older, or just begun) from its record.
+
+        Raises
+        ------
+        NotFoundError, ContractError
+            As :meth:`load`.
+        """
+        path = self._path(run_id, SUMMARY)
+        try:
+            with storage_errors(path):
+                return RunSummary.model_validate_json(self._fs.cat_file(path))
+        except (FileNotFoundError, ValidationError):
+            return RunSummary.of(self.load(run_id))
 
     def list_runs(self) -> list[str]:
         """Run ids in this storage, newest first."""
@@ -129,6 +149,52 @@ class RunStore:
         full = self._path(run_id, path)
         with storage_errors(full):
             return bool(self._fs.exists(full))
+
+    def files(self, run_id: str) -> dict[str, int]:
+        """Every file of the run folder by its path in it, with its size in bytes; temporary ones as well."""
+        folder = f"{self._root}/runs/{check_run_id(run_id)}"
+        try:
+            with storage_errors(folder):
+                found = self._fs.find(folder, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {name.removeprefix(folder + "/"): int(info["size"] or 0) for name, info in sorted(found.items())}
+
+    def copy(self, source: str, path: str, target: str) -> None:
+        """Copy a file of run ``source`` to the same path of run ``target``; in a bucket no byte passes through here.
+
+        Raises
+        ------
+        NotFoundError
+            The source has no such file.
+        """
+        there, here = self._path(source, path), self._path(target, path)
+        try:
+            with storage_errors(there):
+                if is_local(self._fs):
+                    write_atomically(self._fs, here, self._fs.cat_file(there))
+                else:
+                    self._fs.cp_file(there, here)
+        except FileNotFoundError as error:
+            msg = f"run {source} has no file {path!r} in {self.storage}"
+            raise NotFoundError(msg, run_id=source, path=path) from error
+
+    def remove(self, run_id: str, paths: Iterable[str]) -> None:
+        """Delete files of a run folder; those that are gone already are no error. Records are never deleted.
+
+        Raises
+        ------
+        InvalidInputError
+            A path is part of the run's record.
+        """
+        wanted = list(paths)
+        if kept := [path for path in wanted if path.startswith("record/") or path in ("run.json", SUMMARY)]:
+            msg = f"{', '.join(kept)} of run {run_id} is its record, which is never deleted"
+            raise InvalidInputError(msg, run_id=run_id)
+        for path in wanted:
+            full = self._path(run_id, path)
+            with suppress(FileNotFoundError), storage_errors(full):
+                self._fs.rm_file(full)
 
     def _path(self, run_id: str, path: str) -> str:
         return f"{self._root}/runs/{check_run_id(run_id)}/{check_inner_path(path)}"
