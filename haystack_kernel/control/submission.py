@@ -39,6 +39,7 @@ def submit(
     *,
     run_id: str | None = None,
     settings: Settings | None = None,
+    ports: Ports | None = None,
     approval: Sequence[str] = (),
     show: Callable[[str], object] = lambda line: None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig and ``storage``
@@ -57,6 +58,8 @@ def submit(
         None makes a new one.
     settings
         None reads them from the layers and the environment; those that differ from the defaults travel with the job.
+    ports
+        None builds them from the settings.
     approval
         Words that approve spending, added to the job's command, e.g. ``["--yes", "--max-cost", "5"]``.
     show
@@ -69,10 +72,11 @@ def submit(
     InvalidInputError
         The question or an option is refused, or names files of this machine that a cloud job could not read.
     """
-    settings = settings or load_settings(storage=options.pop("storage", None))
+    storage = options.pop("storage", None)
+    ports = ports or connect(settings or load_settings(storage=storage))
+    settings = ports.settings
     if question is not None and is_run_id(question):
         question, run_id = None, question
-    ports = connect(settings)
     if run_id is not None and ports.store.has(check_run_id(run_id)):
         record = ports.store.load(run_id)
         status = orchestrator_status(record, ports, tend=record.status == "running")
