@@ -15,6 +15,7 @@ from haystack_kernel.errors import ConflictError, ContractError, InvalidInputErr
 from haystack_kernel.schema import FileRef, JobHandle
 from haystack_kernel.settings import load_settings
 from haystack_kernel.store import check_run_id
+from inference.manifest import RESULT_SUFFIX, ManifestError, parse_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,8 @@ def collect_garbage(
     ------
     ConflictError
         A run named in ``run_ids`` is running.
+    NotFoundError
+        A run named there does not exist.
     """
     if (keep is not None and keep < 0) or (older_than_days is not None and older_than_days < 0):
         msg = f"keep {keep} and older_than_days {older_than_days} must not be negative"
@@ -88,7 +91,7 @@ def collect_garbage(
     wanted = [check_run_id(run_id) for run_id in run_ids] or ports.store.list_runs()[keep or 0 :]
     found, done, now = [], set(), ports.clock.now()
     for run_id in wanted:
-        record, why = _read(run_id, ports)
+        record, why = (ports.store.load(run_id), "") if run_ids else _read(run_id, ports)
         if record is not None and not why and older_than_days is not None:
             why = "" if _age_days(record, now) > older_than_days else "young"
         if record is not None and record.status == "running" and run_ids:
@@ -142,13 +145,22 @@ def _remove(record: RunRecord, garbage: Garbage, ports: Ports) -> None:
     refs = {ref.path: ref for item in record.rounds for ref in item.files}
     sizes = ports.store.files(record.run_id)
     gone = [
-        refs.get(path, FileRef(path=path, sha256="", n_bytes=sizes.get(path, 0)))
+        refs.get(path) or _ref_of_output(record.run_id, path, n_bytes=sizes.get(path, 0), ports=ports)
         for path in garbage.paths
         if path not in {ref.path for ref in record.removed} and path.startswith("rounds/") and path.endswith(".h5ad")
     ]
     if gone:
         ports.store.save(record.model_copy(update={"removed": (*record.removed, *gone)}))
     ports.store.remove(record.run_id, garbage.paths)
+
+
+def _ref_of_output(run_id: str, path: str, *, n_bytes: int, ports: Ports) -> FileRef:
+    """Reference of an output of inference; its digest stands in the result file beside it, which stays."""
+    try:
+        digest = parse_result(ports.store.read(run_id, path + RESULT_SUFFIX)).sha256
+    except (NotFoundError, ManifestError):  # an output that was never finished
+        digest = ""
+    return FileRef(path=path, sha256=digest, n_bytes=n_bytes)
 
 
 def _scratch(folder: Path, *, done: set[str], ports: Ports, delete: bool) -> Garbage:
