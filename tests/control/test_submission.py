@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+import haystack_kernel as haystack
 from haystack_kernel.connect import connect
 from haystack_kernel.control import submit
 from haystack_kernel.control.submission import check_reachable, orchestrator_spec, travelling_settings
@@ -318,3 +319,9 @@ def test_a_submitted_run_whose_process_is_killed_is_resumed(few_cells):
     time.sleep(2)  # its kernel notices that nobody is left
     record = resume(made.run_id).work(until="choose").record
     assert record.candidates
+
+
+def test_the_verbs_are_on_the_face_of_the_package():
+    assert haystack.submit is submit
+    assert haystack.fork is haystack.control.fork
+    assert haystack.compare is haystack.control.compare

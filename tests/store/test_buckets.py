@@ -65,3 +65,18 @@ def test_of_many_writers_in_a_bucket_exactly_one_wins(bucket, record):
 def test_a_missing_bucket_is_said(bucket, record):
     with pytest.raises(StorageError, match="bucket"):
         RunStore("gs://no-such-bucket/x").create(record)
+
+
+def test_files_in_a_bucket_are_listed_copied_removed_and_summed_up(bucket, record):
+    store = RunStore(bucket)
+    one = store.create(record.model_copy(update={"run_id": "run-20260103t000000-aaaaaa"}))
+    other = store.create(record.model_copy(update={"run_id": "run-20260103t000000-bbbbbb"}))
+    store.write(one.run_id, "rounds/1/cells.h5ad", b"cells")
+    store.copy(one.run_id, "rounds/1/cells.h5ad", other.run_id)
+    assert store.read(other.run_id, "rounds/1/cells.h5ad") == b"cells"
+    assert store.files(other.run_id)["rounds/1/cells.h5ad"] == 5
+    store.remove(other.run_id, ["rounds/1/cells.h5ad", "rounds/1/never-there.h5ad"])
+    assert set(store.files(other.run_id)) == {"record/0001.json", "run.json", "summary.json"}
+    assert store.summary(other.run_id).question == record.question
+    with pytest.raises(NotFoundError, match="has no file"):
+        store.copy(one.run_id, "rounds/9/cells.h5ad", other.run_id)
