@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from haystack_kernel import keys
 from haystack_kernel.grounding.components import leading_genes, specificity
+from haystack_kernel.grounding.enrichment import COLUMNS as ENRICHMENT
+from haystack_kernel.grounding.enrichment import compute_enrichment
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import MIN_SET_GENES, effect_background
 
@@ -28,6 +31,7 @@ COLUMNS = (
     "n_genes",
     "is_expected",
     "leading_genes",
+    *ENRICHMENT,
 )
 
 
@@ -58,8 +62,9 @@ def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.Da
     ``pathway``, ``statistic`` (mean of s_g z_g; > 0: activated), ``p_specificity`` and ``p_signal`` (one-sided in the
     expected direction; for a pathway that was not expected two-sided, and NaN where not computed), ``score`` (1..10
     from the larger p), ``n_genes`` tested, ``is_expected``, ``leading_genes`` joined by ";" (those moving with the
-    statistic). Sorted by score, then by the size of the statistic times the root of the number of genes. Empty, with
-    the columns, when fewer genes were tested than the components need.
+    statistic), and the columns of :func:`compute_enrichment`, whose background is the tested genes. Sorted by score,
+    then by the size of the statistic times the root of the number of genes. Empty, with the columns, when fewer genes
+    were tested than the components need.
     """
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     if len(background.genes) < basis.settings.min_tested_genes:
@@ -69,7 +74,11 @@ def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.Da
         for name, pathway in basis.knowledge.pathways.items()
         if background.place(pathway.genes)[0].size >= MIN_SET_GENES
     ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ENRICHMENT])
+    called = de.drop_duplicates(keys.GENE).set_index(keys.GENE)[keys.IS_DE].reindex(background.genes).to_numpy(bool)
+    sets = {name: basis.knowledge.pathways[name].genes for name in table["pathway"]}
+    enriched = compute_enrichment(background, called, sets).reset_index(drop=True)
+    table = pd.concat([table, enriched], axis=1)
     size = table["statistic"].to_numpy(float) * np.sqrt(table["n_genes"].to_numpy(float))
     order = np.lexsort((table["pathway"].astype(str), -np.abs(size), -table["score"].to_numpy(float)))
     return table.iloc[order].reset_index(drop=True)
