@@ -70,6 +70,10 @@ def run(
     n_prompt: Annotated[int | None, typer.Option(help="Prompt cells at most.")] = None,
     n_query: Annotated[int | None, typer.Option(help="Query cells at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    literature: Annotated[
+        bool | None,
+        typer.Option("--literature/--no-literature", help="Ask PubMed, Europe PMC and Semantic Scholar."),
+    ] = None,
     run_id: Annotated[str | None, typer.Option(help="Id of the run; made from the time when left out.")] = None,
 ) -> None:
     """Ask a question; leaves run.ipynb, report.html, run.json and the tables in the run folder."""

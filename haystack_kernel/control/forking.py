@@ -156,7 +156,8 @@ class _RoundTaker:
         predictions = f"{folder}/predictions.h5ad"
         if old.composite is None or predictions not in self._files or not self._copy(tables, to=child.run_id):
             return None
-        self._copy([f"{folder}/embedding.csv"], to=child.run_id)
+        for name in ("embedding.csv", "citations.json"):  # not every round has them
+            self._copy([f"{folder}/{name}"], to=child.run_id)
         new = new.model_copy(update=_fields(old, _OF_GROUNDING))
         facts = rounds.prediction_facts(_with_round(child, new), scored=new)
         told = retell(read_h5ad(self._ports.store, self._parent.run_id, predictions), facts=facts)

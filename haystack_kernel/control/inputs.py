@@ -75,7 +75,7 @@ def _reads(record: RunRecord, name: str) -> dict[str, Any]:
         of_model = ("model", "genelist", "diffusion_steps") if record.config.engine == MODEL_ENGINE else ()
         return fields("engine", "seed", *of_model)
     if name == "ground":
-        return {**fields("engine", "seed"), **section("grounding")}
+        return {**fields("engine", "seed", "literature"), **section("grounding")}
     return {**fields("threshold", "max_rounds"), **section("rounds")}
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from haystack_kernel import flow
 from haystack_kernel.connect import connect
 from haystack_kernel.errors import HaystackError, InvalidInputError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import JobSpec, RunConfig, RunRecord
 
+_MASKED = str(SecretStr("x"))  # how a key shows: it never travels, the job has its own
 _OVERHEAD_S = 3600.0  # of an orchestrator, beyond the jobs it waits for
 _OF_THIS_MACHINE = (
     "cache",
@@ -149,7 +152,8 @@ def travelling_settings(settings: Settings, *, config: RunConfig) -> dict[str, s
         both = (now[name], default[name])
         parts = {name: both} if not isinstance(both[0], dict) else {}
         parts |= {f"{name}__{key}": (both[0][key], both[1][key]) for key in both[0]} if not parts else {}
-        found |= {f"HAYSTACK_{key.upper()}": _as_variable(value) for key, (value, old) in parts.items() if value != old}
+        parts = {key: pair for key, pair in parts.items() if f"{pair[0]}" != _MASKED and pair[0] != pair[1]}
+        found |= {f"HAYSTACK_{key.upper()}": _as_variable(value) for key, (value, _) in parts.items()}
     return dict(sorted(found.items()))
 
 

@@ -52,6 +52,7 @@ def with_config(base, **changes):
         ({"n_query": 10}, "cells 1"),
         ({"seed": 5}, "cells 1"),
         ({"engine": "mean"}, "predict 1"),
+        ({"literature": True}, "ground 1"),
     ],
 )
 def test_an_option_changes_the_step_that_reads_it_and_all_after_it(base, changes, first):

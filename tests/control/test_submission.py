@@ -183,6 +183,11 @@ def test_settings_that_differ_from_the_defaults_travel_and_read_back_the_same(tm
     assert load_settings(storage=settings.storage) == settings
 
 
+def test_a_key_never_travels():
+    settings = Settings(literature={"ncbi_api_key": "very-secret", "max_papers": 7})
+    assert travelling_settings(settings, config=RunConfig()) == {"HAYSTACK_LITERATURE__MAX_PAPERS": "@json 7"}
+
+
 def test_folders_of_this_machine_do_not_travel_to_another():
     settings = Settings(cache="/c", knowledge="/k", atlas_root="gs://b/atlases", atlases=("a",))
     config = RunConfig(atlases=("a",), executor="batch")
