@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel.errors import ContractError
 from haystack_kernel.papers import CITATIONS
 from haystack_kernel.rounds import embed
-from haystack_kernel.store import read_csv, write_csv
+from haystack_kernel.store import hide_home, read_csv, write_csv
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -58,7 +58,7 @@ def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | No
     """
     from haystack_kernel.report import load_bundle, render_report
 
-    html = render_report(load_bundle(record, store, notebook=notebook))
+    html = hide_home(render_report(load_bundle(record, store, notebook=notebook)))
     store.write(record.run_id, REPORT, html.encode())
     return store.uri(record.run_id, REPORT)
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from haystack_kernel.settings import RoundSettings
 
 N_TOP_GENES = 30
+_SHOWN_OF_ROUND = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
 _NO_MODEL = "computed from the prompt and query cells without model weights: the licence of their data sets holds"
 
 
@@ -57,8 +58,8 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     """Find the prompt candidates and the query cells; also digests of the atlases and of the knowledge."""
     from haystack_kernel.retrieval import choose_query_cells, search_candidates, vector_folder
 
-    config, knowledge = record.config, load_knowledge(ports.settings.knowledge)
-    atlas = ports.open_atlas(_atlas_names(config))
+    config, knowledge = record.config.located(), load_knowledge(ports.settings.knowledge)
+    atlas = ports.open_atlas(atlas_names(config))
     candidates = search_candidates(
         query_of(record),
         atlas=atlas,
@@ -77,44 +78,54 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
 
 
 def assemble(record: RunRecord, ports: Ports) -> Round:
-    """Read the cells by role, write them with the manifest, and derive the job."""
-    from haystack_kernel.retrieval import assemble_cells
-
-    last, config, store = record.rounds[-1], record.config, ports.store
-    folder = f"rounds/{last.number}"
-    atlas = ports.open_atlas(_atlas_names(config))
-    cells = assemble_cells(
-        last.candidates, query_set=record.query_set, atlas=atlas, config=config, round_number=last.number
-    )
-    files = [
-        write_h5ad(store, record.run_id, f"{folder}/{role}.h5ad", adata)
-        for role, adata in _roles(cells).items()
-        if adata is not None
-    ]
-    strategy = query_of(record).control_strategy
-    note = ""
-    if cells.control is None and strategy == "synthetic_control":
+    """Read the cells by role, unless the round has them, write them with the manifest, and derive the job."""
+    last = record.rounds[-1] if record.rounds[-1].files else _place_cells(record, ports)
+    store, folder = ports.store, f"rounds/{last.number}"
+    strategy, note = query_of(record).control_strategy, ""
+    if not last.n_control and strategy == "synthetic_control":
         strategy = "query_as_control"
         note = f"synthetic_control needs matched control cells: {last.candidates[0].control_reason}"
     manifest = build_manifest(
-        store.uri(record.run_id, folder), config=config, strategy=strategy, has_control=cells.control is not None
+        store.uri(record.run_id, folder),
+        config=record.config.located(),
+        strategy=strategy,
+        has_control=bool(last.n_control),
     )
-    files.append(store.write(record.run_id, f"{folder}/manifest.json", dump_manifest(manifest).encode()))
+    path = f"{folder}/manifest.json"
+    files = (*last.files, store.write(record.run_id, path, dump_manifest(manifest).encode()))
     spec = build_job_spec(
         manifest,
         run_id=record.run_id,
         round_number=last.number,
-        manifest_uri=store.uri(record.run_id, f"{folder}/manifest.json"),
+        manifest_uri=path,
         timeout_s=ports.settings.jobs.timeout_s,
     )
+    update = {"control_strategy": strategy, "control_note": note, "spec": spec, "files": files}
+    return last.model_copy(update=update)
+
+
+def _place_cells(record: RunRecord, ports: Ports) -> Round:
+    """Read the cells of the choice and write them by role."""
+    from haystack_kernel.retrieval import assemble_cells
+
+    last, config = record.rounds[-1], record.config.located()
+    cells = assemble_cells(
+        last.candidates,
+        query_set=record.query_set,
+        atlas=ports.open_atlas(atlas_names(config)),
+        config=config,
+        round_number=last.number,
+    )
+    files = [
+        write_h5ad(ports.store, record.run_id, f"rounds/{last.number}/{role}.h5ad", adata)
+        for role, adata in _roles(cells).items()
+        if adata is not None
+    ]
     update = {
-        "control_strategy": strategy,
-        "control_note": note,
         "query_cells": _describe_query(cells.query, notes=cells.notes),
         "n_prompt": cells.prompt.n_obs,
         "n_control": 0 if cells.control is None else cells.control.n_obs,
         "n_query": cells.query.n_obs,
-        "spec": spec,
         "files": tuple(files),
     }
     return last.model_copy(update=update)
@@ -125,7 +136,8 @@ def submit(record: RunRecord, ports: Ports) -> Round:
     last = record.rounds[-1]
     if last.spec is None:
         raise _out_of_order(record)
-    return last.model_copy(update={"job": ports.executors[record.config.executor].submit(last.spec)})
+    job = ports.executors[record.config.executor].submit(last.spec.placed_in(ports.store.uri(record.run_id)))
+    return last.model_copy(update={"job": job.model_copy(update={"manifest_uri": last.spec.manifest_uri})})
 
 
 def keep_good_job(record: RunRecord, ports: Ports) -> Round:
@@ -222,7 +234,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
-        cells, grounded=grounded, query=query_of(record), facts=_facts(record, scored=scored)
+        cells, grounded=grounded, query=query_of(record), facts=prediction_facts(record, scored=scored)
     )
     files = [
         write_csv(store, record.run_id, f"{folder}/de.csv", grounded.de),
@@ -269,6 +281,22 @@ def embed(record: RunRecord, ports: Ports, *, number: int) -> FileRef:
     return write_csv(store, record.run_id, f"{folder}/embedding.csv", table)
 
 
+def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
+    """What the file says of its own making: whose weights, and on what terms."""
+    from haystack_kernel.grounding import PredictionFacts
+
+    return PredictionFacts(
+        run_id=record.run_id,
+        iteration=scored.number,
+        prompt_strategy=", ".join(sorted({item.strategy for item in scored.candidates})),
+        config=record.config.model_dump(mode="json"),
+        rounds=[item.model_dump(mode="json", include=_SHOWN_OF_ROUND) for item in (*record.rounds[:-1], scored)],
+        provenance={"versions": record.versions, "digests": record.digests},
+        licence=scored.model.licence if scored.model else _NO_MODEL,
+        citation=scored.model.citation if scored.model else "the data sets of the cells named in prompts.csv",
+    )
+
+
 def query_of(record: RunRecord) -> StructuredQuery:
     """The parsed question; ContractError before it was understood."""
     if record.query is None:
@@ -288,7 +316,7 @@ def _donors_matched(record: RunRecord, candidates: tuple[Candidate, ...]) -> boo
     return all(candidate.donor_matched for candidate in candidates)
 
 
-def _atlas_names(config: RunConfig) -> tuple[str, ...]:
+def atlas_names(config: RunConfig) -> tuple[str, ...]:
     """Atlases to open: those searched, and the one the query cells come from."""
     extra = (config.query_atlas,) if config.query_atlas else ()
     return tuple(dict.fromkeys((*config.atlases, *extra)))
@@ -352,23 +380,6 @@ def _summary(grounded: Grounded) -> dict[str, object]:
         "n_de": len(called),
         "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
     }
-
-
-def _facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
-    """What the file says of its own making: whose weights, and on what terms."""
-    from haystack_kernel.grounding import PredictionFacts
-
-    shown = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
-    return PredictionFacts(
-        run_id=record.run_id,
-        iteration=scored.number,
-        prompt_strategy=", ".join(sorted({item.strategy for item in scored.candidates})),
-        config=record.config.model_dump(mode="json"),
-        rounds=[item.model_dump(mode="json", include=shown) for item in (*record.rounds[:-1], scored)],
-        provenance={"versions": record.versions, "digests": record.digests},
-        licence=scored.model.licence if scored.model else _NO_MODEL,
-        citation=scored.model.citation if scored.model else "the data sets of the cells named in prompts.csv",
-    )
 
 
 def _model_card(treated: ad.AnnData) -> ModelCard | None:

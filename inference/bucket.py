@@ -105,6 +105,33 @@ class Objects:
 
         return Attempts(folder, self._patience).repeat(ask)
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Every object below ``folder`` by its name from there, with its size in bytes."""
+        bucket, prefix = _parts(folder.rstrip("/") + "/")
+
+        def ask() -> dict[str, int]:
+            pages = _client().list_blobs(
+                bucket, prefix=prefix, fields="items(name,size),nextPageToken", timeout=_TIMEOUT_S, retry=None
+            )
+            return {blob.name.removeprefix(prefix): int(blob.size or 0) for blob in pages}
+
+        return Attempts(folder, self._patience).repeat(ask)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object where it is stored; FileNotFoundError when it is absent."""
+
+        def ask() -> None:
+            token: str | None = ""
+            while token is not None:  # a large object may take several calls
+                token, _, _ = _blob(target).rewrite(_blob(source), token=token or None, timeout=_TIMEOUT_S, retry=None)
+
+        try:
+            Attempts(source, self._patience).repeat(ask)
+        except BucketError as error:
+            if error.status == 404:
+                raise FileNotFoundError(errno.ENOENT, "no such file or bucket", source) from error
+            raise
+
     def remove(self, uri: str) -> None:
         """Delete an object if it is there."""
         try:

@@ -55,6 +55,10 @@ def test_open_run_saves_a_record_before_anything_is_done(run, tiny_env):
         "folder": str(tiny_env / "runs" / run.run_id),
         "report": None,
         "failure": None,
+        "orchestrator": None,
+        "forked_from": None,
+        "notes": [],
+        "next_commands": [f"haystack attach {run.run_id}", f"haystack cancel {run.run_id}"],
     }
     assert run.query is None
     assert math.isnan(run.score)

@@ -1,7 +1,15 @@
 """Inference jobs: what to run, where it runs, and waiting for it."""
 
 from haystack_kernel.jobs.local import LocalExecutor
-from haystack_kernel.jobs.spec import BASELINE_PREFIX, CONTROL, TREATED, build_job_spec, build_manifest
+from haystack_kernel.jobs.spec import (
+    BASELINE_PREFIX,
+    CONTROL,
+    TREATED,
+    build_job_spec,
+    build_manifest,
+    build_orchestrator_spec,
+    expected_handle,
+)
 from haystack_kernel.jobs.wait import SystemClock, wait
 
 __all__ = [
@@ -12,5 +20,7 @@ __all__ = [
     "SystemClock",
     "build_job_spec",
     "build_manifest",
+    "build_orchestrator_spec",
+    "expected_handle",
     "wait",
 ]

@@ -82,6 +82,21 @@ class BucketFiles:
         with bucket_errors(folder):
             return self._objects.names(folder)
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Every file below ``folder`` by its path from there, with its size in bytes."""
+        with bucket_errors(folder):
+            return self._objects.sizes(folder)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file within Cloud Storage; FileNotFoundError when it is not there."""
+        with bucket_errors(source):
+            self._objects.copy(source, target)
+
+    def remove(self, uri: str) -> None:
+        """Delete a file if it is there."""
+        with bucket_errors(uri):
+            self._objects.remove(uri)
+
 
 @contextmanager
 def bucket_errors(uri: str) -> Iterator[None]:

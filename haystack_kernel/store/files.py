@@ -92,6 +92,24 @@ class FolderFiles:
             return []
         return [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Every file below ``folder`` by its path from there, with its size in bytes; none when it is not there."""
+        try:
+            with storage_errors(folder):
+                found = self._fs.find(folder, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {name.removeprefix(f"{folder}/"): int(info["size"] or 0) for name, info in found.items()}
+
+    def copy(self, source: str, target: str) -> None:
+        """Write the bytes of ``source`` to ``target``; FileNotFoundError when it is not there."""
+        self.write(target, self.read(source))
+
+    def remove(self, path: str) -> None:
+        """Delete a file if it is there."""
+        with suppress(FileNotFoundError), storage_errors(path):
+            self._fs.rm_file(path)
+
 
 @contextmanager
 def storage_errors(path: str, *, writing: bool = False) -> Iterator[None]:

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from haystack_kernel.errors import ConflictError, ContractError, NotFoundError
-from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, is_run_id
+from haystack_kernel.errors import ConflictError, ContractError, InvalidInputError, NotFoundError
+from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, RunSummary, is_run_id
 from haystack_kernel.store.buckets import BucketFiles
 from haystack_kernel.store.files import FolderFiles, open_filesystem
 from haystack_kernel.store.uris import check_inner_path, check_run_id, check_storage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from inference.patience import Patience
+
+SUMMARY = "summary.json"
 
 
 class RunStore:
@@ -74,6 +78,7 @@ class RunStore:
             raise ConflictError(msg, run_id=saved.run_id, serial=saved.serial)
         newest = self._path(saved.run_id, "run.json")
         self._files.write_newer(newest, data, is_older=lambda there: _serial(there) < saved.serial)
+        self._files.write(self._path(saved.run_id, SUMMARY), RunSummary.of(saved).model_dump_json().encode())
         return saved
 
     def load(self, run_id: str) -> RunRecord:
@@ -98,6 +103,20 @@ class RunStore:
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
         return self.exists(run_id, "record/0001.json")
+
+    def summary(self, run_id: str) -> RunSummary:
+        """The run in one line, from one small file; of a run without one (older, or just begun) from its record.
+
+        Raises
+        ------
+        NotFoundError, ContractError
+            As :meth:`load`.
+        """
+        path = self._path(run_id, SUMMARY)
+        try:
+            return RunSummary.model_validate_json(self._files.read(path))
+        except (FileNotFoundError, ValidationError):
+            return RunSummary.of(self.load(run_id))
 
     def list_runs(self) -> list[str]:
         """Run ids in this storage, newest first."""
@@ -128,6 +147,41 @@ class RunStore:
     def exists(self, run_id: str, path: str) -> bool:
         """Whether the run folder holds the file."""
         return self._files.exists(self._path(run_id, path))
+
+    def files(self, run_id: str) -> dict[str, int]:
+        """Every file of the run folder by its path in it, with its size in bytes; temporary ones as well."""
+        folder = f"{self._root}/runs/{check_run_id(run_id)}"
+        return dict(sorted(self._files.sizes(folder).items()))
+
+    def copy(self, source: str, path: str, target: str) -> None:
+        """Copy a file of run ``source`` to the same path of run ``target``; in a bucket no byte passes through here.
+
+        Raises
+        ------
+        NotFoundError
+            The source has no such file.
+        """
+        there, here = self._path(source, path), self._path(target, path)
+        try:
+            self._files.copy(there, here)
+        except FileNotFoundError as error:
+            msg = f"run {source} has no file {path!r} in {self.storage}"
+            raise NotFoundError(msg, run_id=source, path=path) from error
+
+    def remove(self, run_id: str, paths: Iterable[str]) -> None:
+        """Delete files of a run folder; those that are gone already are no error. Records are never deleted.
+
+        Raises
+        ------
+        InvalidInputError
+            A path is part of the run's record.
+        """
+        wanted = list(paths)
+        if kept := [path for path in wanted if path.startswith("record/") or path in ("run.json", SUMMARY)]:
+            msg = f"{', '.join(kept)} of run {run_id} is its record, which is never deleted"
+            raise InvalidInputError(msg, run_id=run_id)
+        for path in wanted:
+            self._files.remove(self._path(run_id, path))
 
     def _path(self, run_id: str, path: str) -> str:
         return f"{self._root}/runs/{check_run_id(run_id)}/{check_inner_path(path)}"

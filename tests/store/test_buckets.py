@@ -35,11 +35,11 @@ def test_a_run_in_a_bucket_is_saved_loaded_and_listed(store, bucket_server, reco
         store.read(record.run_id, "rounds/2/de.csv")
 
 
-def test_a_save_is_two_requests_once_the_run_is_known(store, bucket_server, record):
+def test_a_save_is_three_requests_once_the_run_is_known(store, bucket_server, record):
     record = store.create(record)
     bucket_server.requests.clear()
     store.save(store.save(record))
-    assert [line.split()[0] for line in bucket_server.requests] == ["POST"] * 4
+    assert [line.split()[0] for line in bucket_server.requests] == ["POST"] * 6
 
 
 def test_of_many_writers_in_a_bucket_exactly_one_wins(store, record, bucket_server):
@@ -163,3 +163,17 @@ def test_opening_a_store_needs_no_request_and_no_client(bucket_server):
     RunStore("gs://no-such-bucket/x")
     assert bucket_server.requests == []
     assert time.monotonic() - started < 0.5
+
+
+def test_files_in_a_bucket_are_listed_copied_removed_and_summed_up(store, bucket_server, record):
+    one = store.create(record.model_copy(update={"run_id": "run-20260103t000000-aaaaaa"}))
+    other = store.create(record.model_copy(update={"run_id": "run-20260103t000000-bbbbbb"}))
+    store.write(one.run_id, "rounds/1/cells.h5ad", b"cells")
+    store.copy(one.run_id, "rounds/1/cells.h5ad", other.run_id)
+    assert store.read(other.run_id, "rounds/1/cells.h5ad") == b"cells"
+    assert store.files(other.run_id)["rounds/1/cells.h5ad"] == 5
+    store.remove(other.run_id, ["rounds/1/cells.h5ad", "rounds/1/never-there.h5ad"])
+    assert set(store.files(other.run_id)) == {"record/0001.json", "run.json", "summary.json"}
+    assert store.summary(other.run_id).question == record.question
+    with pytest.raises(NotFoundError, match="has no file"):
+        store.copy(one.run_id, "rounds/9/cells.h5ad", other.run_id)
