@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel.store import hide_home
-from haystack_kernel.store.files import create_exclusively, open_filesystem
+from haystack_kernel.store.files import open_filesystem
 from inference.manifest import MODEL_PACKAGES
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def write_and_delete(address: str) -> None:
     """Create, read back and delete a small file below ``address``; raises what the storage says."""
     fs, root = open_filesystem(address)
     path, data = f"{root}/.haystack-doctor-{secrets.token_hex(6)}", b"can be written"
-    create_exclusively(fs, path, data)
+    fs.pipe_file(path, data)
     try:
         if fs.cat_file(path) != data:
             msg = f"{path} reads back differently from what was written"
