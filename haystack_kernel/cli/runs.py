@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from haystack_kernel.cli.output import print_json, print_rows
-from haystack_kernel.schema import ControlStrategy, Engine
+from haystack_kernel.schema import ControlStrategy, Engine, ExecutorName
 
 DEMO_QUESTION = "How would lung fibroblasts respond to TGF-beta?"
 
@@ -31,6 +31,8 @@ Ban = Annotated[
     list[str] | None,
     typer.Option(help="What no round may use: a key, or criteria such as 'donor=1256'; repeatable."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Approve spending on jobs that cost money.")]
+MaxCost = Annotated[float | None, typer.Option(help="Dollars that all jobs of the run together may cost.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -65,6 +67,11 @@ def run(
     n_prompt: Annotated[int | None, typer.Option(help="Prompt cells at most.")] = None,
     n_query: Annotated[int | None, typer.Option(help="Query cells at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    executor: Annotated[
+        ExecutorName | None, typer.Option(help="Where jobs run: local, or batch (Google Cloud Batch).")
+    ] = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
     run_id: Annotated[str | None, typer.Option(help="Id of the run; made from the time when left out.")] = None,
 ) -> None:
     """Ask a question; leaves run.ipynb, report.html, run.json and the tables in the run folder."""
@@ -85,22 +92,24 @@ def run(
         "n_prompt": n_prompt,
         "n_query": n_query,
         "seed": seed,
+        "executor": executor,
     }
     given = {name: value for name, value in options.items() if value is not None and value != []}
-    _execute(question, storage=storage, run_id=run_id, options=given)
+    _execute(question, storage=storage, run_id=run_id, options=given, spending=_spending(yes, max_cost))
 
 
 def demo(storage: Storage = None) -> None:
     """Ask the demonstration question on the simulated demo atlas."""
-    _execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]})
+    _execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]}, spending={})
 
 
-def resume(run_id: RunIdArgument, storage: Storage = None) -> None:
+def resume(run_id: RunIdArgument, storage: Storage = None, yes: Yes = False, max_cost: MaxCost = None) -> None:
     """Go on with a run that stopped, failed or was cancelled; finished steps are not repeated."""
     from haystack_kernel.run import attach as find
 
     found = find(run_id, storage=storage)
-    _execute(found.record.question, storage=storage, run_id=run_id, options={})
+    spending = _spending(yes, max_cost)
+    _execute(found.record.question, storage=storage, run_id=run_id, options={}, spending=spending)
 
 
 def attach(run_id: RunIdArgument, storage: Storage = None) -> None:
@@ -169,11 +178,21 @@ def resolve(text: Annotated[str, typer.Argument(help="A question, or a phrase of
     print_json({**shown, "alternatives": alternatives})
 
 
-def _execute(question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any]) -> None:
+def _spending(yes: bool, max_cost: float | None) -> dict[str, Any]:
+    """What was said about money; what was not said stays as configured."""
+    given = {"approve": yes or None, "max_cost": max_cost}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _execute(
+    question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any], spending: dict[str, Any]
+) -> None:
     """Run the notebook through papermill and print the outcome; errors end in their exit codes."""
     from haystack_kernel.jupyter.execute import execute_run
 
-    outcome = execute_run(question, storage=storage, run_id=run_id, options=options, stream=sys.stderr)
+    outcome = execute_run(
+        question, storage=storage, run_id=run_id, options=options, spending=spending, stream=sys.stderr
+    )
     print_json(outcome.summary)
     if outcome.error is not None:
         raise outcome.error
