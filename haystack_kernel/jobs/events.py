@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -132,7 +132,8 @@ def exit_code_of(task: batch_v1.Task) -> int | None:
     An event of success carries no execution, and an execution without a code reads as 0, so only events that have one
     are looked at.
     """
-    if type(task.status).State(task.status.state).name != "FAILED":
+    names: Any = type(task.status).State
+    if type(task).pb(task).status.state != names.FAILED.value:
         return None
     codes = [
         int(event.task_execution.exit_code)
@@ -185,6 +186,7 @@ def _time(event: batch_v1.StatusEvent) -> float | None:
 
 
 def _state_name(job: batch_v1.Job) -> str:
-    """Name of the state; a number this version does not know stays a number."""
-    state = job.status.state
-    return str(getattr(state, "name", state))
+    """Name of the state; a number this version does not know stays a number (the wrapper would warn of it)."""
+    names: Any = type(job.status).State
+    number = type(job).pb(job).status.state
+    return next((state.name for state in names if state.value == number), str(number))
