@@ -97,7 +97,7 @@ def read_job(job: batch_v1.Job, tasks: Sequence[batch_v1.Task] = ()) -> Reading:
     if name not in _STATES:
         return Reading("unknown", detail=_PASSING.get(name, f"state {name}"), n_done=n_done, last_events=last)
     state = _STATES[name]
-    seconds = paid_seconds(events)
+    seconds = max(paid_seconds(events), _run_seconds(job))
     if state in ("queued", "scheduled"):
         cause, detail = _why_waiting(events)
         return Reading(state, cause, detail, n_done=n_done, last_events=last)
@@ -113,17 +113,17 @@ def in_order(events: Iterable[batch_v1.StatusEvent]) -> list[batch_v1.StatusEven
 
 
 def paid_seconds(events: Sequence[batch_v1.StatusEvent]) -> float:
-    """Seconds from the machines' first start to the job's end; 0 where no machine came up.
+    """Seconds from the machines' first start to the job's last event; 0 where no machine came up.
 
     Machines are made once the job is scheduled, so their boot counts; a job that never ran had none.
     """
-    moves = [(found.group(1), found.group(2), _time(event)) for event in events if (found := _move(event))]
-    began = [at for _, to, at in moves if to == "SCHEDULED" and at is not None]
-    ran = [at for _, to, at in moves if to == "RUNNING" and at is not None]
-    ended = [at for _, to, at in moves if to in ("SUCCEEDED", "FAILED", "CANCELLED") and at is not None]
-    if not ran or not ended:
+    moves = [(found.group(2), _time(event)) for event in events if (found := _MOVE.search(event.description))]
+    began = [at for to, at in moves if to == "SCHEDULED" and at is not None]
+    ran = [at for to, at in moves if to == "RUNNING" and at is not None]
+    if not ran:
         return 0.0
-    return max(max(ended) - min(began or ran), 0.0)
+    last = max(at for event in events if (at := _time(event)) is not None)
+    return max(last - min(began or ran), 0.0)
 
 
 def exit_code_of(task: batch_v1.Task) -> int | None:
@@ -176,8 +176,9 @@ def _why_waiting(events: Sequence[batch_v1.StatusEvent]) -> tuple[str, str]:
     return "", ""
 
 
-def _move(event: batch_v1.StatusEvent) -> re.Match[str] | None:
-    return _MOVE.search(event.description)
+def _run_seconds(job: batch_v1.Job) -> float:
+    """What the service itself counts as running: less than is paid for, but it needs no event."""
+    return float(job.status.run_duration.total_seconds()) if job.status.run_duration else 0.0
 
 
 def _time(event: batch_v1.StatusEvent) -> float | None:

@@ -81,6 +81,7 @@ def wait(
     """
     limits = {True: timeout_s, False: timeout_s if queue_timeout_s is None else queue_timeout_s}
     spent: dict[object, float] = {}
+    phase: object = None
     pause, before = poll_s, clock.monotonic()
     while True:
         status = executor.tend(job)
@@ -88,12 +89,10 @@ def wait(
             on_status(status)
         if status.is_terminal:
             break
-        is_running = status.state == "running"
-        phase = (status.attempt, is_running, status.n_done)
-        now = clock.monotonic()
+        now, is_running = clock.monotonic(), status.state == "running"
         spent[phase] = spent.get(phase, 0.0) + now - before
-        before = now
-        if spent[phase] >= limits[is_running]:
+        before, phase = now, (status.attempt, is_running, status.n_done)
+        if spent.get(phase, 0.0) >= limits[is_running]:
             ended = executor.cancel(job)
             if ended.state != "succeeded":  # it may have ended well in between
                 raise _too_late(job, ended, last=status, limit_s=limits[is_running])

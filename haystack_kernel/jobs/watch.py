@@ -118,7 +118,8 @@ class Watch:
         if not self.is_over(attempt, "absent"):
             return Seen("unknown", detail="the cloud does not find the job it had")
         detail = f"job {attempt.job_id} vanished from the cloud: somebody deleted it; what it published is kept"
-        return Seen("failed", VANISHED, detail, bill=self.bill(attempt, state=VANISHED, seconds=0.0))
+        bill = self.bill(attempt, state="vanished: its time limit is counted", seconds=attempt.spec.timeout_s)
+        return Seen("failed", VANISHED, detail, bill=bill)
 
     def _of_reading(self, reading: Reading, attempt: Attempt) -> Seen:
         detail = reading.detail

@@ -1,11 +1,24 @@
 """Jobs on Google Cloud Batch, through the real client and a local service: started once, followed, cancelled."""
 
+import importlib.util
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from haystack_kernel.errors import ConflictError, InvalidInputError, JobFailedError
-from haystack_kernel.jobs import expected_handle
+from haystack_kernel.errors import ConflictError, InvalidInputError, JobFailedError, MissingExtraError
+from haystack_kernel.jobs import BatchExecutor, expected_handle
+
+
+def load_module(name):
+    """A module of tests/servers."""
+    path = Path(__file__).parents[1] / "servers" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_server_of_jobs", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_submit_then_wait_runs_every_task_once_and_bills_the_one_machine(cloud, start, make_spec, finish, computed):
@@ -89,6 +102,33 @@ def test_submit_when_the_service_refuses_the_request_says_so_and_the_next_submit
     job = executor.submit(spec)
     assert finish(executor, job).attempt == 2
     assert len(cloud.started) == 1
+
+
+def test_submit_without_the_library_names_the_extra(start, make_spec, monkeypatch):
+    executor, spec = start(), make_spec()
+    monkeypatch.setitem(sys.modules, "google.cloud.batch_v1", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'haystack-kernel\[gcp\]'"):
+        executor.submit(spec)
+
+
+def test_submit_with_settings_that_cannot_work_asks_nobody_and_records_nothing(cloud, start, make_spec, tmp_path):
+    with pytest.raises(InvalidInputError, match=r"set batch\.project"):
+        start(project="").submit(make_spec())
+    assert cloud.calls == []
+    assert not list((tmp_path / "store").glob("runs/*/jobs/*"))
+
+
+def test_what_a_vanished_job_cost_is_counted_in_full(cloud, start, make_spec, served, clock):
+    cloud.plans = [served.Plan(is_idle=True)]
+    executor, spec = start(), make_spec()
+    job = executor.submit(spec)
+    executor.tend(job)
+    cloud.vanish(spec.job_id)
+    while not (status := executor.tend(job)).is_terminal:
+        clock.sleep(30)
+    (bill,) = status.bills
+    assert bill.seconds == spec.timeout_s
+    assert bill.state.startswith("vanished")
 
 
 def test_status_of_a_job_that_was_never_submitted_is_a_failure_and_asks_nobody(cloud, start, make_spec, clock):
@@ -199,6 +239,28 @@ def test_an_array_whose_program_fails_is_not_repeated_even_where_another_machine
     assert caught.value.facts["exit_code"] == 1
     assert "task0" in caught.value.facts["log_tail"]
     assert len(cloud.started) == 1
+
+
+def test_in_a_bucket_two_kernels_start_one_job_and_a_lost_machine_is_followed_by_one_more(
+    cloud, batch_settings, make_spec, finish, clock, served, monkeypatch
+):
+    gcsfs = pytest.importorskip("gcsfs")
+    with load_module("storage").storage_server("haystack-jobs") as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        settings = batch_settings().model_copy(update={"storage": "gs://haystack-jobs/team"})
+        cloud.plans = [served.Plan(end=50001, variables={"LIGHT_STOP_AFTER": "1"})]
+        both, spec = [BatchExecutor(settings, clock=clock) for _ in range(2)], make_spec()
+        with ThreadPoolExecutor(2) as pool:
+            jobs = list(pool.map(lambda executor: executor.submit(spec), both))
+        assert finish(both[0], jobs[0]).attempt == 2
+        assert both[1].status(jobs[1]).state == "succeeded"
+        assert len(cloud.started) == len(cloud.jobs) == 2
+        names = gcsfs.GCSFileSystem().ls(f"haystack-jobs/team/runs/{spec.run_id}/jobs/{spec.job_id}", detail=False)
+        assert sorted(name.rpartition("/")[2] for name in names) == [
+            f"attempt-000{number}{part}.json" for number in (1, 2) for part in (".end", ".job", "")
+        ]
+        gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def test_orphans_are_the_live_jobs_that_no_run_folder_names(cloud, start, make_spec, tmp_path, served):

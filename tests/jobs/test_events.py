@@ -56,6 +56,9 @@ def test_events_are_sorted_by_time_whatever_order_they_come_in():
 def test_paid_seconds_count_from_the_machines_start_to_the_end():
     events = in_order([moved("RUNNING", "SUCCEEDED", 900), moved("QUEUED", "SCHEDULED", 100)])
     assert paid_seconds(events) == 0  # it never ran: no machine
+    job = job_of(State.SUCCEEDED)
+    job.status.run_duration = timedelta(seconds=70)
+    assert read_job(job).seconds == 70  # no event was kept
     events = in_order([*events, moved("SCHEDULED", "RUNNING", 250)])
     assert paid_seconds(events) == 800
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ REAL = (sys.executable, "-m", "inference.run_inference")
 State = batch_v1.JobStatus.State
 TaskState = batch_v1.TaskStatus.State
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+PATIENCE_S = 20  # real ones, of a look at a running job
 STEP_S, RUN_S = 60, 300  # the counter's seconds for a state and for a run
 QUOTA_ZERO = (
     "CODE_GCE_QUOTA_EXCEEDED: Quota 'NVIDIA_A100_GPUS' exceeded. Limit: 0.0 in region us-central1. This is an error "
@@ -189,7 +191,7 @@ class BatchServer:
             self._move(held, State.RUNNING)
             self.started.append(held.job.name.rpartition("/")[2])
             self._start(held)
-        elif state == State.RUNNING and not held.plan.is_idle:
+        elif state == State.RUNNING and not held.plan.is_idle and self._have_ended(held):
             self._finish(held)
 
     def _start(self, held):
@@ -210,6 +212,16 @@ class BatchServer:
                 text=True,
             )
             held.processes.append(process)
+
+    def _have_ended(self, held):
+        """Whether all processes have; they are given a while, so that a clock that does not wait is no hurry."""
+        deadline = time.monotonic() + PATIENCE_S
+        for process in held.processes:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                return False
+        return True
 
     def _finish(self, held):
         codes = []
