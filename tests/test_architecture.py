@@ -65,6 +65,9 @@ HEAVY = (
     "torch",
     "sklearn",
     "pronto",
+    "google.cloud.batch_v1",
+    "google.api_core",
+    "grpc",
 )
 
 

@@ -136,9 +136,8 @@ def fast_kernels(settings: Settings) -> Found:
 
 def demo_model(settings: Settings) -> Found:
     """The packaged model of the demo atlas."""
-    import inference
-
-    files = sorted((Path(inference.__file__).parent).rglob("*.safetensors"))
+    package = find_spec("inference")
+    files = sorted(Path(package.origin).parent.rglob("*.safetensors")) if package and package.origin else []
     text = ", ".join(f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB" for path in files)
     remedy = "reinstall haystack-kernel; until then the demo uses an engine without a model"
     return Found(bool(files), text or "absent", "" if files else remedy)
