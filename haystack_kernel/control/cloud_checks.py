@@ -80,7 +80,7 @@ def service(settings: Settings) -> Found:
     from google.cloud import batch_v1
 
     parent = f"projects/{batch['project']}/locations/{batch['region']}"
-    request = batch_v1.ListJobsRequest(parent=parent, page_size=1)
+    request = batch_v1.ListJobsRequest(parent=parent, filter='labels.app="haystack"', page_size=1)
     try:
         page = _client(batch).list_jobs(request=request, timeout=_CALL_S, retry=None)
         n_found = len(next(iter(page.pages)).jobs)
@@ -88,7 +88,7 @@ def service(settings: Settings) -> Found:
         first = str(error).splitlines()[0][:200]
         remedy = f"gcloud services enable batch.googleapis.com --project {batch['project']}; roles/batch.jobsEditor"
         return Found(ok=False, text=f"{type(error).__name__}: {first}", remedy=remedy)
-    return Found(ok=True, text=f"{parent} answers ({'has' if n_found else 'no'} jobs)")
+    return Found(ok=True, text=f"{parent} answers ({'there are' if n_found else 'no'} jobs of HAYSTACK)")
 
 
 def quota(settings: Settings) -> Found:
