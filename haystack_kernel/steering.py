@@ -114,18 +114,24 @@ def stop(record: RunRecord, ports: Ports) -> RunRecord:
     ConflictError
         The run moves on faster than the cancellation can be written; try again.
     """
+    record = _mark_cancelled(record, ports)
+    if record.orchestrator is not None:  # before its inference job, so that it starts no further one
+        executor_named(record.orchestrator.executor, ports).cancel(record.orchestrator)
+        record = _mark_cancelled(record, ports)  # a job that began in between has taken the run up again
+    stop_job(record, ports)
+    return record
+
+
+def _mark_cancelled(record: RunRecord, ports: Ports) -> RunRecord:
     for is_last in (*[False] * _CANCEL_TRIES, True):
         record = ports.store.load(record.run_id)
         if record.status != "running":
             break
         try:
-            record = ports.store.save(record.model_copy(update={"status": "cancelled"}))
+            return ports.store.save(record.model_copy(update={"status": "cancelled"}))
         except ConflictError:  # it finished a step in between
             if is_last:
                 raise
-    if record.orchestrator is not None:  # first, so that it starts no further job
-        executor_named(record.orchestrator.executor, ports).cancel(record.orchestrator)
-    stop_job(record, ports)
     return record
 
 

@@ -265,6 +265,19 @@ def test_cancel_ends_the_run_and_its_orchestrator(hand_over, cloud):
     assert made.status()["status"] == "cancelled"
 
 
+def test_cancel_holds_against_a_job_that_begins_at_that_moment(cloud_ports):
+    class Late(Cloud):
+        def cancel(self, job):
+            record = cloud_ports.store.load(RUN_ID)
+            cloud_ports.store.save(record.model_copy(update={"status": "running"}))  # as the job's first step does
+            return super().cancel(job)
+
+    ports = replace(cloud_ports, executors={"local": Late()})
+    made = submit(QUESTION, run_id=RUN_ID, ports=ports).cancel()
+    assert made.record.status == "cancelled"
+    assert made.status()["status"] == "cancelled"
+
+
 @pytest.mark.parametrize("state", ["queued", "running", "unknown"])
 def test_resume_leaves_a_run_to_the_job_that_works_on_it(hand_over, cloud, state):
     made = hand_over()
