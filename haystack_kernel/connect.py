@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.jobs import LocalExecutor, SystemClock
+from haystack_kernel.jobs import BatchExecutor, LocalExecutor, SystemClock
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.literature import PaperSearcher
 from haystack_kernel.ports import Ports, ProgressEvent
@@ -57,7 +57,10 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
         open_atlas=_atlas_opener(settings, progress=progress),
         store=RunStore(settings.storage, patience=_bucket_patience(settings, clock=clock, progress=progress)),
         literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),
-        executors={"local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock)},
+        executors={
+            "local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock),
+            "batch": BatchExecutor(settings, clock=clock),
+        },
         clock=clock,
         progress=progress,
     )

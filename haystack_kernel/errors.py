@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 __all__ = [
+    "ApprovalNeededError",
     "ConflictError",
     "ContractError",
     "HaystackError",
@@ -77,6 +78,10 @@ class ServiceError(HaystackError):
 
 class JobFailedError(HaystackError):
     """The inference job ended badly; facts: ``job_id``, ``state``, ``exit_code``, ``log_tail``."""
+
+
+class ApprovalNeededError(HaystackError):
+    """Approve the spending or raise the cap; facts: ``run_id``, ``likely_usd``, ``high_usd``, ``spent_usd``."""
 
 
 class ContractError(HaystackError):

@@ -42,6 +42,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         "genelist": settings.inference.genelist,
         "diffusion_steps": settings.inference.diffusion_steps,
         "control_strategy": settings.inference.control_strategy,
+        "executor": settings.jobs.executor,
         "threshold": settings.rounds.threshold,
         "max_rounds": settings.rounds.maximum,
         "n_prompt": settings.inference.n_prompt,
@@ -62,6 +63,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
+    _check_places(config, settings)
     if config.model == DEMO_MODEL and "diffusion_steps" not in given:
         config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
     paths = {"model": config.model, "genelist": config.genelist, "query_h5ad": config.query_h5ad}
@@ -128,6 +130,18 @@ def _check_model(config: RunConfig) -> RunConfig:
             msg = f"the {name} {uri!r} of engine 'stack' does not exist; give the path or gs:// address of the file"
             raise InvalidInputError(msg, uri=uri)
     return config.model_copy(update=found)
+
+
+def _check_places(config: RunConfig, settings: Settings) -> None:
+    """A job of the cloud reads buckets alone (a local Batch service reads this disk too)."""
+    if config.executor != "batch" or settings.batch.insecure:
+        return
+    places = {"--storage": settings.storage, "--model": config.model, "--genelist": config.genelist}
+    if config.engine != MODEL_ENGINE or config.model == DEMO_MODEL:
+        places = {"--storage": settings.storage}
+    if here := [f"{name} {place}" for name, place in places.items() if place and not place.startswith("gs://")]:
+        msg = f"executor 'batch' runs where this disk is not: {', '.join(here)} must be gs:// addresses"
+        raise InvalidInputError(msg, places=here)
 
 
 def parse_hidden(text: str, *, knowledge: str | None = None) -> HiddenPair:

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError, JobFailedError, NotFoundError
-from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED, build_job_spec, build_manifest, wait
+from haystack_kernel.jobs import (
+    BASELINE_PREFIX,
+    CONTROL,
+    TREATED,
+    build_job_spec,
+    build_manifest,
+    check_approval,
+    describe,
+    estimate_cost,
+    expected_handle,
+    pace,
+    wait,
+)
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.literature.reading import read_papers
 from haystack_kernel.papers import cite_papers, find_papers
@@ -132,12 +144,31 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
 
 
 def submit(record: RunRecord, ports: Ports) -> Round:
-    """Start the round's job, or find the one started before."""
+    """Start the round's job, or find the one started before.
+
+    Raises
+    ------
+    ApprovalNeededError
+        The job costs money and nobody approved it, or the run's cap does not hold it; nothing was started.
+    """
     last = record.rounds[-1]
     if last.spec is None:
         raise _out_of_order(record)
-    job = ports.executors[record.config.executor].submit(last.spec.placed_in(ports.store.uri(record.run_id)))
-    return last.model_copy(update={"job": job.model_copy(update={"manifest_uri": last.spec.manifest_uri})})
+    executor = ports.executors[record.config.executor]
+    spec, cost = last.spec.placed_in(ports.store.uri(record.run_id)), ports.settings.cost
+    kept = {"manifest_uri": last.spec.manifest_uri}  # in the record as in the spec: a path of the run folder
+    if record.config.executor == "local":
+        return last.model_copy(update={"job": executor.submit(spec).model_copy(update=kept)})
+    measured = [seconds for item in record.rounds for seconds in item.task_seconds.values()]
+    estimate = estimate_cost(spec, ports.settings.batch, measured_s=measured)
+    before = executor.status(expected_handle(spec, executor=record.config.executor, now=ports.clock.now()))
+    if before.state in ("failed", "cancelled"):  # else it was started before, so this pays for nothing new
+        check_approval(estimate, spent_usd=record.cost_usd, cost=cost, run_id=record.run_id)
+        budget = None if cost.max_usd is None else cost.max_usd - record.cost_usd
+        spec = spec.model_copy(update={"budget_usd": budget})
+    message = f"the job costs {describe(estimate)}"
+    ports.progress(ProgressEvent(run_id=record.run_id, phase="submit", message=message, round=last.number))
+    return last.model_copy(update={"job": executor.submit(spec).model_copy(update=kept), "estimate": estimate})
 
 
 def keep_good_job(record: RunRecord, ports: Ports) -> Round:
@@ -149,13 +180,14 @@ def keep_good_job(record: RunRecord, ports: Ports) -> Round:
     last = record.rounds[-1]
     if last.job is None or last.spec is None or last.task_seconds:
         return last
-    state = ports.executors[last.job.executor].status(last.job).state
+    status = ports.executors[last.job.executor].status(last.job)
+    state, spec, last = status.state, last.spec, _with_bills(last, status)
     if state in ("failed", "cancelled"):
         return last.model_copy(update={"job": None})
     if state == "succeeded" and record.failure is not None and record.failure.step == "collect":
-        tag = hashlib.sha256(last.spec.job_id.encode()).hexdigest()[:8]
-        job_id = f"{last.spec.job_id.rpartition('-')[0]}-{tag}"
-        return last.model_copy(update={"job": None, "spec": last.spec.model_copy(update={"job_id": job_id})})
+        tag = hashlib.sha256(spec.job_id.encode()).hexdigest()[:8]
+        job_id = f"{spec.job_id.rpartition('-')[0]}-{tag}"
+        return last.model_copy(update={"job": None, "spec": spec.model_copy(update={"job_id": job_id})})
     return last
 
 
@@ -173,15 +205,18 @@ def collect(record: RunRecord, ports: Ports) -> Round:
     manifest = _read_manifest(record, ports, number=last.number)
 
     def show(status: JobStatus) -> None:
-        event = ProgressEvent(run_id=record.run_id, phase="collect", message=f"job {status.state}", round=last.number)
+        detail = f": {status.detail}" if status.detail and status.bills else ""  # of an attempt after another
+        message = f"job {status.state}{detail}"
+        event = ProgressEvent(run_id=record.run_id, phase="collect", message=message, round=last.number)
         if not status.is_terminal:
             ports.progress(event)
 
-    executor = ports.executors[record.config.executor]
     if last.job is None or last.spec is None:
         raise _out_of_order(record)
-    poll_s, timeout_s = ports.settings.jobs.poll_s, last.spec.timeout_s
-    wait(last.job, executor=executor, clock=ports.clock, timeout_s=timeout_s, poll_s=poll_s, on_status=show)
+    executor = ports.executors[last.job.executor]
+    patience = pace(last.job.executor, spec=last.spec, settings=ports.settings)
+    ended = wait(last.job, executor=executor, clock=ports.clock, on_status=show, **patience)
+    last = _with_bills(last, ended)
     results = [_check_output(record, ports, output=task.output) for task in manifest.tasks]
     treated = next(result for result in results if result.id == TREATED)
     seconds = {result.id: result.seconds for result in results}
@@ -302,6 +337,12 @@ def query_of(record: RunRecord) -> StructuredQuery:
     if record.query is None:
         raise _out_of_order(record)
     return record.query
+
+
+def _with_bills(last: Round, status: JobStatus) -> Round:
+    """The round with what its job's attempts cost, each once however often they are seen."""
+    bills = {bill.job_id: bill for bill in (*last.bills, *status.bills)}
+    return last.model_copy(update={"bills": tuple(bills.values())})
 
 
 def _out_of_order(record: RunRecord) -> ContractError:

@@ -263,6 +263,8 @@ def open_run(
     storage: str | None = None,
     progress: Progress | None = None,
     settings: Settings | None = None,
+    approve: bool | None = None,
+    max_cost: float | None = None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig, validated by it
 ) -> Run:
     """Start a run, or go on with it when ``run_id`` exists: the one call of the run notebook.
@@ -279,6 +281,10 @@ def open_run(
         Listener; None shows progress in the notebook that calls, or nothing elsewhere.
     settings
         None reads them from the layers and the environment.
+    approve
+        True lets jobs that cost money start; None takes the settings'. It is consent, no part of what is asked.
+    max_cost
+        Dollars that all jobs of the run together may cost; None takes the settings'.
     **options
         Fields of :class:`haystack_kernel.schema.RunConfig`; None takes the settings' value. ``hide`` also takes
         ``"CELL TYPE:PERTURBATION"`` strings.
@@ -288,7 +294,7 @@ def open_run(
     InvalidInputError
         A bad id, option or question, or a run id that belongs to another question or to other options.
     """
-    settings = settings or load_settings(storage=storage)
+    settings = settings or load_settings(storage=storage, cost={"approve": approve, "max_usd": max_cost})
     ports = connect(settings, progress=progress or notebook_progress())
     if run_id is not None and ports.store.has(check_run_id(run_id)):
         return _reopen(ports, run_id=run_id, question=question, options=options)
@@ -325,17 +331,27 @@ def attach(run_id: str, *, storage: str | None = None, progress: Progress | None
     return Run(ports.store.load(check_run_id(run_id)), ports=ports)
 
 
-def resume(run_id: str, *, storage: str | None = None, progress: Progress | None = None) -> Run:
+def resume(
+    run_id: str,
+    *,
+    storage: str | None = None,
+    progress: Progress | None = None,
+    approve: bool | None = None,
+    max_cost: float | None = None,
+) -> Run:
     """Attach to a run and make it ready to go on where it stopped, failed or was cancelled.
 
-    What changed since it began (settings, software, a rebuilt atlas) is warned of and kept in its notes.
+    What changed since it began (settings, software, a rebuilt atlas) is warned of and kept in its notes. ``approve``
+    and ``max_cost`` as in :func:`open_run`.
 
     Raises
     ------
     ConflictError
         The run's orchestrator works on it.
     """
-    run = attach(run_id, storage=storage, progress=progress)
+    settings = load_settings(storage=storage, cost={"approve": approve, "max_usd": max_cost})
+    ports = connect(settings, progress=progress or notebook_progress())
+    run = Run(ports.store.load(check_run_id(run_id)), ports=ports)
     run.check_free()
     run.record = _revive(run.record, run._ports)
     for note in run.record.notes:

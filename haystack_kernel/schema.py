@@ -205,6 +205,10 @@ class JobSpec(Frozen):
     environment: dict[str, str] = Field(
         default_factory=dict, description="settings the program starts with, as HAYSTACK_<NAME>; never a secret"
     )
+    needs_gpu: bool = Field(default=True, description="of an inference job: a task uses a model")
+    budget_usd: float | None = Field(
+        default=None, ge=0, description="what its attempts may cost together; None: no cap. Not part of the hash"
+    )
 
     def placed_in(self, folder: str) -> JobSpec:
         """The spec an executor runs: its manifest addressed in full. Records keep the path, which shows no folder."""
@@ -227,6 +231,34 @@ class JobHandle(Frozen):
     location: str = Field(default="", description="where the job runs: the machine's name, a resource name")
 
 
+class CostEstimate(Frozen):
+    """What one attempt of a job may cost, by list prices; ``high`` is what its time limit allows."""
+
+    machine: str = Field(description="preset and machine type; this machine's own name costs nothing")
+    spot: bool = False
+    n_machines: int = Field(default=1, ge=1)
+    low_usd: float = Field(ge=0)
+    likely_usd: float = Field(ge=0)
+    high_usd: float = Field(ge=0)
+    low_s: float = Field(ge=0, description="seconds each machine is paid for")
+    likely_s: float = Field(ge=0)
+    high_s: float = Field(ge=0)
+    basis: str = Field(description="what the numbers rest on")
+
+
+class Bill(Frozen):
+    """What one attempt cost by list prices; the invoice is the provider's."""
+
+    job_id: str = Field(description="of the attempt, as the provider knows it")
+    attempt: int = Field(ge=1)
+    machine: str
+    spot: bool = False
+    n_machines: int = Field(default=1, ge=1)
+    seconds: float = Field(ge=0, description="each machine is paid for: start, drivers and image included")
+    usd: float = Field(ge=0)
+    state: str = Field(description="how the attempt ended")
+
+
 class JobStatus(Frozen):
     """What an executor knows about a job now."""
 
@@ -236,6 +268,9 @@ class JobStatus(Frozen):
     n_tasks: int = 0
     n_done: int = 0
     log_tail: str = ""
+    attempt: int = Field(default=1, ge=1)
+    bills: tuple[Bill, ...] = Field(default=(), description="attempts that have ended and are paid for")
+    console: str = Field(default="", description="address of a page about the job")
 
     @property
     def is_terminal(self) -> bool:
@@ -417,6 +452,8 @@ class Round(Frozen):
     n_query: int = 0
     spec: JobSpec | None = None
     job: JobHandle | None = None
+    estimate: CostEstimate | None = Field(default=None, description="before the job was submitted; None: free")
+    bills: tuple[Bill, ...] = Field(default=(), description="one each attempt that was paid for")
     task_seconds: dict[str, float] = Field(default_factory=dict)
     model: ModelCard | None = Field(default=None, description="None: no weights of a model were used")
     frac_genes_found: Real = NAN
@@ -503,6 +540,11 @@ class RunRecord(Frozen):
         """Unrounded composite of the best round; NaN where there is none."""
         best = self.best
         return best.composite.value if best and best.composite else NAN
+
+    @property
+    def cost_usd(self) -> float:
+        """What the jobs of all rounds cost so far by list prices."""
+        return sum(bill.usd for item in self.rounds for bill in item.bills)
 
 
 class RunSummary(Frozen):

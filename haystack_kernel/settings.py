@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import AtlasName, ControlStrategy, EngineChoice
+from haystack_kernel.schema import AtlasName, ControlStrategy, EngineChoice, ExecutorName
 
 LAYERS = ("default", "dev", "prod", "test")
 _PACKAGED = Path(__file__).with_name("settings.toml")
@@ -81,10 +81,63 @@ class InferenceSettings(_Section):
 
 
 class JobSettings(_Section):
-    """How long a job may take and how often it is looked at."""
+    """Where jobs run, how long one may take, and how often one of this machine is looked at."""
 
+    executor: ExecutorName = "local"
     timeout_s: float = Field(default=1800, gt=0)
     poll_s: float = Field(default=0.2, gt=0)
+
+
+class BatchSettings(_Section):
+    """Google Cloud Batch: where jobs run, on what machines, and how patiently they are watched."""
+
+    project: str = ""
+    region: str = Field(default="", description="e.g. us-central1; jobs run in its zones only")
+    zones: tuple[str, ...] = Field(default=(), description="tried one attempt each, in this order; none: the region")
+    inference_image: str = Field(default="", description="container image of docker/Dockerfile.inference")
+    orchestrator_image: str = Field(default="", description="container image of docker/Dockerfile.orchestrator")
+    machine: str = Field(default="a100-40gb", description="preset for jobs with a model")
+    cpu_machine: str = Field(default="cpu", description="preset for jobs without a model and for orchestrators")
+    cpu_milli: int | None = Field(default=None, ge=1, description="of each task; None: the preset's")
+    memory_mib: int | None = Field(default=None, ge=1, description="of each task; None: the preset's")
+    shm_gib: int = Field(default=8, ge=1, description="shared memory of the container")
+    boot_disk_gib: int = Field(default=100, ge=30)
+    spot: bool = Field(default=False, description="first attempts of a prediction on Spot, the last on demand")
+    spot_attempts: int = Field(default=2, ge=1, description="without zones; with zones one each")
+    max_attempts: int = Field(default=4, ge=1, description="of one submission, the first included")
+    tasks_per_shard: int = Field(default=16, ge=1, description="more tasks than this share several machines")
+    max_shards: int = Field(default=8, ge=1)
+    service_account: str = ""
+    network: str = ""
+    subnetwork: str = ""
+    no_external_ip: bool = False
+    secrets: dict[str, str] = Field(
+        default_factory=dict, description="variable of the orchestrator -> projects/*/secrets/*/versions/*"
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="added to those of HAYSTACK")
+    poll_interval_s: float = Field(default=10, gt=0)
+    queue_timeout_s: float = Field(default=7200, gt=0, description="waiting for a machine, apart from jobs.timeout_s")
+    stockout_patience_s: float = Field(default=600, ge=0, description="then the next attempt of the ladder starts")
+    settle_s: float = Field(default=60, ge=0, description="wait for late events, and for a job that is not found")
+    endpoint: str = Field(default="", description="host:port of another Batch service, e.g. a local one")
+    insecure: bool = Field(default=False, description="the endpoint speaks plain text and takes local paths")
+
+    @field_validator("zones", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("secrets")
+    @classmethod
+    def _upper(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name.upper(): secret for name, secret in value.items()}  # the layers lower every key
+
+
+class CostSettings(_Section):
+    """Consent to spending; local jobs are free and need none."""
+
+    approve: bool = Field(default=False, description="jobs that cost money may be started")
+    max_usd: float | None = Field(default=None, ge=0, description="cap of a run, all its rounds and attempts together")
 
 
 class CellSettings(_Section):
@@ -149,6 +202,8 @@ class Settings(_Section):
     grounding: GroundingSettings = GroundingSettings()
     inference: InferenceSettings = InferenceSettings()
     jobs: JobSettings = JobSettings()
+    batch: BatchSettings = BatchSettings()
+    cost: CostSettings = CostSettings()
     cells: CellSettings = CellSettings()
     bucket: BucketSettings = BucketSettings()
     literature: LiteratureSettings = LiteratureSettings()

@@ -37,6 +37,7 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "best_round": record.best_round,
         "score": None if score != score else round(score, 3),  # noqa: PLR0124 - NaN
         "termination": record.termination,
+        "cost_usd": round(record.cost_usd, 4),
         "folder": folder,
         "report": f"{folder}/report.html" if record.status == "done" else None,
         "failure": failure.model_dump() if failure else None,

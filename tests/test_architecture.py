@@ -66,6 +66,9 @@ HEAVY = (
     "torch",
     "sklearn",
     "pronto",
+    "google.cloud.batch_v1",
+    "google.api_core",
+    "grpc",
 )
 
 

@@ -135,3 +135,28 @@ def test_a_settings_file_that_would_be_ignored_is_refused(folder, text, says):
 def test_settings_cannot_be_changed():
     with pytest.raises(ValidationError):
         Settings().seed = 3
+
+
+def test_the_cloud_is_set_by_variables_lists_and_tables_included(folder, monkeypatch):
+    secret = "projects/lab/secrets/claude/versions/latest"
+    for name, value in {
+        "HAYSTACK_BATCH__PROJECT": "lab",
+        "HAYSTACK_BATCH__REGION": "us-central1",
+        "HAYSTACK_BATCH__ZONES": "us-central1-a, us-central1-b",
+        "HAYSTACK_BATCH__POLL_INTERVAL_S": "5",
+        "HAYSTACK_BATCH__ENDPOINT": "localhost:8080",
+        "HAYSTACK_BATCH__INSECURE": "true",
+        "HAYSTACK_BATCH__SECRETS": f'{{ANTHROPIC_API_KEY = "{secret}"}}',
+        "HAYSTACK_COST__APPROVE": "true",
+        "HAYSTACK_COST__MAX_USD": "12.5",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    batch, cost = settings.batch, settings.cost
+    assert (batch.project, batch.region, batch.poll_interval_s) == ("lab", "us-central1", 5)
+    assert batch.zones == ("us-central1-a", "us-central1-b")
+    assert (batch.endpoint, batch.insecure) == ("localhost:8080", True)
+    assert batch.secrets == {"ANTHROPIC_API_KEY": secret}
+    assert (cost.approve, cost.max_usd) == (True, 12.5)
+    capped = load_settings(cost={"approve": None, "max_usd": 3})  # what the caller leaves out stays as configured
+    assert (capped.cost.approve, capped.cost.max_usd) == (True, 3)

@@ -27,6 +27,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(knowledge.app, name="knowledge")
 
 _INPUT_ERRORS = (
+    errors.ApprovalNeededError,
     errors.InvalidInputError,
     errors.MissingKeyError,
     errors.MissingExtraError,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from haystack_kernel.cli.output import format_rows, print_json, print_rows
+from haystack_kernel.cli.runs import MaxCost, Yes, go_on, spending_of
 
 if TYPE_CHECKING:
     from haystack_kernel.control.doctor import Line
@@ -62,9 +63,10 @@ def fork(
     new_run_id: Annotated[str | None, typer.Option(help="Id of the new run; made when left out.")] = None,
     no_run: Annotated[bool, typer.Option("--no-run", help="Only make the new run; `haystack resume` runs it.")] = False,
     storage: Storage = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
 ) -> None:
     """Branch off a new run with one change; steps that the change does not touch are taken over."""
-    from haystack_kernel.cli.runs import go_on
     from haystack_kernel.control import fork as branch
     from haystack_kernel.control.changes import parse_changes
 
@@ -75,7 +77,7 @@ def fork(
     if no_run:
         print_json({**made.status(), "reused": list(origin.reused) if origin else []})
     else:
-        go_on(made, storage=storage)
+        go_on(made, storage=storage, spending=spending_of(yes, max_cost))
 
 
 def compare(

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from haystack_kernel.cli.output import print_json
-from haystack_kernel.schema import ControlStrategy, Engine
+from haystack_kernel.schema import ControlStrategy, Engine, ExecutorName
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
 
+_NO_OPTION = ("storage", "run_id", "question", "yes", "max_cost")  # of a run's configuration
 DEMO_QUESTION = "How would lung fibroblasts respond to TGF-beta?"
 
 Question = Annotated[str, typer.Argument(help="How would <cells> respond to <perturbation>? 10 to 2,000 characters.")]
@@ -36,6 +37,8 @@ Ban = Annotated[
     list[str] | None,
     typer.Option(help="What no round may use: a key, or criteria such as 'donor=1256'; repeatable."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Approve spending on jobs that cost money.")]
+MaxCost = Annotated[float | None, typer.Option(help="Dollars that all jobs of the run together may cost.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -74,10 +77,16 @@ def run(
         bool | None,
         typer.Option("--literature/--no-literature", help="Ask PubMed, Europe PMC and Semantic Scholar."),
     ] = None,
+    executor: Annotated[
+        ExecutorName | None, typer.Option(help="Where jobs run: local, or batch (Google Cloud Batch).")
+    ] = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
     run_id: Annotated[str | None, typer.Option(help="Id of the run; made from the time when left out.")] = None,
 ) -> None:
     """Ask a question; leaves run.ipynb, report.html, run.json and the tables in the run folder."""
-    _execute(question, storage=storage, run_id=run_id, options=_options(locals()))
+    options = _options(locals())
+    _execute(question, storage=storage, run_id=run_id, options=options, spending=spending_of(yes, max_cost))
 
 
 def submit(**given: Any) -> None:  # noqa: ANN401 - the options of ``run``
@@ -87,9 +96,14 @@ def submit(**given: Any) -> None:  # noqa: ANN401 - the options of ``run``
     """
     from haystack_kernel.control import submit as hand_over
 
-    storage, run_id, question = (given.pop(name) for name in ("storage", "run_id", "question"))
+    storage, run_id, question, yes, max_cost = (given[name] for name in _NO_OPTION)
     made = hand_over(
-        question, run_id=run_id, storage=storage, show=lambda line: sys.stderr.write(f"{line}\n"), **_options(given)
+        question,
+        run_id=run_id,
+        storage=storage,
+        show=lambda line: sys.stderr.write(f"{line}\n"),
+        **spending_of(yes, max_cost),
+        **_options(given),
     )
     found = made.status()
     job = found["orchestrator"] or {"job_id": None, "executor": None, "state": None}
@@ -104,21 +118,21 @@ setattr(submit, "__signature__", inspect.signature(run, eval_str=True))  # noqa:
 
 def demo(storage: Storage = None) -> None:
     """Ask the demonstration question on the simulated demo atlas."""
-    _execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]})
+    _execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]}, spending={})
 
 
-def resume(run_id: RunIdArgument, storage: Storage = None) -> None:
+def resume(run_id: RunIdArgument, storage: Storage = None, yes: Yes = False, max_cost: MaxCost = None) -> None:
     """Go on with a run that stopped, failed or was cancelled; finished steps are not repeated."""
     from haystack_kernel.run import attach as find
 
     found = find(run_id, storage=storage)
     found.check_free()
-    go_on(found, storage=storage)
+    go_on(found, storage=storage, spending=spending_of(yes, max_cost))
 
 
-def go_on(run: Run, *, storage: str | None) -> None:
+def go_on(run: Run, *, storage: str | None, spending: dict[str, Any]) -> None:
     """Execute the notebook of a run that exists, and print the outcome."""
-    _execute(run.record.question, storage=storage, run_id=run.run_id, options={})
+    _execute(run.record.question, storage=storage, run_id=run.run_id, options={}, spending=spending)
 
 
 def attach(run_id: RunIdArgument, storage: Storage = None) -> None:
@@ -173,17 +187,27 @@ def resolve(text: Annotated[str, typer.Argument(help="A question, or a phrase of
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """What was typed, as fields of RunConfig; what was not typed stays as configured."""
     options = {("atlases" if name == "atlas" else name): value for name, value in given.items()}
-    options = {name: options[name] for name in options if name not in ("question", "storage", "run_id")}
+    options = {name: options[name] for name in options if name not in _NO_OPTION}
     own = options.get("query_h5ad")
     options["query_h5ad"] = str(Path(own).absolute()) if own and "://" not in own else own
     return {name: value for name, value in options.items() if value is not None and value != []}
 
 
-def _execute(question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any]) -> None:
+def spending_of(yes: bool, max_cost: float | None) -> dict[str, Any]:
+    """What was said about money; what was not said stays as configured."""
+    given = {"approve": yes or None, "max_cost": max_cost}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _execute(
+    question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any], spending: dict[str, Any]
+) -> None:
     """Run the notebook through papermill and print the outcome; errors end in their exit codes."""
     from haystack_kernel.jupyter.execute import execute_run
 
-    outcome = execute_run(question, storage=storage, run_id=run_id, options=options, stream=sys.stderr)
+    outcome = execute_run(
+        question, storage=storage, run_id=run_id, options=options, spending=spending, stream=sys.stderr
+    )
     print_json(outcome.summary)
     if outcome.error is not None:
         raise outcome.error

@@ -23,7 +23,7 @@ from haystack_kernel.store import check_run_id
 from inference.manifest import DEMO_MODEL, MODEL_ENGINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import JobSpec, RunConfig, RunRecord
@@ -43,7 +43,8 @@ def submit(
     run_id: str | None = None,
     settings: Settings | None = None,
     ports: Ports | None = None,
-    approval: Sequence[str] = (),
+    approve: bool | None = None,
+    max_cost: float | None = None,
     show: Callable[[str], object] = lambda line: None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig and ``storage``
 ) -> Run:
@@ -63,8 +64,8 @@ def submit(
         None reads them from the layers and the environment; those that differ from the defaults travel with the job.
     ports
         None builds them from the settings.
-    approval
-        Words that approve spending, added to the job's command, e.g. ``["--yes", "--max-cost", "5"]``.
+    approve, max_cost
+        Consent to spending and its cap in dollars, as in :func:`haystack_kernel.open_run`; they travel with the job.
     show
         Gets lines worth reading before anything is started.
     **options
@@ -76,7 +77,8 @@ def submit(
         The question or an option is refused, or names files of this machine that a cloud job could not read.
     """
     storage = options.pop("storage", None)
-    ports = ports or connect(settings or load_settings(storage=storage))
+    cost = {"approve": approve, "max_usd": max_cost}
+    ports = ports or connect(settings or load_settings(storage=storage, cost=cost))
     settings = ports.settings
     if question is not None and is_run_id(question):
         question, run_id = None, question
@@ -91,7 +93,7 @@ def submit(
         record = _begin(question, run_id=run_id, ports=ports, show=show, options=options)
     for note in record.notes:
         show(f"note: {note}")
-    return Run(_hand_over(record, ports, approval=tuple(approval)), ports=ports)
+    return Run(_hand_over(record, ports, approval=approval_words(approve, max_cost)), ports=ports)
 
 
 def check_reachable(config: RunConfig, settings: Settings) -> None:
@@ -105,7 +107,7 @@ def check_reachable(config: RunConfig, settings: Settings) -> None:
     if "memory://" in settings.storage:
         msg = f"storage {settings.storage!r} ends with this process; give a folder or gs://bucket/prefix"
         raise InvalidInputError(msg, storage=settings.storage)
-    if config.executor == "local" or takes_local_paths(settings):
+    if config.executor == "local" or settings.batch.insecure:
         return
     needed = {"storage (--storage, HAYSTACK_STORAGE)": settings.storage, "query_h5ad (--query-h5ad)": config.query_h5ad}
     if not _only_demo(config):
@@ -121,9 +123,9 @@ def check_reachable(config: RunConfig, settings: Settings) -> None:
         raise InvalidInputError(msg, paths=local)
 
 
-def takes_local_paths(settings: Settings) -> bool:
-    """Whether the Batch service of the settings is one of this machine, as in tests."""
-    return bool(settings.model_dump().get("batch", {}).get("insecure"))
+def approval_words(approve: bool | None, max_cost: float | None) -> tuple[str, ...]:  # noqa: FBT001 - as asked
+    """Consent to spending as words of the command line."""
+    return (("--yes",) if approve else ()) + (("--max-cost", f"{max_cost:g}") if max_cost is not None else ())
 
 
 def orchestrator_spec(record: RunRecord, ports: Ports, *, approval: tuple[str, ...] = ()) -> JobSpec:

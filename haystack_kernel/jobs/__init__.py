@@ -1,5 +1,7 @@
-"""Inference jobs: what to run, where it runs, and waiting for it."""
+"""Jobs: what to run, what it may cost, where it runs, and waiting for it."""
 
+from haystack_kernel.jobs.batch import BatchExecutor
+from haystack_kernel.jobs.cost import check_approval, describe, estimate_cost
 from haystack_kernel.jobs.local import LocalExecutor
 from haystack_kernel.jobs.spec import (
     BASELINE_PREFIX,
@@ -10,17 +12,22 @@ from haystack_kernel.jobs.spec import (
     build_orchestrator_spec,
     expected_handle,
 )
-from haystack_kernel.jobs.wait import SystemClock, wait
+from haystack_kernel.jobs.wait import SystemClock, pace, wait
 
 __all__ = [
     "BASELINE_PREFIX",
     "CONTROL",
     "TREATED",
+    "BatchExecutor",
     "LocalExecutor",
     "SystemClock",
     "build_job_spec",
     "build_manifest",
     "build_orchestrator_spec",
+    "check_approval",
+    "describe",
+    "estimate_cost",
     "expected_handle",
+    "pace",
     "wait",
 ]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from typing import TYPE_CHECKING
 
+from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import JobHandle, JobSpec
 from inference.manifest import BASELINES, MODEL_ENGINE, Manifest, Task, dump_manifest
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import ControlStrategy, ExecutorName, RunConfig
 
+_JOB_ID = re.compile(r"haystack-(?P<run_id>[a-z][a-z0-9-]{7,44})-[0-9a-f]{8}")
 TREATED = "treated"
 CONTROL = "control"
 BASELINE_PREFIX = "baseline-"
@@ -77,7 +80,17 @@ def build_job_spec(
         spec_hash=digest,
         n_tasks=len(manifest.tasks),
         timeout_s=timeout_s,
+        needs_gpu=any(task.engine == MODEL_ENGINE for task in manifest.tasks),
     )
+
+
+def run_id_of(job_id: str) -> str:
+    """The run that a job belongs to; InvalidInputError for an id of another form."""
+    found = _JOB_ID.fullmatch(job_id)
+    if found is None:
+        msg = f"job id {job_id!r} is not haystack-<run id>-<8 hexadecimal digits>"
+        raise InvalidInputError(msg, job_id=job_id)
+    return found["run_id"]
 
 
 def build_orchestrator_spec(

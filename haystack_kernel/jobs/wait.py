@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import JobFailedError
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haystack_kernel.ports import Clock, Executor
-    from haystack_kernel.schema import JobHandle, JobStatus
+    from haystack_kernel.schema import ExecutorName, JobHandle, JobSpec, JobStatus
+    from haystack_kernel.settings import Settings
+
+_MARGIN_S = 600.0  # the service ends a task at its limit itself; machines that stop and report take a while
 
 
 class SystemClock:
@@ -34,6 +37,18 @@ class SystemClock:
         time.sleep(seconds)
 
 
+def pace(executor: ExecutorName, *, spec: JobSpec, settings: Settings) -> dict[str, float]:
+    """How patiently :func:`wait` looks at a job: its arguments ``poll_s``, ``timeout_s`` and ``queue_timeout_s``."""
+    if executor == "batch":
+        batch = settings.batch
+        return {
+            "poll_s": batch.poll_interval_s,
+            "timeout_s": spec.timeout_s + _MARGIN_S,
+            "queue_timeout_s": batch.queue_timeout_s,
+        }
+    return {"poll_s": settings.jobs.poll_s, "timeout_s": spec.timeout_s, "queue_timeout_s": spec.timeout_s}
+
+
 def wait(
     job: JobHandle,
     *,
@@ -41,6 +56,7 @@ def wait(
     clock: Clock,
     timeout_s: float,
     poll_s: float,
+    queue_timeout_s: float | None = None,
     on_status: Callable[[JobStatus], None] | None = None,
 ) -> JobStatus:
     """Block until ``job`` ends well.
@@ -48,37 +64,64 @@ def wait(
     Parameters
     ----------
     timeout_s
-        Longest wait by the monotonic clock, so that a clock set by hand changes nothing.
+        Longest run by the monotonic clock, so that a clock set by hand changes nothing. It begins anew with each
+        attempt and with each task that is done.
     poll_s
         First pause between two looks; grows to ten times that.
+    queue_timeout_s
+        Longest wait for a machine, counted apart, anew for each attempt; None: as ``timeout_s``.
     on_status
         Called with each status seen, for progress.
 
     Raises
     ------
     JobFailedError
-        It failed, was cancelled, or ``timeout_s`` passed (it is cancelled then); ``facts`` hold state, exit code and
-        the end of its log.
+        It failed, was cancelled, or a limit passed (it is cancelled then); ``facts`` hold state, exit code, the end
+        of its log and the page of its console.
     """
-    deadline, pause = clock.monotonic() + timeout_s, poll_s
+    limits = {True: timeout_s, False: timeout_s if queue_timeout_s is None else queue_timeout_s}
+    spent: dict[object, float] = {}
+    phase: object = None
+    pause, before = poll_s, clock.monotonic()
     while True:
         status = executor.tend(job)
         if on_status is not None:
             on_status(status)
         if status.is_terminal:
             break
-        if clock.monotonic() >= deadline:
-            executor.cancel(job)
-            msg = (
-                f"job {job.job_id} was still {status.state} after {timeout_s:g} s and was cancelled; finished "
-                f"predictions are kept: raise jobs.timeout_s and resume the run"
-            )
-            raise JobFailedError(msg, job_id=job.job_id, state=status.state, log_tail=status.log_tail)
+        now, is_running = clock.monotonic(), status.state == "running"
+        spent[phase] = spent.get(phase, 0.0) + now - before
+        before, phase = now, (status.attempt, is_running, status.n_done)
+        if spent.get(phase, 0.0) >= limits[is_running]:
+            ended = executor.cancel(job)
+            if ended.state != "succeeded":  # it may have ended well in between
+                raise _too_late(job, ended, last=status, limit_s=limits[is_running])
+            return ended
         clock.sleep(pause)
         pause = min(pause * 1.2, poll_s * 10)
     if status.state != "succeeded":
         msg = f"job {job.job_id} {status.state}: {status.detail or 'no reason given'}. Resume the run to try again"
-        raise JobFailedError(
-            msg, job_id=job.job_id, state=status.state, exit_code=status.exit_code, log_tail=status.log_tail
-        )
+        raise JobFailedError(msg, **_facts(job, status))
     return status
+
+
+def _too_late(job: JobHandle, ended: JobStatus, *, last: JobStatus, limit_s: float) -> JobFailedError:
+    setting = "jobs.timeout_s" if last.state == "running" else "batch.queue_timeout_s"
+    setting = setting if job.executor == "batch" else "jobs.timeout_s"
+    why = f" ({last.detail})" if last.detail and last.state != "running" else ""
+    msg = (
+        f"job {job.job_id} was still {last.state} after {limit_s:g} s{why} and was cancelled; finished "
+        f"predictions are kept: raise {setting} and resume the run"
+    )
+    facts = _facts(job, last) | {"log_tail": last.log_tail or ended.log_tail}
+    return JobFailedError(msg, **facts)
+
+
+def _facts(job: JobHandle, status: JobStatus) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "state": status.state,
+        "exit_code": status.exit_code,
+        "log_tail": status.log_tail,
+        "console": status.console,
+    }

@@ -48,7 +48,13 @@ def notebook_path(name: str) -> Path:
 
 
 def execute_run(
-    question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any], stream: TextIO
+    question: str,
+    *,
+    storage: str | None,
+    run_id: str | None,
+    options: dict[str, Any],
+    stream: TextIO,
+    spending: dict[str, Any] | None = None,
 ) -> Outcome:
     """Execute ``haystack.ipynb`` for a new run, or for an existing one that goes on.
 
@@ -58,6 +64,8 @@ def execute_run(
         Fields of RunConfig for a new run; empty for an existing one.
     stream
         Where progress lines go.
+    spending
+        ``approve`` and ``max_cost`` as in :func:`haystack_kernel.run.open_run`, where they were given.
 
     Raises
     ------
@@ -75,7 +83,7 @@ def execute_run(
         opened = open_run(question, run_id=run_id, settings=settings, **options)
         stream.writelines(f"note: {note}\n" for note in opened.record.notes)
     stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
-    parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options}
+    parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options, **(spending or {})}
     failure = _papermill(ports.store.uri(run_id, NOTEBOOK), parameters=parameters, stream=stream)
     if not ports.store.has(run_id):
         why = failure or "the notebook made no record"

@@ -48,7 +48,8 @@ def methods_paragraph(record: RunRecord) -> str:
     best = record.best
     if best is None:
         return "No round has been scored, so there is no method to describe yet."
-    return " ".join([*_data(record, best), *_engine(record, best), *_statistics(record, best), *_software(record)])
+    parts = (_data(record, best), _engine(record, best), _statistics(record, best), _jobs(record), _software(record))
+    return " ".join(sentence for part in parts for sentence in part)
 
 
 def _data(record: RunRecord, best: Round) -> list[str]:
@@ -95,6 +96,19 @@ def _statistics(record: RunRecord, best: Round) -> list[str]:
         f"They were held against donor-stratified permutations of the prompt labels and matched gene decoys{nulls}.",
         f"{counted(len(record.rounds), 'round')} {'was' if len(record.rounds) == 1 else 'were'} worked.",
         f"Round {best.number} is reported.",
+    ]
+
+
+def _jobs(record: RunRecord) -> list[str]:
+    """What the cloud was paid for, by list prices; nothing where all jobs ran on one's own machine."""
+    bills = [bill for item in record.rounds for bill in item.bills]
+    if not bills:
+        return []
+    machines = ", ".join(sorted({bill.machine for bill in bills}))
+    minutes = sum(bill.seconds * bill.n_machines for bill in bills) / 60
+    jobs = counted(len(bills), "cloud job")
+    return [
+        f"The predictions took {jobs} on {machines}, {minutes:.1f} machine minutes, about {record.cost_usd:.2f} USD."
     ]
 
 

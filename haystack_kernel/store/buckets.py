@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import MissingExtraError, ServiceError, StorageError
+from haystack_kernel.store.files import FolderFiles, open_filesystem
 from inference.bucket import Objects
 from inference.errors import BucketError
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from inference.patience import Patience
+
+
+def open_files(address: str, *, patience: Patience | None = None) -> tuple[BucketFiles | FolderFiles, str]:
+    """Files of a disk or of Cloud Storage, and the address as those know it."""
+    if address.startswith("gs://"):
+        return BucketFiles(patience), address.rstrip("/")
+    fs, root = open_filesystem(address)
+    return FolderFiles(fs), root
 
 
 class BucketFiles:

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 
 from haystack_kernel.errors import ConflictError, ContractError, InvalidInputError, NotFoundError
 from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, RunSummary, is_run_id
-from haystack_kernel.store.buckets import BucketFiles
-from haystack_kernel.store.files import FolderFiles, open_filesystem
+from haystack_kernel.store.buckets import open_files
 from haystack_kernel.store.uris import check_inner_path, check_run_id, check_storage
 
 if TYPE_CHECKING:
@@ -46,12 +45,7 @@ class RunStore:
 
     def __init__(self, storage: str, *, patience: Patience | None = None) -> None:
         self.storage = check_storage(storage)
-        self._files: BucketFiles | FolderFiles
-        if self.storage.startswith("gs://"):
-            self._files, self._root = BucketFiles(patience), self.storage
-        else:
-            fs, self._root = open_filesystem(self.storage)
-            self._files = FolderFiles(fs)
+        self._files, self._root = open_files(self.storage, patience=patience)
 
     def create(self, record: RunRecord) -> RunRecord:
         """Save the first record of a run; ConflictError when the run exists."""

@@ -28,6 +28,7 @@ from scipy.sparse import csr_matrix
 sys.path.insert(0, str(Path(__file__).parent))
 import atlas_fetch
 import infer
+import jobs
 from atlas_index import atlas_build, atlas_search
 
 FULL = os.environ.get("FULL") == "1"
@@ -195,6 +196,7 @@ ROWS = {
     "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),
     "atlas.fetch.gcs": partial(atlas_fetch.bucket, full=FULL),
     **infer.ROWS,
+    **jobs.rows(full=FULL),
 }
 
 

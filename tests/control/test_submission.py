@@ -197,7 +197,7 @@ def test_folders_of_this_machine_do_not_travel_to_another():
 
 
 def test_the_approval_travels_in_the_words_of_the_command(hand_over, cloud):
-    hand_over(approval=["--yes", "--max-cost", "5"])
+    hand_over(approve=True, max_cost=5)
     assert cloud.submitted[0].command[-3:] == ("--yes", "--max-cost", "5")
 
 

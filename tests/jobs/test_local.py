@@ -19,9 +19,11 @@ from haystack_kernel.jobs import (
     build_manifest,
     build_orchestrator_spec,
     expected_handle,
+    pace,
     wait,
 )
 from haystack_kernel.schema import JobHandle, JobStatus, RunConfig
+from haystack_kernel.settings import BatchSettings, JobSettings, Settings
 from inference.manifest import dump_manifest
 
 RUN_ID = "run-20260102t030405-abcdef"
@@ -203,6 +205,41 @@ def test_wait_when_the_deadline_passes_cancels_and_raises(clock, handle):
     with pytest.raises(JobFailedError, match="still running after 60 s"):
         wait(handle, executor=executor, clock=clock, timeout_s=60, poll_s=1)
     assert executor.cancelled
+
+
+def test_wait_counts_the_queue_apart_from_the_run(clock, handle):
+    executor = ScriptedExecutor(*["queued"] * 20, *["running"] * 5, "succeeded")
+    status = wait(handle, executor=executor, clock=clock, timeout_s=100, poll_s=10, queue_timeout_s=10_000)
+    assert status.state == "succeeded"
+    assert clock.seconds > 1000
+    with pytest.raises(JobFailedError, match=r"still queued after 50 s \(because\) and was cancelled"):
+        wait(handle, executor=ScriptedExecutor("queued"), clock=clock, timeout_s=100, poll_s=10, queue_timeout_s=50)
+
+
+def test_wait_gives_each_attempt_and_each_finished_shard_its_own_time(clock, handle):
+    class Growing(ScriptedExecutor):
+        def tend(self, job):
+            n = int(clock.seconds // 80)
+            return JobStatus(state="running" if n < 6 else "succeeded", n_done=n % 3, attempt=1 + n // 3)
+
+    assert wait(handle, executor=Growing(), clock=clock, timeout_s=100, poll_s=5).state == "succeeded"
+    assert clock.seconds > 400
+
+
+def test_wait_when_the_job_ends_well_while_it_is_being_cancelled_returns_that(clock, handle):
+    class Late(ScriptedExecutor):
+        def cancel(self, job):
+            return JobStatus(state="succeeded")
+
+    assert wait(handle, executor=Late("running"), clock=clock, timeout_s=60, poll_s=1).state == "succeeded"
+
+
+def test_pace_of_a_cloud_job_leaves_its_time_limit_to_the_service(spec):
+    settings = Settings(batch=BatchSettings(poll_interval_s=7, queue_timeout_s=99), jobs=JobSettings(poll_s=0.5))
+    local, batch = (pace(name, spec=spec, settings=settings) for name in ("local", "batch"))
+    assert local == {"poll_s": 0.5, "timeout_s": 60, "queue_timeout_s": 60}
+    assert (batch["poll_s"], batch["queue_timeout_s"]) == (7, 99)
+    assert batch["timeout_s"] > spec.timeout_s
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled"])

@@ -1,0 +1,205 @@
+"""What a job may cost before it starts, what it did cost after, and whether it may start at all.
+
+In: a job, settings, the packaged list prices. Out: CostEstimate, Bill, or ApprovalNeededError; pure but for the table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import ApprovalNeededError
+from haystack_kernel.jobs.machines import MACHINES, find_machine, machine_of
+from haystack_kernel.schema import Bill, CostEstimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.jobs.attempts import Attempt
+    from haystack_kernel.jobs.machines import Machine
+    from haystack_kernel.schema import JobSpec
+    from haystack_kernel.settings import BatchSettings, CostSettings
+
+_HOURS_A_MONTH = 730.0
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    low: float
+    likely: float
+    high: float
+
+    def __add__(self, other: _Seconds) -> _Seconds:
+        return _Seconds(self.low + other.low, self.likely + other.likely, self.high + other.high)
+
+
+# A machine is paid for from its boot: drivers (GPU only), the image, then the work. The highs are for slow days.
+_BOOT = _Seconds(40, 60, 120)
+_DRIVERS = _Seconds(60, 120, 300)
+_PULL = {"inference": _Seconds(60, 120, 300), "orchestrator": _Seconds(30, 60, 120)}
+_LOAD = _Seconds(15, 60, 180)  # the model, once a process
+_TASK = {True: _Seconds(5, 20, 60), False: _Seconds(1, 3, 20)}  # with a GPU, without
+_ORCHESTRATOR = _Seconds(300, 1200, 3600)  # a run of a few rounds
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The packaged table."""
+
+    version: int
+    as_of: str
+    note: str
+    usd_per_hour: dict[str, dict[str, float]]
+    disk_usd_per_gib_month: float
+
+    def per_hour(self, machine: Machine, *, spot: bool, disk_gib: int) -> float:
+        """Dollars an hour of one machine with its boot disk."""
+        disk = disk_gib * self.disk_usd_per_gib_month / _HOURS_A_MONTH
+        return self.usd_per_hour[machine.machine_type]["spot" if spot else "on_demand"] + disk
+
+
+@cache
+def load_prices() -> Prices:
+    """The packaged list prices; every machine preset has one."""
+    raw = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
+    prices = Prices(
+        version=raw["version"],
+        as_of=raw["as_of"],
+        note=raw["note"],
+        usd_per_hour=raw["machine_usd_per_hour"],
+        disk_usd_per_gib_month=raw["boot_disk_usd_per_gib_month"],
+    )
+    missing = {machine.machine_type for machine in MACHINES.values()} - prices.usd_per_hour.keys()
+    if missing:
+        msg = f"prices.json has no price of {sorted(missing)}"
+        raise LookupError(msg)
+    return prices
+
+
+def n_shards(n_tasks: int, settings: BatchSettings) -> int:
+    """Machines that share ``n_tasks`` tasks: one up to ``tasks_per_shard``, then as many as keep each at that."""
+    return min(settings.max_shards, -(-n_tasks // settings.tasks_per_shard))
+
+
+def estimate_cost(
+    spec: JobSpec, settings: BatchSettings, *, spot: bool | None = None, measured_s: Sequence[float] = ()
+) -> CostEstimate:
+    """Cost of one attempt on Google Cloud Batch.
+
+    Parameters
+    ----------
+    spec
+        The job; its time limit bounds ``high``.
+    settings
+        Machines, Spot, disk, shards.
+    spot
+        Whether the attempt runs on Spot; None: as the first attempt would.
+    measured_s
+        Seconds of tasks like these, e.g. of earlier rounds; they replace the typical ones.
+
+    Returns
+    -------
+    Dollars of all machines together and seconds of each. ``high`` is at the on-demand price for the whole time limit
+    and a slow start, so an attempt costs no more than that unless the machine's start takes longer still.
+    """
+    machine, prices = machine_of(spec, settings), load_prices()
+    spot = (settings.spot and spec.kind == "inference") if spot is None else spot
+    shards = n_shards(spec.n_tasks, settings) if spec.kind == "inference" else 1
+    start = _BOOT + _PULL[spec.kind] + (_DRIVERS if machine.accelerator else _Seconds(0, 0, 0))
+    work = _work(spec, has_gpu=bool(machine.accelerator), shards=shards, measured_s=measured_s)
+    limit = spec.timeout_s
+    seconds = _Seconds(start.low + min(work.low, limit), start.likely + min(work.likely, limit), start.high + limit)
+    price = prices.per_hour(machine, spot=spot, disk_gib=settings.boot_disk_gib) * shards / 3600
+    dearest = prices.per_hour(machine, spot=False, disk_gib=settings.boot_disk_gib) * shards / 3600
+    seen = f"{len(measured_s)} task(s) measured before" if measured_s else "typical times, none measured yet"
+    return CostEstimate(
+        machine=machine.words,
+        spot=spot,
+        n_machines=shards,
+        low_usd=seconds.low * price,
+        likely_usd=seconds.likely * price,
+        high_usd=seconds.high * dearest,
+        low_s=seconds.low,
+        likely_s=seconds.likely,
+        high_s=seconds.high,
+        basis=f"list prices of {prices.as_of} (version {prices.version}, to be checked); {seen}; high: the whole time "
+        f"limit of {limit:g} s on demand",
+    )
+
+
+def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: float) -> Bill:
+    """Bill of an attempt whose machines were paid for ``seconds`` each."""
+    machine, spot = find_machine(attempt.machine), attempt.rung.spot
+    per_hour = load_prices().per_hour(machine, spot=spot, disk_gib=settings.boot_disk_gib)
+    return Bill(
+        job_id=attempt.job_id,
+        attempt=attempt.number,
+        machine=machine.words,
+        spot=spot,
+        n_machines=attempt.n_shards,
+        seconds=seconds,
+        usd=per_hour * seconds * attempt.n_shards / 3600,
+        state=state,
+    )
+
+
+def check_approval(estimate: CostEstimate, *, spent_usd: float, cost: CostSettings, run_id: str) -> None:
+    """Refuse to spend what nobody approved or what the cap does not allow.
+
+    Parameters
+    ----------
+    estimate
+        Of the job about to start; the cap must hold its ``high``.
+    spent_usd
+        What the run's jobs cost so far.
+    cost
+        Consent and cap.
+
+    Raises
+    ------
+    ApprovalNeededError
+        Nothing has been started or spent by this call.
+    """
+    facts = {
+        "run_id": run_id,
+        "likely_usd": round(estimate.likely_usd, 4),
+        "high_usd": round(estimate.high_usd, 4),
+        "spent_usd": round(spent_usd, 4),
+    }
+    words = f"the job would cost {describe(estimate)}; the run has spent {spent_usd:.2f} USD"
+    if not cost.approve:
+        msg = (
+            f"{words}. Nothing was started: approve it with `haystack resume {run_id} --yes` (in Python "
+            f"resume({run_id!r}, approve=True)), and cap it with --max-cost USD"
+        )
+        raise ApprovalNeededError(msg, **facts)
+    if cost.max_usd is not None and spent_usd + estimate.high_usd > cost.max_usd:
+        needed = math.ceil(100 * (spent_usd + estimate.high_usd)) / 100
+        msg = (
+            f"{words}, and the cap is {cost.max_usd:.2f} USD. Nothing was started: raise it with `haystack resume "
+            f"{run_id} --yes --max-cost {needed:.2f}`, or lower jobs.timeout_s, which bounds the highest cost"
+        )
+        raise ApprovalNeededError(msg, **facts)
+
+
+def describe(estimate: CostEstimate) -> str:
+    """The estimate in words: likely, range, machines, time."""
+    where = f"{estimate.n_machines} x {estimate.machine}{' on Spot' if estimate.spot else ''}"
+    usd = f"about {estimate.likely_usd:.2f} USD ({estimate.low_usd:.2f} to at most {estimate.high_usd:.2f} an attempt)"
+    time = f"{estimate.low_s / 60:.0f} to {estimate.high_s / 60:.0f} min"
+    return f"{usd} on {where} for {time} [{estimate.basis}]"
+
+
+def _work(spec: JobSpec, *, has_gpu: bool, shards: int, measured_s: Sequence[float]) -> _Seconds:
+    if spec.kind == "orchestrator":
+        return _ORCHESTRATOR
+    n_each = -(-spec.n_tasks // shards)
+    task = _TASK[has_gpu]
+    if measured_s:
+        task = _Seconds(min(measured_s), sum(measured_s) / len(measured_s), max(measured_s))
+    load = _LOAD if has_gpu else _Seconds(5, 10, 30)
+    return load + _Seconds(task.low * n_each, task.likely * n_each, task.high * n_each)
