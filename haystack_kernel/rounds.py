@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from haystack_kernel.settings import RoundSettings
 
 N_TOP_GENES = 30
+_STARTED = ("queued", "scheduled", "running", "succeeded")
 _NO_MODEL = "computed from the prompt and query cells without model weights: the licence of their data sets holds"
 
 
@@ -148,14 +149,14 @@ def submit(record: RunRecord, ports: Ports) -> Round:
     spec, cost = last.spec, ports.settings.cost
     measured = [seconds for item in record.rounds for seconds in item.task_seconds.values()]
     estimate = estimate_cost(spec, ports.settings.batch, measured_s=measured)
-    before = executor.status(expected_handle(spec, executor=record.config.executor, now=ports.clock.now()))
-    if before.state in ("failed", "cancelled"):  # else it was started before, so this pays for nothing new
+    job = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
+    if executor.status(job).state not in _STARTED:  # else it was approved before, and this pays for nothing new
         check_approval(estimate, spent_usd=record.cost_usd, cost=cost, run_id=record.run_id)
+        message = f"the job costs {describe(estimate)}"
+        ports.progress(ProgressEvent(run_id=record.run_id, phase="submit", message=message, round=last.number))
         budget = None if cost.max_usd is None else cost.max_usd - record.cost_usd
-        spec = spec.model_copy(update={"budget_usd": budget})
-    message = f"the job costs {describe(estimate)}"
-    ports.progress(ProgressEvent(run_id=record.run_id, phase="submit", message=message, round=last.number))
-    return last.model_copy(update={"job": executor.submit(spec), "estimate": estimate})
+        job = executor.submit(spec.model_copy(update={"budget_usd": budget}))
+    return last.model_copy(update={"job": job, "estimate": estimate})
 
 
 def keep_good_job(record: RunRecord, ports: Ports) -> Round:

@@ -52,6 +52,7 @@ def test_open_run_saves_a_record_before_anything_is_done(run, tiny_env):
         "best_round": None,
         "score": None,
         "termination": None,
+        "cost_usd": 0,
         "folder": str(tiny_env / "runs" / run.run_id),
         "report": None,
         "failure": None,
