@@ -216,10 +216,10 @@ class BatchExecutor:
         return replace(seen, detail=f"{seen.detail}. {bound}; every one kept what it finished")
 
     def _end(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> Seen:
-        """Record the end. What the machine broke off after everything was published has succeeded."""
+        """Record the end. What failed after everything was published whole has succeeded."""
         if seen.is_recorded or not seen.has_ended:
             return seen
-        if seen.state == "failed" and seen.cause in RETRYABLE and self._launcher.is_complete(attempt):
+        if seen.state == "failed" and self._launcher.is_complete(attempt):
             seen = replace(seen, state="succeeded", detail=f"everything was published before: {seen.detail}")
         bill = seen.bill or self._watch.bill(attempt, state=seen.state, seconds=0.0)
         ending = Ending(state=seen.state, cause=seen.cause, detail=seen.detail, exit_code=seen.exit_code, bill=bill)

@@ -13,7 +13,7 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs.attempts import Attempt, Confirmed, Ending, Ledger, attempt_id, rung_of
 from haystack_kernel.jobs.cost import bill_of, n_shards
 from haystack_kernel.jobs.machines import machine_of
-from haystack_kernel.jobs.outputs import missing_tasks, read_manifest, write_part
+from haystack_kernel.jobs.outputs import is_complete, missing_tasks, read_manifest, write_part
 from haystack_kernel.jobs.request import build_request
 from haystack_kernel.jobs.service import AbsentError, RefusedError, TakenError
 from haystack_kernel.jobs.watch import check_same
@@ -57,8 +57,9 @@ class Launcher:
         shards = n_shards(spec.n_tasks, batch) if spec.kind == "inference" else 1
         command, tasks = spec.command, None
         if number > 1 and shards > 1:
-            tasks = missing_tasks(read_manifest(spec.manifest_uri))
-            shards = n_shards(max(len(tasks), 1), batch)
+            tasks = missing_tasks(read_manifest(spec.manifest_uri)) or None
+            shards = n_shards(len(tasks), batch) if tasks else 1  # none is missing: the program checks what is there
+        if tasks:
             part = self._part_uri(spec, number)
             command = tuple(part if word == spec.manifest_uri else word for word in spec.command)
         attempt = Attempt(
@@ -112,9 +113,8 @@ class Launcher:
             self._service.cancel(attempt.job_id, request_id)
 
     def is_complete(self, attempt: Attempt) -> bool:
-        """Whether every output of the job has been published."""
-        spec = attempt.spec
-        return spec.kind == "inference" and not missing_tasks(read_manifest(spec.manifest_uri))
+        """Whether every output of the job has been published whole."""
+        return attempt.spec.kind == "inference" and is_complete(read_manifest(attempt.spec.manifest_uri))
 
     def _part_uri(self, spec: JobSpec, number: int) -> str:
         return f"{self.folder(spec.run_id, spec.job_id)}/attempt-{number:04d}.manifest.json"

@@ -5,12 +5,13 @@ In: a manifest's address. Out: ids of tasks, and the manifest of the tasks that 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError, NotFoundError
 from haystack_kernel.store.files import open_filesystem, storage_errors, write_atomically
-from inference.manifest import RESULT_SUFFIX, Manifest, ManifestError, dump_manifest, parse_manifest
+from inference.manifest import RESULT_SUFFIX, Manifest, ManifestError, dump_manifest, parse_manifest, parse_result
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,6 +30,19 @@ def missing_tasks(manifest: Manifest) -> tuple[str, ...]:
     return tuple(missing)
 
 
+def is_complete(manifest: Manifest) -> bool:
+    """Whether every output is there and has the digest that its result file states; reads them all if so."""
+    if missing_tasks(manifest):
+        return False
+    try:
+        return all(
+            hashlib.sha256(_read(task.output)).hexdigest() == parse_result(_read(task.output + RESULT_SUFFIX)).sha256
+            for task in manifest.tasks
+        )
+    except (FileNotFoundError, ManifestError):
+        return False
+
+
 def read_manifest(uri: str) -> Manifest:
     """The manifest at an address.
 
@@ -37,10 +51,8 @@ def read_manifest(uri: str) -> Manifest:
     NotFoundError, ContractError
         It is not there, or no manifest of this version.
     """
-    fs, path = open_filesystem(uri)
     try:
-        with storage_errors(path):
-            manifest: Manifest = parse_manifest(fs.cat_file(path))
+        manifest: Manifest = parse_manifest(_read(uri))
     except FileNotFoundError as error:
         msg = f"the job's manifest {uri} is gone; ask the question again as a new run"
         raise NotFoundError(msg, uri=uri) from error
@@ -55,6 +67,13 @@ def write_part(uri: str, manifest: Manifest, *, tasks: Collection[str]) -> None:
     fs, path = open_filesystem(uri)
     kept = tuple(task for task in manifest.tasks if task.id in tasks)
     write_atomically(fs, path, dump_manifest(replace(manifest, tasks=kept)).encode())
+
+
+def _read(uri: str) -> bytes:
+    fs, path = open_filesystem(uri)
+    with storage_errors(path):
+        data: bytes = fs.cat_file(path)
+    return data
 
 
 def _names(folder: str) -> set[str]:

@@ -228,6 +228,22 @@ def test_an_array_shares_its_tasks_over_machines_and_repeats_only_the_failed_sha
     assert [bill.n_machines for bill in status.bills] == [4, 1]
 
 
+def test_an_array_that_lacks_no_output_but_has_a_bad_one_is_mended_by_one_machine(
+    cloud, start, make_spec, finish, computed, served, tmp_path
+):
+    cloud.plans = [served.Plan(end=1)]
+    executor, spec = start(tasks_per_shard=1), make_spec(3)
+    job = executor.submit(spec)
+    while executor.status(job).state != "failed":
+        pass
+    (bad,) = tmp_path.glob("store/runs/*/rounds/1/outputs/task1.h5ad")
+    bad.write_bytes(b"cut")
+    assert executor.tend(job).state == "failed"
+    assert finish(executor, executor.submit(spec)).state == "succeeded"
+    assert computed()[3:] == ["task1"]
+    assert [held.job.task_groups[0].task_count for held in cloud.jobs.values()] == [3, 1]
+
+
 def test_an_array_whose_program_fails_is_not_repeated_even_where_another_machine_was_lost(
     cloud, start, make_spec, finish, served, monkeypatch
 ):

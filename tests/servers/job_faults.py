@@ -212,12 +212,12 @@ def _events_late(here):
 
 
 def _events_absent(here):
-    here.plan({"end": 1, "events_after": -1, "is_terse": True})
+    here.plan({"end": 1, "variables": {"LIGHT_STOP_AFTER": "3"}, "events_after": -1, "is_terse": True})
     return here.finish()
 
 
 def _failed_without_the_word_error(here):
-    here.plan({"end": 3, "is_terse": True})
+    here.plan({"end": 3, "variables": {"LIGHT_STOP_AFTER": "3"}, "is_terse": True})
     return here.finish()
 
 
@@ -375,8 +375,10 @@ CASES = (
     Case("stock-out in the first zone", _stockout, "succeeded", 1, n_created=2),
     Case("field that the service cannot use", _invalid_field, "check machine, network", 0, n_tasks=0, n_created=1),
     Case("task events late", _events_late, "succeeded", 2),
-    Case("task events absent", _events_absent, "no task left an exit code", 1),
-    Case("failed without the word 'error'", _failed_without_the_word_error, "exit code 3: see the end of its log", 1),
+    Case("task events absent", _events_absent, "JobFailedError.*no task left an exit code", 1, n_tasks=3),
+    Case(
+        "failed without the word 'error'", _failed_without_the_word_error, "JobFailedError.*exit code 3", 1, n_tasks=3
+    ),
     Case("cancelled from the console", _console_cancel, "cancelled: cancelled from outside", 1, n_tasks=0),
     Case("job vanished, run resumed", _vanished, "vanished from the cloud", 2, n_created=1),
     Case("states unknown or passing", _odd_states, "succeeded", 1),
