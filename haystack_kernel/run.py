@@ -15,6 +15,7 @@ from haystack_kernel.errors import ConflictError, ContractError, HaystackError, 
 from haystack_kernel.options import build_config, changed_options
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.publishing import write_report
+from haystack_kernel.rounds import estimate_round
 from haystack_kernel.schema import JobHandle, RunRecord
 from haystack_kernel.settings import load_settings
 from haystack_kernel.store import check_run_id, new_run_id, read_csv, read_h5ad
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
-    from haystack_kernel.schema import JobStatus, StructuredQuery
+    from haystack_kernel.schema import CostEstimate, JobStatus, StructuredQuery
     from haystack_kernel.settings import Settings
 
 
@@ -180,6 +181,12 @@ class Run:
         """State of the newest job; None before the first was submitted."""
         jobs = [item.job for item in self.record.rounds if item.job is not None]
         return self._ports.executors[jobs[-1].executor].status(jobs[-1]) if jobs else None
+
+    def estimate(self) -> CostEstimate | None:
+        """What the job of each round may cost, from the options alone; None where jobs run here and are free."""
+        if self.record.config.executor == "local":
+            return None
+        return estimate_round(self.record, self._ports)
 
     def log(self) -> str:
         """End of the newest job's log; empty before the first job."""

@@ -92,12 +92,17 @@ def ladder(settings: BatchSettings, *, spot: bool) -> list[Rung]:
     return [*(Rung(spot=spot, locations=(zone,)) for zone in zones), last]
 
 
-def rung_of(index: int, settings: BatchSettings, *, spot: bool) -> Rung:
+def takes_spot(spec: JobSpec, settings: BatchSettings) -> bool:
+    """Whether Spot machines are taken: for predictions only, since nobody may watch over an orchestrator."""
+    return settings.spot and spec.kind == "inference"
+
+
+def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
     """Rung of a submission's attempt number ``index``, from 0.
 
     The bound on attempts shortens the ladder from its middle, so that the last one allowed is on demand.
     """
-    rungs = ladder(settings, spot=spot)
+    rungs = ladder(settings, spot=takes_spot(spec, settings))
     is_last = index >= settings.max_attempts - 1 and settings.max_attempts > 1
     return rungs[-1] if is_last else rungs[min(index, len(rungs) - 1)]
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ConflictError, ServiceError
-from haystack_kernel.jobs.attempts import Attempt, Ending, Ledger, attempt_id
+from haystack_kernel.jobs.attempts import Attempt, Ending, Ledger, attempt_id, rung_of
 from haystack_kernel.jobs.cost import estimate_cost
 from haystack_kernel.jobs.events import HOPELESS, RETRYABLE, read_job
 from haystack_kernel.jobs.launch import Launcher
@@ -180,13 +180,18 @@ class BatchExecutor:
         if seen.cause != "stockout":
             self._watch.forget(attempt, "stockout")
         elif self._watch.is_over(attempt, "stockout", patience_s=self._settings.batch.stockout_patience_s):
-            hopeless = True
+            hopeless = self._has_elsewhere(attempt)
         if not hopeless:
             return seen
         stopped = self._stop(ledger, attempt)
         if stopped.state != "cancelled":
             return stopped
         return replace(stopped, state="failed", cause=seen.cause, detail=seen.detail)
+
+    def _has_elsewhere(self, attempt: Attempt) -> bool:
+        """Whether the next attempt would look for a machine somewhere else; in the same place waiting is better."""
+        index, batch = attempt.number - attempt.first + 1, self._settings.batch
+        return index < batch.max_attempts and rung_of(attempt.spec, index, batch) != attempt.rung
 
     def _goes_on(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> bool:
         """Whether another attempt follows one that ended like this: a cause that may pass, attempts and money left."""

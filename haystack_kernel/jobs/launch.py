@@ -71,7 +71,7 @@ class Launcher:
             tasks=tasks,
             n_shards=shards,
             machine=machine_of(spec, batch).name,
-            rung=rung_of(number - first, batch, spot=batch.spot and spec.kind == "inference"),
+            rung=rung_of(spec, number - first, batch),
             created_at=self._clock.now(),
         )
         return ledger.intend(attempt)

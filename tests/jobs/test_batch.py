@@ -10,6 +10,7 @@ import pytest
 
 from haystack_kernel.errors import ConflictError, InvalidInputError, JobFailedError, MissingExtraError
 from haystack_kernel.jobs import BatchExecutor, expected_handle
+from haystack_kernel.schema import JobSpec
 
 
 def load_module(name):
@@ -211,6 +212,25 @@ def test_cancel_of_a_job_that_succeeded_in_between_is_a_success(cloud, start, ma
     finish(executor, job)
     assert executor.cancel(job).state == "succeeded"
     assert "cancel_job" not in cloud.calls
+
+
+def test_an_orchestrator_runs_the_command_of_its_image_on_demand_even_where_predictions_take_spot(cloud, start, finish):
+    executor = start(spot=True)
+    spec = JobSpec(
+        run_id="run-20260102t030405-abcdef",
+        round=0,
+        kind="orchestrator",
+        job_id="haystack-run-20260102t030405-abcdef-00000000",
+        command=("--help",),
+        spec_hash="0" * 64,
+        n_tasks=1,
+        timeout_s=3600,
+    )
+    job = executor.submit(spec)
+    assert finish(executor, job).bills[0].machine == "cpu (e2-standard-4)"
+    (held,) = cloud.jobs.values()
+    assert held.job.allocation_policy.instances[0].policy.provisioning_model.name == "STANDARD"
+    assert "Ask in plain words how cells would respond" in executor.status(job).log_tail
 
 
 def test_an_array_shares_its_tasks_over_machines_and_repeats_only_the_failed_shards(
