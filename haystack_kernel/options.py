@@ -48,6 +48,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     }
     given = {name: value for name, value in options.items() if value is not None}
     defaults["engine"] = _default_engine(settings, given)
+    defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
     hidden = given.get("hide", ())
     hidden = (hidden,) if isinstance(hidden, str) else hidden
     given["hide"] = tuple(
@@ -71,9 +72,13 @@ def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
         return settings.inference.engine
     if given.get("model", settings.inference.model):
         return MODEL_ENGINE
-    is_demo = tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not given.get("query_h5ad")
     is_installed = all(find_spec(package) for package in MODEL_PACKAGES)
-    return MODEL_ENGINE if is_demo and is_installed else BASELINE
+    return MODEL_ENGINE if _is_simulated(settings, given) and is_installed else BASELINE
+
+
+def _is_simulated(settings: Settings, given: dict[str, Any]) -> bool:
+    """Whether all cells are those of the demo atlas: no paper is about them, and it asks for no network."""
+    return tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not given.get("query_h5ad")
 
 
 def _check_model(config: RunConfig) -> RunConfig:

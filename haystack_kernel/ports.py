@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         JobHandle,
         JobSpec,
         JobStatus,
+        PaperQuery,
+        PaperSearch,
+        PaperSource,
         Round,
         RunConfig,
         RunRecord,
@@ -145,6 +148,14 @@ class Store(Protocol):
         ...
 
 
+class LiteratureSource(Protocol):
+    """Finds papers in the literature services."""
+
+    def search(self, query: PaperQuery, *, sources: Sequence[PaperSource] | None = None) -> PaperSearch:
+        """Ask the sources (None: all) at the same time; one that fails says why in its answer, nothing is raised."""
+        ...
+
+
 class Clock(Protocol):
     """Time, injected so that tests do not wait."""
 
@@ -189,6 +200,7 @@ class Ports:
     planner: Planner
     open_atlas: Callable[[Sequence[str]], Atlas]
     store: Store
+    literature: LiteratureSource
     executors: Mapping[str, Executor]
     clock: Clock
     progress: Progress

@@ -26,6 +26,8 @@ from haystack_kernel.jobs import (
     wait,
 )
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.literature.reading import read_papers
+from haystack_kernel.papers import cite_papers, find_papers
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import PERTURBATIONAL, ModelCard
 from haystack_kernel.store import read_h5ad, write_csv, write_h5ad
@@ -261,12 +263,15 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         control_strategy=last.control_strategy,
         engine=record.config.engine,
     )
+    papers = find_papers(record, ports)
+    reading = read_papers(papers, genes=list(cells.treated.var_names)) if papers is not None else None
     grounded = ground(
         cells,
         query=query_of(record),
         knowledge=load_knowledge(ports.settings.knowledge),
         settings=ports.settings.grounding,
         context=context,
+        literature=reading,
     )
     scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
@@ -279,6 +284,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         write_csv(store, record.run_id, f"{folder}/pathways.csv", grounded.pathways),
         write_csv(store, record.run_id, f"{folder}/prompts.csv", _prompt_table(present)),
         write_h5ad(store, record.run_id, f"{folder}/predictions.h5ad", predictions),
+        cite_papers(record, ports, found=papers, reading=reading, de=grounded.de),
     ]
     return scored.model_copy(update={"files": (*last.files, *files)})
 

@@ -67,6 +67,10 @@ def run(
     n_prompt: Annotated[int | None, typer.Option(help="Prompt cells at most.")] = None,
     n_query: Annotated[int | None, typer.Option(help="Query cells at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    literature: Annotated[
+        bool | None,
+        typer.Option("--literature/--no-literature", help="Ask PubMed, Europe PMC and Semantic Scholar."),
+    ] = None,
     executor: Annotated[
         ExecutorName | None, typer.Option(help="Where jobs run: local, or batch (Google Cloud Batch).")
     ] = None,
@@ -93,6 +97,7 @@ def run(
         "n_query": n_query,
         "seed": seed,
         "executor": executor,
+        "literature": literature,
     }
     given = {name: value for name, value in options.items() if value is not None and value != []}
     _execute(question, storage=storage, run_id=run_id, options=given, spending=_spending(yes, max_cost))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import StructuredQuery
     from haystack_kernel.settings import GroundingSettings
 
@@ -36,6 +37,7 @@ def ground(
     knowledge: Knowledge,
     settings: GroundingSettings,
     context: GroundingContext,
+    literature: Reading | None = None,
 ) -> Grounded:
     """Judge one prediction against its control and against known biology.
 
@@ -51,6 +53,8 @@ def ground(
         Thresholds, number of draws, weights.
     context
         Seed, predictions scored so far, donor match, effective control strategy.
+    literature
+        What papers on the asked perturbation say; None: no source was asked.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def ground(
         Predictions and query cells do not share cells and genes.
     """
     _check_aligned(cells)
-    basis = Basis(query=query, knowledge=knowledge, settings=settings, context=context)
+    basis = Basis(query=query, knowledge=knowledge, settings=settings, context=context, literature=literature)
     also = _detected_elsewhere(cells)
     de, notes = _both_readings(cells, also=also, basis=basis)
     tested = de.loc[de[keys.IS_TESTED], keys.GENE].tolist()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from haystack_kernel.grounding.nulls import Signal
     from haystack_kernel.grounding.signatures import Background
     from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import Component, Composite, ControlStrategy, EngineAgreement, StructuredQuery
     from haystack_kernel.settings import GroundingSettings
 
@@ -53,12 +54,13 @@ class GroundingContext:
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Everything a judgement rests on besides the cells."""
+    """Everything a judgement rests on besides the cells; ``literature`` None: no source was asked."""
 
     query: StructuredQuery
     knowledge: Knowledge
     settings: GroundingSettings
     context: GroundingContext
+    literature: Reading | None = None
 
 
 @dataclass(frozen=True, eq=False)

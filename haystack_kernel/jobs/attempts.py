@@ -16,11 +16,9 @@ from pydantic import ValidationError
 
 from haystack_kernel.errors import ContractError
 from haystack_kernel.schema import Bill, Frozen, JobSpec, JobState
-from haystack_kernel.store.files import create_exclusively, storage_errors, write_atomically
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
-
+    from haystack_kernel.jobs.places import Places
     from haystack_kernel.settings import BatchSettings
 
     Record = TypeVar("Record", bound=Frozen)
@@ -108,28 +106,24 @@ def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
 
 
 class Ledger:
-    """The attempts of one job on any fsspec file system.
+    """The attempts of one job, on a disk or in a bucket.
 
     Parameters
     ----------
-    fs
-        File system of the storage.
+    places
+        Reads and writes them.
     folder
-        ``<run folder>/jobs/<job id>``.
+        Address of ``<run folder>/jobs/<job id>``.
     """
 
-    def __init__(self, fs: AbstractFileSystem, folder: str) -> None:
-        self._fs = fs
+    def __init__(self, places: Places, folder: str) -> None:
+        self._places = places
         self._folder = folder
 
     def numbers(self) -> list[int]:
         """Numbers of the attempts there are, in order."""
-        try:
-            with storage_errors(self._folder):
-                names = self._fs.ls(self._folder, detail=False)
-        except FileNotFoundError:
-            return []
-        stems = (name.rsplit("/", 1)[-1].removeprefix("attempt-").removesuffix(".json") for name in names)
+        names = self._places.names(self._folder)
+        stems = (name.removeprefix("attempt-").removesuffix(".json") for name in names)
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def newest(self) -> Attempt | None:
@@ -140,13 +134,13 @@ class Ledger:
     def intend(self, attempt: Attempt) -> Attempt:
         """Record the intent; returns the attempt of that number on record, which another process may have made."""
         path = self._path(attempt.number)
-        if create_exclusively(self._fs, path, _dump(attempt)):
+        if self._places.create(path, _dump(attempt)):
             return attempt
         return self._read(path, Attempt) or attempt
 
     def confirm(self, attempt: Attempt, confirmed: Confirmed) -> None:
         """Record that the cloud has the attempt's job."""
-        write_atomically(self._fs, self._path(attempt.number, "job"), _dump(confirmed))
+        self._places.write(self._path(attempt.number, "job"), _dump(confirmed))
 
     def confirmed(self, attempt: Attempt) -> Confirmed | None:
         """What the cloud calls the attempt's job; None while that is not known."""
@@ -155,7 +149,7 @@ class Ledger:
     def end(self, attempt: Attempt, ending: Ending) -> Ending:
         """Record how the attempt ended; the first record stands."""
         path = self._path(attempt.number, "end")
-        if create_exclusively(self._fs, path, _dump(ending)):
+        if self._places.create(path, _dump(ending)):
             return ending
         return self._read(path, Ending) or ending
 
@@ -173,8 +167,7 @@ class Ledger:
 
     def _read(self, path: str, kind: type[Record]) -> Record | None:
         try:
-            with storage_errors(path):
-                data: bytes = self._fs.cat_file(path)
+            data = self._places.read(path)
         except FileNotFoundError:
             return None
         try:

@@ -20,12 +20,12 @@ from haystack_kernel.jobs.cost import estimate_cost
 from haystack_kernel.jobs.events import HOPELESS, RETRYABLE, read_job
 from haystack_kernel.jobs.launch import Launcher
 from haystack_kernel.jobs.logs import LogReader
+from haystack_kernel.jobs.places import Places
 from haystack_kernel.jobs.request import APP, check_settings
 from haystack_kernel.jobs.service import BatchService, require_batch
 from haystack_kernel.jobs.spec import expected_handle, run_id_of
 from haystack_kernel.jobs.watch import UNCONFIRMED, Seen, Watch, seen_of
 from haystack_kernel.schema import JobStatus
-from haystack_kernel.store.files import open_filesystem
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Clock
@@ -54,7 +54,8 @@ class BatchExecutor:
         self._clock = clock
         self._service = BatchService(settings.batch, clock=clock)
         self._watch = Watch(self._service, settings.batch, clock=clock)
-        self._launcher = Launcher(self._service, settings, clock=clock)
+        self._places = Places(settings.bucket.patience_s, clock=clock)
+        self._launcher = Launcher(self._service, settings, places=self._places, clock=clock)
         self._logs = LogReader(settings.batch.project, clock=clock, connect=self._service.logging_client)
 
     def submit(self, spec: JobSpec) -> JobHandle:
@@ -251,7 +252,7 @@ class BatchExecutor:
         return self._ledger(self._launcher.folder(run_id_of(job.job_id), job.job_id))
 
     def _ledger(self, folder: str) -> Ledger:
-        return Ledger(*open_filesystem(folder))
+        return Ledger(self._places, folder)
 
     def _status(self, ledger: Ledger, attempt: Attempt, seen: Seen, *, with_log: bool = False) -> JobStatus:
         bills = {bill.job_id: bill for bill in ledger.bills()}

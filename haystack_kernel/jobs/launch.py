@@ -19,6 +19,7 @@ from haystack_kernel.jobs.service import AbsentError, RefusedError, TakenError
 from haystack_kernel.jobs.watch import check_same
 
 if TYPE_CHECKING:
+    from haystack_kernel.jobs.places import Places
     from haystack_kernel.jobs.service import BatchService
     from haystack_kernel.ports import Clock
     from haystack_kernel.schema import JobSpec
@@ -34,12 +35,15 @@ class Launcher:
         The cloud.
     settings
         Storage and section ``batch``.
+    places
+        Manifests and outputs.
     clock
         Stamps the intents.
     """
 
-    def __init__(self, service: BatchService, settings: Settings, *, clock: Clock) -> None:
+    def __init__(self, service: BatchService, settings: Settings, *, places: Places, clock: Clock) -> None:
         self._service = service
+        self._places = places
         self._settings = settings
         self._clock = clock
 
@@ -57,7 +61,7 @@ class Launcher:
         shards = n_shards(spec.n_tasks, batch) if spec.kind == "inference" else 1
         command, tasks = spec.command, None
         if number > 1 and shards > 1:
-            tasks = missing_tasks(read_manifest(spec.manifest_uri)) or None
+            tasks = missing_tasks(read_manifest(spec.manifest_uri, self._places), self._places) or None
             shards = n_shards(len(tasks), batch) if tasks else 1  # none is missing: the program checks what is there
         if tasks:
             part = self._part_uri(spec, number)
@@ -89,8 +93,8 @@ class Launcher:
         if ledger.confirmed(attempt) or ledger.ending(attempt):
             return
         if attempt.tasks:
-            whole = read_manifest(attempt.spec.manifest_uri)
-            write_part(self._part_uri(attempt.spec, attempt.number), whole, tasks=attempt.tasks)
+            whole = read_manifest(attempt.spec.manifest_uri, self._places)
+            write_part(self._part_uri(attempt.spec, attempt.number), whole, tasks=attempt.tasks, places=self._places)
         request = build_request(attempt, self._settings.batch)
         try:
             job = self._service.create(request)
@@ -114,7 +118,9 @@ class Launcher:
 
     def is_complete(self, attempt: Attempt) -> bool:
         """Whether every output of the job has been published whole."""
-        return attempt.spec.kind == "inference" and is_complete(read_manifest(attempt.spec.manifest_uri))
+        if attempt.spec.kind != "inference":
+            return False
+        return is_complete(read_manifest(attempt.spec.manifest_uri, self._places), self._places)
 
     def _part_uri(self, spec: JobSpec, number: int) -> str:
         return f"{self.folder(spec.run_id, spec.job_id)}/attempt-{number:04d}.manifest.json"
