@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import (
         Candidate,
         CellSet,
+        CostEstimate,
         FileRef,
+        JobSpec,
         JobStatus,
         Round,
         RunConfig,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 
 N_TOP_GENES = 30
 _SHOWN_OF_ROUND = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
+_STARTED = ("queued", "scheduled", "running", "succeeded")
 _NO_MODEL = "computed from the prompt and query cells without model weights: the licence of their data sets holds"
 
 
@@ -159,16 +162,33 @@ def submit(record: RunRecord, ports: Ports) -> Round:
     kept = {"manifest_uri": last.spec.manifest_uri}  # in the record as in the spec: a path of the run folder
     if record.config.executor == "local":
         return last.model_copy(update={"job": executor.submit(spec).model_copy(update=kept)})
-    measured = [seconds for item in record.rounds for seconds in item.task_seconds.values()]
-    estimate = estimate_cost(spec, ports.settings.batch, measured_s=measured)
-    before = executor.status(expected_handle(spec, executor=record.config.executor, now=ports.clock.now()))
-    if before.state in ("failed", "cancelled"):  # else it was started before, so this pays for nothing new
+    estimate = estimate_round(record, ports, spec=spec)
+    job = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
+    if executor.status(job).state not in _STARTED:  # else it was approved before, and this pays for nothing new
         check_approval(estimate, spent_usd=record.cost_usd, cost=cost, run_id=record.run_id)
+        message = f"the job costs {describe(estimate)}"
+        ports.progress(ProgressEvent(run_id=record.run_id, phase="submit", message=message, round=last.number))
         budget = None if cost.max_usd is None else cost.max_usd - record.cost_usd
-        spec = spec.model_copy(update={"budget_usd": budget})
-    message = f"the job costs {describe(estimate)}"
-    ports.progress(ProgressEvent(run_id=record.run_id, phase="submit", message=message, round=last.number))
-    return last.model_copy(update={"job": executor.submit(spec).model_copy(update=kept), "estimate": estimate})
+        job = executor.submit(spec.model_copy(update={"budget_usd": budget}))
+    return last.model_copy(update={"job": job.model_copy(update=kept), "estimate": estimate})
+
+
+def estimate_round(record: RunRecord, ports: Ports, *, spec: JobSpec | None = None) -> CostEstimate:
+    """What one round's job may cost in the cloud.
+
+    Parameters
+    ----------
+    spec
+        The job; None takes one of the tasks that the run's options ask for, so it can be told before there is a round.
+    """
+    if spec is None:
+        strategy = record.config.control_strategy
+        manifest = build_manifest("", config=record.config, strategy=strategy, has_control=True)
+        spec = build_job_spec(
+            manifest, run_id=record.run_id, round_number=1, manifest_uri="", timeout_s=ports.settings.jobs.timeout_s
+        )
+    measured = [seconds for item in record.rounds for seconds in item.task_seconds.values()]
+    return estimate_cost(spec, ports.settings.batch, measured_s=measured)
 
 
 def keep_good_job(record: RunRecord, ports: Ports) -> Round:
@@ -205,7 +225,7 @@ def collect(record: RunRecord, ports: Ports) -> Round:
     manifest = _read_manifest(record, ports, number=last.number)
 
     def show(status: JobStatus) -> None:
-        detail = f": {status.detail}" if status.detail and status.bills else ""  # of an attempt after another
+        detail = f": {status.detail}" if status.detail and status.state != "running" else ""
         message = f"job {status.state}{detail}"
         event = ProgressEvent(run_id=record.run_id, phase="collect", message=message, round=last.number)
         if not status.is_terminal:

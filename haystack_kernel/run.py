@@ -17,6 +17,7 @@ from haystack_kernel.errors import ContractError, HaystackError, InvalidInputErr
 from haystack_kernel.options import build_config, changed_options
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.publishing import write_report
+from haystack_kernel.rounds import estimate_round
 from haystack_kernel.schema import RunRecord
 from haystack_kernel.settings import load_settings
 from haystack_kernel.steering import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
-    from haystack_kernel.schema import JobStatus, RunConfig, StructuredQuery
+    from haystack_kernel.schema import CostEstimate, JobStatus, RunConfig, StructuredQuery
     from haystack_kernel.settings import Settings
 
 
@@ -163,6 +164,12 @@ class Run:
         """State of the newest job; None before the first was submitted."""
         jobs = [item.job for item in self.record.rounds if item.job is not None]
         return self._ports.executors[jobs[-1].executor].status(jobs[-1]) if jobs else None
+
+    def estimate(self) -> CostEstimate | None:
+        """What the job of each round may cost, from the options alone; None where jobs run here and are free."""
+        if self.record.config.executor == "local":
+            return None
+        return estimate_round(self.record, self._ports)
 
     def log(self) -> str:
         """End of the newest job's log; empty before the first job."""

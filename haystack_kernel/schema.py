@@ -544,7 +544,7 @@ class RunRecord(Frozen):
     @property
     def cost_usd(self) -> float:
         """What the jobs of all rounds cost so far by list prices."""
-        return sum(bill.usd for item in self.rounds for bill in item.bills)
+        return sum((bill.usd for item in self.rounds for bill in item.bills), start=0.0)
 
 
 class RunSummary(Frozen):

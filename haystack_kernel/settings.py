@@ -117,7 +117,7 @@ class BatchSettings(_Section):
     labels: dict[str, str] = Field(default_factory=dict, description="added to those of HAYSTACK")
     poll_interval_s: float = Field(default=10, gt=0)
     queue_timeout_s: float = Field(default=7200, gt=0, description="waiting for a machine, apart from jobs.timeout_s")
-    stockout_patience_s: float = Field(default=600, ge=0, description="then the next attempt of the ladder starts")
+    stockout_patience_s: float = Field(default=600, ge=0, description="then the next place of the ladder is tried")
     settle_s: float = Field(default=60, ge=0, description="wait for late events, and for a job that is not found")
     endpoint: str = Field(default="", description="host:port of another Batch service, e.g. a local one")
     insecure: bool = Field(default=False, description="the endpoint speaks plain text and takes local paths")

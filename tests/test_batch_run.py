@@ -78,6 +78,7 @@ def ask(world, clock):
     return make
 
 
+@pytest.mark.slow
 def test_a_run_on_batch_ends_scored_with_one_job_and_its_receipt(world, ask, cloud):
     ports = world()
     record = flow.work(ask(), ports, until="publish")
@@ -95,6 +96,15 @@ def test_a_run_on_batch_ends_scored_with_one_job_and_its_receipt(world, ask, clo
     assert Run(record, ports=ports).status()["cost_usd"] == round(bill.usd, 4)
 
 
+def test_the_cost_of_a_round_is_told_before_there_is_one(world, ask, begin, cloud):
+    record, ports = ask(), world(approve=False)
+    told = Run(record, ports=ports).estimate()
+    assert 0 < told.low_usd < told.likely_usd < told.high_usd
+    assert Run(begin(), ports=ports).estimate() is None
+    assert cloud.calls == []
+
+
+@pytest.mark.slow
 def test_without_approval_the_run_stops_before_anything_is_spent_and_goes_on_with_it(world, ask, cloud):
     record = ask()
     with pytest.raises(ApprovalNeededError, match=f"haystack resume {record.run_id} --yes"):
@@ -107,6 +117,7 @@ def test_without_approval_the_run_stops_before_anything_is_spent_and_goes_on_wit
     assert len(cloud.started) == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_was_started_before_the_crash_needs_no_second_approval(world, ask, cloud):
     record = flow.work(ask(), world(), until="submit")
     flow.submit(record, world())  # and dies before it saves
@@ -115,6 +126,7 @@ def test_a_job_that_was_started_before_the_crash_needs_no_second_approval(world,
     assert len(cloud.started) == 1
 
 
+@pytest.mark.slow
 def test_what_failed_attempts_cost_counts_against_the_cap(world, ask, cloud):
     cloud.plans = [served.Plan(end=9, variables={"BATCH_TASK_INDEX": "7", "BATCH_TASK_COUNT": "8"})]
     record = ask()
@@ -132,6 +144,7 @@ def test_what_failed_attempts_cost_counts_against_the_cap(world, ask, cloud):
     assert len(cloud.started) == 2
 
 
+@pytest.mark.slow
 def test_an_output_that_was_changed_in_the_bucket_is_made_again_by_a_new_job(world, ask, cloud):
     record = flow.work(ask(), world(), until="collect")
     ports = world()
@@ -211,6 +224,7 @@ def start(*words):
     )
 
 
+@pytest.mark.slow
 def test_open_run_and_resume_take_consent_from_their_caller(environment, cloud):
     with pytest.raises(ApprovalNeededError) as caught:
         open_run(QUESTION, run_id="run-consent", executor="batch").work(until="collect")

@@ -18,9 +18,8 @@ from haystack_kernel.errors import ContractError
 from haystack_kernel.schema import Bill, Frozen, JobSpec, JobState
 
 if TYPE_CHECKING:
+    from haystack_kernel.jobs.places import Places
     from haystack_kernel.settings import BatchSettings
-    from haystack_kernel.store.buckets import BucketFiles
-    from haystack_kernel.store.files import FolderFiles
 
     Record = TypeVar("Record", bound=Frozen)
 
@@ -91,34 +90,39 @@ def ladder(settings: BatchSettings, *, spot: bool) -> list[Rung]:
     return [*(Rung(spot=spot, locations=(zone,)) for zone in zones), last]
 
 
-def rung_of(index: int, settings: BatchSettings, *, spot: bool) -> Rung:
+def takes_spot(spec: JobSpec, settings: BatchSettings) -> bool:
+    """Whether Spot machines are taken: for predictions only, since nobody may watch over an orchestrator."""
+    return settings.spot and spec.kind == "inference"
+
+
+def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
     """Rung of a submission's attempt number ``index``, from 0.
 
     The bound on attempts shortens the ladder from its middle, so that the last one allowed is on demand.
     """
-    rungs = ladder(settings, spot=spot)
+    rungs = ladder(settings, spot=takes_spot(spec, settings))
     is_last = index >= settings.max_attempts - 1 and settings.max_attempts > 1
     return rungs[-1] if is_last else rungs[min(index, len(rungs) - 1)]
 
 
 class Ledger:
-    """The attempts of one job on any storage.
+    """The attempts of one job, on a disk or in a bucket.
 
     Parameters
     ----------
-    files
-        Files of the storage.
+    places
+        Reads and writes them.
     folder
-        ``<run folder>/jobs/<job id>``.
+        Address of ``<run folder>/jobs/<job id>``.
     """
 
-    def __init__(self, files: BucketFiles | FolderFiles, folder: str) -> None:
-        self._files = files
+    def __init__(self, places: Places, folder: str) -> None:
+        self._places = places
         self._folder = folder
 
     def numbers(self) -> list[int]:
         """Numbers of the attempts there are, in order."""
-        names = self._files.names(self._folder)
+        names = self._places.names(self._folder)
         stems = (name.removeprefix("attempt-").removesuffix(".json") for name in names)
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
@@ -130,13 +134,13 @@ class Ledger:
     def intend(self, attempt: Attempt) -> Attempt:
         """Record the intent; returns the attempt of that number on record, which another process may have made."""
         path = self._path(attempt.number)
-        if self._files.create(path, _dump(attempt)):
+        if self._places.create(path, _dump(attempt)):
             return attempt
         return self._read(path, Attempt) or attempt
 
     def confirm(self, attempt: Attempt, confirmed: Confirmed) -> None:
         """Record that the cloud has the attempt's job."""
-        self._files.write(self._path(attempt.number, "job"), _dump(confirmed))
+        self._places.write(self._path(attempt.number, "job"), _dump(confirmed))
 
     def confirmed(self, attempt: Attempt) -> Confirmed | None:
         """What the cloud calls the attempt's job; None while that is not known."""
@@ -145,7 +149,7 @@ class Ledger:
     def end(self, attempt: Attempt, ending: Ending) -> Ending:
         """Record how the attempt ended; the first record stands."""
         path = self._path(attempt.number, "end")
-        if self._files.create(path, _dump(ending)):
+        if self._places.create(path, _dump(ending)):
             return ending
         return self._read(path, Ending) or ending
 
@@ -163,7 +167,7 @@ class Ledger:
 
     def _read(self, path: str, kind: type[Record]) -> Record | None:
         try:
-            data = self._files.read(path)
+            data = self._places.read(path)
         except FileNotFoundError:
             return None
         try:

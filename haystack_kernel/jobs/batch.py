@@ -15,17 +15,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ConflictError, ServiceError
-from haystack_kernel.jobs.attempts import Attempt, Ending, Ledger, attempt_id
+from haystack_kernel.jobs.attempts import Attempt, Ending, Ledger, attempt_id, rung_of
 from haystack_kernel.jobs.cost import estimate_cost
 from haystack_kernel.jobs.events import HOPELESS, RETRYABLE, read_job
 from haystack_kernel.jobs.launch import Launcher
 from haystack_kernel.jobs.logs import LogReader
+from haystack_kernel.jobs.places import Places
 from haystack_kernel.jobs.request import APP, check_settings
 from haystack_kernel.jobs.service import BatchService, require_batch
 from haystack_kernel.jobs.spec import expected_handle, run_id_of
 from haystack_kernel.jobs.watch import UNCONFIRMED, Seen, Watch, seen_of
 from haystack_kernel.schema import JobStatus
-from haystack_kernel.store.buckets import open_files
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Clock
@@ -54,7 +54,8 @@ class BatchExecutor:
         self._clock = clock
         self._service = BatchService(settings.batch, clock=clock)
         self._watch = Watch(self._service, settings.batch, clock=clock)
-        self._launcher = Launcher(self._service, settings, clock=clock)
+        self._places = Places(settings.bucket.patience_s, clock=clock)
+        self._launcher = Launcher(self._service, settings, places=self._places, clock=clock)
         self._logs = LogReader(settings.batch.project, clock=clock, connect=self._service.logging_client)
 
     def submit(self, spec: JobSpec) -> JobHandle:
@@ -180,13 +181,18 @@ class BatchExecutor:
         if seen.cause != "stockout":
             self._watch.forget(attempt, "stockout")
         elif self._watch.is_over(attempt, "stockout", patience_s=self._settings.batch.stockout_patience_s):
-            hopeless = True
+            hopeless = self._has_elsewhere(attempt)
         if not hopeless:
             return seen
         stopped = self._stop(ledger, attempt)
         if stopped.state != "cancelled":
             return stopped
         return replace(stopped, state="failed", cause=seen.cause, detail=seen.detail)
+
+    def _has_elsewhere(self, attempt: Attempt) -> bool:
+        """Whether the next attempt would look for a machine somewhere else; in the same place waiting is better."""
+        index, batch = attempt.number - attempt.first + 1, self._settings.batch
+        return index < batch.max_attempts and rung_of(attempt.spec, index, batch) != attempt.rung
 
     def _goes_on(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> bool:
         """Whether another attempt follows one that ended like this: a cause that may pass, attempts and money left."""
@@ -216,10 +222,10 @@ class BatchExecutor:
         return replace(seen, detail=f"{seen.detail}. {bound}; every one kept what it finished")
 
     def _end(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> Seen:
-        """Record the end. What the machine broke off after everything was published has succeeded."""
+        """Record the end. What failed after everything was published whole has succeeded."""
         if seen.is_recorded or not seen.has_ended:
             return seen
-        if seen.state == "failed" and seen.cause in RETRYABLE and self._launcher.is_complete(attempt):
+        if seen.state == "failed" and self._launcher.is_complete(attempt):
             seen = replace(seen, state="succeeded", detail=f"everything was published before: {seen.detail}")
         bill = seen.bill or self._watch.bill(attempt, state=seen.state, seconds=0.0)
         ending = Ending(state=seen.state, cause=seen.cause, detail=seen.detail, exit_code=seen.exit_code, bill=bill)
@@ -246,7 +252,7 @@ class BatchExecutor:
         return self._ledger(self._launcher.folder(run_id_of(job.job_id), job.job_id))
 
     def _ledger(self, folder: str) -> Ledger:
-        return Ledger(*open_files(folder))
+        return Ledger(self._places, folder)
 
     def _status(self, ledger: Ledger, attempt: Attempt, seen: Seen, *, with_log: bool = False) -> JobStatus:
         bills = {bill.job_id: bill for bill in ledger.bills()}

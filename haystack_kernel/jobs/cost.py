@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ApprovalNeededError
+from haystack_kernel.jobs.attempts import takes_spot
 from haystack_kernel.jobs.machines import MACHINES, find_machine, machine_of
 from haystack_kernel.schema import Bill, CostEstimate
 
@@ -107,7 +108,7 @@ def estimate_cost(
     and a slow start, so an attempt costs no more than that unless the machine's start takes longer still.
     """
     machine, prices = machine_of(spec, settings), load_prices()
-    spot = (settings.spot and spec.kind == "inference") if spot is None else spot
+    spot = takes_spot(spec, settings) if spot is None else spot
     shards = n_shards(spec.n_tasks, settings) if spec.kind == "inference" else 1
     start = _BOOT + _PULL[spec.kind] + (_DRIVERS if machine.accelerator else _Seconds(0, 0, 0))
     work = _work(spec, has_gpu=bool(machine.accelerator), shards=shards, measured_s=measured_s)

@@ -13,12 +13,13 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs.attempts import Attempt, Confirmed, Ending, Ledger, attempt_id, rung_of
 from haystack_kernel.jobs.cost import bill_of, n_shards
 from haystack_kernel.jobs.machines import machine_of
-from haystack_kernel.jobs.outputs import missing_tasks, read_manifest, write_part
+from haystack_kernel.jobs.outputs import is_complete, missing_tasks, read_manifest, write_part
 from haystack_kernel.jobs.request import build_request
 from haystack_kernel.jobs.service import AbsentError, RefusedError, TakenError
 from haystack_kernel.jobs.watch import check_same
 
 if TYPE_CHECKING:
+    from haystack_kernel.jobs.places import Places
     from haystack_kernel.jobs.service import BatchService
     from haystack_kernel.ports import Clock
     from haystack_kernel.schema import JobSpec
@@ -34,12 +35,15 @@ class Launcher:
         The cloud.
     settings
         Storage and section ``batch``.
+    places
+        Manifests and outputs.
     clock
         Stamps the intents.
     """
 
-    def __init__(self, service: BatchService, settings: Settings, *, clock: Clock) -> None:
+    def __init__(self, service: BatchService, settings: Settings, *, places: Places, clock: Clock) -> None:
         self._service = service
+        self._places = places
         self._settings = settings
         self._clock = clock
 
@@ -57,8 +61,9 @@ class Launcher:
         shards = n_shards(spec.n_tasks, batch) if spec.kind == "inference" else 1
         command, tasks = spec.command, None
         if number > 1 and shards > 1:
-            tasks = missing_tasks(read_manifest(spec.manifest_uri))
-            shards = n_shards(max(len(tasks), 1), batch)
+            tasks = missing_tasks(read_manifest(spec.manifest_uri, self._places), self._places) or None
+            shards = n_shards(len(tasks), batch) if tasks else 1  # none is missing: the program checks what is there
+        if tasks:
             part = self._part_uri(spec, number)
             command = tuple(part if word == spec.manifest_uri else word for word in spec.command)
         attempt = Attempt(
@@ -70,7 +75,7 @@ class Launcher:
             tasks=tasks,
             n_shards=shards,
             machine=machine_of(spec, batch).name,
-            rung=rung_of(number - first, batch, spot=batch.spot and spec.kind == "inference"),
+            rung=rung_of(spec, number - first, batch),
             created_at=self._clock.now(),
         )
         return ledger.intend(attempt)
@@ -88,8 +93,8 @@ class Launcher:
         if ledger.confirmed(attempt) or ledger.ending(attempt):
             return
         if attempt.tasks:
-            whole = read_manifest(attempt.spec.manifest_uri)
-            write_part(self._part_uri(attempt.spec, attempt.number), whole, tasks=attempt.tasks)
+            whole = read_manifest(attempt.spec.manifest_uri, self._places)
+            write_part(self._part_uri(attempt.spec, attempt.number), whole, tasks=attempt.tasks, places=self._places)
         request = build_request(attempt, self._settings.batch)
         try:
             job = self._service.create(request)
@@ -112,9 +117,10 @@ class Launcher:
             self._service.cancel(attempt.job_id, request_id)
 
     def is_complete(self, attempt: Attempt) -> bool:
-        """Whether every output of the job has been published."""
-        spec = attempt.spec
-        return spec.kind == "inference" and not missing_tasks(read_manifest(spec.manifest_uri))
+        """Whether every output of the job has been published whole."""
+        if attempt.spec.kind != "inference":
+            return False
+        return is_complete(read_manifest(attempt.spec.manifest_uri, self._places), self._places)
 
     def _part_uri(self, spec: JobSpec, number: int) -> str:
         return f"{self.folder(spec.run_id, spec.job_id)}/attempt-{number:04d}.manifest.json"

@@ -5,31 +5,47 @@ In: a manifest's address. Out: ids of tasks, and the manifest of the tasks that 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError, NotFoundError
-from haystack_kernel.store.buckets import open_files
-from inference.manifest import RESULT_SUFFIX, Manifest, ManifestError, dump_manifest, parse_manifest
+from inference.manifest import RESULT_SUFFIX, Manifest, ManifestError, dump_manifest, parse_manifest, parse_result
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from haystack_kernel.jobs.places import Places
 
-def missing_tasks(manifest: Manifest) -> tuple[str, ...]:
+
+def missing_tasks(manifest: Manifest, places: Places) -> tuple[str, ...]:
     """Ids of the tasks without a whole output: the program writes the result file beside it last."""
     present: dict[str, set[str]] = {}
     missing = []
     for task in manifest.tasks:
         folder, _, name = task.output.rpartition("/")
         if folder not in present:
-            present[folder] = _names(folder)
+            present[folder] = set(places.names(folder))
         if not {name, name + RESULT_SUFFIX} <= present[folder]:
             missing.append(task.id)
     return tuple(missing)
 
 
-def read_manifest(uri: str) -> Manifest:
+def is_complete(manifest: Manifest, places: Places) -> bool:
+    """Whether every output is there and has the digest that its result file states; reads them all if so."""
+    if missing_tasks(manifest, places):
+        return False
+    try:
+        return all(
+            hashlib.sha256(places.read(task.output)).hexdigest()
+            == parse_result(places.read(task.output + RESULT_SUFFIX)).sha256
+            for task in manifest.tasks
+        )
+    except (FileNotFoundError, ManifestError):
+        return False
+
+
+def read_manifest(uri: str, places: Places) -> Manifest:
     """The manifest at an address.
 
     Raises
@@ -37,9 +53,8 @@ def read_manifest(uri: str) -> Manifest:
     NotFoundError, ContractError
         It is not there, or no manifest of this version.
     """
-    files, path = open_files(uri)
     try:
-        manifest: Manifest = parse_manifest(files.read(path))
+        manifest: Manifest = parse_manifest(places.read(uri))
     except FileNotFoundError as error:
         msg = f"the job's manifest {uri} is gone; ask the question again as a new run"
         raise NotFoundError(msg, uri=uri) from error
@@ -49,13 +64,7 @@ def read_manifest(uri: str) -> Manifest:
     return manifest
 
 
-def write_part(uri: str, manifest: Manifest, *, tasks: Collection[str]) -> None:
+def write_part(uri: str, manifest: Manifest, *, tasks: Collection[str], places: Places) -> None:
     """Write the manifest that has only ``tasks``."""
-    files, path = open_files(uri)
     kept = tuple(task for task in manifest.tasks if task.id in tasks)
-    files.write(path, dump_manifest(replace(manifest, tasks=kept)).encode())
-
-
-def _names(folder: str) -> set[str]:
-    files, path = open_files(folder)
-    return set(files.names(path))
+    places.write(uri, dump_manifest(replace(manifest, tasks=kept)).encode())

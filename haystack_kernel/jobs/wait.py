@@ -100,7 +100,8 @@ def wait(
         clock.sleep(pause)
         pause = min(pause * 1.2, poll_s * 10)
     if status.state != "succeeded":
-        msg = f"job {job.job_id} {status.state}: {status.detail or 'no reason given'}. Resume the run to try again"
+        why, page = status.detail or "no reason given", f" ({status.console})" if status.console else ""
+        msg = f"job {job.job_id} {status.state}: {why}. Resume the run to try again{page}"
         raise JobFailedError(msg, **_facts(job, status))
     return status
 

@@ -10,6 +10,8 @@ import pytest
 
 from haystack_kernel.errors import ConflictError, InvalidInputError, JobFailedError, MissingExtraError
 from haystack_kernel.jobs import BatchExecutor, expected_handle
+from haystack_kernel.jobs.places import Places
+from haystack_kernel.schema import JobSpec
 
 
 def load_module(name):
@@ -213,6 +215,25 @@ def test_cancel_of_a_job_that_succeeded_in_between_is_a_success(cloud, start, ma
     assert "cancel_job" not in cloud.calls
 
 
+def test_an_orchestrator_runs_the_command_of_its_image_on_demand_even_where_predictions_take_spot(cloud, start, finish):
+    executor = start(spot=True)
+    spec = JobSpec(
+        run_id="run-20260102t030405-abcdef",
+        round=0,
+        kind="orchestrator",
+        job_id="haystack-run-20260102t030405-abcdef-00000000",
+        command=("--help",),
+        spec_hash="0" * 64,
+        n_tasks=1,
+        timeout_s=3600,
+    )
+    job = executor.submit(spec)
+    assert finish(executor, job).bills[0].machine == "cpu (e2-standard-4)"
+    (held,) = cloud.jobs.values()
+    assert held.job.allocation_policy.instances[0].policy.provisioning_model.name == "STANDARD"
+    assert "Ask in plain words how cells would respond" in executor.status(job).log_tail
+
+
 def test_an_array_shares_its_tasks_over_machines_and_repeats_only_the_failed_shards(
     cloud, start, make_spec, finish, computed, served
 ):
@@ -226,6 +247,22 @@ def test_an_array_shares_its_tasks_over_machines_and_repeats_only_the_failed_sha
     assert (first.task_count, first.parallelism) == (4, 4)
     assert (second.task_count, second.parallelism) == (1, 1)  # two tasks are missing: one machine
     assert [bill.n_machines for bill in status.bills] == [4, 1]
+
+
+def test_an_array_that_lacks_no_output_but_has_a_bad_one_is_mended_by_one_machine(
+    cloud, start, make_spec, finish, computed, served, tmp_path
+):
+    cloud.plans = [served.Plan(end=1)]
+    executor, spec = start(tasks_per_shard=1), make_spec(3)
+    job = executor.submit(spec)
+    while executor.status(job).state != "failed":
+        pass
+    (bad,) = tmp_path.glob("store/runs/*/rounds/1/outputs/task1.h5ad")
+    bad.write_bytes(b"cut")
+    assert executor.tend(job).state == "failed"
+    assert finish(executor, executor.submit(spec)).state == "succeeded"
+    assert computed()[3:] == ["task1"]
+    assert [held.job.task_groups[0].task_count for held in cloud.jobs.values()] == [3, 1]
 
 
 def test_an_array_whose_program_fails_is_not_repeated_even_where_another_machine_was_lost(
@@ -244,10 +281,8 @@ def test_an_array_whose_program_fails_is_not_repeated_even_where_another_machine
 def test_in_a_bucket_two_kernels_start_one_job_and_a_lost_machine_is_followed_by_one_more(
     cloud, batch_settings, make_spec, finish, clock, served, monkeypatch
 ):
-    gcsfs = pytest.importorskip("gcsfs")
     with load_module("storage").storage_server("haystack-jobs") as address:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-        gcsfs.GCSFileSystem.clear_instance_cache()
         settings = batch_settings().model_copy(update={"storage": "gs://haystack-jobs/team"})
         cloud.plans = [served.Plan(end=50001, variables={"LIGHT_STOP_AFTER": "1"})]
         both, spec = [BatchExecutor(settings, clock=clock) for _ in range(2)], make_spec()
@@ -256,11 +291,10 @@ def test_in_a_bucket_two_kernels_start_one_job_and_a_lost_machine_is_followed_by
         assert finish(both[0], jobs[0]).attempt == 2
         assert both[1].status(jobs[1]).state == "succeeded"
         assert len(cloud.started) == len(cloud.jobs) == 2
-        names = gcsfs.GCSFileSystem().ls(f"haystack-jobs/team/runs/{spec.run_id}/jobs/{spec.job_id}", detail=False)
-        assert sorted(name.rpartition("/")[2] for name in names) == [
+        folder = f"gs://haystack-jobs/team/runs/{spec.run_id}/jobs/{spec.job_id}"
+        assert sorted(Places(5, clock=clock).names(folder)) == [
             f"attempt-000{number}{part}.json" for number in (1, 2) for part in (".end", ".job", "")
         ]
-        gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def test_orphans_are_the_live_jobs_that_no_run_folder_names(cloud, start, make_spec, tmp_path, served):

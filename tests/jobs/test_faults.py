@@ -32,5 +32,6 @@ def test_fault(here, case):
     assert re.search(case.ends, ended, re.DOTALL), ended
     assert len(here.server.started) == case.n_jobs
     assert len(here.server.jobs) == (case.n_jobs if case.n_created is None else case.n_created)
+    assert here.server.overlaps == []
     assert len(here.computed) == case.n_tasks
     assert len(set(here.computed)) == case.n_tasks  # none twice

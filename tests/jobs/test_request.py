@@ -224,7 +224,7 @@ def test_the_ladder_goes_through_the_zones_on_spot_and_ends_on_demand_everywhere
 
 
 def test_the_last_attempt_allowed_is_on_demand_however_long_the_ladder():
-    settings = settings_of(zones=[f"us-east1-{letter}" for letter in "abcdef"], max_attempts=3)
-    rungs = [rung_of(index, settings, spot=True) for index in range(3)]
+    settings = settings_of(zones=[f"us-east1-{letter}" for letter in "abcdef"], max_attempts=3, spot=True)
+    rungs = [rung_of(spec_of(), index, settings) for index in range(3)]
     assert [rung.spot for rung in rungs] == [True, True, False]
     assert len(rungs[-1].locations) == 6

@@ -83,6 +83,7 @@ class BatchServer:
         self.jobs = {}
         self.plans = []
         self.started = []
+        self.overlaps = []  # jobs made while another attempt of the same job lived
         self.calls = []
         self.logs = {}
         self.remembers_requests = remembers_requests
@@ -123,6 +124,8 @@ class BatchServer:
         job.name, job.uid = f"{request.parent}/jobs/{job_id}", f"uid-{job_id}"
         job.create_time = self._now
         job.status = batch_v1.JobStatus(state=State.QUEUED)
+        same = [held.job for held in self.jobs.values() if held.job.labels["job"] == job.labels["job"]]
+        self.overlaps += [job_id for other in same if other.status.state not in ENDED]
         plan = self.plans.pop(0) if self.plans else Plan()
         self.jobs[job_id] = _Job(job, plan)
         self._requests[request.request_id] = job

@@ -201,6 +201,19 @@ def _stockout(here):
     return ended
 
 
+def _stockout_everywhere(here):
+    """There is no other place on the ladder: it keeps its turn in the queue."""
+    here.plan({"waits": here.served.STOCKOUT})
+    return here.finish()
+
+
+def _stockout_on_spot(here):
+    """The machines that Spot lacks are there on demand."""
+    here.batch = {"spot": True, "spot_attempts": 1}
+    here.plan({"waits": here.served.STOCKOUT})
+    return here.finish()
+
+
 def _invalid_field(here):
     here.plan({"waits": here.served.INVALID})
     return here.finish()
@@ -212,12 +225,12 @@ def _events_late(here):
 
 
 def _events_absent(here):
-    here.plan({"end": 1, "events_after": -1, "is_terse": True})
+    here.plan({"end": 1, "variables": {"LIGHT_STOP_AFTER": "3"}, "events_after": -1, "is_terse": True})
     return here.finish()
 
 
 def _failed_without_the_word_error(here):
-    here.plan({"end": 3, "is_terse": True})
+    here.plan({"end": 3, "variables": {"LIGHT_STOP_AFTER": "3"}, "is_terse": True})
     return here.finish()
 
 
@@ -373,10 +386,14 @@ CASES = (
     Case("quota of 0", _quota_zero, "JobFailedError.*has none of this quota.*Limit: 0", 0, n_tasks=0, n_created=1),
     Case("quota used up", _quota_used_up, "still queued after 7200 s.*used up", 0, n_tasks=0, n_created=1),
     Case("stock-out in the first zone", _stockout, "succeeded", 1, n_created=2),
+    Case("stock-out and no other place", _stockout_everywhere, "still queued after 7200 s", 0, n_tasks=0, n_created=1),
+    Case("stock-out of Spot machines", _stockout_on_spot, "succeeded", 1, n_created=2),
     Case("field that the service cannot use", _invalid_field, "check machine, network", 0, n_tasks=0, n_created=1),
     Case("task events late", _events_late, "succeeded", 2),
-    Case("task events absent", _events_absent, "no task left an exit code", 1),
-    Case("failed without the word 'error'", _failed_without_the_word_error, "exit code 3: see the end of its log", 1),
+    Case("task events absent", _events_absent, "JobFailedError.*no task left an exit code", 1, n_tasks=3),
+    Case(
+        "failed without the word 'error'", _failed_without_the_word_error, "JobFailedError.*exit code 3", 1, n_tasks=3
+    ),
     Case("cancelled from the console", _console_cancel, "cancelled: cancelled from outside", 1, n_tasks=0),
     Case("job vanished, run resumed", _vanished, "vanished from the cloud", 2, n_created=1),
     Case("states unknown or passing", _odd_states, "succeeded", 1),
