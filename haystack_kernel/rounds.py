@@ -207,12 +207,14 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         control_strategy=last.control_strategy,
         engine=record.config.engine,
     )
+    reference, written = _reference(record, ports)
     grounded = ground(
         cells,
         query=query_of(record),
         knowledge=load_knowledge(ports.settings.knowledge),
         settings=ports.settings.grounding,
         context=context,
+        reference=reference,
     )
     scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
@@ -226,7 +228,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         write_csv(store, record.run_id, f"{folder}/prompts.csv", _prompt_table(present)),
         write_h5ad(store, record.run_id, f"{folder}/predictions.h5ad", predictions),
     ]
-    return scored.model_copy(update={"files": (*last.files, *files)})
+    return scored.model_copy(update={"files": (*last.files, *written, *files)})
 
 
 def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Termination | None, str]:
@@ -372,6 +374,27 @@ def _model_card(treated: ad.AnnData) -> ModelCard | None:
     """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
     model = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
     return ModelCard(**{name: str(model[name]) for name in ModelCard.model_fields}) if model else None
+
+
+def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list[FileRef]]:
+    """Reference cells of a question about a state of cells, fetched in the first round and kept for the others."""
+    from haystack_kernel.retrieval import fetch_reference
+
+    query, path, store = query_of(record), "reference.h5ad", ports.store
+    if query.task_type in PERTURBATIONAL or query.perturbation is not None:
+        return None, []
+    if store.exists(record.run_id, path):
+        return read_h5ad(store, record.run_id, path), []
+    reference = fetch_reference(
+        query,
+        atlas=ports.open_atlas(_atlas_names(record.config)),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        query_set=record.query_set,
+        config=record.config,
+    )
+    if reference is None:
+        return None, []
+    return reference, [write_h5ad(store, record.run_id, path, reference)]
 
 
 def _prompt_table(present: dict[str, ad.AnnData]) -> pd.DataFrame:

@@ -12,11 +12,12 @@ import numpy as np
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
 from haystack_kernel.grounding.agreement import compare_engines, padded_genes
-from haystack_kernel.grounding.components import compute_components, expected_sets
+from haystack_kernel.grounding.components import compute_components, expected_sets, is_observational
 from haystack_kernel.grounding.de import FLIPS, N_CONTROL, N_TREATED, compute_de
 from haystack_kernel.grounding.nulls import p_signal
 from haystack_kernel.grounding.pathways import compute_pathways, pathway_sets
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
+from haystack_kernel.grounding.reference import build_reference
 from haystack_kernel.grounding.score import composite
 
 if TYPE_CHECKING:
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from haystack_kernel.grounding.reference import ReferenceProfiles
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.schema import StructuredQuery
     from haystack_kernel.settings import GroundingSettings
+
+_BOTH = (keys.DONOR, keys.CELL_TYPE)
+_STRATA = {"cell_type_imputation": (keys.DONOR,), "donor_expression_prediction": (keys.CELL_TYPE,)}
 
 
 def ground(
@@ -36,6 +41,7 @@ def ground(
     knowledge: Knowledge,
     settings: GroundingSettings,
     context: GroundingContext,
+    reference: ad.AnnData | None = None,
 ) -> Grounded:
     """Judge one prediction against its control and against known biology.
 
@@ -51,6 +57,8 @@ def ground(
         Thresholds, number of draws, weights.
     context
         Seed, predictions scored so far, donor match, effective control strategy.
+    reference
+        Of an observational question, cells as :func:`haystack_kernel.retrieval.fetch_reference` marks them.
 
     Returns
     -------
@@ -63,7 +71,8 @@ def ground(
         Predictions and query cells do not share cells and genes.
     """
     _check_aligned(cells)
-    basis = Basis(query=query, knowledge=knowledge, settings=settings, context=context)
+    profiles = _profiles(reference, cells=cells, query=query, n_draws=settings.n_draws, seed=context.seed)
+    basis = Basis(query=query, knowledge=knowledge, settings=settings, context=context, reference=profiles)
     also = _detected_elsewhere(cells)
     de, notes = _both_readings(cells, also=also, basis=basis)
     tested = de.loc[de[keys.IS_TESTED], keys.GENE].tolist()
@@ -74,6 +83,7 @@ def ground(
         tested=set(tested),
         n_draws=settings.n_draws,
         seed=context.seed,
+        within=_STRATA.get(query.task_type, _BOTH) if is_observational(basis) else _BOTH,
     )
     components = compute_components(de, predicted=cells.treated, signal=signal, basis=basis)
     notes.append(
@@ -89,6 +99,16 @@ def ground(
         n_tested=len(tested),
         notes=tuple(notes),
     )
+
+
+def _profiles(
+    reference: ad.AnnData | None, *, cells: GroundingCells, query: StructuredQuery, n_draws: int, seed: int
+) -> ReferenceProfiles | None:
+    """Profiles of the reference; its cells that are prompt cells as well are left out where enough others remain."""
+    if reference is None:
+        return None
+    asked = query.cell_type_name or query.cell_type_text or "the cells asked for"
+    return build_reference(reference, asked=asked, prompt_ids=cells.prompt.obs_names, n_draws=n_draws, seed=seed)
 
 
 def _both_readings(cells: GroundingCells, *, also: NDArray[np.float64], basis: Basis) -> tuple[pd.DataFrame, list[str]]:

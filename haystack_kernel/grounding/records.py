@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.grounding.nulls import Signal
+    from haystack_kernel.grounding.reference import ReferenceProfiles
     from haystack_kernel.grounding.signatures import Background
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.schema import Component, Composite, ControlStrategy, EngineAgreement, StructuredQuery
@@ -53,12 +54,17 @@ class GroundingContext:
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Everything a judgement rests on besides the cells."""
+    """Everything a judgement rests on besides the cells.
+
+    ``reference`` says what types, donors and tissues look like: None for questions about a perturbation, and where
+    the atlases hold no such cells.
+    """
 
     query: StructuredQuery
     knowledge: Knowledge
     settings: GroundingSettings
     context: GroundingContext
+    reference: ReferenceProfiles | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from haystack_kernel.retrieval.assemble import CellsByRole, assemble_cells
 from haystack_kernel.retrieval.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.query_cells import choose_query_cells, describe_query_cells
 from haystack_kernel.retrieval.query_check import QueryCheck, check_query_h5ad
+from haystack_kernel.retrieval.reference import fetch_reference
 from haystack_kernel.retrieval.search import search_candidates
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_query_h5ad",
     "choose_query_cells",
     "describe_query_cells",
+    "fetch_reference",
     "read_query_h5ad",
     "search_candidates",
 ]
