@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError, JobFailedError, NotFoundError
-from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED, build_job_spec, build_manifest, wait
+from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, SEED_INFIX, TREATED, build_job_spec, build_manifest, wait
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import PERTURBATIONAL, ModelCard
@@ -96,7 +96,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         strategy = "query_as_control"
         note = f"synthetic_control needs matched control cells: {last.candidates[0].control_reason}"
     manifest = build_manifest(
-        store.uri(record.run_id, folder), config=config, strategy=strategy, has_control=cells.control is not None
+        store.uri(record.run_id, folder), config=config, strategy=strategy, has_control=cells.control is not None, n_seeds=ports.settings.grounding.n_seeds
     )
     files.append(store.write(record.run_id, f"{folder}/manifest.json", dump_manifest(manifest).encode()))
     spec = build_job_spec(
@@ -199,6 +199,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         prompt=prompt,
         prompt_control=read(keys.CONTROL) if last.n_control else None,
         baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
+        repeats=_repeats(outputs),
     )
     context = GroundingContext(
         seed=record.config.seed,
@@ -374,6 +375,13 @@ def _model_card(treated: ad.AnnData) -> ModelCard | None:
     """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
     model = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
     return ModelCard(**{name: str(model[name]) for name in ModelCard.model_fields}) if model else None
+
+
+def _repeats(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnData | None], ...]:
+    """Treated and control predictions of every further seed, in order."""
+    start = f"{TREATED}{SEED_INFIX}"
+    tags = sorted((name.removeprefix(start) for name in outputs if name.startswith(start)), key=int)
+    return tuple((outputs[f"{start}{tag}"], outputs.get(f"{CONTROL}{SEED_INFIX}{tag}")) for tag in tags)
 
 
 def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list[FileRef]]:

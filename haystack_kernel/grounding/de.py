@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
-from haystack_kernel.grounding.profiles import compute_profile, normalise_cp10k, pooled_sd
+from haystack_kernel.grounding.profiles import compute_profile, mean_cp10k, normalise_cp10k, pooled_sd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,7 @@ Z_RANK = "rank_z"  # signed z of the rank-sum test, scanpy's "score"
 FLIPS = "flips"  # the call differs between the two control readings
 N_TREATED = "n_treated"  # keys of the table's attrs
 N_CONTROL = "n_control"
+N_RESAMPLES = "n_resamples"
 GROUP = "predicted"  # scanpy's group and reference
 REFERENCE = "control"
 GROUPBY = "role"  # obs column of predictions.h5ad that holds GROUP
@@ -47,6 +48,7 @@ def compute_de(
     settings: GroundingSettings,
     also_detected: ArrayLike | None = None,
     expected: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    resamples: Sequence[tuple[sparse.csr_matrix, sparse.csr_matrix]] = (),
 ) -> pd.DataFrame:
     """Compare two arms gene by gene.
 
@@ -66,14 +68,18 @@ def compute_de(
     expected
         Mean log1p-CP10k per gene of each arm where its engine knows it without the noise of drawing counts; it takes
         the place of the mean over counts in ``delta``. Tests and ``log2fc`` stay with the counts.
+    resamples
+        The two arms as further seeds or other donors in the prompt make them.
 
     Returns
     -------
     One row per gene, in the order given: ``delta`` (mean log1p-CP10k, treated minus control), ``log2fc`` (of mean
     CP10k with a pseudo-count of 0.1), ``detection_diff``, ``auroc`` (0.5 = no difference), ``pval`` (two-sided
     Wilcoxon rank-sum with tie correction, without continuity correction, as in scanpy; 1 for a constant gene),
-    ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``, ``is_de``, ``padded``,
-    and the means, pooled sd and rank z. ``attrs`` holds ``n_treated`` and ``n_control``.
+    ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``, ``stability`` (share of
+    the resamples whose ``log2fc`` has the same sign and reaches the threshold of effect; NaN without resamples),
+    ``is_de`` (effect, adjusted p and, where there are resamples, a stability of at least ``min_stability``),
+    ``padded``, and the means, pooled sd and rank z. ``attrs`` holds ``n_treated``, ``n_control`` and ``n_resamples``.
 
     Raises
     ------
@@ -101,6 +107,9 @@ def compute_de(
     padj[tested] = adjust_bh(pval[tested])
     with np.errstate(invalid="ignore"):
         called = tested & (np.abs(log2fc) >= settings.min_abs_log2fc) & (padj <= settings.max_padj)
+    stability = _stability(log2fc, resamples=resamples, min_effect=settings.min_abs_log2fc)
+    if resamples:
+        called &= stability >= settings.min_stability
     de = pd.DataFrame(
         {
             keys.GENE: names,
@@ -112,6 +121,7 @@ def compute_de(
             keys.PADJ: padj,
             keys.IS_TESTED: tested,
             keys.IS_DE: called,
+            keys.STABILITY: stability,
             keys.PADDED: is_padded,
             MEAN_TREATED: means[0],
             MEAN_CONTROL: means[1],
@@ -119,8 +129,25 @@ def compute_de(
             Z_RANK: z_rank,
         }
     )
-    de.attrs.update({N_TREATED: one.n_cells, N_CONTROL: two.n_cells})
+    de.attrs.update({N_TREATED: one.n_cells, N_CONTROL: two.n_cells, N_RESAMPLES: len(resamples)})
     return de
+
+
+def _stability(
+    log2fc: NDArray[np.float64],
+    *,
+    resamples: Sequence[tuple[sparse.csr_matrix, sparse.csr_matrix]],
+    min_effect: float,
+) -> NDArray[np.float64]:
+    """Share of the resamples that move a gene the same way by at least ``min_effect``."""
+    if not resamples:
+        return np.full(log2fc.size, np.nan)
+    agree = np.zeros(log2fc.size)
+    for arms in resamples:
+        one, two = (mean_cp10k(arm) + PSEUDO_CP10K for arm in arms)
+        again = np.log2(one / two)
+        agree += (np.sign(again) == np.sign(log2fc)) & (np.abs(again) >= min_effect)
+    return agree / len(resamples)
 
 
 def rank_sum(

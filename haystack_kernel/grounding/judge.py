@@ -18,12 +18,14 @@ from haystack_kernel.grounding.nulls import p_signal
 from haystack_kernel.grounding.pathways import compute_pathways, pathway_sets
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
 from haystack_kernel.grounding.reference import build_reference
+from haystack_kernel.grounding.resample import without_donors
 from haystack_kernel.grounding.score import composite
 
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from haystack_kernel.grounding.reference import ReferenceProfiles
     from haystack_kernel.knowledge import Knowledge
@@ -120,12 +122,13 @@ def _both_readings(cells: GroundingCells, *, also: NDArray[np.float64], basis: B
     if first is None:
         first, other = cells.query, None
         notes.append("no prediction from control cells at hand: compared with the query cells instead")
-    de = _compare(cells.treated, first, also=also, basis=basis)
+    fewer = without_donors(cells, engine=basis.context.engine, seed=basis.context.seed)
+    de = _compare(cells, first, fewer=fewer, also=also, basis=basis)
     de[FLIPS] = False
     if other is None:
         notes.append("only one control reading at hand: genes whose call flips between readings are unknown")
         return de, notes
-    second = _compare(cells.treated, other, also=also, basis=basis)
+    second = _compare(cells, other, fewer=fewer, also=also, basis=basis)
     signs = [np.sign(table[keys.LOG2FC].to_numpy(float)) * table[keys.IS_DE].to_numpy(bool) for table in (de, second)]
     de[FLIPS] = signs[0] != signs[1]
     n_called = int((de[keys.IS_DE] | second[keys.IS_DE]).sum())
@@ -133,7 +136,16 @@ def _both_readings(cells: GroundingCells, *, also: NDArray[np.float64], basis: B
     return de, notes
 
 
-def _compare(treated: ad.AnnData, control: ad.AnnData, *, also: NDArray[np.float64], basis: Basis) -> pd.DataFrame:
+def _compare(
+    cells: GroundingCells,
+    control: ad.AnnData,
+    *,
+    fewer: list[sparse.csr_matrix],
+    also: NDArray[np.float64],
+    basis: Basis,
+) -> pd.DataFrame:
+    treated = cells.treated
+    is_query = control is cells.query
     return compute_de(
         treated.X,
         control.X,
@@ -142,6 +154,10 @@ def _compare(treated: ad.AnnData, control: ad.AnnData, *, also: NDArray[np.float
         settings=basis.settings,
         also_detected=also,
         expected=(treated.var.get(keys.EXPECTED_LOG), control.var.get(keys.EXPECTED_LOG)),
+        resamples=[
+            *((again.X, control.X if is_query or own is None else own.X) for again, own in cells.repeats),
+            *((counts, control.X) for counts in fewer),
+        ],
     )
 
 
@@ -160,6 +176,8 @@ def _detected_elsewhere(cells: GroundingCells) -> NDArray[np.float64]:
 
 def _check_aligned(cells: GroundingCells) -> None:
     arms = {"query": cells.query, "control_pred": cells.control_pred} | cells.baselines
+    for number, repeat in enumerate(cells.repeats, start=1):
+        arms |= {f"{role} of seed {number}": adata for role, adata in zip(("treated", "control"), repeat, strict=True)}
     for name, adata in arms.items():
         if adata is not None and not adata.var_names.equals(cells.treated.var_names):
             msg = (

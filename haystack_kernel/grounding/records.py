@@ -25,7 +25,8 @@ class GroundingCells:
     """Raw counts by role. ``treated``, ``control_pred``, ``query`` and each baseline share cells and genes.
 
     ``control_pred`` is the prediction made with the control cells as prompt (synthetic control), None where there is
-    none; ``prompt_control`` the prompt's matched control cells; ``baselines`` maps engine name -> prediction.
+    none; ``prompt_control`` the prompt's matched control cells; ``baselines`` maps engine name -> prediction;
+    ``repeats`` are the treated and control predictions of further seeds.
     ``treated.var["padded"]`` marks genes that the prediction could not change; absent, no gene is padded.
     """
 
@@ -35,6 +36,7 @@ class GroundingCells:
     prompt: ad.AnnData
     prompt_control: ad.AnnData | None = None
     baselines: dict[str, ad.AnnData] = field(default_factory=dict)
+    repeats: tuple[tuple[ad.AnnData, ad.AnnData | None], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def fetch_reference(
     atlas, knowledge, config
         Where the cells are, how types are related, and the seed of the sample.
     query_set
-        Its dataset is preferred, because other datasets differ by batch.
+        Its dataset is preferred, because other datasets differ by batch; without it that of the donor asked for.
 
     Returns
     -------
@@ -99,8 +99,9 @@ def _choose_dataset(rows: pd.DataFrame, *, query_set: CellSet | None) -> tuple[s
     sizes = asked.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
     if not len(sizes):
         return None
-    home = (query_set.atlas, query_set.dataset) if query_set else None
-    best = min(sizes.index, key=lambda one: (not (one == home and sizes[one] >= _ENOUGH), -int(sizes[one]), one))
+    own = rows[rows[keys.IS_TARGET_DONOR]]
+    homes = {(query_set.atlas, query_set.dataset)} if query_set else set(zip(own[keys.ATLAS], own[keys.DATASET]))
+    best = min(sizes.index, key=lambda one: (not (one in homes and sizes[one] >= _ENOUGH), -int(sizes[one]), one))
     return str(best[0]), str(best[1])
 
 
