@@ -96,7 +96,11 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         strategy = "query_as_control"
         note = f"synthetic_control needs matched control cells: {last.candidates[0].control_reason}"
     manifest = build_manifest(
-        store.uri(record.run_id, folder), config=config, strategy=strategy, has_control=cells.control is not None, n_seeds=ports.settings.grounding.n_seeds
+        store.uri(record.run_id, folder),
+        config=config,
+        strategy=strategy,
+        has_control=cells.control is not None,
+        n_seeds=ports.settings.grounding.n_seeds,
     )
     files.append(store.write(record.run_id, f"{folder}/manifest.json", dump_manifest(manifest).encode()))
     spec = build_job_spec(
@@ -181,6 +185,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         GroundingCells,
         GroundingContext,
         build_predictions,
+        find_feedback,
         ground,
     )
 
@@ -206,7 +211,10 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         n_scored=last.number,
         donor_matched=_donors_matched(record, last.candidates),
         control_strategy=last.control_strategy,
+        control_note=last.control_note,
         engine=record.config.engine,
+        evidence=tuple(dict.fromkeys(item.evidence_distance for item in last.candidates)),
+        frac_genes_found=last.frac_genes_found,
     )
     reference, written = _reference(record, ports)
     grounded = ground(
@@ -218,6 +226,14 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         reference=reference,
     )
     scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
+    feedback = find_feedback(
+        scored,
+        query=query_of(record),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        settings=ports.settings.grounding,
+        threshold=record.config.threshold,
+    )
+    scored = scored.model_copy(update={"feedback": feedback})
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
@@ -349,6 +365,7 @@ def _summary(grounded: Grounded) -> dict[str, object]:
         "components": grounded.components,
         "composite": grounded.composite,
         "agreement": grounded.agreement,
+        "confidence": grounded.confidence,
         "n_de": len(called),
         "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
     }

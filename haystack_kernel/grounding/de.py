@@ -48,7 +48,6 @@ def compute_de(
     settings: GroundingSettings,
     also_detected: ArrayLike | None = None,
     expected: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
-    resamples: Sequence[tuple[sparse.csr_matrix, sparse.csr_matrix]] = (),
 ) -> pd.DataFrame:
     """Compare two arms gene by gene.
 
@@ -68,18 +67,15 @@ def compute_de(
     expected
         Mean log1p-CP10k per gene of each arm where its engine knows it without the noise of drawing counts; it takes
         the place of the mean over counts in ``delta``. Tests and ``log2fc`` stay with the counts.
-    resamples
-        The two arms as further seeds or other donors in the prompt make them.
 
     Returns
     -------
     One row per gene, in the order given: ``delta`` (mean log1p-CP10k, treated minus control), ``log2fc`` (of mean
     CP10k with a pseudo-count of 0.1), ``detection_diff``, ``auroc`` (0.5 = no difference), ``pval`` (two-sided
     Wilcoxon rank-sum with tie correction, without continuity correction, as in scanpy; 1 for a constant gene),
-    ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``, ``stability`` (share of
-    the resamples whose ``log2fc`` has the same sign and reaches the threshold of effect; NaN without resamples),
-    ``is_de`` (effect, adjusted p and, where there are resamples, a stability of at least ``min_stability``),
-    ``padded``, and the means, pooled sd and rank z. ``attrs`` holds ``n_treated``, ``n_control`` and ``n_resamples``.
+    ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``, ``is_de`` (effect and
+    adjusted p; :func:`demand_stability` asks for more), ``stability`` (NaN), ``padded``, and the means, pooled sd and
+    rank z. ``attrs`` holds ``n_treated`` and ``n_control``.
 
     Raises
     ------
@@ -107,9 +103,6 @@ def compute_de(
     padj[tested] = adjust_bh(pval[tested])
     with np.errstate(invalid="ignore"):
         called = tested & (np.abs(log2fc) >= settings.min_abs_log2fc) & (padj <= settings.max_padj)
-    stability = _stability(log2fc, resamples=resamples, min_effect=settings.min_abs_log2fc)
-    if resamples:
-        called &= stability >= settings.min_stability
     de = pd.DataFrame(
         {
             keys.GENE: names,
@@ -121,7 +114,7 @@ def compute_de(
             keys.PADJ: padj,
             keys.IS_TESTED: tested,
             keys.IS_DE: called,
-            keys.STABILITY: stability,
+            keys.STABILITY: np.nan,
             keys.PADDED: is_padded,
             MEAN_TREATED: means[0],
             MEAN_CONTROL: means[1],
@@ -129,25 +122,45 @@ def compute_de(
             Z_RANK: z_rank,
         }
     )
-    de.attrs.update({N_TREATED: one.n_cells, N_CONTROL: two.n_cells, N_RESAMPLES: len(resamples)})
+    de.attrs.update({N_TREATED: one.n_cells, N_CONTROL: two.n_cells})
     return de
 
 
-def _stability(
-    log2fc: NDArray[np.float64],
+def demand_stability(
+    de: pd.DataFrame,
     *,
     resamples: Sequence[tuple[sparse.csr_matrix, sparse.csr_matrix]],
-    min_effect: float,
-) -> NDArray[np.float64]:
-    """Share of the resamples that move a gene the same way by at least ``min_effect``."""
+    settings: GroundingSettings,
+) -> pd.DataFrame:
+    """Take back the calls that other seeds, or other donors in the prompt, do not make.
+
+    Parameters
+    ----------
+    de
+        From :func:`compute_de`.
+    resamples
+        Raw counts of the two arms as further seeds or other donors make them, genes in the order of the table.
+    settings
+        The effect that a resample must reach, and the share of them that must.
+
+    Returns
+    -------
+    A copy with ``stability``, the share of the resamples whose ``log2fc`` has the table's sign and reaches
+    ``min_abs_log2fc``, and ``is_de`` only where that is at least ``min_stability``. Without resamples the table as it
+    is: ``stability`` NaN, ``is_de`` by effect and adjusted p alone. ``attrs`` holds ``n_resamples``.
+    """
+    de = de.copy()
+    de.attrs[N_RESAMPLES] = len(resamples)
     if not resamples:
-        return np.full(log2fc.size, np.nan)
-    agree = np.zeros(log2fc.size)
+        return de
+    sign, agree = np.sign(de[keys.LOG2FC].to_numpy(float)), np.zeros(len(de))
     for arms in resamples:
         one, two = (mean_cp10k(arm) + PSEUDO_CP10K for arm in arms)
         again = np.log2(one / two)
-        agree += (np.sign(again) == np.sign(log2fc)) & (np.abs(again) >= min_effect)
-    return agree / len(resamples)
+        agree += (np.sign(again) == sign) & (np.abs(again) >= settings.min_abs_log2fc)
+    de[keys.STABILITY] = agree / len(resamples)
+    de[keys.IS_DE] &= de[keys.STABILITY] >= settings.min_stability
+    return de
 
 
 def rank_sum(

@@ -13,7 +13,8 @@ from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
 from haystack_kernel.grounding.agreement import compare_engines, padded_genes
 from haystack_kernel.grounding.components import compute_components, expected_sets, is_observational
-from haystack_kernel.grounding.de import FLIPS, N_CONTROL, N_TREATED, compute_de
+from haystack_kernel.grounding.confidence import judge_confidence
+from haystack_kernel.grounding.de import FLIPS, N_CONTROL, N_TREATED, compute_de, demand_stability
 from haystack_kernel.grounding.nulls import p_signal
 from haystack_kernel.grounding.pathways import compute_pathways, pathway_sets
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
@@ -76,7 +77,7 @@ def ground(
     profiles = _profiles(reference, cells=cells, query=query, n_draws=settings.n_draws, seed=context.seed)
     basis = Basis(query=query, knowledge=knowledge, settings=settings, context=context, reference=profiles)
     also = _detected_elsewhere(cells)
-    de, notes = _both_readings(cells, also=also, basis=basis)
+    de, other, notes = _both_readings(cells, also=also, basis=basis)
     tested = de.loc[de[keys.IS_TESTED], keys.GENE].tolist()
     signal = p_signal(
         cells.prompt,
@@ -92,12 +93,14 @@ def ground(
         f"p values rest on {de.attrs[N_TREATED]} predicted and {de.attrs[N_CONTROL]} control cells; "
         "generated cells are not replicates"
     )
+    agreement = compare_engines(cells, de=de, also_detected=also, signal=signal, basis=basis)
     return Grounded(
         de=de,
         pathways=compute_pathways(de, signal=signal, basis=basis),
         components=components,
         composite=composite(components, donor_matched=context.donor_matched),
-        agreement=compare_engines(cells, de=de, also_detected=also, signal=signal, basis=basis),
+        agreement=agreement,
+        confidence=judge_confidence(cells, de=de, other=other, components=components, agreement=agreement, basis=basis),
         n_tested=len(tested),
         notes=tuple(notes),
     )
@@ -113,8 +116,10 @@ def _profiles(
     return build_reference(reference, asked=asked, prompt_ids=cells.prompt.obs_names, n_draws=n_draws, seed=seed)
 
 
-def _both_readings(cells: GroundingCells, *, also: NDArray[np.float64], basis: Basis) -> tuple[pd.DataFrame, list[str]]:
-    """DE of the reading in force, with the genes whose call the other reading does not share."""
+def _both_readings(
+    cells: GroundingCells, *, also: NDArray[np.float64], basis: Basis
+) -> tuple[pd.DataFrame, pd.DataFrame | None, list[str]]:
+    """DE of the reading in force, with the genes whose call the other reading does not share, and of the other."""
     notes = []
     first, other = cells.control_pred, cells.query
     if basis.context.control_strategy == "query_as_control":
@@ -127,13 +132,13 @@ def _both_readings(cells: GroundingCells, *, also: NDArray[np.float64], basis: B
     de[FLIPS] = False
     if other is None:
         notes.append("only one control reading at hand: genes whose call flips between readings are unknown")
-        return de, notes
+        return de, None, notes
     second = _compare(cells, other, fewer=fewer, also=also, basis=basis)
     signs = [np.sign(table[keys.LOG2FC].to_numpy(float)) * table[keys.IS_DE].to_numpy(bool) for table in (de, second)]
     de[FLIPS] = signs[0] != signs[1]
     n_called = int((de[keys.IS_DE] | second[keys.IS_DE]).sum())
     notes.append(f"{int(de[FLIPS].sum())} of {n_called} genes called in either control reading flip between the two")
-    return de, notes
+    return de, second, notes
 
 
 def _compare(
@@ -146,7 +151,7 @@ def _compare(
 ) -> pd.DataFrame:
     treated = cells.treated
     is_query = control is cells.query
-    return compute_de(
+    de = compute_de(
         treated.X,
         control.X,
         genes=list(treated.var_names),
@@ -154,11 +159,12 @@ def _compare(
         settings=basis.settings,
         also_detected=also,
         expected=(treated.var.get(keys.EXPECTED_LOG), control.var.get(keys.EXPECTED_LOG)),
-        resamples=[
-            *((again.X, control.X if is_query or own is None else own.X) for again, own in cells.repeats),
-            *((counts, control.X) for counts in fewer),
-        ],
     )
+    resamples = [
+        *((again.X, control.X if is_query or own is None else own.X) for again, own in cells.repeats),
+        *((counts, control.X) for counts in fewer),
+    ]
+    return demand_stability(de, resamples=resamples, settings=basis.settings)
 
 
 def _detected_elsewhere(cells: GroundingCells) -> NDArray[np.float64]:

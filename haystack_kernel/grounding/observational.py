@@ -55,14 +55,14 @@ class Likeness(NamedTuple):
         return self.asked - self.rival_value
 
 
-def reference_sets(basis: Basis) -> dict[str, SignedSet]:
+def reference_sets(basis: Basis) -> dict[str, dict[str, int]]:
     """Signatures that the prompt itself must show: of the cell type in an imputation, of the donor where it is told."""
     reference = basis.reference
     if reference is None:
         return {}
     if basis.query.task_type == "donor_expression_prediction":
-        return {keys.DONOR_EFFECT: reference.donor.signature}
-    return {keys.CELL_TYPE_COHERENCE: reference.signatures[reference.types[0]]}
+        return {keys.DONOR_EFFECT: dict(reference.donor.signature)}
+    return {keys.CELL_TYPE_COHERENCE: dict(reference.signatures[reference.types[0]])}
 
 
 def judge_coherence(name: str, weight: float, evidence: Evidence) -> Component:
@@ -138,7 +138,13 @@ def judge_tissue(name: str, weight: float, evidence: Evidence) -> Component:
     if not query.tissue_id:
         return Component(name=name, weight=weight, score=NAN, reason="the question names no tissue")
     contrast = None if reference is None else reference.tissue
-    if reference is not None and contrast is not None and contrast.reason and contrast.base.size and len(query.tissue_genes) >= MIN_SET_GENES:
+    if (
+        reference is not None
+        and contrast is not None
+        and contrast.reason
+        and contrast.base.size
+        and len(query.tissue_genes) >= MIN_SET_GENES
+    ):
         known = dict.fromkeys(query.tissue_genes, 1)
         contrast = replace(contrast, signature=known, rivals={}, reason="", label=query.tissue_name or contrast.label)
         likeness = nearest_type(_profile(evidence.de), reference=reference)
@@ -239,9 +245,7 @@ def _finish(
     )
 
 
-def _levels(
-    evidence: Evidence, *, genes: pd.Index, base: NDArray[np.float64], sd: NDArray[np.float64]
-) -> Background:
+def _levels(evidence: Evidence, *, genes: pd.Index, base: NDArray[np.float64], sd: NDArray[np.float64]) -> Background:
     """The tested genes that the reference holds, with the prediction's standardised distance from ``base``."""
     profile = _profile(evidence.de)
     tested = evidence.background.genes

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from haystack_kernel.grounding.reference import ReferenceProfiles
     from haystack_kernel.grounding.signatures import Background
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import Component, Composite, ControlStrategy, EngineAgreement, StructuredQuery
+    from haystack_kernel.schema import (
+        Component,
+        Composite,
+        Confidence,
+        ControlStrategy,
+        EngineAgreement,
+        EvidenceDistance,
+        StructuredQuery,
+    )
     from haystack_kernel.settings import GroundingSettings
 
 
@@ -44,14 +52,18 @@ class GroundingContext:
     """How the prediction came about.
 
     ``n_scored`` counts the predictions of the run scored so far, this one included (best-of-many correction);
-    ``control_strategy`` is the effective one.
+    ``control_strategy`` is the effective one, ``control_note`` says why it is not the one asked for; ``evidence`` holds
+    the distinct evidence distances of the prompt's candidates.
     """
 
     seed: int
     n_scored: int = 1
     donor_matched: bool = True
     control_strategy: ControlStrategy = "synthetic_control"
+    control_note: str = ""
     engine: str = ""
+    evidence: tuple[EvidenceDistance, ...] = ()
+    frac_genes_found: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,5 +109,6 @@ class Grounded:
     components: tuple[Component, ...]
     composite: Composite
     agreement: tuple[EngineAgreement, ...]
+    confidence: Confidence
     n_tested: int
     notes: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ class Contrast:
     rivals: dict[str, SignedSet] = field(default_factory=dict)
     base: Floats = field(default_factory=lambda: np.zeros(0))
     sd: Floats = field(default_factory=lambda: np.zeros(0))
-    signal: Tails = Tails()
+    signal: Tails = field(default_factory=Tails)
     n_types: int = 0
     own_prompt: bool = False
     reason: str = ""
@@ -110,7 +110,7 @@ def build_reference(
     in_asked = (obs[keys.KINSHIP] == ASKED).to_numpy(bool)
     kept = known & ~(in_asked & is_prompt & (not own_prompt))
     sizes = pd.Series(label[kept]).value_counts()
-    names = [asked, *sorted(name for name, n in sizes.items() if n >= MIN_CELLS and name != asked)]
+    names = [asked, *sorted(str(name) for name, n in sizes.items() if n >= MIN_CELLS and name != asked)]
     if sizes.get(asked, 0) < MIN_CELLS or len(names) < MIN_TYPES:
         return None
     logs = log_normalise(cells.X)
@@ -148,31 +148,34 @@ def _contrast(
     others, asked = table[table[keys.KINSHIP] != ASKED], table[(table[keys.KINSHIP] == ASKED) & ~table["target"]]
     target = ", ".join(sorted(others.loc[others["target"], "place"].unique()))
     if len(asked) < MIN_CELLS:
-        return Contrast(target, reason=f"the cell type asked for is measured in no other {what}: nothing to compare with")
+        return Contrast(
+            target, reason=f"the cell type asked for is measured in no other {what}: nothing to compare with"
+        )
     base = logs[asked.index.to_numpy()]
-    start = {"base": _mean(base), "sd": _spread(base)}
+    start = Contrast(target, base=_mean(base), sd=_spread(base))
     if not target:
-        return Contrast("", **start, reason=f"the reference dataset holds no other cells of the {what} asked for")
+        return replace(start, reason=f"the reference dataset holds no other cells of the {what} asked for")
     effects = _effects(others, is_in=others["target"].to_numpy(bool), logs=logs)
     if len(effects) < MIN_TYPES:
         reason = f"{target} shares {len(effects)} other cell types with another {what}; {MIN_TYPES} are needed"
-        return Contrast(target, **start, reason=reason, n_types=len(effects))
-    rivals = {}
+        return replace(start, reason=reason, n_types=len(effects))
+    rivals: dict[str, SignedSet] = {}
     for name in sorted(set(others.loc[~others["target"], "place"]) - {"", "nan"}):
         found = _effects(others, is_in=(others["place"] == name).to_numpy(bool), logs=logs)
         if len(found) >= MIN_TYPES:
             rivals[name] = _top(_pooled(found), genes=genes, both=True)
-    return Contrast(
-        label=target,
+    return replace(
+        start,
         signature=_top(_pooled(effects), genes=genes, both=True),
         rivals=rivals,
-        **start,
         signal=_shared(others, effects=effects, logs=logs, n_draws=n_draws, seed=seed),
         n_types=len(effects),
     )
 
 
-def _effects(table: pd.DataFrame, *, is_in: NDArray[np.bool_], logs: sparse.csr_matrix) -> dict[str, tuple[Floats, float]]:
+def _effects(
+    table: pd.DataFrame, *, is_in: NDArray[np.bool_], logs: sparse.csr_matrix
+) -> dict[str, tuple[Floats, float]]:
     """Per cell type with five cells on both sides: standardised difference and its weight."""
     found = {}
     for name in sorted(table["type"].unique()):

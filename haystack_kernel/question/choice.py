@@ -13,11 +13,18 @@ from haystack_kernel.schema import Choice
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haystack_kernel.schema import Candidate, Round, RunConfig, StructuredQuery
+    from haystack_kernel.schema import Candidate, FeedbackAction, Round, RunConfig, StructuredQuery
 
 POOLED_ENGINES = ("mean", "weighted", "stack")  # engines that learn from several cell types at once
 TWIN = 0.8  # relevance from which a related treatment tells as much as the same one in another cell type
 _TIERS = {"same_pair": 0, "other_cell_type": 0, "same_cell_type": 0, "shared_target": 1, "text_only": 2}
+_ACTIONS: dict[FeedbackAction, str] = {
+    "other_cells": "so cells of another type, nearer to those asked for, come next",
+    "nearer_evidence": "so evidence nearer to the question that was not used yet comes next",
+    "other_dataset": "so another dataset comes next",
+    "matched_control": "so a prompt with controls of its own donors comes next",
+    "wider_pool": "so more cells are pooled next",
+}
 _MEASURED = ("same_pair", "other_cell_type", "same_cell_type")
 
 
@@ -33,6 +40,9 @@ def choose_candidates(
     with some in common, last those found by their description. Pinned candidates join every choice; a set of
     candidates that a round has used is not chosen again.
 
+    What the rounds so far taught (their feedback) goes before this order: of the sets not tried yet, the one that
+    avoids the most of it comes next, and the reason names it.
+
     Parameters
     ----------
     candidates
@@ -40,17 +50,26 @@ def choose_candidates(
     history
         The rounds so far; their scores are quoted in the reason, never used to choose.
 
+    Returns
+    -------
+    None when every set was tried.
     """
     pinned = [candidate for candidate in candidates if candidate.pinned]
     free = sorted((item for item in candidates if not item.pinned), key=_tier)
     tried = {frozenset(past.choice.candidate_keys) for past in history}
+    left = []
     for group, why in [*_plan(free, query=query, config=config), (pinned, "Uses the pinned candidates alone.")]:
         members = [*pinned, *(candidate for candidate in group if candidate not in pinned)]
-        keys = tuple(candidate.key for candidate in members)
-        if keys and frozenset(keys) not in tried:
-            extra = _pin_note(pinned) if pinned and group is not pinned else ""
-            return Choice(candidate_keys=keys, reason=f"{_last_round(history)}{why}{extra}")
-    return None
+        if members and frozenset(candidate.key for candidate in members) not in tried:
+            left.append((members, f"{why}{_pin_note(pinned) if pinned and group is not pinned else ''}"))
+    if not left:
+        return None
+    faults = [_faults(members, history=history, n_all=len(candidates)) for members, _ in left]
+    place = min(range(len(left)), key=lambda i: (round(sum(faults[i].values()), 9), i))
+    members, why = left[place]
+    learned = _learned(history, moved=[name for name in faults[place] if faults[place][name] < faults[0][name]])
+    keys = tuple(candidate.key for candidate in members)
+    return Choice(candidate_keys=keys, reason=f"{_last_round(history)}{learned}{why}")
 
 
 def cell_names(candidates: Sequence[Candidate]) -> str:
@@ -79,6 +98,37 @@ def _plan(
         plan = [(pool, _pool_reason(pool, query=query))]
         plan += [(half, _half_reason(half, pool=pool, query=query))] if len(half) > 1 else []
     return [*plan, *(([item], _single_reason(item, is_top=item is free[0])) for item in free)]
+
+
+def _faults(members: Sequence[Candidate], *, history: Sequence[Round], n_all: int) -> dict[FeedbackAction, float]:
+    """For each thing the rounds so far asked to change, how much of a set still has it, 0 to 1."""
+    found: dict[FeedbackAction, float] = {}
+    for past in history:
+        used = {item.key: item for item in past.candidates}
+        datasets = {(item.prompt.atlas, item.prompt.dataset) for item in past.candidates}
+        types = {cell_names([item]) for item in past.candidates}
+        measures: dict[FeedbackAction, list[float]] = {
+            "other_cells": [0.5 * (cell_names([item]) in types) + 0.5 * (1 - item.relevance) for item in members],
+            "nearer_evidence": [0.5 * (item.key in used) + 0.25 * _TIERS[item.evidence_distance] for item in members],
+            "other_dataset": [float((item.prompt.atlas, item.prompt.dataset) in datasets) for item in members],
+            "matched_control": [1.0 - 0.5 * (item.control is not None) - 0.5 * item.donor_matched for item in members],
+            "wider_pool": [1 - len(members) / max(n_all, 1)],
+        }
+        for action in {item.action for item in past.feedback}:
+            mean = sum(measures[action]) / len(measures[action])
+            found[action] = max(found.get(action, 0.0), mean)
+    return found
+
+
+def _learned(history: Sequence[Round], *, moved: Sequence[FeedbackAction]) -> str:
+    """What moved a set to the front, in the words of the rounds that asked for it."""
+    said = {
+        item.action: f"Round {past.number}: {item.sentence}; {_ACTIONS[item.action]}. "
+        for past in history
+        for item in past.feedback
+        if item.action in moved
+    }
+    return "".join(said.values())
 
 
 def _tier(item: Candidate) -> int:

@@ -100,7 +100,11 @@ def _choose_dataset(rows: pd.DataFrame, *, query_set: CellSet | None) -> tuple[s
     if not len(sizes):
         return None
     own = rows[rows[keys.IS_TARGET_DONOR]]
-    homes = {(query_set.atlas, query_set.dataset)} if query_set else set(zip(own[keys.ATLAS], own[keys.DATASET]))
+    homes = (
+        {(query_set.atlas, query_set.dataset)}
+        if query_set
+        else set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
+    )
     best = min(sizes.index, key=lambda one: (not (one in homes and sizes[one] >= _ENOUGH), -int(sizes[one]), one))
     return str(best[0]), str(best[1])
 
