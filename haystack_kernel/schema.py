@@ -298,6 +298,7 @@ class Feedback(Frozen):
     kind: FeedbackKind
     sentence: str = Field(description="what was found, for people")
     action: FeedbackAction = Field(description="what the planner does about it")
+    about: str = Field(default="", description="the cell type that misleads, where there is one")
 
 
 # --- the run ------------------------------------------------------------------------------------------------------

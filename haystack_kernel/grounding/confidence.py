@@ -97,15 +97,20 @@ def judge_confidence(
     return Confidence(aspects=aspects, verdict=verdict, verdict_words=words)
 
 
-def load_nulls(group: str) -> NDArray[np.float64]:
+def load_nulls(group: str, *, path: Path = NULLS) -> NDArray[np.float64]:
     """Composites of null and wrong-prompt runs of "perturbational" or "observational" questions; empty: not measured.
 
     The packaged file holds ``{"<group>": {"null": [...], "wrong_prompt": [...]}}``.
     """
-    if not NULLS.exists():
+    if not path.exists():
         return np.zeros(0)
-    measured = json.loads(NULLS.read_text(encoding="utf-8")).get(group, {})
+    measured = json.loads(path.read_text(encoding="utf-8")).get(group, {})
     return np.sort(np.array([*measured.get("null", []), *measured.get("wrong_prompt", [])], dtype=float))
+
+
+def percentile_among(value: float, nulls: NDArray[np.float64]) -> float:
+    """Share of ``nulls`` below ``value``; those equal to it count half."""
+    return float((nulls < value).mean() + 0.5 * (nulls == value).mean())
 
 
 # --- one aspect each ----------------------------------------------------------------------------------------------
@@ -217,7 +222,7 @@ def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
     if not nulls.size or math.isnan(judged.value):
         reason = "the prediction was not scored" if nulls.size else "not measured: no table of null runs is packaged"
         return Aspect(name=name, value=NAN, reason=reason)
-    below = float((nulls < judged.value).mean() + 0.5 * (nulls == judged.value).mean())
+    below = percentile_among(judged.value, nulls)
     words = f"The score is above {below:.0%} of {nulls.size} runs with null or wrong prompts."
     return Aspect(name=name, value=below, words=words)
 

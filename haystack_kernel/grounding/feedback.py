@@ -66,7 +66,7 @@ def _of_lineage(
     if coherence is not None and coherence.statistic < 0:
         other = coherence.detail.get("nearest_other", "another cell type")
         sentence = f"the prediction is nearer to {other} than to {query.cell_type_name}"
-        yield Feedback(kind="wrong_lineage", sentence=sentence, action="other_cells")
+        yield Feedback(kind="wrong_lineage", sentence=sentence, action="other_cells", about=other)
         return
     judged = [item.score for item in found.values()]
     if query.task_type not in PERTURBATIONAL or (judged and max(judged) >= WEAK):

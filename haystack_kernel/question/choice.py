@@ -13,14 +13,15 @@ from haystack_kernel.schema import Choice
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haystack_kernel.schema import Candidate, FeedbackAction, Round, RunConfig, StructuredQuery
+    from haystack_kernel.schema import Candidate, Feedback, FeedbackAction, Round, RunConfig, StructuredQuery
 
 POOLED_ENGINES = ("mean", "weighted", "stack")  # engines that learn from several cell types at once
 TWIN = 0.8  # relevance from which a related treatment tells as much as the same one in another cell type
 _TIERS = {"same_pair": 0, "other_cell_type": 0, "same_cell_type": 0, "shared_target": 1, "text_only": 2}
+_UNMATCHED = 0.5  # what a prompt without donor-matched control costs beside a feedback: its score is capped
 _ACTIONS: dict[FeedbackAction, str] = {
-    "other_cells": "so cells of another type, nearer to those asked for, come next",
-    "nearer_evidence": "so evidence nearer to the question that was not used yet comes next",
+    "other_cells": "so other cells, nearer to those asked for, come next",
+    "nearer_evidence": "so other evidence, as near to the question as there is, comes next",
     "other_dataset": "so another dataset comes next",
     "matched_control": "so a prompt with controls of its own donors comes next",
     "wider_pool": "so more cells are pooled next",
@@ -65,9 +66,11 @@ def choose_candidates(
     if not left:
         return None
     faults = [_faults(members, history=history, n_all=len(candidates)) for members, _ in left]
-    place = min(range(len(left)), key=lambda i: (round(sum(faults[i].values()), 9), i))
+    cost = [sum(found.values()) + _UNMATCHED * _unmatched(left[i][0]) * bool(found) for i, found in enumerate(faults)]
+    place = min(range(len(left)), key=lambda i: (round(cost[i], 9), i))
     members, why = left[place]
-    learned = _learned(history, moved=[name for name in faults[place] if faults[place][name] < faults[0][name]])
+    last = _faults(history[-1].candidates, history=history, n_all=len(candidates)) if history else {}
+    learned = _learned(history, better=[name for name, fault in faults[place].items() if fault < last[name]])
     keys = tuple(candidate.key for candidate in members)
     return Choice(candidate_keys=keys, reason=f"{_last_round(history)}{learned}{why}")
 
@@ -104,29 +107,41 @@ def _faults(members: Sequence[Candidate], *, history: Sequence[Round], n_all: in
     """For each thing the rounds so far asked to change, how much of a set still has it, 0 to 1."""
     found: dict[FeedbackAction, float] = {}
     for past in history:
-        used = {item.key: item for item in past.candidates}
-        datasets = {(item.prompt.atlas, item.prompt.dataset) for item in past.candidates}
-        types = {cell_names([item]) for item in past.candidates}
-        measures: dict[FeedbackAction, list[float]] = {
-            "other_cells": [0.5 * (cell_names([item]) in types) + 0.5 * (1 - item.relevance) for item in members],
-            "nearer_evidence": [0.5 * (item.key in used) + 0.25 * _TIERS[item.evidence_distance] for item in members],
-            "other_dataset": [float((item.prompt.atlas, item.prompt.dataset) in datasets) for item in members],
-            "matched_control": [1.0 - 0.5 * (item.control is not None) - 0.5 * item.donor_matched for item in members],
-            "wider_pool": [1 - len(members) / max(n_all, 1)],
-        }
-        for action in {item.action for item in past.feedback}:
-            mean = sum(measures[action]) / len(measures[action])
-            found[action] = max(found.get(action, 0.0), mean)
+        for item in past.feedback if members else ():
+            fault = sum(_fault(item, one, past=past) for one in members) / len(members)
+            if item.action == "wider_pool":
+                fault = 1 - len(members) / n_all
+            found[item.action] = max(found.get(item.action, 0.0), fault)
     return found
 
 
-def _learned(history: Sequence[Round], *, moved: Sequence[FeedbackAction]) -> str:
-    """What moved a set to the front, in the words of the rounds that asked for it."""
+def _fault(item: Feedback, one: Candidate, *, past: Round) -> float:
+    """How much of what ``item`` found in a past round a candidate would bring again."""
+    used = [other.prompt for other in past.candidates]
+    if item.action == "other_cells":
+        names = {cell_names([other]) for other in past.candidates}
+        misled = {item.about} if item.about in names else names
+        return 0.5 * (cell_names([one]) in misled) + 0.5 * (1 - one.relevance)
+    if item.action == "nearer_evidence":
+        is_used = any(one.key == other.key for other in past.candidates)
+        return 0.5 * is_used + 0.25 * _TIERS[one.evidence_distance]
+    if item.action == "other_dataset":
+        return float(any((one.prompt.atlas, one.prompt.dataset) == (prompt.atlas, prompt.dataset) for prompt in used))
+    return _unmatched([one]) if item.action == "matched_control" else 0.0
+
+
+def _unmatched(members: Sequence[Candidate]) -> float:
+    """Share of a set without donor-matched control; a control of other donors is half of one."""
+    return sum(1 - 0.5 * (one.control is not None) - 0.5 * one.donor_matched for one in members) / len(members)
+
+
+def _learned(history: Sequence[Round], *, better: Sequence[FeedbackAction]) -> str:
+    """What a set does better than the last round, in the words of the rounds that asked for it."""
     said = {
         item.action: f"Round {past.number}: {item.sentence}; {_ACTIONS[item.action]}. "
         for past in history
         for item in past.feedback
-        if item.action in moved
+        if item.action in better
     }
     return "".join(said.values())
 
