@@ -146,7 +146,8 @@ def judge_tissue(name: str, weight: float, evidence: Evidence) -> Component:
         and len(query.tissue_genes) >= MIN_SET_GENES
     ):
         known = dict.fromkeys(query.tissue_genes, 1)
-        contrast = replace(contrast, signature=known, rivals={}, reason="", label=query.tissue_name or contrast.label)
+        label = query.tissue_name or contrast.label
+        contrast = replace(contrast, signature=known, rivals={}, reason="", label=label, own_prompt=False)
         likeness = nearest_type(_profile(evidence.de), reference=reference)
         if likeness.margin < 0:  # the genes of a tissue are those of its main cell types
             own_genes = f"the prediction is nearer to {likeness.rival}, whose own genes may be the tissue's"
