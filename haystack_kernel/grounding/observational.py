@@ -119,8 +119,8 @@ def judge_donor(name: str, weight: float, evidence: Evidence) -> Component:
 
     The statistic is the mean over the donor's signature of s_g z_g, z = (prediction - asked type in the other donors) /
     (sd + median sd). p_specificity: matched decoys, and 0.5 at least where another donor's signature fits better.
-    p_signal: the difference is shared among the donor's cell types, each scored by the signature of the rest, labels
-    permuted within the type; in a donor prediction also the signature in the prompt, and the larger of the two.
+    p_signal: the difference is shared among the donor's cell types, each scored by the signature of those before it,
+    labels permuted within the type; in a donor prediction also the signature in the prompt, and the larger of the two.
     """
     if not evidence.basis.query.donor_id:
         return Component(name=name, weight=weight, score=NAN, reason="the question names no donor")

@@ -201,10 +201,15 @@ def _shared(
     n_draws: int,
     seed: int,
 ) -> Tails:
-    """Permute the target's label within each type, whose cells are scored by the signature of all the other types."""
+    """Permute the target's label within each type, whose cells are scored by the signature of the types before it.
+
+    The largest type comes first. Each pair of types counts once: scored by all the others, two types that agree by
+    chance would count twice, and 18 % of null contrasts fell below .05.
+    """
     scores, is_in, strata = [], [], []
-    for number, name in enumerate(effects):
-        rest = _pooled({other: effect for other, effect in effects.items() if other != name})
+    ordered = sorted(effects, key=lambda name: (-effects[name][1], name))
+    for number, name in enumerate(ordered[1:], start=1):
+        rest = _pooled({other: effects[other] for other in ordered[:number]})
         top = _extremes(rest, both=True)
         rows = table[table["type"] == name]
         block = logs[rows.index.to_numpy()][:, top]
