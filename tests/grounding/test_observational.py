@@ -117,6 +117,7 @@ def test_donor_effect_when_donors_do_not_differ_then_low(judge, make, reference)
     assert judge(make("X", "d1", strength=1), cells=reference(strength=1))[keys.DONOR_EFFECT].score < 4
 
 
+@pytest.mark.slow
 def test_donor_signal_when_labels_are_drawn_at_random_within_the_type_then_small_p_values_are_rare(reference):
     cells, rng, found = reference(strength=1), np.random.default_rng(2), []
     for _ in range(24):
