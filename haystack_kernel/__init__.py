@@ -13,10 +13,25 @@ _VERBS = {  # name: module; imported when first used, so that importing haystack
     "resume": "run",
     "list_runs": "run",
     "Run": "run",
+    "submit": "control",
+    "fork": "control",
+    "compare": "control",
     "load_settings": "settings",
     "check_query_h5ad": "retrieval",
 }
-_MODULES = ("question", "atlas", "retrieval", "jobs", "grounding", "pl", "report", "flow", "knowledge", "store")
+_MODULES = (
+    "question",
+    "atlas",
+    "retrieval",
+    "jobs",
+    "grounding",
+    "pl",
+    "report",
+    "flow",
+    "knowledge",
+    "store",
+    "control",
+)
 __all__ = [*_VERBS, *_MODULES]  # noqa: PLE0604 - all are strings
 
 

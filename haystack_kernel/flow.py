@@ -13,6 +13,7 @@ from haystack_kernel import publishing, rounds
 from haystack_kernel.errors import ConflictError, HaystackError
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import Failure, Round, RunRecord, StepTime
+from haystack_kernel.store import hide_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,7 @@ def advance(record: RunRecord, ports: Ports) -> RunRecord:
     except ConflictError:
         raise
     except Exception as error:  # whatever it was, the record must not say that the run goes on
-        _save_failure(record, ports, step=step, error=error)
+        save_failure(record, ports, step=step, error=error)
         raise
     seconds = ports.clock.monotonic() - started
     time = StepTime(step=f"{step} {number}" if number else step, finished_at=ports.clock.now(), seconds=seconds)
@@ -190,10 +191,13 @@ def _strategy(record: RunRecord, query: object) -> str:
     return asked if asked == "query_as_control" else record.config.control_strategy
 
 
-def _save_failure(record: RunRecord, ports: Ports, *, step: str, error: Exception) -> None:
+def save_failure(record: RunRecord, ports: Ports, *, step: str, error: Exception) -> None:
+    """Save that ``step`` failed; where even that fails, the error gets a note of it."""
     known = error.facts if isinstance(error, HaystackError) else {}
     facts = {name: value for name, value in known.items() if isinstance(value, (str, int, bool))}
-    failure = Failure(kind=type(error).__name__, message=str(error) or type(error).__name__, step=step, facts=facts)
+    facts = {name: hide_home(value) if isinstance(value, str) else value for name, value in facts.items()}
+    message = hide_home(str(error) or type(error).__name__)
+    failure = Failure(kind=type(error).__name__, message=message, step=step, facts=facts)
     try:
         ports.store.save(record.model_copy(update={"status": "failed", "failure": failure}))
     except HaystackError as second:  # the disk may be what failed: the first error is the one to show

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import HiddenPair, RunConfig
+from haystack_kernel.store import hide_home
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haystack_kernel.schema import TermKind
     from haystack_kernel.settings import Settings
 
@@ -47,6 +50,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     }
     given = {name: value for name, value in options.items() if value is not None}
     defaults["engine"] = _default_engine(settings, given)
+    defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
     hidden = given.get("hide", ())
     hidden = (hidden,) if isinstance(hidden, str) else hidden
     given["hide"] = tuple(
@@ -60,7 +64,32 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         raise InvalidInputError(msg, errors=lines) from error
     if config.model == DEMO_MODEL and "diffusion_steps" not in given:
         config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
-    return config
+    paths = {"model": config.model, "genelist": config.genelist, "query_h5ad": config.query_h5ad}
+    return config.model_copy(update={name: hide_home(path) for name, path in paths.items() if path})
+
+
+def check_cells(config: RunConfig, *, root: str, show: Callable[[str], object]) -> None:
+    """Refuse atlases that are not there and query cells that cannot be used before anything is started.
+
+    Parameters
+    ----------
+    root
+        Folder of the atlases.
+    show
+        Gets the account of the user's own cells, where there are some.
+    """
+    from haystack_kernel.atlas import atlas_info
+
+    config = config.located()
+    for name in {*config.atlases, config.query_atlas} - {*DEMO_ATLASES, None}:
+        atlas_info(str(name), root)
+    if config.query_h5ad is not None:
+        from haystack_kernel.retrieval import check_query_h5ad
+
+        genelist = config.genelist if config.engine == MODEL_ENGINE else None
+        found = check_query_h5ad(config.query_h5ad, genelist=genelist)
+        show(repr(found))
+        found.require()
 
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
@@ -69,9 +98,13 @@ def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
         return settings.inference.engine
     if given.get("model", settings.inference.model):
         return MODEL_ENGINE
-    is_demo = tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not given.get("query_h5ad")
     is_installed = all(find_spec(package) for package in MODEL_PACKAGES)
-    return MODEL_ENGINE if is_demo and is_installed else BASELINE
+    return MODEL_ENGINE if _is_simulated(settings, given) and is_installed else BASELINE
+
+
+def _is_simulated(settings: Settings, given: dict[str, Any]) -> bool:
+    """Whether all cells are those of the demo atlas: no paper is about them, and it asks for no network."""
+    return tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not given.get("query_h5ad")
 
 
 def _check_model(config: RunConfig) -> RunConfig:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     import anndata as ad
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
         JobHandle,
         JobSpec,
         JobStatus,
+        PaperQuery,
+        PaperSearch,
+        PaperSource,
         Round,
         RunConfig,
         RunRecord,
+        RunSummary,
         StructuredQuery,
     )
     from haystack_kernel.settings import Settings
@@ -124,6 +128,10 @@ class Store(Protocol):
         """Whether the run has a record."""
         ...
 
+    def summary(self, run_id: str) -> RunSummary:
+        """The run in one line, cheaply."""
+        ...
+
     def list_runs(self) -> list[str]:
         """Run ids, newest first."""
         ...
@@ -142,6 +150,26 @@ class Store(Protocol):
 
     def exists(self, run_id: str, path: str) -> bool:
         """Whether the file is there."""
+        ...
+
+    def files(self, run_id: str) -> dict[str, int]:
+        """Every file of a run folder with its size in bytes."""
+        ...
+
+    def copy(self, source: str, path: str, target: str) -> None:
+        """Copy a file of run ``source`` to run ``target``; raises NotFoundError."""
+        ...
+
+    def remove(self, run_id: str, paths: Iterable[str]) -> None:
+        """Delete files of a run folder, never its record."""
+        ...
+
+
+class LiteratureSource(Protocol):
+    """Finds papers in the literature services."""
+
+    def search(self, query: PaperQuery, *, sources: Sequence[PaperSource] | None = None) -> PaperSearch:
+        """Ask the sources (None: all) at the same time; one that fails says why in its answer, nothing is raised."""
         ...
 
 
@@ -189,6 +217,7 @@ class Ports:
     planner: Planner
     open_atlas: Callable[[Sequence[str]], Atlas]
     store: Store
+    literature: LiteratureSource
     executors: Mapping[str, Executor]
     clock: Clock
     progress: Progress

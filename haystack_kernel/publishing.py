@@ -1,7 +1,7 @@
 """The last steps: the answer in words, the files at the top of the run folder, the report.
 
 In: a record whose rounds have ended. Out: interpretation; predictions.h5ad, de.csv, pathways.csv, prompts.csv,
-candidates.csv, embedding.csv and report.html beside ``run.json``.
+citations.json, candidates.csv, embedding.csv and report.html beside ``run.json``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError
+from haystack_kernel.papers import CITATIONS
 from haystack_kernel.rounds import embed
-from haystack_kernel.store import read_csv, write_csv
+from haystack_kernel.store import hide_home, read_csv, write_csv
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -36,7 +37,10 @@ def publish(record: RunRecord, ports: Ports) -> RunRecord:
 
     folder, store, run_id = f"rounds/{_best_number(record)}", ports.store, record.run_id
     embed(record, ports, number=_best_number(record))
-    files = [store.write(run_id, name, store.read(run_id, f"{folder}/{name}")) for name in OF_BEST_ROUND]
+    # rounds of earlier versions have no citations
+    has_citations = store.exists(run_id, f"{folder}/{CITATIONS}")
+    names = (*OF_BEST_ROUND, CITATIONS) if has_citations else OF_BEST_ROUND
+    files = [store.write(run_id, name, store.read(run_id, f"{folder}/{name}")) for name in names]
     files.append(write_csv(store, run_id, "candidates.csv", candidate_table(record).to_frame()))
     record = record.model_copy(update={"status": "done", "files": tuple(files)})
     write_report(record, store)
@@ -54,7 +58,7 @@ def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | No
     """
     from haystack_kernel.report import load_bundle, render_report
 
-    html = render_report(load_bundle(record, store, notebook=notebook))
+    html = hide_home(render_report(load_bundle(record, store, notebook=notebook)))
     store.write(record.run_id, REPORT, html.encode())
     return store.uri(record.run_id, REPORT)
 

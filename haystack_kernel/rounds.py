@@ -14,6 +14,8 @@ from haystack_kernel import keys
 from haystack_kernel.errors import ContractError, JobFailedError, NotFoundError
 from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, SEED_INFIX, TREATED, build_job_spec, build_manifest, wait
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.literature.reading import read_papers
+from haystack_kernel.papers import cite_papers, find_papers
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import PERTURBATIONAL, ModelCard
 from haystack_kernel.store import read_h5ad, write_csv, write_h5ad
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from haystack_kernel.settings import RoundSettings
 
 N_TOP_GENES = 30
+_SHOWN_OF_ROUND = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
 _NO_MODEL = "computed from the prompt and query cells without model weights: the licence of their data sets holds"
 
 
@@ -55,8 +58,8 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     """Find the prompt candidates and the query cells; also digests of the atlases and of the knowledge."""
     from haystack_kernel.retrieval import choose_query_cells, search_candidates, vector_folder
 
-    config, knowledge = record.config, load_knowledge(ports.settings.knowledge)
-    atlas = ports.open_atlas(_atlas_names(config))
+    config, knowledge = record.config.located(), load_knowledge(ports.settings.knowledge)
+    atlas = ports.open_atlas(atlas_names(config))
     candidates = search_candidates(
         query_of(record),
         atlas=atlas,
@@ -75,48 +78,55 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
 
 
 def assemble(record: RunRecord, ports: Ports) -> Round:
-    """Read the cells by role, write them with the manifest, and derive the job."""
-    from haystack_kernel.retrieval import assemble_cells
-
-    last, config, store = record.rounds[-1], record.config, ports.store
-    folder = f"rounds/{last.number}"
-    atlas = ports.open_atlas(_atlas_names(config))
-    cells = assemble_cells(
-        last.candidates, query_set=record.query_set, atlas=atlas, config=config, round_number=last.number
-    )
-    files = [
-        write_h5ad(store, record.run_id, f"{folder}/{role}.h5ad", adata)
-        for role, adata in _roles(cells).items()
-        if adata is not None
-    ]
-    strategy = query_of(record).control_strategy
-    note = ""
-    if cells.control is None and strategy == "synthetic_control":
+    """Read the cells by role, unless the round has them, write them with the manifest, and derive the job."""
+    last = record.rounds[-1] if record.rounds[-1].files else _place_cells(record, ports)
+    store, folder = ports.store, f"rounds/{last.number}"
+    strategy, note = query_of(record).control_strategy, ""
+    if not last.n_control and strategy == "synthetic_control":
         strategy = "query_as_control"
         note = f"synthetic_control needs matched control cells: {last.candidates[0].control_reason}"
     manifest = build_manifest(
         store.uri(record.run_id, folder),
-        config=config,
+        config=record.config.located(),
         strategy=strategy,
-        has_control=cells.control is not None,
+        has_control=bool(last.n_control),
         n_seeds=ports.settings.grounding.n_seeds,
     )
-    files.append(store.write(record.run_id, f"{folder}/manifest.json", dump_manifest(manifest).encode()))
+    path = f"{folder}/manifest.json"
+    files = (*last.files, store.write(record.run_id, path, dump_manifest(manifest).encode()))
     spec = build_job_spec(
         manifest,
         run_id=record.run_id,
         round_number=last.number,
-        manifest_uri=store.uri(record.run_id, f"{folder}/manifest.json"),
+        manifest_uri=path,
         timeout_s=ports.settings.jobs.timeout_s,
     )
+    update = {"control_strategy": strategy, "control_note": note, "spec": spec, "files": files}
+    return last.model_copy(update=update)
+
+
+def _place_cells(record: RunRecord, ports: Ports) -> Round:
+    """Read the cells of the choice and write them by role."""
+    from haystack_kernel.retrieval import assemble_cells
+
+    last, config = record.rounds[-1], record.config.located()
+    cells = assemble_cells(
+        last.candidates,
+        query_set=record.query_set,
+        atlas=ports.open_atlas(atlas_names(config)),
+        config=config,
+        round_number=last.number,
+    )
+    files = [
+        write_h5ad(ports.store, record.run_id, f"rounds/{last.number}/{role}.h5ad", adata)
+        for role, adata in _roles(cells).items()
+        if adata is not None
+    ]
     update = {
-        "control_strategy": strategy,
-        "control_note": note,
         "query_cells": _describe_query(cells.query, notes=cells.notes),
         "n_prompt": cells.prompt.n_obs,
         "n_control": 0 if cells.control is None else cells.control.n_obs,
         "n_query": cells.query.n_obs,
-        "spec": spec,
         "files": tuple(files),
     }
     return last.model_copy(update=update)
@@ -127,7 +137,8 @@ def submit(record: RunRecord, ports: Ports) -> Round:
     last = record.rounds[-1]
     if last.spec is None:
         raise _out_of_order(record)
-    return last.model_copy(update={"job": ports.executors[record.config.executor].submit(last.spec)})
+    job = ports.executors[record.config.executor].submit(last.spec.placed_in(ports.store.uri(record.run_id)))
+    return last.model_copy(update={"job": job.model_copy(update={"manifest_uri": last.spec.manifest_uri})})
 
 
 def keep_good_job(record: RunRecord, ports: Ports) -> Round:
@@ -216,6 +227,8 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         frac_genes_found=last.frac_genes_found,
     )
     reference, written = _reference(record, ports)
+    papers = find_papers(record, ports)
+    reading = read_papers(papers, genes=list(cells.treated.var_names)) if papers is not None else None
     grounded = ground(
         cells,
         query=query_of(record),
@@ -223,6 +236,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         settings=ports.settings.grounding,
         context=context,
         reference=reference,
+        literature=reading,
     )
     scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
     feedback = find_feedback(
@@ -236,13 +250,14 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
-        cells, grounded=grounded, query=query_of(record), facts=_facts(record, scored=scored)
+        cells, grounded=grounded, query=query_of(record), facts=prediction_facts(record, scored=scored)
     )
     files = [
         write_csv(store, record.run_id, f"{folder}/de.csv", grounded.de),
         write_csv(store, record.run_id, f"{folder}/pathways.csv", grounded.pathways),
         write_csv(store, record.run_id, f"{folder}/prompts.csv", _prompt_table(present)),
         write_h5ad(store, record.run_id, f"{folder}/predictions.h5ad", predictions),
+        cite_papers(record, ports, found=papers, reading=reading, de=grounded.de),
     ]
     return scored.model_copy(update={"files": (*last.files, *written, *files)})
 
@@ -282,6 +297,22 @@ def embed(record: RunRecord, ports: Ports, *, number: int) -> FileRef:
     return write_csv(store, record.run_id, f"{folder}/embedding.csv", table)
 
 
+def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
+    """What the file says of its own making: whose weights, and on what terms."""
+    from haystack_kernel.grounding import PredictionFacts
+
+    return PredictionFacts(
+        run_id=record.run_id,
+        iteration=scored.number,
+        prompt_strategy=", ".join(sorted({item.strategy for item in scored.candidates})),
+        config=record.config.model_dump(mode="json"),
+        rounds=[item.model_dump(mode="json", include=_SHOWN_OF_ROUND) for item in (*record.rounds[:-1], scored)],
+        provenance={"versions": record.versions, "digests": record.digests},
+        licence=scored.model.licence if scored.model else _NO_MODEL,
+        citation=scored.model.citation if scored.model else "the data sets of the cells named in prompts.csv",
+    )
+
+
 def query_of(record: RunRecord) -> StructuredQuery:
     """The parsed question; ContractError before it was understood."""
     if record.query is None:
@@ -301,7 +332,7 @@ def _donors_matched(record: RunRecord, candidates: tuple[Candidate, ...]) -> boo
     return all(candidate.donor_matched for candidate in candidates)
 
 
-def _atlas_names(config: RunConfig) -> tuple[str, ...]:
+def atlas_names(config: RunConfig) -> tuple[str, ...]:
     """Atlases to open: those searched, and the one the query cells come from."""
     extra = (config.query_atlas,) if config.query_atlas else ()
     return tuple(dict.fromkeys((*config.atlases, *extra)))
@@ -368,23 +399,6 @@ def _summary(grounded: Grounded) -> dict[str, object]:
     }
 
 
-def _facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
-    """What the file says of its own making: whose weights, and on what terms."""
-    from haystack_kernel.grounding import PredictionFacts
-
-    shown = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
-    return PredictionFacts(
-        run_id=record.run_id,
-        iteration=scored.number,
-        prompt_strategy=", ".join(sorted({item.strategy for item in scored.candidates})),
-        config=record.config.model_dump(mode="json"),
-        rounds=[item.model_dump(mode="json", include=shown) for item in (*record.rounds[:-1], scored)],
-        provenance={"versions": record.versions, "digests": record.digests},
-        licence=scored.model.licence if scored.model else _NO_MODEL,
-        citation=scored.model.citation if scored.model else "the data sets of the cells named in prompts.csv",
-    )
-
-
 def _model_card(treated: ad.AnnData) -> ModelCard | None:
     """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
     model = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
@@ -409,7 +423,7 @@ def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list
         return read_h5ad(store, record.run_id, path), []
     reference = fetch_reference(
         query,
-        atlas=ports.open_atlas(_atlas_names(record.config)),
+        atlas=ports.open_atlas(atlas_names(record.config)),
         knowledge=load_knowledge(ports.settings.knowledge),
         query_set=record.query_set,
         config=record.config,

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import flow
 from haystack_kernel.connect import connect, software_versions
-from haystack_kernel.errors import ConflictError, ContractError, HaystackError, InvalidInputError, NotFoundError
+from haystack_kernel.drift import find_drift, pinned, recorded_settings
+from haystack_kernel.errors import ContractError, HaystackError, InvalidInputError, JobFailedError, NotFoundError
 from haystack_kernel.options import build_config, changed_options
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.publishing import write_report
-from haystack_kernel.schema import JobHandle, RunRecord
+from haystack_kernel.schema import RunRecord
 from haystack_kernel.settings import load_settings
+from haystack_kernel.steering import (
+    check_free,
+    describe,
+    lost_orchestrator,
+    next_commands,
+    orchestrator_status,
+    stop,
+    stop_job,
+)
 from haystack_kernel.store import check_run_id, new_run_id, read_csv, read_h5ad
 
 if TYPE_CHECKING:
@@ -28,12 +39,12 @@ if TYPE_CHECKING:
 
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
-    from haystack_kernel.schema import JobStatus, StructuredQuery
+    from haystack_kernel.schema import JobStatus, RunConfig, StructuredQuery
     from haystack_kernel.settings import Settings
 
 
 NOTEBOOK = "run.ipynb"
-_CANCEL_TRIES = 20
+_ASK_JOB_S = 5.0  # between two looks at an orchestrator while its run is followed
 
 
 class Run:
@@ -107,49 +118,31 @@ class Run:
         ConflictError
             Another process works on this run; follow it with :func:`attach`.
         """
+        ports = replace(self._ports, settings=pinned(self._ports.settings, self.record))
         try:
-            self.record = flow.work(self.record, self._ports, until=until)
+            self.record = flow.work(self.record, ports, until=until)
         except BaseException as error:
             with suppress(HaystackError):  # the storage may be what failed: the first error is the one to show
                 self.refresh()
             if not isinstance(error, HaystackError) or self.record.status != "cancelled":
                 raise
-            self._stop_job()  # submitted while the cancellation was written
+            stop_job(self.record, self._ports)  # submitted while the cancellation was written
         return self
 
     def cancel(self) -> Run:
-        """Stop the run and its job; finished steps are kept and :func:`resume` can go on from them.
+        """Stop the run, its job and its orchestrator; finished steps are kept and :func:`resume` can go on from them.
 
         Raises
         ------
         ConflictError
             The run moves on faster than the cancellation can be written; try again.
         """
-        for is_last in (*[False] * _CANCEL_TRIES, True):
-            self.refresh()
-            if self.record.status != "running":
-                break
-            try:
-                self.record = self._ports.store.save(self.record.model_copy(update={"status": "cancelled"}))
-            except ConflictError:  # it finished a step in between
-                if is_last:
-                    raise
-        self._stop_job()
+        self.record = stop(self.record, self._ports)
         return self
 
-    def _stop_job(self) -> None:
-        """Cancel the job that the newest round waits for; its id follows from the spec, submitted or not yet known."""
-        last = self.record.rounds[-1] if self.record.rounds else None
-        if last is None or last.spec is None or last.task_seconds:
-            return
-        job = last.job or JobHandle(
-            job_id=last.spec.job_id,
-            executor=self.record.config.executor,
-            manifest_uri=last.spec.manifest_uri,
-            spec_hash=last.spec.spec_hash,
-            submitted_at=self._ports.clock.now(),
-        )
-        self._ports.executors[job.executor].cancel(job)
+    def check_free(self) -> None:
+        """Raise ConflictError where the run's orchestrator is working on it."""
+        check_free(self.record, self._ports)
 
     # --- looking ---
 
@@ -159,21 +152,12 @@ class Run:
         return self
 
     def status(self) -> dict[str, Any]:
-        """The state in a few JSON-able values: step, rounds, score (None: not scored), folder, failure."""
-        record = self.refresh().record
-        score = self.score
-        return {
-            "run_id": record.run_id,
-            "status": record.status,
-            "next_step": flow.next_step(flow.revive(record, self._ports)),
-            "rounds": len(record.rounds),
-            "best_round": record.best_round,
-            "score": None if score != score else round(score, 3),  # noqa: PLR0124 - NaN
-            "termination": record.termination,
-            "folder": self.folder,
-            "report": f"{self.folder}/report.html" if record.status == "done" else None,
-            "failure": record.failure.model_dump() if record.failure else None,
-        }
+        """The state in a few JSON-able values: step, rounds, score (None: not scored), folder, failure, what next."""
+        return describe(self.refresh().record, self._ports)
+
+    def orchestrator_status(self) -> JobStatus | None:
+        """State of the job that works the run, see :func:`haystack_kernel.submit`; None where no job does."""
+        return orchestrator_status(self.record, self._ports)
 
     def job_status(self) -> JobStatus | None:
         """State of the newest job; None before the first was submitted."""
@@ -222,15 +206,29 @@ class Run:
         return predicted
 
     def follow(self, show: Callable[[str], object], *, poll_s: float = 1.0) -> Run:
-        """Read the run folder until the run is no longer running; ``show`` gets one line per finished step."""
-        seen = 0
+        """Read the run folder until the run is no longer running; ``show`` gets one line per finished step.
+
+        Raises
+        ------
+        JobFailedError
+            The run's orchestrator ended before the run did.
+        """
+        seen, clock, asked = 0, self._ports.clock, -_ASK_JOB_S
         while True:
+            is_due = self.record.orchestrator is not None and clock.monotonic() - asked >= _ASK_JOB_S
+            # asked before the record is read, which may say that it is over
+            job = orchestrator_status(self.record, self._ports, tend=True) if is_due else None
+            asked = clock.monotonic() if is_due else asked
             for time in self.refresh().record.steps[seen:]:
                 show(f"{time.step}: done ({time.seconds:.1f} s)")
             seen = len(self.record.steps)
             if self.record.status != "running":
                 return self
-            self._ports.clock.sleep(poll_s)
+            if failure := lost_orchestrator(self.record, job):
+                again = " or ".join(f"`{command}`" for command in next_commands(self.record, status="failed"))
+                msg = f"{failure.message} ({again} goes on)"
+                raise JobFailedError(msg, **failure.facts)
+            clock.sleep(poll_s)
 
     def notebook(self) -> NotebookNode | None:
         """The executed notebook; None when the run was not made by one."""
@@ -297,16 +295,22 @@ def open_run(
     if question is None:
         msg = "a new run needs a question, e.g. 'How would lung fibroblasts respond to TGF-beta?'"
         raise InvalidInputError(msg)
+    record = new_record(question, run_id=run_id, config=build_config(settings, **options), ports=ports)
+    return Run(ports.store.create(record), ports=ports)
+
+
+def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:
+    """The first record of a run, not saved yet; raises InvalidInputError for a bad question or id."""
     from haystack_kernel.question import check_question
 
-    record = RunRecord(
-        run_id=run_id or new_run_id(ports.clock.now()),
+    return RunRecord(
+        run_id=check_run_id(run_id) if run_id else new_run_id(ports.clock.now()),
         question=check_question(question),
-        config=build_config(settings, **options),
+        config=config,
+        settings=recorded_settings(ports.settings),
         created_at=ports.clock.now(),
         versions=software_versions(),
     )
-    return Run(ports.store.create(record), ports=ports)
 
 
 def attach(run_id: str, *, storage: str | None = None, progress: Progress | None = None) -> Run:
@@ -322,9 +326,20 @@ def attach(run_id: str, *, storage: str | None = None, progress: Progress | None
 
 
 def resume(run_id: str, *, storage: str | None = None, progress: Progress | None = None) -> Run:
-    """Attach to a run and make it ready to go on where it stopped, failed or was cancelled."""
+    """Attach to a run and make it ready to go on where it stopped, failed or was cancelled.
+
+    What changed since it began (settings, software, a rebuilt atlas) is warned of and kept in its notes.
+
+    Raises
+    ------
+    ConflictError
+        The run's orchestrator works on it.
+    """
     run = attach(run_id, storage=storage, progress=progress)
-    run.record = flow.revive(run.record, run._ports)
+    run.check_free()
+    run.record = _revive(run.record, run._ports)
+    for note in run.record.notes:
+        warnings.warn(f"run {run_id}: {note}", stacklevel=2)
     return run
 
 
@@ -353,4 +368,11 @@ def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[st
     if changed := changed_options(record.config, ports.settings, **options):
         msg = f"run {run_id} was started with other options ({changed}); leave run_id out to start a new run"
         raise InvalidInputError(msg, run_id=run_id)
-    return Run(flow.revive(record, ports), ports=ports)
+    return Run(_revive(record, ports), ports=ports)
+
+
+def _revive(record: RunRecord, ports: Ports) -> RunRecord:
+    """The record ready to go on, with a note of everything that changed around it."""
+    found = find_drift(record, ports, versions=software_versions())
+    notes = (*record.notes, *(note for note in found if note not in record.notes))
+    return flow.revive(record, ports).model_copy(update={"notes": notes})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -51,6 +52,8 @@ FeedbackKind = Literal[
 ]
 FeedbackAction = Literal["other_cells", "nearer_evidence", "other_dataset", "matched_control", "wider_pool"]
 Termination = Literal["threshold", "max_rounds", "plateau", "no_more_candidates"]
+PaperSource = Literal["pubmed", "europepmc", "semanticscholar"]
+Stance = Literal["contradiction", "support", "mention"]
 
 
 class Frozen(BaseModel):
@@ -205,22 +208,34 @@ class JobSpec(Frozen):
     round: int = Field(ge=0, description="0: the job works the whole run")
     kind: JobKind = "inference"
     job_id: str
-    command: tuple[str, ...] = Field(description="arguments of the kind's program")
-    manifest_uri: str = Field(default="", description="of an inference job")
+    command: tuple[str, ...] = Field(description="arguments of the kind's program; paths are of the run folder")
+    manifest_uri: str = Field(default="", description="of an inference job: a path of the run folder until submitted")
     spec_hash: str
     n_tasks: int = Field(ge=1)
     timeout_s: float = Field(gt=0)
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="settings the program starts with, as HAYSTACK_<NAME>; never a secret"
+    )
+
+    def placed_in(self, folder: str) -> JobSpec:
+        """The spec an executor runs: its manifest addressed in full. Records keep the path, which shows no folder."""
+        if not self.manifest_uri:
+            return self
+        address = f"{folder}/{self.manifest_uri}"
+        command = tuple(address if word == self.manifest_uri else word for word in self.command)
+        return self.model_copy(update={"command": command, "manifest_uri": address})
 
 
 class JobHandle(Frozen):
     """Enough to find a submitted job again from any process."""
 
     job_id: str
+    kind: JobKind = "inference"
     executor: ExecutorName
     manifest_uri: str = ""
     spec_hash: str
     submitted_at: datetime
-    location: str = Field(default="", description="where the executor keeps its files for the job")
+    location: str = Field(default="", description="where the job runs: the machine's name, a resource name")
 
 
 class JobStatus(Frozen):
@@ -301,6 +316,81 @@ class Feedback(Frozen):
     about: str = Field(default="", description="the cell type that misleads, where there is one")
 
 
+# --- literature ---------------------------------------------------------------------------------------------------
+
+
+class PaperQuery(Frozen):
+    """What papers are searched for: any name of each group; an empty group asks for nothing."""
+
+    perturbation: tuple[str, ...]
+    cell_type: tuple[str, ...] = ()
+    genes: tuple[str, ...] = ()
+
+
+class Paper(Frozen):
+    """One paper as the sources gave it; plain text, never markup."""
+
+    id: str = Field(description="pmid:<n>, doi:<doi>, or <source>:<id>")
+    title: str
+    abstract: str = ""
+    doi: str | None = None
+    pmid: str | None = None
+    journal: str = ""
+    year: int | None = None
+    authors: tuple[str, ...] = ()
+    sources: tuple[PaperSource, ...]
+    retracted: bool = Field(default=False, description="retracted, or itself a notice of retraction")
+
+
+class SourceAnswer(Frozen):
+    """How one source answered; ``reason`` is empty when it did so in full."""
+
+    source: PaperSource
+    n_papers: int = 0
+    reason: str = ""
+
+
+class PaperSearch(Frozen):
+    """What all sources returned for one query, merged; sources that failed say why."""
+
+    query: PaperQuery
+    searched_at: datetime
+    papers: tuple[Paper, ...] = ()
+    answers: tuple[SourceAnswer, ...] = ()
+
+
+class Quote(Frozen):
+    """One sentence about one gene under the asked perturbation, and where it stands."""
+
+    gene: str
+    direction: int = Field(ge=-1, le=1, description="what the sentence says: +1 rises, -1 falls, 0 nothing on it")
+    stance: Stance
+    quote: str
+    where: Literal["title", "abstract"]
+    start: int = Field(ge=0, description="offset of the quote in the title or abstract, as are all offsets")
+    end: int
+
+
+class Citation(Frozen):
+    """A paper that names the perturbation and a gene in one sentence, with those sentences."""
+
+    paper: Paper
+    scored: bool = Field(description="False: retracted, or found only by a search for the predicted genes")
+    quotes: tuple[Quote, ...]
+
+
+class Citations(Frozen):
+    """citations.json: contradictions first. ``reason`` says why no source was asked, and is empty otherwise."""
+
+    reason: str = ""
+    searched_at: datetime | None = None
+    answers: tuple[SourceAnswer, ...] = Field(default=(), description="of the search for the perturbation")
+    gene_answers: tuple[SourceAnswer, ...] = Field(default=(), description="of the search for the predicted genes")
+    n_papers: int = 0
+    n_left_out: int = Field(default=0, description="papers with mere mentions that are not listed")
+    citations: tuple[Citation, ...] = ()
+
+
 # --- the run ------------------------------------------------------------------------------------------------------
 
 
@@ -315,7 +405,7 @@ class RunConfig(Frozen):
     model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
     genelist: str | None = Field(default=None, description="the model's genes in its order: JSON, text or pickle")
     diffusion_steps: int = Field(default=5, ge=1, le=100, description="steps of engine stack")
-    executor: Literal["local"] = "local"
+    executor: ExecutorName = "local"
     control_strategy: ControlStrategy = "synthetic_control"
     hide: tuple[HiddenPair, ...] = ()
     pin: tuple[str, ...] = Field(default=(), description="candidate keys or criteria that every round must include")
@@ -325,6 +415,13 @@ class RunConfig(Frozen):
     n_prompt: int = Field(default=2000, ge=1, le=20_000)
     n_query: int = Field(default=256, ge=1, le=20_000)
     seed: int = Field(default=0, ge=0)
+    literature: bool = Field(default=False, description="ask the literature sources (needs the internet)")
+
+    def located(self) -> RunConfig:
+        """The same with paths in full, for those who open them: the record names the home folder only as ``~``."""
+        paths = {"model": self.model, "genelist": self.genelist, "query_h5ad": self.query_h5ad}
+        full = {name: str(Path(path).expanduser()) for name, path in paths.items() if path and path.startswith("~")}
+        return self.model_copy(update=full) if full else self
 
 
 class FileRef(Frozen):
@@ -397,6 +494,14 @@ class Failure(Frozen):
     facts: dict[str, Any] = Field(default_factory=dict)
 
 
+class Fork(Frozen):
+    """Where a run branched off from, and which finished steps it took over."""
+
+    run_id: RunId
+    changes: dict[str, Any] = Field(description="what differs from the parent's configuration")
+    reused: tuple[str, ...] = Field(default=(), description="steps not repeated, e.g. 'retrieve', 'predict 1'")
+
+
 class RunRecord(Frozen):
     """Everything about one run; saved after every step as ``record/000N.json`` and ``run.json``."""
 
@@ -405,7 +510,12 @@ class RunRecord(Frozen):
     serial: int = Field(default=0, ge=0, description="number of the record file; 0 = not saved yet")
     question: str
     config: RunConfig
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="sections that the numbers depend on, as they were when the run began"
+    )
     created_at: datetime
+    forked_from: Fork | None = None
+    orchestrator: JobHandle | None = Field(default=None, description="job that works the run; None: a process does")
     status: RunStatus = "running"
     steps: tuple[StepTime, ...] = ()
     query: StructuredQuery | None = None
@@ -418,7 +528,9 @@ class RunRecord(Frozen):
     failure: Failure | None = None
     files: tuple[FileRef, ...] = Field(default=(), description="published artifacts of the run folder")
     versions: dict[str, str] = Field(default_factory=dict)
-    digests: dict[str, str] = Field(default_factory=dict, description="atlas, knowledge and settings digests")
+    digests: dict[str, str] = Field(default_factory=dict, description="of the atlases and of the knowledge tables")
+    notes: tuple[str, ...] = Field(default=(), description="what changed around the run between its steps")
+    removed: tuple[FileRef, ...] = Field(default=(), description="files of rounds that garbage collection deleted")
 
     @property
     def best(self) -> Round | None:
@@ -430,6 +542,35 @@ class RunRecord(Frozen):
         """Unrounded composite of the best round; NaN where there is none."""
         best = self.best
         return best.composite.value if best and best.composite else NAN
+
+
+class RunSummary(Frozen):
+    """A run in one line; ``summary.json`` of the run folder, written beside the record after every step."""
+
+    run_id: RunId
+    status: RunStatus
+    score: Real = NAN
+    rounds: int = 0
+    question: str
+    engine: Engine
+    created_at: datetime
+    orchestrator: ExecutorName | None = None
+    forked_from: RunId | None = None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunSummary:
+        """The summary of a record."""
+        return cls(
+            run_id=record.run_id,
+            status=record.status,
+            score=record.score,
+            rounds=len(record.rounds),
+            question=record.question,
+            engine=record.config.engine,
+            created_at=record.created_at,
+            orchestrator=record.orchestrator.executor if record.orchestrator else None,
+            forked_from=record.forked_from.run_id if record.forked_from else None,
+        )
 
 
 def is_run_id(text: str) -> bool:

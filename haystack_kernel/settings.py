@@ -10,8 +10,9 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import AtlasName, ControlStrategy, EngineChoice
@@ -97,6 +98,40 @@ class CellSettings(_Section):
     )
 
 
+class BucketSettings(_Section):
+    """How ``gs://`` storage is used."""
+
+    patience_s: float = Field(default=300.0, ge=0, description="a bucket that fails is tried again for this long")
+    save_interval_s: float = Field(default=10.0, ge=1, description="a running notebook goes up at most this often")
+
+
+class LiteratureSettings(_Section):
+    """Which literature sources are asked, how politely, and for how long. Keys are optional and never recorded."""
+
+    enabled: bool = Field(default=True, description="runs on the demo atlas alone leave it off unless asked")
+    europepmc_url: str = "https://www.ebi.ac.uk/europepmc/webservices/rest"
+    pubmed_url: str = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
+    semanticscholar_url: str = "https://api.semanticscholar.org/graph/v1"
+    max_papers: int = Field(default=80, ge=1, le=100, description="abstracts of one source and search")
+    timeout_s: float = Field(default=20.0, gt=0, description="one search, all sources and tries together")
+    connect_timeout_s: float = Field(default=3.0, gt=0, description="a source that cannot be reached is given up")
+    tries: int = Field(default=3, ge=1, le=10, description="on 429, 5xx and lost connections")
+    max_mib: float = Field(default=16.0, gt=0, description="a larger answer is refused")
+    cache_days: float = Field(default=7.0, ge=0, description="answers are kept so long under cache; 0 keeps none")
+    email: str | None = Field(default=None, description="told to the sources, so that they can write before they block")
+    ncbi_api_key: SecretStr | None = None
+    semanticscholar_api_key: SecretStr | None = None
+
+    @field_validator("europepmc_url", "pubmed_url", "semanticscholar_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            msg = "must be an https address"
+            raise ValueError(msg)
+        return value.rstrip("/")
+
+
 class Settings(_Section):
     """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
 
@@ -117,6 +152,8 @@ class Settings(_Section):
     inference: InferenceSettings = InferenceSettings()
     jobs: JobSettings = JobSettings()
     cells: CellSettings = CellSettings()
+    bucket: BucketSettings = BucketSettings()
+    literature: LiteratureSettings = LiteratureSettings()
 
     @field_validator("atlases", mode="before")
     @classmethod

@@ -20,17 +20,19 @@ LAYERS = [
     "schema settings",
     "ports",
     "progress",
-    "store knowledge",
+    "store knowledge literature",
     "question",
     "atlas retrieval",
     "jobs",
     "grounding pl",
     "report",
+    "papers",
     "rounds",
     "publishing",
     "flow",
-    "connect options",
+    "connect options drift steering",
     "run",
+    "control",
     "jupyter",
     "cli",
     "__init__ __main__",
@@ -43,7 +45,15 @@ FORBIDDEN = {  # what scores must not see how prompts are chosen, nor what the s
     "knowledge": ("haystack_kernel.atlas",),
     "question": ("haystack_kernel.atlas", "haystack_kernel.grounding"),
 }
-INFERENCE_ALLOWED = {"inference.manifest", "inference.baselines", "inference.checks", "inference.preflight"}
+INFERENCE_ALLOWED = {
+    "inference.manifest",
+    "inference.baselines",
+    "inference.checks",
+    "inference.preflight",
+    "inference.bucket",
+    "inference.patience",
+    "inference.errors",
+}
 HEAVY = (
     "pandas",
     "matplotlib",

@@ -55,6 +55,10 @@ def test_open_run_saves_a_record_before_anything_is_done(run, tiny_env):
         "folder": str(tiny_env / "runs" / run.run_id),
         "report": None,
         "failure": None,
+        "orchestrator": None,
+        "forked_from": None,
+        "notes": [],
+        "next_commands": [f"haystack attach {run.run_id}", f"haystack cancel {run.run_id}"],
     }
     assert run.query is None
     assert math.isnan(run.score)
@@ -178,6 +182,7 @@ def test_follow_tells_each_finished_step_once_and_ends_with_the_run(run):
 # --- looking --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_scored_run_shows_its_tables_without_a_kernel_that_made_it(scored):
     assert repr(scored).startswith(f"Run('{scored.run_id}', running, 1 round(s), score ")
     assert scored.status()["next_step"] == "interpret"

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from haystack_kernel import errors
-from haystack_kernel.cli import atlas, knowledge, model, runs
+from haystack_kernel.cli import atlas, control, knowledge, model, runs
 
 app = typer.Typer(
     name="haystack",
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 runs.register(app)
+control.register(app)
 app.add_typer(atlas.app, name="atlas")
 app.add_typer(model.app, name="model")
 app.add_typer(knowledge.app, name="knowledge")

@@ -1,18 +1,23 @@
-"""Commands about runs: run, resume, attach, status, cancel, list, report, resolve, demo.
+"""Commands about one run: run, submit, resume, attach, status, cancel, report, resolve, demo.
 
 In: arguments. Out: one JSON line each; see the package.
 """
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from haystack_kernel.cli.output import print_json, print_rows
+from haystack_kernel.cli.output import print_json
 from haystack_kernel.schema import ControlStrategy, Engine
+
+if TYPE_CHECKING:
+    from haystack_kernel.run import Run
 
 DEMO_QUESTION = "How would lung fibroblasts respond to TGF-beta?"
 
@@ -35,8 +40,8 @@ Ban = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (run, resume, attach, status, cancel, list_, report, resolve, demo):
-        app.command(name=command.__name__.rstrip("_"))(command)
+    for command in (run, submit, resume, attach, status, cancel, report, resolve, demo):
+        app.command(name=command.__name__)(command)
 
 
 def run(
@@ -65,29 +70,36 @@ def run(
     n_prompt: Annotated[int | None, typer.Option(help="Prompt cells at most.")] = None,
     n_query: Annotated[int | None, typer.Option(help="Query cells at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    literature: Annotated[
+        bool | None,
+        typer.Option("--literature/--no-literature", help="Ask PubMed, Europe PMC and Semantic Scholar."),
+    ] = None,
     run_id: Annotated[str | None, typer.Option(help="Id of the run; made from the time when left out.")] = None,
 ) -> None:
     """Ask a question; leaves run.ipynb, report.html, run.json and the tables in the run folder."""
-    options = {
-        "atlases": atlas,
-        "query_atlas": query_atlas,
-        "query_h5ad": str(Path(query_h5ad).absolute()) if query_h5ad and "://" not in query_h5ad else query_h5ad,
-        "engine": engine,
-        "model": model,
-        "genelist": genelist,
-        "diffusion_steps": diffusion_steps,
-        "control_strategy": control_strategy,
-        "hide": hide,
-        "pin": pin,
-        "ban": ban,
-        "threshold": threshold,
-        "max_rounds": max_rounds,
-        "n_prompt": n_prompt,
-        "n_query": n_query,
-        "seed": seed,
-    }
-    given = {name: value for name, value in options.items() if value is not None and value != []}
-    _execute(question, storage=storage, run_id=run_id, options=given)
+    _execute(question, storage=storage, run_id=run_id, options=_options(locals()))
+
+
+def submit(**given: Any) -> None:  # noqa: ANN401 - the options of ``run``
+    """Hand a question to a job that works it while you go away; a RUN_ID in its place goes on with that run.
+
+    Returns at once. The same run submitted again finds its job.
+    """
+    from haystack_kernel.control import submit as hand_over
+
+    storage, run_id, question = (given.pop(name) for name in ("storage", "run_id", "question"))
+    made = hand_over(
+        question, run_id=run_id, storage=storage, show=lambda line: sys.stderr.write(f"{line}\n"), **_options(given)
+    )
+    found = made.status()
+    job = found["orchestrator"] or {"job_id": None, "executor": None, "state": None}
+    where = f" --storage {shlex.quote(storage)}" if storage else ""
+    commands = {f"{verb}_command": f"haystack {verb} {made.run_id}{where}" for verb in ("status", "attach", "cancel")}
+    shown = {name: job[name] for name in ("job_id", "executor", "state")}
+    print_json({"run_id": made.run_id, "status": found["status"], **shown, "folder": found["folder"], **commands})
+
+
+setattr(submit, "__signature__", inspect.signature(run, eval_str=True))  # noqa: B010 - typer reads it, mypy knows it not
 
 
 def demo(storage: Storage = None) -> None:
@@ -100,7 +112,13 @@ def resume(run_id: RunIdArgument, storage: Storage = None) -> None:
     from haystack_kernel.run import attach as find
 
     found = find(run_id, storage=storage)
-    _execute(found.record.question, storage=storage, run_id=run_id, options={})
+    found.check_free()
+    go_on(found, storage=storage)
+
+
+def go_on(run: Run, *, storage: str | None) -> None:
+    """Execute the notebook of a run that exists, and print the outcome."""
+    _execute(run.record.question, storage=storage, run_id=run.run_id, options={})
 
 
 def attach(run_id: RunIdArgument, storage: Storage = None) -> None:
@@ -124,23 +142,6 @@ def cancel(run_id: RunIdArgument, storage: Storage = None) -> None:
     from haystack_kernel.run import attach as find
 
     print_json(find(run_id, storage=storage).cancel().status())
-
-
-def list_(storage: Storage = None, table: Annotated[bool, typer.Option("--table", help="For people.")] = False) -> None:
-    """All runs of a storage, newest first."""
-    from haystack_kernel.run import list_runs
-
-    rows = [
-        {
-            "run_id": item.run_id,
-            "status": item.record.status,
-            "score": None if item.score != item.score else round(item.score, 2),
-            "rounds": len(item.record.rounds),
-            "question": item.record.question,
-        }
-        for item in list_runs(storage=storage)
-    ]
-    print_rows(rows, table=table)
 
 
 def report(run_id: RunIdArgument, storage: Storage = None) -> None:
@@ -167,6 +168,15 @@ def resolve(text: Annotated[str, typer.Argument(help="A question, or a phrase of
         shown[name] = [{key: value for key, value in term.items() if key != "alternatives"} for term in terms]
     shown.pop("alternatives", None)
     print_json({**shown, "alternatives": alternatives})
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """What was typed, as fields of RunConfig; what was not typed stays as configured."""
+    options = {("atlases" if name == "atlas" else name): value for name, value in given.items()}
+    options = {name: options[name] for name in options if name not in ("question", "storage", "run_id")}
+    own = options.get("query_h5ad")
+    options["query_h5ad"] = str(Path(own).absolute()) if own and "://" not in own else own
+    return {name: value for name, value in options.items() if value is not None and value != []}
 
 
 def _execute(question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any]) -> None:

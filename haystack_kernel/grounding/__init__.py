@@ -6,7 +6,7 @@ In: predicted, query and prompt cells. Out: ``Grounded``, ``predictions.h5ad``, 
 from haystack_kernel.grounding.embedding import compute_embedding
 from haystack_kernel.grounding.feedback import find_feedback
 from haystack_kernel.grounding.judge import ground
-from haystack_kernel.grounding.predictions import PredictionFacts, build_predictions
+from haystack_kernel.grounding.predictions import PredictionFacts, build_predictions, retell
 from haystack_kernel.grounding.records import Grounded, GroundingCells, GroundingContext
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "GroundingCells",
     "GroundingContext",
     "PredictionFacts",
+    "retell",
 ]

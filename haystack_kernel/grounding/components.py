@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haystack_kernel import keys
+from haystack_kernel.grounding.literature import judge_literature
 from haystack_kernel.grounding.nulls import Tails, p_specificity
 from haystack_kernel.grounding.observational import judge_coherence, judge_donor, judge_tissue, reference_sets
 from haystack_kernel.grounding.records import Evidence
@@ -22,6 +23,7 @@ from haystack_kernel.grounding.signatures import (
     effect_background,
     equivalents,
     merge_signed,
+    rival_genes,
     stronger_rivals,
 )
 from haystack_kernel.schema import OBSERVATIONAL, Component
@@ -40,7 +42,6 @@ NAN = float("nan")
 LOST_LEAD_P = 0.5  # another signature explains the response better: no better than chance
 OBSERVATIONAL_WEIGHT = 0.25
 NOT_JUDGED = {
-    keys.LITERATURE: "no literature source is part of this version, so no paper was searched",
     keys.NETWORK: "no gene network is part of this version",
 }
 
@@ -85,7 +86,8 @@ def expected_sets(basis: Basis) -> dict[str, dict[str, int]]:
             **reference_sets(basis),
         }
     known = [(pathways[name].genes, sign) for name, sign in query.expected_pathways.items() if name in pathways]
-    return {keys.PATHWAY: merge_signed(known), keys.TARGET: dict(query.expected_targets)}
+    read = basis.literature.signed if basis.literature is not None else {}
+    return {keys.PATHWAY: merge_signed(known), keys.TARGET: dict(query.expected_targets), keys.LITERATURE: read}
 
 
 def compute_components(
@@ -160,11 +162,7 @@ def specificity(
     else:
         exempt = {other for other, entry in known.items() if set(spared) & set(entry.pathways)}
     rivals = stronger_rivals(background, genes, perturbations=known, exempt=exempt)
-    removed = set[str]()
-    for rival in rivals:
-        removed |= known[rival].response.keys()
-        for pathway in known[rival].pathways.keys() & knowledge.pathways.keys() - set(spared):
-            removed |= knowledge.pathways[pathway].genes.keys()
+    removed = rival_genes(rivals, knowledge, spared=spared)
     settings, seed = basis.settings, basis.context.seed
     tails = p_specificity(background, genes, removed=removed, n_draws=settings.n_draws, seed=seed, name=name)
     reason = f"{rivals[0]} explains the response better; its genes were left out" if rivals else ""
@@ -249,7 +247,7 @@ def _rival_signatures(basis: Basis) -> dict[str, dict[str, int]]:
 JUDGES: dict[str, Callable[[str, float, Evidence], Component]] = {
     keys.PATHWAY: judge_set,
     keys.TARGET: judge_set,
-    keys.LITERATURE: not_judged,
+    keys.LITERATURE: judge_literature,
     keys.NETWORK: not_judged,
     keys.MARKER: judge_set,
     keys.TISSUE_SIGNATURE: judge_tissue,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.grounding.reference import ReferenceProfiles
     from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import StructuredQuery
     from haystack_kernel.settings import GroundingSettings
 
@@ -45,6 +46,7 @@ def ground(
     settings: GroundingSettings,
     context: GroundingContext,
     reference: ad.AnnData | None = None,
+    literature: Reading | None = None,
 ) -> Grounded:
     """Judge one prediction against its control and against known biology.
 
@@ -62,6 +64,8 @@ def ground(
         Seed, predictions scored so far, donor match, effective control strategy.
     reference
         Of an observational question, cells as :func:`haystack_kernel.retrieval.fetch_reference` marks them.
+    literature
+        What papers on the asked perturbation say; None: no source was asked.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def ground(
     """
     _check_aligned(cells)
     profiles = _profiles(reference, cells=cells, query=query, n_draws=settings.n_draws, seed=context.seed)
-    basis = Basis(query=query, knowledge=knowledge, settings=settings, context=context, reference=profiles)
+    basis = Basis(query, knowledge, settings, context, reference=profiles, literature=literature)
     also = _detected_elsewhere(cells)
     de, other, notes = _both_readings(cells, also=also, basis=basis)
     tested = de.loc[de[keys.IS_TESTED], keys.GENE].tolist()

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from haystack_kernel import keys
 from haystack_kernel.grounding.components import leading_genes, specificity
+from haystack_kernel.grounding.enrichment import COLUMNS as ENRICHMENT
+from haystack_kernel.grounding.enrichment import compute_enrichment
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import MIN_SET_GENES, effect_background
 
@@ -28,7 +31,9 @@ COLUMNS = (
     "n_genes",
     "is_expected",
     "leading_genes",
+    *ENRICHMENT,
 )
+MAX_JUDGED = 200  # nulls of thousands of sets would take minutes; expected ones are judged always
 
 
 def pathway_key(name: str) -> str:
@@ -57,30 +62,41 @@ def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.Da
     -------
     ``pathway``, ``statistic`` (mean of s_g z_g; > 0: activated), ``p_specificity`` and ``p_signal`` (one-sided in the
     expected direction; for a pathway that was not expected two-sided, and NaN where not computed), ``score`` (1..10
-    from the larger p), ``n_genes`` tested, ``is_expected``, ``leading_genes`` joined by ";" (those moving with the
-    statistic). Sorted by score, then by the size of the statistic times the root of the number of genes. Empty, with
-    the columns, when fewer genes were tested than the components need.
+    from the larger p; NaN, like both p, for sets beyond the ``MAX_JUDGED`` of largest ``ulm_t``), ``n_genes`` tested,
+    ``is_expected``, ``leading_genes`` joined by ";" (those moving with the statistic), and the columns of
+    :func:`compute_enrichment`, whose background is the tested genes. Sorted by score, then by the size of the statistic
+    times the root of the number of genes. Empty, with the columns, when fewer genes were tested than the components
+    need.
     """
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     if len(background.genes) < basis.settings.min_tested_genes:
         return pd.DataFrame(columns=list(COLUMNS))
-    rows = [
-        _row(name, background=background, signal=signal, basis=basis)
-        for name, pathway in basis.knowledge.pathways.items()
-        if background.place(pathway.genes)[0].size >= MIN_SET_GENES
-    ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    every = {name: pathway.genes for name, pathway in basis.knowledge.pathways.items()}
+    sets = {name: genes for name, genes in every.items() if background.place(genes)[0].size >= MIN_SET_GENES}
+    called = de.drop_duplicates(keys.GENE).set_index(keys.GENE)[keys.IS_DE].reindex(background.genes).to_numpy(bool)
+    enriched = compute_enrichment(background, called, sets)
+    strongest = enriched["ulm_t"].abs().sort_values(ascending=False, kind="stable").index[:MAX_JUDGED]
+    judged = {*strongest, *basis.query.expected_pathways}
+    rows = [_row(name, background=background, signal=signal, basis=basis, judge=name in judged) for name in sets]
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ENRICHMENT])
+    table = pd.concat([table, enriched.reset_index(drop=True)], axis=1)
     size = table["statistic"].to_numpy(float) * np.sqrt(table["n_genes"].to_numpy(float))
-    order = np.lexsort((table["pathway"].astype(str), -np.abs(size), -table["score"].to_numpy(float)))
+    score = table["score"].fillna(0.0).to_numpy(float)
+    order = np.lexsort((table["pathway"].astype(str), -np.abs(size), -score))
     return table.iloc[order].reset_index(drop=True)
 
 
-def _row(name: str, *, background: Background, signal: Signal, basis: Basis) -> tuple[object, ...]:
+def _row(name: str, *, background: Background, signal: Signal, basis: Basis, judge: bool) -> tuple[object, ...]:
     genes, key = basis.knowledge.pathways[name].genes, pathway_key(name)
     statistic = background.statistic(genes)
     expected = basis.query.expected_pathways.get(name, 0)
     direction = expected or (1 if statistic >= 0 else -1)
     moved = {gene: sign * direction for gene, sign in genes.items()}
+    n_genes = int(background.place(genes)[0].size)
+    shown = moved if statistic * direction >= 0 else {gene: -sign for gene, sign in moved.items()}
+    leading = ";".join(leading_genes(background, shown))
+    if not judge:
+        return name, statistic, np.nan, np.nan, np.nan, n_genes, bool(expected), leading
     verdict = specificity(background, moved, name=key, basis=basis, spared=(name,))
     sides = 1 if expected else 2
     p_spec = min(1.0, sides * verdict.tails.up)
@@ -88,7 +104,4 @@ def _row(name: str, *, background: Background, signal: Signal, basis: Basis) -> 
     if np.isnan(signal.get(key).up):
         p_sig = float("nan")
     p = best_of_many(float(np.nanmax([p_spec, p_sig])), n_scored=basis.context.n_scored)
-    shown = moved if statistic * direction >= 0 else {gene: -sign for gene, sign in moved.items()}
-    leading = ";".join(leading_genes(background, shown))
-    n_genes = int(background.place(genes)[0].size)
     return name, statistic, p_spec, p_sig, score_from_p(p), n_genes, bool(expected), leading

@@ -86,6 +86,14 @@ def build_predictions(
     return adata
 
 
+def retell(adata: ad.AnnData, *, facts: PredictionFacts) -> ad.AnnData:
+    """The same predictions as part of another run: only what ``uns["haystack"]`` says of the run changes."""
+    told = {"run_id": facts.run_id, "config": facts.config, "rounds": facts.rounds, "provenance": facts.provenance}
+    texts = {name: json.dumps(_plain(value), allow_nan=False) for name, value in told.items()}
+    adata.uns[keys.UNS] = {**adata.uns[keys.UNS], **texts}
+    return adata
+
+
 def _obs(cells: GroundingCells, *, query: StructuredQuery, grounded: Grounded, facts: PredictionFacts) -> pd.DataFrame:
     obs = cells.query.obs.copy()
     obs.index = pd.Index(cells.query.obs_names.astype(str), dtype=object)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from haystack_kernel.grounding.reference import ReferenceProfiles
     from haystack_kernel.grounding.signatures import Background
     from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import (
         Component,
         Composite,
@@ -71,7 +72,7 @@ class Basis:
     """Everything a judgement rests on besides the cells.
 
     ``reference`` says what types, donors and tissues look like: None for questions about a perturbation, and where
-    the atlases hold no such cells.
+    the atlases hold no such cells. ``literature`` None: no source was asked.
     """
 
     query: StructuredQuery
@@ -79,6 +80,7 @@ class Basis:
     settings: GroundingSettings
     context: GroundingContext
     reference: ReferenceProfiles | None = None
+    literature: Reading | None = None
 
 
 @dataclass(frozen=True, eq=False)

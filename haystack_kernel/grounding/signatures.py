@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from haystack_kernel.knowledge import PerturbationEntry
+    from haystack_kernel.knowledge import Knowledge, PerturbationEntry
 
     SignedSet = Mapping[str, int]  # gene -> +1 or -1
 
@@ -124,6 +124,17 @@ def stronger_rivals(
         and overlap_coefficient(asked, perturbations[name].response) <= EQUIVALENT
     ]
     return sorted(found, key=lambda name: (-strengths[name], name))
+
+
+def rival_genes(rivals: Iterable[str], knowledge: Knowledge, *, spared: Collection[str]) -> set[str]:
+    """Genes of the rivals: their responses and their pathways, but not the ``spared`` ones."""
+    found = set[str]()
+    for name in rivals:
+        entry = knowledge.perturbations[name]
+        found |= entry.response.keys()
+        for pathway in entry.pathways.keys() & knowledge.pathways.keys() - set(spared):
+            found |= knowledge.pathways[pathway].genes.keys()
+    return found
 
 
 @dataclass(frozen=True)

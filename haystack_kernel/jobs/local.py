@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING
 import psutil
 
 from haystack_kernel.errors import StorageError
-from haystack_kernel.schema import JobHandle, JobStatus
+from haystack_kernel.jobs.spec import expected_handle
+from haystack_kernel.schema import JobStatus
+from haystack_kernel.store import hide_home
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Clock
-    from haystack_kernel.schema import JobKind, JobSpec, JobState
+    from haystack_kernel.schema import JobHandle, JobKind, JobSpec, JobState
 
 _PROGRAMS: dict[JobKind, str] = {"inference": "inference.run_inference", "orchestrator": "haystack_kernel"}
 _START_GRACE_S = 20.0  # an attempt folder without a process id is being started by somebody for this long
@@ -60,21 +63,13 @@ class LocalExecutor:
         newest = _newest_attempt(folder)
         if newest is None or self._look(newest).state in ("failed", "cancelled"):
             newest = self._start(folder, spec)
-        return JobHandle(
-            job_id=spec.job_id,
-            executor="local",
-            manifest_uri=spec.manifest_uri,
-            spec_hash=spec.spec_hash,
-            submitted_at=self._clock.now(),
-            location=str(newest),
-        )
+        return expected_handle(spec, executor="local", now=self._clock.now())
 
     def status(self, job: JobHandle) -> JobStatus:
         """State of the newest attempt, with the end of its log."""
         newest = _newest_attempt(self._scratch / job.job_id)
         if newest is None:
-            detail = f"no trace of the job in {self._scratch} (other machine, or the cache was emptied)"
-            return JobStatus(state="failed", detail=detail)
+            return self._untraced(job)
         return self._look(newest)
 
     def tend(self, job: JobHandle) -> JobStatus:
@@ -97,8 +92,17 @@ class LocalExecutor:
                     break
         return self.status(job)
 
+    def _untraced(self, job: JobHandle) -> JobStatus:
+        """Failed, so that it is started again; but the orchestrator of another machine may well be at work there."""
+        if job.kind == "orchestrator" and job.location not in ("", platform.node()):
+            detail = f"it is a process of {job.location}, which cannot be seen from here"
+            return JobStatus(state="unknown", detail=detail)
+        detail = f"no trace of the job in {hide_home(str(self._scratch))} (never started, or the cache was emptied)"
+        return JobStatus(state="failed", detail=detail)
+
     def _start(self, folder: Path, spec: JobSpec) -> Path:
-        attempt = folder / f"attempt-{len(list(folder.glob('attempt-*'))) + 1}"
+        before = _newest_attempt(folder)
+        attempt = folder / f"attempt-{int(before.name.rpartition('-')[2]) + 1 if before else 1}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             attempt.mkdir()
@@ -107,7 +111,8 @@ class LocalExecutor:
         except OSError as error:
             msg = f"cannot make {attempt} for the job's log ({error}); set HAYSTACK_CACHE to a folder with space"
             raise StorageError(msg, path=str(attempt)) from error
-        program = [sys.executable, "-m", _PROGRAMS[spec.kind], *spec.command]
+        settings = [f"{name}={value}" for name, value in spec.environment.items()]
+        program = ["/usr/bin/env", *settings, sys.executable, "-m", _PROGRAMS[spec.kind], *spec.command]
         child = subprocess.Popen(
             ["/bin/sh", "-c", _SCRIPT, "sh", *program],
             cwd=attempt,

@@ -6,13 +6,16 @@ In: run, round, cell files. Out: Manifest and JobSpec; pure.
 from __future__ import annotations
 
 import hashlib
+import platform
 from typing import TYPE_CHECKING
 
-from haystack_kernel.schema import JobSpec
+from haystack_kernel.schema import JobHandle, JobSpec
 from inference.manifest import BASELINES, MODEL_ENGINE, Manifest, Task, dump_manifest
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import ControlStrategy, RunConfig
+    from datetime import datetime
+
+    from haystack_kernel.schema import ControlStrategy, ExecutorName, RunConfig
 
 TREATED = "treated"
 CONTROL = "control"
@@ -74,7 +77,10 @@ def build_manifest(
 def build_job_spec(
     manifest: Manifest, *, run_id: str, round_number: int, manifest_uri: str, timeout_s: float
 ) -> JobSpec:
-    """Derive the job of a manifest: equal manifests of one run give the same ``job_id``."""
+    """Derive the job of a manifest: equal manifests of one run give the same ``job_id``.
+
+    ``manifest_uri`` is its path in the run folder; :meth:`JobSpec.placed_in` makes it an address.
+    """
     digest = hashlib.sha256(f"{round_number}\n{dump_manifest(manifest)}".encode()).hexdigest()
     return JobSpec(
         run_id=run_id,
@@ -85,4 +91,38 @@ def build_job_spec(
         spec_hash=digest,
         n_tasks=len(manifest.tasks),
         timeout_s=timeout_s,
+    )
+
+
+def build_orchestrator_spec(
+    run_id: str, *, words: tuple[str, ...], environment: dict[str, str], timeout_s: float
+) -> JobSpec:
+    """The job that works a whole run by the command ``haystack <words>``.
+
+    Its id follows from the run alone: submitting it again, with another approval or other settings, finds the same job.
+    """
+    digest = hashlib.sha256(f"orchestrator\n{run_id}".encode()).hexdigest()
+    return JobSpec(
+        run_id=run_id,
+        round=0,
+        kind="orchestrator",
+        job_id=f"haystack-{run_id}-{digest[:8]}",
+        command=words,
+        spec_hash=digest,
+        n_tasks=1,
+        timeout_s=timeout_s,
+        environment=environment,
+    )
+
+
+def expected_handle(spec: JobSpec, *, executor: ExecutorName, now: datetime) -> JobHandle:
+    """The handle of a job that is about to be submitted: enough to find it when the answer is lost."""
+    return JobHandle(
+        job_id=spec.job_id,
+        kind=spec.kind,
+        executor=executor,
+        manifest_uri=spec.manifest_uri,
+        spec_hash=spec.spec_hash,
+        submitted_at=now,
+        location=platform.node() if executor == "local" else "",
     )

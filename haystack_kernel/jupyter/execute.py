@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from haystack_kernel import errors
-from haystack_kernel.connect import DEMO_ATLAS, connect
-from haystack_kernel.errors import HaystackError, NotFoundError
-from haystack_kernel.options import build_config
+from haystack_kernel.connect import connect
+from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
+from haystack_kernel.options import build_config, check_cells
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
 from haystack_kernel.question import check_question
@@ -20,8 +20,7 @@ from haystack_kernel.run import NOTEBOOK, Run, attach, open_run
 from haystack_kernel.settings import load_settings
 from haystack_kernel.store import check_run_id, new_run_id
 
-if TYPE_CHECKING:
-    from haystack_kernel.schema import RunConfig
+_SUPERSEDED = "ConflictError: "  # how the account of a cell begins that another process overtook
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,11 @@ def execute_run(
     if run_id is None or not ports.store.has(check_run_id(run_id)):
         config = build_config(settings, **options)
         ports.planner.understand(check_question(question))
-        _check_cells(config, root=settings.atlas_root, stream=stream)
+        check_cells(config, root=settings.atlas_root, show=lambda line: stream.write(f"{line}\n"))
         run_id = run_id or new_run_id(ports.clock.now())
     else:
-        open_run(question, run_id=run_id, settings=settings, **options)
+        opened = open_run(question, run_id=run_id, settings=settings, **options)
+        stream.writelines(f"note: {note}\n" for note in opened.record.notes)
     stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
     parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options}
     failure = _papermill(ports.store.uri(run_id, NOTEBOOK), parameters=parameters, stream=stream)
@@ -82,26 +82,11 @@ def execute_run(
         msg = f"run {run_id} did not start: {why}; see {ports.store.uri(run_id, NOTEBOOK)}"
         raise HaystackError(msg, run_id=run_id)
     run = attach(run_id, storage=storage)
-    if run.record.status == "done":
+    if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
         run.write_report(notebook=run.notebook())
     if run.record.status == "done" and not failure:
         return Outcome(run.status())
     return Outcome(run.status(), error=_as_error(run, failure=failure))
-
-
-def _check_cells(config: RunConfig, *, root: str, stream: TextIO) -> None:
-    """Refuse atlases that are not there and query cells that cannot be used before anything is started."""
-    from haystack_kernel.atlas import atlas_info
-
-    for name in {*config.atlases, config.query_atlas} - {DEMO_ATLAS, None}:
-        atlas_info(str(name), root)
-    if config.query_h5ad is not None:
-        from haystack_kernel.retrieval import check_query_h5ad
-
-        genelist = config.genelist if config.engine == "stack" else None
-        found = check_query_h5ad(config.query_h5ad, genelist=genelist)
-        stream.write(f"{found!r}\n")
-        found.require()
 
 
 def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> str:
@@ -136,6 +121,8 @@ def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> st
 def _as_error(run: Run, *, failure: str) -> HaystackError:
     """The error of the record, or what the notebook said when the run never got that far."""
     recorded = run.record.failure
+    if failure.startswith(_SUPERSEDED):
+        return ConflictError(failure.removeprefix(_SUPERSEDED), run_id=run.run_id)
     if run.record.status == "done":
         msg = f"run {run.run_id} is scored and published, but a later cell of its notebook failed: {failure}"
         return HaystackError(msg, run_id=run.run_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from haystack_kernel.schema import Citations
 from haystack_kernel.store import read_csv
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ class RoundTables:
 
 @dataclass(frozen=True)
 class ReportBundle:
-    """The record, the best round's tables (None before a round was scored), the executed notebook if there is one."""
+    """The record, the best round's tables (None before a round was scored), the notebook and the citations if any."""
 
     record: RunRecord
     tables: RoundTables | None = None
     notebook: NotebookNode | None = None
+    citations: Citations | None = None
 
 
 def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> ReportBundle:
@@ -51,4 +53,7 @@ def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | Non
     names = ["de", "pathways", "prompts"]
     names += ["embedding"] if store.exists(record.run_id, f"{folder}/embedding.csv") else []
     tables = RoundTables(**{name: read_csv(store, record.run_id, f"{folder}/{name}.csv") for name in names})
-    return ReportBundle(record=record, tables=tables, notebook=notebook)
+    cited = None
+    if store.exists(record.run_id, f"{folder}/citations.json"):
+        cited = Citations.model_validate_json(store.read(record.run_id, f"{folder}/citations.json"))
+    return ReportBundle(record=record, tables=tables, notebook=notebook, citations=cited)

@@ -16,6 +16,7 @@ from haystack_kernel.report import parts
 from haystack_kernel.report.candidates import candidate_table
 from haystack_kernel.report.figures import figure
 from haystack_kernel.report.html import STYLE, Html, escape
+from haystack_kernel.report.literature import bibtex, literature_part
 from haystack_kernel.report.methods import BIBTEX, methods_paragraph
 from haystack_kernel.report.notebook import notebook_fragment
 from haystack_kernel.report.summary import answer
@@ -80,7 +81,7 @@ def render_report(bundle: ReportBundle) -> str:
             kicker=f"HAYSTACK run record{simulated}",
             lead=lead,
             meta=_meta(record),
-            sections=tuple(_sections(record, tables)),
+            sections=tuple(_sections(bundle)),
             notebook=bundle.notebook,
             record_json=record.model_dump_json(),
         )
@@ -92,13 +93,14 @@ def render_notebook(notebook: NotebookNode, *, title: str) -> str:
     return _fill(Page(title=title, kicker="Executed notebook", notebook=notebook))
 
 
-def _sections(record: RunRecord, tables: RoundTables | None) -> list[Section]:
-    methods = (
-        f"<p>{escape(methods_paragraph(record))}</p><h3>Citations (BibTeX)</h3><pre tabindex='0'>{escape(BIBTEX)}</pre>"
-    )
+def _sections(bundle: ReportBundle) -> list[Section]:
+    record, tables = bundle.record, bundle.tables
+    entries = escape(BIBTEX + bibtex(bundle.citations))
+    methods = f"<p>{escape(methods_paragraph(record))}</p><h3>Citations (BibTeX)</h3><pre tabindex='0'>{entries}</pre>"
     found = [Section("question", "The question, as understood", parts.query_card(record))]
     if tables is not None:
         found += _of_the_prediction(record, tables)
+        found.append(Section("literature", "What papers say", literature_part(bundle.citations)))
     found += [
         Section("rounds", "Rounds", parts.rounds_table(record)),
         Section("candidates", "Which cells could show the effect", candidate_table(record).html()),

@@ -2,12 +2,13 @@
 
 from haystack_kernel.store.runs import RunStore
 from haystack_kernel.store.tables import read_csv, read_h5ad, write_csv, write_h5ad
-from haystack_kernel.store.uris import check_run_id, check_storage, new_run_id
+from haystack_kernel.store.uris import check_run_id, check_storage, hide_home, new_run_id
 
 __all__ = [
     "RunStore",
     "check_run_id",
     "check_storage",
+    "hide_home",
     "new_run_id",
     "read_csv",
     "read_h5ad",

@@ -5,8 +5,9 @@ In: text. Out: the same text, or InvalidInputError.
 
 from __future__ import annotations
 
+import re
 import secrets
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
@@ -78,3 +79,12 @@ def check_inner_path(path: str) -> str:
         msg = f"{path!r} is not a path inside a run folder: relative, no '..', forward slashes"
         raise InvalidInputError(msg, path=path)
     return path
+
+
+def hide_home(text: str) -> str:
+    """``text`` with the home folder written as ``~``, so that what is shared does not name its user.
+
+    A path inside encoded data (base64 holds slashes) or at the end of another path is left alone.
+    """
+    home = str(Path.home())
+    return text if home == "/" else re.sub(rf"(?<![\w+/=.]){re.escape(home)}(?![\w.-])", "~", text)

@@ -70,6 +70,7 @@ def test_seeds_when_tuning_and_reporting_then_disjoint_and_the_demo_is_for_tunin
     assert DEMO_SEED in SEEDS_TUNING
 
 
+@pytest.mark.slow
 def test_world_when_same_seed_then_equal_and_other_seed_differs(world: World, knowledge: Knowledge):
     again, other = make_world(DEMO_SEED, knowledge=knowledge), make_world(DEMO_SEED + 1, knowledge=knowledge)
     np.testing.assert_array_equal(again.abundance, world.abundance)
@@ -212,6 +213,7 @@ def test_mean_log_when_computed_then_equals_a_large_draw():
     np.testing.assert_allclose(mean_log1p_cp10k(share, depth="lymphoid"), drawn, rtol=0.02, atol=0.003)
 
 
+@pytest.mark.slow
 def test_truth_when_many_cells_are_simulated_then_their_shift_agrees(world: World):
     groups = (Group("CL:0000860", 1500),)
     treated = sample_counts(world, Sample("check", "donor", "IFN-gamma", groups))
@@ -224,6 +226,7 @@ def test_truth_when_many_cells_are_simulated_then_their_shift_agrees(world: Worl
 # --- the cells ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_counts_when_drawn_twice_then_equal_bytes_and_other_seed_differs(world: World, knowledge: Knowledge):
     sample = Sample("check", "donor", "IFN-beta", (Group("CL:0000860", 20), Group("CL:0000236", 20)))
     first, again = sample_counts(world, sample), sample_counts(world, sample)
@@ -242,6 +245,7 @@ def test_simulate_when_repeated_then_equal_bytes(demo: dict[str, ad.AnnData], kn
         assert adata.obs.equals(again[dataset].obs)
 
 
+@pytest.mark.slow
 def test_counts_when_simulated_then_whole_numbers_and_every_cell_has_some(demo: dict[str, ad.AnnData]):
     for adata in demo.values():
         assert adata.X.dtype == np.float32

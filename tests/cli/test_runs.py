@@ -138,9 +138,10 @@ def test_status_cancel_and_list_print_one_json_line(call, tiny_env):
         "status": "cancelled",
         "score": None,
         "rounds": 0,
+        "engine": "weighted",
         "question": QUESTION,
     }
-    assert call("list", "--table").out.splitlines()[0].split() == ["run_id", "status", "score", "rounds", "question"]
+    assert call("list", "--table").out.splitlines()[0].split() == list(row)
     assert json.loads(call("list", "--storage", tiny_env / "elsewhere").out) == []
 
 

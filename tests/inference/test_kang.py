@@ -57,6 +57,7 @@ def _n_significant(treated, reference):
     return int((false_discovery_control(pval) < 0.05).sum()), int(is_tested.sum())
 
 
+@pytest.mark.slow
 def test_weighted_beats_mean_and_shift_on_hidden_types(hidden):
     table = {engine: [_pearson(hidden[name], engine) for name in TYPES] for engine in BASELINES}
     average = {engine: float(np.mean(values)) for engine, values in table.items()}
@@ -82,6 +83,7 @@ def test_predicted_cells_stay_as_sparse_as_the_query(hidden):
         assert after.nnz < 1.1 * before.nnz
 
 
+@pytest.mark.slow
 def test_null_prompt_finds_next_to_no_gene_where_the_real_one_finds_many(kang, hidden):
     cell_type, is_control = kang.obs["cell_type"].to_numpy(str), (kang.obs["condition"] == "ctrl").to_numpy()
     rng = np.random.default_rng(1)

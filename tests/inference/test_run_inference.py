@@ -51,6 +51,7 @@ def _run(capsys, *arguments):
     return code, json.loads(lines[0])
 
 
+@pytest.mark.slow
 def test_seed_page_command_line_works_in_a_process_of_its_own(roles, tmp_path):
     seed = ["--model-gcs", "m.pt", "--genelist-gcs", "genes.json", "--diffusion-steps", "5", "--batch-size", "32"]
     command = [sys.executable, "-m", "inference.run_inference", *_flags(roles, tmp_path, *seed, "--engine", "weighted")]
@@ -212,6 +213,7 @@ def test_cells_without_labels_count_as_one_type_with_a_note(roles, tmp_path, cap
     assert any("no cell type" in note for note in record["notes"])
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_whole_outputs_and_a_rerun_does_the_rest(roles, tmp_path, capsys):
     tasks = [
         Task(f"t{i}", str(roles["prompt"]), str(roles["query"]), str(tmp_path / "out" / f"{i}.h5ad"), i, "shift")
@@ -243,9 +245,10 @@ def test_sigterm_leaves_whole_outputs_and_a_rerun_does_the_rest(roles, tmp_path,
     assert len(again["done"]) + len(again["skipped"]) == len(summary["done"]) + 2
 
 
+@pytest.mark.slow
 def test_sigterm_does_not_wait_for_the_next_tasks_download(roles, tmp_path):
     """The second task's prompt lies in a storage service that never answers; the first task is whole all the same."""
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("google.cloud.storage")
     out = str(tmp_path / "out")
     cells = {"query": str(roles["query"]), "seed": 1, "engine": "none"}
     tasks = (

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -13,7 +12,15 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from haystack_kernel.errors import JobFailedError
-from haystack_kernel.jobs import LocalExecutor, SystemClock, build_job_spec, build_manifest, wait
+from haystack_kernel.jobs import (
+    LocalExecutor,
+    SystemClock,
+    build_job_spec,
+    build_manifest,
+    build_orchestrator_spec,
+    expected_handle,
+    wait,
+)
 from haystack_kernel.schema import JobHandle, JobStatus, RunConfig
 from inference.manifest import dump_manifest
 
@@ -92,17 +99,19 @@ def test_build_job_spec_is_a_function_of_run_round_and_manifest():
     assert len(one.job_id) <= 63
 
 
+@pytest.mark.slow
 def test_submit_when_repeated_attaches_to_the_one_job_and_outputs_appear(executor, spec, tmp_path):
     handles = [executor.submit(spec), executor.submit(spec)]
     status = wait(handles[0], executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
     assert status.state == "succeeded"
-    assert executor.submit(spec).location == handles[0].location == handles[1].location
+    assert executor.submit(spec).job_id == handles[0].job_id == handles[1].job_id == spec.job_id
     assert len(list((tmp_path / "scratch" / spec.job_id).iterdir())) == 1
     predicted = ad.read_h5ad(tmp_path / "outputs" / "treated.h5ad")
     query = ad.read_h5ad(tmp_path / "query.h5ad")
     assert predicted.X.sum() > 1.3 * query.X.sum()
 
 
+@pytest.mark.slow
 def test_submit_after_a_failed_attempt_starts_another(executor, spec, tmp_path):
     (tmp_path / "query.h5ad").rename(tmp_path / "away.h5ad")
     with pytest.raises(JobFailedError, match=r"query\.h5ad") as caught:
@@ -114,11 +123,18 @@ def test_submit_after_a_failed_attempt_starts_another(executor, spec, tmp_path):
     assert len(list((tmp_path / "scratch" / spec.job_id).iterdir())) == 2
 
 
-def process_of(handle):
-    return psutil.Process(json.loads((Path(handle.location) / "pid.json").read_text())["pid"])
+@pytest.fixture
+def process_of(tmp_path):
+    """The process of a job's first attempt."""
+
+    def find(handle):
+        folder = tmp_path / "scratch" / handle.job_id / "attempt-1"
+        return psutil.Process(json.loads((folder / "pid.json").read_text())["pid"])
+
+    return find
 
 
-def test_status_when_the_process_was_killed_says_it_vanished(executor, spec):
+def test_status_when_the_process_was_killed_says_it_vanished(executor, spec, process_of):
     handle = executor.submit(spec)
     os.killpg(process_of(handle).pid, signal.SIGKILL)
     while not (status := executor.status(handle)).is_terminal:
@@ -127,7 +143,7 @@ def test_status_when_the_process_was_killed_says_it_vanished(executor, spec):
     assert "vanished" in status.detail
 
 
-def test_cancel_ends_the_process_group_and_says_cancelled(executor, spec):
+def test_cancel_ends_the_process_group_and_says_cancelled(executor, spec, process_of):
     handle = executor.submit(spec)
     process = process_of(handle)
     status = executor.cancel(handle)
@@ -140,6 +156,29 @@ def test_status_of_a_job_of_another_machine_is_a_failure_with_the_reason(executo
         job_id="haystack-elsewhere", executor="local", manifest_uri="m", spec_hash="0", submitted_at=clock.now()
     )
     assert "no trace of the job" in executor.status(handle).detail
+
+
+def test_an_orchestrator_of_another_machine_is_unknown_and_not_failed(executor, clock):
+    spec = build_orchestrator_spec(RUN_ID, words=("run", "?"), environment={}, timeout_s=1)
+    here = expected_handle(spec, executor="local", now=clock.now())
+    there = here.model_copy(update={"location": "another-machine"})
+    assert executor.status(here).state == "failed"
+    assert executor.status(there).state == "unknown"
+    assert "another-machine" in executor.status(there).detail
+
+
+def test_an_orchestrator_is_the_haystack_command_with_the_settings_given(executor, tmp_path):
+    environment = {"HAYSTACK_STORAGE": str(tmp_path / "empty store")}
+    spec = build_orchestrator_spec(RUN_ID, words=("list",), environment=environment, timeout_s=60)
+    handle = executor.submit(spec)
+    assert wait(handle, executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05).state == "succeeded"
+    assert (tmp_path / "scratch" / spec.job_id / "attempt-1" / "result.txt").read_text() == "[]\n"
+
+
+def test_the_id_of_an_orchestrator_follows_from_the_run_alone():
+    one = build_orchestrator_spec(RUN_ID, words=("run", "a"), environment={}, timeout_s=1)
+    other = build_orchestrator_spec(RUN_ID, words=("run", "a", "--yes"), environment={"X": "1"}, timeout_s=2)
+    assert (one.job_id, one.spec_hash) == (other.job_id, other.spec_hash)
 
 
 class ScriptedExecutor:

@@ -51,6 +51,7 @@ def test_exporter_falls_back_to_the_notebook_when_the_record_is_unreadable(run_f
     assert "<b>shown</b>" in page
 
 
+@pytest.mark.slow
 def test_listing_exporters_imports_nothing_heavy():
     heavy = ("pandas", "matplotlib", "anndata", "scanpy", "scipy", "duckdb", "haystack_kernel.report.render")
     code = (

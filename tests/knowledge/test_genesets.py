@@ -50,6 +50,7 @@ def test_read_when_wrong_then_the_line_is_named(text, says):
         read(text)
 
 
+@pytest.mark.slow
 def test_read_when_public_collections_then_every_set_with_all_its_symbols(shared, added):
     files = sorted((shared / "data/genesets").glob("*.gmt.gz"))
     assert len(files) == 5

@@ -67,6 +67,7 @@ def test_labels_when_resolved_then_right_and_never_wrong_without_a_doubt(split, 
     assert found["unresolved"] >= unresolved * found["unknown"]
 
 
+@pytest.mark.slow
 def test_labels_when_the_full_cell_ontology_is_added_then_right_or_a_term_of_just_that_name(shared, added):
     known = added(shared / "data/ontology/cl_2024-04-05.obo")
     labels = [label for label in read_labels() if label.kind == "cell_type" and label.expected != UNKNOWN]

@@ -166,6 +166,7 @@ def test_walks_when_id_is_obsolete_then_the_replacement_is_named():
         ancestors("X", knowledge=known)
 
 
+@pytest.mark.slow
 def test_neighbours_when_full_cell_ontology_then_as_distances_say_and_quick(shared, added):
     known = added(shared / "data/ontology/cl_2024-04-05.obo")
     for start in ("CL:0000235", "CL:0000057", "CL:0000540", "CL:0000576"):

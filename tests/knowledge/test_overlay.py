@@ -88,6 +88,7 @@ def test_targets_when_the_treatment_is_known_then_only_they_change(added, write)
     assert load_knowledge().perturbations["IFN-beta"].targets == old.targets
 
 
+@pytest.mark.slow
 def test_full_cell_ontology_when_in_its_compact_form_then_ready_within_a_second(shared, added):
     pytest.importorskip("pronto")
     added(shared / "data/ontology/cl_2024-04-05.obo")

@@ -169,6 +169,7 @@ def test_rendering_leaves_no_figure_open(bundle):
     assert plt.get_fignums() == before
 
 
+@pytest.mark.slow
 def test_page_stays_small_whatever_the_notebook_holds(bundle, make_notebook, picture):
     big = picture()
     big.data["image/png"] = "A" * 2_000_000

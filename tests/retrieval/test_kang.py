@@ -122,6 +122,7 @@ def ask_in_words(question, atlas, **fields):
     return found, chosen, cells
 
 
+@pytest.mark.slow
 def test_two_studies_answer_a_question_about_one_donors_response(two_studies):
     found, chosen, cells = ask_in_words("How would NK cells in donor 1256 respond to IFN-β?", two_studies)
     first = found[0]

@@ -79,7 +79,7 @@ def test_write_returns_size_and_digest_of_what_read_gives_back(store, record):
 def test_write_locally_leaves_no_temporary_file(tmp_path, record):
     RunStore(str(tmp_path)).create(record)
     names = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    assert sorted(names) == ["0001.json", "run.json"]
+    assert sorted(names) == ["0001.json", "run.json", "summary.json"]
 
 
 def test_save_when_many_threads_race_lets_exactly_one_win(tmp_path, record):
@@ -148,3 +148,21 @@ def test_write_when_the_disk_is_really_full_raises():
         Path("/dev/full").open("wb", buffering=0) as handle,
     ):
         handle.write(b"x")
+
+
+def test_files_are_listed_copied_and_removed_but_never_the_record(tmp_path, record):
+    store = RunStore(str(tmp_path))
+    store.create(record)
+    other = store.create(record.model_copy(update={"run_id": "run-20260102t030405-ffffff"}))
+    store.write(record.run_id, "rounds/1/cells.h5ad", b"cells")
+    store.copy(record.run_id, "rounds/1/cells.h5ad", other.run_id)
+    assert store.files(other.run_id)["rounds/1/cells.h5ad"] == 5
+    store.remove(record.run_id, ["rounds/1/cells.h5ad", "rounds/1/never-there.h5ad"])
+    assert not store.exists(record.run_id, "rounds/1/cells.h5ad")
+    assert store.read(other.run_id, "rounds/1/cells.h5ad") == b"cells"
+    for path in ("record/0001.json", "run.json", "summary.json"):
+        with pytest.raises(InvalidInputError, match="never deleted"):
+            store.remove(record.run_id, [path])
+    with pytest.raises(InvalidInputError, match="not a path inside"):
+        store.remove(record.run_id, ["../../else"])
+    assert store.files("run-20260102t030405-absent") == {}

@@ -62,6 +62,7 @@ def reference_flags(fixtures, tmp_path):
     return _flags(tmp_path / "prompt.h5ad", fixtures / "query.h5ad", tmp_path / "out.h5ad", model)
 
 
+@pytest.mark.slow
 def test_seed_page_command_line_runs_the_model_in_a_process_of_its_own(reference_flags, tmp_path, fixtures):
     command = [sys.executable, "-m", "inference.run_inference", *reference_flags]
     command += ["--diffusion-steps", "5", "--batch-size", "32"]
@@ -82,18 +83,21 @@ def test_seed_page_command_line_runs_the_model_in_a_process_of_its_own(reference
     assert found.obs.drop(columns="gen_logit").equals(query.obs)
 
 
+@pytest.mark.slow
 def test_expected_mode_reproduces_the_reference(reference_flags, tmp_path, fixtures, capsys):
     assert _run(capsys, *reference_flags, "--output-mode", "expected", "--seed", "0")[0] == 0
     found, want = _against(fixtures, tmp_path / "out.h5ad", "mdm_n5_seed0_MEAN_A")
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_exact_mode_reproduces_the_reference_bit_for_bit(reference_flags, tmp_path, fixtures, capsys):
     assert _run(capsys, *reference_flags, "--output-mode", "exact", "--batch-size", "2")[0] == 0
     found, want = _against(fixtures, tmp_path / "out.h5ad", "mdm_n5_seed0_sampled_A")
     assert np.array_equal(found, want)
 
 
+@pytest.mark.slow
 def test_manifest_of_model_and_baselines_runs_and_a_rerun_skips_until_the_model_changes(
     roles, model, tmp_path, capsys, small_config, make_tensors
 ):

@@ -86,6 +86,7 @@ def test_record_names_model_settings_and_what_to_cite(files, output_mode):
         np.testing.assert_allclose(found.expected_log, of_means, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_expected_log_is_what_drawn_counts_average_to(files):
     engine = _load(files, mode="vanilla", diffusion_steps=1)
     prompt, query = _cells(GENES, 1, 1), _cells(GENES, 4, 2)  # one prompt cell: every seed shows the same windows

@@ -1,0 +1,67 @@
+"""Text of others made plain: markup out, white space single, lengths limited; identifiers in one form.
+
+In: strings as services give them. Out: plain text, DOIs, PMIDs, years.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+MAX_TITLE, MAX_ABSTRACT, MAX_NAME = 1_000, 20_000, 200
+_HEADING = re.compile(r"</(?:h\d|title|jats:title)\s*>", re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:jats:)?(?:h\d|title|p|div|span|sec|i|em|b|bold|italic|strong|u|sub|sup|sc|br|a|list|list-item|img|script|style"
+    r"|iframe|svg|form)\b[^<>]*>",
+    re.IGNORECASE,
+)
+_DOI = re.compile(r"10\.\d{4,9}/[^\s\"'<>\\]+")
+_RETRACTED_TITLE = re.compile(
+    r"^\W*(?:retracted|retraction|withdrawn|withdrawal)\b(?:\s+(?:article|paper|note|notice))?\s*(?::|\]|\W*$)",
+    re.IGNORECASE,
+)
+_RETRACTED_TYPES = frozenset(
+    {"retracted publication", "retraction of publication", "retraction notice", "retracted article", "retraction"}
+)
+
+
+def plain(value: object, *, limit: int = MAX_NAME) -> str:
+    """Text without tags, entities and control characters; empty for what is no text."""
+    if not isinstance(value, str):
+        return ""
+    text = _TAG.sub(" ", _HEADING.sub(": ", value[: limit * 4]))
+    text = _TAG.sub(" ", html.unescape(text))
+    text = "".join(" " if unicodedata.category(letter) in ("Cc", "Cf", "Cs") else letter for letter in text)
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    return re.sub(r"\s+([.,;:)])", r"\1", text)[:limit].strip()
+
+
+def doi(value: object) -> str | None:
+    """A DOI in lower case and without its address; None for what is none."""
+    if not isinstance(value, str):
+        return None
+    found = _DOI.fullmatch(re.sub(r"^\s*(?:https?://(?:dx\.)?doi\.org/|doi:)\s*", "", value.strip().lower()))
+    return found.group().rstrip(".") if found else None
+
+
+def pmid(value: object) -> str | None:
+    """A PubMed id, digits without leading zeros; None for what is none."""
+    text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    return text.lstrip("0") or None if re.fullmatch(r"\d{1,9}", text, re.ASCII) else None
+
+
+def year(value: object) -> int | None:
+    """The first year of four digits; None where there is none."""
+    found = re.search(r"\b(1[89]\d\d|2[01]\d\d)\b", str(value))
+    return int(found.group()) if found else None
+
+
+def is_retracted(title: str, kinds: list[str]) -> bool:
+    """Whether title or publication types say that the paper was retracted, or that it is a notice of retraction."""
+    return bool(_RETRACTED_TITLE.match(title)) or any(kind.casefold().strip() in _RETRACTED_TYPES for kind in kinds)
+
+
+def title_key(title: str) -> str:
+    """Title by which papers without a common id are recognised: letters and digits only."""
+    return re.sub(r"[\W_]+", "", title.casefold())

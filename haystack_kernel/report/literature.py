@@ -1,0 +1,134 @@
+"""What papers say of the prediction: contradictions first, every claim with the sentence it rests on.
+
+In: the citations of the best round. Out: HTML with every text escaped, and BibTeX of the papers that take a side.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from haystack_kernel.report.html import DOWN, UP, Html, escape, items, paragraph, table
+from haystack_kernel.report.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from haystack_kernel.schema import Citation, Citations, Paper, Quote, SourceAnswer
+
+SOURCES = {"pubmed": "PubMed", "europepmc": "Europe PMC", "semanticscholar": "Semantic Scholar"}
+_SAYS = {1: f"{UP} rises", -1: f"{DOWN} falls", 0: "no direction"}
+_HOW = (
+    "Titles and abstracts were read by rule, not by a person: a sentence counts when it names the gene, the "
+    "perturbation and a direction. No statement found is no contradiction. Follow the link before relying on a quote."
+)
+_BIBTEX_UNSAFE = re.compile(r"[{}\\\"%#$&~^_\x00-\x1f]")
+
+
+def literature_part(citations: Citations | None) -> Html:
+    """The part of the report; says why where no source was asked or none answered."""
+    if citations is None:
+        return Html(paragraph("The literature sources were not asked by the version that made this round."))
+    if citations.reason:
+        return Html(paragraph(f"{citations.reason[0].upper()}{citations.reason[1:]}."))
+    groups = {
+        stance: [item for item in citations.citations if item.quotes[0].stance == stance]
+        for stance in ("contradiction", "support", "mention")
+    }
+    shown = [_sources(citations)]
+    shown.append(_group("Papers that contradict the prediction", groups["contradiction"], none="None found."))
+    shown.append(_group("Papers that support it", groups["support"], none="None found."))
+    if groups["mention"]:
+        more = f" {citations.n_left_out} more are not listed." if citations.n_left_out else ""
+        summary = f"{counted(len(groups['mention']), 'paper')} that name a gene and the perturbation, without a side"
+        listed = "".join(_citation(item) for item in groups["mention"])
+        shown.append(f"<details><summary>{escape(summary)}.{escape(more)}</summary>{listed}</details>")
+    return Html("".join([*shown, paragraph(_HOW, kind="small")]))
+
+
+def bibtex(citations: Citations | None) -> str:
+    """Entries of the papers that support or contradict the prediction; empty for none."""
+    if citations is None:
+        return ""
+    cited = [item.paper for item in citations.citations if item.quotes[0].stance != "mention"]
+    return "".join(_entry(paper) for paper in cited)
+
+
+def paper_link(paper: Paper) -> str | None:
+    """Address of a paper: its DOI's, else PubMed's; None without either."""
+    if paper.doi:
+        return f"https://doi.org/{quote(paper.doi, safe='/()')}"
+    return f"https://pubmed.ncbi.nlm.nih.gov/{quote(paper.pmid)}/" if paper.pmid else None
+
+
+def _sources(citations: Citations) -> str:
+    of_genes = {answer.source: answer for answer in citations.gene_answers}
+    rows = [
+        (SOURCES[answer.source], answer.n_papers, _of_genes(of_genes.get(answer.source)), answer.reason or "answered")
+        for answer in citations.answers
+    ]
+    columns = ("source", "papers on the perturbation", "papers on predicted genes", "state")
+    when = f"{citations.searched_at:%Y-%m-%d}" if citations.searched_at else "unknown"
+    caption = f"Literature sources, asked on {when}; {counted(citations.n_papers, 'paper')} without duplicates"
+    return table(columns, rows, caption=caption)
+
+
+def _of_genes(answer: SourceAnswer | None) -> str:
+    if answer is None:
+        return "not asked"
+    return f"{answer.n_papers}; {answer.reason}" if answer.reason else f"{answer.n_papers}"
+
+
+def _group(heading: str, cited: list[Citation], *, none: str) -> str:
+    body = "".join(_citation(item) for item in cited) if cited else paragraph(none)
+    return f"<h3>{escape(heading)} ({len(cited)})</h3>{body}"
+
+
+def _citation(item: Citation) -> str:
+    paper, link = item.paper, paper_link(item.paper)
+    title = escape(paper.title)
+    if link is not None:
+        title = f'<a href="{escape(link)}" rel="noopener noreferrer">{title}</a>'
+    facts = [_authors(paper.authors), paper.journal, str(paper.year or "")]
+    found = f"found by {', '.join(SOURCES[name] for name in paper.sources)}"
+    ids = [f"DOI {paper.doi}" if paper.doi else "", f"PMID {paper.pmid}" if paper.pmid else ""]
+    about = "; ".join(fact for fact in (*facts, *ids, found) if fact)
+    notes = ["RETRACTED: never counted"] if paper.retracted else []
+    if not item.scored and not paper.retracted:
+        notes.append("found by a search for the predicted genes: shown, not scored")
+    quotes = "".join(_quotes(item.quotes))
+    return (
+        f'<div class="card"><p>{title}</p>{paragraph(about, kind="small")}{items(notes, kind="warning")}{quotes}</div>'
+    )
+
+
+def _quotes(quotes: Iterable[Quote]) -> Iterable[str]:
+    by_sentence: dict[tuple[str, int], list[Quote]] = {}
+    for item in quotes:
+        by_sentence.setdefault((item.where, item.start), []).append(item)
+    for said in by_sentence.values():
+        genes = "; ".join(f"{item.gene} {_SAYS[item.direction]} ({item.stance})" for item in said)
+        yield f"<blockquote><p>{escape(said[0].quote)}</p>{paragraph(genes, kind='small')}</blockquote>"
+
+
+def _authors(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (" et al." if len(names) > 3 else "")
+
+
+def _entry(paper: Paper) -> str:
+    fields = {
+        "author": " and ".join(_plain(name) for name in paper.authors),
+        "title": _plain(paper.title),
+        "journal": _plain(paper.journal),
+        "year": str(paper.year or ""),
+        "doi": _plain(paper.doi or "", keep="_"),
+        "pmid": paper.pmid or "",
+        "note": "RETRACTED" if paper.retracted else "",
+    }
+    told = ",\n  ".join(f"{name} = {{{value}}}" for name, value in fields.items() if value)
+    return f"@article{{{re.sub(r'[^A-Za-z0-9]+', '-', paper.id)},\n  {told}}}\n"
+
+
+def _plain(text: str, *, keep: str = "") -> str:
+    return _BIBTEX_UNSAFE.sub(lambda found: found.group() if found.group() in keep else " ", text).strip()

@@ -1,0 +1,166 @@
+"""A run seen and steered from outside: where it stands, who works on it, stopping it and its jobs.
+
+In: a record and the ports. Out: JSON-able values, job states, the record of a stopped run. Nothing here does a step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel import flow
+from haystack_kernel.errors import ConflictError, HaystackError, InvalidInputError
+from haystack_kernel.jobs import expected_handle
+from haystack_kernel.schema import Failure, JobStatus
+
+if TYPE_CHECKING:
+    from haystack_kernel.ports import Executor, Ports
+    from haystack_kernel.schema import ExecutorName, RunRecord
+
+_CANCEL_TRIES = 20
+
+
+def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
+    """The state of a run in a few JSON-able values; a score of None means not scored.
+
+    A run whose orchestrator ended without saying so in the record is shown as failed, with the job's own reason.
+    """
+    orchestrator = orchestrator_status(record, ports)
+    record = ports.store.load(record.run_id) if orchestrator is not None else record  # it may have ended meanwhile
+    failure = record.failure or lost_orchestrator(record, orchestrator)
+    status = "failed" if failure and record.status == "running" else record.status
+    folder, score = ports.store.uri(record.run_id), record.score
+    return {
+        "run_id": record.run_id,
+        "status": status,
+        "next_step": flow.next_step(flow.revive(record, ports)),
+        "rounds": len(record.rounds),
+        "best_round": record.best_round,
+        "score": None if score != score else round(score, 3),  # noqa: PLR0124 - NaN
+        "termination": record.termination,
+        "folder": folder,
+        "report": f"{folder}/report.html" if record.status == "done" else None,
+        "failure": failure.model_dump() if failure else None,
+        "orchestrator": _shown_job(record, orchestrator),
+        "forked_from": record.forked_from.run_id if record.forked_from else None,
+        "notes": list(record.notes),
+        "next_commands": next_commands(record, status=status),
+    }
+
+
+def next_commands(record: RunRecord, *, status: str) -> list[str]:
+    """What a person may want to type now."""
+    run_id = record.run_id
+    if status == "running":
+        return [f"haystack attach {run_id}", f"haystack cancel {run_id}"]
+    if status == "done":
+        return [f"haystack report {run_id}", f"haystack fork {run_id} --set KEY=VALUE"]
+    return [f"haystack resume {run_id}", f"haystack submit {run_id}"]
+
+
+def orchestrator_status(record: RunRecord, ports: Ports, *, tend: bool = False) -> JobStatus | None:
+    """State of the job that works the run; None where no job does, ``unknown`` where it cannot be asked from here.
+
+    With ``tend`` a job that lost its machine gets its next attempt.
+    """
+    if record.orchestrator is None:
+        return None
+    try:
+        executor = executor_named(record.orchestrator.executor, ports)
+        return executor.tend(record.orchestrator) if tend else executor.status(record.orchestrator)
+    except HaystackError as error:  # to look at a run needs neither the cloud nor a key
+        return JobStatus(state="unknown", detail=str(error))
+
+
+def lost_orchestrator(record: RunRecord, status: JobStatus | None) -> Failure | None:
+    """The failure of a run that counts as running though its orchestrator has ended; None where all is well.
+
+    ``record`` must have been read after ``status``: a run that ended in between is no failure.
+    """
+    if status is None or record.status != "running" or not status.is_terminal:
+        return None
+    run_id, detail = record.run_id, status.detail or "no reason given"
+    state = "ended" if status.state == "succeeded" else status.state
+    msg = f"the orchestrator of run {run_id} {state} before the run did: {detail}"
+    facts = {"job_id": record.orchestrator.job_id if record.orchestrator else "", "state": status.state}
+    step = flow.next_step(record) or "publish"
+    return Failure(kind="JobFailedError", message=msg, step=step, facts={**facts, "exit_code": status.exit_code})
+
+
+def check_free(record: RunRecord, ports: Ports) -> None:
+    """Refuse to work on a run that its orchestrator works on.
+
+    Raises
+    ------
+    ConflictError
+        The job is waiting or running, or belongs to another machine that cannot be asked.
+    """
+    status = orchestrator_status(record, ports) if record.status == "running" else None
+    if status is None or status.is_terminal:
+        return
+    run_id, job = record.run_id, record.orchestrator.job_id if record.orchestrator else ""
+    msg = (
+        f"run {run_id} is worked on by its orchestrator {job} ({status.state}{': ' if status.detail else ''}"
+        f"{status.detail}); follow it with `haystack attach {run_id}`, or stop it with `haystack cancel {run_id}` first"
+    )
+    raise ConflictError(msg, run_id=run_id, job_id=job, state=status.state)
+
+
+def stop(record: RunRecord, ports: Ports) -> RunRecord:
+    """Mark a running run as cancelled, then end its orchestrator and its job; finished steps are kept.
+
+    Raises
+    ------
+    ConflictError
+        The run moves on faster than the cancellation can be written; try again.
+    """
+    record = _mark_cancelled(record, ports)
+    if record.orchestrator is not None:  # before its inference job, so that it starts no further one
+        executor_named(record.orchestrator.executor, ports).cancel(record.orchestrator)
+        record = _mark_cancelled(record, ports)  # a job that began in between has taken the run up again
+    stop_job(record, ports)
+    return record
+
+
+def _mark_cancelled(record: RunRecord, ports: Ports) -> RunRecord:
+    for is_last in (*[False] * _CANCEL_TRIES, True):
+        record = ports.store.load(record.run_id)
+        if record.status != "running":
+            break
+        try:
+            return ports.store.save(record.model_copy(update={"status": "cancelled"}))
+        except ConflictError:  # it finished a step in between
+            if is_last:
+                raise
+    return record
+
+
+def stop_job(record: RunRecord, ports: Ports) -> None:
+    """Cancel the job that the newest round waits for; its id follows from the spec, submitted or not yet known."""
+    last = record.rounds[-1] if record.rounds else None
+    if last is None or last.spec is None or last.task_seconds:
+        return
+    job = last.job or expected_handle(last.spec, executor=record.config.executor, now=ports.clock.now())
+    executor_named(job.executor, ports).cancel(job)
+
+
+def executor_named(name: ExecutorName, ports: Ports) -> Executor:
+    """The executor of that name.
+
+    Raises
+    ------
+    InvalidInputError
+        This installation or these settings have none.
+    """
+    if name not in ports.executors:
+        there = ", ".join(ports.executors)
+        msg = f"there is no executor {name!r} here; possible: {there} (batch needs HAYSTACK_BATCH__* settings)"
+        raise InvalidInputError(msg, executor=name)
+    return ports.executors[name]
+
+
+def _shown_job(record: RunRecord, status: JobStatus | None) -> dict[str, Any] | None:
+    job = record.orchestrator
+    if job is None or status is None:
+        return None
+    shown = {"job_id": job.job_id, "executor": job.executor, "state": status.state, "detail": status.detail}
+    return {**shown, "location": job.location, "submitted_at": f"{job.submitted_at:%Y-%m-%dT%H:%M:%SZ}"}
