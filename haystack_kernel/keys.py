@@ -52,6 +52,11 @@ CELL_COLUMNS = (
     TOTAL_COUNTS,
 )
 
+# obs of reference cells, which say what types, donors and tissues look like
+KINSHIP = "kinship"  # "asked": the type asked for; "related": a broader label that may hold it; "other"
+IS_TARGET_DONOR = "is_target_donor"
+IS_TARGET_TISSUE = "is_target_tissue"
+
 # differential expression table, one row per gene
 GENE = "gene"
 DELTA = "delta"  # mean log1p(CP10k) of treated minus control
@@ -62,6 +67,7 @@ PVAL = "pval"  # two-sided Wilcoxon rank-sum
 PADJ = "padj"  # Benjamini-Hochberg over the tested genes; NaN where not tested
 IS_TESTED = "is_tested"
 IS_DE = "is_de"
+STABILITY = "stability"  # share of the resamples that agree with the call's direction and size; NaN: none was made
 PADDED = "padded"  # the prediction could not change this gene: the engine or its prompt lacks it
 EXPECTED_LOG = "expected_log"  # var of an output: mean log1p(CP10k) over the counts that could have been drawn
 

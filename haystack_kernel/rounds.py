@@ -15,6 +15,7 @@ from haystack_kernel.errors import ContractError, JobFailedError, NotFoundError
 from haystack_kernel.jobs import (
     BASELINE_PREFIX,
     CONTROL,
+    SEED_INFIX,
     TREATED,
     build_job_spec,
     build_manifest,
@@ -105,6 +106,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         config=record.config.located(),
         strategy=strategy,
         has_control=bool(last.n_control),
+        n_seeds=ports.settings.grounding.n_seeds,
     )
     path = f"{folder}/manifest.json"
     files = (*last.files, store.write(record.run_id, path, dump_manifest(manifest).encode()))
@@ -249,6 +251,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         GroundingCells,
         GroundingContext,
         build_predictions,
+        find_feedback,
         ground,
     )
 
@@ -267,14 +270,19 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         prompt=prompt,
         prompt_control=read(keys.CONTROL) if last.n_control else None,
         baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
+        repeats=_repeats(outputs),
     )
     context = GroundingContext(
         seed=record.config.seed,
         n_scored=last.number,
         donor_matched=_donors_matched(record, last.candidates),
         control_strategy=last.control_strategy,
+        control_note=last.control_note,
         engine=record.config.engine,
+        evidence=tuple(dict.fromkeys(item.evidence_distance for item in last.candidates)),
+        frac_genes_found=last.frac_genes_found,
     )
+    reference, written = _reference(record, ports)
     papers = find_papers(record, ports)
     reading = read_papers(papers, genes=list(cells.treated.var_names)) if papers is not None else None
     grounded = ground(
@@ -283,9 +291,18 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         knowledge=load_knowledge(ports.settings.knowledge),
         settings=ports.settings.grounding,
         context=context,
+        reference=reference,
         literature=reading,
     )
     scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
+    feedback = find_feedback(
+        scored,
+        query=query_of(record),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        settings=ports.settings.grounding,
+        threshold=record.config.threshold,
+    )
+    scored = scored.model_copy(update={"feedback": feedback})
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
@@ -298,7 +315,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         write_h5ad(store, record.run_id, f"{folder}/predictions.h5ad", predictions),
         cite_papers(record, ports, found=papers, reading=reading, de=grounded.de),
     ]
-    return scored.model_copy(update={"files": (*last.files, *files)})
+    return scored.model_copy(update={"files": (*last.files, *written, *files)})
 
 
 def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Termination | None, str]:
@@ -438,6 +455,7 @@ def _summary(grounded: Grounded) -> dict[str, object]:
         "components": grounded.components,
         "composite": grounded.composite,
         "agreement": grounded.agreement,
+        "confidence": grounded.confidence,
         "n_de": len(called),
         "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
     }
@@ -447,6 +465,34 @@ def _model_card(treated: ad.AnnData) -> ModelCard | None:
     """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
     model = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
     return ModelCard(**{name: str(model[name]) for name in ModelCard.model_fields}) if model else None
+
+
+def _repeats(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnData | None], ...]:
+    """Treated and control predictions of every further seed, in order."""
+    start = f"{TREATED}{SEED_INFIX}"
+    tags = sorted((name.removeprefix(start) for name in outputs if name.startswith(start)), key=int)
+    return tuple((outputs[f"{start}{tag}"], outputs.get(f"{CONTROL}{SEED_INFIX}{tag}")) for tag in tags)
+
+
+def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list[FileRef]]:
+    """Reference cells of a question about a state of cells, fetched in the first round and kept for the others."""
+    from haystack_kernel.retrieval import fetch_reference
+
+    query, path, store = query_of(record), "reference.h5ad", ports.store
+    if query.task_type in PERTURBATIONAL or query.perturbation is not None:
+        return None, []
+    if store.exists(record.run_id, path):
+        return read_h5ad(store, record.run_id, path), []
+    reference = fetch_reference(
+        query,
+        atlas=ports.open_atlas(atlas_names(record.config)),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        query_set=record.query_set,
+        config=record.config,
+    )
+    if reference is None:
+        return None, []
+    return reference, [write_h5ad(store, record.run_id, path, reference)]
 
 
 def _prompt_table(present: dict[str, ad.AnnData]) -> pd.DataFrame:

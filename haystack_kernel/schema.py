@@ -40,6 +40,17 @@ JobKind = Literal["inference", "orchestrator"]
 ExecutorName = Literal["local", "batch"]
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 JobState = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "unknown"]
+Verdict = Literal["not_compared", "is_baseline", "adds_nothing", "not_told_apart", "adds", "falls_behind"]
+FeedbackKind = Literal[
+    "wrong_lineage",
+    "weak_pathway",
+    "rival_leads",
+    "low_coverage",
+    "control_mismatch",
+    "donor_unmatched",
+    "unstable",
+]
+FeedbackAction = Literal["other_cells", "nearer_evidence", "other_dataset", "matched_control", "wider_pool"]
 Termination = Literal["threshold", "max_rounds", "plateau", "no_more_candidates"]
 PaperSource = Literal["pubmed", "europepmc", "semanticscholar"]
 Stance = Literal["contradiction", "support", "mention"]
@@ -314,6 +325,32 @@ class EngineAgreement(Frozen):
     note: str = ""
 
 
+class Aspect(Frozen):
+    """One thing that says how far to trust a prediction. ``value`` NaN means not known, and ``reason`` says why."""
+
+    name: str
+    value: Real = Field(description="in the aspect's own unit; ``words`` say which")
+    words: str = Field(default="", description="one sentence for people")
+    reason: str = Field(default="", description="why NaN; never empty when NaN")
+
+
+class Confidence(Frozen):
+    """How far to trust a prediction, beside the score, which says how far it agrees with known biology."""
+
+    aspects: tuple[Aspect, ...] = ()
+    verdict: Verdict = Field(default="not_compared", description="what the engine adds to the simple baselines")
+    verdict_words: str = ""
+
+
+class Feedback(Frozen):
+    """What a round teaches the next one."""
+
+    kind: FeedbackKind
+    sentence: str = Field(description="what was found, for people")
+    action: FeedbackAction = Field(description="what the planner does about it")
+    about: str = Field(default="", description="the cell type that misleads, where there is one")
+
+
 # --- literature ---------------------------------------------------------------------------------------------------
 
 
@@ -462,6 +499,8 @@ class Round(Frozen):
     agreement: tuple[EngineAgreement, ...] = ()
     n_de: int = 0
     top_genes: tuple[str, ...] = Field(default=(), description="largest rises first, from the genes called DE")
+    confidence: Confidence | None = Field(default=None, description="None before the round was scored")
+    feedback: tuple[Feedback, ...] = Field(default=(), description="what the next round should do otherwise")
     decision: str = Field(default="", description="why the loop went on or stopped after this round")
     files: tuple[FileRef, ...] = ()
 

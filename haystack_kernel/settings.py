@@ -60,6 +60,8 @@ class GroundingSettings(_Section):
     min_detection: float = Field(default=0.02, ge=0, le=1, description="tested = detected in this share of an arm")
     min_tested_genes: int = Field(default=1000, ge=1, description="below this every component is NaN")
     n_draws: int = Field(default=9999, ge=99, description="draws of each null; 9,999 reach a score of 10")
+    n_seeds: int = Field(default=2, ge=0, le=20, description="further seeds on which a call must hold; 0: none is made")
+    min_stability: float = Field(default=0.8, ge=0, le=1, description="share of seeds and prompt donors that agree")
     weight_pathway: float = Field(default=0.25, ge=0)
     weight_target: float = Field(default=0.30, ge=0)
     weight_literature: float = Field(default=0.25, ge=0)

@@ -4,6 +4,7 @@ In: predicted, query and prompt cells. Out: ``Grounded``, ``predictions.h5ad``, 
 """
 
 from haystack_kernel.grounding.embedding import compute_embedding
+from haystack_kernel.grounding.feedback import find_feedback
 from haystack_kernel.grounding.judge import ground
 from haystack_kernel.grounding.predictions import PredictionFacts, build_predictions, retell
 from haystack_kernel.grounding.records import Grounded, GroundingCells, GroundingContext
@@ -12,6 +13,7 @@ __all__ = [
     "ground",
     "build_predictions",
     "compute_embedding",
+    "find_feedback",
     "Grounded",
     "GroundingCells",
     "GroundingContext",

@@ -14,6 +14,7 @@ import numpy as np
 from haystack_kernel import keys
 from haystack_kernel.grounding.literature import judge_literature
 from haystack_kernel.grounding.nulls import Tails, p_specificity
+from haystack_kernel.grounding.observational import judge_coherence, judge_donor, judge_tissue, reference_sets
 from haystack_kernel.grounding.records import Evidence
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import (
@@ -42,8 +43,6 @@ LOST_LEAD_P = 0.5  # another signature explains the response better: no better t
 OBSERVATIONAL_WEIGHT = 0.25
 NOT_JUDGED = {
     keys.NETWORK: "no gene network is part of this version",
-    keys.DONOR_EFFECT: "donor effects are not judged in this version",
-    keys.CELL_TYPE_COHERENCE: "coherence with reference cells of the type is not judged in this version",
 }
 
 
@@ -84,7 +83,7 @@ def expected_sets(basis: Basis) -> dict[str, dict[str, int]]:
         judged = query.task_type == "cell_type_imputation"
         return {
             keys.MARKER: dict.fromkeys(query.marker_genes, 1) if judged else {},
-            keys.TISSUE_SIGNATURE: dict.fromkeys(query.tissue_genes, 1) if judged else {},
+            **reference_sets(basis),
         }
     known = [(pathways[name].genes, sign) for name, sign in query.expected_pathways.items() if name in pathways]
     read = basis.literature.signed if basis.literature is not None else {}
@@ -227,7 +226,7 @@ def _why_not(name: str, genes: SignedSet, *, background: Background, basis: Basi
             return f"no expected {what} of {asked} are in the knowledge tables"
         if query.task_type != "cell_type_imputation":
             return "judged for cell type imputation only: elsewhere these genes are not expected to change"
-        return "no marker genes of the cell type or tissue are in the knowledge tables"
+        return "no marker genes of the cell type are in the knowledge tables"
     n_tested = int(background.place(genes)[0].size)
     if n_tested < MIN_SET_GENES:
         return f"{n_tested} of its {len(genes)} genes were tested; at least {MIN_SET_GENES} are needed"
@@ -251,7 +250,7 @@ JUDGES: dict[str, Callable[[str, float, Evidence], Component]] = {
     keys.LITERATURE: judge_literature,
     keys.NETWORK: not_judged,
     keys.MARKER: judge_set,
-    keys.TISSUE_SIGNATURE: judge_set,
-    keys.DONOR_EFFECT: not_judged,
-    keys.CELL_TYPE_COHERENCE: not_judged,
+    keys.TISSUE_SIGNATURE: judge_tissue,
+    keys.DONOR_EFFECT: judge_donor,
+    keys.CELL_TYPE_COHERENCE: judge_coherence,
 }

@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
-from haystack_kernel.grounding.profiles import compute_profile, normalise_cp10k, pooled_sd
+from haystack_kernel.grounding.profiles import compute_profile, mean_cp10k, normalise_cp10k, pooled_sd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,7 @@ Z_RANK = "rank_z"  # signed z of the rank-sum test, scanpy's "score"
 FLIPS = "flips"  # the call differs between the two control readings
 N_TREATED = "n_treated"  # keys of the table's attrs
 N_CONTROL = "n_control"
+N_RESAMPLES = "n_resamples"
 GROUP = "predicted"  # scanpy's group and reference
 REFERENCE = "control"
 GROUPBY = "role"  # obs column of predictions.h5ad that holds GROUP
@@ -72,8 +73,9 @@ def compute_de(
     One row per gene, in the order given: ``delta`` (mean log1p-CP10k, treated minus control), ``log2fc`` (of mean
     CP10k with a pseudo-count of 0.1), ``detection_diff``, ``auroc`` (0.5 = no difference), ``pval`` (two-sided
     Wilcoxon rank-sum with tie correction, without continuity correction, as in scanpy; 1 for a constant gene),
-    ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``, ``is_de``, ``padded``,
-    and the means, pooled sd and rank z. ``attrs`` holds ``n_treated`` and ``n_control``.
+    ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``, ``is_de`` (effect and
+    adjusted p; :func:`demand_stability` asks for more), ``stability`` (NaN), ``padded``, and the means, pooled sd and
+    rank z. ``attrs`` holds ``n_treated`` and ``n_control``.
 
     Raises
     ------
@@ -112,6 +114,7 @@ def compute_de(
             keys.PADJ: padj,
             keys.IS_TESTED: tested,
             keys.IS_DE: called,
+            keys.STABILITY: np.nan,
             keys.PADDED: is_padded,
             MEAN_TREATED: means[0],
             MEAN_CONTROL: means[1],
@@ -120,6 +123,43 @@ def compute_de(
         }
     )
     de.attrs.update({N_TREATED: one.n_cells, N_CONTROL: two.n_cells})
+    return de
+
+
+def demand_stability(
+    de: pd.DataFrame,
+    *,
+    resamples: Sequence[tuple[sparse.csr_matrix, sparse.csr_matrix]],
+    settings: GroundingSettings,
+) -> pd.DataFrame:
+    """Take back the calls that other seeds, or other donors in the prompt, do not make.
+
+    Parameters
+    ----------
+    de
+        From :func:`compute_de`.
+    resamples
+        Raw counts of the two arms as further seeds or other donors make them, genes in the order of the table.
+    settings
+        The effect that a resample must reach, and the share of them that must.
+
+    Returns
+    -------
+    A copy with ``stability``, the share of the resamples whose ``log2fc`` has the table's sign and reaches
+    ``min_abs_log2fc``, and ``is_de`` only where that is at least ``min_stability``. Without resamples the table as it
+    is: ``stability`` NaN, ``is_de`` by effect and adjusted p alone. ``attrs`` holds ``n_resamples``.
+    """
+    de = de.copy()
+    de.attrs[N_RESAMPLES] = len(resamples)
+    if not resamples:
+        return de
+    sign, agree = np.sign(de[keys.LOG2FC].to_numpy(float)), np.zeros(len(de))
+    for arms in resamples:
+        one, two = (mean_cp10k(arm) + PSEUDO_CP10K for arm in arms)
+        again = np.log2(one / two)
+        agree += (np.sign(again) == sign) & (np.abs(again) >= settings.min_abs_log2fc)
+    de[keys.STABILITY] = agree / len(resamples)
+    de[keys.IS_DE] &= de[keys.STABILITY] >= settings.min_stability
     return de
 
 

@@ -18,7 +18,7 @@ from haystack_kernel.grounding.profiles import log_normalise
 from haystack_kernel.grounding.signatures import MIN_SET_GENES, standardise
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -30,6 +30,7 @@ BIN_GENES = 100  # at least this many genes share an expression bin
 MAX_BINS = 25
 _BLOCK = 500  # permutations or decoys worked at a time
 _PURPOSE_SIGNAL, _PURPOSE_DECOYS = 1, 2
+_WORDS = {keys.DONOR: "donor", keys.CELL_TYPE: "cell type"}
 
 
 class Tails(NamedTuple):
@@ -63,6 +64,7 @@ def p_signal(
     tested: Collection[str],
     n_draws: int,
     seed: int,
+    within: Sequence[str] = (keys.DONOR, keys.CELL_TYPE),
 ) -> Signal:
     """Permute the labels of the prompt's cells within strata of donor and cell type.
 
@@ -76,6 +78,8 @@ def p_signal(
         Genes to use; those absent from the prompt are left out.
     n_draws, seed
         Permutations, at least p = 1 / (n_draws + 1); the same permutations serve every set.
+    within
+        obs columns of the strata. Where cell types are compared, donor alone; where donors are, cell type alone.
 
     Returns
     -------
@@ -91,10 +95,11 @@ def p_signal(
     if control is None or control.n_obs == 0:
         return Signal(reason="the prompt has no matched control cells")
     labels = pd.concat([_labels(prompt), _labels(control)], ignore_index=True)
-    strata = labels.groupby([keys.DONOR, keys.CELL_TYPE], sort=True).ngroup().to_numpy()
+    strata = labels.groupby(list(within), sort=True).ngroup().to_numpy()
     is_treated = np.arange(len(labels)) < prompt.n_obs
     if not _usable(strata, is_treated).any():
-        return Signal(reason="no donor and cell type of the prompt holds both treated and control cells")
+        words = " and ".join(_WORDS.get(name, name) for name in within)
+        return Signal(reason=f"no {words} of the prompt holds both treated and control cells")
     shared = prompt.var_names.intersection(control.var_names)
     genes = shared[shared.isin(list(tested))]
     wanted = {name: genes.get_indexer(list(signed)) for name, signed in sets.items()}

@@ -137,6 +137,7 @@ def _story(query: StructuredQuery, *, grounded: Grounded, facts: PredictionFacts
     """Everything as JSON text: nested lists cannot be stored in uns."""
     enrichment = {
         "composite": grounded.composite.model_dump(mode="json"),
+        "confidence": grounded.confidence.model_dump(mode="json"),
         "components": [component.model_dump(mode="json") for component in grounded.components],
         "pathways": grounded.pathways.to_dict(orient="records"),
         "n_tested": grounded.n_tested,

@@ -60,6 +60,14 @@ def log_normalise(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401
     return matrix
 
 
+def mean_cp10k(counts: Any) -> NDArray[np.float64]:  # noqa: ANN401
+    """Mean counts per ten thousand of every gene; a cell without counts stays 0."""
+    matrix = sparse.csr_matrix(counts, dtype=np.float64)
+    library = np.asarray(matrix.sum(axis=1)).ravel()
+    scale = np.divide(SCALE, library, out=np.zeros_like(library), where=library > 0)
+    return np.asarray(matrix.T @ scale).ravel() / max(matrix.shape[0], 1)
+
+
 def compute_profile(cp10k: sparse.csr_matrix) -> Profile:
     """Per-gene summary of one arm, from :func:`normalise_cp10k`.
 

@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.grounding.nulls import Signal
+    from haystack_kernel.grounding.reference import ReferenceProfiles
     from haystack_kernel.grounding.signatures import Background
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.literature.reading import Reading
-    from haystack_kernel.schema import Component, Composite, ControlStrategy, EngineAgreement, StructuredQuery
+    from haystack_kernel.schema import (
+        Component,
+        Composite,
+        Confidence,
+        ControlStrategy,
+        EngineAgreement,
+        EvidenceDistance,
+        StructuredQuery,
+    )
     from haystack_kernel.settings import GroundingSettings
 
 
@@ -25,7 +34,8 @@ class GroundingCells:
     """Raw counts by role. ``treated``, ``control_pred``, ``query`` and each baseline share cells and genes.
 
     ``control_pred`` is the prediction made with the control cells as prompt (synthetic control), None where there is
-    none; ``prompt_control`` the prompt's matched control cells; ``baselines`` maps engine name -> prediction.
+    none; ``prompt_control`` the prompt's matched control cells; ``baselines`` maps engine name -> prediction;
+    ``repeats`` are the treated and control predictions of further seeds.
     ``treated.var["padded"]`` marks genes that the prediction could not change; absent, no gene is padded.
     """
 
@@ -35,6 +45,7 @@ class GroundingCells:
     prompt: ad.AnnData
     prompt_control: ad.AnnData | None = None
     baselines: dict[str, ad.AnnData] = field(default_factory=dict)
+    repeats: tuple[tuple[ad.AnnData, ad.AnnData | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,24 +53,33 @@ class GroundingContext:
     """How the prediction came about.
 
     ``n_scored`` counts the predictions of the run scored so far, this one included (best-of-many correction);
-    ``control_strategy`` is the effective one.
+    ``control_strategy`` is the effective one, ``control_note`` says why it is not the one asked for; ``evidence`` holds
+    the distinct evidence distances of the prompt's candidates.
     """
 
     seed: int
     n_scored: int = 1
     donor_matched: bool = True
     control_strategy: ControlStrategy = "synthetic_control"
+    control_note: str = ""
     engine: str = ""
+    evidence: tuple[EvidenceDistance, ...] = ()
+    frac_genes_found: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Everything a judgement rests on besides the cells; ``literature`` None: no source was asked."""
+    """Everything a judgement rests on besides the cells.
+
+    ``reference`` says what types, donors and tissues look like: None for questions about a perturbation, and where
+    the atlases hold no such cells. ``literature`` None: no source was asked.
+    """
 
     query: StructuredQuery
     knowledge: Knowledge
     settings: GroundingSettings
     context: GroundingContext
+    reference: ReferenceProfiles | None = None
     literature: Reading | None = None
 
 
@@ -91,5 +111,6 @@ class Grounded:
     components: tuple[Component, ...]
     composite: Composite
     agreement: tuple[EngineAgreement, ...]
+    confidence: Confidence
     n_tested: int
     notes: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from haystack_kernel.jobs.local import LocalExecutor
 from haystack_kernel.jobs.spec import (
     BASELINE_PREFIX,
     CONTROL,
+    SEED_INFIX,
     TREATED,
     build_job_spec,
     build_manifest,
@@ -17,6 +18,7 @@ from haystack_kernel.jobs.wait import SystemClock, pace, wait
 __all__ = [
     "BASELINE_PREFIX",
     "CONTROL",
+    "SEED_INFIX",
     "TREATED",
     "BatchExecutor",
     "LocalExecutor",

@@ -23,9 +23,14 @@ _JOB_ID = re.compile(r"haystack-(?P<run_id>[a-z][a-z0-9-]{7,44})-[0-9a-f]{8}")
 TREATED = "treated"
 CONTROL = "control"
 BASELINE_PREFIX = "baseline-"
+SEED_INFIX = "-seed-"  # "treated-seed-1": the same prediction with another seed
+SEED_STEP = 7919  # between the seeds of repeats, so that runs with neighbouring seeds share none
+UNDRAWN = ("none",)  # engines whose output has no chance in it
 
 
-def build_manifest(folder: str, *, config: RunConfig, strategy: ControlStrategy, has_control: bool) -> Manifest:
+def build_manifest(
+    folder: str, *, config: RunConfig, strategy: ControlStrategy, has_control: bool, n_seeds: int = 0
+) -> Manifest:
     """All predictions of one round, so that one process loads the model once.
 
     Parameters
@@ -39,23 +44,32 @@ def build_manifest(folder: str, *, config: RunConfig, strategy: ControlStrategy,
     has_control
         Whether matched control cells exist.
 
+    n_seeds
+        Further seeds for which an engine that draws repeats its own predictions, to tell what is stable.
+
     Returns
     -------
-    Tasks ``treated``, ``control`` and one ``baseline-<engine>`` for each baseline that is not the engine itself.
+    Tasks ``treated``, ``control``, one ``baseline-<engine>`` for each baseline that is not the engine itself, and
+    ``treated-seed-<k>`` with ``control-seed-<k>`` for k = 1..``n_seeds``.
     """
     prompt, query = f"{folder}/prompt.h5ad", f"{folder}/query.h5ad"
     control = f"{folder}/control.h5ad" if has_control else None
 
-    def task(name: str, engine: str, prompt_uri: str) -> Task:
-        output = f"{folder}/outputs/{name}.h5ad"
-        return Task(
-            id=name, engine=engine, prompt=prompt_uri, control=control, query=query, output=output, seed=config.seed
-        )
+    def task(name: str, engine: str, prompt_uri: str, *, shift: int = 0) -> Task:
+        output, seed = f"{folder}/outputs/{name}.h5ad", config.seed + shift
+        return Task(id=name, engine=engine, prompt=prompt_uri, control=control, query=query, output=output, seed=seed)
 
-    tasks = [task(TREATED, config.engine, prompt)]
+    own = {TREATED: prompt}
     if strategy == "synthetic_control" and control is not None:
-        tasks.append(task(CONTROL, config.engine, control))
+        own[CONTROL] = control
+    tasks = [task(name, config.engine, uri) for name, uri in own.items()]
     tasks += [task(f"{BASELINE_PREFIX}{name}", name, prompt) for name in BASELINES if name != config.engine]
+    repeats = range(1, n_seeds + 1) if config.engine not in UNDRAWN else ()
+    tasks += [
+        task(f"{name}{SEED_INFIX}{k}", config.engine, uri, shift=k * SEED_STEP)
+        for k in repeats
+        for name, uri in own.items()
+    ]
     if config.engine != MODEL_ENGINE:
         return Manifest(tasks=tuple(tasks))
     return Manifest(

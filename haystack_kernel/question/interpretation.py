@@ -253,9 +253,10 @@ def _agreement(record: RunRecord, best: Round) -> str:
             parts.append(f"{other.engine}: correlation {other.pearson:.2f}, {_count(other.n_de, 'gene')} called")
     asked = record.query is not None and record.query.task_type in PERTURBATIONAL
     effect = "response" if asked else "difference"
+    verdict = best.confidence.verdict_words if best.confidence else ""
     return (
         f"Simple baselines on the same cells give, for the {effect} over tested genes: {'; '.join(parts)}. "
-        "Where a baseline gives the same answer, the engine adds little to it."
+        f"{verdict or 'Where a baseline gives the same answer, the engine adds little to it.'}"
     )
 
 

@@ -14,6 +14,7 @@ _WHERE = {
     "rounds_table": "parts",
     "run_card": "parts",
     "score_table": "parts",
+    "trust_table": "trust",
     "ReportBundle": "bundle",
     "RoundTables": "bundle",
     "load_bundle": "bundle",

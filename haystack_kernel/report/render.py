@@ -21,6 +21,7 @@ from haystack_kernel.report.methods import BIBTEX, methods_paragraph
 from haystack_kernel.report.notebook import notebook_fragment
 from haystack_kernel.report.summary import answer
 from haystack_kernel.report.tables import cell_table, gene_table, pathway_table
+from haystack_kernel.report.trust import trust_table
 from haystack_kernel.report.words import simulated_atlases
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def _of_the_prediction(record: RunRecord, tables: RoundTables) -> list[Section]:
         Section("genes", "What is predicted", Html(genes)),
         Section("pathways", "Does known biology agree", Html(pathways)),
         Section("score", "The score, and what it rests on", Html(score)),
+        Section("trust", "How far to trust this", trust_table(record)),
         Section("roles", "Who is prompt, control and query", Html(who)),
     ]
     if tables.embedding is not None:

@@ -26,7 +26,8 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
     Parameters
     ----------
     de
-        One row per gene; ``flips`` (the call differs between the two control readings) may be absent.
+        One row per gene; ``flips`` (the call differs between the two control readings) may be absent, and
+        so may ``stability``.
     expected
         Gene -> +1 rises, -1 falls, as the question expects.
     """
@@ -111,4 +112,6 @@ def _remark(row: Mapping[Any, Any]) -> str:
         remarks.append("not predicted")
     if bool(row.get(_FLIPS, False)):
         remarks.append("call flips with the control")
+    if 0 < row.get(keys.STABILITY, 1.0) < 1:  # never for NaN, where the prediction was made once
+        remarks.append(f"holds in {row[keys.STABILITY]:.0%} of resamples")
     return ", ".join(remarks)

@@ -6,6 +6,7 @@ from haystack_kernel.schema import (
     CellSet,
     Choice,
     Composite,
+    Feedback,
     Perturbation,
     Round,
     RunConfig,
@@ -136,3 +137,74 @@ def test_choose_reason_then_names_cells_dataset_and_the_last_score():
 )
 def test_join_words_then_reads_as_a_list(words, joined):
     assert join_words(words) == joined
+
+
+# --- what the rounds taught -----------------------------------------------------------------------------------------
+
+
+def taught(number, members, action, *, about=""):
+    """A round that tried ``members`` and asks for something else."""
+    feedback = Feedback(kind="wrong_lineage", sentence="it was the wrong way", action=action, about=about)
+    choice = Choice(candidate_keys=tuple(one.key for one in members), reason="")
+    return Round(
+        number=number,
+        choice=choice,
+        candidates=tuple(members),
+        composite=Composite(value=2.0, weight_computed=1),
+        feedback=(feedback,),
+    )
+
+
+def changed(item, **changes):
+    prompt = item.prompt.model_copy(update={name: changes.pop(name) for name in ("dataset",) if name in changes})
+    return item.model_copy(update={"prompt": prompt, **changes})
+
+
+def test_choose_when_a_lineage_misled_then_the_nearer_cells_without_it_come_next_and_the_reason_says_why():
+    near, far = changed(TABLE[1], relevance=0.9), changed(TABLE[0], relevance=0.9)
+    history = [taught(1, [far, near], "other_cells", about="CD4 T cell")]
+    choice = choose_candidates(QUERY, [far, near], history, config=RunConfig())
+    assert choice.candidate_keys == ("b",)
+    assert "Round 1 reached 2.0 of 10. Round 1: it was the wrong way; so other cells" in choice.reason
+    silent = history[0].model_copy(update={"feedback": ()})
+    assert choose_candidates(QUERY, [far, near], [silent], config=RunConfig()).candidate_keys == ("t",)
+
+
+def test_choose_when_a_dataset_covers_too_few_genes_then_another_one_comes_next():
+    history = [taught(1, [TABLE[0]], "other_dataset")]
+    choice = choose_candidates(QUERY, TABLE, history, config=RunConfig(engine="shift"))
+    assert choice.candidate_keys == ("p",)
+    assert "so another dataset comes next" in choice.reason
+
+
+def test_choose_when_donors_were_not_matched_then_a_matched_prompt_comes_next():
+    matched = changed(TABLE[5], donor_matched=True, control=TABLE[5].prompt)
+    history = [taught(1, [TABLE[0]], "matched_control")]
+    choice = choose_candidates(QUERY, [*TABLE[:5], matched], history, config=RunConfig(engine="shift"))
+    assert choice.candidate_keys == ("d",)
+    assert "so a prompt with controls of its own donors comes next" in choice.reason
+
+
+def test_choose_when_the_response_was_not_the_asked_one_then_evidence_not_used_yet_comes_next():
+    weak = changed(TABLE[6], evidence_distance="shared_target", relevance=0.9)
+    history = [taught(1, TABLE[:2], "nearer_evidence")]
+    choice = choose_candidates(QUERY, [*TABLE[:2], TABLE[5], weak], history, config=RunConfig(engine="shift"))
+    assert choice.candidate_keys == ("d",)
+
+
+def test_choose_when_a_single_prompt_was_unstable_then_more_are_pooled():
+    pool = [TABLE[0], TABLE[1], TABLE[3]]
+    history = [taught(1, pool, "nearer_evidence"), taught(2, [TABLE[0]], "wider_pool")]
+    history[0] = history[0].model_copy(update={"feedback": ()})
+    choice = choose_candidates(QUERY, pool, history, config=RunConfig())
+    assert choice.candidate_keys == ("t", "b")
+    assert "so more cells are pooled next" in choice.reason
+
+
+def test_choose_when_feedback_is_followed_to_the_end_then_every_set_still_comes_once():
+    history, seen = [], []
+    while (choice := choose_candidates(QUERY, TABLE, history, config=RunConfig())) and len(seen) < 20:
+        seen.append(frozenset(choice.candidate_keys))
+        members = [one for one in TABLE if one.key in choice.candidate_keys]
+        history.append(taught(len(seen), members, "other_cells"))
+    assert len(seen) == len(set(seen)) == 9

@@ -28,6 +28,12 @@ def test_gene_table_says_which_genes_were_not_predicted(de):
     assert {row[0]: row[8] for row in found if row[8]} == {"FLAT1": "not predicted"}
 
 
+def test_gene_table_says_which_changes_do_not_hold_on_every_seed(de):
+    stability = [1.0, 0.5, float("nan"), 1.0, 0.0, 0.0, 0.0, 0.0]
+    found = rows(gene_table(de.assign(stability=stability).drop(columns="flips"), expected={}))
+    assert {row[0]: row[8] for row in found if row[8]} == {"UP2": "holds in 50% of resamples"}
+
+
 def test_gene_table_stays_short_and_tells_how_many_there_are(de):
     many = pd.concat([de.head(7)] * 100, ignore_index=True)
     made = gene_table(many, expected={})

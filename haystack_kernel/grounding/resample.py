@@ -1,0 +1,60 @@
+"""The prediction again without some of the prompt's donors, for the engines that cost nothing to run.
+
+In: cells by role and the engine. Out: further treated predictions, as counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haystack_kernel import keys
+from inference.baselines import Cells, predict
+from inference.manifest import BASELINES
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from scipy import sparse
+
+    from haystack_kernel.grounding.records import GroundingCells
+
+MAX_GROUPS = 4  # donors are left out one by one, or in as many groups
+MIN_DONORS = 3
+
+
+def without_donors(cells: GroundingCells, *, engine: str, seed: int) -> list[sparse.csr_matrix]:
+    """Predict from the prompt less one donor, or one group of donors, at a time.
+
+    Parameters
+    ----------
+    cells
+        Prompt, its control and the query.
+    engine
+        Of the prediction under judgement.
+    seed
+        Fixes the sampled molecules.
+
+    Returns
+    -------
+    Counts in the query's shape, one per donor (of more than four donors one per group). Empty for an engine with a
+    model, without control cells, and below three donors that have both arms.
+    """
+    prompt, control = cells.prompt, cells.prompt_control
+    if engine not in BASELINES or engine == "none" or control is None or control.n_obs == 0:
+        return []
+    names = [adata.obs[keys.DONOR].astype(str).to_numpy() for adata in (prompt, control)]
+    donors = sorted(set(names[0]) & set(names[1]))
+    if len(donors) < MIN_DONORS:
+        return []
+    query, found = _cells(cells.query), []
+    for left_out in np.array_split(np.array(donors, dtype=object), min(len(donors), MAX_GROUPS)):
+        kept = [~np.isin(name, left_out.astype(str)) for name in names]
+        arms = [_cells(adata[keep]) for adata, keep in zip((prompt, control), kept, strict=True)]
+        found.append(predict(engine, prompt=arms[0], control=arms[1], query=query, seed=seed).counts)
+    return found
+
+
+def _cells(adata: ad.AnnData) -> Cells:
+    labels = [adata.obs[name].astype(str).to_numpy() for name in (keys.CELL_TYPE, keys.DONOR)]
+    return Cells(adata.X.tocsr(), tuple(map(str, adata.var_names)), labels[0], labels[1])

@@ -1,0 +1,67 @@
+"""What the run's engine adds to the simple baselines, by rule.
+
+In: the baselines beside it, its composite, its agreement with itself under another seed. Out: a verdict and its words.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference.manifest import BASELINES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.schema import EngineAgreement, Verdict
+
+SAME = 0.95  # correlation that counts as the same response, however well the engine agrees with itself
+TOLD_APART = 0.5  # difference of composites that counts
+
+
+def engine_verdict(
+    engine: str, *, agreement: Sequence[EngineAgreement], own: float, between_seeds: float
+) -> tuple[Verdict, str]:
+    """What the engine adds to the simple baselines, by rule.
+
+    Parameters
+    ----------
+    engine
+        The run's engine.
+    agreement
+        The baselines.
+    own
+        The run's composite; NaN is allowed.
+    between_seeds
+        Correlation of the engine's responses under two seeds; NaN: not known.
+
+    Returns
+    -------
+    ``adds_nothing``: the closest baseline correlates with the prediction as well as another seed does, or at 0.95.
+    Else by composite: ``falls_behind`` or ``adds`` for a difference of 0.5 to the best baseline, ``not_told_apart``
+    between.
+    """
+    name = engine.upper() if engine == "stack" else engine
+    if engine in BASELINES:
+        return "is_baseline", f"{name} is itself a simple baseline: no other engine was asked."
+    compared = [item for item in agreement if not math.isnan(item.pearson)]
+    if not compared:
+        return "not_compared", "No simple baseline could be compared."
+    closest = max(compared, key=lambda item: item.pearson)
+    seeds = (
+        "no other seed was run" if math.isnan(between_seeds) else f"{between_seeds:.2f} between two of its own seeds"
+    )
+    said = f"r = {closest.pearson:.2f} with {closest.engine}; {seeds}"
+    if closest.pearson >= np.fmin(SAME, between_seeds):
+        return "adds_nothing", f"{name} adds nothing here: it says what a simple baseline says ({said})."
+    best = max((item for item in agreement if not math.isnan(item.composite)), key=lambda i: i.composite, default=None)
+    if best is None or math.isnan(own):
+        return "not_told_apart", f"{name} differs from the baselines ({said}), but no score tells which is right."
+    scores = f"score {own:.1f}, best baseline {best.engine} {best.composite:.1f}; {said}"
+    if best.composite >= own + TOLD_APART:
+        return "falls_behind", f"A simple baseline agrees better with known biology than {name} ({scores})."
+    if own >= best.composite + TOLD_APART:
+        return "adds", f"{name} agrees better with known biology than every simple baseline ({scores})."
+    return "not_told_apart", f"{name} differs from the baselines, but known biology prefers neither ({scores})."
