@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haystack_kernel import keys
+from haystack_kernel.grounding.network import expected_by_network, judge_network
 from haystack_kernel.grounding.nulls import Tails, p_specificity
 from haystack_kernel.grounding.records import Evidence
+from haystack_kernel.grounding.regulons import activated_factors, undetected_targets, widen
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import (
     MIN_SET_GENES,
@@ -40,7 +42,6 @@ LOST_LEAD_P = 0.5  # another signature explains the response better: no better t
 OBSERVATIONAL_WEIGHT = 0.25
 NOT_JUDGED = {
     keys.LITERATURE: "no literature source is part of this version, so no paper was searched",
-    keys.NETWORK: "no gene network is part of this version",
     keys.DONOR_EFFECT: "donor effects are not judged in this version",
     keys.CELL_TYPE_COHERENCE: "coherence with reference cells of the type is not judged in this version",
 }
@@ -76,8 +77,8 @@ def component_weights(basis: Basis) -> dict[str, float]:
     }
 
 
-def expected_sets(basis: Basis) -> dict[str, dict[str, int]]:
-    """Signed gene set of every component that tests one; empty where nothing is expected."""
+def expected_sets(basis: Basis) -> dict[str, SignedSet]:
+    """Signed genes of every component that tests some, weighted for the network; empty where nothing is expected."""
     query, pathways = basis.query, basis.knowledge.pathways
     if is_observational(basis):
         judged = query.task_type == "cell_type_imputation"
@@ -86,7 +87,11 @@ def expected_sets(basis: Basis) -> dict[str, dict[str, int]]:
             keys.TISSUE_SIGNATURE: dict.fromkeys(query.tissue_genes, 1) if judged else {},
         }
     known = [(pathways[name].genes, sign) for name, sign in query.expected_pathways.items() if name in pathways]
-    return {keys.PATHWAY: merge_signed(known), keys.TARGET: dict(query.expected_targets)}
+    return {
+        keys.PATHWAY: merge_signed(known),
+        keys.TARGET: widen(query.expected_targets, activated_factors(basis), knowledge=basis.knowledge),
+        keys.NETWORK: expected_by_network(basis),
+    }
 
 
 def compute_components(
@@ -122,7 +127,10 @@ def judge_set(name: str, weight: float, evidence: Evidence) -> Component:
     if reason := _why_not(name, genes, background=background, basis=basis):
         n_genes = int(background.place(genes)[0].size)
         return Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=n_genes)
-    return _judge(name, genes, background=background, signal=evidence.signal, basis=basis)
+    judged = _judge(name, genes, background=background, signal=evidence.signal, basis=basis)
+    if name == keys.TARGET and (note := undetected_targets(evidence)):
+        return judged.model_copy(update={"reason": "; ".join(filter(None, (judged.reason, note)))})
+    return judged
 
 
 def not_judged(name: str, weight: float, _: Evidence) -> Component:
@@ -181,8 +189,12 @@ def _judge(name: str, genes: SignedSet, *, background: Background, signal: Signa
         verdict = Verdict(p_specificity(background, genes, n_draws=settings.n_draws, seed=seed, name=name))
     p_spec, reasons, detail = verdict.tails.up, [verdict.reason], dict[str, Any]()
     if name == keys.TARGET:
-        lead = compete(background, genes, signatures=_rival_signatures(basis))
+        lead = compete(background, basis.query.expected_targets or genes, signatures=_rival_signatures(basis))
         detail = {"ridge_asked": lead.asked, "ridge_rival": lead.rival, "ridge_rival_value": lead.rival_value}
+        detail["ridge_ranking"] = [f"{name or 'asked'} {value:.2f}" for name, value in lead.ranking]
+        detail["factors"] = [
+            f"{factor} {'+' if sign > 0 else '-'}" for factor, sign in activated_factors(basis).items()
+        ]
         if not lead.leads:
             p_spec = max(p_spec, LOST_LEAD_P)
             reasons.append(
@@ -251,7 +263,7 @@ JUDGES: dict[str, Callable[[str, float, Evidence], Component]] = {
     keys.PATHWAY: judge_set,
     keys.TARGET: judge_set,
     keys.LITERATURE: not_judged,
-    keys.NETWORK: not_judged,
+    keys.NETWORK: judge_network,
     keys.MARKER: judge_set,
     keys.TISSUE_SIGNATURE: judge_set,
     keys.DONOR_EFFECT: not_judged,
