@@ -71,7 +71,7 @@ def judge_network(name: str, weight: float, evidence: Evidence) -> Component:
         return Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=n_reached)
     z = background.z[here]
     rivals, claimed = _rivals(mass, genes=genes, z=z, basis=basis)
-    p_spec, n_seeds = _p_seeds(mass, genes=genes[~claimed], z=z[~claimed], basis=basis)
+    p_spec, n_seeds = _p_seeds(mass[genes], genes=genes, z=z, kept=~claimed, basis=basis)
     reasons = []
     if rivals:
         reasons.append(f"the network of {rivals[0]} explains the response better; the genes it claims were left out")
@@ -132,45 +132,53 @@ def _rivals(
 ) -> tuple[list[str], NDArray[np.bool_]]:
     """Perturbations whose walk agrees better, strongest first, and the genes that they claim."""
     query = basis.query
-    own = mass / np.linalg.norm(mass)
+    own = mass[genes] / np.linalg.norm(mass[genes])
     exempt = equivalents(
         query.expected_targets,
         basis.knowledge.perturbations,
         name=query.perturbation.name if query.perturbation is not None else None,
     )
     walks: Mapping[str, NDArray[np.float64]] = {
-        name: walk
+        name: walk[genes]
         for name, walk in known_walks(basis.knowledge).items()
-        if name not in exempt and np.count_nonzero(walk[genes]) >= MIN_REACHED and walk @ own <= EQUIVALENT
+        if name not in exempt
+        and np.count_nonzero(walk[genes]) >= MIN_REACHED
+        and walk[genes] @ own <= EQUIVALENT * np.linalg.norm(walk[genes])
     }
     if not walks:
         return [], np.zeros(len(genes), dtype=bool)
-    names, stacked = list(walks), np.stack(list(walks.values()), axis=1)[genes]
+    names, stacked = list(walks), np.stack(list(walks.values()), axis=1)
     strengths = _agreement(stacked, z)
-    bar = max(float(_agreement(own[genes][:, None], z)[0]), 0.0)
+    bar = max(float(_agreement(own[:, None], z)[0]), 0.0)
     order = [i for i in np.argsort(-strengths, kind="stable") if strengths[i] > bar]
-    claimed: NDArray[np.bool_] = np.any(np.abs(stacked[:, order]) > np.abs(own[genes])[:, None], axis=1)
+    claimed: NDArray[np.bool_] = np.any(np.abs(stacked[:, order]) > np.abs(own)[:, None], axis=1)
     return [names[i] for i in order], claimed
 
 
 def _p_seeds(
-    mass: NDArray[np.float64], *, genes: NDArray[np.intp], z: NDArray[np.float64], basis: Basis
+    mass: NDArray[np.float64],
+    *,
+    genes: NDArray[np.intp],
+    z: NDArray[np.float64],
+    kept: NDArray[np.bool_],
+    basis: Basis,
 ) -> tuple[float, int]:
-    """P of the agreement among random seeds like the targets, and how many seed sets it rests on."""
-    if np.count_nonzero(mass[genes]) < MIN_SET_GENES:
+    """P of the agreement over the kept genes among random seeds like the targets, and how many sets it rests on."""
+    if np.count_nonzero(mass[kept]) < MIN_SET_GENES:
         return 1.0, basis.settings.n_draws  # nothing specific is left
     network = build_network(basis.knowledge)
     sources = find_sources(basis.knowledge, asked_targets(basis))
-    pools = _pools(mass, sources=sources, basis=basis)
+    pools = _pools(mass, genes=genes, sources=sources, basis=basis)
     used = sorted({gene for pool in pools for gene in pool})
     if not used:
         return 1.0, 0
-    sign = 1.0 if mass @ network.walks(sources).mean(axis=1) >= 0 else -1.0
+    sign = np.sign(mass @ network.walks(sources)[genes].mean(axis=1))
+    mass, z, genes = mass[kept], z[kept], genes[kept]
     walks = sign * network.walks(used)[genes]
     top, gram = z @ walks, walks.T @ walks
     column = {gene: i for i, gene in enumerate(used)}
     choices = [np.array([column[gene] for gene in pool]) for pool in pools]
-    observed = float(_agreement(mass[genes][:, None], z)[0])
+    observed = float(_agreement(mass[:, None], z)[0])
     n_draws = basis.settings.n_draws
     if len(choices) == 1:
         n_draws = choices[0].size  # each seed once
@@ -189,7 +197,7 @@ def _p_seeds(
     return (1 + above) / (n_draws + 1), n_draws
 
 
-def _pools(mass: NDArray[np.float64], *, sources: list[int], basis: Basis) -> list[list[int]]:
+def _pools(mass: NDArray[np.float64], *, genes: NDArray[np.intp], sources: list[int], basis: Basis) -> list[list[int]]:
     """For each target the genes with about as many targets, without those whose walk says the same as the asked one."""
     network = build_network(basis.knowledge)
     degree = np.log(np.maximum(network.n_targets, 1))
@@ -198,7 +206,7 @@ def _pools(mass: NDArray[np.float64], *, sources: list[int], basis: Basis) -> li
     pools = []
     for source in sources:
         order = can[np.argsort(np.abs(degree[can] - degree[source]), kind="stable")][: N_LIKE + len(sources)]
-        walks = network.walks(order.tolist())
+        walks = network.walks(order.tolist())[genes]
         length = np.linalg.norm(walks, axis=0)
         cosine = np.abs(np.divide(own @ walks, length, out=np.ones(len(order)), where=length > 0))
         pools.append([int(order[i]) for i in np.flatnonzero(cosine <= EQUIVALENT) if order[i] not in sources])

@@ -34,7 +34,7 @@ _COLUMNS = {
     "actions.tsv": ("family", "action", "source"),
     "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues", "develops_from"),
     "diseases.tsv": ("id", "name", "synonyms"),
-    "network.tsv": ("regulator", "target", "sign", "kind", "source"),
+    "network.tsv": ("regulator", "kind", "targets", "source"),
     "pathways.tsv": ("name", "synonyms", "genes", "source"),
     "perturbations.tsv": ("name", "type", "family", "synonyms", "targets", "pathways", "response", "external_ids"),
     "short_forms.tsv": ("form", "terms", "sure"),
@@ -85,7 +85,7 @@ def load_knowledge_from(folder: Path) -> Knowledge:
         version=_joined_version(tables),
         digest=_joined_digest(tables),
         short_forms={row.id: _short_form(row, kinds=kinds) for row in rows["short_forms.tsv"]},
-        network=tuple(_edge(row) for row in rows["network.tsv"]),
+        network=_network(rows["network.tsv"]),
         actions={row.id: row.sign("action") for row in rows["actions.tsv"]},
     )
 
@@ -143,12 +143,16 @@ def _perturbation(row: _Row, *, pathways: Mapping[str, Pathway]) -> Perturbation
     )
 
 
-def _edge(row: _Row) -> Edge:
-    if row["kind"] not in _PACKAGED_EDGES:
-        row.fail(f"kind {row['kind']!r} is not one of {', '.join(_PACKAGED_EDGES)}")
-    if not row["target"] or row["target"] == row.id:
-        row.fail("target must name another gene than the regulator")
-    return Edge(row.id, row["target"], row.sign("sign"), cast("EdgeKind", row["kind"]), row["source"])
+def _network(rows: tuple[_Row, ...]) -> tuple[Edge, ...]:
+    edges: dict[tuple[str, str], Edge] = {}
+    for row in rows:
+        if row["kind"] not in _PACKAGED_EDGES:
+            row.fail(f"kind {row['kind']!r} is not one of {', '.join(_PACKAGED_EDGES)}")
+        for target, sign in row.signs("targets").items():
+            if target == row.id or (row.id, target) in edges:
+                row.fail(f"the edge from {row.id} to {target} leads to itself or is defined twice")
+            edges[row.id, target] = Edge(row.id, target, sign, cast("EdgeKind", row["kind"]), row["source"])
+    return tuple(edges.values())
 
 
 def _short_form(row: _Row, *, kinds: Mapping[str, Mapping[str, object]]) -> ShortForm:
@@ -243,11 +247,10 @@ def _read_table(path: Path) -> _Table:
     rows = tuple(_row(path, number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line)
     seen: set[str] = set()
     for row in rows:
-        own = f"{row.id} to {row['target']}" if path.name == "network.tsv" else row.id
-        name = row.cells.get("name", own)
-        if own in seen or name in seen - {own}:
-            row.fail(f"{own} ({name}) is defined twice")
-        seen |= {own, name}
+        name = row.cells.get("name", row.id)
+        if path.name != "network.tsv" and (row.id in seen or name in seen - {row.id}):
+            row.fail(f"{row.id} ({name}) is defined twice")
+        seen |= {row.id, name}
     return _Table(rows, version[1], raw)
 
 
