@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+NAN = float("nan")
 N_GENES_SHOWN = 300
+MAX_PATHWAYS = 200
 _FLIPS = "flips"
 _ROLES = (keys.QUERY, keys.PROMPT, keys.CONTROL)
 
@@ -65,7 +67,7 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
 
 
 def pathway_table(pathways: pd.DataFrame) -> str:
-    """All pathways tested, in the order of the file; ``leading_genes`` may be absent."""
+    """The first 200 pathways tested, in the order of the file; what older files lack is left empty."""
     rows = [
         (
             str(row["pathway"]),
@@ -75,12 +77,20 @@ def pathway_table(pathways: pd.DataFrame) -> str:
             float(row["p_signal"]),
             float(row["p_specificity"]),
             int(row["n_genes"]),
+            float(row.get("ulm_score", NAN)),
+            float(row.get("ulm_padj", NAN)),
+            float(row.get("ora_odds", NAN)),
+            float(row.get("ora_padj", NAN)),
             ", ".join(str(row.get("leading_genes", "")).replace("nan", "").split(";")[:5]),
         )
-        for row in pathways.to_dict("records")
+        for row in pathways.head(MAX_PATHWAYS).to_dict("records")
     ]
-    columns = ("pathway", "score", "expected", "statistic", "p signal", "p specificity", "genes", "leading genes")
-    return table(columns, rows, caption="Pathways, expected and discovered (all: pathways.csv)", kind="sortable")
+    tests = ("statistic", "p signal", "p specificity", "genes", "ULM t", "ULM adj. p", "ORA odds", "ORA adj. p")
+    background = pathways["n_background"].iloc[0] if len(pathways) and "n_background" in pathways else 0
+    caption = "Pathways, expected and discovered (all: pathways.csv)"
+    if background:
+        caption += f"; ULM and ORA compare with all {int(background):,} tested genes and take them for independent"
+    return table(("pathway", "score", "expected", *tests, "leading genes"), rows, caption=caption, kind="sortable")
 
 
 def cell_table(prompts: pd.DataFrame) -> str:
