@@ -17,12 +17,13 @@ from haystack_kernel.ports import Ports, ProgressEvent
 from haystack_kernel.question import OfflinePlanner
 from haystack_kernel.settings import Settings, load_settings
 from haystack_kernel.store import RunStore
+from inference.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from haystack_kernel.atlas.fetch import CellReader
-    from haystack_kernel.ports import Atlas, Progress
+    from haystack_kernel.ports import Atlas, Clock, Progress
 
 DEMO_ATLAS = "demo"
 RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scanpy", "scipy", "scikit-learn", "umap-learn")
@@ -53,7 +54,7 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
         settings=settings,
         planner=OfflinePlanner(load_knowledge(settings.knowledge)),
         open_atlas=_atlas_opener(settings, progress=progress),
-        store=RunStore(settings.storage),
+        store=RunStore(settings.storage, patience=_bucket_patience(settings, clock=clock, progress=progress)),
         executors={"local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock)},
         clock=clock,
         progress=progress,
@@ -77,6 +78,13 @@ def _atlas_opener(settings: Settings, *, progress: Progress) -> Callable[[Sequen
         return open_atlases(names, root=settings.atlas_root, reader=_cell_reader(settings, progress=progress))
 
     return open_atlas
+
+
+def _bucket_patience(settings: Settings, *, clock: Clock, progress: Progress) -> Patience:
+    def tell(line: str) -> None:
+        progress(ProgressEvent(run_id="", phase="storage", message=line))
+
+    return Patience(seconds=settings.bucket.patience_s, sleep=clock.sleep, monotonic=clock.monotonic, tell=tell)
 
 
 def _cell_reader(settings: Settings, *, progress: Progress) -> CellReader:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
@@ -54,7 +53,7 @@ _NO_MODEL = "computed from the prompt and query cells without model weights: the
 
 def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], CellSet | None, dict[str, str]]:
     """Find the prompt candidates and the query cells; also digests of the atlases and of the knowledge."""
-    from haystack_kernel.retrieval import choose_query_cells, search_candidates
+    from haystack_kernel.retrieval import choose_query_cells, search_candidates, vector_folder
 
     config, knowledge = record.config, load_knowledge(ports.settings.knowledge)
     atlas = ports.open_atlas(_atlas_names(config))
@@ -64,7 +63,7 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
         knowledge=knowledge,
         settings=ports.settings.retrieval,
         config=config,
-        cache=_vector_folder(ports.settings.atlas_root, atlas=config.atlases[0]),
+        cache=vector_folder(ports.settings.atlas_root, config.atlases[0]),
     )
     query_set = None
     if config.query_h5ad is None:
@@ -289,11 +288,6 @@ def _atlas_names(config: RunConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*config.atlases, *extra)))
 
 
-def _vector_folder(root: str, *, atlas: str) -> Path | None:
-    """Vectors of descriptions are kept with the first atlas; none where that is no local folder."""
-    return None if "://" in root else Path(root) / atlas / "vectors"
-
-
 def _score(item: Round) -> float:
     value = item.composite.value if item.composite else math.nan
     return -math.inf if math.isnan(value) else value
@@ -304,10 +298,13 @@ def _roles(cells: object) -> dict[str, ad.AnnData | None]:
 
 
 def _describe_query(query: ad.AnnData, *, notes: tuple[str, ...]) -> str:
-    names = sorted(set(query.obs[keys.CELL_TYPE].astype(str)))
-    donors = query.obs[keys.DONOR].nunique()
+    from haystack_kernel.retrieval import cells_of
+
+    names = [cells_of(name) for name in sorted(set(query.obs[keys.CELL_TYPE].astype(str)))]
+    n_donors = query.obs[keys.DONOR].nunique()
     datasets = sorted(set(query.obs[keys.DATASET].astype(str)))
-    text = f"{query.n_obs} {', '.join(names)} cells of {donors} donor(s) from {', '.join(datasets)}"
+    donors = f"{n_donors} {'donor' if n_donors == 1 else 'donors'}"
+    text = f"{query.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
     return ". ".join([text, *notes])
 
 

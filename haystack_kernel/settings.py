@@ -95,6 +95,13 @@ class CellSettings(_Section):
     )
 
 
+class BucketSettings(_Section):
+    """How ``gs://`` storage is used."""
+
+    patience_s: float = Field(default=300.0, ge=0, description="a bucket that fails is tried again for this long")
+    save_interval_s: float = Field(default=10.0, ge=1, description="a running notebook goes up at most this often")
+
+
 class Settings(_Section):
     """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
 
@@ -115,6 +122,7 @@ class Settings(_Section):
     inference: InferenceSettings = InferenceSettings()
     jobs: JobSettings = JobSettings()
     cells: CellSettings = CellSettings()
+    bucket: BucketSettings = BucketSettings()
 
     @field_validator("atlases", mode="before")
     @classmethod

@@ -28,6 +28,7 @@ _MOUSE = re.compile(r"([A-Z][a-z0-9]+[a-z]|[A-Z][a-z]+\d)[a-z0-9.-]*$|mt-[A-Z]|H
 _MAJORITY = 0.5
 _MIN_NAMES = 10  # fewer names than this are not judged for mouse capitalisation
 _N_EXAMPLES = 5
+_MIN_GENES_WITH_ZEROS = 1000  # a cell detects a fraction of so many
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ def _fault(matrix: sparse.csr_matrix) -> str:
         return f"is not whole numbers ({share:.0%} of the non-zero values, maximum {high:.3g}): it looks {kind}"
     if high > MAX_COUNT:
         return f"has a count of {high:.3g}, above {MAX_COUNT}"
+    if matrix.shape[1] >= _MIN_GENES_WITH_ZEROS and np.count_nonzero(values) == np.prod(matrix.shape):
+        return f"has no zero among {matrix.shape[1]} genes: it looks like ranks, scores or bulk, not single cells"
     return ""
 
 

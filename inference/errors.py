@@ -31,3 +31,11 @@ class UriError(ValueError):
 
 class StorageError(OSError):
     """The disk or the storage service failed: the same command may work once it is back."""
+
+
+class BucketError(StorageError):
+    """A bucket refused or failed for longer than was waited: ``status`` is its HTTP answer, None where none came."""
+
+    def __init__(self, message: str, *, status: int | None = None, is_passing: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.is_passing = status, is_passing

@@ -1,6 +1,6 @@
 """Reads and writes local paths and gs:// addresses: whole files, published in one step.
 
-In: addresses. Out: bytes, local copies, digests. The only module here that reads the environment.
+In: addresses. Out: bytes, local copies, digests, and which shard of a Batch array this is.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import sys
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from inference.bucket import Objects
 from inference.errors import StorageError, UriError
+from inference.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,18 +78,15 @@ def exists(uri: str) -> bool:
     uri = check_uri(uri)
     if not _is_remote(uri):
         return Path(uri).is_file()
-    try:
-        with _clear_errors(uri):
-            return bool(_gcs().info(uri)["type"] == "file")  # isfile() answers False when the service is down
-    except FileNotFoundError:
-        return False
+    with _clear_errors(uri):
+        return _objects().generation(uri) is not None
 
 
 def read_bytes(uri: str) -> bytes:
     """Read a whole file; FileNotFoundError if it is missing."""
     uri = check_uri(uri)
     with _clear_errors(uri):
-        return bytes(_gcs().cat_file(uri)) if _is_remote(uri) else Path(uri).read_bytes()
+        return _objects().read(uri) if _is_remote(uri) else Path(uri).read_bytes()
 
 
 def local_copy(uri: str, *, folder: Path) -> Path:
@@ -107,7 +106,7 @@ def local_copy(uri: str, *, folder: Path) -> Path:
         return Path(uri)
     target = folder / (hashlib.sha256(uri.encode()).hexdigest()[:24] + Path(uri).suffix)
     with _clear_errors(uri):
-        _gcs().get_file(uri, str(target))
+        _objects().download(uri, target)
     return target
 
 
@@ -122,7 +121,7 @@ def publish(path: Path, uri: str) -> None:
     uri = check_uri(uri)
     if _is_remote(uri):
         with _clear_errors(uri, missing_is_fault=True):
-            _gcs().put_file(str(path), uri)
+            _objects().upload(path, uri)
         return
     target = Path(uri)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
@@ -152,7 +151,7 @@ def remove(uri: str) -> None:
     uri = check_uri(uri)
     with suppress(FileNotFoundError), _clear_errors(uri):
         if _is_remote(uri):
-            _gcs().rm_file(uri)
+            _objects().remove(uri)
         else:
             Path(uri).unlink()
 
@@ -177,16 +176,13 @@ def _is_remote(uri: str) -> bool:
     return uri.startswith("gs://")
 
 
-def _gcs() -> Any:  # noqa: ANN401 - fsspec has no static type for it
-    """Return the Google Cloud Storage file system, its metadata cache off: other processes write there too."""
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # noqa: TID251 - else gcsfs warns and tries TLS
-    import fsspec
+def _objects() -> Objects:
+    return Objects(Patience(tell=_say))
 
-    try:
-        return fsspec.filesystem("gs", use_listings_cache=False)
-    except ImportError as error:
-        msg = "gs:// addresses need the gcsfs package: pip install gcsfs, or give local paths"
-        raise StorageError(msg) from error
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -196,36 +192,24 @@ def _clear_errors(uri: str, *, missing_is_fault: bool = False) -> Iterator[None]
         yield
     except StorageError:
         raise
+    except ImportError as error:
+        msg = "gs:// addresses need google-cloud-storage: pip install google-cloud-storage, or give local paths"
+        raise StorageError(msg) from error
     except FileNotFoundError as error:
         if not missing_is_fault:
             raise FileNotFoundError(errno.ENOENT, "no such file or bucket", uri) from error
-        msg = f"cannot write {uri}: its folder or bucket does not exist; create it first"
+        msg = f"cannot write {uri}: its folder does not exist; create it first"
         raise StorageError(msg) from error
-    except _service_errors() as error:
+    except OSError as error:
         raise StorageError(_fault_message(uri, error)) from error
 
 
-def _fault_message(uri: str, error: BaseException) -> str:
-    code = getattr(error, "errno", None)
+def _fault_message(uri: str, error: OSError) -> str:
     text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    if code in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"{uri}: the disk is full; free space and run again, finished tasks are kept"
-    if isinstance(error, PermissionError) or code in {errno.EACCES, errno.EPERM, errno.EROFS} or "orbidden" in text:
+    if isinstance(error, PermissionError) or error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return f"{uri}: permission denied ({text}); give this account read and write access there"
     if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
         return f"{uri}: part of the path is a folder where a file is needed, or the reverse; give another path"
     return f"{uri}: storage failed ({type(error).__name__}: {text}); run again, finished tasks are kept"
-
-
-def _service_errors() -> tuple[type[BaseException], ...]:
-    """What storage libraries raise, of those that are loaded."""
-    found: list[type[BaseException]] = [OSError]
-    for module, name in (
-        ("gcsfs.retry", "HttpError"),
-        ("aiohttp.client_exceptions", "ClientError"),
-        ("google.auth.exceptions", "GoogleAuthError"),
-    ):
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None:
-            found.append(kind)
-    return tuple(found)

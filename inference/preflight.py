@@ -135,10 +135,10 @@ def _only_counts(adata: AnnData) -> AnnData:
 
 
 def _only_genes(adata: AnnData) -> AnnData:
-    """The same genes with one count each."""
+    """The same genes in one cell with one count."""
     import anndata as ad
 
-    one = sparse.csr_matrix(np.ones((1, adata.n_vars), dtype=np.float32))
+    one = sparse.csr_matrix(([np.float32(1)], ([0], [0])), shape=(1, adata.n_vars))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that names repeat is one of the answers
         return ad.AnnData(X=one, var=adata.var)

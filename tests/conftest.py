@@ -1,7 +1,9 @@
 """What several test modules share: fake clock, records, a small designed atlas, ports that work on it."""
 
+import importlib.util
 import json
 import os
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -238,3 +240,24 @@ def begin(ports):
         return ports.store.create(record)
 
     return start
+
+
+# --- a bucket -------------------------------------------------------------------------------------------------------
+
+
+def load_server(name):
+    """The module ``tests/servers/<name>.py``."""
+    path = Path(__file__).parent / "servers" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"servers_{name}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bucket_server(monkeypatch):
+    """A Cloud Storage of this test's own with the empty bucket ``haystack-test``; ``.fail`` makes it misbehave."""
+    pytest.importorskip("google.cloud.storage")
+    with load_server("storage").faulty_storage("haystack-test") as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
+        yield server

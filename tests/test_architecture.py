@@ -43,7 +43,15 @@ FORBIDDEN = {  # what scores must not see how prompts are chosen, nor what the s
     "knowledge": ("haystack_kernel.atlas",),
     "question": ("haystack_kernel.atlas", "haystack_kernel.grounding"),
 }
-INFERENCE_ALLOWED = {"inference.manifest", "inference.baselines", "inference.checks", "inference.preflight"}
+INFERENCE_ALLOWED = {
+    "inference.manifest",
+    "inference.baselines",
+    "inference.checks",
+    "inference.preflight",
+    "inference.bucket",
+    "inference.patience",
+    "inference.errors",
+}
 HEAVY = (
     "pandas",
     "matplotlib",

@@ -1,17 +1,12 @@
 """The story from question to report on a designed atlas: order, resuming, failing, cancelling, choosing."""
 
 import hashlib
-import importlib.util
-import io
 import json
-import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 from haystack_kernel import flow, rounds
@@ -484,37 +479,6 @@ def test_cancel_of_a_finished_or_cancelled_run_changes_nothing(ports, begin):
     serial = run.record.serial
     assert run.cancel().record.serial == serial
     assert flow.next_step(flow.revive(run.record, ports)) == "understand"
-
-
-# --- in a bucket ----------------------------------------------------------------------------------------------------
-
-
-def load_server():
-    path = Path(__file__).parent / "servers" / "storage.py"
-    spec = importlib.util.spec_from_file_location("flow_storage_server", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.storage_server
-
-
-@pytest.mark.slow
-def test_a_run_in_a_bucket_goes_through_with_real_jobs(tiny_settings, monkeypatch):
-    gcsfs = pytest.importorskip("gcsfs")
-    from haystack_kernel.run import open_run
-
-    with load_server()("haystack-flow") as address:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-        gcsfs.GCSFileSystem.clear_instance_cache()
-        settings = tiny_settings.model_copy(update={"storage": "gs://haystack-flow/team"})
-        run = open_run("How would B cells respond to IFN-beta?", settings=settings).work()
-        assert run.record.status == "done"
-        assert run.folder == f"gs://haystack-flow/team/runs/{run.run_id}"
-        store = connect(settings).store
-        assert store.load(run.run_id).model_dump_json() == run.record.model_dump_json()  # NaN equals null only there
-        assert Counter(steps_of(run.record)) == Counter(STORY)
-        table = pd.read_csv(io.BytesIO(store.read(run.run_id, "de.csv")))
-        assert table.equals(run.de)
-        gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def test_work_until_a_step_that_is_past_already_does_nothing(ports, begin):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COUNT_LAYERS = ("counts", "raw_counts")
 N_SAMPLED_VALUES = 200_000
+MIN_GENES_WITH_ZEROS = 1_000  # a cell detects a fraction of so many
 BLOCK_VALUES = 4_000_000  # about 50 MB of data and indices at a time
 
 
@@ -45,7 +46,7 @@ def find_counts(h5: h5py.File, *, uri: str) -> Counts:
     found: list[str] = []
     for path, var in _places(h5):
         encoding, shape = _layout(h5[path], path=path, uri=uri)
-        fault = _fault(_sample(h5[path], encoding))
+        fault = _fault(_sample(h5[path], encoding)) or _fault_of_full(h5[path], encoding, shape)
         if not fault:
             return Counts(path, var, encoding, shape)
         found.append(f"{path} {fault}")
@@ -145,6 +146,16 @@ def _sample(node: Any, encoding: str) -> NDArray[Any]:  # noqa: ANN401 - h5py no
     take = max(1, N_SAMPLED_VALUES // (3 * per_row))
     starts = sorted({0, max(0, source.shape[0] // 2 - take // 2), max(0, source.shape[0] - take)})
     return np.concatenate([np.ravel(source[start : start + take]) for start in starts])
+
+
+def _fault_of_full(node: Any, encoding: str, shape: tuple[int, int]) -> str:  # noqa: ANN401 - h5py node
+    """Why a matrix without any zero cannot be counts of single cells; ranks, for one, are whole numbers too."""
+    if shape[1] < MIN_GENES_WITH_ZEROS:
+        return ""
+    n_zero = (
+        (_sample(node, encoding) == 0).sum() if encoding == "dense" else shape[0] * shape[1] - node["data"].shape[0]
+    )
+    return "" if n_zero else f"holds no zero among {shape[1]:,} genes, so it is ranks, scores or bulk, not single cells"
 
 
 def _fault(values: NDArray[Any]) -> str:

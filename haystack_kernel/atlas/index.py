@@ -49,9 +49,12 @@ _READ = (
     f"SELECT $atlas::VARCHAR AS {keys.ATLAS}, {_LISTED}, {N_CELLS}, {MEDIAN_COUNTS}, {MEDIAN_GENES}, {FIRST_ROW} "
     "FROM read_parquet($files)"
 )
+_NAMED = ", ".join(
+    column if column == keys.IS_CONTROL else f"COALESCE({column}, '') AS {column}" for column in CONDITION_COLUMNS
+)
 _CONDITIONS = (
-    f"SELECT {keys.ATLAS}, {_LISTED}, {N_CELLS}, {MEDIAN_COUNTS}, {MEDIAN_GENES} FROM groups "
-    f"ORDER BY position, {_LISTED}"
+    f"SELECT {keys.ATLAS}, {_NAMED}, {N_CELLS}, {MEDIAN_COUNTS}, {MEDIAN_GENES} FROM groups "
+    f"ORDER BY position, {', '.join(f'groups.{column}' for column in CONDITION_COLUMNS)}"
 )
 _SPANS = f"SELECT {keys.DATASET}, {FIRST_ROW}, {N_CELLS} FROM groups WHERE {keys.ATLAS} = $atlas AND "
 
@@ -103,7 +106,8 @@ class AtlasCollection:
         Read from the groups that were counted when the atlas was built, never from the cells.
         """
         if self._conditions is None:
-            self._conditions = self._query(_CONDITIONS, {})
+            with self._connection.cursor() as cursor:
+                self._conditions = cursor.sql(_CONDITIONS).to_arrow_table().to_pandas()  # a third quicker than df()
         return self._conditions.copy()
 
     def select(self, cell_set: CellSet) -> pd.DataFrame:

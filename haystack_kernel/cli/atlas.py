@@ -46,9 +46,11 @@ def build(
     from haystack_kernel.atlas import BuildOptions, build_atlas, load_mapping
     from haystack_kernel.knowledge import load_knowledge
     from haystack_kernel.progress import stream_progress
+    from haystack_kernel.retrieval import prepare_vectors
     from haystack_kernel.settings import load_settings
 
     settings = load_settings(atlas_root=atlas_root)
+    knowledge = load_knowledge(settings.knowledge)
     mapping = load_mapping(
         schema, perturbation_column=perturbation_column, control=control, perturbation_type=perturbation_type
     )
@@ -59,8 +61,9 @@ def build(
         mapping=mapping,
         options=BuildOptions(dataset=dataset, add=add, skip_totals=skip_totals),
         progress=stream_progress(sys.stderr),
-        knowledge=load_knowledge(settings.knowledge),
+        knowledge=knowledge,
     )
+    prepare_vectors(settings.atlas_root, name, knowledge=knowledge, vectoriser=settings.retrieval.vectoriser)
     _tell_unmapped([one.model_dump(mode="json") for one in report.unmapped], notes=report.notes)
     print_json(report.model_dump(mode="json"))
 
@@ -114,11 +117,12 @@ def info(
 ) -> None:
     """What an atlas holds: datasets, cell types, perturbations, donors, unmapped labels."""
     from haystack_kernel.atlas import atlas_info
-    from haystack_kernel.connect import connect
+    from haystack_kernel.connect import DEMO_ATLAS, connect
     from haystack_kernel.settings import load_settings
 
     settings = load_settings(atlas_root=atlas_root)
-    connect(settings).open_atlas([name])
+    if name == DEMO_ATLAS:
+        connect(settings).open_atlas([name])  # made on first use
     found = atlas_info(name, settings.atlas_root)
     if table:
         _print_info(found)

@@ -70,7 +70,7 @@ def ground(
     signal = p_signal(
         cells.prompt,
         cells.prompt_control,
-        sets=expected_sets(basis) | pathway_sets(de, basis=basis),
+        sets=expected_sets(basis) | pathway_sets(basis),
         tested=set(tested),
         n_draws=settings.n_draws,
         seed=context.seed,

@@ -12,7 +12,8 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.grounding.components import leading_genes, specificity
-from haystack_kernel.grounding.enrichment import linear_model, over_representation
+from haystack_kernel.grounding.enrichment import COLUMNS as ENRICHMENT
+from haystack_kernel.grounding.enrichment import compute_enrichment
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import MIN_SET_GENES, effect_background
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from haystack_kernel.grounding.records import Basis
     from haystack_kernel.grounding.signatures import Background, SignedSet
 
-NAN = float("nan")
-MAX_NULL_SETS = 150  # sets put to the nulls besides the expected ones
-MAX_NULL_GENES = 500  # of such a set
 COLUMNS = (
     "pathway",
     "statistic",
@@ -33,13 +31,9 @@ COLUMNS = (
     "n_genes",
     "is_expected",
     "leading_genes",
-    "ulm_score",
-    "ulm_padj",
-    "ora_odds",
-    "ora_padj",
-    "n_background",
-    "reason",
+    *ENRICHMENT,
 )
+MAX_JUDGED = 200  # nulls of thousands of sets would take minutes; expected ones are judged always
 
 
 def pathway_key(name: str) -> str:
@@ -47,22 +41,9 @@ def pathway_key(name: str) -> str:
     return f"pathway:{name}"
 
 
-def pathway_sets(de: pd.DataFrame, *, basis: Basis) -> dict[str, SignedSet]:
-    """Signed genes of the pathways that are put to the nulls, by :func:`pathway_key`.
-
-    All of them, up to 150 that the question does not expect: of more, as when collections of a user's own were added,
-    those with the largest t in the linear model, and none of more than 500 tested genes.
-    """
-    background = effect_background(de, perturbations={})
-    sizes = {name: background.place(pathway.genes)[0].size for name, pathway in basis.knowledge.pathways.items()}
-    names = [name for name, size in sizes.items() if size >= MIN_SET_GENES]
-    expected = [name for name in names if name in basis.query.expected_pathways]
-    others = [name for name in names if name not in basis.query.expected_pathways]
-    if len(others) > MAX_NULL_SETS:
-        others = [name for name in others if sizes[name] <= MAX_NULL_GENES]
-        fit = np.abs(linear_model(background, [basis.knowledge.pathways[name].genes for name in others]).score)
-        others = [others[i] for i in np.argsort(-fit, kind="stable")[:MAX_NULL_SETS]]
-    return {pathway_key(name): basis.knowledge.pathways[name].genes for name in (*expected, *others)}
+def pathway_sets(basis: Basis) -> dict[str, SignedSet]:
+    """Signed genes of every pathway of the knowledge tables, by :func:`pathway_key`."""
+    return {pathway_key(name): pathway.genes for name, pathway in basis.knowledge.pathways.items()}
 
 
 def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.DataFrame:
@@ -81,66 +62,46 @@ def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.Da
     -------
     ``pathway``, ``statistic`` (mean of s_g z_g; > 0: activated), ``p_specificity`` and ``p_signal`` (one-sided in the
     expected direction; for a pathway that was not expected two-sided, and NaN where not computed), ``score`` (1..10
-    from the larger p; NaN where the set was not put to the nulls, and ``reason`` says so), ``n_genes`` tested,
-    ``is_expected``, ``leading_genes`` joined by ";" (those moving with the statistic), ``ulm_score`` and ``ulm_padj``
-    of :func:`linear_model`, ``ora_odds`` and ``ora_padj`` of :func:`over_representation` (read in the expected
-    direction, else that of the statistic), ``n_background`` tested genes that both compare with. Sorted by score,
-    then by the size of the statistic times the root of the number of genes. Empty, with the columns, when fewer genes
-    were tested than the components need.
+    from the larger p; NaN, like both p, for sets beyond the ``MAX_JUDGED`` of largest ``ulm_t``), ``n_genes`` tested,
+    ``is_expected``, ``leading_genes`` joined by ";" (those moving with the statistic), and the columns of
+    :func:`compute_enrichment`, whose background is the tested genes. Sorted by score, then by the size of the statistic
+    times the root of the number of genes. Empty, with the columns, when fewer genes were tested than the components
+    need.
     """
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     if len(background.genes) < basis.settings.min_tested_genes:
         return pd.DataFrame(columns=list(COLUMNS))
-    known = basis.knowledge.pathways
-    names = [name for name in known if background.place(known[name].genes)[0].size >= MIN_SET_GENES]
-    nulls = pathway_sets(de, basis=basis)
-    rows = [_row(name, background=background, signal=signal, basis=basis, nulls=nulls) for name in names]
-    table = pd.DataFrame(rows, columns=list(COLUMNS[:8]))
-    sets = [known[name].genes for name in names]
-    directions = np.array([_direction(name, background=background, basis=basis) for name in names], dtype=float)
-    linear = linear_model(background, sets)
-    over = over_representation(background, sets, called=_calls(de), directions=directions)
-    columns = (linear.score, linear.padj, over.score, over.padj)
-    for column, values in zip(COLUMNS[8:12], columns, strict=True):
-        table[column] = values
-    table["n_background"] = len(background.genes)
-    unjudged = (
-        f"not among the {MAX_NULL_SETS} sets of at most {MAX_NULL_GENES} genes that fit best: not put to the nulls"
-    )
-    table["reason"] = ["" if pathway_key(name) in nulls else unjudged for name in names]
+    every = {name: pathway.genes for name, pathway in basis.knowledge.pathways.items()}
+    sets = {name: genes for name, genes in every.items() if background.place(genes)[0].size >= MIN_SET_GENES}
+    called = de.drop_duplicates(keys.GENE).set_index(keys.GENE)[keys.IS_DE].reindex(background.genes).to_numpy(bool)
+    enriched = compute_enrichment(background, called, sets)
+    strongest = enriched["ulm_t"].abs().sort_values(ascending=False, kind="stable").index[:MAX_JUDGED]
+    judged = {*strongest, *basis.query.expected_pathways}
+    rows = [_row(name, background=background, signal=signal, basis=basis, judge=name in judged) for name in sets]
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ENRICHMENT])
+    table = pd.concat([table, enriched.reset_index(drop=True)], axis=1)
     size = table["statistic"].to_numpy(float) * np.sqrt(table["n_genes"].to_numpy(float))
-    order = np.lexsort((table["pathway"].astype(str), -np.abs(size), -table["score"].to_numpy(float)))
+    score = table["score"].fillna(0.0).to_numpy(float)
+    order = np.lexsort((table["pathway"].astype(str), -np.abs(size), -score))
     return table.iloc[order].reset_index(drop=True)
 
 
-def _direction(name: str, *, background: Background, basis: Basis) -> int:
-    expected = basis.query.expected_pathways.get(name, 0)
-    return expected or (1 if background.statistic(basis.knowledge.pathways[name].genes) >= 0 else -1)
-
-
-def _calls(de: pd.DataFrame) -> np.ndarray:
-    """Per tested gene +1, -1 or 0, in the order of the background."""
-    tested = de[de[keys.IS_TESTED].to_numpy(bool)].drop_duplicates(keys.GENE)
-    return np.sign(tested[keys.LOG2FC].to_numpy(float)) * tested[keys.IS_DE].to_numpy(bool)
-
-
-def _row(
-    name: str, *, background: Background, signal: Signal, basis: Basis, nulls: dict[str, SignedSet]
-) -> tuple[object, ...]:
+def _row(name: str, *, background: Background, signal: Signal, basis: Basis, judge: bool) -> tuple[object, ...]:
     genes, key = basis.knowledge.pathways[name].genes, pathway_key(name)
     statistic = background.statistic(genes)
     expected = basis.query.expected_pathways.get(name, 0)
-    direction = _direction(name, background=background, basis=basis)
+    direction = expected or (1 if statistic >= 0 else -1)
     moved = {gene: sign * direction for gene, sign in genes.items()}
-    p_spec = p_sig = p = NAN
-    if key in nulls:
-        verdict = specificity(background, moved, name=key, basis=basis, spared=(name,))
-        sides = 1 if expected else 2
-        p_spec = min(1.0, sides * verdict.tails.up)
-        tail = signal.get(key).expected(direction)
-        p_sig = min(1.0, sides * tail) if not np.isnan(tail) else NAN
-        p = best_of_many(float(np.nanmax([p_spec, p_sig])), n_scored=basis.context.n_scored)
+    n_genes = int(background.place(genes)[0].size)
     shown = moved if statistic * direction >= 0 else {gene: -sign for gene, sign in moved.items()}
     leading = ";".join(leading_genes(background, shown))
-    n_genes = int(background.place(genes)[0].size)
+    if not judge:
+        return name, statistic, np.nan, np.nan, np.nan, n_genes, bool(expected), leading
+    verdict = specificity(background, moved, name=key, basis=basis, spared=(name,))
+    sides = 1 if expected else 2
+    p_spec = min(1.0, sides * verdict.tails.up)
+    p_sig = min(1.0, sides * signal.get(key).expected(direction))
+    if np.isnan(signal.get(key).up):
+        p_sig = float("nan")
+    p = best_of_many(float(np.nanmax([p_spec, p_sig])), n_scored=basis.context.n_scored)
     return name, statistic, p_spec, p_sig, score_from_p(p), n_genes, bool(expected), leading

@@ -1,7 +1,7 @@
 """The papermill engine ``haystack``: debounced saves, phase progress, run id and storage from the output path.
 
-In: a parameterised notebook. Out: the executed one, on disk at most every few seconds and whole at the end. Imported by
-papermill at its own import, so this module stays light.
+In: a parameterised notebook. Out: the executed one, saved at most every few seconds and whole at the end; to a bucket
+by way of a local file. Imported by papermill at its own import, so this module stays light.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from jupyter_client.manager import KernelManager
     from nbformat import NotebookNode
 
+    from haystack_kernel.jupyter.upload import NotebookUpload
+
 SAVE_INTERVAL_S = 2.0
 _MAX_SOCKET_PATH = 100  # the system allows 103 to 107 bytes, and the number of the channel follows
 _RUN_PATH = re.compile(r"^(?P<storage>.+)/runs/(?P<run_id>[a-z][a-z0-9-]{7,44})/[^/]+\.ipynb$")
 
 
 class DebouncedManager(NotebookExecutionManager):
-    """Saves at most every ``SAVE_INTERVAL_S`` seconds (buckets refuse more), and always at the end."""
+    """Saves at most every ``SAVE_INTERVAL_S`` seconds, and always at the end."""
 
     def save(self, **kwargs: object) -> None:
         """Save now if the last save is old enough."""
@@ -62,6 +64,7 @@ class HaystackEngine(NBClientEngine):
     ) -> NotebookNode:
         """Execute ``nb``; see :meth:`papermill.engines.Engine.execute_notebook`."""
         inject_run_folder(nb, output_path)
+        upload = _upload_to(output_path)
         if output_path and "://" not in str(output_path):
             Path(output_path).parent.mkdir(parents=True, exist_ok=True)  # a run's folder is new; papermill makes none
         manager = DebouncedManager(
@@ -76,6 +79,8 @@ class HaystackEngine(NBClientEngine):
             cls.execute_managed_notebook(manager, kernel_name, log_output=log_output, **kwargs)
         finally:
             manager.cleanup_pbar()
+            if upload is not None:
+                upload.is_last = True
             manager.notebook_complete()
         return manager.nb
 
@@ -108,6 +113,19 @@ class HaystackEngine(NBClientEngine):
             client.on_event = kwargs.get("on_event") or _log_event
             client.own_interpreter = bool(kwargs.get("own_interpreter"))
             return client.execute()
+
+
+def _upload_to(output_path: str | None) -> NotebookUpload | None:
+    """Put our own handler before papermill's for this one address in a bucket; papermill writes there as well."""
+    if not str(output_path or "").startswith("gs://"):
+        return None
+    from papermill.iorw import papermill_io
+
+    from haystack_kernel.jupyter.upload import open_upload
+
+    upload = open_upload(str(output_path), warn=logger.warning)
+    papermill_io.register(str(output_path), upload)
+    return upload
 
 
 def kernel_transport(folder: str) -> dict[str, str]:

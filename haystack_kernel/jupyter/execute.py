@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from haystack_kernel import errors
 from haystack_kernel.connect import DEMO_ATLAS, connect
-from haystack_kernel.errors import HaystackError, NotFoundError
+from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
 from haystack_kernel.options import build_config
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
@@ -22,6 +22,8 @@ from haystack_kernel.store import check_run_id, new_run_id
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import RunConfig
+
+_SUPERSEDED = "ConflictError: "  # how the account of a cell begins that another process overtook
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def execute_run(
         msg = f"run {run_id} did not start: {why}; see {ports.store.uri(run_id, NOTEBOOK)}"
         raise HaystackError(msg, run_id=run_id)
     run = attach(run_id, storage=storage)
-    if run.record.status == "done":
+    if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
         run.write_report(notebook=run.notebook())
     if run.record.status == "done" and not failure:
         return Outcome(run.status())
@@ -136,6 +138,8 @@ def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> st
 def _as_error(run: Run, *, failure: str) -> HaystackError:
     """The error of the record, or what the notebook said when the run never got that far."""
     recorded = run.record.failure
+    if failure.startswith(_SUPERSEDED):
+        return ConflictError(failure.removeprefix(_SUPERSEDED), run_id=run.run_id)
     if run.record.status == "done":
         msg = f"run {run.run_id} is scored and published, but a later cell of its notebook failed: {failure}"
         return HaystackError(msg, run_id=run.run_id)

@@ -5,6 +5,7 @@ In: a run record. Out: Axes with alternative text as their label.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import Candidate, Round, RunRecord
 
+_QUERY = re.compile(r"^[\d,]+ (.+?) of \d+ donors? from .*", re.DOTALL)  # rounds tells the query cells this way
 _COMPARED = {
     "synthetic_control": "Compared with: a second prediction\nthat takes the control cells as prompt.",
     "query_as_control": "Compared with: the query cells\nas they were measured.",
@@ -127,7 +129,7 @@ def _cell_types(item: Candidate) -> str:
 def _query_cells(record: RunRecord, chosen: Round) -> str:
     if record.query_set is not None and record.query_set.label:
         return record.query_set.label
-    return chosen.query_cells.split(" cells of ")[0].split(" ", 1)[-1] or "query cells"
+    return _QUERY.sub(r"\1", chosen.query_cells) or "query cells"
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-NAN = float("nan")
 N_GENES_SHOWN = 300
-MAX_PATHWAYS = 200
+N_PATHWAYS_SHOWN = 200
+_FURTHER = {"ULM t": "ulm_t", "ULM adj. p": "ulm_padj", "ORA log odds": "ora_log_odds", "ORA adj. p": "ora_padj"}
 _FLIPS = "flips"
 _ROLES = (keys.QUERY, keys.PROMPT, keys.CONTROL)
 
@@ -67,7 +67,8 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
 
 
 def pathway_table(pathways: pd.DataFrame) -> str:
-    """The first 200 pathways tested, in the order of the file; what older files lack is left empty."""
+    """The first 200 pathways, in the order of the file; ``leading_genes``, ULM and ORA may be absent."""
+    further = {name: column for name, column in _FURTHER.items() if column in pathways}
     rows = [
         (
             str(row["pathway"]),
@@ -77,20 +78,17 @@ def pathway_table(pathways: pd.DataFrame) -> str:
             float(row["p_signal"]),
             float(row["p_specificity"]),
             int(row["n_genes"]),
-            float(row.get("ulm_score", NAN)),
-            float(row.get("ulm_padj", NAN)),
-            float(row.get("ora_odds", NAN)),
-            float(row.get("ora_padj", NAN)),
             ", ".join(str(row.get("leading_genes", "")).replace("nan", "").split(";")[:5]),
+            *(float(row[column]) for column in further.values()),
         )
-        for row in pathways.head(MAX_PATHWAYS).to_dict("records")
+        for row in pathways.head(N_PATHWAYS_SHOWN).to_dict("records")
     ]
-    tests = ("statistic", "p signal", "p specificity", "genes", "ULM t", "ULM adj. p", "ORA odds", "ORA adj. p")
-    background = pathways["n_background"].iloc[0] if len(pathways) and "n_background" in pathways else 0
+    columns = ("pathway", "score", "expected", "statistic", "p signal", "p specificity", "genes", "leading genes")
     caption = "Pathways, expected and discovered (all: pathways.csv)"
-    if background:
-        caption += f"; ULM and ORA compare with all {int(background):,} tested genes and take them for independent"
-    return table(("pathway", "score", "expected", *tests, "leading genes"), rows, caption=caption, kind="sortable")
+    if further and len(pathways):
+        n_background = int(pathways["n_background"].iloc[0])
+        caption += f"; ULM and ORA compare with all {n_background:,} tested genes and take them for independent"
+    return table((*columns, *further), rows, caption=caption, kind="sortable")
 
 
 def cell_table(prompts: pd.DataFrame) -> str:

@@ -10,14 +10,19 @@ from haystack_kernel.retrieval.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.query_cells import choose_query_cells, describe_query_cells
 from haystack_kernel.retrieval.query_check import QueryCheck, check_query_h5ad
 from haystack_kernel.retrieval.search import search_candidates
+from haystack_kernel.retrieval.vectors import prepare_vectors, vector_folder
+from haystack_kernel.retrieval.view import cells_of
 
 __all__ = [
     "CellsByRole",
     "QueryCheck",
     "assemble_cells",
+    "cells_of",
     "check_query_h5ad",
     "choose_query_cells",
     "describe_query_cells",
+    "prepare_vectors",
     "read_query_h5ad",
     "search_candidates",
+    "vector_folder",
 ]

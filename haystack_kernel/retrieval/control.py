@@ -55,17 +55,16 @@ def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str
     prompt
         Rows of one dataset, condition and cell type.
     controls
-        Rows of unperturbed cells to take the control from.
+        Rows of unperturbed cells of the same dataset, to take the control from.
     type_key
         CL id or label of the cell type of the control: the prompt's own, or the source type of an imputation.
     min_cells
         Neither side of a match may be smaller.
     """
     dataset = prompt[keys.DATASET].iloc[0]
-    here = controls[(controls[keys.ATLAS] == prompt[keys.ATLAS].iloc[0]) & (controls[keys.DATASET] == dataset)]
-    pool = here[here[TYPE_KEY] == type_key]
+    pool = controls[controls[TYPE_KEY] == type_key]
     if int(pool[N_CELLS].sum()) < min_cells:
-        return ControlMatch(prompt, None, _why_none(prompt, here=here, pool=pool, type_key=type_key))
+        return ControlMatch(prompt, None, _why_none(prompt, here=controls, pool=pool, type_key=type_key))
     label = type_label(pool)
     matched_prompt, matched_pool, by_tissue = _same_tissues(prompt, pool, min_cells=min_cells)
     shared = _shared_donors(matched_prompt, matched_pool)
@@ -141,7 +140,11 @@ def _same_tissues(
 
 
 def _shared_donors(prompt: pd.DataFrame, pool: pd.DataFrame) -> set[str]:
-    return set(prompt.loc[has_donor(prompt), keys.DONOR]) & set(pool.loc[has_donor(pool), keys.DONOR])
+    return _donors(prompt) & _donors(pool)
+
+
+def _donors(rows: pd.DataFrame) -> set[str]:
+    return {one for one, known in zip(rows[keys.DONOR].tolist(), has_donor(rows).tolist(), strict=True) if known}
 
 
 def _why_unmatched(prompt: pd.DataFrame, pool: pd.DataFrame) -> str:

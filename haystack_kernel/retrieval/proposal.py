@@ -5,6 +5,7 @@ In: prompt rows, why they are proposed, and how their control is found. Out: a :
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from haystack_kernel.retrieval.control import ControlMatch
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import EvidenceDistance, Strategy, StructuredQuery
+
+
+_KEY = (keys.ATLAS, keys.DATASET, keys.PERTURBATION, TYPE_KEY)
 
 
 class Propose(Protocol):
@@ -71,11 +75,11 @@ class Proposal:
     @property
     def base_key(self) -> str:
         """``atlas/dataset/perturbation/cell type``."""
-        first = self.rows.iloc[0]
-        state = "control" if first[keys.IS_CONTROL] else first[keys.PERTURBATION]
-        return "/".join((first[keys.ATLAS], first[keys.DATASET], state, first[TYPE_KEY]))
+        atlas, dataset, perturbation, cell_type = (str(self.rows[name].iat[0]) for name in _KEY)
+        state = "control" if self.rows[keys.IS_CONTROL].iat[0] else perturbation
+        return f"{atlas}/{dataset}/{state}/{cell_type}"
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """What users pin and ban; it does not list donors."""
         return f"{self.base_key}/{self.variant}" if self.variant else self.base_key
@@ -92,7 +96,7 @@ class Proposal:
     def build(self, view: AtlasView, *, is_pinned: bool = False) -> Candidate:
         """Look up the control and put prompt, control and evidence together."""
         match, evidence = self.match(self.rows), self.evidence
-        prompt = cell_set(match.prompt, by_tissue=self.by_tissue or match.by_tissue, among=view.same_cells(self.rows))
+        prompt = cell_set(match.prompt, by_tissue=self.by_tissue or match.by_tissue, view=view)
         what = _what(match.prompt, n_cells=prompt.n_cells, n_donors=len(prompt.donor_ids))
         return Candidate(
             key=self.key,

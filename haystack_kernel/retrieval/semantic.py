@@ -25,8 +25,8 @@ from haystack_kernel.retrieval.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.relatedness import asked_mechanism, distance_of, mechanism, relate
 from haystack_kernel.retrieval.target import is_asked_type, is_donor_prediction
 from haystack_kernel.retrieval.treated import asked_rows, asks_perturbation, other_perturbations
-from haystack_kernel.retrieval.vectoriser import knowledge_texts, make_vectoriser
-from haystack_kernel.retrieval.vectors import vectors_of
+from haystack_kernel.retrieval.vectoriser import make_vectoriser
+from haystack_kernel.retrieval.vectors import described_vectors, vectors_of
 from haystack_kernel.retrieval.view import CANONICAL, TYPE_KEY, large_groups
 
 if TYPE_CHECKING:
@@ -111,11 +111,10 @@ def _cells_cosine(query: StructuredQuery, rows: pd.DataFrame, *, view: AtlasView
 
 def _cosines(text: str, others: Sequence[str], *, view: AtlasView) -> list[float]:
     """Cosine of one text with each of the others; what the tables describe comes from one cached matrix."""
-    vectoriser = make_vectoriser(view.settings.vectoriser, knowledge=view.knowledge)
-    described = knowledge_texts(view.knowledge)
-    extra = [one for one in dict.fromkeys([text, *others]) if one not in frozenset(described)]
-    place = {one: row for row, one in enumerate([*described, *extra])}
-    parts = [vectors_of(part, vectoriser=vectoriser, cache=view.cache) for part in (described, extra) if part]
-    matrix = sparse.vstack(parts, format="csr")
+    place, matrix = described_vectors(view.knowledge, view.settings.vectoriser, view.cache)
+    if extra := [one for one in dict.fromkeys([text, *others]) if one not in place]:
+        vectoriser = make_vectoriser(view.settings.vectoriser, knowledge=view.knowledge)
+        place = {**place, **{one: row for row, one in enumerate(extra, start=len(place))}}
+        matrix = sparse.vstack([matrix, vectors_of(extra, vectoriser=vectoriser, cache=view.cache)], format="csr")
     wanted = matrix[[place[one] for one in others]] @ matrix[place[text]].T
     return [float(one) for one in wanted.toarray().ravel()]

@@ -34,7 +34,7 @@ def rows_of_perturbation(rows: pd.DataFrame, *, query: StructuredQuery, knowledg
     asked = query.perturbation
     wanted = {asked.name, asked.text, canonical_name(asked.name, knowledge=knowledge)}
     folded = {name.casefold() for name in wanted if name}
-    same = rows[CANONICAL].str.casefold().isin(folded) | rows[keys.PERTURBATION].str.casefold().isin(folded)
+    same = _is_named(rows[CANONICAL], folded) | _is_named(rows[keys.PERTURBATION], folded)
     return rows[same & ~rows[keys.IS_CONTROL]]
 
 
@@ -57,16 +57,21 @@ def other_perturbations(query: StructuredQuery, view: AtlasView) -> pd.DataFrame
 
 def _usable(rows: pd.DataFrame, *, query: StructuredQuery) -> pd.DataFrame:
     if query.reference_dataset:
-        named = rows[keys.DATASET].str.casefold() == query.reference_dataset.casefold()
+        named = _is_named(rows[keys.DATASET], {query.reference_dataset.casefold()})
         rows = rows[named] if named.any() else rows
     if query.reference_donor:
         named = rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))
         rows = rows[named] if named.any() else rows
     if query.task_type == "cross_dataset_generation" and query.target_dataset:
-        rows = _without(rows, rows[keys.DATASET].str.casefold() == query.target_dataset.casefold())
+        rows = _without(rows, _is_named(rows[keys.DATASET], {query.target_dataset.casefold()}))
     if query.task_type == "perturbation_novel_samples" and query.donor_id:
         rows = _without(rows, rows[keys.DONOR].isin(match_donors(query.donor_id, rows)))
     return rows
+
+
+def _is_named(names: pd.Series, folded: set[str]) -> pd.Series:
+    """Whether each name is one of ``folded``, whatever its case."""
+    return names.isin([name for name in names.unique() if name.casefold() in folded])
 
 
 def _without(rows: pd.DataFrame, target: pd.Series) -> pd.DataFrame:

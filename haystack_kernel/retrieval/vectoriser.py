@@ -6,6 +6,7 @@ In: texts. Out: unit rows. ``tfidf`` needs nothing beside scikit-learn, ``minilm
 from __future__ import annotations
 
 import functools
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -87,6 +88,7 @@ def make_vectoriser(name: str, *, knowledge: Knowledge) -> Vectoriser:
     return _tfidf(knowledge)
 
 
+@functools.lru_cache(maxsize=4)
 def knowledge_texts(knowledge: Knowledge) -> tuple[str, ...]:
     """Descriptions of everything in the tables, each once."""
     perturbations = [describe_perturbation(name, knowledge=knowledge) for name in knowledge.perturbations]
@@ -96,9 +98,7 @@ def knowledge_texts(knowledge: Knowledge) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _tfidf(knowledge: Knowledge) -> TfidfVectoriser:
-    import sklearn
-
-    version = f"tfidf-1-{sklearn.__version__}-{knowledge.digest}"
+    version = f"tfidf-1-{metadata.version('scikit-learn')}-{knowledge.digest}"
     return TfidfVectoriser(knowledge_texts(knowledge) or ("cell",), version=version)
 
 

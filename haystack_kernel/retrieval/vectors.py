@@ -6,6 +6,7 @@ texts and appears whole or not at all, so several processes may make it at once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -18,10 +19,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from haystack_kernel.retrieval.vectoriser import knowledge_texts, make_vectoriser
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.retrieval.vectoriser import Vectoriser
+
+
+def vector_folder(root: str, atlas: str) -> Path | None:
+    """Where vectors of descriptions are kept with an atlas; None where that is no local folder."""
+    return None if "://" in root else Path(root) / atlas / "vectors"
+
+
+def prepare_vectors(root: str, atlas: str, *, knowledge: Knowledge, vectoriser: str) -> None:
+    """Make the vectors of all descriptions, so that the first question need not wait for them."""
+    described_vectors(knowledge, vectoriser, vector_folder(root, atlas))
 
 
 def vectors_of(texts: Sequence[str], *, vectoriser: Vectoriser, cache: Path | None) -> sparse.csr_matrix:
@@ -45,6 +59,16 @@ def vectors_of(texts: Sequence[str], *, vectoriser: Vectoriser, cache: Path | No
         with suppress(OSError):  # a read-only atlas is searched all the same
             _write(path, found)
     return found
+
+
+@functools.lru_cache(maxsize=4)
+def described_vectors(
+    knowledge: Knowledge, vectoriser: str, cache: Path | None
+) -> tuple[dict[str, int], sparse.csr_matrix]:
+    """Vectors of every description of the tables: text -> row, and the rows; one file in the cache."""
+    texts = knowledge_texts(knowledge)
+    maker = make_vectoriser(vectoriser, knowledge=knowledge)
+    return {text: row for row, text in enumerate(texts)}, vectors_of(texts, vectoriser=maker, cache=cache)
 
 
 def _digest(texts: Sequence[str], version: str) -> str:

@@ -5,9 +5,13 @@ In: an atlas, knowledge, settings and the run's config. Out: one :class:`AtlasVi
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.knowledge import resolve
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import pandas as pd
+    from numpy.typing import NDArray
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
@@ -29,19 +33,16 @@ N_CELLS = "n_cells"
 DEPTH = "median_total_counts"
 HAS_DONOR = "has_donor"
 TYPE_KEY = "type_key"  # CL id, or the label where a cell has none
-_TEXT = (
+_CRITERIA = (
     keys.ATLAS,
     keys.DATASET,
+    keys.IS_CONTROL,
+    keys.PERTURBATION,
     keys.CELL_TYPE_ID,
     keys.CELL_TYPE,
-    keys.PERTURBATION,
-    keys.TISSUE_ID,
-    keys.TISSUE,
     keys.DONOR,
-    keys.DONOR_AGE,
-    keys.DONOR_SEX,
+    keys.TISSUE_ID,
     keys.DISEASE_ID,
-    keys.DISEASE,
 )
 _NO_DONOR = frozenset({"", "unknown", "na", "nan", "none", "pooled"})
 
@@ -80,20 +81,52 @@ class AtlasView:
 
     def controls_of(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Unperturbed conditions of the data set of the rows."""
-        place = self._control_places.get((rows[keys.ATLAS].iloc[0], rows[keys.DATASET].iloc[0]))
-        return self.controls.iloc[:0] if place is None else self.controls.iloc[place]
-
-    def same_cells(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """All conditions, treated or not, that share data set and cell type with the rows."""
         first = rows.iloc[0]
+        return self._controls_by_set.get((first[keys.ATLAS], first[keys.DATASET]), self.controls.iloc[:0])
+
+    def same_cells(self, rows: pd.DataFrame) -> NDArray[np.intp]:
+        """Places of all conditions, treated or not, that share data set and cell type with the rows."""
+        first = rows.iloc[0]
+        here = (first[keys.ATLAS], first[keys.DATASET])
         if not first[keys.CELL_TYPE_ID]:  # selected by a label, which rows with an id may carry as well
-            here = self.conditions[keys.DATASET] == first[keys.DATASET]
-            return self.conditions[here & (self.conditions[keys.ATLAS] == first[keys.ATLAS])]
-        return self.conditions.iloc[self._places[(first[keys.ATLAS], first[keys.DATASET], first[TYPE_KEY])]]
+            return self._set_places[here]
+        return self._places[(*here, first[TYPE_KEY])]
+
+    def selected(self, one: CellSet, among: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Places, of those in ``among``, whose conditions satisfy the criteria, as the atlas would select them."""
+        wanted = {
+            keys.ATLAS: (one.atlas,),
+            keys.DATASET: (one.dataset,),
+            keys.IS_CONTROL: (one.is_control,),
+            keys.PERTURBATION: () if one.perturbation is None else (one.perturbation,),
+            keys.CELL_TYPE_ID: one.cell_type_ids,
+            keys.CELL_TYPE: one.cell_type_names,
+            keys.DONOR: one.donor_ids,
+            keys.TISSUE_ID: one.tissue_ids,
+            keys.DISEASE_ID: one.disease_ids,
+        }
+        for column, values in wanted.items():
+            if values:
+                codes, of = self._codes[column]
+                among = among[np.isin(codes[among], [of[value] for value in values if value in of])]
+        return among
 
     @cached_property
-    def _control_places(self) -> dict[Any, Any]:
-        return dict(self.controls.groupby([keys.ATLAS, keys.DATASET]).indices)
+    def _controls_by_set(self) -> dict[Any, pd.DataFrame]:
+        return dict(iter(self.controls.groupby([keys.ATLAS, keys.DATASET])))
+
+    @cached_property
+    def _set_places(self) -> dict[Any, Any]:
+        return dict(self.conditions.groupby([keys.ATLAS, keys.DATASET]).indices)
+
+    @cached_property
+    def _codes(self) -> dict[str, tuple[NDArray[np.intp], dict[Any, int]]]:
+        """Columns that cells are selected by, as whole numbers: far quicker to compare than text."""
+        coded = {}
+        for column in _CRITERIA:
+            codes, values = pd.factorize(self.conditions[column])
+            coded[column] = codes, {value: code for code, value in enumerate(values)}
+        return coded
 
     @cached_property
     def _places(self) -> dict[Any, Any]:
@@ -116,14 +149,11 @@ def build_view(
         A hidden pair names a cell type that the knowledge table lacks.
     """
     table = atlas.conditions().reset_index(drop=True)
-    for column in _TEXT:
-        table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
-    table[keys.IS_CONTROL] = table[keys.IS_CONTROL].astype(bool)
     names = {name: canonical_name(name, knowledge=knowledge) for name in table[keys.PERTURBATION].unique()}
     table[CANONICAL] = table[keys.PERTURBATION].map(names)
     table[TYPE_KEY] = table[keys.CELL_TYPE_ID].where(table[keys.CELL_TYPE_ID] != "", table[keys.CELL_TYPE])
-    bare = table[keys.DONOR].str.rsplit(":", n=1).str[-1].str.strip().str.lower()
-    table[HAS_DONOR] = ~bare.isin(_NO_DONOR)
+    nameless = {one for one in table[keys.DONOR].unique() if one.rpartition(":")[2].strip().lower() in _NO_DONOR}
+    table[HAS_DONOR] = ~table[keys.DONOR].isin(nameless)
     hide = is_hidden(table, pairs=config.hide, knowledge=knowledge)
     return AtlasView(
         conditions=table[~hide].reset_index(drop=True),
@@ -152,7 +182,7 @@ def groups(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 def large_groups(rows: pd.DataFrame, *, view: AtlasView) -> Iterator[pd.DataFrame]:
     """As :func:`groups`, without those below ``settings.min_cells``."""
-    return (group for group in groups(rows) if int(group[N_CELLS].sum()) >= view.settings.min_cells)
+    return (group for group in groups(rows) if sum(group[N_CELLS].tolist()) >= view.settings.min_cells)
 
 
 def has_donor(rows: pd.DataFrame) -> pd.Series:
@@ -162,8 +192,10 @@ def has_donor(rows: pd.DataFrame) -> pd.Series:
 
 def type_label(rows: pd.DataFrame) -> str:
     """Cell type of the rows in words: the label most of their cells carry."""
-    counts = rows.groupby(keys.CELL_TYPE, sort=True)[N_CELLS].sum()
-    return str(counts.idxmax())
+    counts = Counter[str]()
+    for label, n_cells in zip(rows[keys.CELL_TYPE].tolist(), rows[N_CELLS].tolist(), strict=True):
+        counts[label] += n_cells
+    return min(counts, key=lambda label: (-counts[label], label))
 
 
 def cells_of(label: str) -> str:
@@ -171,7 +203,7 @@ def cells_of(label: str) -> str:
     return f"{label}s" if label.endswith(("cell", "cyte", "blast", "phage", "phil")) else f"{label} cells"
 
 
-def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, among: pd.DataFrame | None = None) -> CellSet:
+def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, view: AtlasView | None = None) -> CellSet:
     """Cell set of rows of one dataset and one condition.
 
     Parameters
@@ -181,8 +213,9 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, among: pd.DataFrame
         perturbation. Rows without a recorded donor are left out where others have one.
     by_tissue
         Also restrict to the tissues of the rows.
-    among
-        All conditions: tissues and diseases become criteria where the set would select more than its rows without.
+    view
+        Where the rows come from: tissues and diseases become criteria where the set would select more than its rows
+        without; None leaves that out.
     """
     known = has_donor(rows)
     rows = rows[known] if known.any() else rows
@@ -201,35 +234,17 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, among: pd.DataFrame
         n_cells=int(rows[N_CELLS].sum()),
         label=", ".join(_unique(rows[keys.CELL_TYPE])),
     )
-    return one if among is None else _exact(one, rows=rows, among=among)
+    return one if view is None else _exact(one, rows=rows, view=view)
 
 
-def _exact(one: CellSet, *, rows: pd.DataFrame, among: pd.DataFrame) -> CellSet:
+def _exact(one: CellSet, *, rows: pd.DataFrame, view: AtlasView) -> CellSet:
     """The set narrowed by tissue, then by disease, until it selects no more than ``rows``."""
-    places = {"tissue_ids": keys.TISSUE_ID, "disease_ids": keys.DISEASE_ID}
-    for field, column in places.items():
-        if len(_selected(one, among)) > len(rows) and (rows[column] != "").all():
+    found = view.selected(one, view.same_cells(rows))
+    for field, column in {"tissue_ids": keys.TISSUE_ID, "disease_ids": keys.DISEASE_ID}.items():
+        if len(found) > len(rows) and (rows[column] != "").all():
             one = one.model_copy(update={field: _unique(rows[column])})
-    return one.model_copy(update={"n_cells": int(_selected(one, among)[N_CELLS].sum())})
-
-
-def _selected(one: CellSet, rows: pd.DataFrame) -> pd.DataFrame:
-    """Conditions that satisfy the criteria, as the atlas would select them."""
-    keep = (rows[keys.ATLAS] == one.atlas) & (rows[keys.DATASET] == one.dataset)
-    keep &= rows[keys.IS_CONTROL] == one.is_control
-    if one.perturbation is not None:
-        keep &= rows[keys.PERTURBATION] == one.perturbation
-    groups = {
-        keys.CELL_TYPE_ID: one.cell_type_ids,
-        keys.CELL_TYPE: one.cell_type_names,
-        keys.DONOR: one.donor_ids,
-        keys.TISSUE_ID: one.tissue_ids,
-        keys.DISEASE_ID: one.disease_ids,
-    }
-    for column, wanted in groups.items():
-        if wanted:
-            keep &= rows[column].isin(wanted)
-    return rows[keep]
+            found = view.selected(one, found)
+    return one.model_copy(update={"n_cells": int(view.conditions[N_CELLS].to_numpy()[found].sum())})
 
 
 def _unique(values: pd.Series) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Whole files on any fsspec file system: atomic writes, exclusive creation, errors in words.
+"""Whole files on a disk or any fsspec file system: atomic writes, exclusive creation, errors in words.
 
-In: a file system, a path, bytes. Out: bytes; readers see the old file or the new one, never half of one.
+In: a path, bytes. Out: bytes; readers see the old file or the new one, never half of one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.errors import MissingExtraError, ServiceError, StorageError
+from haystack_kernel.errors import MissingExtraError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from fsspec import AbstractFileSystem
 
@@ -39,47 +39,65 @@ def open_filesystem(address: str) -> tuple[AbstractFileSystem, str]:
     return fs, root.rstrip("/")
 
 
-def is_local(fs: AbstractFileSystem) -> bool:
-    """Whether ``fs`` is the local disk, where atomicity is ours to provide."""
-    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+class FolderFiles:
+    """Files of a disk, or of any other fsspec file system, by the paths that file system knows."""
 
+    def __init__(self, fs: AbstractFileSystem) -> None:
+        self._fs = fs
+        self._is_local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
-def write_atomically(fs: AbstractFileSystem, path: str, data: bytes) -> None:
-    """Replace the file at ``path`` by ``data`` in one step."""
-    with storage_errors(path, writing=True):
-        if is_local(fs):
-            with _temporary_beside(path, data) as temporary:
-                Path(temporary).replace(path)
-        else:
-            fs.pipe_file(path, data)
+    def read(self, path: str) -> bytes:
+        """Bytes of a file; FileNotFoundError when it is not there."""
+        with storage_errors(path):
+            data: bytes = self._fs.cat_file(path)
+        return data
 
-
-def create_exclusively(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
-    """Create the file at ``path``, whole, unless it exists; returns whether this call created it.
-
-    On a bucket the object's absence is a precondition of the upload, so of two writers one wins.
-    """
-    with storage_errors(path, writing=True):
-        try:
-            if is_local(fs):
+    def write(self, path: str, data: bytes) -> None:
+        """Replace the file at ``path`` by ``data`` in one step."""
+        with storage_errors(path, writing=True):
+            if self._is_local:
                 with _temporary_beside(path, data) as temporary:
-                    os.link(temporary, path)
+                    Path(temporary).replace(path)
             else:
-                fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _http_status(error) == 412:  # precondition failed: somebody else created it
+                self._fs.pipe_file(path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create the file at ``path``, whole, unless it exists; returns whether this call created it."""
+        with storage_errors(path, writing=True):
+            try:
+                if self._is_local:
+                    with _temporary_beside(path, data) as temporary:
+                        os.link(temporary, path)
+                else:
+                    self._fs.pipe_file(path, data, mode="create")
+            except FileExistsError:
                 return False
-            raise
-    return True
+        return True
+
+    def write_newer(self, path: str, data: bytes, *, is_older: Callable[[bytes], bool]) -> None:
+        """Replace the file at ``path``; a disk offers no way to make this depend on what is there."""
+        self.write(path, data)
+
+    def exists(self, path: str) -> bool:
+        """Whether the file is there."""
+        with storage_errors(path):
+            return bool(self._fs.exists(path))
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below ``folder``; none when it is not there."""
+        try:
+            with storage_errors(folder):
+                found: Sequence[str] = self._fs.ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
+        return [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
 
 
 @contextmanager
 def storage_errors(path: str, *, writing: bool = False) -> Iterator[None]:
     """Turn what a file system may raise into one sentence and a remedy.
 
-    An absent file stays FileNotFoundError while reading; while ``writing`` it means an absent bucket or folder.
+    An absent file stays FileNotFoundError while reading; while ``writing`` it means an absent folder.
     """
     try:
         yield
@@ -87,16 +105,12 @@ def storage_errors(path: str, *, writing: bool = False) -> Iterator[None]:
         absent = isinstance(error, FileNotFoundError)
         if isinstance(error, FileExistsError) or (absent and not writing):
             raise
-        status = 404 if absent else _http_status(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             msg = f"no space left to write {path}; free some space or choose another --storage, then resume the run"
-        elif isinstance(error, PermissionError) or status in (401, 403):
+        elif isinstance(error, PermissionError):
             msg = f"no permission to use {path}; check its rights or choose another --storage"
-        elif status == 404:
-            msg = f"{path} lies in a bucket or folder that does not exist; create it or choose another --storage"
-        elif status is not None:
-            msg = f"the storage service answered {status} for {path}; try again: the run resumes where it stopped"
-            raise ServiceError(msg, service="storage", retryable=status == 429 or status >= 500) from error
+        elif absent:
+            msg = f"{path} lies in a folder that does not exist; create it or choose another --storage"
         else:
             msg = f"{path} cannot be used: {error}"
         raise StorageError(msg, path=path) from error
@@ -117,12 +131,3 @@ def _temporary_beside(path: str, data: bytes) -> Iterator[str]:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)  # noqa: PTH108
-
-
-def _http_status(error: OSError) -> int | None:
-    """HTTP status of a gcsfs error, None for anything else."""
-    code = getattr(error, "code", None)
-    try:
-        return int(code) if code is not None else None
-    except (TypeError, ValueError):
-        return None

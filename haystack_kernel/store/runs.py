@@ -7,38 +7,47 @@ newest of them, and the artifacts.
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from haystack_kernel.errors import ConflictError, ContractError, NotFoundError
 from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, is_run_id
-from haystack_kernel.store.files import create_exclusively, open_filesystem, storage_errors, write_atomically
+from haystack_kernel.store.buckets import BucketFiles
+from haystack_kernel.store.files import FolderFiles, open_filesystem
 from haystack_kernel.store.uris import check_inner_path, check_run_id, check_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from inference.patience import Patience
 
 
 class RunStore:
-    """Implements :class:`haystack_kernel.ports.Store` over fsspec.
+    """Implements :class:`haystack_kernel.ports.Store` on a disk (or any fsspec file system) and in Cloud Storage.
 
     Parameters
     ----------
     storage
         Local folder or ``gs://bucket/prefix``.
+    patience
+        How long a failing bucket is waited for; None: five minutes by the real clock.
 
     Raises
     ------
     InvalidInputError
         ``storage`` is no usable address.
     MissingExtraError
-        ``gs://`` without gcsfs.
+        ``gs://`` without the extra ``gcp``.
     """
 
-    def __init__(self, storage: str) -> None:
+    def __init__(self, storage: str, *, patience: Patience | None = None) -> None:
         self.storage = check_storage(storage)
-        self._fs, self._root = open_filesystem(self.storage)
+        self._files: BucketFiles | FolderFiles
+        if self.storage.startswith("gs://"):
+            self._files, self._root = BucketFiles(patience), self.storage
+        else:
+            fs, self._root = open_filesystem(self.storage)
+            self._files = FolderFiles(fs)
 
     def create(self, record: RunRecord) -> RunRecord:
         """Save the first record of a run; ConflictError when the run exists."""
@@ -57,13 +66,14 @@ class RunStore:
         saved = record.model_copy(update={"serial": record.serial + 1})
         data = saved.model_dump_json(indent=1).encode()
         path = self._record_path(saved.run_id, saved.serial)
-        if not create_exclusively(self._fs, path, data):
+        if not self._files.create(path, data):
             msg = (
                 f"another process is working on run {saved.run_id} (it wrote record {saved.serial} first); "
                 f"follow it with `haystack attach {saved.run_id}`"
             )
             raise ConflictError(msg, run_id=saved.run_id, serial=saved.serial)
-        write_atomically(self._fs, self._path(saved.run_id, "run.json"), data)
+        newest = self._path(saved.run_id, "run.json")
+        self._files.write_newer(newest, data, is_older=lambda there: _serial(there) < saved.serial)
         return saved
 
     def load(self, run_id: str) -> RunRecord:
@@ -91,14 +101,8 @@ class RunStore:
 
     def list_runs(self) -> list[str]:
         """Run ids in this storage, newest first."""
-        folder = f"{self._root}/runs"
-        try:
-            with storage_errors(folder):
-                names: Sequence[str] = self._fs.ls(folder, detail=False)
-        except FileNotFoundError:
-            return []
-        ids = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
-        return sorted((name for name in ids if is_run_id(name)), reverse=True)
+        names = self._files.names(f"{self._root}/runs")
+        return sorted((name for name in names if is_run_id(name)), reverse=True)
 
     def uri(self, run_id: str, path: str = "") -> str:
         """Address of the run folder, or of a file in it."""
@@ -108,27 +112,22 @@ class RunStore:
 
     def write(self, run_id: str, path: str, data: bytes) -> FileRef:
         """Write a file of the run folder atomically and return its reference."""
-        write_atomically(self._fs, self._path(run_id, path), data)
+        self._files.write(self._path(run_id, path), data)
         return FileRef(path=path, sha256=hashlib.sha256(data).hexdigest(), n_bytes=len(data))
 
     def read(self, run_id: str, path: str) -> bytes:
         """Bytes of a file of the run folder; NotFoundError when it is not there."""
-        full = self._path(run_id, path)
         try:
-            with storage_errors(full):
-                data: bytes = self._fs.cat_file(full)
+            return self._files.read(self._path(run_id, path))
         except FileNotFoundError as error:
             msg = (
                 f"run {run_id} has no file {path!r} in {self.storage}; `haystack resume {run_id}` makes what is missing"
             )
             raise NotFoundError(msg, run_id=run_id, path=path) from error
-        return data
 
     def exists(self, run_id: str, path: str) -> bool:
         """Whether the run folder holds the file."""
-        full = self._path(run_id, path)
-        with storage_errors(full):
-            return bool(self._fs.exists(full))
+        return self._files.exists(self._path(run_id, path))
 
     def _path(self, run_id: str, path: str) -> str:
         return f"{self._root}/runs/{check_run_id(run_id)}/{check_inner_path(path)}"
@@ -137,18 +136,12 @@ class RunStore:
         return self._path(run_id, f"record/{serial:04d}.json")
 
     def _serials(self, run_id: str) -> list[int]:
-        folder = self._path(run_id, "record")
-        try:
-            with storage_errors(folder):
-                names = self._fs.ls(folder, detail=False)
-        except FileNotFoundError:
-            return []
-        stems = [name.rsplit("/", 1)[-1].removesuffix(".json") for name in names]
+        names = self._files.names(self._path(run_id, "record"))
+        stems = [name.removesuffix(".json") for name in names]
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def _parse(self, path: str) -> RunRecord:
-        with storage_errors(path):
-            data = self._fs.cat_file(path)
+        data = self._files.read(path)
         try:
             return RunRecord.model_validate_json(data)
         except ValidationError as error:
@@ -157,3 +150,11 @@ class RunStore:
                 f"({error.error_count()} fields differ); open it with the version of HAYSTACK that wrote it"
             )
             raise ContractError(msg, path=path) from error
+
+
+def _serial(data: bytes) -> int:
+    """Serial of a stored record; -1 of what is none, which any record may replace."""
+    try:
+        return int(json.loads(data)["serial"])
+    except (ValueError, KeyError, TypeError):
+        return -1

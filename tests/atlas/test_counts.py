@@ -58,3 +58,18 @@ def test_blocks_smaller_than_a_row_give_the_same_sums(tmp_path):
         np.add.at(totals, cells, block)
     assert len(blocks) == 4
     np.testing.assert_array_equal(totals, values.sum(axis=1))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_matrix_of_ranks_is_refused_and_the_counts_in_a_layer_are_taken(form, tmp_path):
+    ranks = np.stack([np.random.default_rng(i).permutation(1200) + 1 for i in range(3)]).astype(np.float32)
+    path = tmp_path / "m.h5ad"
+    ad.AnnData(X=FORMS[form](ranks)).write_h5ad(path)
+    with (
+        h5py.File(path) as opened,
+        pytest.raises(InvalidInputError, match=r"no zero among 1,200 genes, so it is ranks"),
+    ):
+        find_counts(opened, uri="m")
+    ad.AnnData(X=FORMS[form](ranks), layers={"counts": FORMS[form](ranks // 900)}).write_h5ad(path)
+    with h5py.File(path) as opened:
+        assert find_counts(opened, uri="m").path == "layers/counts"

@@ -77,7 +77,7 @@ def test_wrong_usage_is_the_programs_own(call):
 
 def test_request_to_end_reaches_the_program(tmp_path):
     """The program waits for a storage service that never answers; told to end, it says so with its own exit code."""
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("google.cloud.storage")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(120)
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -1,78 +1,84 @@
-"""The linear model and over-representation, computed again gene by gene."""
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from haystack_kernel.grounding.enrichment import adjust, linear_model, over_representation
+from haystack_kernel.grounding.enrichment import COLUMNS, compute_enrichment
 from haystack_kernel.grounding.signatures import Background
 
-GENES = [f"G{i}" for i in range(200)]
-SETS = [
-    dict.fromkeys(GENES[:20], 1),
-    dict.fromkeys(GENES[:10], 1) | dict.fromkeys(GENES[40:50], -1),
-    dict.fromkeys([*GENES[100:130], "UNTESTED"], 1),
-    {"UNTESTED": 1},
-]
+N_GENES = 400
+NAMES = [f"G{i}" for i in range(N_GENES)]
 
 
 @pytest.fixture
 def background():
-    z = np.random.default_rng(2).normal(size=200)
-    z[:20] += 1.5
-    return Background(pd.Index(GENES), z, np.zeros(200))
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=N_GENES)
+    z[:12] += 2.0  # what the set "up" holds
+    z[12:20] -= 2.0
+    return Background(genes=pd.Index(NAMES, dtype=object), z=z, level=np.ones(N_GENES))
 
 
-def column(genes):
-    return np.array([genes.get(gene, 0) for gene in GENES], dtype=float)
+@pytest.fixture
+def called(background):
+    return np.abs(background.z) > 1.8
 
 
-def test_linear_model_when_compared_with_least_squares_then_equal(background):
-    found = linear_model(background, SETS)
-    p = []
-    for i, genes in enumerate(SETS[:3]):
-        fit = stats.linregress(column(genes), background.z)
-        assert found.score[i] == pytest.approx(fit.slope / fit.stderr)
-        p.append(fit.pvalue)
-    assert found.padj[:3] == pytest.approx(stats.false_discovery_control(p))
-    assert np.isnan([found.score[3], found.padj[3]]).all()
+SETS = {
+    "up": dict.fromkeys(NAMES[:12], 1),
+    "both": dict.fromkeys(NAMES[:12], 1) | dict.fromkeys(NAMES[12:20], -1),
+    "quiet": dict.fromkeys(NAMES[200:230], 1),
+    "strange": {"NOT A GENE": 1},
+}
 
 
-@pytest.mark.parametrize("way", [1, -1])
-def test_over_representation_when_compared_with_fisher_then_equal(background, way):
-    called = np.sign(background.z) * (np.abs(background.z) > 1.2)
-    found = over_representation(background, SETS, called=called, directions=np.full(4, float(way)))
-    p = []
-    for i, genes in enumerate(SETS[:3]):
-        signs = column(genes)
-        both = int(((signs * called * way) > 0).sum())
-        other, rest = int((called != 0).sum()) - both, int((signs != 0).sum()) - both
-        table = [[both, other], [rest, 200 - both - other - rest]]
-        p.append(stats.fisher_exact(table, alternative="greater").pvalue)
-        assert found.score[i] == pytest.approx(
-            stats.contingency.odds_ratio(np.array(table) * 2 + 1, kind="sample").statistic
-        )
-    assert found.padj[:3] == pytest.approx(stats.false_discovery_control(p))
-    assert np.isnan([found.score[3], found.padj[3]]).all()
+def test_linear_model_equals_the_correlation_test_over_the_background(background, called):
+    table = compute_enrichment(background, called, SETS)
+    for name in ("up", "both", "quiet"):
+        weights = np.array([SETS[name].get(gene, 0) for gene in NAMES])
+        r, p = stats.pearsonr(weights, background.z)
+        assert table.loc[name, "ulm_t"] == pytest.approx(r * np.sqrt((N_GENES - 2) / (1 - r**2)))
+        assert table.loc[name, "ulm_pval"] == pytest.approx(p)
+    assert table.loc["both", "ulm_t"] > table.loc["up", "ulm_t"] > 5
 
 
-def test_over_representation_when_nothing_is_called_then_nan(background):
-    found = over_representation(background, SETS, called=np.zeros(200), directions=np.ones(4))
-    assert np.isnan(found.score).all()
-    assert np.isnan(found.padj).all()
+def test_over_representation_equals_the_hypergeometric_count_by_hand(background, called):
+    table = compute_enrichment(background, called, SETS)
+    inside = np.isin(NAMES, NAMES[:12])
+    a, b = (called & inside).sum(), (called & ~inside).sum()
+    c, d = (~called & inside).sum(), (~called & ~inside).sum()
+    assert table.loc["up", "n_called"] == a
+    assert table.loc["up", "ora_log_odds"] == pytest.approx(np.log((a + 0.5) / (b + 0.5) / ((c + 0.5) / (d + 0.5))))
+    every = stats.hypergeom.pmf(np.arange(13), N_GENES, a + b, 12)
+    assert table.loc["up", "ora_pval"] == pytest.approx(every[every <= every[a] * (1 + 1e-7)].sum())
 
 
-def test_adjust_when_one_is_nan_then_it_does_not_count():
-    assert adjust(np.array([0.01, np.nan, 0.04])) == pytest.approx([0.02, np.nan, 0.04], nan_ok=True)
+def test_adjustment_is_over_the_sets_and_leaves_out_those_not_computed(background, called):
+    table = compute_enrichment(background, called, SETS)
+    assert list(table.columns) == list(COLUMNS)
+    known = ["up", "both", "quiet"]
+    for test in ("ulm", "ora"):
+        by_other = multipletests(table.loc[known, f"{test}_pval"], method="fdr_bh")[1]
+        assert table.loc[known, f"{test}_padj"].to_numpy() == pytest.approx(by_other)
+    assert table.loc["strange", ["ulm_t", "ulm_padj", "ora_pval", "ora_padj"]].isna().all()
+    assert (table["n_background"] == N_GENES).all()
+
+
+def test_without_any_call_over_representation_is_not_computed(background):
+    table = compute_enrichment(background, np.zeros(N_GENES, dtype=bool), SETS)
+    assert table["ora_pval"].isna().all()
+    assert table.loc["up", "ulm_padj"] < 0.01
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_linear_model_when_compared_with_decoupler_then_equal(background):
-    decoupler = pytest.importorskip("decoupler")
-    data = pd.DataFrame([background.z], index=["effect"], columns=GENES)
-    rows = [(f"S{i}", gene, float(sign)) for i, genes in enumerate(SETS[:3]) for gene, sign in genes.items()]
-    network = pd.DataFrame(rows, columns=["source", "target", "weight"])
-    theirs = decoupler.mt.ulm(data, network, tmin=5)[0].loc["effect", ["S0", "S1", "S2"]].to_numpy(float)
-    assert linear_model(background, SETS).score[:3] == pytest.approx(theirs, rel=1e-4)
+def test_both_equal_decoupler_where_it_is_installed(background, called):
+    decoupler = pytest.importorskip("decoupler", reason="pip install decoupler to compare with it")
+    table = compute_enrichment(background, called, {name: SETS[name] for name in ("up", "both", "quiet")})
+    net = pd.DataFrame(
+        [(name, gene, float(sign)) for name in table.index for gene, sign in SETS[name].items()],
+        columns=["source", "target", "weight"],
+    )
+    values = pd.DataFrame([background.z], columns=NAMES, index=["prediction"])
+    by_decoupler = decoupler.mt.ulm(values, net, tmin=3, verbose=False)[0]
+    assert by_decoupler.loc["prediction", table.index].to_numpy() == pytest.approx(table["ulm_t"].to_numpy(), rel=1e-4)

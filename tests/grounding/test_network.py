@@ -15,8 +15,9 @@ from haystack_kernel.grounding.records import Basis
 from haystack_kernel.grounding.regulons import activated_factors, undetected_targets, widen
 from haystack_kernel.grounding.walks import build_network
 from haystack_kernel.knowledge import Edge
-from tests.grounding.conftest import ALPHA_DOWN, ALPHA_UP, BETA_UP, GENES
 
+GENES = [f"G{i}" for i in range(1500)]  # the world of conftest
+ALPHA_UP, ALPHA_DOWN, BETA_UP = GENES[5::37][:30], GENES[11::37][:10], GENES[20::37][:30]
 BYSTANDERS = 60
 
 

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from haystack_kernel.grounding import ground
-from haystack_kernel.grounding.pathways import COLUMNS
+from haystack_kernel.grounding.pathways import COLUMNS, MAX_JUDGED
+from haystack_kernel.knowledge.tables import Pathway
 
 
 @pytest.fixture
@@ -53,3 +56,23 @@ def test_pathways_when_the_same_seed_is_used_then_equal(arms, alpha_shift, ask, 
         one.p_signal == two.p_signal or np.isnan(one.p_signal)
         for one, two in zip(runs[0].components, runs[1].components, strict=True)
     )
+
+
+def test_pathways_when_the_user_adds_thousands_then_the_strongest_and_the_expected_are_judged(
+    arms, alpha_shift, ask, knowledge, settings, context
+):
+    rng = np.random.default_rng(0)
+    added = {
+        f"set {i}": Pathway(f"set {i}", dict.fromkeys([f"G{k}" for k in rng.choice(1500, 12, replace=False)], 1))
+        for i in range(400)
+    }
+    many = dataclasses.replace(knowledge, pathways={**knowledge.pathways, **added})
+    result = ground(arms(alpha_shift), query=ask("ALPHA"), knowledge=many, settings=settings, context=context)
+    table = result.pathways.set_index("pathway")
+    assert len(table) == 404
+    judged = table[table["score"].notna()]
+    assert MAX_JUDGED <= len(judged) <= MAX_JUDGED + 2
+    assert {"alpha pathway", "alpha shutdown"} <= set(judged.index)
+    left_out = table["score"].isna()
+    assert table.loc[left_out, "ulm_t"].abs().max() <= judged["ulm_t"].abs().nsmallest(3).max()
+    assert table.loc[left_out, ["statistic", "ulm_padj", "leading_genes"]].notna().all(axis=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -18,17 +19,21 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "tests" / "servers" / "storage.py"
 BUCKET = "haystack-inference-test"
 
-pytest.importorskip("gcsfs")
-pytest.importorskip("gcp_storage_emulator")
+pytest.importorskip("google.cloud.storage")
 
 
 @pytest.fixture(scope="module")
-def environment():
+def running():
     spec = importlib.util.spec_from_file_location("storage_server_for_inference", SERVER)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with module.storage_server(BUCKET) as address:
-        yield {**os.environ, "STORAGE_EMULATOR_HOST": address}
+    with module.faulty_storage(BUCKET) as server:
+        yield {**os.environ, "STORAGE_EMULATOR_HOST": server.address}, server
+
+
+@pytest.fixture
+def environment(running):
+    return running[0]
 
 
 def _python(environment, *arguments):
@@ -54,6 +59,34 @@ def test_manifest_of_bucket_addresses_runs_once_and_is_skipped_after(environment
         result = _python(environment, "-m", "inference.run_inference", "--manifest", manifest)
         assert result.returncode == 0, result.stderr
         assert json.loads(result.stdout)[kind] == ["treated"]
+
+
+@pytest.mark.slow
+def test_a_service_that_fails_now_and_then_only_delays_the_program(environment, running, roles, tmp_path):
+    """An input cut short, an output whose answer is lost, a result file that is refused."""
+    server = running[1]
+    prompt, out = f"gs://{BUCKET}/faults/prompt.h5ad", f"gs://{BUCKET}/faults/out.h5ad"
+    _upload(environment, {roles["prompt"]: prompt})
+    cut = server.fail("prompt.h5ad.*alt=media", kind="shorten")
+    lost = server.fail("POST .*out.h5ad$", kind="lose")
+    refused = server.fail("POST .*result.json$", status=429)
+    cells = ["--prompt-gcs", prompt, "--query-gcs", roles["query"]]
+    result = _python(environment, "-m", "inference.run_inference", *cells, "--output-gcs", out)
+    assert (result.returncode, cut.n_seen, lost.n_seen, refused.n_seen) == (0, 1, 1, 1), result.stderr
+    kept = server.objects.contents
+    told = json.loads(kept[BUCKET, "faults/out.h5ad.result.json"])
+    assert hashlib.sha256(kept[BUCKET, "faults/out.h5ad"]).hexdigest() == told["sha256"]
+
+
+@pytest.mark.slow
+def test_credentials_that_expired_name_the_login(environment, running, roles):
+    expired = running[1].fail("POST", status=401, times=100)
+    cells = ["--prompt-gcs", roles["prompt"], "--query-gcs", roles["query"]]
+    out = ["--output-gcs", f"gs://{BUCKET}/expired/out.h5ad"]
+    result = _python(environment, "-m", "inference.run_inference", *cells, *out)
+    expired.times = 0
+    assert result.returncode == 3
+    assert "gcloud auth application-default login" in result.stderr
 
 
 @pytest.mark.slow

@@ -164,3 +164,10 @@ def test_symbols_come_from_the_column_asked_for_or_from_elsewhere_with_a_note(ma
     checked = check_counts(adata, name="x.h5ad", symbols="absent")
     assert checked.genes == tuple(adata.var_names)
     assert checked.notes[0] == "x.h5ad: var has no column 'absent'; gene names are looked for elsewhere"
+
+
+def test_ranks_are_refused():
+    ranks = np.stack([np.random.default_rng(i).permutation(1200) + 1 for i in range(3)])
+    var = pd.DataFrame(index=[f"GENE{i}" for i in range(1200)])
+    with pytest.raises(InputError, match="no zero among 1200 genes"):
+        check_counts(ad.AnnData(sparse.csr_matrix(ranks.astype(np.float32)), var=var))

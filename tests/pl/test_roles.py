@@ -27,7 +27,7 @@ def make_run(record):
             number=1,
             choice=Choice(candidate_keys=names, reason="because"),
             candidates=tuple(candidate(n, perturbation=perturbation, donor_matched=donor_matched) for n in names),
-            query_cells="86 CD16 monocyte cells of 4 donor(s) from kang",
+            query_cells="86 CD16 monocytes of 4 donors from kang",
             n_prompt=1234,
             n_control=606,
             n_query=86,
@@ -45,8 +45,8 @@ def test_roles_name_each_player_with_its_cells(make_run):
     shown = texts(pl.roles(make_run("B cell", "T cell")))
     assert "B cell; T cell treated with IFN-beta 1,234 cells of kang" in shown
     assert "the same cell types, unperturbed 606 cells of the same donors" in shown
-    assert "CD16 monocyte to be transformed 86 cells" in shown
-    assert "CD16 monocyte as if treated with IFN-beta 86 generated cells" in shown
+    assert "CD16 monocytes to be transformed 86 cells" in shown
+    assert "CD16 monocytes as if treated with IFN-beta 86 generated cells" in shown
     assert "engine weighted" in shown
     assert [text for text in shown if text.isupper()] == ["PROMPT", "CONTROL", "QUERY", "PREDICTED"]
 

@@ -1,0 +1,109 @@
+"""Whole files in Cloud Storage, with the same methods as those on a disk.
+
+In: addresses and bytes. Out: the same, verified and tried again by :mod:`inference.bucket`; its failures as errors of
+this package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import MissingExtraError, ServiceError, StorageError
+from inference.bucket import Objects
+from inference.errors import BucketError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from inference.patience import Patience
+
+
+class BucketFiles:
+    """Files of ``gs://`` addresses.
+
+    Parameters
+    ----------
+    patience
+        How long a failing service is waited for; None: five minutes by the real clock.
+
+    Raises
+    ------
+    MissingExtraError
+        google-cloud-storage is not installed.
+    StorageError, ServiceError
+        By every method: see :func:`bucket_errors`.
+    """
+
+    def __init__(self, patience: Patience | None = None) -> None:
+        if not _is_installed():
+            msg = "gs:// storage needs google-cloud-storage: pip install 'haystack-kernel[gcp]'"
+            raise MissingExtraError(msg, extra="gcp")
+        self._objects = Objects(patience)
+        self._generations: dict[str, int] = {}  # of files that this process keeps newest
+
+    def read(self, uri: str) -> bytes:
+        """Bytes of a file, verified by checksum; FileNotFoundError when it is not there."""
+        with bucket_errors(uri):
+            return self._objects.read(uri)
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Replace the file by ``data`` in one step."""
+        with bucket_errors(uri):
+            self._objects.write(uri, data)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Create the file unless it exists; returns whether this call created it."""
+        with bucket_errors(uri):
+            return self._objects.write(uri, data, over=0) is not None
+
+    def write_newer(self, uri: str, data: bytes, *, is_older: Callable[[bytes], bool]) -> None:
+        """Write the file unless what is there is not older, whoever else writes it meanwhile."""
+        known = self._generations.get(uri)
+        with bucket_errors(uri):
+            while True:
+                if known is None:
+                    known = self._objects.generation(uri) or 0
+                    if known and not is_older(self._objects.read(uri)):
+                        return
+                made = known = self._objects.write(uri, data, over=known)
+                if made is not None:
+                    self._generations[uri] = made
+                    return
+
+    def exists(self, uri: str) -> bool:
+        """Whether the file is there."""
+        with bucket_errors(uri):
+            return self._objects.generation(uri) is not None
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below ``folder``; none when nothing is there."""
+        with bucket_errors(folder):
+            return self._objects.names(folder)
+
+
+@contextmanager
+def bucket_errors(uri: str) -> Iterator[None]:
+    """Turn what a bucket answers into this package's errors; FileNotFoundError passes.
+
+    Raises
+    ------
+    ServiceError
+        The service failed for longer than it was waited for; the same may work later.
+    StorageError
+        No credentials, no permission, no such bucket: somebody has to act first.
+    """
+    try:
+        yield
+    except BucketError as error:
+        if error.is_passing:
+            raise ServiceError(str(error), service="storage", retryable=True, status=error.status) from error
+        raise StorageError(str(error), path=uri, status=error.status) from error
+
+
+def _is_installed() -> bool:
+    try:
+        return importlib.util.find_spec("google.cloud.storage") is not None
+    except ModuleNotFoundError:  # not even its parents
+        return False

@@ -1,0 +1,219 @@
+"""Whole objects in Cloud Storage: verified by checksum, tried again while it fails, replaced only as agreed.
+
+In: ``gs://`` addresses with bytes or local files. Out: the same on the other side, or :class:`BucketError` in words.
+The container and the kernel's run folders share it; the byte ranges of atlases go through fsspec.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import os
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from inference.errors import BucketError
+from inference.patience import Attempts, Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from google.cloud.storage import Blob, Client
+
+CHUNK = 8 << 20  # bytes; larger files go up in chunks of this size, each tried again by itself
+_TIMEOUT_S = (10.0, 60.0)  # to connect, and between two packets
+_WRITER = "haystack-writer"
+_NO_TRACING = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
+
+
+class Objects:
+    """The objects of all buckets this account can reach.
+
+    Parameters
+    ----------
+    patience
+        How long failures are waited out.
+
+    Raises
+    ------
+    BucketError
+        By every method: no or expired credentials, no permission, no such bucket (while writing), or a service that
+        failed longer than the patience.
+    ImportError
+        At the first request, where google-cloud-storage is not installed.
+    """
+
+    def __init__(self, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience()
+
+    def read(self, uri: str) -> bytes:
+        """Bytes of an object, verified; FileNotFoundError when it or its bucket is absent."""
+        sink = io.BytesIO()
+        self._fetch(uri, lambda: sink)
+        return sink.getvalue()
+
+    def download(self, uri: str, path: Path) -> None:
+        """Copy an object to a local file, verified; FileNotFoundError when it or its bucket is absent."""
+        try:
+            with path.open("wb") as sink:
+                self._fetch(uri, lambda: sink)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def write(self, uri: str, data: bytes, *, over: int | None = None) -> int | None:
+        """Write an object in one step.
+
+        Parameters
+        ----------
+        over
+            Generation that this write may replace, 0 for none; None replaces whatever is there.
+
+        Returns
+        -------
+        Its new generation; None where something else than ``over`` was there and nothing was written.
+        """
+        return self._put(uri, lambda: io.BytesIO(data), size=len(data), over=over)
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Copy a local file to an object in one step."""
+        self._put(uri, lambda: path.open("rb"), size=path.stat().st_size, over=None)
+
+    def generation(self, uri: str) -> int | None:
+        """Generation of an object, None when it or its bucket is absent."""
+        found = self._find(uri)
+        return None if found is None else int(found.generation)
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below ``folder``, of objects and of folders; none when nothing is there."""
+        bucket, prefix = _parts(folder.rstrip("/") + "/")
+
+        def ask() -> list[str]:
+            pages = _client().list_blobs(
+                bucket,
+                prefix=prefix,
+                delimiter="/",
+                fields="items(name),prefixes,nextPageToken",
+                timeout=_TIMEOUT_S,
+                retry=None,
+            )
+            found = [blob.name for blob in pages]
+            return sorted({name.removeprefix(prefix).rstrip("/") for name in (*found, *pages.prefixes)} - {""})
+
+        return Attempts(folder, self._patience).repeat(ask)
+
+    def remove(self, uri: str) -> None:
+        """Delete an object if it is there."""
+        try:
+            Attempts(uri, self._patience).repeat(lambda: _blob(uri).delete(timeout=_TIMEOUT_S, retry=None))
+        except BucketError as error:
+            if error.status != 404:
+                raise
+
+    def _find(self, uri: str) -> Blob | None:
+        bucket, key = _parts(uri)
+        ask = functools.partial(_get, bucket, key)
+        return Attempts(uri, self._patience).repeat(ask)
+
+    def _fetch(self, uri: str, sink: Callable[[], BinaryIO]) -> None:
+        def ask() -> None:
+            target = sink()
+            target.seek(0)
+            target.truncate()
+            # without the library's own retry: it goes on where it stopped, and then compares no checksum
+            _blob(uri).download_to_file(target, checksum="crc32c", retry=None, timeout=_TIMEOUT_S)
+
+        try:
+            Attempts(uri, self._patience).repeat(ask)
+        except BucketError as error:
+            if error.status == 404:
+                raise FileNotFoundError(errno.ENOENT, "no such file or bucket", uri) from error
+            raise
+
+    def _put(self, uri: str, source: Callable[[], BinaryIO], *, size: int, over: int | None) -> int | None:
+        token, attempts = uuid.uuid4().hex, Attempts(uri, self._patience)
+        crc32c = _checksum(source)
+
+        def send() -> int:
+            blob = _blob(uri)
+            blob.chunk_size, blob.metadata = CHUNK, {_WRITER: token}
+            with source() as stream, _broken_off():
+                blob.upload_from_file(
+                    stream,
+                    size=size,
+                    content_type="application/octet-stream",
+                    if_generation_match=over,
+                    checksum="crc32c",
+                    crc32c_checksum_value=crc32c,  # lets the service refuse a damaged upload before it replaces
+                    retry=attempts.each,
+                    timeout=_TIMEOUT_S,
+                )
+            return int(blob.generation)
+
+        try:
+            return attempts.repeat(send)
+        except BucketError as error:
+            if error.status != 412:
+                raise
+        found = self._find(uri)  # it may be our own: written, and the answer lost on its way back
+        is_own = found is not None and (found.metadata or {}).get(_WRITER) == token
+        return int(found.generation) if found is not None and is_own else None
+
+
+@contextmanager
+def _broken_off() -> Iterator[None]:
+    """A chunk of which the service kept a part; the library cannot go on from there."""
+    from google.cloud.storage.exceptions import DataCorruption
+
+    try:
+        yield
+    except ValueError as error:
+        if "unexpected state" not in str(error):
+            raise
+        raise DataCorruption(None, str(error)) from error
+
+
+def _parts(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("gs://").partition("/")
+    return bucket, key
+
+
+def _blob(uri: str) -> Blob:
+    bucket, key = _parts(uri)
+    return _client().bucket(bucket).blob(key)
+
+
+def _get(bucket: str, key: str) -> Blob | None:
+    return _client().bucket(bucket).get_blob(key, timeout=_TIMEOUT_S, retry=None)
+
+
+def _client() -> Client:
+    return _client_of(os.environ.get("STORAGE_EMULATOR_HOST", ""))  # noqa: TID251 - the library reads it when it starts
+
+
+@functools.lru_cache(maxsize=2)
+def _client_of(_host: str) -> Client:
+    """One client a process and service: it keeps connections and the token."""
+    from google.auth.exceptions import DefaultCredentialsError
+    from google.cloud import storage
+
+    os.environ.setdefault(_NO_TRACING, "true")  # noqa: TID251 - else a thread asks for the bucket, only for traces
+    try:
+        return storage.Client()
+    except DefaultCredentialsError:
+        return storage.Client.create_anonymous_client()  # public buckets can still be read
+
+
+def _checksum(source: Callable[[], BinaryIO]) -> str:
+    import base64
+
+    import google_crc32c
+
+    digest = google_crc32c.Checksum()
+    with source() as stream:
+        while part := stream.read(CHUNK):
+            digest.update(part)
+    return base64.b64encode(digest.digest()).decode()
