@@ -28,7 +28,10 @@ def add(
         str, typer.Argument(help="Ontology (OBO or JSON), gene sets (GMT) or targets (TSV); .gz may follow.")
     ],
     kind: Annotated[
-        str | None, typer.Option(help="cl, uberon, mondo, genesets or targets; told from the file when left out.")
+        str | None,
+        typer.Option(
+            help="cl, uberon, mondo, genesets, targets, network or regulons; told from the file when left out."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call it; an addition of that name is replaced.")] = None,
     map_: Annotated[
@@ -69,7 +72,10 @@ def list_(
     from haystack_kernel.settings import load_settings
 
     known = load_knowledge()
-    tables: tuple[Sized, ...] = (known.cell_types, known.perturbations, known.pathways, known.tissues, known.diseases)
+    tables: tuple[Sized, ...] = (
+        *(known.cell_types, known.perturbations, known.pathways, known.tissues, known.diseases),
+        *(known.network, known.actions),
+    )
     packaged = {
         "name": "packaged",
         "kind": "packaged",

@@ -13,9 +13,11 @@ import numpy as np
 
 from haystack_kernel import keys
 from haystack_kernel.grounding.literature import judge_literature
+from haystack_kernel.grounding.network import expected_by_network, judge_network
 from haystack_kernel.grounding.nulls import Tails, p_specificity
 from haystack_kernel.grounding.observational import judge_coherence, judge_donor, judge_tissue, reference_sets
 from haystack_kernel.grounding.records import Evidence
+from haystack_kernel.grounding.regulons import activated_factors, undetected_targets, widen
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import (
     MIN_SET_GENES,
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
 NAN = float("nan")
 LOST_LEAD_P = 0.5  # another signature explains the response better: no better than chance
 OBSERVATIONAL_WEIGHT = 0.25
-NOT_JUDGED = {
-    keys.NETWORK: "no gene network is part of this version",
-}
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ def component_weights(basis: Basis) -> dict[str, float]:
     }
 
 
-def expected_sets(basis: Basis) -> dict[str, dict[str, int]]:
-    """Signed gene set of every component that tests one; empty where nothing is expected."""
+def expected_sets(basis: Basis) -> dict[str, SignedSet]:
+    """Signed genes of every component that tests some, weighted for the network; empty where nothing is expected."""
     query, pathways = basis.query, basis.knowledge.pathways
     if is_observational(basis):
         judged = query.task_type == "cell_type_imputation"
@@ -87,7 +86,12 @@ def expected_sets(basis: Basis) -> dict[str, dict[str, int]]:
         }
     known = [(pathways[name].genes, sign) for name, sign in query.expected_pathways.items() if name in pathways]
     read = basis.literature.signed if basis.literature is not None else {}
-    return {keys.PATHWAY: merge_signed(known), keys.TARGET: dict(query.expected_targets), keys.LITERATURE: read}
+    return {
+        keys.PATHWAY: merge_signed(known),
+        keys.TARGET: widen(query.expected_targets, activated_factors(basis), knowledge=basis.knowledge),
+        keys.LITERATURE: read,
+        keys.NETWORK: expected_by_network(basis),
+    }
 
 
 def compute_components(
@@ -123,12 +127,10 @@ def judge_set(name: str, weight: float, evidence: Evidence) -> Component:
     if reason := _why_not(name, genes, background=background, basis=basis):
         n_genes = int(background.place(genes)[0].size)
         return Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=n_genes)
-    return _judge(name, genes, background=background, signal=evidence.signal, basis=basis)
-
-
-def not_judged(name: str, weight: float, _: Evidence) -> Component:
-    """A component that this version cannot compute, with its reason."""
-    return Component(name=name, weight=weight, score=NAN, reason=NOT_JUDGED[name])
+    judged = _judge(name, genes, background=background, signal=evidence.signal, basis=basis)
+    if name == keys.TARGET and (note := undetected_targets(evidence)):
+        return judged.model_copy(update={"reason": "; ".join(filter(None, (judged.reason, note)))})
+    return judged
 
 
 def specificity(
@@ -178,8 +180,12 @@ def _judge(name: str, genes: SignedSet, *, background: Background, signal: Signa
         verdict = Verdict(p_specificity(background, genes, n_draws=settings.n_draws, seed=seed, name=name))
     p_spec, reasons, detail = verdict.tails.up, [verdict.reason], dict[str, Any]()
     if name == keys.TARGET:
-        lead = compete(background, genes, signatures=_rival_signatures(basis))
+        lead = compete(background, basis.query.expected_targets or genes, signatures=_rival_signatures(basis))
         detail = {"ridge_asked": lead.asked, "ridge_rival": lead.rival, "ridge_rival_value": lead.rival_value}
+        detail["ridge_ranking"] = [f"{name or 'asked'} {value:.2f}" for name, value in lead.ranking]
+        detail["factors"] = [
+            f"{factor} {'+' if sign > 0 else '-'}" for factor, sign in activated_factors(basis).items()
+        ]
         if not lead.leads:
             p_spec = max(p_spec, LOST_LEAD_P)
             reasons.append(
@@ -248,7 +254,7 @@ JUDGES: dict[str, Callable[[str, float, Evidence], Component]] = {
     keys.PATHWAY: judge_set,
     keys.TARGET: judge_set,
     keys.LITERATURE: judge_literature,
-    keys.NETWORK: not_judged,
+    keys.NETWORK: judge_network,
     keys.MARKER: judge_set,
     keys.TISSUE_SIGNATURE: judge_tissue,
     keys.DONOR_EFFECT: judge_donor,

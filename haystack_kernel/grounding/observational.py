@@ -55,7 +55,7 @@ class Likeness(NamedTuple):
         return self.asked - self.rival_value
 
 
-def reference_sets(basis: Basis) -> dict[str, dict[str, int]]:
+def reference_sets(basis: Basis) -> dict[str, SignedSet]:
     """Signatures that the prompt itself must show: of the cell type in an imputation, of the donor where it is told."""
     reference = basis.reference
     if reference is None:

@@ -20,7 +20,7 @@ from haystack_kernel.grounding.signatures import MIN_SET_GENES, effect_backgroun
 if TYPE_CHECKING:
     from haystack_kernel.grounding.nulls import Signal
     from haystack_kernel.grounding.records import Basis
-    from haystack_kernel.grounding.signatures import Background
+    from haystack_kernel.grounding.signatures import Background, SignedSet
 
 COLUMNS = (
     "pathway",
@@ -41,7 +41,7 @@ def pathway_key(name: str) -> str:
     return f"pathway:{name}"
 
 
-def pathway_sets(basis: Basis) -> dict[str, dict[str, int]]:
+def pathway_sets(basis: Basis) -> dict[str, SignedSet]:
     """Signed genes of every pathway of the knowledge tables, by :func:`pathway_key`."""
     return {pathway_key(name): pathway.genes for name, pathway in basis.knowledge.pathways.items()}
 

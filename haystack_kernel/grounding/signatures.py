@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge, PerturbationEntry
 
-    SignedSet = Mapping[str, int]  # gene -> +1 or -1
+    SignedSet = Mapping[str, float]  # gene -> +1 or -1, or any signed weight
 
 MIN_SET_GENES = 5
 EQUIVALENT = 0.5  # overlap coefficient above which two sets count as the same answer
@@ -47,6 +47,10 @@ class Background:
         found = [(self._position[gene], sign) for gene, sign in genes.items() if gene in self._position]
         where, signs = zip(*found, strict=True) if found else ((), ())
         return np.array(where, dtype=np.intp), np.array(signs, dtype=float)
+
+    def places(self, genes: Sequence[str]) -> NDArray[np.intp]:
+        """Position of each gene among the tested ones; -1 where it was not tested."""
+        return np.array([self._position.get(gene, -1) for gene in genes], dtype=np.intp)
 
     def statistic(self, genes: SignedSet) -> float:
         """Mean of s_g z_g over the tested genes of a set; NaN when none was tested."""
@@ -81,7 +85,7 @@ def standardise(delta: NDArray[np.float64], sd: NDArray[np.float64]) -> NDArray[
 
 def merge_signed(sets: Iterable[tuple[SignedSet, int]]) -> dict[str, int]:
     """Union of signed sets, each multiplied by its sign; a gene asked to rise and to fall alike is left out."""
-    votes: dict[str, int] = {}
+    votes: dict[str, float] = {}
     for genes, direction in sets:
         for gene, sign in genes.items():
             votes[gene] = votes.get(gene, 0) + sign * direction
@@ -144,6 +148,7 @@ class Competition:
     asked: float
     rival: str
     rival_value: float
+    ranking: tuple[tuple[str, float], ...] = ()  # the strongest three, "" the asked one
 
     @property
     def leads(self) -> bool:
@@ -181,7 +186,9 @@ def compete(background: Background, asked: SignedSet, *, signatures: Mapping[str
     same = _same_answer(sets)
     rivals = {names[i]: float(weights[same[i] & ~same[0]].sum()) for i in range(len(sets)) if not same[0, i]}
     rival = max(rivals, key=lambda name: rivals[name], default="")
-    return Competition(asked=float(weights[same[0]].sum()), rival=rival, rival_value=rivals.get(rival, 0.0))
+    asked_weight = float(weights[same[0]].sum())
+    ranking = sorted([("", asked_weight), *rivals.items()], key=lambda one: (-one[1], one[0]))[:3]
+    return Competition(asked=asked_weight, rival=rival, rival_value=rivals.get(rival, 0.0), ranking=tuple(ranking))
 
 
 def _same_answer(sets: Sequence[SignedSet]) -> NDArray[np.bool_]:

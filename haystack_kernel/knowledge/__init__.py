@@ -14,6 +14,7 @@ from haystack_kernel.knowledge.tables import load_knowledge_from
 from haystack_kernel.knowledge.terms import (
     CellType,
     Disease,
+    Edge,
     Knowledge,
     Obsolete,
     Pathway,
@@ -25,6 +26,7 @@ from haystack_kernel.knowledge.terms import (
 __all__ = [
     "CellType",
     "Disease",
+    "Edge",
     "Knowledge",
     "Mention",
     "Obsolete",

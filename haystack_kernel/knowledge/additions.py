@@ -1,6 +1,6 @@
 """Files of a user's own become part of what is known: read once, checked, kept in a compact form.
 
-In: an ontology, gene sets or a table of targets. Out: a file in the knowledge folder, and its header.
+In: an ontology, gene sets, a network or a table of targets. Out: a file in the knowledge folder, and its header.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge.compact import ROWS, Addition, Header, list_headers, write_addition
 from haystack_kernel.knowledge.genesets import read_gene_sets
+from haystack_kernel.knowledge.networks import find_form, read_edges
 from haystack_kernel.knowledge.obo import is_obo, read_obo
 from haystack_kernel.knowledge.ontology_json import read_ontology_json
 from haystack_kernel.knowledge.readers import SourceFile, decode, find_licence, read_bounded, version_in_name
@@ -45,7 +46,8 @@ def add_knowledge(
     folder
         Where additions are kept, ``Settings.knowledge``; made where it does not exist.
     kind
-        cl, uberon, mondo, genesets or targets; None tells it from the ending of the name and the ids inside.
+        cl, uberon, mondo, genesets, targets, network or regulons; None tells it from the ending of the name, and
+        from the ids or columns inside.
     name
         What the addition is called: a-z, 0-9, ``-``, ``_``; None takes the file's. An addition of the same name is
         replaced, and then overrides what was added before this one.
@@ -95,6 +97,8 @@ def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], sepa
     if kind in ONTOLOGIES:
         read = read_ontology_json if raw.lstrip()[:1] in (b"{", b"[") else read_obo
         return read(raw, path=path, prefix=ONTOLOGIES[kind])
+    if kind in ("network", "regulons"):
+        return read_edges(raw, path=path, kind=kind)
     rows: Sequence[object] = (
         read_gene_sets(raw, path=path)
         if kind == "genesets"
@@ -105,9 +109,11 @@ def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], sepa
 
 
 def _kind_of(path: Path, raw: bytes) -> str:
-    """Kind by the ending of the name; for ontologies by the ids that most terms have."""
+    """Kind by the ending of the name; for ontologies by the ids that most terms have, for tables by the columns."""
     endings = [end.lower() for end in path.suffixes if end.lower() != ".gz"]
     ending = endings[-1] if endings else ""
+    if _SUFFIXES.get(ending) == "targets" and (form := find_form(raw)) is not None:
+        return form.kind
     if ending in _SUFFIXES:
         return _SUFFIXES[ending]
     if ending in (".obo", ".json"):

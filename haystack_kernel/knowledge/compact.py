@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import ContractError, StorageError
 from haystack_kernel.knowledge.readers import OntologyTerm
-from haystack_kernel.knowledge.terms import Obsolete, Pathway, PerturbationEntry, Source, SourceKind
+from haystack_kernel.knowledge.terms import Edge, Obsolete, Pathway, PerturbationEntry, Source, SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,8 @@ ROWS: dict[str, type] = {
     "mondo": OntologyTerm,
     "genesets": Pathway,
     "targets": PerturbationEntry,
+    "network": Edge,
+    "regulons": Edge,
 }
 
 
@@ -53,7 +55,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Addition:
-    """Rows of one file: terms of an ontology, pathways or perturbations, as ``header.kind`` says."""
+    """Rows of one file: terms of an ontology, pathways, perturbations or edges, as ``header.kind`` says."""
 
     header: Header
     rows: tuple[Any, ...]

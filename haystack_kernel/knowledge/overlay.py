@@ -5,6 +5,7 @@ In: a ``Knowledge`` and additions, oldest first. Out: a new ``Knowledge`` with i
 - ontologies: name and links of a term come from the latest addition; synonyms are joined, and an overridden name stays
   findable as a synonym; markers, tissues and genes of the packaged row stay.
 - gene sets: of two sets with one name the later takes the name; the earlier stays as "<name> [<its source>]".
+- network and regulons: of two edges between the same genes the later one counts.
 - targets: a treatment known by that name or synonym takes the targets of the later row and keeps its expected response.
 """
 
@@ -32,6 +33,7 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
     cell_types, tissues, diseases = dict(base.cell_types), dict(base.tissues), dict(base.diseases)
     pathways, perturbations, obsolete = dict(base.pathways), dict(base.perturbations), dict(base.obsolete)
     origin = dict.fromkeys(pathways, "packaged")
+    edges = {(edge.regulator, edge.target): edge for edge in base.network}
     for addition in additions:
         kind, rows = addition.header.kind, addition.rows
         if kind == "cl":
@@ -42,6 +44,8 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
             _add_terms(diseases, rows, make=Disease)
         elif kind == "genesets":
             _add_pathways(pathways, rows, origin=origin, source=addition.header.name)
+        elif kind in ("network", "regulons"):
+            edges.update({(edge.regulator, edge.target): edge for edge in rows})
         else:
             _add_targets(perturbations, rows)
         obsolete.update({one.id: one for one in addition.obsolete})
@@ -57,6 +61,8 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
         short_forms=base.short_forms,
         obsolete={term: one for term, one in obsolete.items() if term not in live},
         sources=(*base.sources, *(one.header.source for one in additions)),
+        network=tuple(edges.values()),
+        actions=base.actions,
     )
 
 

@@ -1,6 +1,6 @@
 """The packaged tables of biology, read once and checked line by line.
 
-In: six tab-separated files of one folder. Out: a frozen ``Knowledge`` with its version and digest.
+In: eight tab-separated files of one folder. Out: a frozen ``Knowledge`` with its version and digest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from haystack_kernel.errors import ContractError
 from haystack_kernel.knowledge.terms import (
     CellType,
     Disease,
+    Edge,
+    EdgeKind,
     Knowledge,
     Pathway,
     PerturbationEntry,
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).parent / "data"
 
 _COLUMNS = {
+    "actions.tsv": ("family", "action", "source"),
     "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues", "develops_from"),
     "diseases.tsv": ("id", "name", "synonyms"),
+    "network.tsv": ("regulator", "kind", "targets", "source"),
     "pathways.tsv": ("name", "synonyms", "genes", "source"),
     "perturbations.tsv": ("name", "type", "family", "synonyms", "targets", "pathways", "response", "external_ids"),
     "short_forms.tsv": ("form", "terms", "sure"),
@@ -38,17 +42,19 @@ _COLUMNS = {
 }
 _ID_FORMS = {"cell_types.tsv": r"CL:\d{7}", "tissues.tsv": r"UBERON:\d{7}", "diseases.tsv": r"MONDO:\d{7}|PATO:0000461"}
 _SIGNS = {"+": 1, "-": -1}
+_PACKAGED_EDGES = ("ligand", "signalling", "transcription")
 
 
 def load_knowledge_from(folder: Path) -> Knowledge:
-    """Read and check the six tables of a folder.
+    """Read and check the eight tables of a folder.
 
     Parameters
     ----------
     folder
-        Holds ``cell_types.tsv``, ``diseases.tsv``, ``pathways.tsv``, ``perturbations.tsv``, ``short_forms.tsv`` and
-        ``tissues.tsv``: UTF-8, tab separated, ``#`` comment lines (one says ``version <x>``), then a header; lists
-        joined by ``;``, signed lists written ``GENE+;GENE-``, pairs ``key=value;key=value``.
+        Holds ``actions.tsv``, ``cell_types.tsv``, ``diseases.tsv``, ``network.tsv``, ``pathways.tsv``,
+        ``perturbations.tsv``, ``short_forms.tsv`` and ``tissues.tsv``: UTF-8, tab separated, ``#`` comment lines (one
+        says ``version <x>``), then a header; lists joined by ``;``, signed lists written ``GENE+;GENE-``, pairs
+        ``key=value;key=value``.
 
     Raises
     ------
@@ -79,6 +85,8 @@ def load_knowledge_from(folder: Path) -> Knowledge:
         version=_joined_version(tables),
         digest=_joined_digest(tables),
         short_forms={row.id: _short_form(row, kinds=kinds) for row in rows["short_forms.tsv"]},
+        network=_network(rows["network.tsv"]),
+        actions={row.id: row.sign("action") for row in rows["actions.tsv"]},
     )
 
 
@@ -135,6 +143,18 @@ def _perturbation(row: _Row, *, pathways: Mapping[str, Pathway]) -> Perturbation
     )
 
 
+def _network(rows: tuple[_Row, ...]) -> tuple[Edge, ...]:
+    edges: dict[tuple[str, str], Edge] = {}
+    for row in rows:
+        if row["kind"] not in _PACKAGED_EDGES:
+            row.fail(f"kind {row['kind']!r} is not one of {', '.join(_PACKAGED_EDGES)}")
+        for target, sign in row.signs("targets").items():
+            if target == row.id or (row.id, target) in edges:
+                row.fail(f"the edge from {row.id} to {target} leads to itself or is defined twice")
+            edges[row.id, target] = Edge(row.id, target, sign, cast("EdgeKind", row["kind"]), row["source"])
+    return tuple(edges.values())
+
+
 def _short_form(row: _Row, *, kinds: Mapping[str, Mapping[str, object]]) -> ShortForm:
     kind, _, form = row.id.partition(":")
     if kind not in kinds or not form:
@@ -171,6 +191,11 @@ class _Row:
         if ";;" in framed or "; " in framed or " ;" in framed or len(set(parts)) < len(parts):
             self.fail(f"{column} holds an empty, padded or repeated item: {self.cells[column]!r}")
         return parts
+
+    def sign(self, column: str) -> int:
+        if self.cells[column] not in _SIGNS:
+            self.fail(f"{column} must be + or -, not {self.cells[column]!r}")
+        return _SIGNS[self.cells[column]]
 
     def signs(self, column: str) -> dict[str, int]:
         signed: dict[str, int] = {}
@@ -223,7 +248,7 @@ def _read_table(path: Path) -> _Table:
     seen: set[str] = set()
     for row in rows:
         name = row.cells.get("name", row.id)
-        if row.id in seen or name in seen - {row.id}:
+        if path.name != "network.tsv" and (row.id in seen or name in seen - {row.id}):
             row.fail(f"{row.id} ({name}) is defined twice")
         seen |= {row.id, name}
     return _Table(rows, version[1], raw)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PerturbationType = Literal["cytokine", "drug", "genetic"]
-SourceKind = Literal["packaged", "cl", "uberon", "mondo", "genesets", "targets"]
+SourceKind = Literal["packaged", "cl", "uberon", "mondo", "genesets", "targets", "network", "regulons"]
+EdgeKind = Literal["ligand", "signalling", "transcription", "association"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,22 @@ class Pathway:
     genes: dict[str, int]
     synonyms: tuple[str, ...] = ()
     source: str = ""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A link of the gene network: ``sign`` +1 where the regulator activates or raises its target, -1 where it does not.
+
+    ``kind``: ligand to receptor, signalling between proteins, transcription factor to gene, or an association that
+    states neither direction nor sign. ``weight`` is the share it takes of what leaves the regulator.
+    """
+
+    regulator: str
+    target: str
+    sign: int
+    kind: EdgeKind
+    source: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,8 @@ class Knowledge:
     short_forms: dict[str, ShortForm] = field(default_factory=dict)  # "<kind>:<form>"
     obsolete: dict[str, Obsolete] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
+    network: tuple[Edge, ...] = ()
+    actions: dict[str, int] = field(default_factory=dict)  # family -> +1 activates its targets, -1 inhibits them
 
     def digests(self) -> dict[str, str]:
         """Version and digest of everything that takes part, for the run record; the first covers all of it."""

@@ -116,7 +116,13 @@ def run_card(record: RunRecord) -> str:
 def _component_row(item: Component) -> tuple[object, ...]:
     name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
     numbers = (item.statistic, item.p_signal, item.p_specificity, item.n_genes)
-    return name, bar(item.score), weight, *numbers, item.reason or "computed"
+    return name, bar(item.score), weight, *numbers, f"{item.reason or 'computed'}{_seen_in(item)}"
+
+
+def _seen_in(item: Component) -> str:
+    """Genes, or edges of the network, that speak most for a component."""
+    shown = item.detail.get("leading_edges") or item.detail.get("leading_genes") or []
+    return f" (most in: {', '.join(shown[:5])})" if shown else ""
 
 
 def _arrow(sign: int) -> str:

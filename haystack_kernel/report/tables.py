@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_GENES_SHOWN = 300
+N_PATHWAYS_SHOWN = 200
+_FURTHER = {"ULM t": "ulm_t", "ULM adj. p": "ulm_padj", "ORA log odds": "ora_log_odds", "ORA adj. p": "ora_padj"}
 _FLIPS = "flips"
 _ROLES = (keys.QUERY, keys.PROMPT, keys.CONTROL)
 
@@ -66,7 +68,8 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
 
 
 def pathway_table(pathways: pd.DataFrame) -> str:
-    """All pathways tested, in the order of the file; ``leading_genes`` may be absent."""
+    """The first 200 pathways, in the order of the file; ``leading_genes``, ULM and ORA may be absent."""
+    further = {name: column for name, column in _FURTHER.items() if column in pathways}
     rows = [
         (
             str(row["pathway"]),
@@ -77,11 +80,16 @@ def pathway_table(pathways: pd.DataFrame) -> str:
             float(row["p_specificity"]),
             int(row["n_genes"]),
             ", ".join(str(row.get("leading_genes", "")).replace("nan", "").split(";")[:5]),
+            *(float(row[column]) for column in further.values()),
         )
-        for row in pathways.to_dict("records")
+        for row in pathways.head(N_PATHWAYS_SHOWN).to_dict("records")
     ]
     columns = ("pathway", "score", "expected", "statistic", "p signal", "p specificity", "genes", "leading genes")
-    return table(columns, rows, caption="Pathways, expected and discovered (all: pathways.csv)", kind="sortable")
+    caption = "Pathways, expected and discovered (all: pathways.csv)"
+    if further and len(pathways):
+        n_background = int(pathways["n_background"].iloc[0])
+        caption += f"; ULM and ORA compare with all {n_background:,} tested genes and take them for independent"
+    return table((*columns, *further), rows, caption=caption, kind="sortable")
 
 
 def cell_table(prompts: pd.DataFrame) -> str:

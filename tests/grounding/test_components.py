@@ -77,9 +77,9 @@ def test_components_when_a_twin_is_asked_then_it_counts_as_the_same(arms, alpha_
 
 def test_components_when_there_is_no_source_then_nan_with_a_reason_and_capped(arms, alpha_shift, ask, judge):
     result = judge(arms(alpha_shift), ask("ALPHA"))
-    for name in (keys.LITERATURE, keys.NETWORK):
+    for name, why in ((keys.LITERATURE, "literature"), (keys.NETWORK, "no target of ALPHA")):
         assert math.isnan(scores(result)[name].score)
-        assert scores(result)[name].reason
+        assert why in scores(result)[name].reason
     assert list(scores(result)) == [keys.PATHWAY, keys.TARGET, keys.LITERATURE, keys.NETWORK]
     assert result.composite.value == pytest.approx(7.3)
 

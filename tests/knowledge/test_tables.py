@@ -12,14 +12,17 @@ import pytest
 from haystack_kernel.errors import ContractError
 from haystack_kernel.knowledge import load_knowledge, load_knowledge_from
 from haystack_kernel.knowledge.tables import PACKAGED
-from haystack_kernel.knowledge.terms import ShortForm
+from haystack_kernel.knowledge.terms import Edge, ShortForm
 
 SMALL = {
+    "actions.tsv": "# version 3.1\nfamily\taction\tsource\nglucocorticoid\t+\ttest\n",
     "cell_types.tsv": "# version 3.1; made for a test\n"
     "id\tname\tparents\tsynonyms\tmarkers\ttissues\tdevelops_from\n"
     "CL:0000000\tcell\t\t\t\t\t\n"
     "CL:0000084\tT cell\tCL:0000000\tT lymphocyte;T\tCD3D;CD3E\tUBERON:0000178\tCL:0000000\n",
     "diseases.tsv": "# version 3.1\nid\tname\tsynonyms\nPATO:0000461\tnormal\thealthy\n",
+    "network.tsv": "# version 3.1\nregulator\tkind\ttargets\tsource\n"
+    "JAK1\tsignalling\tSTAT1+;STAT2+\tone\nJAK1\ttranscription\tBCL6-\ttwo\n",
     "pathways.tsv": "# version 3.1\nname\tsynonyms\tgenes\tsource\nJAK-STAT\tJAK STAT\tSTAT1+;NKX2-1-\ttest\n",
     "perturbations.tsv": "# version 3.1\nname\ttype\tfamily\tsynonyms\ttargets\tpathways\tresponse\texternal_ids\n"
     "IFN-beta\tcytokine\tinterferon\tIFNb\tIFNAR1;IFNAR2\tJAK-STAT+\tISG15+;CCL2-\tuniprot=P01574;note=a=b\n",
@@ -49,6 +52,12 @@ def test_load_when_small_tables_then_every_field_arrives(tmp_path):
     assert known.tissues["UBERON:0000178"].genes == ("HBB",)
     assert known.diseases["PATO:0000461"].synonyms == ("healthy",)
     assert known.short_forms == {"cell_type:TC": ShortForm("TC", ("CL:0000084",), is_sure=False)}
+    assert known.network == (
+        Edge("JAK1", "STAT1", 1, "signalling", "one"),
+        Edge("JAK1", "STAT2", 1, "signalling", "one"),
+        Edge("JAK1", "BCL6", -1, "transcription", "two"),
+    )
+    assert known.actions == {"glucocorticoid": 1}
     assert known.version == "3.1"
     assert known.digests() == {"knowledge:3.1": known.digest}
 
@@ -89,6 +98,16 @@ def test_version_when_tables_differ_then_each_is_named(tmp_path):
         ("short_forms", "CL:0000084", "CL:0000085", r"short_forms\.tsv line 3: terms names CL:0000085"),
         ("short_forms", "cell_type:TC", "TC", r"line 3: 'TC' must be <kind>:<form>, the kind one of cell_type"),
         ("short_forms", "\tno", "\tmaybe", r"line 3: terms must not be empty and sure must be yes or no"),
+        ("actions", "\t+\t", "\tup\t", r"actions\.tsv line 3: action must be \+ or -, not 'up'"),
+        (
+            "network",
+            "\tsignalling",
+            "\trumour",
+            r"line 3: kind 'rumour' is not one of ligand, signalling, transcription",
+        ),
+        ("network", "STAT1+", "STAT1", r"network\.tsv line 3: targets must list each name once with \+ or -"),
+        ("network", "STAT1+", "JAK1+", r"network\.tsv line 3: the edge from JAK1 to JAK1 leads to itself"),
+        ("network", "BCL6-", "STAT1-", r"network\.tsv line 4: the edge from JAK1 to STAT1 .* defined twice"),
         ("perturbations", "JAK-STAT+", "NF-kB+", r"perturbations\.tsv line 3: pathways names NF-kB"),
         ("perturbations", "cytokine", "hormone", r"line 3: type 'hormone' is not one of cytokine, drug, genetic"),
         ("perturbations", "uniprot=P01574", "P01574", r"line 3: external_ids must be key=value pairs"),

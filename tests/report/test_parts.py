@@ -47,6 +47,15 @@ def test_score_table_says_why_a_component_is_missing(make_run):
     assert "moves against expectation" in wrong_way
 
 
+def test_score_table_names_the_edges_that_speak_most_for_a_component(make_run):
+    record = make_run()
+    best = record.best
+    found = best.components[0].model_copy(update={"detail": {"leading_edges": ["TFA activates G1", "TFA inhibits G2"]}})
+    changed = best.model_copy(update={"components": (found, *best.components[1:])})
+    shown = repr(parts.score_table(record.model_copy(update={"rounds": (changed,)})))
+    assert "(most in: TFA activates G1, TFA inhibits G2)" in shown
+
+
 def test_rounds_table_marks_the_best_round(make_run):
     record = make_run()
     second = record.rounds[0].model_copy(update={"number": 2, "composite": None, "decision": ""})

@@ -41,6 +41,13 @@ def test_gene_table_stays_short_and_tells_how_many_there_are(de):
     assert "300 of 700 tested genes" in made
 
 
+def test_pathway_table_shows_the_further_readings_and_their_background(pathways):
+    further = {"ulm_t": 7.5, "ulm_padj": 0.01, "ora_log_odds": 2.0, "ora_padj": 0.02, "n_background": 1234}
+    text = pathway_table(pathways.assign(**further))
+    assert rows(text)[0][-5:] == ["ISG15, MX1", "7.500", "0.010", "2.000", "0.020"]
+    assert "all 1,234 tested genes" in text
+
+
 def test_pathway_table_keeps_what_could_not_be_computed(pathways):
     found = rows(pathway_table(pathways))
     assert found[0] == ["type I interferon response", "10.0", "yes", "1.500", "1e-4", "1e-4", "49", "ISG15, MX1"]

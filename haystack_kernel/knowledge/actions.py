@@ -1,0 +1,27 @@
+"""What a treatment does to its targets: a cytokine activates its receptors, an inhibitor the opposite.
+
+In: a perturbation and the table of actions. Out: +1, -1, or 0 where it is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from haystack_kernel.knowledge.terms import Knowledge, PerturbationEntry
+
+_INHIBITS = re.compile(r"inhibitor|antagonist|blocker|knock-out|degrader|inverse agonist", re.IGNORECASE)
+_ACTIVATES = re.compile(r"agonist|activator|stimulator|mimetic", re.IGNORECASE)
+_BY_TYPE = {"cytokine": 1, "genetic": -1, "drug": 0}
+
+
+def action_on_targets(entry: PerturbationEntry, *, knowledge: Knowledge) -> int:
+    """Sign of a treatment's effect on its targets: by its family in the table, by the family's name, by its type."""
+    if (known := knowledge.actions.get(entry.family)) is not None:
+        return known
+    if _INHIBITS.search(entry.family):
+        return -1
+    if _ACTIVATES.search(entry.family):
+        return 1
+    return _BY_TYPE[entry.type]

@@ -1,0 +1,169 @@
+"""Networks and regulons in the forms in which their makers publish them, told apart by their columns.
+
+In: bytes of a table of OmniPath, STRING, CollecTRI or DoRothEA. Out: edges with a direction and a sign.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge.readers import SourceFile, check_count, decode, find_licence, version_in_name
+from haystack_kernel.knowledge.terms import Edge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from haystack_kernel.knowledge.terms import SourceKind
+
+MIN_COMBINED = 0.7  # STRING calls it high confidence
+_SYMBOL = re.compile(r"[A-Z0-9][A-Za-z0-9@.-]{0,24}")
+_STRING_ID = re.compile(r"(?:\d+\.)?ENSP\d+")
+_TRUE = ("1", "true", "True", "TRUE")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One published form: the columns that mark it and those that are read; ``score_one`` is a full score."""
+
+    name: str
+    kind: SourceKind
+    regulator: str
+    target: str
+    marks: tuple[str, ...]
+    score_one: float = 1.0
+
+
+FORMS = (
+    Form(
+        "OmniPath",
+        "network",
+        "source_genesymbol",
+        "target_genesymbol",
+        ("is_directed", "consensus_stimulation", "consensus_inhibition"),
+    ),
+    Form(
+        "OmniPath",
+        "network",
+        "source_genesymbol",
+        "target_genesymbol",
+        ("is_directed", "is_stimulation", "is_inhibition"),
+    ),
+    Form("STRING", "network", "node1", "node2", ("combined_score",)),
+    Form("STRING", "network", "preferredName_A", "preferredName_B", ("score",)),
+    Form("STRING", "network", "protein1", "protein2", ("combined_score",), score_one=1000.0),
+    Form("DoRothEA", "regulons", "tf", "target", ("confidence", "mor")),
+    Form("DoRothEA", "regulons", "source", "target", ("confidence", "weight")),
+    Form("CollecTRI", "regulons", "source", "target", ("weight",)),
+    Form("CollecTRI", "regulons", "source", "target", ("mor",)),
+)
+
+
+def find_form(raw: bytes) -> Form | None:
+    """The form whose columns a table has; None where it is another table."""
+    header = set(_cells(_header(raw[:20_000].decode("utf-8", errors="replace"))))
+    return next((form for form in FORMS if header.issuperset((form.regulator, form.target, *form.marks))), None)
+
+
+def read_edges(raw: bytes, *, path: Path, kind: str) -> SourceFile:
+    """Read a network or regulons; of two rows about the same pair the later counts.
+
+    Parameters
+    ----------
+    raw, path
+        The file: a header line, then rows separated by tabs, commas or (STRING's links) spaces.
+    kind
+        "network" or "regulons".
+
+    Returns
+    -------
+    OmniPath: directed edges with one sign; STRING: associations of combined score 0.7 or more, both ways, as
+    activating, with the score as weight; regulons: the sign of the weight, which is also kept as weight. Notes count
+    what was left out. A gene is no target of itself here.
+
+    Raises
+    ------
+    InvalidInputError
+        The columns are of no known form, a number is none, proteins are Ensembl ids, or no edge remains.
+    """
+    form = find_form(raw)
+    if form is None or form.kind != kind:
+        known = "; ".join(f"{one.name}: {', '.join((one.regulator, one.target, *one.marks))}" for one in FORMS)
+        given = ", ".join(_cells(_header(decode(raw, path=path)))[:12])
+        message = f"{path} has the columns {given}, which are no {kind}. Known forms are {known}."
+        raise InvalidInputError(message, path=str(path), kind=kind)
+    text = decode(raw, path=path)
+    first = _header(text)
+    lines = [line for line in text.splitlines() if line.strip() and line != first and not line.startswith("#")]
+    check_count(len(lines), path=path, what="edges")
+    columns = _cells(first)
+    edges: dict[tuple[str, str], Edge] = {}
+    n_left_out = 0
+    for number, cells in enumerate(csv.reader(io.StringIO("\n".join(lines)), delimiter=_delimiter(first)), 2):
+        if len(cells) != len(columns):
+            message = f"{path}: row {number} has {len(cells)} columns, the header has {len(columns)}. Mend the row."
+            raise InvalidInputError(message, path=str(path), row=number)
+        row = dict(zip(columns, cells, strict=True))
+        found = _edges(row, form=form, path=path, number=number)
+        n_left_out += not found
+        edges.update({(edge.regulator, edge.target): edge for edge in found})
+    if not edges:
+        message = f"{path}: no row of this {form.name} table gives an edge between two genes. Give a larger export."
+        raise InvalidInputError(message, path=str(path))
+    notes = []
+    if n_left_out:
+        notes.append(f"{n_left_out:,} rows without direction, sign or symbols, or below the score, left out")
+    if form.name == "STRING":
+        notes.append("associations state no sign: they are walked both ways, as activating")
+    comments = "\n".join(line for line in text[:20_000].splitlines() if line.startswith("#"))
+    version = version_in_name(path)
+    return SourceFile(tuple(edges.values()), (), version, find_licence(comments), tuple(notes))
+
+
+def _edges(row: Mapping[str, str], *, form: Form, path: Path, number: int) -> list[Edge]:
+    one, two = row[form.regulator].strip(), row[form.target].strip()
+    if _STRING_ID.fullmatch(one):
+        message = (
+            f"{path}: row {number}: {one} is an Ensembl protein. Give STRING's export with gene names (columns node1 "
+            "and node2, or preferredName_A and preferredName_B)."
+        )
+        raise InvalidInputError(message, path=str(path), row=number)
+    if one == two or not _SYMBOL.fullmatch(one) or not _SYMBOL.fullmatch(two):
+        return []
+    if form.name == "OmniPath":
+        rises, falls = (row[name] in _TRUE for name in form.marks[1:])
+        if row["is_directed"] not in _TRUE or rises == falls:
+            return []
+        return [Edge(one, two, 1 if rises else -1, "signalling", form.name)]
+    try:
+        value = float(row[form.marks[-1]])
+    except ValueError as error:
+        message = f"{path}: row {number}: {form.marks[-1]} {row[form.marks[-1]]!r} is no number. Mend the row."
+        raise InvalidInputError(message, path=str(path), row=number) from error
+    if form.name == "STRING":
+        score = value / form.score_one
+        if score < MIN_COMBINED:
+            return []
+        return [Edge(a, b, 1, "association", form.name, score) for a, b in ((one, two), (two, one))]
+    if not value:
+        return []
+    return [Edge(one, two, 1 if value > 0 else -1, "transcription", form.name, abs(value))]
+
+
+def _header(text: str) -> str:
+    """First line that is no comment; STRING's own begins with "#node1"."""
+    lines = (line for line in text.splitlines() if line.strip())
+    return next((line for line in lines if not line.startswith(("#", "!")) or line.startswith("#node1")), "")
+
+
+def _delimiter(header: str) -> str:
+    return next((mark for mark in "\t, " if mark in header), "\t")
+
+
+def _cells(header: str) -> list[str]:
+    return [cell.strip().lstrip("#").strip('"') for cell in header.split(_delimiter(header))]
