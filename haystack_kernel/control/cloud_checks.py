@@ -97,7 +97,7 @@ def quota(settings: Settings) -> Found:
     machine, region = (batch.get(name) or "unset" for name in ("machine", "region"))
     text = f"not readable from here: the GPUs of machine {machine} need a quota above 0 in region {region}"
     remedy = "https://console.cloud.google.com/iam-admin/quotas (NVIDIA_A100_GPUS, PREEMPTIBLE_*, GPUS_ALL_REGIONS)"
-    return Found(ok=True, text=text, remedy=remedy)
+    return Found(ok=False, text=text, remedy=remedy)
 
 
 def anthropic(settings: Settings) -> Found:

@@ -86,7 +86,7 @@ def ground(
     signal = p_signal(
         cells.prompt,
         cells.prompt_control,
-        sets=expected_sets(basis) | pathway_sets(basis),
+        sets=expected_sets(basis) | pathway_sets(de, basis=basis),
         tested=set(tested),
         n_draws=settings.n_draws,
         seed=context.seed,

@@ -41,9 +41,12 @@ def pathway_key(name: str) -> str:
     return f"pathway:{name}"
 
 
-def pathway_sets(basis: Basis) -> dict[str, SignedSet]:
-    """Signed genes of every pathway of the knowledge tables, by :func:`pathway_key`."""
-    return {pathway_key(name): pathway.genes for name, pathway in basis.knowledge.pathways.items()}
+def pathway_sets(de: pd.DataFrame, *, basis: Basis) -> dict[str, SignedSet]:
+    """Signed genes of the pathways that :func:`compute_pathways` judges, by :func:`pathway_key`."""
+    background = effect_background(de, perturbations=basis.knowledge.perturbations)
+    sets = _tested_sets(background, basis)
+    judged = _judged(compute_enrichment(background, np.zeros(len(background.genes), dtype=bool), sets), basis)
+    return {pathway_key(name): genes for name, genes in sets.items() if name in judged}
 
 
 def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.DataFrame:
@@ -71,12 +74,10 @@ def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.Da
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     if len(background.genes) < basis.settings.min_tested_genes:
         return pd.DataFrame(columns=list(COLUMNS))
-    every = {name: pathway.genes for name, pathway in basis.knowledge.pathways.items()}
-    sets = {name: genes for name, genes in every.items() if background.place(genes)[0].size >= MIN_SET_GENES}
+    sets = _tested_sets(background, basis)
     called = de.drop_duplicates(keys.GENE).set_index(keys.GENE)[keys.IS_DE].reindex(background.genes).to_numpy(bool)
     enriched = compute_enrichment(background, called, sets)
-    strongest = enriched["ulm_t"].abs().sort_values(ascending=False, kind="stable").index[:MAX_JUDGED]
-    judged = {*strongest, *basis.query.expected_pathways}
+    judged = _judged(enriched, basis)
     rows = [_row(name, background=background, signal=signal, basis=basis, judge=name in judged) for name in sets]
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ENRICHMENT])
     table = pd.concat([table, enriched.reset_index(drop=True)], axis=1)
@@ -84,6 +85,17 @@ def compute_pathways(de: pd.DataFrame, *, signal: Signal, basis: Basis) -> pd.Da
     score = table["score"].fillna(0.0).to_numpy(float)
     order = np.lexsort((table["pathway"].astype(str), -np.abs(size), -score))
     return table.iloc[order].reset_index(drop=True)
+
+
+def _tested_sets(background: Background, basis: Basis) -> dict[str, SignedSet]:
+    every = {name: pathway.genes for name, pathway in basis.knowledge.pathways.items()}
+    return {name: genes for name, genes in every.items() if background.place(genes)[0].size >= MIN_SET_GENES}
+
+
+def _judged(enriched: pd.DataFrame, basis: Basis) -> set[str]:
+    """The expected sets, and those of largest ``ulm_t``."""
+    strongest = enriched["ulm_t"].abs().sort_values(ascending=False, kind="stable").index[:MAX_JUDGED]
+    return {*strongest, *basis.query.expected_pathways}
 
 
 def _row(name: str, *, background: Background, signal: Signal, basis: Basis, judge: bool) -> tuple[object, ...]:
