@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haystack_kernel.grounding.nulls import p_specificity
+from haystack_kernel.grounding.rivals import rivals_of_asked
 from haystack_kernel.grounding.score import best_of_many, score_from_p
-from haystack_kernel.grounding.signatures import MIN_SET_GENES, equivalents, rival_genes, stronger_rivals
+from haystack_kernel.grounding.signatures import MIN_SET_GENES
 from haystack_kernel.literature.reading import Reading
 from haystack_kernel.schema import Component
 
@@ -39,7 +40,7 @@ def judge_literature(name: str, weight: float, evidence: Evidence) -> Component:
     if reason := _why_not(reading, n_genes=int(where.size), background=background, basis=basis):
         return Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=int(where.size))
     effects = signs * background.z[where]
-    rivals, removed = _rivals(background, reading, basis=basis)
+    rivals, removed = rivals_of_asked(background, reading.signed, basis=basis)
     settings, seed = basis.settings, basis.context.seed
     p_spec = p_specificity(
         by_popularity(background, reading),
@@ -99,15 +100,3 @@ def _why_not(reading: Reading, *, n_genes: int, background: Background, basis: B
             f"{MIN_PAPERS} papers and {MIN_SET_GENES} genes are needed"
         )
     return ""
-
-
-def _rivals(background: Background, reading: Reading, *, basis: Basis) -> tuple[list[str], set[str]]:
-    """Perturbations that explain the response better than the asked one, by their own response, and their genes."""
-    query, known = basis.query, basis.knowledge.perturbations
-    asked = query.expected_targets
-    if background.place(asked)[0].size < MIN_SET_GENES:
-        asked = reading.signed
-    exempt = equivalents(asked, known, name=query.perturbation.name if query.perturbation else None)
-    rivals = stronger_rivals(background, asked, perturbations=known, exempt=exempt)
-    spared = set(query.expected_pathways)
-    return rivals, rival_genes(rivals, basis.knowledge, spared=spared)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from haystack_kernel.grounding.rivals import rivals_of_asked
 from haystack_kernel.grounding.score import best_of_many, score_from_p
 from haystack_kernel.grounding.signatures import EQUIVALENT, MIN_SET_GENES, equivalents
 from haystack_kernel.grounding.walks import build_network, find_sources, known_walks, walk_of
@@ -60,8 +61,9 @@ def judge_network(name: str, weight: float, evidence: Evidence) -> Component:
     """Agreement of the walk with the prediction, against seeds like the targets and permuted labels.
 
     The statistic is w z / |w| over the tested genes that the walk w reaches. p_specificity compares it with walks from
-    random seeds with about as many targets, equivalent genes (cosine above 0.5) excepted, after taking out the genes
-    that a stronger rival's walk claims for a larger share than the asked one does.
+    random seeds with about as many targets, equivalent genes (cosine above 0.5) excepted, after taking out the genes of
+    every perturbation whose known response explains the prediction better, and those that a stronger rival's walk
+    claims for a larger share than the asked one does.
     """
     background, basis = evidence.background, evidence.basis
     mass = asked_walk(basis)
@@ -70,9 +72,11 @@ def judge_network(name: str, weight: float, evidence: Evidence) -> Component:
     if reason := _why_not(basis, n_tested=len(background.genes), n_reached=n_reached):
         return Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=n_reached)
     z = background.z[here]
+    stronger, moved = rivals_of_asked(background, _core(mass, basis=basis), basis=basis)
     rivals, claimed = _rivals(mass, genes=genes, z=z, basis=basis)
+    claimed |= background.genes[here].isin(list(moved))
     p_spec, n_seeds = _p_seeds(mass[genes], genes=genes, z=z, kept=~claimed, basis=basis)
-    reasons = []
+    reasons = [f"{stronger[0]} explains the response better; its genes were left out"] if stronger else []
     if rivals:
         reasons.append(f"the network of {rivals[0]} explains the response better; the genes it claims were left out")
     if n_seeds < basis.settings.n_draws:
@@ -82,7 +86,12 @@ def judge_network(name: str, weight: float, evidence: Evidence) -> Component:
         why = evidence.signal.reason or f"the prompt measures fewer than {MIN_SET_GENES} of its genes"
         reasons.append(f"judged by specificity alone: {why}")
     p = best_of_many(float(np.nanmax([p_sig, p_spec])), n_scored=basis.context.n_scored)
-    detail: dict[str, Any] = {"p": p, "rivals": rivals[:5], "n_seed_sets": n_seeds, "n_draws": basis.settings.n_draws}
+    detail: dict[str, Any] = {
+        "p": p,
+        "rivals": [*dict.fromkeys(stronger + rivals)][:5],
+        "n_seed_sets": n_seeds,
+        "n_draws": basis.settings.n_draws,
+    }
     detail |= _leading(mass, genes=genes, z=z, basis=basis)
     return Component(
         name=name,
@@ -95,6 +104,13 @@ def judge_network(name: str, weight: float, evidence: Evidence) -> Component:
         n_genes=n_reached,
         detail=detail,
     )
+
+
+def _core(mass: NDArray[np.float64], *, basis: Basis, share: float = 0.8) -> dict[str, int]:
+    """The heaviest genes of a walk, by sign, that hold this share of its squares: it stands by them among responses."""
+    genes, order = build_network(basis.knowledge).genes, np.argsort(-np.abs(mass), kind="stable")
+    held = np.cumsum(mass[order] ** 2)
+    return {genes[i]: int(np.sign(mass[i])) for i in order[: int(np.searchsorted(held, share * held[-1])) + 1]}
 
 
 def _why_not(basis: Basis, *, n_tested: int, n_reached: int) -> str:
@@ -220,15 +236,13 @@ def _leading(
     network = build_network(basis.knowledge)
     gain = mass[genes] * z
     order = [i for i in np.argsort(-gain, kind="stable")[:n_top] if gain[i] > 0]
-    start = np.zeros(len(network.genes))
     sources = find_sources(basis.knowledge, asked_targets(basis))
-    reached = mass.copy()
-    start[sources] = np.sign(mass @ network.walks(sources).mean(axis=1)) / len(sources)
-    reached[sources] = start[sources]
+    action = np.sign(mass @ network.walks(sources).mean(axis=1))
+    passing = action * network.spread(sources).mean(axis=1)
     edges = []
     for i in order:
-        row = network.steps[[int(genes[i])], :].toarray().ravel() * reached
+        row = network.arrivals[[int(genes[i])], :].toarray().ravel() * passing
         best = int(np.argmax(row * np.sign(mass[genes[i]])))
-        arrow = "activates" if network.steps[int(genes[i]), best] > 0 else "inhibits"
+        arrow = "activates" if network.arrivals[int(genes[i]), best] > 0 else "inhibits"
         edges.append(f"{network.genes[best]} {arrow} {network.genes[int(genes[i])]}")
     return {"leading_genes": [network.genes[int(genes[i])] for i in order], "leading_edges": edges}

@@ -12,7 +12,7 @@ import numpy as np
 from haystack_kernel import keys
 from haystack_kernel.grounding.de import MEAN_CONTROL, MEAN_TREATED
 from haystack_kernel.grounding.network import asked_targets
-from haystack_kernel.grounding.walks import build_network, find_sources, walk_of
+from haystack_kernel.grounding.walks import build_network, find_sources
 from haystack_kernel.knowledge.actions import action_on_targets
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def activated_factors(basis: Basis) -> dict[str, int]:
     sources = find_sources(knowledge, targets)
     if not action or not sources:
         return {}
-    network, mass = build_network(knowledge), walk_of(knowledge, targets=targets, action=action)
+    network = build_network(knowledge)
+    mass = action * network.spread(sources).mean(axis=1)  # a factor that is active, whether it is transcribed or not
     regulons = regulons_of(knowledge)
     direct = {network.genes[source]: action for source in sources if network.genes[source] in regulons}
     if direct:

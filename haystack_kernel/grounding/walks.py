@@ -1,6 +1,10 @@
 """Random walks with restart on the signed gene network.
 
 In: the edges of the knowledge tables. Out: how far activating a gene raises (+) or lowers (-) every other gene.
+
+Cells are measured by their RNA. A kinase that a walk passes is active and not expressed more, and an inhibitor that is
+taken down by signalling may be transcribed all the more (NFKBIA after TNF). So what is read of a walk is the mass that
+arrives over edges of transcription; over any edge in a network that has none.
 """
 
 from __future__ import annotations
@@ -31,32 +35,38 @@ class GeneNetwork:
     """Genes, and the share of a regulator's mass that each of its targets gets in a step, signed.
 
     ``steps`` is targets x regulators; the sizes of a column sum to 1, or to 0 for a gene without targets, where a walk
-    ends. ``n_targets`` counts a gene's targets.
+    ends. ``arrivals`` are those of ``steps`` at whose end a walk is read, ``n_targets`` counts a gene's targets.
     """
 
     genes: tuple[str, ...]
     steps: sparse.csr_array
+    arrivals: sparse.csr_array
     n_targets: NDArray[np.int64]
     place: dict[str, int] = field(repr=False)
     _walks: dict[int, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     def walks(self, sources: Sequence[int]) -> NDArray[np.float64]:
-        """Genes x sources: positive minus negative mass of a walk from each source, 0 at the source itself.
-
-        With restart c and signed steps W it solves w = c e + (1 - c) W w, which is the difference of the walks of the
-        positive and the negative mass, kept apart. A walk is computed once.
-        """
+        """Genes x sources: what is read of the walk from each source, 0 at the source itself; computed once."""
         wanted = [source for source in dict.fromkeys(sources) if source not in self._walks]
         if wanted:
-            start = np.zeros((len(self.genes), len(wanted)))
-            start[wanted, np.arange(len(wanted))] = RESTART
-            mass = start
-            for _ in range(_STEPS):
-                mass = start + (1 - RESTART) * (self.steps @ mass)
-            mass[wanted, np.arange(len(wanted))] = 0.0
-            self._walks.update(zip(wanted, mass.T, strict=True))
+            read = (1 - RESTART) * (self.arrivals @ self.spread(wanted))
+            read[wanted, np.arange(len(wanted))] = 0.0
+            self._walks.update(zip(wanted, read.T, strict=True))
         columns = [self._walks[source] for source in sources]
         return np.stack(columns, axis=1) if columns else np.zeros((len(self.genes), 0))
+
+    def spread(self, sources: Sequence[int]) -> NDArray[np.float64]:
+        """Genes x sources: positive minus negative mass of a walk from each source.
+
+        With restart c and signed steps W it solves w = c e + (1 - c) W w, which is the difference of the walks of the
+        positive and the negative mass, kept apart.
+        """
+        start = np.zeros((len(self.genes), len(sources)))
+        start[sources, np.arange(len(sources))] = RESTART
+        mass = start
+        for _ in range(_STEPS):
+            mass = start + (1 - RESTART) * (self.steps @ mass)
+        return mass
 
 
 def build_network(knowledge: Knowledge) -> GeneNetwork:
@@ -101,8 +111,13 @@ def _built(knowledge: Knowledge) -> GeneNetwork:
     n_genes = len(genes)
     leaving = np.bincount(columns, weights=weights, minlength=n_genes)
     shares = signs * weights / leaving[columns] if n_genes else signs
-    steps = sparse.csr_array((shares, (rows, columns)), shape=(n_genes, n_genes))
-    return GeneNetwork(genes, steps, np.bincount(columns, minlength=n_genes), place)
+    is_read = np.array([edge.kind == "transcription" for edge in knowledge.network], dtype=bool)
+    is_read |= not is_read.any()
+    steps, arrivals = (
+        sparse.csr_array((shares[used], (rows[used], columns[used])), shape=(n_genes, n_genes))
+        for used in (np.ones_like(is_read), is_read)
+    )
+    return GeneNetwork(genes, steps, arrivals, np.bincount(columns, minlength=n_genes), place)
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,7 +5,8 @@ In: a ``Knowledge`` and additions, oldest first. Out: a new ``Knowledge`` with i
 - ontologies: name and links of a term come from the latest addition; synonyms are joined, and an overridden name stays
   findable as a synonym; markers, tissues and genes of the packaged row stay.
 - gene sets: of two sets with one name the later takes the name; the earlier stays as "<name> [<its source>]".
-- network and regulons: of two edges between the same genes the later one counts.
+- network and regulons: of two edges between the same genes the later one counts; an association, which states no sign,
+  never takes the place of an edge that does.
 - targets: a treatment known by that name or synonym takes the targets of the later row and keeps its expected response.
 """
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge.compact import Addition
     from haystack_kernel.knowledge.readers import OntologyTerm
-    from haystack_kernel.knowledge.terms import Pathway, PerturbationEntry
+    from haystack_kernel.knowledge.terms import Edge, Pathway, PerturbationEntry
 
     Term = TypeVar("Term", CellType, Tissue, Disease)
 
@@ -45,7 +46,7 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
         elif kind == "genesets":
             _add_pathways(pathways, rows, origin=origin, source=addition.header.name)
         elif kind in ("network", "regulons"):
-            edges.update({(edge.regulator, edge.target): edge for edge in rows})
+            _add_edges(edges, rows)
         else:
             _add_targets(perturbations, rows)
         obsolete.update({one.id: one for one in addition.obsolete})
@@ -89,6 +90,13 @@ def _add_pathways(table: dict[str, Pathway], rows: Iterable[Pathway], *, origin:
             kept = f"{row.name} [{origin[row.name]}]"
             table[kept], origin[kept] = replace(earlier, name=kept), origin[row.name]
         table[row.name], origin[row.name] = row, source
+
+
+def _add_edges(table: dict[tuple[str, str], Edge], rows: Iterable[Edge]) -> None:
+    for row in rows:
+        earlier = table.get((row.regulator, row.target))
+        if row.kind != "association" or earlier is None or earlier.kind == "association":
+            table[row.regulator, row.target] = row
 
 
 def _add_targets(table: dict[str, PerturbationEntry], rows: Iterable[PerturbationEntry]) -> None:

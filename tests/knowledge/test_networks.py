@@ -135,3 +135,12 @@ def test_packaged_network_when_a_cytokine_is_asked_then_a_target_regulates_somet
 def test_action_when_a_treatment_is_known_then_its_sign(name, action):
     known = load_knowledge()
     assert action_on_targets(known.perturbations[name], knowledge=known) == action
+
+
+def test_add_when_an_association_meets_a_signed_edge_then_the_sign_stays(added, write):
+    packaged = {(edge.regulator, edge.target): edge for edge in load_knowledge().network}
+    assert packaged["NFKBIA", "RELA"].sign == -1
+    known = added(write("links.tsv", "node1\tnode2\tcombined_score\nNFKBIA\tRELA\t0.99\nNFKBIA\tZZZ1\t0.8\n"))
+    edges = {(edge.regulator, edge.target): edge for edge in known.network}
+    assert edges["NFKBIA", "RELA"] == packaged["NFKBIA", "RELA"]
+    assert (edges["NFKBIA", "ZZZ1"].kind, edges["ZZZ1", "NFKBIA"].kind) == ("association", "association")
