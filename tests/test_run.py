@@ -245,6 +245,7 @@ def test_build_config_maps_every_setting_to_its_option():
         max_rounds=2,
         n_prompt=10,
         n_query=11,
+        literature=True,
         seed=3,
     )
 

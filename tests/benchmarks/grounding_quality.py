@@ -35,7 +35,7 @@ from inference.baselines import Cells, predict
 from inference.manifest import DEMO_MODEL, DEMO_STEPS
 from inference.models import packaged
 
-WORLDS = range(1020, 1030)
+WORLDS = range(1040, 1050)
 N_DONORS, N_PER_DONOR, N_QUERY = 4, 10, 128
 KINDS = ("right", "shuffled tables", "wrong treatment", "labels swapped", "controls split")
 DECOYS = KINDS[2:]
