@@ -1,0 +1,87 @@
+"""What the score says of measured cells: IFN-beta on the public Kang 2018 subset, each cell type hidden in turn.
+
+In: the h5ad, engines. Out: a Markdown table, one row per hidden type, engine and labelling: composite, components, the
+three leading pathways. Labellings: ``right``; ``swapped`` (controls labelled as treated, treated as controls);
+``wrong`` (the IFN-beta cells labelled TNF-alpha, and TNF-alpha asked for). The last two must score low.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+from pathlib import Path
+
+import anndata as ad
+from kang_accuracy import hidden_types
+
+from haystack_kernel.atlas import build_atlas, load_mapping
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.run import open_run
+from haystack_kernel.settings import load_settings
+
+LABELS = {
+    "right": ("IFN-beta", {}),
+    "swapped": ("IFN-beta", {"control": "IFN-beta", "IFN-beta": "control"}),
+    "wrong": ("TNF-alpha", {"IFN-beta": "TNF-alpha"}),
+}
+
+
+def make_atlas(adata, labels, *, folder):
+    """Settings whose only atlas holds the cells under other labels."""
+    renamed = adata.copy()
+    old = adata.obs["perturbation"].astype(str)
+    named = old.where(old == "control", "IFN-beta")
+    renamed.obs["perturbation"] = named.map(lambda label: labels.get(label, label)).to_numpy(object)
+    source = folder / "atlas.h5ad"
+    renamed.write_h5ad(source)
+    settings = load_settings(storage=str(folder), atlas_root=str(folder / "atlases"), cache=str(folder / "cache"))
+    columns = {"perturbation_column": "perturbation", "control": ["control"], "perturbation_type": "cytokine"}
+    mapping = load_mapping("cellxgene", **columns)
+    build_atlas(str(source), name="kang", root=settings.atlas_root, mapping=mapping, knowledge=load_knowledge())
+    return settings
+
+
+def ask(settings, name, *, treatment, engine):
+    """One run up to its scores."""
+    model = {"model": "demo"} if engine == "stack" else {}
+    run = open_run(
+        f"How would {name}s respond to {treatment}?",
+        settings=settings,
+        atlases=["kang"],
+        hide=[f"{name}:{treatment}"],
+        engine=engine,
+        max_rounds=1,
+        literature=False,
+        **model,
+    ).work(until="interpret")
+    best = run.record.rounds[0]
+    scores = {item.name: item.score for item in best.components}
+    return best.composite.value, scores, run.pathways["pathway"].tolist()[:3], best.n_de
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("h5ad", help="e.g. kang2018_ifnb_public.h5ad")
+    parser.add_argument("--engines", nargs="+", default=["shift", "weighted", "stack"])
+    parser.add_argument("--types", nargs="*", help="cell types; all that have enough cells by default")
+    options = parser.parse_args()
+    adata = ad.read_h5ad(options.h5ad)
+    print("| hidden | engine | labels | composite | pathway | target | network | DE | leading pathways |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for labels, (treatment, mapping) in LABELS.items():
+        with tempfile.TemporaryDirectory() as name:
+            settings = make_atlas(adata, mapping, folder=Path(name))
+            for cell_type in options.types or hidden_types(adata):
+                for engine in options.engines:
+                    value, scores, leading, n_de = ask(settings, str(cell_type), treatment=treatment, engine=engine)
+                    shown = [scores[part] for part in ("pathway_coherence", "target_activation", "network_coherence")]
+                    cells = ["-" if math.isnan(one) else f"{one:.1f}" for one in (value, *shown)]
+                    print(
+                        f"| {cell_type} | {engine} | {labels} | {' | '.join(cells)} | {n_de} | {', '.join(leading)} |"
+                    )
+                    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
