@@ -5,6 +5,7 @@ In: plain values. Out: frozen pydantic models that validate themselves and round
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime
 from pathlib import Path
@@ -313,6 +314,11 @@ class Composite(Frozen):
     weight_computed: float = Field(description="summed weight of the components that could be computed")
     cap: float = Field(default=10.0, description="upper bound that applied")
     reason: str = ""
+
+    @property
+    def shown(self) -> str:
+        """``9 of 10 (8.5)``: rounded, halves up, and as thresholds see it."""
+        return f"{math.floor(self.value + 0.5)} of 10 ({self.value:.1f})"
 
 
 class EngineAgreement(Frozen):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAN = float("nan")
 MIN_PAPERS = 3
-OFF = "the literature sources were not asked (switched off)"
+OFF = "the literature sources were not asked: switched off"
 
 
 def judge_literature(name: str, weight: float, evidence: Evidence) -> Component:

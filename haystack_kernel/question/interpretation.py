@@ -100,9 +100,9 @@ def subject_of(query: StructuredQuery) -> str:
 
 
 def _verdict(record: RunRecord, best: Round) -> str:
-    value = record.score
-    if math.isnan(value):
-        reason = best.composite.reason if best.composite and best.composite.reason else "no component could be computed"
+    judged, value = best.composite, record.score
+    if judged is None or math.isnan(value):
+        reason = judged.reason if judged and judged.reason else "no component could be computed"
         return f"not scored: {reason.rstrip('.')}"
     if value >= record.config.threshold:
         words = "consistent with known biology"
@@ -110,7 +110,7 @@ def _verdict(record: RunRecord, best: Round) -> str:
         words = "in part consistent with known biology"
     else:
         words = "with little support from known biology"
-    return f"score {value:.0f} of 10 ({value:.1f}), {words}"
+    return f"score {judged.shown}, {words}"
 
 
 def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:

@@ -57,7 +57,7 @@ def score_text(best: Round) -> str:
     """``7 of 10 (7.3)``: the score rounded, and unrounded for the threshold; or that there is none."""
     if best.composite is None or math.isnan(best.composite.value):
         return "not scored"
-    return f"{best.composite.value:.0f} of 10 ({best.composite.value:.1f})"
+    return best.composite.shown
 
 
 def counted(number: int, noun: str) -> str:

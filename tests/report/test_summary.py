@@ -84,3 +84,8 @@ def test_answer_puts_score_before_words_and_escapes_them(make_run, de, pathways)
     made = answer(make_run("<b>x</b>"), de=de, pathways=pathways)
     assert made.index("7 of 10 (7.3)") < made.index("Headline of &lt;b&gt;x&lt;/b&gt;") < made.index("A limit")
     assert "<b>" not in made
+
+
+@pytest.mark.parametrize(("value", "text"), [(8.5, "9 of 10 (8.5)"), (7.49, "7 of 10 (7.5)"), (1.0, "1 of 10 (1.0)")])
+def test_a_score_is_shown_rounded_half_up_beside_what_thresholds_see(value, text):
+    assert Composite(value=value, weight_computed=1.0).shown == text
