@@ -223,7 +223,7 @@ def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
         reason = "the prediction was not scored" if nulls.size else "not measured: no table of null runs is packaged"
         return Aspect(name=name, value=NAN, reason=reason)
     below = percentile_among(judged.value, nulls)
-    words = f"The score is above {below:.0%} of {nulls.size} runs with null or wrong prompts."
+    words = f"The score is above {below:.0%} of {nulls.size} null or wrong prompts in simulated worlds."
     return Aspect(name=name, value=below, words=words)
 
 

@@ -238,6 +238,17 @@ def show(rows, *, engine):
         print(f"| {kind} | {' | '.join(f'{np.mean(some[name].dropna().astype(float) >= 7):.1%}' for name in names)} |")
 
 
+def write_nulls(rows, path, *, made):
+    """The table that reports place a score in: composites of null and of wrong prompts, by kind of question."""
+    table = pd.DataFrame(rows)
+    table["score"] = table["score"].astype(float)
+    scores = {
+        name: sorted(round(value, 3) for value in table.loc[table["kind"].isin(kinds), "score"].dropna())
+        for name, kinds in {"null": ("labels swapped", "controls split"), "wrong_prompt": ("wrong treatment",)}.items()
+    }
+    path.write_text(json.dumps({"made": made, "perturbational": scores}) + "\n", encoding="utf-8")
+
+
 def main():
     """Work the questions and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -245,6 +256,7 @@ def main():
     parser.add_argument("--engine", default="weighted", choices=("shift", "weighted", "mean", "stack"))
     parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS[:4]))
     parser.add_argument("--out", type=Path, default=Path("grounding_quality.jsonl"))
+    parser.add_argument("--nulls", type=Path, help="also write the packaged table of nulls; from worlds for tuning")
     options = parser.parse_args()
     knowledge, settings = load_knowledge(), load_settings().grounding
     engine, rows = make_engine(options.engine), []
@@ -261,6 +273,11 @@ def main():
                 out.flush()
                 sys.stderr.write(f"{seed} {name} {rows[-1]['cell_type']}: {[r['score'] for r in rows[-5:]]}\n")
     show(rows, engine=options.engine)
+    if options.nulls:
+        made = (
+            f"engine {options.engine}, {options.questions} questions, simulated worlds {options.worlds}, no literature"
+        )
+        write_nulls(rows, options.nulls, made=made)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,7 @@ def test_confidence_when_little_is_at_hand_then_nan_rows_say_why(arms, alpha_shi
     shown = rows(judge(cells, evidence=(), frac_genes_found=NAN))
     assert all(math.isnan(item.value) == bool(item.reason) for item in shown.values())
     unknown = {name for name, item in shown.items() if math.isnan(item.value)}
-    assert unknown == set(shown) - {"choice of weights"}
-    assert "not measured" in shown["null percentile"].reason
+    assert unknown == set(shown) - {"choice of weights", "null percentile"}
     assert "no matched control cells" in shown["donors"].reason
 
 
@@ -88,6 +87,14 @@ def test_confidence_when_weights_change_then_the_range_holds_the_score(arms, alp
     scores = [item.score for item in found.components if not math.isnan(item.score)]
     assert min(scores) <= low
     assert found.composite == composite(found.components, donor_matched=True)
+
+
+def test_confidence_when_the_score_is_high_then_nearly_all_null_and_wrong_prompts_lie_below(arms, alpha_shift, judge):
+    aspect = rows(judge(arms(alpha_shift)))["null percentile"]
+    measured = load_nulls("perturbational")
+    assert measured.size >= 150
+    assert aspect.value == percentile_among(judge(arms(alpha_shift)).composite.value, measured) > 0.95
+    assert f"of {measured.size} null or wrong prompts in simulated worlds" in aspect.words
 
 
 def test_load_nulls_when_a_table_is_there_then_both_kinds_of_runs_are_in_it_and_the_percentile_is_the_rank(tmp_path):
