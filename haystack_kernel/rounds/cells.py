@@ -1,0 +1,131 @@
+"""Cells out of the atlas: candidates found, cells by role written with the manifest, the job derived.
+
+In: the run record and the ports. Out: candidates; the round with its cells and job spec, files under ``rounds/<n>/``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.jobs import (
+    build_job_spec,
+    build_manifest,
+)
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.rounds.record import query_of
+from haystack_kernel.store import write_h5ad
+from inference.manifest import (
+    dump_manifest,
+)
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import (
+        Candidate,
+        CellSet,
+        Round,
+        RunConfig,
+        RunRecord,
+    )
+
+
+def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], CellSet | None, dict[str, str]]:
+    """Find the prompt candidates and the query cells; also digests of the atlases and of the knowledge."""
+    from haystack_kernel.retrieval import choose_query_cells, search_candidates, vector_folder
+
+    config, knowledge = record.config.located(), load_knowledge(ports.settings.knowledge)
+    atlas = ports.open_atlas(atlas_names(config))
+    candidates = search_candidates(
+        query_of(record),
+        atlas=atlas,
+        knowledge=knowledge,
+        settings=ports.settings.retrieval,
+        config=config,
+        cache=vector_folder(ports.settings.atlas_root, config.atlases[0]),
+    )
+    query_set = None
+    if config.query_h5ad is None:
+        query_set = choose_query_cells(
+            query_of(record), atlas=atlas, knowledge=knowledge, candidates=candidates, config=config
+        )
+    digests = {f"atlas:{name}": digest for name, digest in atlas.digests().items()}
+    return candidates, query_set, {**digests, **knowledge.digests()}
+
+
+def assemble(record: RunRecord, ports: Ports) -> Round:
+    """Read the cells by role, unless the round has them, write them with the manifest, and derive the job."""
+    last = record.rounds[-1] if record.rounds[-1].files else _place_cells(record, ports)
+    store, folder = ports.store, f"rounds/{last.number}"
+    strategy, note = query_of(record).control_strategy, ""
+    if not last.n_control and strategy == "synthetic_control":
+        strategy = "query_as_control"
+        note = f"synthetic_control needs matched control cells: {last.candidates[0].control_reason}"
+    manifest = build_manifest(
+        store.uri(record.run_id, folder),
+        config=record.config.located(),
+        strategy=strategy,
+        has_control=bool(last.n_control),
+        n_seeds=ports.settings.grounding.n_seeds,
+    )
+    path = f"{folder}/manifest.json"
+    files = (*last.files, store.write(record.run_id, path, dump_manifest(manifest).encode()))
+    spec = build_job_spec(
+        manifest,
+        run_id=record.run_id,
+        round_number=last.number,
+        manifest_uri=path,
+        timeout_s=ports.settings.jobs.timeout_s,
+    )
+    update = {"control_strategy": strategy, "control_note": note, "spec": spec, "files": files}
+    return last.model_copy(update=update)
+
+
+def _place_cells(record: RunRecord, ports: Ports) -> Round:
+    """Read the cells of the choice and write them by role."""
+    from haystack_kernel.retrieval import assemble_cells
+
+    last, config = record.rounds[-1], record.config.located()
+    cells = assemble_cells(
+        last.candidates,
+        query_set=record.query_set,
+        atlas=ports.open_atlas(atlas_names(config)),
+        config=config,
+        round_number=last.number,
+    )
+    files = [
+        write_h5ad(ports.store, record.run_id, f"rounds/{last.number}/{role}.h5ad", adata)
+        for role, adata in _roles(cells).items()
+        if adata is not None
+    ]
+    update = {
+        "query_cells": _describe_query(cells.query, notes=cells.notes),
+        "n_prompt": cells.prompt.n_obs,
+        "n_control": 0 if cells.control is None else cells.control.n_obs,
+        "n_query": cells.query.n_obs,
+        "files": tuple(files),
+    }
+    return last.model_copy(update=update)
+
+
+def atlas_names(config: RunConfig) -> tuple[str, ...]:
+    """Atlases to open: those searched, and the one the query cells come from."""
+    extra = (config.query_atlas,) if config.query_atlas else ()
+    return tuple(dict.fromkeys((*config.atlases, *extra)))
+
+
+def _roles(cells: object) -> dict[str, ad.AnnData | None]:
+    return {role: getattr(cells, role) for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
+
+
+def _describe_query(query: ad.AnnData, *, notes: tuple[str, ...]) -> str:
+    from haystack_kernel.retrieval import cells_of
+
+    names = [cells_of(name) for name in sorted(set(query.obs[keys.CELL_TYPE].astype(str)))]
+    n_donors = query.obs[keys.DONOR].nunique()
+    datasets = sorted(set(query.obs[keys.DATASET].astype(str)))
+    donors = f"{n_donors} {'donor' if n_donors == 1 else 'donors'}"
+    text = f"{query.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
+    return ". ".join([text, *notes])

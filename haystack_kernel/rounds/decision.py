@@ -1,0 +1,44 @@
+"""Whether another round follows, and which one is the best so far.
+
+In: scored rounds. Out: best round, why the rounds end, the sentence that says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from haystack_kernel.schema import (
+        Round,
+        RunRecord,
+        Termination,
+    )
+    from haystack_kernel.settings import RoundSettings
+
+
+def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Termination | None, str]:
+    """Best round so far, why the rounds end (None: they go on), and the sentence that says so.
+
+    The best round has the highest unrounded composite; a round without a score loses to any with one; of equals the
+    earliest wins. Plateau: the last ``plateau_rounds`` rounds brought no gain of ``plateau_gain`` over the best before.
+    """
+    values = [_score(item) for item in record.rounds]
+    best = max(range(len(values)), key=lambda index: (values[index], -index))
+    top, n = values[best], len(values)
+    shown = "not scored" if math.isinf(top) else f"{top:.1f}"
+    if top >= record.config.threshold:
+        return best + 1, "threshold", f"stop: {shown} reaches the threshold {record.config.threshold:g}"
+    if n >= record.config.max_rounds:
+        return best + 1, "max_rounds", f"stop: {n} of {record.config.max_rounds} rounds are used (best {shown})"
+    window = settings.plateau_rounds
+    recent, before = max(values[-window:]), max(values[:-window], default=-math.inf)
+    if n > window and (math.isinf(recent) or recent < before + settings.plateau_gain):
+        gain = f"no gain of {settings.plateau_gain:g} in {window} rounds"
+        return best + 1, "plateau", f"stop: {gain} (best {shown})"
+    return best + 1, None, f"go on: best so far {shown}, threshold {record.config.threshold:g}"
+
+
+def _score(item: Round) -> float:
+    value = item.composite.value if item.composite else math.nan
+    return -math.inf if math.isnan(value) else value
