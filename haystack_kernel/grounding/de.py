@@ -243,7 +243,7 @@ def rank_genes_groups(de: pd.DataFrame) -> dict[str, Any]:
         msg = f"DE table lacks {absent}; it has {list(de.columns)}: make it with compute_de"
         raise MissingKeyError(msg, absent=absent)
     ranked = de.sort_values(Z_RANK, ascending=False, kind="stable")
-    means = [np.expm1(ranked[name].to_numpy(float)) + 1e-9 for name in (MEAN_TREATED, MEAN_CONTROL)]
+    means = [np.expm1(np.maximum(ranked[name].to_numpy(float), 0.0)) + 1e-9 for name in (MEAN_TREATED, MEAN_CONTROL)]
     columns = {
         "names": (ranked[keys.GENE].to_numpy(object), "O"),
         "scores": (ranked[Z_RANK].to_numpy(float), "float32"),

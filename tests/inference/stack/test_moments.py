@@ -25,6 +25,15 @@ def test_large_means_are_expanded():
     assert value[0, 0] == pytest.approx(truth, rel=2e-3)
 
 
+@pytest.mark.parametrize("mean", [25.0, 120.0, 900.0])
+@pytest.mark.parametrize("theta", [0.05, 0.3, 2.0, 7.0])
+def test_large_means_of_broad_distributions_are_summed_and_never_negative(mean, theta):
+    counts, scale = np.arange(400_000), 6.5
+    truth = (stats.nbinom.pmf(counts, theta, theta / (theta + mean)) * np.log1p(scale * counts)).sum()
+    value = expect_log(*(np.full((1, 1), v, np.float32) for v in (mean, theta)), scale=np.full((1, 1), scale))
+    assert value[0, 0] == pytest.approx(truth, rel=2.5e-2)
+
+
 def test_each_cell_has_its_own_scale():
     mean, theta = np.full((2, 3), 0.5, np.float32), np.full((2, 3), 2.0, np.float32)
     value = expect_log(mean, theta, scale=np.array([[1.0], [10.0]], np.float32))
