@@ -77,6 +77,7 @@ def test_work_predicts_the_response_that_the_atlas_was_designed_with(ports, begi
     assert share[0] > 2 * share[1]
 
 
+@pytest.mark.slow
 def test_advance_saves_exactly_one_record_a_step_and_says_the_step_before_it_starts(ports, begin):
     record = begin()
     folder = Path(ports.settings.storage) / "runs" / record.run_id / "record"
@@ -276,6 +277,7 @@ def test_synthetic_control_is_the_default_and_predicts_from_the_matched_controls
     assert tasks["control"]["query"] == tasks["treated"]["query"]
 
 
+@pytest.mark.slow
 def test_without_matched_control_the_run_falls_back_says_so_and_is_capped(ports, begin):
     record = flow.work(begin("How would B cells respond to TNF-alpha?"), ports, until="decide")
     last = record.rounds[0]
@@ -322,6 +324,7 @@ class FailsOnce:
         return self.inner.cancel(job)
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_recorded_and_resume_starts_another_attempt_of_the_same_job(ports, begin):
     executor = FailsOnce(ports.executors["local"])
     broken = replace(ports, executors={"local": executor})
@@ -485,6 +488,7 @@ def test_cancel_of_a_finished_or_cancelled_run_changes_nothing(ports, begin):
     assert flow.next_step(flow.revive(run.record, ports)) == "understand"
 
 
+@pytest.mark.slow
 def test_work_until_a_step_that_is_past_already_does_nothing(ports, begin):
     record = flow.work(begin(), ports, until="collect")
     for earlier in ("retrieve", "choose", "collect"):

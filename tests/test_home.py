@@ -12,6 +12,8 @@ from haystack_kernel.schema import RunConfig
 from haystack_kernel.settings import Settings
 from haystack_kernel.store import hide_home
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):

@@ -198,6 +198,7 @@ def test_a_scored_run_shows_its_tables_without_a_kernel_that_made_it(scored):
     assert scored.run_id in scored._repr_html_()
 
 
+@pytest.mark.slow
 def test_tables_follow_the_best_round_when_it_changes(scored):
     ports = connect(scored._ports.settings)
     run = Run(scored.record, ports=ports)

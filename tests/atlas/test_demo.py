@@ -21,6 +21,8 @@ from haystack_kernel.atlas.demo.world import World, make_world
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.knowledge import Knowledge, load_knowledge
 
+pytestmark = pytest.mark.slow
+
 BLOOD = tuple(cl_id for cl_id, _ in facts.CYTOKINE_LABELS.values())
 LUNG_FIBROBLAST = "CL:0002553"
 

@@ -10,6 +10,8 @@ from haystack_kernel.atlas import load_mapping, open_atlases
 from haystack_kernel.errors import InvalidInputError, MissingKeyError, NotFoundError, StorageError
 from haystack_kernel.schema import CellSet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sources(write, obs, counts_of):

@@ -13,6 +13,8 @@ from haystack_kernel.errors import NotFoundError
 from haystack_kernel.schema import Choice, Component, Composite, Round, RunConfig, RunRecord
 from haystack_kernel.store import RunStore, write_csv
 
+pytestmark = pytest.mark.slow
+
 A, B = "run-20260102t030405-aaaaaa", "run-20260102t030405-bbbbbb"
 
 

@@ -11,6 +11,8 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.run import new_record
 from haystack_kernel.store import read_h5ad
 
+pytestmark = pytest.mark.slow
+
 ROUND = ["choose", "cells", "predict", "ground"]
 
 

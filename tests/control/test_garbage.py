@@ -9,6 +9,8 @@ from haystack_kernel.control import collect_garbage, compare, fork
 from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
 from haystack_kernel.run import attach
 
+pytestmark = pytest.mark.slow
+
 ROLES = ("prompt", "control", "query", "predictions")
 
 

@@ -14,6 +14,8 @@ from haystack_kernel.grounding.observational import nearest_type
 from haystack_kernel.grounding.reference import build_reference
 from haystack_kernel.schema import StructuredQuery
 
+pytestmark = pytest.mark.slow
+
 N_GENES = 1500  # of the designed world
 GENES = [f"G{i}" for i in range(N_GENES)]
 TYPES = {name: dict.fromkeys(GENES[start::31][:40], 6.0) for name, start in (("X", 2), ("Y", 9), ("Z", 17))}

@@ -10,6 +10,8 @@ from inference.bucket import CHUNK, Objects
 from inference.errors import BucketError
 from inference.patience import Patience
 
+pytestmark = pytest.mark.slow
+
 URI = "gs://haystack-test/runs/a/predictions.h5ad"
 LARGE = bytes(range(256)) * 4096 * 20  # 20 MiB: three chunks
 

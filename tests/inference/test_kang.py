@@ -11,6 +11,8 @@ from scipy.stats import false_discovery_control, mannwhitneyu
 from inference.baselines import BASELINES, Cells, predict
 from inference.draw import library_sizes, log_normalise
 
+pytestmark = pytest.mark.slow
+
 TYPES = ("CD14+ monocyte", "CD4 T cell", "CD8 T cell", "B cell", "NK cell", "dendritic cell")
 
 

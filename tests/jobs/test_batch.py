@@ -13,6 +13,8 @@ from haystack_kernel.jobs import BatchExecutor, expected_handle
 from haystack_kernel.jobs.places import Places
 from haystack_kernel.schema import JobSpec
 
+pytestmark = pytest.mark.slow
+
 
 def load_module(name):
     """A module of tests/servers."""

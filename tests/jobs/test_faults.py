@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def load_cases():
     path = Path(__file__).parents[1] / "servers" / "job_faults.py"

@@ -7,6 +7,8 @@ import pytest
 from haystack_kernel.control import examine, submit
 from haystack_kernel.settings import load_settings
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How would B cells respond to IFN-beta?"
 
 

@@ -14,6 +14,8 @@ from haystack_kernel.report import ReportBundle, load_bundle, render_notebook, r
 from haystack_kernel.schema import Composite, RunRecord
 from haystack_kernel.store import RunStore, write_csv
 
+pytestmark = pytest.mark.slow
+
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 

@@ -9,6 +9,8 @@ from haystack_kernel.report import ReportBundle, render_report
 from haystack_kernel.report.trust import trust_table
 from haystack_kernel.schema import Aspect, Component, Confidence, Feedback
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 CONFIDENCE = Confidence(
     aspects=(

@@ -11,6 +11,8 @@ from haystack_kernel.retrieval import assemble_cells, choose_query_cells, search
 from haystack_kernel.schema import HiddenPair, Perturbation, RunConfig, StructuredQuery
 from haystack_kernel.settings import RetrievalSettings
 
+pytestmark = pytest.mark.slow
+
 CD14, CD16, CD4, CD8, T = "CL:0001054", "CL:0002396", "CL:0000624", "CL:0000625", "CL:0000084"
 NK = "CL:0000623"
 

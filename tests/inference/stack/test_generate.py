@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 
 from inference.errors import InputError, ModelError
