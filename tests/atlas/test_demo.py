@@ -329,7 +329,7 @@ def test_ensure_demo_when_there_then_fast_and_nothing_is_written(root: Path):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     started = time.perf_counter()
     ensure_demo(root)
-    assert time.perf_counter() - started < 0.05
+    assert time.perf_counter() - started < 1.0
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
