@@ -17,6 +17,7 @@ import numpy as np
 from haystack_kernel import keys
 from haystack_kernel.grounding.agreement import correlate
 from haystack_kernel.grounding.de import FLIPS, N_RESAMPLES
+from haystack_kernel.grounding.measured import compare_measured
 from haystack_kernel.grounding.profiles import log_normalise
 from haystack_kernel.grounding.score import composite
 from haystack_kernel.grounding.verdict import engine_verdict
@@ -74,7 +75,8 @@ def judge_confidence(
     -------
     Aspects in display order: control strategy (correlation of the two readings), evidence distance (0 = same pair),
     gene coverage (share), agreement with the closest baseline (correlation), flipping genes (share of the called),
-    stability (mean over genes that pass the thresholds), donors (share that move the same way), null percentile
+    stability (mean over genes that pass the thresholds), donors (share that move the same way), measured responses
+    outside the prompt (correlation with the most alike), null percentile
     (share of null and wrong-prompt runs with a lower composite), weights (range of the composite), back-test.
     """
     between_seeds = _between_seeds(cells)
@@ -90,6 +92,7 @@ def judge_confidence(
         _flips(de, other),
         _stability(de, basis=basis, between_seeds=between_seeds),
         _donors(cells, de=de, basis=basis),
+        _measured(cells, de=de),
         _percentile(judged, basis=basis),
         _weights(components, judged=judged, basis=basis),
         Aspect(name="back-tested accuracy", value=NAN, reason="no back-test of runs like this one was made"),
@@ -214,6 +217,16 @@ def _donors(cells: GroundingCells, *, de: pd.DataFrame, basis: Basis) -> Aspect:
     return Aspect(name=name, value=n_same / len(donors), words=words)
 
 
+def _measured(cells: GroundingCells, *, de: pd.DataFrame) -> Aspect:
+    name = "other measured responses"
+    found = [one for one in compare_measured(cells.measured, de=de) if not math.isnan(one.pearson)]
+    if not found:
+        why = "no response of the same or a related treatment lies in the atlases outside the prompt"
+        return Aspect(name=name, value=NAN, reason=why)
+    listed = "; ".join(f"{one.label}: r = {one.pearson:.2f}" for one in found)
+    return Aspect(name=name, value=found[0].pearson, words=f"Measured, not part of the prompt, not scored: {listed}.")
+
+
 def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
     from haystack_kernel.grounding.components import is_observational
 
@@ -223,7 +236,7 @@ def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
         reason = "the prediction was not scored" if nulls.size else "not measured: no table of null runs is packaged"
         return Aspect(name=name, value=NAN, reason=reason)
     below = percentile_among(judged.value, nulls)
-    words = f"The score is above {below:.0%} of {nulls.size} null or wrong prompts in simulated worlds."
+    words = f"The score is above {below:.1%} of {nulls.size} null or wrong prompts in simulated worlds."
     return Aspect(name=name, value=below, words=words)
 
 

@@ -35,7 +35,8 @@ class GroundingCells:
 
     ``control_pred`` is the prediction made with the control cells as prompt (synthetic control), None where there is
     none; ``prompt_control`` the prompt's matched control cells; ``baselines`` maps engine name -> prediction;
-    ``repeats`` are the treated and control predictions of further seeds.
+    ``repeats`` are the treated and control predictions of further seeds; ``measured`` maps a label to treated and
+    control cells of a response that is not part of the prompt.
     ``treated.var["padded"]`` marks genes that the prediction could not change; absent, no gene is padded.
     """
 
@@ -46,6 +47,7 @@ class GroundingCells:
     prompt_control: ad.AnnData | None = None
     baselines: dict[str, ad.AnnData] = field(default_factory=dict)
     repeats: tuple[tuple[ad.AnnData, ad.AnnData | None], ...] = ()
+    measured: dict[str, tuple[ad.AnnData, ad.AnnData]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

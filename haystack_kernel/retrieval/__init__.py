@@ -6,6 +6,7 @@ In: a structured query and an atlas. Out: ranked candidates, the query cell set,
 from __future__ import annotations
 
 from haystack_kernel.retrieval.assemble import CellsByRole, assemble_cells
+from haystack_kernel.retrieval.measured import fetch_measured
 from haystack_kernel.retrieval.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.query_cells import choose_query_cells, describe_query_cells
 from haystack_kernel.retrieval.query_check import QueryCheck, check_query_h5ad
@@ -22,6 +23,7 @@ __all__ = [
     "check_query_h5ad",
     "choose_query_cells",
     "describe_query_cells",
+    "fetch_measured",
     "fetch_reference",
     "prepare_vectors",
     "read_query_h5ad",

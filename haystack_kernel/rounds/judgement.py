@@ -71,6 +71,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         prompt_control=read(keys.CONTROL) if last.n_control else None,
         baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
         repeats=_repeats(outputs),
+        measured=_measured(record, ports),
     )
     context = GroundingContext(
         seed=record.config.seed,
@@ -199,6 +200,18 @@ def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list
     if reference is None:
         return None, []
     return reference, [write_h5ad(store, record.run_id, path, reference)]
+
+
+def _measured(record: RunRecord, ports: Ports) -> dict[str, tuple[ad.AnnData, ad.AnnData]]:
+    """Measured responses outside the round's prompt, of a question about a perturbation."""
+    from haystack_kernel.retrieval import fetch_measured
+
+    if query_of(record).perturbation is None:
+        return {}
+    atlas = ports.open_atlas(atlas_names(record.config))
+    used = record.rounds[-1].candidates
+    found = fetch_measured(record.candidates, used=used, atlas=atlas, config=record.config)
+    return {one.label: (one.treated, one.control) for one in found}
 
 
 def _prompt_table(present: dict[str, ad.AnnData]) -> pd.DataFrame:
