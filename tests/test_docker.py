@@ -163,8 +163,8 @@ def test_image_starts_something_that_exists(path, project):
 def test_environment_lets_any_user_write_where_needed(path):
     found = environment(path)
     assert found["PYTHONUNBUFFERED"] == "1"
-    assert found["HOME"] == "/home/haystack"
-    assert re.search(r"chmod (0777|-R a\+rwX) /home/haystack", " ".join(texts(path, "RUN")))
+    assert found["HOME"] == "/srv/haystack"
+    assert re.search(r"chmod (0777|-R a\+rwX) /srv/haystack", " ".join(texts(path, "RUN")))
 
 
 def test_orchestrator_caches_compiled_code_for_any_user_and_cpu():
@@ -172,12 +172,12 @@ def test_orchestrator_caches_compiled_code_for_any_user_and_cpu():
     found = environment(path)
     assert found["NUMBA_CPU_NAME"] == "generic"
     for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
-        assert found[name].startswith("/home/haystack/")
+        assert found[name].startswith("/srv/haystack/")
     steps = instructions(path)
     warm = next(n for n, (name, text) in enumerate(steps) if name == "RUN" and "compute_embedding" in text)
     users = [n for n, (name, _) in enumerate(steps) if name == "USER"]
     assert users[-1] < warm, "what fills the caches must be the user who reads them"
-    assert steps[warm][1].index("compute_embedding") < steps[warm][1].index("chmod -R a+rwX /home/haystack")
+    assert steps[warm][1].index("compute_embedding") < steps[warm][1].index("chmod -R a+rwX /srv/haystack")
     assert any("NUMBA_CACHE_DIR" in text for name, text in steps[:warm] if name == "ENV")
 
 

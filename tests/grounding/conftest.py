@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import anndata as ad
@@ -126,3 +127,19 @@ def arms(world):
         return GroundingCells(treated, control, query, prompt, world.cells(n), made)
 
     return build
+
+
+@pytest.fixture
+def swap_labels():
+    """The same cells with treated and control exchanged, in the prompt and in the prediction."""
+
+    def swap(cells):
+        return dataclasses.replace(
+            cells,
+            treated=cells.control_pred,
+            control_pred=cells.treated,
+            prompt=cells.prompt_control,
+            prompt_control=cells.prompt,
+        )
+
+    return swap

@@ -31,15 +31,8 @@ def test_components_when_the_asked_effect_is_there_then_high(arms, alpha_shift, 
     assert found[keys.TARGET].detail["ridge_asked"] > found[keys.TARGET].detail["ridge_rival_value"]
 
 
-def test_components_when_labels_are_swapped_then_one(arms, alpha_shift, ask, judge):
-    cells = arms(alpha_shift)
-    swapped = dataclasses.replace(
-        cells,
-        treated=cells.control_pred,
-        control_pred=cells.treated,
-        prompt=cells.prompt_control,
-        prompt_control=cells.prompt,
-    )
+def test_components_when_labels_are_swapped_then_one(arms, alpha_shift, swap_labels, ask, judge):
+    swapped = swap_labels(arms(alpha_shift))
     result = judge(swapped, ask("ALPHA"))
     assert [scores(result)[name].score for name in (keys.PATHWAY, keys.TARGET)] == [1, 1]
     assert scores(result)[keys.PATHWAY].statistic < 0

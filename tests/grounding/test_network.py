@@ -71,15 +71,8 @@ def test_network_when_the_asked_cascade_is_there_then_as_high_as_its_seeds_allow
     assert found.detail["leading_edges"][0].startswith("TFA ")
 
 
-def test_network_when_labels_are_swapped_then_one(arms, alpha_shift, ask_wired, judge):
-    cells = arms(alpha_shift)
-    swapped = dataclasses.replace(
-        cells,
-        treated=cells.control_pred,
-        control_pred=cells.treated,
-        prompt=cells.prompt_control,
-        prompt_control=cells.prompt,
-    )
+def test_network_when_labels_are_swapped_then_one(arms, alpha_shift, swap_labels, ask_wired, judge):
+    swapped = swap_labels(arms(alpha_shift))
     found = judge(swapped, ask_wired("ALPHA"))
     assert found.score == 1
     assert found.statistic < 0
