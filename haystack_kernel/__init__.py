@@ -13,14 +13,14 @@ _VERBS = {  # name: module; imported when first used, so that importing haystack
     "resume": "run",
     "list_runs": "run",
     "Run": "run",
-    "submit": "control",
-    "fork": "control",
-    "compare": "control",
-    "load_settings": "settings",
+    "submit": "manage",
+    "fork": "manage",
+    "compare": "manage",
+    "load_settings": "config.settings",
     "check_query_h5ad": "retrieval",
 }
 _MODULES = (
-    "question",
+    "planners",
     "atlas",
     "retrieval",
     "jobs",
@@ -30,7 +30,7 @@ _MODULES = (
     "flow",
     "knowledge",
     "store",
-    "control",
+    "manage",
 )
 __all__ = [*_VERBS, *_MODULES]  # noqa: PLE0604 - all are strings
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haystack_kernel import publishing, rounds
+from haystack_kernel import rounds
 from haystack_kernel.errors import ConflictError, HaystackError
 from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.rounds import publishing
 from haystack_kernel.schema import Failure, Round, RunRecord, StepTime
 from haystack_kernel.store import hide_home
 

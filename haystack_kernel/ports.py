@@ -1,6 +1,7 @@
 """The borders: what the flow asks of planners, atlases, executors, stores, clocks and progress listeners.
 
-In: records of :mod:`haystack_kernel.schema`. Out: Protocols; :mod:`haystack_kernel.connect` picks who implements them.
+In: records of :mod:`haystack_kernel.schema`. Out: Protocols; :mod:`haystack_kernel.config.connect` picks who
+implements them.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
         RunConfig,
         RunRecord,
         RunSummary,
+        Settings,
         StructuredQuery,
     )
-    from haystack_kernel.settings import Settings
 
 
 class Planner(Protocol):
@@ -211,7 +212,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """Everything the flow talks to, built once by :func:`haystack_kernel.connect.connect`."""
+    """Everything the flow talks to, built once by :func:`haystack_kernel.config.connect.connect`."""
 
     settings: Settings
     planner: Planner

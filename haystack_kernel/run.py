@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import flow
-from haystack_kernel.connect import connect, software_versions
-from haystack_kernel.drift import find_drift, pinned, recorded_settings
+from haystack_kernel.config.connect import connect, software_versions
+from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
+from haystack_kernel.config.options import build_config, changed_options
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ContractError, HaystackError, InvalidInputError, JobFailedError, NotFoundError
-from haystack_kernel.options import build_config, changed_options
 from haystack_kernel.progress import notebook_progress
-from haystack_kernel.publishing import write_report
 from haystack_kernel.rounds import estimate_round
+from haystack_kernel.rounds.publishing import write_report
 from haystack_kernel.schema import RunRecord
-from haystack_kernel.settings import load_settings
 from haystack_kernel.steering import (
     check_free,
     describe,
@@ -29,7 +29,7 @@ from haystack_kernel.steering import (
     stop,
     stop_job,
 )
-from haystack_kernel.store import check_run_id, new_run_id, read_csv, read_h5ad
+from haystack_kernel.store import check_run_id, layout, new_run_id, read_csv, read_h5ad
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +40,9 @@ if TYPE_CHECKING:
 
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
-    from haystack_kernel.schema import CostEstimate, JobStatus, RunConfig, StructuredQuery
-    from haystack_kernel.settings import Settings
+    from haystack_kernel.schema import CostEstimate, JobStatus, RunConfig, Settings, StructuredQuery
 
 
-NOTEBOOK = "run.ipynb"
 _ASK_JOB_S = 5.0  # between two looks at an orchestrator while its run is followed
 
 
@@ -186,27 +184,27 @@ class Run:
     @property
     def de(self) -> pd.DataFrame:
         """Differential expression of the best round, one row per gene."""
-        return self._best_table("de.csv")
+        return self._best_table(layout.DE)
 
     @property
     def pathways(self) -> pd.DataFrame:
         """Pathway statistics of the best round, one row per pathway."""
-        return self._best_table("pathways.csv")
+        return self._best_table(layout.PATHWAYS)
 
     @property
     def prompts(self) -> pd.DataFrame:
         """Cells used in the best round, one row per cell and role."""
-        return self._best_table("prompts.csv")
+        return self._best_table(layout.PROMPTS)
 
     @property
     def embedding(self) -> pd.DataFrame:
         """Two-dimensional coordinates of prompt, control, query and predicted cells of the best round."""
-        return self._best_table("embedding.csv")
+        return self._best_table(layout.EMBEDDING)
 
     @property
     def predictions(self) -> ad.AnnData:
         """The predicted cells of the best round (raw counts in X)."""
-        path = f"{self._best_folder()}/predictions.h5ad"
+        path = f"{self._best_folder()}/{layout.PREDICTIONS}"
         if path not in self._read:
             self._read[path] = read_h5ad(self._ports.store, self.run_id, path)
         predicted: ad.AnnData = self._read[path]
@@ -241,9 +239,9 @@ class Run:
         """The executed notebook; None when the run was not made by one."""
         import nbformat
 
-        if not self._ports.store.exists(self.run_id, NOTEBOOK):
+        if not self._ports.store.exists(self.run_id, layout.NOTEBOOK):
             return None
-        return nbformat.reads(self._ports.store.read(self.run_id, NOTEBOOK).decode(), as_version=4)
+        return nbformat.reads(self._ports.store.read(self.run_id, layout.NOTEBOOK).decode(), as_version=4)
 
     def write_report(self, *, notebook: NotebookNode | None = None) -> str:
         """Render report.html again, optionally with the executed notebook; returns its address."""
@@ -260,7 +258,7 @@ class Run:
         if self.record.best_round is None:
             msg = f"run {self.run_id} has no scored round yet ({self.record.status}); call run.work() first"
             raise InvalidInputError(msg, run_id=self.run_id)
-        return f"rounds/{self.record.best_round}"
+        return layout.round_folder(self.record.best_round)
 
 
 def open_run(
@@ -314,7 +312,7 @@ def open_run(
 
 def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:
     """The first record of a run, not saved yet; raises InvalidInputError for a bad question or id."""
-    from haystack_kernel.question import check_question
+    from haystack_kernel.planners.offline import check_question
 
     return RunRecord(
         run_id=check_run_id(run_id) if run_id else new_run_id(ports.clock.now()),
@@ -382,7 +380,7 @@ def list_runs(*, storage: str | None = None) -> list[Run]:
 
 def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[str, Any]) -> Run:
     """The existing run, ready to go on; what is asked of it must be what it was started with."""
-    from haystack_kernel.question import check_question
+    from haystack_kernel.planners.offline import check_question
 
     record = ports.store.load(run_id)
     if question is not None and check_question(question) != record.question:

@@ -11,6 +11,7 @@ from haystack_kernel import flow
 from haystack_kernel.errors import ConflictError, HaystackError, InvalidInputError
 from haystack_kernel.jobs import expected_handle
 from haystack_kernel.schema import Failure, JobStatus
+from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Executor, Ports
@@ -39,7 +40,7 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "termination": record.termination,
         "cost_usd": round(record.cost_usd, 4),
         "folder": folder,
-        "report": f"{folder}/report.html" if record.status == "done" else None,
+        "report": f"{folder}/{layout.REPORT}" if record.status == "done" else None,
         "failure": failure.model_dump() if failure else None,
         "orchestrator": _shown_job(record, orchestrator),
         "forked_from": record.forked_from.run_id if record.forked_from else None,

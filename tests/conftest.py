@@ -148,7 +148,7 @@ def tiny_options(tmp_path, root):
 
 @pytest.fixture
 def tiny_settings(tmp_path, tiny_atlas_root):
-    from haystack_kernel.settings import load_settings
+    from haystack_kernel.config.settings import load_settings
 
     return load_settings(layer="test", **tiny_options(tmp_path, tiny_atlas_root))
 
@@ -211,7 +211,7 @@ class InlineExecutor:
 @pytest.fixture
 def ports(tiny_settings):
     """Real ports on the tiny atlas, but for the executor; ``ports.progress.events`` is what was heard."""
-    from haystack_kernel.connect import connect
+    from haystack_kernel.config.connect import connect
 
     class Heard:
         def __init__(self):
@@ -227,7 +227,7 @@ def ports(tiny_settings):
 @pytest.fixture
 def begin(ports):
     """Start a run: ``begin()`` or ``begin(question, seed=3)``; the record is saved and has no step yet."""
-    from haystack_kernel.options import build_config
+    from haystack_kernel.config.options import build_config
     from haystack_kernel.store import new_run_id
 
     def start(question=QUESTION, **options):

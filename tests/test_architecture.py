@@ -14,36 +14,38 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "haystack_kernel"
 
-# A row imports only rows above it; siblings in a row do not import each other, but for the pairs in SIBLINGS.
+# From top to bottom: a row imports only rows below it; modules of one row do not import each other, but for SIBLINGS.
+# service, widgets, campaign and backtest are places for parts that do not exist yet.
 LAYERS = [
-    "errors keys",
-    "schema settings",
-    "ports",
-    "progress",
-    "store knowledge literature",
-    "question",
-    "atlas retrieval",
-    "jobs",
-    "grounding pl",
-    "report",
-    "papers",
-    "rounds",
-    "publishing",
-    "flow",
-    "connect options drift steering",
-    "run",
-    "control",
-    "jupyter",
-    "cli",
     "__init__ __main__",
+    "cli",
+    "jupyter service widgets",
+    "manage",
+    "campaign backtest",
+    "run",
+    "steering",
+    "flow",
+    "rounds",
+    "config",
+    "planners",
+    "report pl",
+    "grounding",
+    "jobs",
+    "atlas",
+    "retrieval",
+    "literature knowledge store",
+    "progress",
+    "ports",
+    "schema",
+    "errors keys",
 ]
-DEPTH = {name: depth for depth, row in enumerate(LAYERS) for name in row.split()}
-SIBLINGS = {("schema", "settings"), ("settings", "schema"), ("retrieval", "atlas")}
+DEPTH = {name: depth for depth, row in enumerate(reversed(LAYERS)) for name in row.split()}
+SIBLINGS = {("report", "pl")}
 FORBIDDEN = {  # what scores must not see how prompts are chosen, nor what the simulator knows
     "grounding": ("haystack_kernel.retrieval", "haystack_kernel.atlas.demo"),
     "retrieval": ("haystack_kernel.grounding", "haystack_kernel.atlas.demo"),
     "knowledge": ("haystack_kernel.atlas",),
-    "question": ("haystack_kernel.atlas", "haystack_kernel.grounding"),
+    "planners": ("haystack_kernel.atlas", "haystack_kernel.grounding"),
 }
 INFERENCE_ALLOWED = {
     "inference.manifest",
@@ -89,7 +91,7 @@ def part_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_module_imports_only_what_lies_above_it(path):
+def test_module_imports_only_what_lies_below_it(path):
     part = part_of(path)
     assert part in DEPTH, f"{part} has no row: add it to LAYERS and to CONTRIBUTING.md"
     parts = {name.split(".")[1] for name in imported(path) if name.startswith("haystack_kernel.")}

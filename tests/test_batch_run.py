@@ -13,14 +13,13 @@ import pytest
 
 from haystack_kernel import flow
 from haystack_kernel.cli import exit_code
-from haystack_kernel.connect import connect
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.options import build_config, changed_options
 from haystack_kernel.errors import ApprovalNeededError, InvalidInputError, JobFailedError
 from haystack_kernel.jobs import BatchExecutor
-from haystack_kernel.options import build_config, changed_options
 from haystack_kernel.report.methods import methods_paragraph
 from haystack_kernel.run import Run, open_run, resume
-from haystack_kernel.schema import RunRecord
-from haystack_kernel.settings import CostSettings
+from haystack_kernel.schema import CostSettings, RunRecord
 from haystack_kernel.store import new_run_id
 
 QUESTION = "How would B cells respond to IFN-beta?"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.options import build_config
-from haystack_kernel.settings import Settings
+from haystack_kernel.schema import Settings
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, Manifest, ManifestError, Task, check_manifest
 from inference.models import packaged
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from haystack_kernel import flow, rounds
-from haystack_kernel.connect import connect
+from haystack_kernel.config.connect import connect
 from haystack_kernel.errors import (
     ConflictError,
     ContractError,
@@ -21,8 +21,7 @@ from haystack_kernel.errors import (
     StorageError,
 )
 from haystack_kernel.run import Run
-from haystack_kernel.schema import Choice, Composite, JobHandle, JobStatus, Round
-from haystack_kernel.settings import RoundSettings
+from haystack_kernel.schema import Choice, Composite, JobHandle, JobStatus, Round, RoundSettings
 from haystack_kernel.store import RunStore, read_csv, read_h5ad
 
 ONE_ROUND = ["choose 1", "assemble 1", "submit 1", "collect 1", "ground 1", "decide 1"]

@@ -5,11 +5,10 @@ import json
 import pytest
 
 from haystack_kernel import flow
+from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import NotFoundError
-from haystack_kernel.options import build_config
-from haystack_kernel.publishing import write_report
-from haystack_kernel.schema import RunConfig
-from haystack_kernel.settings import Settings
+from haystack_kernel.rounds.publishing import write_report
+from haystack_kernel.schema import RunConfig, Settings
 from haystack_kernel.store import hide_home
 
 pytestmark = pytest.mark.slow

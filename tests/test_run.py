@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 
 import haystack_kernel as haystack
-from haystack_kernel import options
-from haystack_kernel.connect import connect, software_versions
+from haystack_kernel.config import options
+from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
-from haystack_kernel.schema import Composite, HiddenPair, RunConfig
-from haystack_kernel.settings import Settings
+from haystack_kernel.schema import Composite, HiddenPair, RunConfig, Settings
 
 QUESTION = "How would B cells respond to IFN-beta?"
 

@@ -6,8 +6,8 @@ import anndata as ad
 import pytest
 
 from haystack_kernel import flow
+from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.options import build_config
 from haystack_kernel.report.methods import methods_paragraph
 from haystack_kernel.store import read_h5ad
 

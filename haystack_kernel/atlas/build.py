@@ -16,13 +16,13 @@ import numpy as np
 from pydantic import Field
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.counts import Counts, cell_stats, find_counts
-from haystack_kernel.atlas.genes import GeneSpace, check_organism, read_genes
 from haystack_kernel.atlas.grouping import CellColumns, group_cells
-from haystack_kernel.atlas.h5ad import Fingerprint, fingerprint, n_rows, open_h5ad
 from haystack_kernel.atlas.harmonise import Harmonised, Resolvers, harmonise, read_fields
 from haystack_kernel.atlas.publish import publish, record_before
 from haystack_kernel.atlas.record import DatasetRecord, SourceFile, Unmapped, atlas_folder, check_dataset
+from haystack_kernel.atlas.sources.counts import Counts, cell_stats, find_counts
+from haystack_kernel.atlas.sources.genes import GeneSpace, check_organism, read_genes
+from haystack_kernel.atlas.sources.h5ad import Fingerprint, fingerprint, n_rows, open_h5ad
 from haystack_kernel.errors import ConflictError, InvalidInputError
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import FileRef, Frozen

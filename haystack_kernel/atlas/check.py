@@ -64,7 +64,7 @@ def check_whole(record: AtlasRecord, folder: Path) -> None:
     InvalidInputError
         A source file has changed or was cut short.
     """
-    from haystack_kernel.atlas.h5ad import fingerprint
+    from haystack_kernel.atlas.sources.h5ad import fingerprint
 
     for ref in index_files(record):
         path = find_part(ref, folder)
@@ -113,8 +113,8 @@ def move_source(name: str, new: str, *, root: str | Path, dataset: str | None = 
     InvalidInputError
         The atlas has several files and no dataset is named, or the file is another one.
     """
-    from haystack_kernel.atlas.h5ad import fingerprint
     from haystack_kernel.atlas.publish import republish
+    from haystack_kernel.atlas.sources.h5ad import fingerprint
 
     record, folder = load_record(name, root), atlas_folder(name, root)
     old = _file_of(record, dataset).source
@@ -142,7 +142,7 @@ def move_source(name: str, new: str, *, root: str | Path, dataset: str | None = 
 
 
 def _check_part(ref: FileRef, folder: Path, record: AtlasRecord) -> dict[str, str]:
-    from haystack_kernel.atlas.h5ad import sha256_of
+    from haystack_kernel.atlas.sources.h5ad import sha256_of
 
     path = folder / ref.path
     of = [key for key, entry in record.datasets.items() if ref.path in {entry.cells.path, entry.groups.path}]
@@ -159,7 +159,7 @@ def _check_part(ref: FileRef, folder: Path, record: AtlasRecord) -> dict[str, st
 
 
 def _check_source(source: SourceFile, uri: str, *, deep: bool) -> dict[str, str]:
-    from haystack_kernel.atlas.h5ad import fingerprint
+    from haystack_kernel.atlas.sources.h5ad import fingerprint
 
     try:
         now = fingerprint(uri, with_digest=False)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from haystack_kernel.atlas.h5ad import column_names, n_rows, read_text
 from haystack_kernel.atlas.mapping import COMMON_CONTROLS
+from haystack_kernel.atlas.sources.h5ad import column_names, n_rows, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

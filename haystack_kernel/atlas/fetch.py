@@ -14,10 +14,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.h5ad import fingerprint
-from haystack_kernel.atlas.matrix import open_matrix
 from haystack_kernel.atlas.record import source_uri
-from haystack_kernel.atlas.rows import read_rows
+from haystack_kernel.atlas.sources.h5ad import fingerprint
+from haystack_kernel.atlas.sources.matrix import open_matrix
+from haystack_kernel.atlas.sources.rows import read_rows
 from haystack_kernel.errors import ContractError, InvalidInputError
 from haystack_kernel.ports import ProgressEvent
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from haystack_kernel.atlas.chunk_cache import ChunkCache
     from haystack_kernel.atlas.record import DatasetRecord, SourceFile
-    from haystack_kernel.atlas.row_store import RowStore
-    from haystack_kernel.atlas.rows import Matrix
+    from haystack_kernel.atlas.sources.chunk_cache import ChunkCache
+    from haystack_kernel.atlas.sources.row_store import RowStore
+    from haystack_kernel.atlas.sources.rows import Matrix
     from haystack_kernel.ports import Progress
 
 _VERIFIED: set[tuple[str, int, float, str]] = set()  # local sources whose bytes were compared in this process

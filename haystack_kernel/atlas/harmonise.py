@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.h5ad import column_names, constant_text, n_rows, read_text
 from haystack_kernel.atlas.labels import distinct_pairs, joined, recode, spread
 from haystack_kernel.atlas.mapping import FIELDS
 from haystack_kernel.atlas.record import Unmapped
+from haystack_kernel.atlas.sources.h5ad import column_names, constant_text, n_rows, read_text
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from haystack_kernel.atlas.h5ad import recoded
+from haystack_kernel.atlas.sources.h5ad import recoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

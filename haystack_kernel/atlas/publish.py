@@ -18,7 +18,6 @@ import duckdb
 
 from haystack_kernel import keys
 from haystack_kernel.atlas.grouping import N_CELLS, write_cells, write_groups
-from haystack_kernel.atlas.h5ad import sha256_of
 from haystack_kernel.atlas.record import (
     CELLS_FOLDER,
     GROUPS_FOLDER,
@@ -28,15 +27,16 @@ from haystack_kernel.atlas.record import (
     index_files,
     load_record,
 )
+from haystack_kernel.atlas.sources.h5ad import sha256_of
 from haystack_kernel.errors import ContractError, InvalidInputError, StorageError
 from haystack_kernel.schema import FileRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from haystack_kernel.atlas.genes import GeneSpace
     from haystack_kernel.atlas.grouping import GroupedCells
     from haystack_kernel.atlas.record import DatasetRecord
+    from haystack_kernel.atlas.sources.genes import GeneSpace
 
 _KEEP_S = 24 * 3600.0  # what a build replaced stays readable that long, for processes that opened the atlas before
 _SUMMARIES = {

@@ -44,10 +44,10 @@ def build(
 ) -> None:
     """Index a file as (part of) an atlas; the file itself stays where it is."""
     from haystack_kernel.atlas import BuildOptions, build_atlas, load_mapping
+    from haystack_kernel.config.settings import load_settings
     from haystack_kernel.knowledge import load_knowledge
     from haystack_kernel.progress import stream_progress
     from haystack_kernel.retrieval import prepare_vectors
-    from haystack_kernel.settings import load_settings
 
     settings = load_settings(atlas_root=atlas_root)
     knowledge = load_knowledge(settings.knowledge)
@@ -100,7 +100,7 @@ def init(
 def list_(atlas_root: Root = None, table: Annotated[bool, typer.Option("--table", help="For people.")] = False) -> None:
     """Atlases there are."""
     from haystack_kernel.atlas import atlas_info, list_atlases
-    from haystack_kernel.settings import load_settings
+    from haystack_kernel.config.settings import load_settings
 
     root = load_settings(atlas_root=atlas_root).atlas_root
     atlases = [atlas_info(name, root) for name in list_atlases(root)]
@@ -117,8 +117,8 @@ def info(
 ) -> None:
     """What an atlas holds: datasets, cell types, perturbations, donors, unmapped labels."""
     from haystack_kernel.atlas import atlas_info
-    from haystack_kernel.connect import DEMO_ATLAS, connect
-    from haystack_kernel.settings import load_settings
+    from haystack_kernel.config.connect import DEMO_ATLAS, connect
+    from haystack_kernel.config.settings import load_settings
 
     settings = load_settings(atlas_root=atlas_root)
     if name == DEMO_ATLAS:
@@ -139,7 +139,7 @@ def check(
 ) -> None:
     """Compare an atlas and its source files with its record; says what to do where they differ."""
     from haystack_kernel.atlas import check_atlas, list_atlases
-    from haystack_kernel.settings import load_settings
+    from haystack_kernel.config.settings import load_settings
 
     root = load_settings(atlas_root=atlas_root).atlas_root
     checked = [check_atlas(one, root, deep=deep) for one in ([name] if name else list_atlases(root))]
@@ -160,7 +160,7 @@ def move(
 ) -> None:
     """Point an atlas at the new place of a source file; refused unless it is the same file."""
     from haystack_kernel.atlas import move_source
-    from haystack_kernel.settings import load_settings
+    from haystack_kernel.config.settings import load_settings
 
     print_json(move_source(name, new, root=load_settings(atlas_root=atlas_root).atlas_root, dataset=dataset))
 

@@ -14,7 +14,7 @@ from haystack_kernel.cli.output import format_rows, print_json, print_rows
 from haystack_kernel.cli.runs import MaxCost, Yes, go_on, spending_of
 
 if TYPE_CHECKING:
-    from haystack_kernel.control.doctor import Line
+    from haystack_kernel.manage.doctor import Line
 
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="As printed by `haystack run` and `list`.")]
 Storage = Annotated[str | None, typer.Option(help="Where run folders live: a folder or gs://bucket/prefix.")]
@@ -37,7 +37,7 @@ def list_(
     table: Table = False,
 ) -> None:
     """Runs of a storage, newest first."""
-    from haystack_kernel.control import list_summaries
+    from haystack_kernel.manage import list_summaries
 
     found = list_summaries(storage=storage, status=status, since=since, text=text, limit=limit)
     rows = [
@@ -67,8 +67,8 @@ def fork(
     max_cost: MaxCost = None,
 ) -> None:
     """Branch off a new run with one change; steps that the change does not touch are taken over."""
-    from haystack_kernel.control import fork as branch
-    from haystack_kernel.control.changes import parse_changes
+    from haystack_kernel.manage import fork as branch
+    from haystack_kernel.manage.changes import parse_changes
 
     made = branch(run_id, changes=parse_changes(set_ or []), question=question, new_run_id=new_run_id, storage=storage)
     origin = made.record.forked_from
@@ -87,7 +87,7 @@ def compare(
     table: Table = False,
 ) -> None:
     """What differs between two runs, and how far their predictions agree."""
-    from haystack_kernel.control import compare as put_side_by_side
+    from haystack_kernel.manage import compare as put_side_by_side
 
     found = put_side_by_side(run_a, run_b, storage=storage)
     if table:
@@ -105,7 +105,7 @@ def gc(
     table: Table = False,
 ) -> None:
     """Find what no record needs: cells and outputs of rounds that are not the best, leftovers, logs of old jobs."""
-    from haystack_kernel.control import collect_garbage
+    from haystack_kernel.manage import collect_garbage
 
     found = collect_garbage(run_ids or (), storage=storage, keep=keep, older_than_days=older_than, delete=delete)
     rows: list[dict[str, Any]] = [
@@ -134,8 +134,8 @@ def doctor(
     table: Table = False,
 ) -> None:
     """Check the installation; exit code 1 where something needed is missing."""
-    from haystack_kernel.control import examine
-    from haystack_kernel.control.doctor import is_well
+    from haystack_kernel.manage import examine
+    from haystack_kernel.manage.doctor import is_well
 
     lines = examine(for_)
     if table:

@@ -44,9 +44,9 @@ def add(
     knowledge: Folder = None,
 ) -> None:
     """Read a file once and keep it in a compact form; where any of it is wrong nothing is kept."""
+    from haystack_kernel.config.settings import load_settings
     from haystack_kernel.errors import InvalidInputError
     from haystack_kernel.knowledge.additions import add_knowledge
-    from haystack_kernel.settings import load_settings
 
     columns = {}
     for pair in map_ or []:
@@ -67,9 +67,9 @@ def list_(
     """What is known, oldest first: the packaged tables, then additions; later ones override earlier ones."""
     from pathlib import Path
 
+    from haystack_kernel.config.settings import load_settings
     from haystack_kernel.knowledge import load_knowledge
     from haystack_kernel.knowledge.compact import list_headers
-    from haystack_kernel.settings import load_settings
 
     known = load_knowledge()
     tables: tuple[Sized, ...] = (

@@ -94,7 +94,7 @@ def submit(**given: Any) -> None:  # noqa: ANN401 - the options of ``run``
 
     Returns at once. The same run submitted again finds its job.
     """
-    from haystack_kernel.control import submit as hand_over
+    from haystack_kernel.manage import submit as hand_over
 
     storage, run_id, question, yes, max_cost = (given[name] for name in _NO_OPTION)
     made = hand_over(
@@ -168,9 +168,9 @@ def report(run_id: RunIdArgument, storage: Storage = None) -> None:
 
 def resolve(text: Annotated[str, typer.Argument(help="A question, or a phrase of biological terms.")]) -> None:
     """Show how a question or a phrase is understood: ids, unresolved terms, last the close seconds of every term."""
+    from haystack_kernel.config.settings import load_settings
     from haystack_kernel.knowledge import load_knowledge
-    from haystack_kernel.question import explain
-    from haystack_kernel.settings import load_settings
+    from haystack_kernel.planners.offline import explain
 
     shown = explain(text, knowledge=load_knowledge(load_settings().knowledge))
     alternatives: dict[str, list[dict[str, Any]]] = {}

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.grounding.profiles import log_normalise
+from haystack_kernel.grounding.de.profiles import log_normalise
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -11,16 +11,16 @@ import numpy as np
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
-from haystack_kernel.grounding.agreement import compare_engines, padded_genes
-from haystack_kernel.grounding.components import compute_components, expected_sets, is_observational
-from haystack_kernel.grounding.confidence import judge_confidence
-from haystack_kernel.grounding.de import FLIPS, N_CONTROL, N_TREATED, compute_de, demand_stability
-from haystack_kernel.grounding.nulls import p_signal
-from haystack_kernel.grounding.pathways import compute_pathways, pathway_sets
+from haystack_kernel.grounding.components.pathways import compute_pathways, pathway_sets
+from haystack_kernel.grounding.components.perturbational import compute_components, expected_sets, is_observational
+from haystack_kernel.grounding.components.score import composite
+from haystack_kernel.grounding.confidence.agreement import compare_engines, padded_genes
+from haystack_kernel.grounding.confidence.aspects import judge_confidence
+from haystack_kernel.grounding.de.resample import without_donors
+from haystack_kernel.grounding.de.table import FLIPS, N_CONTROL, N_TREATED, compute_de, demand_stability
+from haystack_kernel.grounding.nulls.draws import p_signal
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
-from haystack_kernel.grounding.reference import build_reference
-from haystack_kernel.grounding.resample import without_donors
-from haystack_kernel.grounding.score import composite
+from haystack_kernel.grounding.signatures.reference import build_reference
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from haystack_kernel.grounding.reference import ReferenceProfiles
+    from haystack_kernel.grounding.signatures.reference import ReferenceProfiles
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.literature.reading import Reading
-    from haystack_kernel.schema import StructuredQuery
-    from haystack_kernel.settings import GroundingSettings
+    from haystack_kernel.schema import GroundingSettings, StructuredQuery
 
 _BOTH = (keys.DONOR, keys.CELL_TYPE)
 _STRATA = {"cell_type_imputation": (keys.DONOR,), "donor_expression_prediction": (keys.CELL_TYPE,)}

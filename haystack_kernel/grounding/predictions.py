@@ -16,8 +16,8 @@ from scipy import sparse
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
-from haystack_kernel.grounding.agreement import padded_genes
-from haystack_kernel.grounding.de import GROUP, GROUPBY, rank_genes_groups
+from haystack_kernel.grounding.confidence.agreement import padded_genes
+from haystack_kernel.grounding.de.table import GROUP, GROUPBY, rank_genes_groups
 from haystack_kernel.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:

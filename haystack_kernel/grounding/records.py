@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
-    from haystack_kernel.grounding.nulls import Signal
-    from haystack_kernel.grounding.reference import ReferenceProfiles
-    from haystack_kernel.grounding.signatures import Background
+    from haystack_kernel.grounding.nulls.draws import Signal
+    from haystack_kernel.grounding.signatures.reference import ReferenceProfiles
+    from haystack_kernel.grounding.signatures.sets import Background
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import (
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         ControlStrategy,
         EngineAgreement,
         EvidenceDistance,
+        GroundingSettings,
         StructuredQuery,
     )
-    from haystack_kernel.settings import GroundingSettings
 
 
 @dataclass(frozen=True, eq=False)

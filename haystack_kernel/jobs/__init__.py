@@ -1,6 +1,6 @@
 """Jobs: what to run, what it may cost, where it runs, and waiting for it."""
 
-from haystack_kernel.jobs.batch import BatchExecutor
+from haystack_kernel.jobs.batch.executor import BatchExecutor
 from haystack_kernel.jobs.cost import check_approval, describe, estimate_cost
 from haystack_kernel.jobs.local import LocalExecutor
 from haystack_kernel.jobs.spec import (

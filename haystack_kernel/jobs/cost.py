@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ApprovalNeededError
-from haystack_kernel.jobs.attempts import takes_spot
-from haystack_kernel.jobs.machines import MACHINES, find_machine, machine_of
+from haystack_kernel.jobs.batch.attempts import takes_spot
+from haystack_kernel.jobs.batch.machines import MACHINES, find_machine, machine_of
 from haystack_kernel.schema import Bill, CostEstimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haystack_kernel.jobs.attempts import Attempt
-    from haystack_kernel.jobs.machines import Machine
-    from haystack_kernel.schema import JobSpec
-    from haystack_kernel.settings import BatchSettings, CostSettings
+    from haystack_kernel.jobs.batch.attempts import Attempt
+    from haystack_kernel.jobs.batch.machines import Machine
+    from haystack_kernel.schema import BatchSettings, CostSettings, JobSpec
 
 _HOURS_A_MONTH = 730.0
 

@@ -10,8 +10,10 @@ import platform
 import re
 from typing import TYPE_CHECKING
 
+from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import JobHandle, JobSpec
+from haystack_kernel.store import layout
 from inference.manifest import BASELINES, MODEL_ENGINE, Manifest, Task, dump_manifest
 
 if TYPE_CHECKING:
@@ -52,11 +54,11 @@ def build_manifest(
     Tasks ``treated``, ``control``, one ``baseline-<engine>`` for each baseline that is not the engine itself, and
     ``treated-seed-<k>`` with ``control-seed-<k>`` for k = 1..``n_seeds``.
     """
-    prompt, query = f"{folder}/prompt.h5ad", f"{folder}/query.h5ad"
-    control = f"{folder}/control.h5ad" if has_control else None
+    prompt, query = (layout.cells_file(folder, role) for role in (keys.PROMPT, keys.QUERY))
+    control = layout.cells_file(folder, keys.CONTROL) if has_control else None
 
     def task(name: str, engine: str, prompt_uri: str, *, shift: int = 0) -> Task:
-        output, seed = f"{folder}/outputs/{name}.h5ad", config.seed + shift
+        output, seed = layout.output_file(folder, name), config.seed + shift
         return Task(id=name, engine=engine, prompt=prompt_uri, control=control, query=query, output=output, seed=seed)
 
     own = {TREATED: prompt}

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haystack_kernel.ports import Clock, Executor
-    from haystack_kernel.schema import ExecutorName, JobHandle, JobSpec, JobStatus
-    from haystack_kernel.settings import Settings
+    from haystack_kernel.schema import ExecutorName, JobHandle, JobSpec, JobStatus, Settings
 
 _MARGIN_S = 600.0  # the service ends a task at its limit itself; machines that stop and report take a while
 

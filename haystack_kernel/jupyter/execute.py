@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from haystack_kernel import errors
-from haystack_kernel.connect import connect
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.options import build_config, check_cells
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
-from haystack_kernel.options import build_config, check_cells
+from haystack_kernel.planners.offline import check_question
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
-from haystack_kernel.question import check_question
-from haystack_kernel.run import NOTEBOOK, Run, attach, open_run
-from haystack_kernel.settings import load_settings
-from haystack_kernel.store import check_run_id, new_run_id
+from haystack_kernel.run import Run, attach, open_run
+from haystack_kernel.store import check_run_id, layout, new_run_id
 
 _SUPERSEDED = "ConflictError: "  # how the account of a cell begins that another process overtook
 
@@ -84,10 +84,10 @@ def execute_run(
         stream.writelines(f"note: {note}\n" for note in opened.record.notes)
     stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
     parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options, **(spending or {})}
-    failure = _papermill(ports.store.uri(run_id, NOTEBOOK), parameters=parameters, stream=stream)
+    failure = _papermill(ports.store.uri(run_id, layout.NOTEBOOK), parameters=parameters, stream=stream)
     if not ports.store.has(run_id):
         why = failure or "the notebook made no record"
-        msg = f"run {run_id} did not start: {why}; see {ports.store.uri(run_id, NOTEBOOK)}"
+        msg = f"run {run_id} did not start: {why}; see {ports.store.uri(run_id, layout.NOTEBOOK)}"
         raise HaystackError(msg, run_id=run_id)
     run = attach(run_id, storage=storage)
     if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nbconvert.exporters import Exporter
 
 from haystack_kernel.errors import HaystackError
+from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -54,4 +55,4 @@ class HaystackReportExporter(Exporter):
 
 
 def _is_run_folder(folder: Path) -> bool:
-    return folder.parent.name == "runs" and (folder / "run.json").exists()
+    return folder.parent.name == layout.RUNS and (folder / layout.NEWEST).exists()

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ServiceError, StorageError
-from haystack_kernel.settings import load_settings
 from haystack_kernel.store.buckets import bucket_errors
 from inference.bucket import Objects
 from inference.errors import StorageError as TransferError

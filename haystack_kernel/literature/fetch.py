@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.literature.cache import AnswerCache
     from haystack_kernel.ports import Clock
-    from haystack_kernel.settings import LiteratureSettings
+    from haystack_kernel.schema import LiteratureSettings
 
 Parsed = TypeVar("Parsed")
 RETRIED = (429, 500, 502, 503, 504)

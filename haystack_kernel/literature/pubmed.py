@@ -19,8 +19,7 @@ from haystack_kernel.literature.query import any_of
 from haystack_kernel.schema import Paper
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import PaperQuery
-    from haystack_kernel.settings import LiteratureSettings
+    from haystack_kernel.schema import LiteratureSettings, PaperQuery
 
 INTERVAL_S, INTERVAL_WITH_KEY_S = 0.34, 0.1
 TOOL = "haystack-kernel"

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.literature.fetch import Pace
     from haystack_kernel.ports import Clock
-    from haystack_kernel.schema import Paper, PaperQuery, PaperSource
-    from haystack_kernel.settings import LiteratureSettings
+    from haystack_kernel.schema import LiteratureSettings, Paper, PaperQuery, PaperSource
 
 
 class PaperSearcher:

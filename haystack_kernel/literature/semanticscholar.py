@@ -14,8 +14,7 @@ from haystack_kernel.literature.json_answer import entries, names, parse_object,
 from haystack_kernel.schema import Paper
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import PaperQuery
-    from haystack_kernel.settings import LiteratureSettings
+    from haystack_kernel.schema import LiteratureSettings, PaperQuery
 
 INTERVAL_S = 1.1
 FIELDS = "title,abstract,year,venue,journal,authors,externalIds,publicationTypes"

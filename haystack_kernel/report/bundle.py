@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haystack_kernel.schema import Citations
-from haystack_kernel.store import read_csv
+from haystack_kernel.store import layout, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,11 +49,11 @@ def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | Non
     """
     if record.best_round is None:
         return ReportBundle(record=record, notebook=notebook)
-    folder = f"rounds/{record.best_round}"
+    folder = layout.round_folder(record.best_round)
     names = ["de", "pathways", "prompts"]
-    names += ["embedding"] if store.exists(record.run_id, f"{folder}/embedding.csv") else []
+    names += ["embedding"] if store.exists(record.run_id, f"{folder}/{layout.EMBEDDING}") else []
     tables = RoundTables(**{name: read_csv(store, record.run_id, f"{folder}/{name}.csv") for name in names})
     cited = None
-    if store.exists(record.run_id, f"{folder}/citations.json"):
-        cited = Citations.model_validate_json(store.read(record.run_id, f"{folder}/citations.json"))
+    if store.exists(record.run_id, f"{folder}/{layout.CITATIONS}"):
+        cited = Citations.model_validate_json(store.read(record.run_id, f"{folder}/{layout.CITATIONS}"))
     return ReportBundle(record=record, tables=tables, notebook=notebook, citations=cited)

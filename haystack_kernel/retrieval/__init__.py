@@ -5,14 +5,14 @@ In: a structured query and an atlas. Out: ranked candidates, the query cell set,
 
 from __future__ import annotations
 
-from haystack_kernel.retrieval.assemble import CellsByRole, assemble_cells
-from haystack_kernel.retrieval.measured import fetch_measured
-from haystack_kernel.retrieval.own_cells import read_query_h5ad
-from haystack_kernel.retrieval.query_cells import choose_query_cells, describe_query_cells
-from haystack_kernel.retrieval.query_check import QueryCheck, check_query_h5ad
-from haystack_kernel.retrieval.reference import fetch_reference
+from haystack_kernel.retrieval.cells.assemble import CellsByRole, assemble_cells
+from haystack_kernel.retrieval.cells.measured import fetch_measured
+from haystack_kernel.retrieval.cells.own_cells import read_query_h5ad
+from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells
+from haystack_kernel.retrieval.cells.query_check import QueryCheck, check_query_h5ad
+from haystack_kernel.retrieval.cells.reference import fetch_reference
 from haystack_kernel.retrieval.search import search_candidates
-from haystack_kernel.retrieval.vectors import prepare_vectors, vector_folder
+from haystack_kernel.retrieval.similarity.vectors import prepare_vectors, vector_folder
 from haystack_kernel.retrieval.view import cells_of
 
 __all__ = [

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haystack_kernel.schema import Candidate, CellSet
-    from haystack_kernel.settings import RetrievalSettings
+    from haystack_kernel.schema import Candidate, CellSet, RetrievalSettings
 
 _HALF_CELLS = 50.0  # cells at which that share of quality is one half
 _HALF_DEPTH = 1000.0  # median counts per cell, likewise

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rapidfuzz import fuzz, process
 
 from haystack_kernel import keys
-from haystack_kernel.retrieval.nearness import asked_type, steps_between
-from haystack_kernel.retrieval.treated import asked_rows, asks_perturbation, rows_of_perturbation
+from haystack_kernel.retrieval.similarity.cell_types import asked_type, steps_between
+from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation, rows_of_perturbation
 from haystack_kernel.retrieval.view import CANONICAL, N_CELLS, TYPE_KEY, cells_of, type_label
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import resolve
-from haystack_kernel.retrieval.donors import match_donors
+from haystack_kernel.retrieval.donor_names import match_donors
 from haystack_kernel.retrieval.view import CANONICAL, TYPE_KEY, canonical_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from haystack_kernel.retrieval.proposal import Proposal
+    from haystack_kernel.retrieval.strategies.proposal import Proposal
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import TermKind
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import NoCandidateError
-from haystack_kernel.retrieval.direct import direct
-from haystack_kernel.retrieval.donor_context import donor_context
-from haystack_kernel.retrieval.mechanistic import mechanistic
-from haystack_kernel.retrieval.ontology import ontology
 from haystack_kernel.retrieval.rank import rank_candidates
 from haystack_kernel.retrieval.refusal import explain_nothing_found
 from haystack_kernel.retrieval.rules import check_pins, read_rules
-from haystack_kernel.retrieval.semantic import semantic
-from haystack_kernel.retrieval.tissue_atlas import tissue_atlas
-from haystack_kernel.retrieval.treated import asks_perturbation
+from haystack_kernel.retrieval.strategies.direct import direct
+from haystack_kernel.retrieval.strategies.donor_context import donor_context
+from haystack_kernel.retrieval.strategies.mechanistic import mechanistic
+from haystack_kernel.retrieval.strategies.ontology import ontology
+from haystack_kernel.retrieval.strategies.semantic import semantic
+from haystack_kernel.retrieval.strategies.tissue_atlas import tissue_atlas
+from haystack_kernel.retrieval.strategies.treated import asks_perturbation
 from haystack_kernel.retrieval.view import build_view
 from haystack_kernel.schema import OBSERVATIONAL, PERTURBATIONAL
 
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
-    from haystack_kernel.retrieval.proposal import Proposal, Propose
     from haystack_kernel.retrieval.rules import Rule, Rules
+    from haystack_kernel.retrieval.strategies.proposal import Proposal, Propose
     from haystack_kernel.retrieval.view import AtlasView
-    from haystack_kernel.schema import Candidate, RunConfig, Strategy, StructuredQuery, TaskType
-    from haystack_kernel.settings import RetrievalSettings
+    from haystack_kernel.schema import Candidate, RetrievalSettings, RunConfig, Strategy, StructuredQuery, TaskType
 
 STRATEGIES: Mapping[Strategy, Propose] = {
     "direct": direct,

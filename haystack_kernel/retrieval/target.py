@@ -1,7 +1,7 @@
 """Questions without a treatment: who lacks what, and who else has it.
 
 In: a query and the view. Out: target rows, source type, rows and donors to learn from; the design is the table of
-:mod:`haystack_kernel.retrieval.control`.
+:mod:`haystack_kernel.retrieval.cells.matched_control`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from haystack_kernel import keys
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.knowledge import ancestors
-from haystack_kernel.retrieval.alikeness import agreement, alikeness, target_facts
-from haystack_kernel.retrieval.donors import match_donors, need_donors
-from haystack_kernel.retrieval.nearness import asked_labels, steps_between, subtypes
+from haystack_kernel.retrieval.donor_names import match_donors, need_donors
+from haystack_kernel.retrieval.similarity.cell_types import asked_labels, steps_between, subtypes
+from haystack_kernel.retrieval.similarity.donors import agreement, alikeness, target_facts
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, has_donor, type_label
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
-    from haystack_kernel.schema import RunConfig
-    from haystack_kernel.settings import RetrievalSettings
+    from haystack_kernel.schema import RetrievalSettings, RunConfig
 
 N_CELLS = "n_cells"
 DEPTH = "median_total_counts"

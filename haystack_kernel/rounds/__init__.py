@@ -3,15 +3,14 @@
 In: the run record and the ports. Out: the round, further filled; files under ``rounds/<n>/``.
 """
 
-from haystack_kernel.rounds.cells import assemble, atlas_names, search
+from haystack_kernel.rounds.cells import assemble, search
 from haystack_kernel.rounds.decision import decide
 from haystack_kernel.rounds.job import collect, estimate_round, keep_good_job, submit
-from haystack_kernel.rounds.judgement import embed, ground, prediction_facts
 from haystack_kernel.rounds.record import query_of
+from haystack_kernel.rounds.score import embed, ground, prediction_facts
 
 __all__ = [
     "assemble",
-    "atlas_names",
     "collect",
     "decide",
     "embed",

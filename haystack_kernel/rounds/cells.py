@@ -14,7 +14,7 @@ from haystack_kernel.jobs import (
 )
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.rounds.record import query_of
-from haystack_kernel.store import write_h5ad
+from haystack_kernel.store import layout, write_h5ad
 from inference.manifest import (
     dump_manifest,
 )
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         Candidate,
         CellSet,
         Round,
-        RunConfig,
         RunRecord,
     )
 
@@ -37,7 +36,7 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
     from haystack_kernel.retrieval import choose_query_cells, search_candidates, vector_folder
 
     config, knowledge = record.config.located(), load_knowledge(ports.settings.knowledge)
-    atlas = ports.open_atlas(atlas_names(config))
+    atlas = ports.open_atlas(config.atlas_names)
     candidates = search_candidates(
         query_of(record),
         atlas=atlas,
@@ -58,7 +57,7 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
 def assemble(record: RunRecord, ports: Ports) -> Round:
     """Read the cells by role, unless the round has them, write them with the manifest, and derive the job."""
     last = record.rounds[-1] if record.rounds[-1].files else _place_cells(record, ports)
-    store, folder = ports.store, f"rounds/{last.number}"
+    store, folder = ports.store, layout.round_folder(last.number)
     strategy, note = query_of(record).control_strategy, ""
     if not last.n_control and strategy == "synthetic_control":
         strategy = "query_as_control"
@@ -70,7 +69,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         has_control=bool(last.n_control),
         n_seeds=ports.settings.grounding.n_seeds,
     )
-    path = f"{folder}/manifest.json"
+    path = f"{folder}/{layout.MANIFEST}"
     files = (*last.files, store.write(record.run_id, path, dump_manifest(manifest).encode()))
     spec = build_job_spec(
         manifest,
@@ -91,12 +90,12 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
     cells = assemble_cells(
         last.candidates,
         query_set=record.query_set,
-        atlas=ports.open_atlas(atlas_names(config)),
+        atlas=ports.open_atlas(config.atlas_names),
         config=config,
         round_number=last.number,
     )
     files = [
-        write_h5ad(ports.store, record.run_id, f"rounds/{last.number}/{role}.h5ad", adata)
+        write_h5ad(ports.store, record.run_id, layout.cells_file(layout.round_folder(last.number), role), adata)
         for role, adata in _roles(cells).items()
         if adata is not None
     ]
@@ -108,12 +107,6 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
         "files": tuple(files),
     }
     return last.model_copy(update=update)
-
-
-def atlas_names(config: RunConfig) -> tuple[str, ...]:
-    """Atlases to open: those searched, and the one the query cells come from."""
-    extra = (config.query_atlas,) if config.query_atlas else ()
-    return tuple(dict.fromkeys((*config.atlases, *extra)))
 
 
 def _roles(cells: object) -> dict[str, ad.AnnData | None]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from haystack_kernel.schema import (
         Round,
+        RoundSettings,
         RunRecord,
         Termination,
     )
-    from haystack_kernel.settings import RoundSettings
 
 
 def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Termination | None, str]:

@@ -22,6 +22,7 @@ from haystack_kernel.jobs import (
 )
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.rounds.record import out_of_order
+from haystack_kernel.store import layout
 from inference.manifest import (
     RESULT_SUFFIX,
     Manifest,
@@ -149,7 +150,7 @@ def _with_bills(last: Round, status: JobStatus) -> Round:
 
 
 def _read_manifest(record: RunRecord, ports: Ports, *, number: int) -> Manifest:
-    path = f"rounds/{number}/manifest.json"
+    path = layout.round_file(number, layout.MANIFEST)
     try:
         manifest: Manifest = parse_manifest(ports.store.read(record.run_id, path))
     except ManifestError as error:

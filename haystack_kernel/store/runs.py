@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from haystack_kernel.errors import ConflictError, ContractError, InvalidInputError, NotFoundError
 from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, RunSummary, is_run_id
+from haystack_kernel.store import layout
 from haystack_kernel.store.buckets import open_files
 from haystack_kernel.store.uris import check_inner_path, check_run_id, check_storage
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from inference.patience import Patience
-
-SUMMARY = "summary.json"
 
 
 class RunStore:
@@ -70,9 +69,9 @@ class RunStore:
                 f"follow it with `haystack attach {saved.run_id}`"
             )
             raise ConflictError(msg, run_id=saved.run_id, serial=saved.serial)
-        newest = self._path(saved.run_id, "run.json")
+        newest = self._path(saved.run_id, layout.NEWEST)
         self._files.write_newer(newest, data, is_older=lambda there: _serial(there) < saved.serial)
-        self._files.write(self._path(saved.run_id, SUMMARY), RunSummary.of(saved).model_dump_json().encode())
+        self._files.write(self._path(saved.run_id, layout.SUMMARY), RunSummary.of(saved).model_dump_json().encode())
         return saved
 
     def load(self, run_id: str) -> RunRecord:
@@ -96,7 +95,7 @@ class RunStore:
 
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
-        return self.exists(run_id, "record/0001.json")
+        return self.exists(run_id, layout.record_file(1))
 
     def summary(self, run_id: str) -> RunSummary:
         """The run in one line, from one small file; of a run without one (older, or just begun) from its record.
@@ -106,7 +105,7 @@ class RunStore:
         NotFoundError, ContractError
             As :meth:`load`.
         """
-        path = self._path(run_id, SUMMARY)
+        path = self._path(run_id, layout.SUMMARY)
         try:
             return RunSummary.model_validate_json(self._files.read(path))
         except (FileNotFoundError, ValidationError):
@@ -114,13 +113,13 @@ class RunStore:
 
     def list_runs(self) -> list[str]:
         """Run ids in this storage, newest first."""
-        names = self._files.names(f"{self._root}/runs")
+        names = self._files.names(f"{self._root}/{layout.RUNS}")
         return sorted((name for name in names if is_run_id(name)), reverse=True)
 
     def uri(self, run_id: str, path: str = "") -> str:
         """Address of the run folder, or of a file in it."""
         check_run_id(run_id)
-        folder = f"{self.storage}/runs/{run_id}"
+        folder = f"{self.storage}/{layout.RUNS}/{run_id}"
         return f"{folder}/{check_inner_path(path)}" if path else folder
 
     def write(self, run_id: str, path: str, data: bytes) -> FileRef:
@@ -144,7 +143,7 @@ class RunStore:
 
     def files(self, run_id: str) -> dict[str, int]:
         """Every file of the run folder by its path in it, with its size in bytes; temporary ones as well."""
-        folder = f"{self._root}/runs/{check_run_id(run_id)}"
+        folder = f"{self._root}/{layout.RUNS}/{check_run_id(run_id)}"
         return dict(sorted(self._files.sizes(folder).items()))
 
     def copy(self, source: str, path: str, target: str) -> None:
@@ -171,20 +170,20 @@ class RunStore:
             A path is part of the run's record.
         """
         wanted = list(paths)
-        if kept := [path for path in wanted if path.startswith("record/") or path in ("run.json", SUMMARY)]:
+        if kept := [path for path in wanted if layout.is_record(path)]:
             msg = f"{', '.join(kept)} of run {run_id} is its record, which is never deleted"
             raise InvalidInputError(msg, run_id=run_id)
         for path in wanted:
             self._files.remove(self._path(run_id, path))
 
     def _path(self, run_id: str, path: str) -> str:
-        return f"{self._root}/runs/{check_run_id(run_id)}/{check_inner_path(path)}"
+        return f"{self._root}/{layout.RUNS}/{check_run_id(run_id)}/{check_inner_path(path)}"
 
     def _record_path(self, run_id: str, serial: int) -> str:
-        return self._path(run_id, f"record/{serial:04d}.json")
+        return self._path(run_id, layout.record_file(serial))
 
     def _serials(self, run_id: str) -> list[int]:
-        names = self._files.names(self._path(run_id, "record"))
+        names = self._files.names(self._path(run_id, layout.RECORDS))
         stems = [name.removesuffix(".json") for name in names]
         return sorted(int(stem) for stem in stems if stem.isdigit())
 

@@ -1,7 +1,7 @@
 """Models that come with this package, known by a name in place of an address.
 
 In: a name. Out: paths of the checkpoint and its gene list. ``demo`` is a small model of the published architecture,
-trained by ``python -m inference.train_demo`` on simulated cells; ``demo.md`` beside it says what it reaches.
+trained by ``python -m tools.train_demo`` on simulated cells; ``demo.md`` beside it says what it reaches.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from haystack_kernel.atlas.demo import DEMO_SEED, SEEDS_REPORTING, SEEDS_TUNING,
 from haystack_kernel.atlas.demo.programmes import draw_roles, expected_genes
 from haystack_kernel.atlas.demo.sampling import Group, Sample, dispersion, sample_counts
 from haystack_kernel.atlas.demo.simulate import CYTOKINE, DRUG, TISSUES, simulate
-from haystack_kernel.atlas.demo.truth import mean_log1p_cp10k, true_log_shift
 from haystack_kernel.atlas.demo.world import World, make_world
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.knowledge import Knowledge, load_knowledge
+from tools.truth import mean_log1p_cp10k, true_log_shift
 
 pytestmark = pytest.mark.slow
 

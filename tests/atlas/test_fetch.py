@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from haystack_kernel import keys
 from haystack_kernel.atlas import load_mapping, open_atlases
 from haystack_kernel.atlas.fetch import CellReader
-from haystack_kernel.atlas.row_store import RowStore
+from haystack_kernel.atlas.sources.row_store import RowStore
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.schema import CellSet
 

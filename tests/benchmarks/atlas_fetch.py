@@ -139,8 +139,8 @@ def read_over_gcsfs(fs, path, rows):
 def fetch_anew(folder, number, first, other):
     """Seconds of three fetches that begin without a layout or a chunk kept, and the counts of ``first``."""
     from haystack_kernel.atlas import open_atlases
-    from haystack_kernel.atlas.chunk_cache import ChunkCache
     from haystack_kernel.atlas.fetch import CellReader
+    from haystack_kernel.atlas.sources.chunk_cache import ChunkCache
 
     for path in (folder / "large").glob("layout-*.npz"):
         path.unlink()

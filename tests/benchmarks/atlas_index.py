@@ -173,11 +173,11 @@ def read(folder):
 
 def asked(folder):
     """Arguments of the search but the atlas, for each question; vectors of descriptions are those of the build."""
+    from haystack_kernel.config.settings import load_settings
     from haystack_kernel.knowledge import load_knowledge
-    from haystack_kernel.question import OfflinePlanner
+    from haystack_kernel.planners.offline import OfflinePlanner
     from haystack_kernel.retrieval import vector_folder
     from haystack_kernel.schema import RunConfig
-    from haystack_kernel.settings import load_settings
 
     knowledge = load_knowledge()
     planner = OfflinePlanner(knowledge)

@@ -17,15 +17,14 @@ import pandas as pd
 
 from haystack_kernel.atlas import open_atlases
 from haystack_kernel.atlas.demo import DEMO_SEED, ensure_demo
-from haystack_kernel.atlas.demo.truth import true_log_shift
 from haystack_kernel.atlas.demo.world import make_world
+from haystack_kernel.config.options import parse_hidden
 from haystack_kernel.knowledge import load_knowledge
-from haystack_kernel.options import parse_hidden
-from haystack_kernel.question import OfflinePlanner
+from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.report import CandidateTable
 from haystack_kernel.retrieval import choose_query_cells, search_candidates
-from haystack_kernel.schema import CellSet, RunConfig
-from haystack_kernel.settings import RetrievalSettings
+from haystack_kernel.schema import CellSet, RetrievalSettings, RunConfig
+from tools.truth import true_log_shift
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from haystack_kernel.atlas.demo.facts import CELL_TYPES, CYTOKINE_LABELS, DEMO_SEED, DRUG_LABELS
-from haystack_kernel.atlas.demo.lessons import choose_held
 from haystack_kernel.atlas.demo.sampling import Group, Sample, sample_counts
-from haystack_kernel.atlas.demo.truth import true_log_shift
 from haystack_kernel.atlas.demo.world import make_world
 from haystack_kernel.knowledge import load_knowledge
 from inference.baselines import Cells, predict
@@ -24,6 +22,8 @@ from inference.manifest import DEMO_MODEL, DEMO_STEPS
 from inference.models import packaged
 from inference.stack.config import GenerationSettings
 from inference.stack.engine import Source, load_engine
+from tools.lessons import choose_held
+from tools.truth import true_log_shift
 
 UNSEEN = (1010,)  # of the seeds reserved for reporting; 1000, 1001 and 1003 served a tuning once
 N_DONORS, N_PER_DONOR, N_QUERY = 4, 12, 128

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "servers"))
 import batch as served
 
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.jobs import (
     BatchExecutor,
     build_job_spec,
@@ -23,7 +24,6 @@ from haystack_kernel.jobs import (
     wait,
 )
 from haystack_kernel.schema import RunConfig
-from haystack_kernel.settings import load_settings
 from inference.manifest import DEMO_MODEL, Manifest, Task, dump_manifest
 
 N_CANDIDATES, N_ROUNDS = 4, 5

@@ -19,9 +19,9 @@ import anndata as ad
 import numpy as np
 
 from haystack_kernel.atlas import build_atlas, load_mapping
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.run import open_run
-from haystack_kernel.settings import load_settings
 from inference.baselines import BASELINES
 from inference.draw import log_normalise
 

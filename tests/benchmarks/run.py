@@ -124,10 +124,10 @@ def ground_round(folder):
     import scanpy as sc
 
     from haystack_kernel.grounding import GroundingCells, GroundingContext, ground
-    from haystack_kernel.grounding.de import compute_de
+    from haystack_kernel.grounding.de.table import compute_de
     from haystack_kernel.knowledge import load_knowledge
-    from haystack_kernel.question import parse_question
-    from haystack_kernel.settings import GroundingSettings
+    from haystack_kernel.planners.offline import parse_question
+    from haystack_kernel.schema import GroundingSettings
 
     rng, knowledge = np.random.default_rng(0), load_knowledge()
     query = parse_question("How would B cells respond to IFN-beta?", knowledge=knowledge)

@@ -14,8 +14,7 @@ from scipy import sparse
 from haystack_kernel import keys
 from haystack_kernel.grounding import GroundingCells, GroundingContext
 from haystack_kernel.knowledge.tables import Knowledge, Pathway, PerturbationEntry
-from haystack_kernel.schema import Perturbation, StructuredQuery
-from haystack_kernel.settings import GroundingSettings
+from haystack_kernel.schema import GroundingSettings, Perturbation, StructuredQuery
 
 N_GENES = 1500
 GENES = [f"G{i}" for i in range(N_GENES)]

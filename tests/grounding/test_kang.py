@@ -6,13 +6,12 @@ import pytest
 
 from haystack_kernel import keys
 from haystack_kernel.grounding import GroundingCells, GroundingContext, ground
-from haystack_kernel.grounding.components import compute_components, expected_sets
-from haystack_kernel.grounding.de import compute_de
-from haystack_kernel.grounding.nulls import p_signal
+from haystack_kernel.grounding.components.perturbational import compute_components, expected_sets
+from haystack_kernel.grounding.de.table import compute_de
+from haystack_kernel.grounding.nulls.draws import p_signal
 from haystack_kernel.grounding.records import Basis
 from haystack_kernel.knowledge import load_knowledge
-from haystack_kernel.schema import Perturbation, StructuredQuery
-from haystack_kernel.settings import GroundingSettings
+from haystack_kernel.schema import GroundingSettings, Perturbation, StructuredQuery
 
 pytestmark = pytest.mark.slow
 JUDGED = (keys.PATHWAY, keys.TARGET, keys.NETWORK)

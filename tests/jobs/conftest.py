@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.jobs import BatchExecutor, build_job_spec, wait
-from haystack_kernel.settings import load_settings
 from inference.manifest import Manifest, Task, dump_manifest
 
 RUN_ID = "run-20260102t030405-abcdef"

@@ -4,10 +4,9 @@ import pytest
 
 from haystack_kernel.errors import ApprovalNeededError
 from haystack_kernel.jobs import check_approval, describe, estimate_cost
+from haystack_kernel.jobs.batch.machines import MACHINES
 from haystack_kernel.jobs.cost import load_prices, n_shards
-from haystack_kernel.jobs.machines import MACHINES
-from haystack_kernel.schema import JobSpec
-from haystack_kernel.settings import BatchSettings, CostSettings
+from haystack_kernel.schema import BatchSettings, CostSettings, JobSpec
 
 RUN_ID = "run-20260102t030405-abcdef"
 

@@ -22,8 +22,7 @@ from haystack_kernel.jobs import (
     pace,
     wait,
 )
-from haystack_kernel.schema import JobHandle, JobStatus, RunConfig
-from haystack_kernel.settings import BatchSettings, JobSettings, Settings
+from haystack_kernel.schema import BatchSettings, JobHandle, JobSettings, JobStatus, RunConfig, Settings
 from inference.manifest import dump_manifest
 
 RUN_ID = "run-20260102t030405-abcdef"

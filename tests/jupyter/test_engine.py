@@ -13,7 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 
 from haystack_kernel import flow
-from haystack_kernel.connect import connect
+from haystack_kernel.config.connect import connect
 from haystack_kernel.jupyter.engine import inject_run_folder, kernel_transport
 from haystack_kernel.jupyter.execute import execute_run, notebook_path
 from haystack_kernel.run import attach, open_run, resume

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from haystack_kernel.literature import PaperSearcher, build_query
-from haystack_kernel.schema import PaperQuery, Perturbation, StructuredQuery
-from haystack_kernel.settings import LiteratureSettings
+from haystack_kernel.schema import LiteratureSettings, PaperQuery, Perturbation, StructuredQuery
 
 
 def server_module():

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding.score import composite
+from haystack_kernel.grounding.components.score import composite
 from haystack_kernel.report import ReportBundle, render_report
 from haystack_kernel.report.trust import trust_table
 from haystack_kernel.schema import Aspect, Component, Confidence, Feedback

@@ -8,8 +8,7 @@ import scipy.sparse as sp
 
 from haystack_kernel import keys
 from haystack_kernel.knowledge import CellType, Knowledge, PerturbationEntry
-from haystack_kernel.schema import Perturbation, RunConfig, StructuredQuery
-from haystack_kernel.settings import RetrievalSettings
+from haystack_kernel.schema import Perturbation, RetrievalSettings, RunConfig, StructuredQuery
 
 CD4, CD8, T, TREG, MEMORY, CD4_MEMORY = (
     "CL:0000624",

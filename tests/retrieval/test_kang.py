@@ -6,10 +6,9 @@ from haystack_kernel import keys
 from haystack_kernel.atlas import BuildOptions, build_atlas, open_atlases
 from haystack_kernel.atlas.mapping import load_mapping
 from haystack_kernel.knowledge import load_knowledge
-from haystack_kernel.question import OfflinePlanner
+from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.retrieval import assemble_cells, choose_query_cells, search_candidates
-from haystack_kernel.schema import HiddenPair, Perturbation, RunConfig, StructuredQuery
-from haystack_kernel.settings import RetrievalSettings
+from haystack_kernel.schema import HiddenPair, Perturbation, RetrievalSettings, RunConfig, StructuredQuery
 
 pytestmark = pytest.mark.slow
 

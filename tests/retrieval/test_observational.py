@@ -4,7 +4,7 @@ import pytest
 
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.retrieval import choose_query_cells, search_candidates
-from haystack_kernel.settings import RetrievalSettings
+from haystack_kernel.schema import RetrievalSettings
 
 CD4, CD8, T, B, NK, CD14, CD16, DC = (
     "CL:0000624",

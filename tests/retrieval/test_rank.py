@@ -1,8 +1,7 @@
 import pytest
 
 from haystack_kernel.retrieval.rank import compute_quality, rank_candidates
-from haystack_kernel.schema import Candidate, CellSet
-from haystack_kernel.settings import RetrievalSettings
+from haystack_kernel.schema import Candidate, CellSet, RetrievalSettings
 
 
 def candidate(

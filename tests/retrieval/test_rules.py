@@ -4,8 +4,7 @@ import pytest
 
 from haystack_kernel.errors import InvalidInputError, NoCandidateError
 from haystack_kernel.retrieval import choose_query_cells, search_candidates
-from haystack_kernel.schema import HiddenPair, RunConfig
-from haystack_kernel.settings import RetrievalSettings
+from haystack_kernel.schema import HiddenPair, RetrievalSettings, RunConfig
 
 CD4, B, CD14, CD16, DC = "CL:0000624", "CL:0000236", "CL:0001054", "CL:0002396", "CL:0000451"
 

@@ -2,8 +2,7 @@ import pytest
 
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.retrieval import search_candidates
-from haystack_kernel.schema import HiddenPair, Resolution, RunConfig
-from haystack_kernel.settings import RetrievalSettings
+from haystack_kernel.schema import HiddenPair, Resolution, RetrievalSettings, RunConfig
 
 CD4, T, B, CD14, CD16, DC, FIBRO = (
     "CL:0000624",

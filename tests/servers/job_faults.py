@@ -11,9 +11,9 @@ from pathlib import Path
 
 import grpc
 
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError
 from haystack_kernel.jobs import BatchExecutor, build_job_spec, expected_handle, wait
-from haystack_kernel.settings import load_settings
 from inference.manifest import Manifest, Task, dump_manifest
 
 RUN_ID = "run-20260102t030405-abcdef"

@@ -1,0 +1,110 @@
+"""Settings become ports: the one place that decides who implements what.
+
+In: Settings and a progress listener. Out: Ports.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.jobs import BatchExecutor, LocalExecutor, SystemClock
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.literature import PaperSearcher
+from haystack_kernel.planners.offline import OfflinePlanner
+from haystack_kernel.ports import Ports, ProgressEvent
+from haystack_kernel.store import RunStore
+from inference.patience import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from haystack_kernel.atlas.fetch import CellReader
+    from haystack_kernel.ports import Atlas, Clock, Progress
+    from haystack_kernel.schema import Settings
+
+DEMO_ATLAS = "demo"
+RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scanpy", "scipy", "scikit-learn", "umap-learn")
+
+
+def connect(settings: Settings | None = None, *, progress: Progress | None = None) -> Ports:
+    """Build everything a run talks to.
+
+    Parameters
+    ----------
+    settings
+        None reads them from the packaged layers, ``haystack.toml`` and the environment.
+    progress
+        Listener of progress events; None listens to nothing.
+
+    Raises
+    ------
+    InvalidInputError
+        The storage is no usable address, or the cache no local folder.
+    """
+    settings = settings or load_settings()
+    if "://" in settings.cache:
+        msg = f"cache {settings.cache!r} must be a local folder: jobs of this machine keep their logs there"
+        raise InvalidInputError(msg, cache=settings.cache)
+    clock = SystemClock()
+    progress = progress or _silent
+    return Ports(
+        settings=settings,
+        planner=OfflinePlanner(load_knowledge(settings.knowledge)),
+        open_atlas=_atlas_opener(settings, progress=progress),
+        store=RunStore(settings.storage, patience=_bucket_patience(settings, clock=clock, progress=progress)),
+        literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),
+        executors={
+            "local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock),
+            "batch": BatchExecutor(settings, clock=clock),
+        },
+        clock=clock,
+        progress=progress,
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """Versions for the record: Python, platform and the packages that numbers depend on."""
+    versions = {name: metadata.version(name) for name in RECORDED}
+    return {"python": platform.python_version(), "platform": platform.platform(terse=True), **versions}
+
+
+def _atlas_opener(settings: Settings, *, progress: Progress) -> Callable[[Sequence[str]], Atlas]:
+    def open_atlas(names: Sequence[str]) -> Atlas:
+        from haystack_kernel.atlas import open_atlases
+
+        if DEMO_ATLAS in names:
+            from haystack_kernel.atlas.demo import ensure_demo
+
+            ensure_demo(settings.atlas_root, progress=progress)
+        return open_atlases(names, root=settings.atlas_root, reader=_cell_reader(settings, progress=progress))
+
+    return open_atlas
+
+
+def _bucket_patience(settings: Settings, *, clock: Clock, progress: Progress) -> Patience:
+    def tell(line: str) -> None:
+        progress(ProgressEvent(run_id="", phase="storage", message=line))
+
+    return Patience(seconds=settings.bucket.patience_s, sleep=clock.sleep, monotonic=clock.monotonic, tell=tell)
+
+
+def _cell_reader(settings: Settings, *, progress: Progress) -> CellReader:
+    from haystack_kernel.atlas.fetch import CellReader
+    from haystack_kernel.atlas.sources.chunk_cache import ChunkCache
+    from haystack_kernel.atlas.sources.row_store import RowStore
+
+    folder, limits = Path(settings.cache) / "cells", settings.cells
+    return CellReader(
+        cache=ChunkCache(folder, limit_bytes=int(limits.cache_gib * 2**30)),
+        row_store=RowStore(folder, int(limits.rows_gib * 2**30)),
+        progress=progress,
+    )
+
+
+def _silent(event: ProgressEvent) -> None:
+    """Listen to nothing."""

@@ -1,0 +1,177 @@
+"""What a run is asked to do: settings and options become its configuration, refused before anything is made.
+
+In: settings, options as a notebook or a command gives them. Out: a RunConfig.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.schema import HiddenPair, RunConfig
+from haystack_kernel.store import hide_home
+from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haystack_kernel.schema import Settings, TermKind
+
+BASELINE = "weighted"  # the best engine that needs no model
+DEMO_ATLASES = ("demo",)  # whose cells the packaged model was made for
+
+
+def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN401 - validated by RunConfig
+    """Settings and options -> the run's configuration.
+
+    Raises
+    ------
+    InvalidInputError
+        Unknown option or value; a hidden pair that names no known cell type or perturbation; engine ``stack`` without
+        a model and its gene list.
+    """
+    from pydantic import ValidationError
+
+    defaults: dict[str, Any] = {
+        "atlases": settings.atlases,
+        "planner": settings.planner,
+        "model": settings.inference.model,
+        "genelist": settings.inference.genelist,
+        "diffusion_steps": settings.inference.diffusion_steps,
+        "control_strategy": settings.inference.control_strategy,
+        "executor": settings.jobs.executor,
+        "threshold": settings.rounds.threshold,
+        "max_rounds": settings.rounds.maximum,
+        "n_prompt": settings.inference.n_prompt,
+        "n_query": settings.inference.n_query,
+        "seed": settings.seed,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    defaults["engine"] = _default_engine(settings, given)
+    defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
+    hidden = given.get("hide", ())
+    hidden = (hidden,) if isinstance(hidden, str) else hidden
+    given["hide"] = tuple(
+        parse_hidden(item, knowledge=settings.knowledge) if isinstance(item, str) else item for item in hidden
+    )
+    try:
+        config = _check_model(RunConfig.model_validate({**defaults, **given}))
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
+        raise InvalidInputError(msg, errors=lines) from error
+    _check_places(config, settings)
+    if config.model == DEMO_MODEL and "diffusion_steps" not in given:
+        config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
+    paths = {"model": config.model, "genelist": config.genelist, "query_h5ad": config.query_h5ad}
+    return config.model_copy(update={name: hide_home(path) for name, path in paths.items() if path})
+
+
+def check_cells(config: RunConfig, *, root: str, show: Callable[[str], object]) -> None:
+    """Refuse atlases that are not there and query cells that cannot be used before anything is started.
+
+    Parameters
+    ----------
+    root
+        Folder of the atlases.
+    show
+        Gets the account of the user's own cells, where there are some.
+    """
+    from haystack_kernel.atlas import atlas_info
+
+    config = config.located()
+    for name in {*config.atlases, config.query_atlas} - {*DEMO_ATLASES, None}:
+        atlas_info(str(name), root)
+    if config.query_h5ad is not None:
+        from haystack_kernel.retrieval import check_query_h5ad
+
+        genelist = config.genelist if config.engine == MODEL_ENGINE else None
+        found = check_query_h5ad(config.query_h5ad, genelist=genelist)
+        show(repr(found))
+        found.require()
+
+
+def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
+    """What predicts where no engine is asked for: ``stack`` with a model, or on the demo atlas alone with its own."""
+    if settings.inference.engine != "auto":
+        return settings.inference.engine
+    if given.get("model", settings.inference.model):
+        return MODEL_ENGINE
+    is_installed = all(find_spec(package) for package in MODEL_PACKAGES)
+    return MODEL_ENGINE if _is_simulated(settings, given) and is_installed else BASELINE
+
+
+def _is_simulated(settings: Settings, given: dict[str, Any]) -> bool:
+    """Whether all cells are those of the demo atlas: no paper is about them, and it asks for no network."""
+    return tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not given.get("query_h5ad")
+
+
+def _check_model(config: RunConfig) -> RunConfig:
+    """Engine ``stack`` needs a model and, unless it is the packaged one, a gene list; local files are made absolute."""
+    if config.engine != MODEL_ENGINE:
+        return config
+    if config.model is None and config.atlases == DEMO_ATLASES:
+        config = config.model_copy(update={"model": DEMO_MODEL})
+    if config.model == DEMO_MODEL:
+        return config
+    found: dict[str, str] = {}
+    for name, uri in (("model", config.model), ("genelist", config.genelist)):
+        if uri is None:
+            msg = (
+                f"engine 'stack' needs a {name}: give --model and --genelist, or HAYSTACK_INFERENCE__MODEL and "
+                f"HAYSTACK_INFERENCE__GENELIST; engine {BASELINE!r} needs neither"
+            )
+            raise InvalidInputError(msg, missing=name)
+        found[name] = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        if "://" not in uri and not Path(found[name]).is_file():
+            msg = f"the {name} {uri!r} of engine 'stack' does not exist; give the path or gs:// address of the file"
+            raise InvalidInputError(msg, uri=uri)
+    return config.model_copy(update=found)
+
+
+def _check_places(config: RunConfig, settings: Settings) -> None:
+    """A job of the cloud reads buckets alone (a local Batch service reads this disk too)."""
+    if config.executor != "batch" or settings.batch.insecure:
+        return
+    places = {"--storage": settings.storage, "--model": config.model, "--genelist": config.genelist}
+    if config.engine != MODEL_ENGINE or config.model == DEMO_MODEL:
+        places = {"--storage": settings.storage}
+    if here := [f"{name} {place}" for name, place in places.items() if place and not place.startswith("gs://")]:
+        msg = f"executor 'batch' runs where this disk is not: {', '.join(here)} must be gs:// addresses"
+        raise InvalidInputError(msg, places=here)
+
+
+def parse_hidden(text: str, *, knowledge: str | None = None) -> HiddenPair:
+    """``"CD4 T cell:IFN-beta"`` -> the pair of ids that no strategy may see; ``knowledge`` is the folder of additions.
+
+    Raises
+    ------
+    InvalidInputError
+        No colon, or a side that no known cell type or perturbation matches; the nearest known are named.
+    """
+    from haystack_kernel.knowledge import load_knowledge, resolve
+
+    cell_type, separator, perturbation = text.rpartition(":")
+    if not separator or not cell_type.strip() or not perturbation.strip():
+        msg = f"--hide {text!r} must be 'CELL TYPE:PERTURBATION', e.g. 'CD4 T cell:IFN-beta'"
+        raise InvalidInputError(msg, given=text)
+    found = []
+    sides: tuple[tuple[TermKind, str], ...] = (("cell_type", cell_type), ("perturbation", perturbation))
+    for kind, part in sides:
+        resolution = resolve(part.strip(), kind=kind, knowledge=load_knowledge(knowledge))
+        if resolution.match is None:
+            nearest = ", ".join(match.name for match in resolution.alternatives) or "none"
+            msg = f"--hide {text!r}: unknown {kind.replace('_', ' ')} {part.strip()!r}; nearest known: {nearest}"
+            raise InvalidInputError(msg, given=text)
+        found.append(resolution.match.id)
+    return HiddenPair(cell_type_id=found[0], perturbation=found[1])
+
+
+def changed_options(config: RunConfig, settings: Settings, **options: Any) -> str:  # noqa: ANN401 - as build_config
+    """Name the options given that differ from ``config``: ``"seed is 0, not 5"``; empty where none does."""
+    given = {name: value for name, value in options.items() if value is not None}
+    asked = build_config(settings, **given)
+    pairs = [(name, getattr(config, name), getattr(asked, name)) for name in given]
+    return "; ".join(f"{name} is {old!r}, not {new!r}" for name, old, new in pairs if old != new)

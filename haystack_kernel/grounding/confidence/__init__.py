@@ -1,0 +1,1 @@
+"""How far to trust a prediction: what the score itself does not say."""

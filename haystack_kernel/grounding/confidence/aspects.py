@@ -1,0 +1,280 @@
+"""How far to trust a prediction: what the score cannot say.
+
+In: cells by role, the judged parts of one prediction, how it came about. Out: one ``Confidence``; every aspect is a
+row, NaN with a reason where it is not known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haystack_kernel import keys
+from haystack_kernel.grounding.components.score import composite
+from haystack_kernel.grounding.confidence.agreement import correlate
+from haystack_kernel.grounding.confidence.measured import compare_measured
+from haystack_kernel.grounding.confidence.verdict import engine_verdict
+from haystack_kernel.grounding.de.profiles import log_normalise
+from haystack_kernel.grounding.de.table import FLIPS, N_RESAMPLES
+from haystack_kernel.schema import Aspect, Confidence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from haystack_kernel.grounding.records import Basis, GroundingCells
+    from haystack_kernel.schema import Component, Composite, EngineAgreement
+
+NAN = float("nan")
+NULLS = Path(__file__).with_name("data") / "null_composites.json"
+WEIGHT_CHANGE = 0.5  # each weight is changed by up to this share of itself
+N_WEIGHTS = 500
+N_LEADING = 50  # genes that stand for a response of which none is called
+MIN_DONOR_CELLS = 3
+_DISTANCES = ("same_pair", "other_cell_type", "same_cell_type", "shared_target", "text_only")  # nearest first
+_EVIDENCE = {
+    "same_pair": "this treatment was measured in this cell type",
+    "other_cell_type": "the effect was measured in other cell types",
+    "same_cell_type": "this cell type was measured in another context",
+    "shared_target": "a treatment with shared targets was measured",
+    "text_only": "only a similar description links the prompt to the question",
+}
+
+
+def judge_confidence(
+    cells: GroundingCells,
+    *,
+    de: pd.DataFrame,
+    other: pd.DataFrame | None,
+    components: Sequence[Component],
+    agreement: Sequence[EngineAgreement],
+    basis: Basis,
+) -> Confidence:
+    """Collect what speaks for and against a prediction.
+
+    Parameters
+    ----------
+    cells
+        Raw counts by role.
+    de, other
+        Effects in the control reading in force, and in the other one where there is one.
+    components, agreement
+        The judged components and baselines.
+    basis
+        Query, settings and how the prediction came about.
+
+    Returns
+    -------
+    Aspects in display order: control strategy (correlation of the two readings), evidence distance (0 = same pair),
+    gene coverage (share), agreement with the closest baseline (correlation), flipping genes (share of the called),
+    stability (mean over genes that pass the thresholds), donors (share that move the same way), measured responses
+    outside the prompt (correlation with the most alike), null percentile
+    (share of null and wrong-prompt runs with a lower composite), weights (range of the composite), back-test.
+    """
+    between_seeds = _between_seeds(cells)
+    judged = composite(components, donor_matched=basis.context.donor_matched)
+    verdict, words = engine_verdict(
+        basis.context.engine, agreement=agreement, own=judged.value, between_seeds=between_seeds
+    )
+    aspects = (
+        _control(de, other, basis=basis),
+        _evidence(basis),
+        _coverage(basis),
+        _baselines(agreement),
+        _flips(de, other),
+        _stability(de, basis=basis, between_seeds=between_seeds),
+        _donors(cells, de=de, basis=basis),
+        _measured(cells, de=de),
+        _percentile(judged, basis=basis),
+        _weights(components, judged=judged, basis=basis),
+        Aspect(name="back-tested accuracy", value=NAN, reason="no back-test of runs like this one was made"),
+    )
+    return Confidence(aspects=aspects, verdict=verdict, verdict_words=words)
+
+
+def load_nulls(group: str, *, path: Path = NULLS) -> NDArray[np.float64]:
+    """Composites of null and wrong-prompt runs of "perturbational" or "observational" questions; empty: not measured.
+
+    The packaged file holds ``{"<group>": {"null": [...], "wrong_prompt": [...]}}``.
+    """
+    if not path.exists():
+        return np.zeros(0)
+    measured = json.loads(path.read_text(encoding="utf-8")).get(group, {})
+    return np.sort(np.array([*measured.get("null", []), *measured.get("wrong_prompt", [])], dtype=float))
+
+
+def percentile_among(value: float, nulls: NDArray[np.float64]) -> float:
+    """Share of ``nulls`` below ``value``; those equal to it count half."""
+    return float((nulls < value).mean() + 0.5 * (nulls == value).mean())
+
+
+# --- one aspect each ----------------------------------------------------------------------------------------------
+
+
+def _control(de: pd.DataFrame, other: pd.DataFrame | None, *, basis: Basis) -> Aspect:
+    name, context = "control strategy", basis.context
+    note = f" {context.control_note}." if context.control_note else ""
+    if other is None:
+        return Aspect(name=name, value=NAN, reason=f"only one control reading is at hand.{note}".rstrip("."))
+    tested = (de[keys.IS_TESTED] & other[keys.IS_TESTED]).to_numpy(bool)
+    r = correlate(*(table[keys.DELTA].to_numpy(float)[tested] for table in (de, other)))
+    if math.isnan(r):
+        return Aspect(name=name, value=NAN, reason="one of the two control readings shows no change at all")
+    n_called = [int(table[keys.IS_DE].sum()) for table in (de, other)]
+    shown = context.control_strategy.replace("_", " ")
+    words = (
+        f"{shown}: {n_called[0]} genes called, {n_called[1]} in the other reading; the two correlate at {r:.2f}.{note}"
+    )
+    return Aspect(name=name, value=r, words=words)
+
+
+def _evidence(basis: Basis) -> Aspect:
+    found = [_DISTANCES.index(one) for one in basis.context.evidence]
+    if not found:
+        return Aspect(name="evidence distance", value=NAN, reason="where the prompt came from is not recorded")
+    words = "; ".join(_EVIDENCE[_DISTANCES[step]] for step in sorted(set(found)))
+    return Aspect(name="evidence distance", value=max(found), words=f"At the farthest step {max(found)} of 4: {words}.")
+
+
+def _coverage(basis: Basis) -> Aspect:
+    share = basis.context.frac_genes_found
+    if math.isnan(share):
+        return Aspect(name="gene coverage", value=NAN, reason="the engine did not say which genes it could change")
+    return Aspect(name="gene coverage", value=share, words=f"{share:.0%} of the genes could be predicted at all.")
+
+
+def _baselines(agreement: Sequence[EngineAgreement]) -> Aspect:
+    name = "agreement with baselines"
+    compared = [item for item in agreement if not math.isnan(item.pearson)]
+    if not compared:
+        return Aspect(name=name, value=NAN, reason="no baseline predicts a change to compare with")
+    closest = max(compared, key=lambda item: item.pearson)
+    words = f"The closest simple baseline, {closest.engine}, correlates at {closest.pearson:.2f} over tested genes."
+    return Aspect(name=name, value=closest.pearson, words=words)
+
+
+def _flips(de: pd.DataFrame, other: pd.DataFrame | None) -> Aspect:
+    name = "genes that flip"
+    if other is None:
+        return Aspect(name=name, value=NAN, reason="only one control reading is at hand")
+    n_called = int((de[keys.IS_DE] | other[keys.IS_DE]).sum())
+    if not n_called:
+        return Aspect(name=name, value=NAN, reason="no gene is called in either control reading")
+    n_flips = int(de[FLIPS].sum())
+    words = f"{n_flips} of {n_called} genes called in either control reading flip between the two (artefact index)."
+    return Aspect(name=name, value=n_flips / n_called, words=words)
+
+
+def _stability(de: pd.DataFrame, *, basis: Basis, between_seeds: float) -> Aspect:
+    name, settings = "stability", basis.settings
+    if not de.attrs.get(N_RESAMPLES):
+        return Aspect(name=name, value=NAN, reason="the prediction was made once: no other seed or set of donors")
+    passing = (de[keys.LOG2FC].abs() >= settings.min_abs_log2fc) & (de[keys.PADJ] <= settings.max_padj)
+    seeds = "" if math.isnan(between_seeds) else f" Responses under two seeds correlate at {between_seeds:.2f}."
+    if not passing.any():
+        return Aspect(name=name, value=NAN, reason=f"no gene passes the thresholds.{seeds}")
+    value = float(de.loc[passing, keys.STABILITY].mean())
+    n_held = int(de.loc[passing, keys.IS_DE].sum())
+    words = (
+        f"{n_held} of {int(passing.sum())} genes that pass the thresholds keep sign and size in at least "
+        f"{settings.min_stability:.0%} of {de.attrs[N_RESAMPLES]} resamples (seeds, donors of the prompt).{seeds}"
+    )
+    return Aspect(name=name, value=value, words=words)
+
+
+def _donors(cells: GroundingCells, *, de: pd.DataFrame, basis: Basis) -> Aspect:
+    """How many donors of the prompt move, on the called genes, as the prediction does."""
+    name, control = "donors", cells.prompt_control
+    if control is None or control.n_obs == 0:
+        return Aspect(name=name, value=NAN, reason="the prompt has no matched control cells")
+    if basis.query.task_type == "donor_expression_prediction":
+        return Aspect(name=name, value=NAN, reason="the prompt shows one donor against others by design")
+    labels = [adata.obs[keys.DONOR].astype(str).to_numpy() for adata in (cells.prompt, control)]
+    counts = [dict(zip(*np.unique(one, return_counts=True), strict=True)) for one in labels]
+    donors = [d for d in sorted(counts[0]) if min(n.get(d, 0) for n in counts) >= MIN_DONOR_CELLS]
+    if not donors:
+        reason = f"no donor has {MIN_DONOR_CELLS} treated and {MIN_DONOR_CELLS} control cells in the prompt"
+        return Aspect(name=name, value=NAN, reason=reason)
+    genes, signs = _leading(de)
+    shared = [gene for gene in genes if gene in cells.prompt.var_names and gene in control.var_names]
+    if not shared:
+        return Aspect(name=name, value=NAN, reason="the prompt measures none of the genes that move")
+    sign = np.array([signs[gene] for gene in shared])
+    scores = [
+        log_normalise(adata.X)[:, adata.var_names.get_indexer(shared)] @ sign for adata in (cells.prompt, control)
+    ]
+    moves = {d: scores[0][labels[0] == d].mean() - scores[1][labels[1] == d].mean() for d in donors}
+    n_same = sum(move > 0 for move in moves.values())
+    words = f"{n_same} of {len(donors)} donors of the prompt move the same way as the prediction."
+    return Aspect(name=name, value=n_same / len(donors), words=words)
+
+
+def _measured(cells: GroundingCells, *, de: pd.DataFrame) -> Aspect:
+    name = "other measured responses"
+    found = [one for one in compare_measured(cells.measured, de=de) if not math.isnan(one.pearson)]
+    if not found:
+        why = "no response of the same or a related treatment lies in the atlases outside the prompt"
+        return Aspect(name=name, value=NAN, reason=why)
+    listed = "; ".join(f"{one.label}: r = {one.pearson:.2f}" for one in found)
+    return Aspect(name=name, value=found[0].pearson, words=f"Measured, not part of the prompt, not scored: {listed}.")
+
+
+def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
+    from haystack_kernel.grounding.components.perturbational import is_observational
+
+    name, group = "null percentile", "observational" if is_observational(basis) else "perturbational"
+    nulls = load_nulls(group)
+    if not nulls.size or math.isnan(judged.value):
+        reason = "the prediction was not scored" if nulls.size else "not measured: no table of null runs is packaged"
+        return Aspect(name=name, value=NAN, reason=reason)
+    below = percentile_among(judged.value, nulls)
+    words = f"The score is above {below:.1%} of {nulls.size} null or wrong prompts in simulated worlds."
+    return Aspect(name=name, value=below, words=words)
+
+
+def _weights(components: Sequence[Component], *, judged: Composite, basis: Basis) -> Aspect:
+    """Range of the composite (central 95 %) when every weight changes by up to half, seeded."""
+    name = "choice of weights"
+    if math.isnan(judged.value):
+        return Aspect(name=name, value=NAN, reason="the prediction was not scored")
+    scores = np.array([item.score for item in components])
+    weights = np.array([item.weight for item in components])
+    rng = np.random.default_rng(basis.context.seed)
+    drawn = weights * rng.uniform(1 - WEIGHT_CHANGE, 1 + WEIGHT_CHANGE, size=(N_WEIGHTS, weights.size))
+    known = ~np.isnan(scores)
+    values = drawn[:, known] @ scores[known] / drawn[:, known].sum(axis=1)
+    low, high = (min(float(v), judged.cap) for v in np.quantile(values, [0.025, 0.975]))
+    words = f"With weights changed by up to {WEIGHT_CHANGE:.0%} the score lies between {low:.1f} and {high:.1f}."
+    return Aspect(name=name, value=high - low, words=words)
+
+
+def _leading(de: pd.DataFrame) -> tuple[list[str], dict[str, float]]:
+    """Genes that stand for the response: the called ones, else the 50 that move most, with their signs."""
+    rows = de[de[keys.IS_DE].astype(bool)]
+    if rows.empty:
+        tested = de[de[keys.IS_TESTED].astype(bool)]
+        rows = tested.loc[tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_LEADING]]
+    signs = dict(zip(rows[keys.GENE], np.sign(rows[keys.DELTA].to_numpy(float)), strict=True))
+    return list(signs), signs
+
+
+def _between_seeds(cells: GroundingCells) -> float:
+    """Smallest correlation between the responses under any two seeds; NaN with one seed."""
+    arms = [(cells.treated, cells.control_pred), *cells.repeats] if cells.repeats else []
+    shifts = [_profile(treated) - _profile(cells.query if own is None else own) for treated, own in arms]
+    found = [correlate(one, two) for one, two in itertools.combinations(shifts, 2)]
+    return min(found, default=NAN)
+
+
+def _profile(adata: ad.AnnData) -> NDArray[np.float64]:
+    if keys.EXPECTED_LOG in adata.var:
+        return adata.var[keys.EXPECTED_LOG].to_numpy(float)
+    return np.asarray(log_normalise(adata.X).mean(axis=0)).ravel()

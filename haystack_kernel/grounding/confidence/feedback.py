@@ -1,0 +1,123 @@
+"""What one round teaches the next: findings by rule, each with what to do about it.
+
+In: a scored round, its query and the thresholds. Out: ``Feedback``, the gravest first; the planner acts on it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.knowledge import distance
+from haystack_kernel.schema import PERTURBATIONAL, Feedback
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.schema import Component, GroundingSettings, Round, StructuredQuery
+
+WEAK = 4.0  # a score below this is little support
+LOW_COVERAGE = 0.8
+FAR_STEPS = 3  # of the cell ontology, from which a prompt is of another lineage
+
+
+def find_feedback(
+    scored: Round, *, query: StructuredQuery, knowledge: Knowledge, settings: GroundingSettings, threshold: float
+) -> tuple[Feedback, ...]:
+    """Read a scored round for what another prompt could do better.
+
+    Parameters
+    ----------
+    scored
+        With components, confidence and candidates.
+    query, knowledge
+        The cell type asked for, and how far the prompt's types are from it.
+    settings
+        The stability a call needs.
+    threshold
+        Composite from which nothing has to change.
+
+    Returns
+    -------
+    Nothing for a round that reached ``threshold``. Kinds: ``wrong_lineage`` (the prediction is nearer to another type,
+    or no prompt cell type lies within two steps of the asked one and the score is weak), ``rival_leads`` (another
+    perturbation explains the response), ``weak_pathway``, ``control_mismatch`` (no matched control),
+    ``donor_unmatched`` (its control is of other donors), ``low_coverage``, ``unstable``.
+    """
+    value = scored.composite.value if scored.composite else math.nan
+    if value >= threshold:
+        return ()
+    found = {item.name: item for item in scored.components if not math.isnan(item.score)}
+    return (
+        *_of_lineage(scored, found=found, query=query, knowledge=knowledge),
+        *_of_response(found, query=query),
+        *_of_control(scored, query=query),
+        *_of_the_run(scored, settings=settings),
+    )
+
+
+def _of_lineage(
+    scored: Round, *, found: dict[str, Component], query: StructuredQuery, knowledge: Knowledge
+) -> Iterator[Feedback]:
+    coherence = found.get(keys.CELL_TYPE_COHERENCE)
+    if coherence is not None and coherence.statistic < 0:
+        other = coherence.detail.get("nearest_other", "another cell type")
+        sentence = f"the prediction is nearer to {other} than to {query.cell_type_name}"
+        yield Feedback(kind="wrong_lineage", sentence=sentence, action="other_cells", about=other)
+        return
+    judged = [item.score for item in found.values()]
+    if query.task_type not in PERTURBATIONAL or (judged and max(judged) >= WEAK):
+        return
+    steps = [
+        _steps(query.cell_type_id, one, knowledge) for item in scored.candidates for one in item.prompt.cell_type_ids
+    ]
+    if steps and min(steps) >= FAR_STEPS:
+        near = "not connected with" if math.isinf(min(steps)) else f"{min(steps):.0f} steps from"
+        sentence = f"every cell type of the prompt is {near} {query.cell_type_name} in the cell ontology"
+        yield Feedback(kind="wrong_lineage", sentence=sentence, action="other_cells")
+
+
+def _of_response(found: dict[str, Component], *, query: StructuredQuery) -> Iterator[Feedback]:
+    target, pathway = found.get(keys.TARGET), found.get(keys.PATHWAY)
+    asked = query.perturbation.name if query.perturbation else "the perturbation asked for"
+    led = target is not None and target.detail.get("ridge_rival_value", -math.inf) > target.detail.get("ridge_asked", 0)
+    if target is not None and led:
+        rival = target.detail.get("ridge_rival") or "another perturbation"
+        sentence = f"{rival} explains the response better than {asked}"
+        yield Feedback(kind="rival_leads", sentence=sentence, action="nearer_evidence")
+    elif pathway is not None and pathway.score < WEAK:
+        sentence = f"the pathways expected of {asked} hardly move (score {pathway.score:.1f})"
+        yield Feedback(kind="weak_pathway", sentence=sentence, action="nearer_evidence")
+
+
+def _of_control(scored: Round, *, query: StructuredQuery) -> Iterator[Feedback]:
+    bare = [item for item in scored.candidates if item.control is None]
+    if bare or not scored.n_control:
+        why = bare[0].control_reason if bare else scored.control_note
+        sentence = (
+            f"the prompt has no matched control cells ({why.rstrip('.')})" if why else "the prompt has no control"
+        )
+        yield Feedback(kind="control_mismatch", sentence=sentence, action="matched_control")
+    elif query.task_type in PERTURBATIONAL and not all(item.donor_matched for item in scored.candidates):
+        sentence = "the control cells come from other donors than the prompt"
+        yield Feedback(kind="donor_unmatched", sentence=sentence, action="matched_control")
+
+
+def _of_the_run(scored: Round, *, settings: GroundingSettings) -> Iterator[Feedback]:
+    if scored.frac_genes_found < LOW_COVERAGE:
+        sentence = f"only {scored.frac_genes_found:.0%} of the genes could be predicted"
+        yield Feedback(kind="low_coverage", sentence=sentence, action="other_dataset")
+    aspects = {item.name: item.value for item in scored.confidence.aspects} if scored.confidence else {}
+    if aspects.get("stability", math.nan) < settings.min_stability:
+        sentence = f"calls hold in only {aspects['stability']:.0%} of seeds and prompt donors"
+        yield Feedback(kind="unstable", sentence=sentence, action="wider_pool")
+
+
+def _steps(asked: str | None, other: str, knowledge: Knowledge) -> float:
+    known = knowledge.cell_types
+    if asked is None or asked not in known or other not in known:
+        return math.inf
+    steps = distance(asked, other, knowledge=knowledge)
+    return math.inf if steps is None else steps

@@ -1,0 +1,1 @@
+"""Differential expression: effects and rank tests per gene, and their stability."""

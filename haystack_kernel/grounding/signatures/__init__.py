@@ -1,0 +1,1 @@
+"""Signed gene sets: expected genes, competing signatures, regulons, enrichment statistics."""

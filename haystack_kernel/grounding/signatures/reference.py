@@ -1,0 +1,249 @@
+"""What cell types, donors and tissues look like where they were measured, as profiles and signatures.
+
+In: reference cells, marked by kinship and target, and the ids of the prompt's cells. Out: :class:`ReferenceProfiles`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.grounding.de.profiles import log_normalise
+from haystack_kernel.grounding.nulls.draws import Tails, permute_within
+from haystack_kernel.grounding.signatures.sets import standardise
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import anndata as ad
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from haystack_kernel.grounding.signatures.sets import SignedSet
+
+    Floats = NDArray[np.float64]
+
+N_SIGNATURE = 50  # genes of a signature in one direction
+MIN_CELLS = 5  # of a cell type on either side of a contrast
+MIN_TYPES = 2  # in which a contrast must be measured, so that one can be held against the others
+ENOUGH = 20  # asked cells outside the prompt for which the prompt's own are left out
+SHRINK_CELLS = 30.0
+ASKED = "asked"
+_PLACES = {keys.DONOR: "donor", keys.TISSUE: "tissue"}
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """How one donor or tissue differs from the others, measured in cell types that were not asked for.
+
+    ``signature`` holds the genes that differ most, ``rivals`` the same of every other donor or tissue, ``base`` the
+    mean log1p-CP10k of the asked cell type outside the target and ``sd`` its spread. ``signal`` tests whether the
+    difference is shared among cell types. ``own_prompt``: it is measured on prompt cells, since too few others exist.
+    Without a signature ``reason`` says why.
+    """
+
+    label: str
+    signature: SignedSet = field(default_factory=dict)
+    rivals: dict[str, SignedSet] = field(default_factory=dict)
+    base: Floats = field(default_factory=lambda: np.zeros(0))
+    sd: Floats = field(default_factory=lambda: np.zeros(0))
+    signal: Tails = field(default_factory=Tails)
+    n_types: int = 0
+    own_prompt: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceProfiles:
+    """Cell types of one dataset, on the log1p-CP10k scale.
+
+    ``centroids`` (types x genes) are means per cell type, ``types`` their names with the asked one first, ``sd`` the
+    standard deviation of the centroids, ``signatures`` the 50 genes by which each type exceeds the mean of all.
+    ``own_prompt``: the asked type's cells are prompt cells as well, since too few others exist.
+    """
+
+    genes: pd.Index
+    types: tuple[str, ...]
+    centroids: Floats
+    sd: Floats
+    signatures: dict[str, SignedSet]
+    donor: Contrast
+    tissue: Contrast
+    dataset: str = ""
+    own_prompt: bool = False
+
+    @property
+    def mean(self) -> Floats:
+        """Mean over the centroids, each type counting once."""
+        return self.centroids.mean(axis=0)
+
+
+def build_reference(
+    cells: ad.AnnData, *, asked: str, prompt_ids: Collection[str], n_draws: int, seed: int
+) -> ReferenceProfiles | None:
+    """Average the reference cells.
+
+    Parameters
+    ----------
+    cells
+        Raw counts; obs as :func:`haystack_kernel.retrieval.fetch_reference` marks it.
+    asked
+        Name of the cell type asked for.
+    prompt_ids
+        Cells of the round's prompt: left out where enough remains without them.
+    n_draws, seed
+        Of the permutations behind ``Contrast.signal``.
+
+    Returns
+    -------
+    None where fewer than two cell types hold five cells, or the asked one holds none.
+    """
+    obs = cells.obs
+    is_prompt = obs.index.isin(list(prompt_ids))
+    own_prompt = int(((obs[keys.KINSHIP] == ASKED) & ~is_prompt).sum()) < ENOUGH
+    label = np.where(obs[keys.KINSHIP] == ASKED, asked, obs[keys.CELL_TYPE].astype(str)).astype(object)
+    known = (obs[keys.KINSHIP] != "related").to_numpy(bool)
+    in_asked = (obs[keys.KINSHIP] == ASKED).to_numpy(bool)
+    kept = known & ~(in_asked & is_prompt & (not own_prompt))
+    sizes = pd.Series(label[kept]).value_counts()
+    names = [asked, *sorted(str(name) for name, n in sizes.items() if n >= MIN_CELLS and name != asked)]
+    if sizes.get(asked, 0) < MIN_CELLS or len(names) < MIN_TYPES:
+        return None
+    logs = log_normalise(cells.X)
+    centroids = np.vstack([_mean(logs[np.flatnonzero(kept & (label == name))]) for name in names])
+    sd = centroids.std(axis=0, ddof=1)
+    z = standardise((centroids - centroids.mean(axis=0)).ravel(), np.tile(sd, len(names))).reshape(centroids.shape)
+    genes = cells.var_names
+    table = pd.DataFrame({"type": label, keys.KINSHIP: obs[keys.KINSHIP].to_numpy(object), "is_prompt": is_prompt})
+    contrasts = {}
+    for column, place in ((keys.IS_TARGET_DONOR, keys.DONOR), (keys.IS_TARGET_TISSUE, keys.TISSUE)):
+        marked = table.assign(place=obs[place].astype(str).to_numpy(), target=obs[column].to_numpy(bool))[known]
+        found = [
+            _contrast(part, logs=logs, genes=genes, what=_PLACES[place], n_draws=n_draws, seed=seed)
+            for part in (marked[~marked["is_prompt"]], marked)
+        ]
+        rests_on_prompt = bool(found[0].reason)  # rivals are measured on all cells, those in the prompt as well
+        contrasts[column] = replace(found[rests_on_prompt], rivals=found[1].rivals, own_prompt=rests_on_prompt)
+    return ReferenceProfiles(
+        genes=genes,
+        types=tuple(names),
+        centroids=centroids,
+        sd=sd,
+        signatures={name: _top(z[i], genes=genes, both=False) for i, name in enumerate(names)},
+        donor=contrasts[keys.IS_TARGET_DONOR],
+        tissue=contrasts[keys.IS_TARGET_TISSUE],
+        dataset=str(obs[keys.DATASET].iloc[0]),
+        own_prompt=own_prompt,
+    )
+
+
+def _contrast(
+    table: pd.DataFrame, *, logs: sparse.csr_matrix, genes: pd.Index, what: str, n_draws: int, seed: int
+) -> Contrast:
+    """The target's difference from the rest with its rivals; a reason where it cannot be measured."""
+    others, asked = table[table[keys.KINSHIP] != ASKED], table[(table[keys.KINSHIP] == ASKED) & ~table["target"]]
+    target = ", ".join(sorted(others.loc[others["target"], "place"].unique()))
+    if len(asked) < MIN_CELLS:
+        return Contrast(
+            target, reason=f"the cell type asked for is measured in no other {what}: nothing to compare with"
+        )
+    base = logs[asked.index.to_numpy()]
+    start = Contrast(target, base=_mean(base), sd=_spread(base))
+    if not target:
+        return replace(start, reason=f"the reference dataset holds no other cells of the {what} asked for")
+    effects = _effects(others, is_in=others["target"].to_numpy(bool), logs=logs)
+    if len(effects) < MIN_TYPES:
+        reason = f"{target} shares {len(effects)} other cell types with another {what}; {MIN_TYPES} are needed"
+        return replace(start, reason=reason, n_types=len(effects))
+    rivals: dict[str, SignedSet] = {}
+    for name in sorted(set(others.loc[~others["target"], "place"]) - {"", "nan"}):
+        found = _effects(others, is_in=(others["place"] == name).to_numpy(bool), logs=logs)
+        if len(found) >= MIN_TYPES:
+            rivals[name] = _top(_pooled(found), genes=genes, both=True)
+    return replace(
+        start,
+        signature=_top(_pooled(effects), genes=genes, both=True),
+        rivals=rivals,
+        signal=_shared(others, effects=effects, logs=logs, n_draws=n_draws, seed=seed),
+        n_types=len(effects),
+    )
+
+
+def _effects(
+    table: pd.DataFrame, *, is_in: NDArray[np.bool_], logs: sparse.csr_matrix
+) -> dict[str, tuple[Floats, float]]:
+    """Per cell type with five cells on both sides: standardised difference and its weight."""
+    found = {}
+    for name in sorted(table["type"].unique()):
+        of_type = (table["type"] == name).to_numpy(bool)
+        sides = [logs[table.index[of_type & side].to_numpy()] for side in (is_in, ~is_in)]
+        smaller = min(side.shape[0] for side in sides)
+        if smaller < MIN_CELLS:
+            continue
+        spread = _spread(logs[table.index[of_type].to_numpy()])
+        found[name] = (standardise(_mean(sides[0]) - _mean(sides[1]), spread), smaller / (smaller + SHRINK_CELLS))
+    return found
+
+
+def _pooled(effects: dict[str, tuple[Floats, float]]) -> Floats:
+    return np.average([z for z, _ in effects.values()], axis=0, weights=[weight for _, weight in effects.values()])
+
+
+def _shared(
+    table: pd.DataFrame,
+    *,
+    effects: dict[str, tuple[Floats, float]],
+    logs: sparse.csr_matrix,
+    n_draws: int,
+    seed: int,
+) -> Tails:
+    """Permute the target's label within each type, whose cells are scored by the signature of the types before it.
+
+    The largest type comes first. Each pair of types counts once: scored by all the others, two types that agree by
+    chance would count twice, and 18 % of null contrasts fell below .05.
+    """
+    scores, is_in, strata = [], [], []
+    ordered = sorted(effects, key=lambda name: (-effects[name][1], name))
+    for number, name in enumerate(ordered[1:], start=1):
+        rest = _pooled({other: effects[other] for other in ordered[:number]})
+        top = _extremes(rest, both=True)
+        rows = table[table["type"] == name]
+        block = logs[rows.index.to_numpy()][:, top]
+        weight = np.sign(rest[top]) * standardise(np.ones(top.size), _spread(block))
+        scores.append(block @ weight / top.size)
+        is_in.append(rows["target"].to_numpy(bool))
+        strata.append(np.full(len(rows), number))
+    return permute_within(
+        np.concatenate(scores)[:, None],
+        is_treated=np.concatenate(is_in),
+        strata=np.concatenate(strata),
+        n_draws=n_draws,
+        seed=seed,
+    )[0]
+
+
+def _top(z: Floats, *, genes: pd.Index, both: bool) -> dict[str, int]:
+    """Signed genes of the largest values, and with ``both`` of the smallest."""
+    return {str(genes[i]): 1 if z[i] > 0 else -1 for i in _extremes(z, both=both)}
+
+
+def _extremes(z: Floats, *, both: bool) -> NDArray[np.intp]:
+    order = np.argsort(-z, kind="stable")
+    top = [i for i in order[:N_SIGNATURE] if z[i] > 0]
+    low = [i for i in order[::-1][:N_SIGNATURE] if z[i] < 0] if both else []
+    return np.array([*top, *low], dtype=np.intp)
+
+
+def _mean(logs: Any) -> Floats:  # noqa: ANN401 - any sparse matrix
+    return np.asarray(logs.mean(axis=0)).ravel()
+
+
+def _spread(logs: Any) -> Floats:  # noqa: ANN401
+    """Standard deviation (n - 1) of every column; 0 for one row."""
+    n, mean = logs.shape[0], _mean(logs)
+    squares = np.asarray(logs.multiply(logs).sum(axis=0)).ravel() - n * mean**2
+    return np.sqrt(np.maximum(squares, 0.0) / max(n - 1, 1))

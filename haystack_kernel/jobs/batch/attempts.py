@@ -1,0 +1,181 @@
+"""The attempts of one job: what was tried on which machine, what is tried next, and the files that say so.
+
+In: a job's folder in the run folder. Out: Attempt and Ending records. Per attempt there are up to three small files:
+``attempt-0001.json``, the intent, created exclusively before anything is asked of the cloud, so that of two processes
+one starts the attempt; ``attempt-0001.job.json`` once the cloud has confirmed it; ``attempt-0001.end.json`` once it
+has ended, with its bill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from haystack_kernel.errors import ContractError
+from haystack_kernel.schema import Bill, Frozen, JobSpec, JobState
+
+if TYPE_CHECKING:
+    from haystack_kernel.jobs.places import Places
+    from haystack_kernel.schema import BatchSettings
+
+    Record = TypeVar("Record", bound=Frozen)
+
+
+class Rung(Frozen):
+    """One step of the ladder: where an attempt may run, and whether on Spot."""
+
+    spot: bool
+    locations: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{'Spot' if self.spot else 'on demand'} in {', '.join(name.split('/')[1] for name in self.locations)}"
+
+
+class Attempt(Frozen):
+    """One cloud job, as intended."""
+
+    number: int
+    first: int
+    """Number of the first attempt of the same submission: the ladder starts there."""
+    job_id: str
+    spec: JobSpec
+    command: tuple[str, ...]
+    tasks: tuple[str, ...] | None = None
+    """Ids of the tasks of a part manifest; None: the spec's own manifest, whole."""
+    n_shards: int
+    machine: str
+    rung: Rung
+    created_at: datetime
+
+
+class Confirmed(Frozen):
+    """The cloud has the job."""
+
+    name: str
+    uid: str
+
+
+class Ending(Frozen):
+    """How an attempt ended."""
+
+    state: JobState
+    cause: str
+    detail: str
+    exit_code: int | None = None
+    bill: Bill
+
+
+def attempt_id(job_id: str, number: int) -> str:
+    """Cloud id of an attempt: the job's own for the first, derived from it for others, never longer."""
+    if number == 1:
+        return job_id
+    tag = hashlib.sha256(f"{job_id}\n{number}".encode()).hexdigest()[:8]
+    return f"{job_id.rpartition('-')[0]}-{tag}"
+
+
+def ladder(settings: BatchSettings, *, spot: bool) -> list[Rung]:
+    """Where the attempts of a submission run, in order; the last rung holds for all further ones.
+
+    One zone each (on Spot if wanted), then every zone, or the region, on demand.
+    """
+    zones = [f"zones/{zone}" for zone in settings.zones]
+    last = Rung(spot=False, locations=tuple(zones) or (f"regions/{settings.region}",))
+    if not zones:
+        return [*([Rung(spot=True, locations=last.locations)] * settings.spot_attempts if spot else []), last]
+    return [*(Rung(spot=spot, locations=(zone,)) for zone in zones), last]
+
+
+def takes_spot(spec: JobSpec, settings: BatchSettings) -> bool:
+    """Whether Spot machines are taken: for predictions only, since nobody may watch over an orchestrator."""
+    return settings.spot and spec.kind == "inference"
+
+
+def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
+    """Rung of a submission's attempt number ``index``, from 0.
+
+    The bound on attempts shortens the ladder from its middle, so that the last one allowed is on demand.
+    """
+    rungs = ladder(settings, spot=takes_spot(spec, settings))
+    is_last = index >= settings.max_attempts - 1 and settings.max_attempts > 1
+    return rungs[-1] if is_last else rungs[min(index, len(rungs) - 1)]
+
+
+class Ledger:
+    """The attempts of one job, on a disk or in a bucket.
+
+    Parameters
+    ----------
+    places
+        Reads and writes them.
+    folder
+        Address of ``<run folder>/jobs/<job id>``.
+    """
+
+    def __init__(self, places: Places, folder: str) -> None:
+        self._places = places
+        self._folder = folder
+
+    def numbers(self) -> list[int]:
+        """Numbers of the attempts there are, in order."""
+        names = self._places.names(self._folder)
+        stems = (name.removeprefix("attempt-").removesuffix(".json") for name in names)
+        return sorted(int(stem) for stem in stems if stem.isdigit())
+
+    def newest(self) -> Attempt | None:
+        """The attempt that counts; None before the first."""
+        numbers = self.numbers()
+        return self._read(self._path(numbers[-1]), Attempt) if numbers else None
+
+    def intend(self, attempt: Attempt) -> Attempt:
+        """Record the intent; returns the attempt of that number on record, which another process may have made."""
+        path = self._path(attempt.number)
+        if self._places.create(path, _dump(attempt)):
+            return attempt
+        return self._read(path, Attempt) or attempt
+
+    def confirm(self, attempt: Attempt, confirmed: Confirmed) -> None:
+        """Record that the cloud has the attempt's job."""
+        self._places.write(self._path(attempt.number, "job"), _dump(confirmed))
+
+    def confirmed(self, attempt: Attempt) -> Confirmed | None:
+        """What the cloud calls the attempt's job; None while that is not known."""
+        return self._read(self._path(attempt.number, "job"), Confirmed)
+
+    def end(self, attempt: Attempt, ending: Ending) -> Ending:
+        """Record how the attempt ended; the first record stands."""
+        path = self._path(attempt.number, "end")
+        if self._places.create(path, _dump(ending)):
+            return ending
+        return self._read(path, Ending) or ending
+
+    def ending(self, attempt: Attempt) -> Ending | None:
+        """How the attempt ended, None while it has not or nobody has seen it."""
+        return self._read(self._path(attempt.number, "end"), Ending)
+
+    def bills(self, *, since: int = 1) -> list[Bill]:
+        """Bills of the ended attempts from number ``since``."""
+        paths = [self._path(number, "end") for number in self.numbers() if number >= since]
+        return [ending.bill for path in paths if (ending := self._read(path, Ending)) is not None]
+
+    def _path(self, number: int, part: str = "") -> str:
+        return f"{self._folder}/attempt-{number:04d}{f'.{part}' if part else ''}.json"
+
+    def _read(self, path: str, kind: type[Record]) -> Record | None:
+        try:
+            data = self._places.read(path)
+        except FileNotFoundError:
+            return None
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError as error:
+            msg = f"{path} was written by another version of HAYSTACK ({error.error_count()} fields differ); use that"
+            raise ContractError(msg, path=path) from error
+
+
+def _dump(record: Frozen) -> bytes:
+    return record.model_dump_json(indent=1).encode()

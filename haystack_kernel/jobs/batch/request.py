@@ -1,0 +1,211 @@
+"""A job becomes a request to Google Cloud Batch; everything that can be refused is refused here, before any call.
+
+In: an Attempt and settings. Out: a CreateJobRequest; pure, no network.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.jobs.batch.machines import find_machine, machine_of
+
+if TYPE_CHECKING:
+    from google.cloud import batch_v1
+
+    from haystack_kernel.jobs.batch.attempts import Attempt
+    from haystack_kernel.jobs.batch.machines import Machine
+    from haystack_kernel.schema import BatchSettings, JobSpec
+
+APP = "haystack"
+MAX_BYTES = 1_000_000
+HASH_DIGITS = 32  # of the spec's hash, in the label that tells an equal job from another of the same id
+_JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_SECRET = re.compile(r"projects/[^/]+/secrets/[^/]+/versions/[^/]+")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_RESERVED = ("goog-", "google-")
+
+
+def build_request(attempt: Attempt, settings: BatchSettings) -> batch_v1.CreateJobRequest:
+    """The request of one attempt, the same however often it is built.
+
+    Parameters
+    ----------
+    attempt
+        What to run, where, in how many shards.
+    settings
+        Where, on what and as whom.
+
+    Raises
+    ------
+    InvalidInputError
+        A setting is missing or wrong; the message says which and what to set.
+    """
+    from google.cloud import batch_v1
+
+    spec = attempt.spec
+    check_settings(spec, settings)
+    check_job_id(attempt.job_id)
+    machine = find_machine(attempt.machine)
+    task = batch_v1.TaskSpec(
+        runnables=[batch_v1.Runnable(container=_container(attempt, settings))],
+        compute_resource=batch_v1.ComputeResource(
+            cpu_milli=settings.cpu_milli or machine.cpu_milli, memory_mib=settings.memory_mib or machine.memory_mib
+        ),
+        max_retry_count=0,  # attempts are owned by the client: each keeps its own log and its own outputs
+        max_run_duration=timedelta(seconds=spec.timeout_s),
+        environment=_environment(spec, settings),
+    )
+    group = batch_v1.TaskGroup(
+        task_spec=task, task_count=attempt.n_shards, parallelism=attempt.n_shards, task_count_per_node=1
+    )
+    job = batch_v1.Job(
+        task_groups=[group],
+        allocation_policy=_allocation(attempt, machine, settings),
+        logs_policy=batch_v1.LogsPolicy(destination=batch_v1.LogsPolicy.Destination.CLOUD_LOGGING),
+        labels=build_labels(attempt, settings),
+    )
+    request = batch_v1.CreateJobRequest(
+        parent=f"projects/{settings.project}/locations/{settings.region}", job_id=attempt.job_id, job=job
+    )
+    data = batch_v1.CreateJobRequest.serialize(request)
+    if len(data) > MAX_BYTES:
+        msg = f"the request of job {attempt.job_id} has {len(data):,} bytes, the service takes {MAX_BYTES:,}"
+        raise InvalidInputError(msg, n_bytes=len(data))
+    request.request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{attempt.job_id}\n{data.hex()}"))
+    return request
+
+
+def build_labels(attempt: Attempt, settings: BatchSettings) -> dict[str, str]:
+    """Labels of the job and its machines: what bills, sweeps and re-attaching go by."""
+    spec = attempt.spec
+    own = {
+        "app": APP,
+        "run-id": spec.run_id,
+        "job": spec.job_id,
+        "kind": spec.kind,
+        "round": str(spec.round),
+        "attempt": str(attempt.number),
+        "spec-hash": spec.spec_hash[:HASH_DIGITS],
+    }
+    return {name: clean_label(value) for name, value in {**settings.labels, **own}.items()}
+
+
+def clean_label(text: str) -> str:
+    """``text`` as the value of a label may be: lower case, digits, ``_`` and ``-``, 63 characters at most."""
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
+
+
+def check_job_id(job_id: str) -> None:
+    """Raise InvalidInputError unless the service takes the id."""
+    if not _JOB_ID.fullmatch(job_id):
+        msg = f"job id {job_id!r} must be 1 to 63 of a-z, 0-9 and '-', begin with a letter and not end with '-'"
+        raise InvalidInputError(msg, job_id=job_id)
+
+
+def check_settings(spec: JobSpec, settings: BatchSettings) -> None:
+    """Raise InvalidInputError unless the settings can run ``spec``; nothing is asked of the cloud."""
+    problems = [*_missing(spec, settings), *_wrong(spec, settings)]
+    if problems:
+        msg = f"executor 'batch' cannot run this job: {'; '.join(problems)}"
+        raise InvalidInputError(msg, problems=problems)
+
+
+def _missing(spec: JobSpec, settings: BatchSettings) -> list[str]:
+    image = f"{spec.kind}_image"
+    return [
+        f"set batch.{name} (HAYSTACK_BATCH__{name.upper()}), {what}"
+        for name, what in (
+            ("project", "the Google Cloud project that pays"),
+            ("region", "e.g. us-central1"),
+            (image, f"the address of the image of docker/Dockerfile.{spec.kind} in your registry"),
+        )
+        if not getattr(settings, name)
+    ]
+
+
+def _wrong(spec: JobSpec, settings: BatchSettings) -> list[str]:
+    found = []
+    if settings.region and (far := [zone for zone in settings.zones if not zone.startswith(f"{settings.region}-")]):
+        found.append(f"batch.zones {', '.join(far)} lie outside batch.region {settings.region}")
+    if not settings.insecure and spec.manifest_uri and not spec.manifest_uri.startswith("gs://"):
+        found.append(f"its container cannot read {spec.manifest_uri}; give --storage gs://bucket/prefix")
+    if settings.subnetwork and not settings.network:
+        found.append("batch.subnetwork needs batch.network")
+    if settings.no_external_ip and not settings.subnetwork:
+        found.append("batch.no_external_ip needs batch.network and batch.subnetwork, with Private Google Access or NAT")
+    for name, secret in settings.secrets.items():
+        if not (_VARIABLE.fullmatch(name) and _SECRET.fullmatch(secret)):
+            found.append(f"batch.secrets {name} must be projects/<p>/secrets/<name>/versions/<n or latest>")
+    found += [
+        f"batch.labels {name!r} must be 1 to 63 of a-z, 0-9, '_', '-', and not begin with goog"
+        for name in settings.labels
+        if not _LABEL_KEY.fullmatch(name) or name.startswith(_RESERVED)
+    ]
+    return [*found, *_too_big(spec, settings)]
+
+
+def _too_big(spec: JobSpec, settings: BatchSettings) -> list[str]:
+    machine, found = machine_of(spec, settings), []
+    if settings.cpu_milli is not None and settings.cpu_milli > machine.n_cpus * 1000:
+        found.append(
+            f"batch.cpu_milli {settings.cpu_milli:,} is more than the {machine.n_cpus} CPUs of {machine.words}"
+        )
+    if settings.memory_mib is not None and settings.memory_mib > machine.memory_gib * 1024:
+        found.append(f"batch.memory_mib {settings.memory_mib:,} is more than {machine.words} has")
+    return found
+
+
+def _container(attempt: Attempt, settings: BatchSettings) -> batch_v1.Runnable.Container:
+    from google.cloud import batch_v1
+
+    if attempt.spec.kind == "orchestrator":
+        return batch_v1.Runnable.Container(
+            image_uri=settings.orchestrator_image, entrypoint="haystack", commands=list(attempt.command)
+        )
+    return batch_v1.Runnable.Container(  # the image's entry point is the inference program
+        image_uri=settings.inference_image,
+        commands=list(attempt.command),
+        options=f"--shm-size={settings.shm_gib}g",
+    )
+
+
+def _environment(spec: JobSpec, settings: BatchSettings) -> batch_v1.Environment:
+    """What the container is told beside its command; secrets go to the orchestrator alone, by reference."""
+    from google.cloud import batch_v1
+
+    secrets = settings.secrets if spec.kind == "orchestrator" else {}
+    return batch_v1.Environment(variables=dict(spec.environment), secret_variables=secrets)
+
+
+def _allocation(attempt: Attempt, machine: Machine, settings: BatchSettings) -> batch_v1.AllocationPolicy:
+    from google.cloud import batch_v1
+
+    policy = batch_v1.AllocationPolicy
+    models = policy.ProvisioningModel
+    instance = policy.InstancePolicy(
+        machine_type=machine.machine_type,
+        provisioning_model=models.SPOT if attempt.rung.spot else models.STANDARD,
+        boot_disk=policy.Disk(size_gb=settings.boot_disk_gib),
+    )
+    if machine.accelerator:
+        instance.accelerators = [policy.Accelerator(type_=machine.accelerator, count=machine.n_accelerators)]
+    made = policy(
+        instances=[policy.InstancePolicyOrTemplate(policy=instance, install_gpu_drivers=bool(machine.accelerator))],
+        location=policy.LocationPolicy(allowed_locations=list(attempt.rung.locations)),
+        labels=build_labels(attempt, settings),
+    )
+    if settings.service_account:
+        made.service_account = batch_v1.ServiceAccount(email=settings.service_account)
+    if settings.network:
+        interface = policy.NetworkInterface(
+            network=settings.network,
+            subnetwork=settings.subnetwork,
+            no_external_ip_address=settings.no_external_ip,
+        )
+        made.network = policy.NetworkPolicy(network_interfaces=[interface])
+    return made

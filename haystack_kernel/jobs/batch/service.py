@@ -1,0 +1,184 @@
+"""The Google Cloud Batch service behind retries and clear errors; nothing is imported or opened before the first call.
+
+In: requests. Out: what the service answers, AbsentError, TakenError, RefusedError, or ServiceError.
+"""
+
+from __future__ import annotations
+
+import random
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.errors import HaystackError, MissingExtraError, ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud import batch_v1
+
+    from haystack_kernel.ports import Clock
+    from haystack_kernel.schema import BatchSettings
+
+_TRIES = 6
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_CALL_TIMEOUT_S = 60.0
+_PLUGIN = "Getting metadata from plugin failed"  # how expired credentials look through gRPC: as an outage
+
+
+class AbsentError(HaystackError):
+    """The service has no such job."""
+
+
+class TakenError(HaystackError):
+    """The service has a job of that id already."""
+
+
+class RefusedError(HaystackError):
+    """The service will never do what was asked; nothing was changed."""
+
+
+class BatchService:
+    """Calls that are retried, and whose errors say what to do.
+
+    Parameters
+    ----------
+    settings
+        Project, region, endpoint.
+    clock
+        Waits between tries.
+    """
+
+    def __init__(self, settings: BatchSettings, *, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._random = random.Random()
+        self._client: batch_v1.BatchServiceClient | None = None
+
+    def create(self, request: batch_v1.CreateJobRequest) -> batch_v1.Job:
+        """Create a job; TakenError where its id exists, which is how an answer that got lost looks at the next try."""
+        return self._call("create_job", request)
+
+    def get(self, job_id: str) -> batch_v1.Job:
+        """A job; AbsentError."""
+        return self._call("get_job", {"name": self.name(job_id)})
+
+    def tasks(self, job_id: str, group: str) -> list[batch_v1.Task]:
+        """Tasks of a job as far as the service shows them: none for a while after the start, or never."""
+        try:
+            return self._list("list_tasks", {"parent": f"{self.name(job_id)}/taskGroups/{group}"})
+        except AbsentError:
+            return []
+
+    def cancel(self, job_id: str, request_id: str) -> None:
+        """Ask a job to stop, which takes a while; its record stays. RefusedError where it has ended."""
+        self._call("cancel_job", {"name": self.name(job_id), "request_id": request_id})
+
+    def list(self, label: str, value: str) -> list[batch_v1.Job]:
+        """Jobs of the region with a label."""
+        parent = f"projects/{self._settings.project}/locations/{self._settings.region}"
+        return self._list("list_jobs", {"parent": parent, "filter": f'labels.{label}="{value}"'})
+
+    def name(self, job_id: str) -> str:
+        """Full name of a job."""
+        return f"projects/{self._settings.project}/locations/{self._settings.region}/jobs/{job_id}"
+
+    def console(self, job_id: str) -> str:
+        """Address of the job's page."""
+        region, project = self._settings.region, self._settings.project
+        return f"https://console.cloud.google.com/batch/jobsDetail/regions/{region}/jobs/{job_id}?project={project}"
+
+    def logging_client(self) -> Any:  # noqa: ANN401 - gapic clients share no type
+        """A client of Cloud Logging, from the same endpoint where that is a local one."""
+        from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client, transports
+
+        if not self._settings.insecure:
+            return LoggingServiceV2Client()
+        import grpc
+
+        channel = grpc.insecure_channel(self._settings.endpoint)
+        return LoggingServiceV2Client(transport=transports.LoggingServiceV2GrpcTransport(channel=channel))
+
+    def _list(self, method: str, request: dict[str, str]) -> Any:  # noqa: ANN401 - one of several messages
+        """All pages, each asked for within the retries."""
+        return self._call(method, request, finish=list)
+
+    def _call(self, method: str, request: Any, *, finish: Callable[[Any], Any] | None = None) -> Any:  # noqa: ANN401
+        """One call, tried again after a pause with jitter where the service was out of reach."""
+        require_batch()
+        from google.api_core import exceptions
+        from google.auth.exceptions import GoogleAuthError
+
+        transient = (
+            exceptions.ServerError,
+            exceptions.TooManyRequests,
+            exceptions.Aborted,
+            exceptions.Cancelled,
+            exceptions.RetryError,
+        )
+        pause = _FIRST_PAUSE_S
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                answer = self._function(method)(request=request, retry=None, timeout=_CALL_TIMEOUT_S)
+                return finish(answer) if finish else answer
+            except (GoogleAuthError, exceptions.Unauthenticated, exceptions.PermissionDenied) as error:
+                raise self._denied(error) from error
+            except transient as error:
+                if _PLUGIN in str(error):
+                    raise self._denied(error) from error
+                if not tries_left:
+                    break
+            except exceptions.NotFound as error:
+                raise AbsentError(_line(error)) from error
+            except exceptions.AlreadyExists as error:
+                raise TakenError(_line(error)) from error
+            except exceptions.ClientError as error:
+                raise RefusedError(_line(error)) from error
+            self._clock.sleep(pause * self._random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+        msg = "Google Cloud Batch is out of reach; jobs go on without us, and resuming the run finds them"
+        raise ServiceError(msg, service="batch", retryable=True)
+
+    def _denied(self, error: Exception) -> ServiceError:
+        from google.api_core.exceptions import PermissionDenied
+
+        if isinstance(error, PermissionDenied):
+            cure = (
+                f"give this account roles/batch.jobsEditor on project {self._settings.project!r} and "
+                "roles/iam.serviceAccountUser on the job's service account, and enable the Batch API"
+            )
+        else:
+            cure = "log in again with `gcloud auth application-default login`"
+        msg = f"Google Cloud refuses the credentials ({_line(error)}): {cure}. Nothing is lost: resume the run then"
+        return ServiceError(msg, service="batch", retryable=False)
+
+    def _function(self, method: str) -> Callable[..., Any]:
+        if self._client is None:
+            self._client = self._connect()
+        found: Callable[..., Any] = getattr(self._client, method)
+        return found
+
+    def _connect(self) -> batch_v1.BatchServiceClient:
+        from google.cloud import batch_v1
+
+        if not self._settings.insecure:
+            options = {"api_endpoint": self._settings.endpoint} if self._settings.endpoint else None
+            return batch_v1.BatchServiceClient(client_options=options)
+        import grpc
+        from google.cloud.batch_v1.services.batch_service.transports import BatchServiceGrpcTransport
+
+        channel = grpc.insecure_channel(self._settings.endpoint)
+        return batch_v1.BatchServiceClient(transport=BatchServiceGrpcTransport(channel=channel))
+
+
+def require_batch() -> None:
+    """Raise MissingExtraError unless the client library is installed."""
+    try:
+        import_module("google.cloud.batch_v1")
+    except ImportError as error:
+        msg = "executor 'batch' needs google-cloud-batch: pip install 'haystack-kernel[gcp]'"
+        raise MissingExtraError(msg, extra="gcp") from error
+
+
+def _line(error: Exception) -> str:
+    """First line of what a library said."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,35 @@
+"""Control over runs: hand one to a job, branch one off, compare two, list many, free space, check the installation.
+
+Everything here is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from haystack_kernel.manage.comparison import Comparison, compare
+    from haystack_kernel.manage.doctor import examine
+    from haystack_kernel.manage.forking import fork
+    from haystack_kernel.manage.garbage import collect_garbage
+    from haystack_kernel.manage.listing import list_summaries
+    from haystack_kernel.manage.submission import submit
+
+_HOMES = {
+    "Comparison": "comparison",
+    "collect_garbage": "garbage",
+    "compare": "comparison",
+    "examine": "doctor",
+    "fork": "forking",
+    "list_summaries": "listing",
+    "submit": "submission",
+}
+__all__ = ["Comparison", "collect_garbage", "compare", "examine", "fork", "list_summaries", "submit"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and classes
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    msg = f"haystack_kernel.manage has no {name!r}; it has {', '.join(__all__)}"
+    raise AttributeError(msg)

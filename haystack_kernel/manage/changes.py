@@ -1,0 +1,87 @@
+"""``key=value`` as typed becomes a changed configuration, or an error that names the keys there are.
+
+In: a configuration and changes. Out: the new configuration.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.config.options import build_config
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.schema import RunConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from haystack_kernel.schema import Settings
+
+_LISTS = ("atlases", "hide", "pin", "ban")
+_NOTHING = ("", "null")  # what clears an option; "none" is an engine
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """``["seed=1", "ban=donor=d1", "ban=donor=d2"]`` -> ``{"seed": "1", "ban": ["donor=d1", "donor=d2"]}``.
+
+    A list is given by repeating its key, or whole as JSON; ``KEY=`` clears an option.
+
+    Raises
+    ------
+    InvalidInputError
+        No ``=``, or a key that is no option of a run.
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not separator:
+            msg = f"--set {text!r} must be KEY=VALUE, e.g. --set threshold=9"
+            raise InvalidInputError(msg, given=text)
+        check_keys([key])
+        if key in _LISTS:
+            changes[key] = [*changes.get(key, []), *_items(value)]
+        else:
+            changes[key] = None if value.strip() in _NOTHING else value.strip()
+    return changes
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Refuse names that are no option of a run, with the nearest and with all there are."""
+    possible = list(RunConfig.model_fields)
+    for key in keys:
+        if key not in possible:
+            near = difflib.get_close_matches(key, possible, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            msg = f"{key!r} is no option of a run; {hint}possible: {', '.join(possible)}"
+            raise InvalidInputError(msg, key=key, possible=possible)
+
+
+def change_config(config: RunConfig, changes: Mapping[str, Any], *, settings: Settings) -> RunConfig:
+    """``config`` with ``changes`` (values as Python has them, or as text), checked as for a new run.
+
+    Raises
+    ------
+    InvalidInputError
+        An unknown key or a value out of its range.
+    """
+    check_keys(list(changes))
+    kept = {name: getattr(config, name) for name in RunConfig.model_fields if name not in changes}
+    other_model = {"engine", "model"} & set(changes)
+    if other_model:  # steps are a property of the model
+        kept.pop("diffusion_steps", None)
+    return build_config(settings, **{**kept, **changes})
+
+
+def _items(value: str) -> list[Any]:
+    if value.strip() in _NOTHING:
+        return []
+    if not value.lstrip().startswith("["):
+        return [value.strip()]
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        msg = f"{value!r} begins like a JSON list and is none ({error}); repeat --set for each item instead"
+        raise InvalidInputError(msg, given=value) from error
+    return list(found)

@@ -1,0 +1,196 @@
+"""Which questions can be served; the others are refused with the reason and an example that works.
+
+In: the user's text, or the query parsed from it. Out: the cleaned text; InvalidInputError names what to change.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.planners.offline.context import asks_for_cells, find_datasets, find_donors, find_terms
+from haystack_kernel.planners.offline.frames import find_slots
+from haystack_kernel.schema import PERTURBATIONAL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.schema import Resolution, StructuredQuery, TermKind
+
+MIN_CHARACTERS = 10
+MAX_CHARACTERS = 2000
+_STRAIGHT = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'}
+EXAMPLE = "How would lung fibroblasts respond to TGF-beta?"
+SERVED = (
+    "HAYSTACK predicts how human cells respond to a treatment, or what a cell type looks like in a donor, "
+    f"tissue or dataset where it was not measured. Ask for example: {EXAMPLE}"
+)
+
+_SPECIES = re.compile(
+    r"\b(?P<animal>mouse|mice|murine|rats?|zebrafish|drosophila|fruit\s+fl(?:y|ies)|c\.\s?elegans|caenorhabditis|"
+    r"nematodes?|arabidopsis|yeast\s+cells?|saccharomyces|macaques?|monkeys?|rhesus|chimpanzees?|pigs?|porcine|"
+    r"bovine|cows?|dogs?|canine|cats|feline|chickens?|xenopus|frogs?|hamsters?|rabbits?|sheep|ovine|horses?|"
+    r"equine|guinea\s+pigs?)\b"
+    r"(?!\s+(?:anti\b|anti-|double\s+minute|monoclonal|antibod|serum|mammary\s+tumou?r\s+virus))",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(
+    r"\b(?:unlike|not|than|versus|vs\.?|as|known|shown|seen|reported|from|to|with)\s+(?:in\s+|from\s+)?(?:the\s+)?$",
+    re.IGNORECASE,
+)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\S+", text))
+
+
+_ENGLISH = _words(
+    "a an and are as be by can cells could did do does effect for from had has have how if in into is it like of on "
+    "or predict respond response should show than that the their them they this to under was were what when where "
+    "which who why will with would"
+)
+_FOREIGN = _words(
+    # German, French, Spanish, Italian, Portuguese, Dutch
+    "wie würden wurden würde wurde werden auf der das den dem ein eine einer und nicht mit bei auf reagieren zellen "
+    "comment les des une est dans sur avec pour que qui aux au cellules réagiraient répondraient quel quelle "
+    "cómo como los las el una del con por para qué responderían células celulas "
+    "gli della delle nel alla cosa risponderebbero cellule "
+    "os um uma não em ao responderiam "
+    "hoe zouden het een van op reageren cellen"
+)
+
+
+def check_question(question: str, *, knowledge: Knowledge | None = None) -> str:
+    """Clean the text and refuse what cannot be a question about human cells.
+
+    Control and invisible characters are dropped, runs of white space become one space. Nothing in the text is ever
+    followed as an instruction.
+
+    Parameters
+    ----------
+    question
+        The user's text, 10 to 2,000 characters once cleaned.
+    knowledge
+        Tables that decide which words are terms; None takes the packaged ones.
+
+    Returns
+    -------
+    The cleaned text.
+
+    Raises
+    ------
+    InvalidInputError
+        Empty, too short, too long, not English, about another species, or no question about cells; the message
+        says what was given, what HAYSTACK can answer and gives an example.
+    """
+    text = clean_text(question)
+    if not text:
+        msg = f"the question is empty. {SERVED}"
+        raise InvalidInputError(msg, n_characters=0)
+    if not MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
+        size = "short" if len(text) < MIN_CHARACTERS else "long"
+        msg = (
+            f"the question is too {size}: {len(text):,} characters were given, {MIN_CHARACTERS} to "
+            f"{MAX_CHARACTERS:,} are possible. {SERVED}"
+        )
+        raise InvalidInputError(msg, n_characters=len(text))
+    _check_language(text)
+    _check_species(text)
+    _check_subject(text, knowledge=knowledge or load_knowledge())
+    return text
+
+
+def check_answerable(query: StructuredQuery) -> StructuredQuery:
+    """Return ``query`` when it names what its task type needs.
+
+    Every task needs a known cell type; the perturbational ones, and a transfer whose treatment was named but not
+    understood, need a known perturbation. Ambiguous terms pass: they are shown with their alternatives.
+
+    Raises
+    ------
+    InvalidInputError
+        A needed term is missing or unknown; the message names the text and the nearest known terms.
+    """
+    wanted: dict[TermKind, tuple[bool, str]] = {
+        "cell_type": (query.cell_type_name is None, "cell type"),
+        "perturbation": (query.perturbation is None, "treatment"),
+    }
+    missing = {kind: noun for kind, (is_missing, noun) in wanted.items() if is_missing}
+    unknown = [term for term in query.unresolved if term.kind in missing]
+    if unknown:
+        raise _unknown_terms(unknown, nouns=missing)
+    if query.task_type not in PERTURBATIONAL:
+        missing.pop("perturbation", None)
+    if missing:
+        nouns = " and no ".join(missing.values())
+        msg = f"the question {_quoted(query.question)} names no {nouns}. {SERVED}"
+        raise InvalidInputError(msg, missing=sorted(missing))
+    return query
+
+
+def clean_text(question: str) -> str:
+    """Text with composed letters, straight quotes, no control or invisible characters, and single spaces."""
+    composed = unicodedata.normalize("NFC", question).translate(_STRAIGHT)
+    spaced = "".join(" " if char.isspace() else char for char in composed)
+    kept = "".join(char for char in spaced if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn"})
+    return " ".join(kept.split())
+
+
+# --- reasons to refuse --------------------------------------------------------------------------------------------
+
+
+def _check_language(text: str) -> None:
+    letters = [char for char in text if char.isalpha()]
+    if not letters:
+        msg = f"{_quoted(text)} holds no words. {SERVED}"
+        raise InvalidInputError(msg, reason="no words")
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    n_english = sum(word in _ENGLISH for word in words)
+    n_foreign = sum(word in _FOREIGN for word in words)
+    is_other_script = sum(char.isascii() for char in letters) < 0.6 * len(letters)
+    if is_other_script or (n_foreign >= 2 and n_foreign > n_english):
+        msg = f"{_quoted(text)} is not in English, the only language understood so far. {SERVED}"
+        raise InvalidInputError(msg, reason="language")
+
+
+def _check_species(text: str) -> None:
+    names_human = re.search(r"\bhumans?\b|\bpatients?\b", text, re.IGNORECASE) is not None
+    for found in _SPECIES.finditer(text):
+        if names_human and _ASIDE.search(text[: found.start()]):
+            continue
+        msg = (
+            f"the question is about {found['animal']!r}, but all atlases and tables here are human. Ask about the "
+            f"human cells instead. {SERVED}"
+        )
+        raise InvalidInputError(msg, reason="species", species=found["animal"])
+
+
+def _check_subject(text: str, *, knowledge: Knowledge) -> None:
+    mentions = find_terms(text, knowledge=knowledge)
+    kinds = {mention.kind for mention in mentions}
+    if not kinds and not find_slots(text) and not find_donors(text, mentions=mentions):
+        msg = f"{_quoted(text)} names no cell type, treatment, tissue or donor. {SERVED}"
+        raise InvalidInputError(msg, reason="no term")
+    named = find_donors(text, mentions=mentions) or find_datasets(text, mentions=mentions)
+    if kinds <= {"cell_type"} and not named and not find_slots(text) and not asks_for_cells(text):
+        msg = f"{_quoted(text)} names no treatment, donor, tissue or dataset to predict the cells for. {SERVED}"
+        raise InvalidInputError(msg, reason="no context")
+
+
+def _unknown_terms(terms: Sequence[Resolution], *, nouns: Mapping[TermKind, str]) -> InvalidInputError:
+    sentences = []
+    for term in terms:
+        near = [match.name for match in term.alternatives]
+        hint = f"nearest known: {', '.join(near)}" if near else "nothing known is close to it"
+        sentences.append(f"{_quoted(term.text)} is not a {nouns[term.kind]} HAYSTACK knows ({hint}).")
+    msg = f"{' '.join(sentences)} Name a known one and ask again, as in: {EXAMPLE}"
+    nearest = {term.text: [match.name for match in term.alternatives] for term in terms}
+    return InvalidInputError(msg, kind=terms[0].kind, text=terms[0].text, nearest=nearest)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -1,0 +1,13 @@
+"""From the user's text to a query, from candidates to a choice, from a result to words: the planner without a model.
+
+In: a question and the knowledge tables. Out: a ``StructuredQuery``, and later a ``Choice`` and an ``Interpretation``.
+"""
+
+from __future__ import annotations
+
+from haystack_kernel.planners.check import check_answerable, check_question
+from haystack_kernel.planners.offline.explain import explain
+from haystack_kernel.planners.offline.parse import parse_question
+from haystack_kernel.planners.offline.planner import OfflinePlanner
+
+__all__ = ["OfflinePlanner", "check_answerable", "check_question", "explain", "parse_question"]

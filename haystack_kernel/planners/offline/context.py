@@ -1,0 +1,207 @@
+"""Donors, datasets, conditions and the control asked for: everything around cell type and treatment.
+
+In: the question and the mentions found in it. Out: donors and datasets with their role, and small facts of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from haystack_kernel.knowledge import find_mentions
+from haystack_kernel.planners.offline.frames import CELL_LIKE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from haystack_kernel.knowledge import Knowledge, Mention
+
+_ANY_CELL = "CL:0000000"
+Role = Literal["target", "reference", "open"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A donor or a dataset as written, and whether it is predicted for (target) or learned from (reference)."""
+
+    text: str
+    start: int
+    end: int
+    role: Role = "open"
+
+
+_PERSON = r"(?:donor|patient|individual|subject|sample|participant|volunteer|person)"
+_DONOR = re.compile(
+    rf"\b{_PERSON}s?(?:\s+(?:id|no\.?|number|called|named))?\s*[:#]?\s*[\"']?(?P<name>[A-Za-z0-9][\w:.-]*)"
+    r"(?!\s*(?:years?|%|ng\b|h\b|hours?\b|days?\b))",
+    re.IGNORECASE,
+)
+_PREFIXED_DONOR = re.compile(r"(?<![\w:])(?!(?:CL|UBERON|MONDO|PATO):)(?P<name>[A-Za-z][\w-]*:[\w.-]*\w)(?![\w:])")
+_OTHER_DONOR = re.compile(
+    rf"\b(?:new|novel|unseen|another|other|different|untested|held-out|unmeasured)\s+{_PERSON}s?\b", re.IGNORECASE
+)
+_REFERENCE = re.compile(
+    r"\b(?:as|as\s+in|(?<!look\s)(?<!looks\s)like(?:\s+in)?|measured\s+in|observed\s+in|seen\s+in|recorded\s+in|known\s+from|learned\s+from|"
+    r"based\s+on|using|given|from)\s+(?:the\s+)?(?:reference\s+)?$|\breference\s+(?:is\s+)?$",
+    re.IGNORECASE,
+)
+_DONOR_REFERENCE = re.compile(
+    r"\b(?:as|as\s+in|(?<!look\s)(?<!looks\s)like(?:\s+in)?|(?:measured|observed|seen|recorded)\s+in|(?:known|learned)\s+from|based\s+on|"
+    r"using)\s+(?:the\s+)?(?:reference\s+)?$|\breference\s+$|"
+    r"\b(?:given|(?:response|effect|data)\s+(?:from|of))\s+(?:the\s+(?:expression|data|profiles?|cells)\s+(?:of|from)\s+)?$",
+    re.IGNORECASE,
+)
+_TARGET = re.compile(r"\b(?:to|onto|into|of|for)\s+(?:the\s+)?(?:target\s+)?$", re.IGNORECASE)
+_SET = r"(?:data\s?sets?|study|atlas|cohort|collection)"
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_BEFORE_SET = re.compile(rf"\b(?P<name>(?:[A-Z]\w*\s+){{0,3}}{_NAME})\s+{_SET}\b")
+_AFTER_SET = re.compile(rf"\b(?i:{_SET})\s+(?i:called\s+|named\s+)?[\"']?(?P<name>[A-Z]\w*(?:\s+[A-Z]\w*)+|{_NAME})")
+_BARE_SET = re.compile(
+    rf"\b(?i:measured\s+in|seen\s+in|observed\s+in|recorded\s+in|from|in|of|onto|into|to)\s+(?:the\s+)?"
+    rf"(?P<name>(?:[A-Z]\w*\s+){{1,3}}[A-Z0-9]\w*|{_NAME})"
+)
+_CUED_SET = re.compile(
+    rf"\b(?i:based\s+on|(?:measured|seen|observed|recorded)\s+in|learned\s+from|as\s+in|corresponding\s+cells\s+(?:in|of))"
+    rf"\s+(?:the\s+)?(?P<name>{_NAME})"
+)
+_MOVES = re.compile(r"\b(?:transfer|translate|project|port|carry|carried|cross[- ]dataset|across\s+datasets)", re.I)
+_GENERATES = re.compile(r"\b(?:generate|synthesi[sz]e|apply|map|harmoni[sz]e|integrate|convert|simulate)\b", re.I)
+_NO_NAME = frozenset(
+    re.findall(
+        r"\S+",
+        "the this that a an our my your their its another other new reference target query same single public each "
+        "which of to in from as and with for on or is was are were has have by at into onto what how would will "
+        "respond cell cells single-cell scrna-seq rna human vitro vivo silico culture vehicle response responses "
+        "effect it them they where when look like treated untreated measured seen observed both two one first "
+        "second source transfer generate predict dataset datasets study atlas cohort donor donors patient patients "
+        "sample samples healthy blood using whole large small full entire external independent different based "
+        "called named respond react generated with without",
+    )
+)
+_DOSE = re.compile(r"\b\d+(?:\.\d+)?\s*(?:ng|[uµμ]g|pg|mg|nM|[uµμ]M|mM|IU|U)(?:\s?/\s?m[lL])?(?![\w])")
+_TIME = re.compile(r"\b\d+(?:\.\d+)?[\s-]*(?:h|hr|hrs|hours?|min|minutes?|days?|d)\b", re.IGNORECASE)
+_STATE = re.compile(
+    r"\b(?:healthy|diseased|inflamed|hypoxi[ac]|fibrotic|aged|elderly|resting|normoxi[ac]|serum[- ]starved)\b", re.I
+)
+_QUERY_CONTROL = re.compile(
+    r"\b(?:compar\w+|relative|versus|vs\.?|against|difference)\s+(?:with\s+|to\s+|from\s+)?(?:the\s+|their\s+)?"
+    r"(?:\w+\s+)?(?:query|original|starting|input|same|own)\s+(?:\w+\s+)?(?:cells?|state)\b|"
+    r"\bquery(?:[ _]cells)?[ _]as[ _](?:the[ _])?control",
+    re.IGNORECASE,
+)
+_WANTS_CELLS = re.compile(
+    r"\b(?:imput\w+|predict\w*|look(?:s)?\s+like|express\w*|generate\w*|synthesi\w+|simulate\w*|respon\w+|react\w*|"
+    r"transcriptom\w+|profile)\b",
+    re.IGNORECASE,
+)
+
+
+def find_terms(question: str, *, knowledge: Knowledge) -> list[Mention]:
+    """Known terms named in the question, without the root "cell", which every question names."""
+    mentions = find_mentions(question, knowledge=knowledge)
+    return [item for item in mentions if item.resolution.match is None or item.resolution.match.id != _ANY_CELL]
+
+
+def find_donors(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
+    """Donors named by "donor X" (or patient, sample, ...) or by a prefixed id such as ``kang:1256``.
+
+    A word is an id when it holds a digit or is one to four capitals, and is no part of a known term.
+    """
+    found = {}
+    for match in [*_DONOR.finditer(question), *_PREFIXED_DONOR.finditer(question)]:
+        start, name = match.start("name"), match["name"].rstrip(".:-")
+        end = start + len(name)
+        is_id = any(char.isdigit() for char in name) or (name.isupper() and name.isalpha() and len(name) <= 4)
+        if is_id and not re.match(r"CD\d+", name, re.IGNORECASE) and not _inside(mentions, start, end):
+            is_reference = _DONOR_REFERENCE.search(question[: match.start()]) is not None
+            found[start] = Named(name, start, end, "reference" if is_reference else "target")
+    donors = [found[start] for start in sorted(found)]
+    if len(donors) > 1 and all(donor.role == "target" for donor in donors):
+        first, second = donors[0], donors[1]
+        between = question[first.end : second.start]
+        if re.search(r"\b(?:on)?to\b", between) and re.search(r"\b(?:from|of|in)\b", question[: first.start]):
+            donors[0] = replace(first, role="reference")
+    return donors
+
+
+def asks_for_other_donor(question: str) -> bool:
+    """Whether the answer is wanted for a donor nobody measured ("in a new patient")."""
+    return _OTHER_DONOR.search(question) is not None
+
+
+def find_datasets(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
+    """Datasets named beside "dataset", "study", "atlas", "cohort", or bare where the question asks for a transfer."""
+    found: dict[int, Named] = {}
+    patterns = [_BEFORE_SET, _AFTER_SET, *([_BARE_SET] if _MOVES.search(question) else [])]
+    donors = [(donor.start, donor.end) for donor in find_donors(question, mentions=mentions)]
+    for pattern in patterns:
+        for named in _names(pattern, question, mentions=mentions):
+            free = all(named.end <= first or named.start >= last for first, last in donors)
+            if free and all(named.end <= old.start or named.start >= old.end for old in found.values()):
+                found[named.start] = named
+        if pattern is _AFTER_SET and found:  # beside a dataset that is named as one, a cue is enough for the second
+            patterns.append(_CUED_SET)
+    return _with_roles([found[start] for start in sorted(found)])
+
+
+def asks_for_transfer(question: str) -> bool:
+    """Whether the question speaks of carrying cells or effects from one dataset to another."""
+    return _MOVES.search(question) is not None or _GENERATES.search(question) is not None
+
+
+def asks_for_cells(question: str) -> bool:
+    """Whether the question wants expression, or cells, predicted at all."""
+    return _WANTS_CELLS.search(question) is not None
+
+
+def asks_for_query_control(question: str) -> bool:
+    """Whether the prediction is to be compared with the query cells themselves."""
+    return _QUERY_CONTROL.search(question) is not None
+
+
+def find_condition(question: str) -> str | None:
+    """State, dose and time as written, joined by commas; None when nothing is said."""
+    parts = [match.group() for pattern in (_STATE, _DOSE, _TIME) for match in pattern.finditer(question)]
+    return ", ".join(dict.fromkeys(parts)) or None
+
+
+def _names(pattern: re.Pattern[str], question: str, *, mentions: Sequence[Mention]) -> Iterator[Named]:
+    for match in pattern.finditer(question):
+        start, name = match.start("name"), match["name"].rstrip(".-")
+        while name.split()[0].lower() in _NO_NAME and " " in name:  # "The Tabula Sapiens dataset"
+            start += len(name) - len(name.split(maxsplit=1)[1])
+            name = name.split(maxsplit=1)[1]
+        end = start + len(name)
+        is_bare = pattern is _BARE_SET and re.match(r"\s+(?!(?:to|onto|in|from|for|of|as)\b)\w", question[end:])
+        is_plain_word = name.isalpha() and name.islower()
+        if name.lower() in _NO_NAME or CELL_LIKE.search(name) or (is_bare and is_plain_word):
+            continue
+        if _inside(mentions, start, end):
+            continue
+        before = re.sub(rf"(?:\b{_SET}\s+(?:called\s+|named\s+)?)$", "", question[:start], flags=re.IGNORECASE)
+        role: Role = "open"
+        if _REFERENCE.search(before):
+            role = "reference"
+        elif _TARGET.search(before):
+            role = "target"
+        yield Named(name, start, end, role)
+
+
+def _with_roles(datasets: list[Named]) -> list[Named]:
+    """Give open datasets the role that is left; of two with the same role the first is the reference."""
+    if len(datasets) < 2:
+        return datasets
+    first, second, *rest = datasets
+    roles: dict[Role, Role] = {"target": "reference", "reference": "target", "open": "open"}
+    if first.role == second.role:
+        first, second = replace(first, role="reference"), replace(second, role="target")
+    elif first.role == "open":
+        first = replace(first, role=roles[second.role])
+    elif second.role == "open":
+        second = replace(second, role=roles[first.role])
+    return [first, second, *rest]
+
+
+def _inside(mentions: Sequence[Mention], start: int, end: int) -> bool:
+    return any(start < mention.end and end > mention.start for mention in mentions)

@@ -1,0 +1,168 @@
+"""From a question to a structured query, by rules over the terms found in it.
+
+In: the question and the knowledge tables. Out: a ``StructuredQuery``; unknown terms are listed, never guessed at.
+
+Task type, first rule that holds:
+
+1. two datasets are named, or one beside a verb of transfer or generation: ``cross_dataset_generation``;
+2. a treatment is named, known or not: ``perturbation_novel_samples`` where a target donor is named or a new one asked
+   for, else ``perturbation_novel_cell_types``;
+3. the cells are said to be missing, or are to be imputed: ``cell_type_imputation``;
+4. a donor is named and an expression or a profile is asked for, or the word is "predict":
+   ``donor_expression_prediction``;
+5. else ("what would these cells look like, express") ``cell_type_imputation``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.knowledge import resolve
+from haystack_kernel.planners.check import clean_text
+from haystack_kernel.planners.offline import context
+from haystack_kernel.planners.offline.frames import find_slots
+from haystack_kernel.planners.offline.terms import Term, choose_cells, choose_treatment, is_meant
+from haystack_kernel.schema import Perturbation, StructuredQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.knowledge import Knowledge, Mention
+    from haystack_kernel.schema import TaskType
+
+_MISSING = re.compile(
+    r"\b(?:imput\w+|missing|absent|lack(?:s|ing)?|unmeasured|unobserved|unsampled|fill(?:ed|ing)?\s+in|"
+    r"(?:not|never|n't)\s+(?:\w+\s+)?(?:measured|captured|sampled|present|observed|profiled|sequenced|collected))\b",
+    re.IGNORECASE,
+)
+_PROFILE = re.compile(r"\b(?:expression|transcriptom\w*|profiles?|transcript\s+levels|predict\w*|forecast)\b", re.I)
+
+
+def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
+    """Read task type, terms and context out of a question.
+
+    Parameters
+    ----------
+    question
+        The user's text; instructions inside it have no effect.
+    knowledge
+        The tables that terms are looked up in.
+
+    Returns
+    -------
+    The query. ``resolutions`` lists every known term with its close seconds (``ambiguous`` where a second is about as
+    close), ``unresolved`` the unknown ones with the nearest known. A molecule that is blocked, knocked out or only
+    measured ("anti-TNF", "IL-6 secretion") is not taken for a treatment with it. Whether the query can be served
+    is decided by :func:`~haystack_kernel.planners.check.check_answerable`.
+    """
+    text = clean_text(question)
+    mentions = context.find_terms(text, knowledge=knowledge)
+    slots = find_slots(text)
+    cell = choose_cells(mentions, slots, knowledge=knowledge)
+    drug = choose_treatment(text, mentions, slots, knowledge=knowledge)
+    donors = context.find_donors(text, mentions=mentions)
+    datasets = context.find_datasets(text, mentions=mentions)
+    target = next((donor.text for donor in donors if donor.role == "target"), None)
+    task = _choose_task(text, drug=drug, donor=target, n_datasets=len(datasets))
+    known = [mention.resolution for mention in mentions if is_meant(mention, text)]
+    known += [term.resolution for term in (cell, drug) if term.resolution and term.match]
+    unknown = [term.resolution for term in (cell, drug) if term.resolution and not term.match]
+    unknown += [*cell.others, *drug.others]
+    tissue = _tissue(mentions, cell=cell, knowledge=knowledge)
+    return StructuredQuery(
+        question=text,
+        task_type=task,
+        **_cell_fields(cell, knowledge=knowledge),
+        **_treatment_fields(drug, knowledge=knowledge),
+        **_place_fields(tissue, mentions=mentions, knowledge=knowledge),
+        **_dataset_fields(datasets, task=task),
+        donor_id=target,
+        reference_donor=next((donor.text for donor in donors if donor.role == "reference"), None),
+        condition=context.find_condition(text),
+        control_strategy="query_as_control" if context.asks_for_query_control(text) else "synthetic_control",
+        resolutions=tuple({(item.kind, item.match.id): item for item in reversed(known) if item.match}.values())[::-1],
+        unresolved=tuple({(item.kind, item.text.lower()): item for item in unknown}.values()),
+    )
+
+
+# --- task and fields ----------------------------------------------------------------------------------------------
+
+
+def _choose_task(text: str, *, drug: Term, donor: str | None, n_datasets: int) -> TaskType:
+    if n_datasets >= 2 or (n_datasets == 1 and context.asks_for_transfer(text)):
+        return "cross_dataset_generation"
+    if drug.resolution is not None:
+        is_for_donor = donor is not None or context.asks_for_other_donor(text)
+        return "perturbation_novel_samples" if is_for_donor else "perturbation_novel_cell_types"
+    if _MISSING.search(text):
+        return "cell_type_imputation"
+    has_donor = donor is not None or context.asks_for_other_donor(text)
+    return "donor_expression_prediction" if has_donor and _PROFILE.search(text) else "cell_type_imputation"
+
+
+def _cell_fields(cell: Term, *, knowledge: Knowledge) -> dict[str, Any]:
+    if cell.match is None:
+        return {"cell_type_text": cell.resolution.text if cell.resolution else None}
+    entry = knowledge.cell_types[cell.match.id]
+    return {
+        "cell_type_text": cell.resolution.text if cell.resolution else None,
+        "cell_type_id": entry.id,
+        "cell_type_name": entry.name,
+        "cell_type_synonyms": entry.synonyms,
+        "marker_genes": entry.markers,
+    }
+
+
+def _treatment_fields(drug: Term, *, knowledge: Knowledge) -> dict[str, Any]:
+    if drug.match is None or drug.resolution is None:
+        return {}
+    entry = knowledge.perturbations[drug.match.id]
+    treatment = Perturbation(
+        text=drug.resolution.text,
+        name=entry.name,
+        type=entry.type,
+        synonyms=entry.synonyms,
+        external_ids=dict(entry.external_ids),
+        targets=entry.targets,
+    )
+    return {
+        "perturbation": treatment,
+        "expected_targets": dict(entry.response),
+        "expected_pathways": dict(entry.pathways),
+    }
+
+
+def _tissue(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) -> str | None:
+    """Id of the tissue named, or of the one inside the name of the cells ("lung fibroblasts")."""
+    named = next((item.resolution.match for item in mentions if item.kind == "tissue" and item.resolution.match), None)
+    if named is not None:
+        return named.id
+    if cell.match is None or cell.resolution is None:
+        return None
+    for word in cell.resolution.text.split()[:-1]:
+        match = resolve(word, kind="tissue", knowledge=knowledge).match
+        if match and match.how != "fuzzy" and match.id in knowledge.cell_types[cell.match.id].tissues:
+            return match.id
+    return None
+
+
+def _place_fields(tissue: str | None, *, mentions: Sequence[Mention], knowledge: Knowledge) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if tissue is not None:
+        entry = knowledge.tissues[tissue]
+        fields |= {"tissue_id": entry.id, "tissue_name": entry.name, "tissue_genes": entry.genes}
+    disease = next((item.resolution.match for item in mentions if item.kind == "disease"), None)
+    if disease is not None:
+        fields |= {"disease_id": disease.id, "disease_name": disease.name}
+    return fields
+
+
+def _dataset_fields(datasets: Sequence[context.Named], *, task: TaskType) -> dict[str, Any]:
+    """Datasets by role; a lone dataset of open role is learned from in a transfer, else predicted for."""
+    left = "reference" if task == "cross_dataset_generation" else "target"
+    fields: dict[str, Any] = {}
+    for dataset in datasets:
+        role = left if dataset.role == "open" else dataset.role
+        fields.setdefault(f"{role}_dataset", dataset.text)
+    return fields

@@ -1,0 +1,57 @@
+"""The planner that needs no model and no network: rules over the knowledge tables.
+
+In: a question, candidates, a finished record. Out: query, choice, interpretation; the same input gives the same output.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel.planners.check import check_answerable, check_question
+from haystack_kernel.planners.offline.choice import choose_candidates
+from haystack_kernel.planners.offline.interpretation import interpret_record
+from haystack_kernel.planners.offline.parse import parse_question
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.schema import Candidate, Choice, Interpretation, Round, RunConfig, RunRecord, StructuredQuery
+
+
+class OfflinePlanner:
+    """Understands, chooses and interprets by fixed rules; implements :class:`haystack_kernel.ports.Planner`.
+
+    Parameters
+    ----------
+    knowledge
+        The tables that terms are looked up in.
+    """
+
+    name = "offline"
+
+    def __init__(self, knowledge: Knowledge) -> None:
+        self.knowledge = knowledge
+
+    def understand(self, question: str) -> StructuredQuery:
+        """Check, parse and check again.
+
+        Raises
+        ------
+        InvalidInputError
+            The question cannot be served; the message says why, and names the nearest known terms.
+        """
+        text = check_question(question, knowledge=self.knowledge)
+        return check_answerable(parse_question(text, knowledge=self.knowledge))
+
+    def choose(
+        self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
+    ) -> Choice | None:
+        """Pick the candidates of the next round, or None when nothing untried is left."""
+        return choose_candidates(query, candidates, history, config=config)
+
+    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Interpretation:
+        """Say what the best round predicts and how far to trust it, in numbers of the record and the tables."""
+        return interpret_record(record, de=de, pathways=pathways)

@@ -1,0 +1,183 @@
+"""Which words of a question name the cells and which the treatment, known or not.
+
+In: mentions and slots of the question. Out: one term for each role, with the unknown ones standing beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from haystack_kernel.knowledge import resolve
+from haystack_kernel.planners.offline.frames import CELL_LIKE
+from haystack_kernel.schema import Match, Resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.knowledge import Knowledge, Mention
+    from haystack_kernel.planners.offline.frames import Slot, SlotKind
+
+_N_NEAREST = 5
+_BESIDE = 20  # characters between two treatments of one list
+# words that turn a named molecule into its opposite, or into something measured rather than given
+_BLOCKED_BEFORE = re.compile(
+    r"(?:\banti[- ]?|\b(?:block(?:ing|ade\s+of|s)?|inhibit(?:ing|ion\s+of|s)?|neutrali[sz](?:ing|ation\s+of)|"
+    r"(?:loss|absence|lack|depletion|deletion|knock-?out|knock-?down|silencing|withdrawal)\s+of|without|no|not))"
+    r"\s*(?:the\s+)?$",
+    re.IGNORECASE,
+)
+_BLOCKED_AFTER = re.compile(
+    r"^[\s-]*(?:receptor\s+)?(?:blockade|block(?:ing|er)s?|inhibitors?|inhibition|antagonists?|antagonism|"
+    r"knock-?outs?|knock-?downs?|deficien\w+|deletion|depletion|neutrali[sz]\w+|withdrawal|antibod\w+)\b",
+    re.IGNORECASE,
+)
+_MEASURED_AFTER = re.compile(
+    r"^(?:[\s-]*(?:producing|secreting|expressing|positive|negative|expression|production|secretion|levels?|release|"
+    r"receptors?|mRNA|transcripts?)\b|\+)",
+    re.IGNORECASE,
+)
+_GENETIC = re.compile(r"\b(?:knock-?outs?|knock-?downs?|crispr\w?|delet\w+|overexpress\w+|silenc\w+|mutant|ko)\b", re.I)
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one role of the question holds: a mention, a match found by spelling, or text nobody knows."""
+
+    resolution: Resolution | None = None
+    span: tuple[int, int] = (0, 0)
+    others: tuple[Resolution, ...] = ()  # further unknown terms standing in the same place
+
+    @property
+    def match(self) -> Match | None:
+        """The known term, if any."""
+        return self.resolution.match if self.resolution else None
+
+
+def choose_cells(mentions: Sequence[Mention], slots: Sequence[Slot], *, knowledge: Knowledge) -> Term:
+    """Choose the cells asked about: the known term in the surest place.
+
+    A place filled by unknown words that look like cells ("blorbocytes") beats a known term elsewhere.
+    """
+    return _choose("cell_type", mentions=mentions, slots=slots, knowledge=knowledge)
+
+
+def choose_treatment(
+    question: str, mentions: Sequence[Mention], slots: Sequence[Slot], *, knowledge: Knowledge
+) -> Term:
+    """Choose the treatment asked about; a blocked molecule is kept as an unknown treatment, never as the molecule."""
+    meant = [mention for mention in mentions if is_meant(mention, question)]
+    drug = _choose("perturbation", mentions=meant, slots=slots, knowledge=knowledge)
+    for mention in mentions:
+        if mention.kind != "perturbation" or not _is_opposed(mention, question):
+            continue
+        term = _opposed_term(mention, question, knowledge=knowledge)
+        if drug.resolution is None or _overlaps(term, drug):
+            drug = replace(term, others=drug.others)
+        elif term.resolution and not term.match and (drug.match is None or drug.match != mention.resolution.match):
+            drug = replace(drug, others=(*drug.others, term.resolution))
+    return drug
+
+
+def is_meant(mention: Mention, question: str) -> bool:
+    """Whether a known term is used as itself: neither blocked ("anti-TNF") nor only measured ("IL-6 secretion")."""
+    if mention.resolution.match is None:
+        return False
+    is_measured = _MEASURED_AFTER.search(question[mention.end :]) is not None
+    return mention.kind != "perturbation" or not (is_measured or _is_opposed(mention, question))
+
+
+# --- choosing -----------------------------------------------------------------------------------------------------
+
+
+def _choose(kind: SlotKind, *, mentions: Sequence[Mention], slots: Sequence[Slot], knowledge: Knowledge) -> Term:
+    known = [mention for mention in mentions if mention.kind == kind and mention.resolution.match]
+    chosen: Term | None = None
+    others: list[Term] = []
+    for slot in (slot for slot in slots if slot.kind == kind):
+        inside = next((item for item in known if item.start < slot.end and item.end > slot.start), None)
+        if inside is not None:
+            chosen = chosen or _known(inside)
+            continue
+        if not _may_hold(slot, mentions=mentions, is_known=bool(known or chosen)):
+            continue
+        term = _look_up(slot, mentions=mentions, knowledge=knowledge)
+        if chosen is None:
+            chosen = term
+        elif term.match is None:
+            others.append(term)
+    if chosen is None:
+        return _known(known[0]) if known else Term()
+    if kind == "perturbation" and chosen.match is None:  # "frobnicatol and IFN-beta": the known one is enough to go on
+        beside = next((item for item in map(_known, known) if _is_beside(item, chosen)), None)
+        others, chosen = ([chosen, *others], beside) if beside else (others, chosen)
+    listed = [other.resolution for other in others if other.resolution and _is_beside(other, chosen)]
+    return replace(chosen, others=tuple(listed))
+
+
+def _known(mention: Mention) -> Term:
+    return Term(mention.resolution, (mention.start, mention.end))
+
+
+def _may_hold(slot: Slot, *, mentions: Sequence[Mention], is_known: bool) -> bool:
+    """Whether the unknown words of a slot can be meant as its kind of term."""
+    other = {item.kind for item in mentions if item.start < slot.end and item.end > slot.start}
+    if slot.kind == "perturbation":
+        return not (is_known and other)
+    return CELL_LIKE.search(slot.text) is not None or not (is_known or other - {"tissue"})
+
+
+def _is_beside(left: Term, right: Term) -> bool:
+    """Whether two terms stand in one list, as "A and B" does."""
+    gap = max(left.span[0], right.span[0]) - min(left.span[1], right.span[1])
+    return 0 <= gap <= _BESIDE
+
+
+def _look_up(slot: Slot, *, mentions: Sequence[Mention], knowledge: Knowledge) -> Term:
+    """Look for a known spelling close to the words of a slot, else keep them as unknown with the nearest known."""
+    span = (slot.start, slot.end)
+    found = resolve(_as_noun(slot.text), kind=slot.kind, knowledge=knowledge)
+    found = found.model_copy(update={"text": slot.text})
+    is_guess = found.match is not None and found.match.how == "fuzzy"
+    other = next((item for item in mentions if item.start < slot.end and item.end > slot.start), None)
+    is_other = other is not None and other.end - other.start >= len(slot.text) - 2
+    if found.match and not (is_guess and (is_other or _GENETIC.search(slot.text))):
+        return Term(found, span)
+    nearest = [*([found.match] if found.match else []), *found.alternatives]
+    if slot.kind == "cell_type" and other is not None and other.kind == "tissue" and other.resolution.match:
+        nearest = _cells_of(other.resolution.match.id, knowledge=knowledge) or nearest
+    return Term(
+        Resolution(text=slot.text, kind=slot.kind, alternatives=tuple(dict.fromkeys(nearest))[:_N_NEAREST]), span
+    )
+
+
+def _as_noun(text: str) -> str:
+    """Name a knock-out as the tables do: "knocking out STAT1" is "STAT1 knockout"."""
+    return re.sub(r"^(?:knocking\s+out|deleting|disrupting)\s+(\S+)$", r"\1 knockout", text, flags=re.IGNORECASE)
+
+
+def _cells_of(tissue_id: str, *, knowledge: Knowledge) -> list[Match]:
+    living = [entry for entry in knowledge.cell_types.values() if tissue_id in entry.tissues]
+    return [Match(id=entry.id, name=entry.name, score=0, how="fuzzy") for entry in living[:_N_NEAREST]]
+
+
+def _overlaps(left: Term, right: Term) -> bool:
+    return left.span[0] < right.span[1] and right.span[0] < left.span[1]
+
+
+def _is_opposed(mention: Mention, text: str) -> bool:
+    return bool(_BLOCKED_BEFORE.search(text[: mention.start]) or _BLOCKED_AFTER.search(text[mention.end :]))
+
+
+def _opposed_term(opposed: Mention, text: str, *, knowledge: Knowledge) -> Term:
+    before, after = _BLOCKED_BEFORE.search(text[: opposed.start]), _BLOCKED_AFTER.search(text[opposed.end :])
+    start = before.start() if before else opposed.start
+    end = opposed.end + (after.end() if after else 0)
+    words = text[start:end].strip()
+    found = resolve(words, kind="perturbation", knowledge=knowledge)
+    if found.match and found.match.how != "fuzzy":
+        return Term(found, (start, end))
+    seen = (*([found.match] if found.match else []), *found.alternatives)
+    near = tuple(match for match in seen if match.id != (opposed.resolution.match or match).id or match.score == 0)
+    return Term(Resolution(text=words, kind="perturbation", alternatives=near[:_N_NEAREST]), (start, end))

@@ -1,0 +1,1 @@
+"""Cells by role: matched controls, query cells, reference cells, sampling and pooling."""

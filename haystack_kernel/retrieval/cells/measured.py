@@ -1,0 +1,63 @@
+"""Measured responses that the prompt did not use: what the atlas itself says of the same or a related treatment.
+
+In: the ranked candidates, those of the round, an atlas. Out: treated and control cells of a few others. Hidden pairs
+are no candidates, so they cannot come back here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+
+    from haystack_kernel.ports import Atlas
+    from haystack_kernel.schema import Candidate, CellSet, RunConfig
+
+MAX_RESPONSES, N_CELLS = 5, 150
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredResponse:
+    """Raw counts of one candidate that is not part of the prompt; ``label`` says which cells under what."""
+
+    label: str
+    treated: ad.AnnData
+    control: ad.AnnData
+
+
+def fetch_measured(
+    candidates: Sequence[Candidate], *, used: Sequence[Candidate], atlas: Atlas, config: RunConfig
+) -> tuple[MeasuredResponse, ...]:
+    """Fetch up to five responses, best-ranked first, at most 150 cells of each arm.
+
+    Left out are candidates of the prompt, those that share treatment and cell type with one of them in a data set
+    (their cells may be prompt cells), those without a donor-matched control, and unperturbed ones.
+    """
+    taken = {_what(one.prompt) for one in used}
+    found: list[MeasuredResponse] = []
+    for one in candidates:
+        if len(found) == MAX_RESPONSES:
+            break
+        if one.prompt.is_control or one.control is None or not one.donor_matched or _what(one.prompt) in taken:
+            continue
+        treated, control = (
+            _cells(cells, atlas=atlas, config=config, role=f"measured/{one.key}/{arm}")
+            for arm, cells in (("treated", one.prompt), ("control", one.control))
+        )
+        label = f"{one.prompt.perturbation} in {one.prompt.label or 'cells'} ({one.prompt.dataset})"
+        found.append(MeasuredResponse(label, treated, control))
+    return tuple(found)
+
+
+def _what(cells: CellSet) -> tuple[object, ...]:
+    return cells.atlas, cells.dataset, cells.perturbation, cells.cell_type_ids or cells.cell_type_names
+
+
+def _cells(cells: CellSet, *, atlas: Atlas, config: RunConfig, role: str) -> ad.AnnData:
+    return atlas.fetch(sample_cells(atlas.select(cells), n=N_CELLS, rng=make_rng(config.seed, role=role)))

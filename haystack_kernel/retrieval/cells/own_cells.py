@@ -1,0 +1,100 @@
+"""The user's own cells as query cells.
+
+In: an h5ad, local or in a bucket. Out: the same shape as cells from an atlas, and notes on what was found in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.retrieval.cells.query_check import check_query_h5ad
+from inference.preflight import COVERAGE
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from scipy import sparse
+
+OWN = "own"
+_ALIASES = {  # other usual names of an agreed column, tried in order
+    keys.CELL_TYPE_ORIGINAL: ("cell_type", "celltype"),
+    keys.CELL_TYPE_ID: ("cell_type_ontology_term_id",),
+    keys.CELL_TYPE: ("cell_type", "celltype"),
+    keys.TISSUE_ORIGINAL: ("tissue",),
+    keys.TISSUE_ID: ("tissue_ontology_term_id",),
+    keys.TISSUE: ("tissue",),
+    keys.DONOR: ("donor", "sample_id"),
+    keys.DONOR_AGE: ("development_stage",),
+    keys.DONOR_SEX: ("sex",),
+    keys.DISEASE_ID: ("disease_ontology_term_id",),
+    keys.DISEASE: ("disease",),
+    keys.CONDITION: ("condition",),
+}
+
+
+def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnData, tuple[str, ...]]:
+    """Read and check the user's own query cells.
+
+    Parameters
+    ----------
+    uri
+        Path or fsspec address of an h5ad with raw human counts in X, raw or ``layers["counts"]``.
+    genelist
+        The gene list of the model that will see the cells, where there is one.
+
+    Returns
+    -------
+    The cells (X raw counts float32 CSR, var index gene symbols, obs index and columns as given, agreed columns added
+    where they are absent, missing text empty) and notes on what was found.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such file.
+    StorageError
+        The file may not be read.
+    InvalidInputError
+        Not a readable h5ad, not raw human counts, or none of the model's genes; the message says what was found and how
+        to fix it.
+    """
+    import anndata as ad
+
+    found = check_query_h5ad(uri, genelist=genelist)
+    checked = found.require()
+    obs = _with_agreed_columns(found.adata.obs, counts=checked.counts, dataset=Path(uri).stem)
+    adata = ad.AnnData(X=checked.counts, obs=obs, var=pd.DataFrame(index=list(checked.genes)))
+    notes = list(checked.notes)
+    if genelist is not None:
+        covered = next(one.detail for one in found.preflight.answers if one.question == COVERAGE)
+        notes.append(f"{COVERAGE}: {covered}")
+    return adata, tuple(notes)
+
+
+def _with_agreed_columns(obs: pd.DataFrame, *, counts: sparse.csr_matrix, dataset: str) -> pd.DataFrame:
+    """Obs as given, with each agreed column that it lacks taken from its usual other names, else left empty."""
+    full = obs.copy()
+    full.index = full.index.astype(str)
+    full.index.name = keys.CELL_ID
+    known: dict[str, Any] = {
+        keys.CELL_INDEX: np.arange(len(full)),
+        keys.DATASET: dataset,
+        keys.ATLAS: OWN,
+        keys.IS_CONTROL: True,
+        keys.N_GENES: np.diff(counts.indptr).astype(np.int32),
+        keys.TOTAL_COUNTS: np.asarray(counts.sum(axis=1)).ravel().astype(np.float32),
+    }
+    for column in (*keys.CELL_COLUMNS, keys.ATLAS):
+        if column in known:
+            full[column] = full[column] if column in full.columns else known[column]
+            continue
+        found = next((name for name in (column, *_ALIASES.get(column, ())) if name in obs.columns), None)
+        full[column] = "" if found is None else _text(full[found])
+    return full
+
+
+def _text(values: pd.Series) -> pd.Series:
+    return values.astype(object).where(values.notna(), "").astype(str)

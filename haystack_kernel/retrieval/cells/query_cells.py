@@ -1,0 +1,210 @@
+"""Which cells are transformed: unperturbed cells of the type, donor and tissue asked for.
+
+In: a query, the atlas and the ranked candidates. Out: one :class:`CellSet`, and a sentence about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.errors import NoCandidateError
+from haystack_kernel.knowledge import neighbours
+from haystack_kernel.retrieval.donor_names import need_donors
+from haystack_kernel.retrieval.refusal import describe_types
+from haystack_kernel.retrieval.similarity.cell_types import asked_labels, asked_type, subtypes
+from haystack_kernel.retrieval.strategies.treated import asks_perturbation
+from haystack_kernel.retrieval.target import (
+    choose_source,
+    find_reference,
+    is_asked_type,
+    is_donor_prediction,
+    target_rows,
+)
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, build_view, cell_set, cells_of
+from haystack_kernel.schema import RetrievalSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.ports import Atlas
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import Candidate, CellSet, RunConfig, StructuredQuery
+
+_ENOUGH = 20  # cells for which the dataset of the best candidate is preferred to a larger one
+
+
+def choose_query_cells(
+    query: StructuredQuery,
+    *,
+    atlas: Atlas,
+    knowledge: Knowledge,
+    candidates: Sequence[Candidate],
+    config: RunConfig,
+) -> CellSet:
+    """Choose the unperturbed cells that the engine transforms.
+
+    Perturbational: cells of the type (exact id, else subtypes, else a parent) and of the donor, tissue, disease and
+    dataset asked for; tissue and disease give way where nothing fits, donor and dataset do not. Imputation: the source
+    type in the target. Donor prediction: the asked type in the reference donors. The dataset of the best candidate is
+    preferred, otherwise the one with the most such cells. Control cells are never hidden.
+
+    Raises
+    ------
+    NoCandidateError
+        No atlas holds such cells; the message says what they hold instead. Also for an unknown donor.
+    """
+    view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
+    if asks_perturbation(query):
+        rows = _perturbational(query, view)
+    elif is_donor_prediction(query):
+        rows = _of_reference_donors(query, view)
+    else:
+        rows = _of_source_type(query, view, candidates=candidates)
+    rows = _one_dataset(rows, candidates=candidates)
+    restricted = bool(query.tissue_id) and bool((rows[keys.TISSUE_ID] == query.tissue_id).all())
+    chosen = cell_set(rows, by_tissue=restricted)
+    diseased = bool(query.disease_id) and bool((rows[keys.DISEASE_ID] == query.disease_id).all())
+    chosen = chosen.model_copy(update={"disease_ids": (query.disease_id,)}) if diseased else chosen
+    if query.donor_id or is_donor_prediction(query):
+        return chosen
+    return chosen.model_copy(update={"donor_ids": (), "n_cells": int(rows[N_CELLS].sum())})
+
+
+def describe_query_cells(query_set: CellSet, *, query: StructuredQuery, knowledge: Knowledge) -> str:
+    """Say in one sentence which cells are transformed, and how they differ from those asked for."""
+    ids = query_set.cell_type_ids
+    names = [knowledge.cell_types[one].name if one in knowledge.cell_types else one for one in ids]
+    label = ", ".join(names or query_set.cell_type_names) or "any type"
+    donors = f" of {', '.join(query_set.donor_ids)}" if query_set.donor_ids else ""
+    sentence = f"{query_set.n_cells} unperturbed {cells_of(label)}{donors} from dataset {query_set.dataset}"
+    notes = []
+    if asks_perturbation(query) or is_donor_prediction(query):
+        notes += _type_note(ids, query=query, knowledge=knowledge)
+    else:
+        notes.append(f"they start the imputation of {cells_of(asked_type(query))}")
+    if query.tissue_id and query.tissue_id not in query_set.tissue_ids:
+        notes.append(f"not restricted to {query.tissue_name or query.tissue_id}, from which none are held")
+    if query.disease_id and query.disease_id not in query_set.disease_ids:
+        notes.append(f"not restricted to {query.disease_name or query.disease_id}, from which none are held")
+    return f"{sentence}; {'; '.join(notes)}" if notes else sentence
+
+
+def _type_note(ids: Sequence[str], *, query: StructuredQuery, knowledge: Knowledge) -> list[str]:
+    if not ids or query.cell_type_id in ids:
+        return []
+    if set(ids) <= subtypes(query.cell_type_id, knowledge=knowledge):
+        return [f"subtypes of the {asked_type(query)} asked for, which carries no cells of its own label"]
+    return [f"the nearest broader type held, because no atlas labels {asked_type(query)} in its control cells"]
+
+
+# --- perturbational -----------------------------------------------------------------------------------------------
+
+
+def _perturbational(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Rows at the first level that has any: type before tissue and disease, a broader type last."""
+    rows = _asked_place(query, view)
+    narrow = _narrowings(rows, query=query)
+    own_type = is_asked_type(rows, query=query, view=view)
+    exact = (rows[keys.CELL_TYPE_ID] == query.cell_type_id) | (
+        (rows[keys.CELL_TYPE_ID] == "") & rows[keys.CELL_TYPE].str.casefold().isin(asked_labels(query))
+    )
+    broader = rows[keys.CELL_TYPE_ID].isin(_parents(query, view))
+    for wanted in ((exact, own_type), (broader,)):
+        for place in narrow:
+            for kind in wanted:
+                if (kind & place).any():
+                    return rows[kind & place]
+    raise NoCandidateError(_none_of_type(query, view, rows=rows), cell_type=asked_type(query))
+
+
+def _asked_place(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    rows = view.controls
+    if view.config.query_atlas is not None:
+        rows = rows[rows[keys.ATLAS] == view.config.query_atlas]
+    if query.target_dataset:
+        named = rows[keys.DATASET].str.casefold() == query.target_dataset.casefold()
+        if not named.any():
+            held = sorted(rows[keys.DATASET].unique())
+            msg = (
+                f"no dataset {query.target_dataset!r} with unperturbed cells; there are {', '.join(held) or 'none'}. "
+                "Ask about one of them, or add it as an atlas."
+            )
+            raise NoCandidateError(msg, datasets=held)
+        rows = rows[named]
+    return rows[rows[keys.DONOR].isin(need_donors(query.donor_id, rows))] if query.donor_id else rows
+
+
+def _narrowings(rows: pd.DataFrame, *, query: StructuredQuery) -> list[pd.Series]:
+    """Masks from the narrowest place asked for to anywhere."""
+    anywhere = pd.Series(data=True, index=rows.index)
+    tissue = rows[keys.TISSUE_ID] == query.tissue_id if query.tissue_id else anywhere
+    disease = rows[keys.DISEASE_ID] == query.disease_id if query.disease_id else anywhere
+    return [tissue & disease, tissue, disease, anywhere]
+
+
+def _parents(query: StructuredQuery, view: AtlasView) -> set[str]:
+    if query.cell_type_id is None or query.cell_type_id not in view.knowledge.cell_types:
+        return set()
+    near = neighbours(query.cell_type_id, hops=1, knowledge=view.knowledge)
+    return set(near) & set(view.knowledge.cell_types[query.cell_type_id].parents)
+
+
+def _none_of_type(query: StructuredQuery, view: AtlasView, *, rows: pd.DataFrame) -> str:
+    where = f" of donor {query.donor_id}" if query.donor_id else ""
+    where += f" in dataset {query.target_dataset}" if query.target_dataset else ""
+    where += f" in atlas {view.config.query_atlas}" if view.config.query_atlas else ""
+    held = describe_types(rows, query=query, view=view)
+    return (
+        f"no unperturbed {cells_of(asked_type(query))}{where} to transform. There are {held}. Ask about one of these, "
+        "give your own cells as query h5ad, or add an atlas with `haystack atlas build`."
+    )
+
+
+# --- observational ------------------------------------------------------------------------------------------------
+
+
+def _of_source_type(query: StructuredQuery, view: AtlasView, *, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    rows = target_rows(query, view)
+    used = next((one.control for one in candidates if one.control is not None), None)
+    if used is not None:
+        wanted = {*used.cell_type_ids, *used.cell_type_names}
+        same = rows[rows[TYPE_KEY].isin(wanted)]
+        if len(same):
+            return same
+    source = choose_source(query, view)
+    if source is None:
+        held = describe_types(rows, query=query, view=view)
+        msg = (
+            f"to impute {cells_of(asked_type(query))} the target needs another cell type to start from; it holds "
+            f"{held}. Ask about another donor or tissue, or give your own cells as query h5ad."
+        )
+        raise NoCandidateError(msg, cell_type=asked_type(query))
+    return rows[rows[TYPE_KEY] == source.key]
+
+
+def _of_reference_donors(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    reference = find_reference(query, view)
+    if reference is None:
+        held = describe_types(view.controls, query=query, view=view)
+        msg = (
+            f"to predict {cells_of(asked_type(query))} of donor {query.donor_id} some other donor must have them, but "
+            f"none has; the atlases hold {held}. Ask about one of these, or add an atlas with `haystack atlas build`."
+        )
+        raise NoCandidateError(msg, cell_type=asked_type(query))
+    rows = view.controls
+    rows = rows[(rows[keys.ATLAS] == reference.atlas) & (rows[keys.DATASET] == reference.dataset)]
+    return rows[rows[keys.DONOR].isin(reference.donors) & is_asked_type(rows, query=query, view=view)]
+
+
+def _one_dataset(rows: pd.DataFrame, *, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Rows of the dataset of the best candidate where it has enough, else of the fullest dataset."""
+    sizes = rows.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
+    best = (candidates[0].prompt.atlas, candidates[0].prompt.dataset) if candidates else None
+    chosen = min(sizes.index, key=lambda pair: (not (pair == best and sizes[pair] >= _ENOUGH), -int(sizes[pair]), pair))
+    here = rows[(rows[keys.ATLAS] == chosen[0]) & (rows[keys.DATASET] == chosen[1])]
+    mapped = here[keys.CELL_TYPE_ID] != ""
+    return here[mapped] if mapped.any() else here  # a cell set selects by id or by label, not by both

@@ -1,0 +1,122 @@
+"""Reference cells of an observational question: what cell types, donors and tissues look like where they were measured.
+
+In: a query and the atlas. Out: raw counts of unperturbed cells of one dataset, each marked as grounding needs it; the
+cells asked for are never among them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
+from haystack_kernel.retrieval.donor_names import match_donors
+from haystack_kernel.retrieval.target import is_asked_type, measured_outside, other_types, target_rows
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, build_view, cell_set
+from haystack_kernel.schema import RetrievalSettings
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.ports import Atlas
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import CellSet, RunConfig, StructuredQuery
+
+MAX_TYPES = 30
+PER_TYPE = 100  # cells of a type outside the target, and at most half of that inside it
+_ENOUGH = 20  # asked cells for which the dataset of the query cells is kept
+
+
+def fetch_reference(
+    query: StructuredQuery,
+    *,
+    atlas: Atlas,
+    knowledge: Knowledge,
+    query_set: CellSet | None,
+    config: RunConfig,
+) -> ad.AnnData | None:
+    """Fetch unperturbed cells of up to 30 cell types, at most 100 of each, and mark them.
+
+    Parameters
+    ----------
+    query
+        Names the cell type, and the donor or tissue, that are asked for.
+    atlas, knowledge, config
+        Where the cells are, how types are related, and the seed of the sample.
+    query_set
+        Its dataset is preferred, because other datasets differ by batch; without it that of the donor asked for.
+
+    Returns
+    -------
+    Cells of one dataset with obs ``kinship`` ("asked": the cell type asked for or a subtype; "related": a broader
+    label that may hold it; "other"), ``is_target_donor`` and ``is_target_tissue``. Cells of the asked or a related
+    type inside the target (donor, tissue or dataset) are left out: they are the answer. None where no dataset holds a
+    cell of the asked type outside the target.
+    """
+    view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
+    rows = _marked(query, view)
+    dataset = _choose_dataset(rows, query_set=query_set)
+    if dataset is None:
+        return None
+    here = rows[(rows[keys.ATLAS] == dataset[0]) & (rows[keys.DATASET] == dataset[1])]
+    sizes = here.groupby([keys.KINSHIP, TYPE_KEY], sort=True)[N_CELLS].sum()
+    ranked = sorted(sizes.index, key=lambda one: (one[0] != "asked", -int(sizes[one]), one))[:MAX_TYPES]
+    parts = [
+        part
+        for kinship, type_key in ranked
+        for part in _sampled(
+            here[(here[keys.KINSHIP] == kinship) & (here[TYPE_KEY] == type_key)], atlas=atlas, config=config
+        )
+    ]
+    cells = pd.concat(parts).drop_duplicates(keys.CELL_ID).sort_values(keys.CELL_ID, kind="stable")
+    return atlas.fetch(cells.reset_index(drop=True))
+
+
+def _marked(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Unperturbed conditions with the three marks, without those that could be the answer."""
+    rows = view.controls.copy()
+    asked = is_asked_type(rows, query=query, view=view)
+    other = rows.index.isin(other_types(rows, query=query, view=view).index)
+    rows[keys.KINSHIP] = "related"
+    rows.loc[other, keys.KINSHIP] = "other"
+    rows.loc[asked, keys.KINSHIP] = "asked"
+    donors = match_donors(query.donor_id, rows) if query.donor_id else ()
+    rows[keys.IS_TARGET_DONOR] = rows[keys.DONOR].isin(donors)
+    rows[keys.IS_TARGET_TISSUE] = (rows[keys.TISSUE_ID] == query.tissue_id) if query.tissue_id else False
+    if not (query.donor_id or query.tissue_id or query.target_dataset):
+        return rows
+    answer = rows.index.isin(target_rows(query, view).index) & ~other
+    if query.donor_id or query.target_dataset:  # whatever the tissue, these cells are the donor's own
+        answer |= ~rows.index.isin(measured_outside(query, view).index) & ~other
+    return rows[~answer]
+
+
+def _choose_dataset(rows: pd.DataFrame, *, query_set: CellSet | None) -> tuple[str, str] | None:
+    asked = rows[rows[keys.KINSHIP] == "asked"]
+    sizes = asked.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
+    if not len(sizes):
+        return None
+    own = rows[rows[keys.IS_TARGET_DONOR]]
+    homes = (
+        {(query_set.atlas, query_set.dataset)}
+        if query_set
+        else set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
+    )
+    best = min(sizes.index, key=lambda one: (not (one in homes and sizes[one] >= _ENOUGH), -int(sizes[one]), one))
+    return str(best[0]), str(best[1])
+
+
+def _sampled(rows: pd.DataFrame, *, atlas: Atlas, config: RunConfig) -> list[pd.DataFrame]:
+    """Cells of one type: those inside the target donor or tissue apart, so that both sides of a contrast have some."""
+    parts = []
+    marks = [keys.IS_TARGET_DONOR, keys.IS_TARGET_TISSUE]
+    for (donor, tissue), group in rows.groupby(marks, sort=True):
+        by_tissue = bool((group[keys.TISSUE_ID] != "").all())
+        table = atlas.select(cell_set(group, by_tissue=by_tissue))
+        n = PER_TYPE // 2 if donor or tissue else PER_TYPE
+        table = sample_cells(table, n=n, rng=make_rng(config.seed, role=f"reference/{group[TYPE_KEY].iloc[0]}"))
+        parts.append(table.assign(**{keys.KINSHIP: group[keys.KINSHIP].iloc[0], marks[0]: donor, marks[1]: tissue}))
+    return parts

@@ -1,0 +1,1 @@
+"""How similar two donors, cell types, perturbations or descriptions are."""

@@ -1,0 +1,101 @@
+"""Vectors of texts, kept in a file so that the next process need not make them.
+
+In: texts, a vectoriser, a folder. Out: one unit row per text. The file is named by a digest of the vectoriser and the
+texts and appears whole or not at all, so several processes may make it at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from haystack_kernel.retrieval.similarity.vectoriser import knowledge_texts, make_vectoriser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.retrieval.similarity.vectoriser import Vectoriser
+
+
+def vector_folder(root: str, atlas: str) -> Path | None:
+    """Where vectors of descriptions are kept with an atlas; None where that is no local folder."""
+    return None if "://" in root else Path(root) / atlas / "vectors"
+
+
+def prepare_vectors(root: str, atlas: str, *, knowledge: Knowledge, vectoriser: str) -> None:
+    """Make the vectors of all descriptions, so that the first question need not wait for them."""
+    described_vectors(knowledge, vectoriser, vector_folder(root, atlas))
+
+
+def vectors_of(texts: Sequence[str], *, vectoriser: Vectoriser, cache: Path | None) -> sparse.csr_matrix:
+    """Vectors from the cache, or made and put there.
+
+    Parameters
+    ----------
+    texts
+        In the order of the rows.
+    cache
+        Folder, made where it is missing; None, or a folder that cannot be written, keeps nothing.
+    """
+    if not texts:
+        return sparse.csr_matrix((0, 0), dtype=np.float32)
+    if cache is None:
+        return vectoriser.encode(texts)
+    path = cache / f"{_digest(texts, vectoriser.version)}.npz"
+    found = _read(path, n_rows=len(texts))
+    if found is None:
+        found = vectoriser.encode(texts)
+        with suppress(OSError):  # a read-only atlas is searched all the same
+            _write(path, found)
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def described_vectors(
+    knowledge: Knowledge, vectoriser: str, cache: Path | None
+) -> tuple[dict[str, int], sparse.csr_matrix]:
+    """Vectors of every description of the tables: text -> row, and the rows; one file in the cache."""
+    texts = knowledge_texts(knowledge)
+    maker = make_vectoriser(vectoriser, knowledge=knowledge)
+    return {text: row for row, text in enumerate(texts)}, vectors_of(texts, vectoriser=maker, cache=cache)
+
+
+def _digest(texts: Sequence[str], version: str) -> str:
+    digest = hashlib.sha256(version.encode())
+    for text in texts:
+        digest.update(f"\0{text}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _read(path: Path, *, n_rows: int) -> sparse.csr_matrix | None:
+    """None for a file that is missing or damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as parts:
+            shape = tuple(int(one) for one in parts["shape"])
+            matrix = sparse.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return matrix if matrix.shape[0] == n_rows else None
+
+
+def _write(path: Path, matrix: sparse.csr_matrix) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr, shape=matrix.shape)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,48 @@
+"""Strategy direct: cells that show the very effect asked for, here or in other cell types or donors.
+
+In: a query and the view. Out: proposals, most relevant first.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.retrieval.cells.matched_control import match_own_type
+from haystack_kernel.retrieval.similarity.cell_types import BY_LABEL, find_nearness
+from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
+from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation
+from haystack_kernel.retrieval.view import large_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import EvidenceDistance, StructuredQuery
+
+
+def direct(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
+    """Propose the perturbation asked for in every cell type; nothing for questions without one.
+
+    Relevance: exact perturbation and cell type 1; through another name of either or a subtype 0.9; other cell types
+    0.9 / (1 + ontology steps), at least 0.2.
+    """
+    if not asks_perturbation(query):
+        return
+    found = [_propose(rows, query=query, view=view) for rows in large_groups(asked_rows(query, view), view=view)]
+    yield from sorted(found, key=lambda one: (-one.evidence.relevance, one.key))
+
+
+def _propose(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Proposal:
+    near = find_nearness(query, rows, knowledge=view.knowledge)
+    relevance, words = near.relevance, f"the perturbation asked for, in {near.words}" if near.same_type else ""
+    if not near.same_type:
+        words = f"the perturbation asked for, in another cell type, {near.words}"
+    stored = rows[keys.PERTURBATION].iloc[0]
+    if query.perturbation is not None and stored.casefold() != query.perturbation.name.casefold():
+        relevance, words = min(relevance, BY_LABEL), f"{words} ({stored} is another name of {query.perturbation.name})"
+    distance: EvidenceDistance = "same_pair" if near.same_type else "other_cell_type"
+    return Proposal(rows, Evidence("direct", relevance, distance, words), partial(match_own_type, view=view))

@@ -1,0 +1,97 @@
+"""Strategy donor_context: the donors most alike in tissue, disease, age and sex.
+
+In: a query and the view. Out: proposals, most relevant first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.retrieval.cells.matched_control import match_own_type
+from haystack_kernel.retrieval.similarity.cell_types import find_nearness
+from haystack_kernel.retrieval.similarity.donors import FACTS, agreement, alike_words, alikeness, target_facts
+from haystack_kernel.retrieval.strategies.observed import donor_proposals, impute
+from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
+from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation
+from haystack_kernel.retrieval.target import choose_source, is_asked_type, is_donor_prediction, reference_rows
+from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import EvidenceDistance, StructuredQuery
+
+_SET = [keys.ATLAS, keys.DATASET, keys.PERTURBATION, TYPE_KEY]
+
+
+def donor_context(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
+    """Propose the cell type asked for in the donors most alike, or the target donor's own other cells.
+
+    Imputation, and a treatment carried to another data set: relevance is the alikeness of the donors (mean over
+    tissue, disease, age and sex of 1 same, 0 different, 0.5 not recorded) times 1 for the exact type, 0.9 for a label
+    or subtype. Donors that agree in the same facts are one set. Donor prediction: the donor itself is the context;
+    relevance 0.9 / (1 + ontology steps) of each of its cell types, at least 0.2.
+    """
+    if asks_perturbation(query):
+        rows = asked_rows(query, view)
+        rows = rows[is_asked_type(rows, query=query, view=view)]
+        found = [
+            Proposal(part, evidence, partial(match_own_type, view=view), variant=variant)
+            for part, evidence, variant in _by_alikeness(rows, query=query, view=view)
+        ]
+    elif is_donor_prediction(query):
+        found = donor_proposals(query, view, lambda rows: _own_cells(rows, query=query, view=view))
+    else:
+        found = _imputation(query, view)
+    yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
+
+
+def _imputation(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
+    rows = reference_rows(query, view, wanted=is_asked_type(view.controls, query=query, view=view))
+    source, found = choose_source(query, view), []
+    for part, evidence, variant in _by_alikeness(rows, query=query, view=view):
+        one = impute(part, evidence, source=source, query=query, view=view)
+        found.append(replace(one, variant=variant))
+    return found
+
+
+def _own_cells(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Evidence:
+    near = find_nearness(query, rows, knowledge=view.knowledge)
+    words = f"the target donor's own cells, {near.words}"
+    return Evidence("donor_context", near.relevance, "other_cell_type", words)
+
+
+def _by_alikeness(
+    rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView
+) -> Iterator[tuple[pd.DataFrame, Evidence, str]]:
+    """Groups of each data set and cell type whose donors agree in the same facts; too small ones join the next."""
+    agreed = agreement(rows, facts=target_facts(query, view))
+    likeness = alikeness(agreed)
+    for _, held in rows.groupby(_SET, sort=True):
+        pattern = agreed.loc[held.index].astype(str).agg("|".join, axis=1)
+        levels = sorted(pattern.unique(), key=lambda one: (-likeness[held.index[pattern == one][0]], one))
+        waiting = held.iloc[:0]
+        for level in levels:
+            waiting = pd.concat([waiting, held[pattern == level]])
+            if int(waiting[N_CELLS].sum()) < view.settings.min_cells:
+                continue
+            least = agreed.loc[waiting.index[-1]]  # the least alike of those joined
+            near = find_nearness(query, waiting, knowledge=view.knowledge)
+            distance: EvidenceDistance = "same_pair" if asks_perturbation(query) else "same_cell_type"
+            words = f"{near.words}, of other donors, {alike_words(least)}"
+            relevance = float(likeness[waiting.index[-1]]) * near.relevance
+            variant = _variant(least) if len(levels) > 1 else ""
+            yield waiting, Evidence("donor_context", relevance, distance, words), variant
+            waiting = held.iloc[:0]
+
+
+def _variant(agreed: pd.Series) -> str:
+    """Part of the key: the facts that agree, and those that differ behind a minus."""
+    signs = {1.0: "+", 0.0: "-"}
+    return "donors" + "".join(f"{signs[agreed[name]]}{name}" for name in FACTS if agreed[name] in signs)

@@ -1,0 +1,120 @@
+"""Proposals of unperturbed cells, the same for every strategy that answers questions without a treatment.
+
+In: a query, the view, and what a strategy makes of a group of cells. Out: proposals with the control of the design.
+
+The design is the table of :mod:`haystack_kernel.retrieval.cells.matched_control`: an imputation learns from the asked
+cell type of other donors against a source type of the same donors; a donor prediction from the target donor's other
+cell types against the same types of the reference donors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.errors import NoCandidateError
+from haystack_kernel.retrieval.cells.matched_control import ControlMatch, match_control, match_reference
+from haystack_kernel.retrieval.donor_names import need_donors
+from haystack_kernel.retrieval.similarity.cell_types import asked_type
+from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
+from haystack_kernel.retrieval.target import (
+    choose_source,
+    find_reference,
+    is_asked_type,
+    other_types,
+    reference_rows,
+)
+from haystack_kernel.retrieval.view import TYPE_KEY, cells_of, large_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from haystack_kernel.retrieval.target import Reference, Source
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import StructuredQuery
+
+    Judge = Callable[[pd.DataFrame], Evidence | None]
+
+_OTHER_DATASET = 0.9  # donor prediction: the difference then holds a batch effect as well
+
+
+def stand_in_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) -> list[Proposal]:
+    """Imputation by other cell types of other donors, where the asked one itself may be missing.
+
+    Never by the source type, which is what the query cells are.
+    """
+    source = choose_source(query, view)
+    rows = reference_rows(query, view, wanted=~is_asked_type(view.controls, query=query, view=view))
+    rows = rows[rows[TYPE_KEY] != source.key] if source else rows
+    judged = [(group, judge(group)) for group in large_groups(rows, view=view)]
+    return [
+        impute(group, evidence, source=source, query=query, view=view)
+        for group, evidence in judged
+        if evidence is not None
+    ]
+
+
+def impute(
+    rows: pd.DataFrame, evidence: Evidence, *, source: Source | None, query: StructuredQuery, view: AtlasView
+) -> Proposal:
+    """Rows against the source type of the same donors."""
+    match = partial(_match_source, source=source, query=query, view=view)
+    elsewhere = bool((rows[keys.TISSUE_ID] != query.tissue_id).all())
+    return Proposal(rows, evidence, match, by_tissue=bool(query.tissue_id) and not query.donor_id and elsewhere)
+
+
+def donor_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) -> list[Proposal]:
+    """The target donor's other cell types, each against the same type of the reference donors.
+
+    Raises
+    ------
+    NoCandidateError
+        The question names no donor, or one that no atlas holds.
+    """
+    if not query.donor_id:
+        msg = "this question predicts the cells of a donor, but names none; name a donor that the atlases hold"
+        raise NoCandidateError(msg)
+    own = view.controls[view.controls[keys.DONOR].isin(need_donors(query.donor_id, view.controls))]
+    reference = find_reference(query, view)
+    match = partial(_match_donor, reference=reference, query=query, view=view)
+    found = []
+    for group in large_groups(other_types(own, query=query, view=view), view=view):
+        evidence = judge(group)
+        if evidence is not None:
+            found.append(Proposal(group, _across_datasets(evidence, group, reference=reference), match))
+    return found
+
+
+def _across_datasets(evidence: Evidence, rows: pd.DataFrame, *, reference: Reference | None) -> Evidence:
+    here = (rows[keys.ATLAS].iloc[0], rows[keys.DATASET].iloc[0])
+    if reference is None or (reference.atlas, reference.dataset) == here:
+        return evidence
+    words = f"{evidence.words}; in another dataset than the reference donors"
+    return replace(evidence, relevance=evidence.relevance * _OTHER_DATASET, words=words)
+
+
+def _match_source(
+    rows: pd.DataFrame, *, source: Source | None, query: StructuredQuery, view: AtlasView
+) -> ControlMatch:
+    if source is None:
+        reason = f"no control: the target holds no cell type other than {asked_type(query)} to start from"
+        return ControlMatch(rows, None, reason)
+    return match_control(rows, controls=view.controls_of(rows), type_key=source.key, min_cells=view.settings.min_cells)
+
+
+def _match_donor(
+    rows: pd.DataFrame, *, reference: Reference | None, query: StructuredQuery, view: AtlasView
+) -> ControlMatch:
+    if reference is None:
+        return ControlMatch(rows, None, f"no control: no other donor has {cells_of(asked_type(query))}")
+    return match_reference(
+        rows,
+        controls=view.controls,
+        dataset=(reference.atlas, reference.dataset),
+        donors=reference.donors,
+        min_cells=view.settings.min_cells,
+    )

@@ -1,0 +1,85 @@
+"""Strategy ontology: cell types close to the one asked for in the cell ontology.
+
+In: a query and the view. Out: proposals, nearest first.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.knowledge import neighbours
+from haystack_kernel.retrieval.cells.matched_control import match_own_type
+from haystack_kernel.retrieval.similarity.cell_types import asked_type
+from haystack_kernel.retrieval.similarity.perturbations import asked_mechanism, mechanism, relate
+from haystack_kernel.retrieval.strategies.observed import donor_proposals, stand_in_proposals
+from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
+from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation, other_perturbations
+from haystack_kernel.retrieval.target import is_donor_prediction
+from haystack_kernel.retrieval.view import CANONICAL, large_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import EvidenceDistance, StructuredQuery
+
+
+def ontology(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
+    """Propose nearby cell types up to ``settings.ontology_hops`` steps away; relevance 1 / (steps + 1).
+
+    Perturbational: nearby types under the perturbation asked for; where no atlas holds it, under the one with the most
+    in common. Observational: nearby types of other donors, or of the target donor for donor prediction.
+    """
+    steps = _near(query, view)
+    if asks_perturbation(query):
+        found = _treated(query, view, steps=steps)
+    else:
+        propose = donor_proposals if is_donor_prediction(query) else stand_in_proposals
+        found = propose(query, view, lambda rows: _evidence(rows, steps=steps, query=query))
+    yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
+
+
+def _near(query: StructuredQuery, view: AtlasView) -> dict[str, int]:
+    if query.cell_type_id is None or query.cell_type_id not in view.knowledge.cell_types:
+        return {}
+    return neighbours(query.cell_type_id, hops=view.settings.ontology_hops, knowledge=view.knowledge)
+
+
+def _treated(query: StructuredQuery, view: AtlasView, *, steps: dict[str, int]) -> list[Proposal]:
+    rows, what = asked_rows(query, view), "the perturbation asked for"
+    distance: EvidenceDistance = "other_cell_type"
+    if rows.empty:
+        rows, distance = _closest_perturbation(query, view), "shared_target"
+        what = f"{rows[CANONICAL].iloc[0]}, which is closest in targets and pathways" if len(rows) else ""
+    found = []
+    for group in large_groups(rows[rows[keys.CELL_TYPE_ID].isin(steps)], view=view):
+        away = steps[group[keys.CELL_TYPE_ID].iloc[0]]
+        words = f"{what}, in {_steps_words(away, query)}"
+        evidence = Evidence("ontology", 1 / (away + 1), distance, words)
+        found.append(Proposal(group, evidence, partial(match_own_type, view=view)))
+    return found
+
+
+def _closest_perturbation(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Rows of the held perturbation that shares most with the one asked for; none below the mechanistic floor."""
+    asked, rows = asked_mechanism(query, knowledge=view.knowledge), other_perturbations(query, view)
+    scores = {
+        name: relation.score
+        for name in sorted(rows[CANONICAL].unique())
+        if not (relation := relate(asked, mechanism(name, knowledge=view.knowledge))).is_opposed
+    }
+    best = max(scores, key=lambda name: scores[name], default="")
+    return rows[rows[CANONICAL] == best] if scores.get(best, 0) >= view.settings.mechanistic_floor else rows.iloc[:0]
+
+
+def _evidence(rows: pd.DataFrame, *, steps: dict[str, int], query: StructuredQuery) -> Evidence | None:
+    away = steps.get(rows[keys.CELL_TYPE_ID].iloc[0])
+    return None if away is None else Evidence("ontology", 1 / (away + 1), "other_cell_type", _steps_words(away, query))
+
+
+def _steps_words(away: int, query: StructuredQuery) -> str:
+    return f"a cell type {away} {'step' if away == 1 else 'steps'} from {asked_type(query)} in the cell ontology"

@@ -1,0 +1,78 @@
+"""Strategy tissue_atlas: healthy references of the tissue asked about.
+
+In: a query and the view. Out: proposals, most relevant first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.retrieval.cells.matched_control import match_own_type
+from haystack_kernel.retrieval.similarity.cell_types import find_nearness
+from haystack_kernel.retrieval.similarity.donors import target_facts
+from haystack_kernel.retrieval.strategies.observed import impute
+from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
+from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation
+from haystack_kernel.retrieval.target import choose_source, is_asked_type, is_donor_prediction, measured_outside
+from haystack_kernel.retrieval.view import large_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from haystack_kernel.retrieval.target import Source
+    from haystack_kernel.retrieval.view import AtlasView
+    from haystack_kernel.schema import StructuredQuery
+
+_REFERENCE = 0.8  # of any donor: more than one that differs in a fact, less than one that is alike in all
+_NOT_RECORDED = 0.9  # where the disease is not recorded, health is a guess
+_HEALTHY_IDS, _HEALTHY_NAMES = frozenset({"pato:0000461"}), frozenset({"normal", "healthy", "control"})
+
+
+def tissue_atlas(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
+    """Propose the cell type asked for in healthy donors of the tissue asked for (or of the target donor).
+
+    Relevance: 0.8, times 0.9 for a label or subtype, times 0.9 where the disease is not recorded. Nothing where the
+    tissue is not known, nor for donor prediction, where the reference donors are the control.
+
+    References
+    ----------
+    Relevance defined here.
+    """
+    tissues = target_facts(query, view)["tissue"]
+    if not tissues or is_donor_prediction(query):
+        return
+    rows = asked_rows(query, view) if asks_perturbation(query) else measured_outside(query, view)
+    rows = rows[is_asked_type(rows, query=query, view=view)]
+    there = rows[keys.TISSUE_ID].str.casefold().isin(tissues) | rows[keys.TISSUE].str.casefold().isin(tissues)
+    recorded = (rows[keys.DISEASE_ID] != "") | (rows[keys.DISEASE] != "")
+    healthy = rows[keys.DISEASE_ID].str.casefold().isin(_HEALTHY_IDS)
+    healthy |= rows[keys.DISEASE].str.casefold().isin(_HEALTHY_NAMES)
+    source = None if asks_perturbation(query) else choose_source(query, view)
+    found = [
+        _propose(group, source=source, query=query, view=view, is_recorded=is_recorded)
+        for is_recorded, kept in ((True, healthy), (False, ~recorded))
+        for group in large_groups(rows[there & kept], view=view)
+    ]
+    yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
+
+
+def _propose(
+    rows: pd.DataFrame, *, source: Source | None, query: StructuredQuery, view: AtlasView, is_recorded: bool
+) -> Proposal:
+    near = find_nearness(query, rows, knowledge=view.knowledge)
+    tissue = rows[keys.TISSUE].iloc[0] or rows[keys.TISSUE_ID].iloc[0]
+    state = "healthy" if is_recorded else "(disease not recorded)"
+    words = f"{near.words}, in {state} {tissue} of the reference donors"
+    relevance = _REFERENCE * near.relevance * (1.0 if is_recorded else _NOT_RECORDED)
+    variant = "healthy" if is_recorded else "reference"
+    if asks_perturbation(query):
+        evidence = Evidence("tissue_atlas", relevance, "same_pair", words)
+        return Proposal(rows, evidence, partial(match_own_type, view=view), variant=variant)
+    evidence = Evidence("tissue_atlas", relevance, "same_cell_type", words)
+    one = impute(rows, evidence, source=source, query=query, view=view)
+    return replace(one, variant=variant)

@@ -1,0 +1,66 @@
+"""The last steps: the answer in words, the files at the top of the run folder, the report.
+
+In: a record whose rounds have ended. Out: interpretation; predictions.h5ad, de.csv, pathways.csv, prompts.csv,
+citations.json, candidates.csv, embedding.csv and report.html beside ``run.json``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import ContractError
+from haystack_kernel.rounds import embed
+from haystack_kernel.store import hide_home, layout, read_csv, write_csv
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+    from haystack_kernel.ports import Ports, Store
+    from haystack_kernel.schema import Interpretation, RunRecord
+
+
+def interpret(record: RunRecord, ports: Ports) -> Interpretation:
+    """Ask the planner for the answer in words, from the best round's tables."""
+    folder = layout.round_folder(_best_number(record))
+    de = read_csv(ports.store, record.run_id, f"{folder}/{layout.DE}")
+    pathways = read_csv(ports.store, record.run_id, f"{folder}/{layout.PATHWAYS}")
+    return ports.planner.interpret(record, de=de, pathways=pathways)
+
+
+def publish(record: RunRecord, ports: Ports) -> RunRecord:
+    """Copy the best round's files to the top of the folder and write the report; the run is done."""
+    from haystack_kernel.report import candidate_table
+
+    folder, store, run_id = layout.round_folder(_best_number(record)), ports.store, record.run_id
+    embed(record, ports, number=_best_number(record))
+    # rounds of earlier versions have no citations
+    has_citations = store.exists(run_id, f"{folder}/{layout.CITATIONS}")
+    names = (*layout.PUBLISHED, layout.CITATIONS) if has_citations else layout.PUBLISHED
+    files = [store.write(run_id, name, store.read(run_id, f"{folder}/{name}")) for name in names]
+    files.append(write_csv(store, run_id, layout.CANDIDATES, candidate_table(record).to_frame()))
+    record = record.model_copy(update={"status": "done", "files": tuple(files)})
+    write_report(record, store)
+    return record
+
+
+def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> str:
+    """Render ``report.html`` from the record and its artifacts; returns its address.
+
+    Parameters
+    ----------
+    notebook
+        The executed notebook, folded into the report; None leaves it out (a notebook cannot hold itself while it
+        still runs).
+    """
+    from haystack_kernel.report import load_bundle, render_report
+
+    html = hide_home(render_report(load_bundle(record, store, notebook=notebook)))
+    store.write(record.run_id, layout.REPORT, html.encode())
+    return store.uri(record.run_id, layout.REPORT)
+
+
+def _best_number(record: RunRecord) -> int:
+    if record.best_round is None:
+        msg = f"run {record.run_id} has no finished round, so there is nothing to publish"
+        raise ContractError(msg, run_id=record.run_id)
+    return record.best_round

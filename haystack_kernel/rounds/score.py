@@ -1,0 +1,231 @@
+"""Predictions become a score: cells read back by role, grounded, written as tables and predictions.h5ad.
+
+In: the run record and the ports. Out: the round with its score; files under ``rounds/<n>/``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.jobs import (
+    BASELINE_PREFIX,
+    CONTROL,
+    SEED_INFIX,
+    TREATED,
+)
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.literature.reading import read_papers
+from haystack_kernel.rounds.literature import cite_papers, find_papers
+from haystack_kernel.rounds.record import query_of
+from haystack_kernel.schema import PERTURBATIONAL, ModelCard
+from haystack_kernel.store import layout, read_h5ad, write_csv, write_h5ad
+from inference.manifest import (
+    OUTPUT_UNS,
+)
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+    from haystack_kernel.grounding import Grounded, PredictionFacts
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import (
+        Candidate,
+        FileRef,
+        Round,
+        RunRecord,
+    )
+
+
+N_TOP_GENES = 30
+_SHOWN_OF_ROUND = {"number", "choice", "n_prompt", "n_control", "n_query", "composite", "decision"}
+_NO_MODEL = "computed from the prompt and query cells without model weights: the licence of their data sets holds"
+
+
+def ground(record: RunRecord, ports: Ports) -> Round:
+    """Score the prediction; write the tables and predictions.h5ad of the round."""
+    from haystack_kernel.grounding import (
+        GroundingCells,
+        GroundingContext,
+        build_predictions,
+        find_feedback,
+        ground,
+    )
+
+    last, store = record.rounds[-1], ports.store
+    folder = layout.round_folder(last.number)
+
+    def read(path: str) -> ad.AnnData:
+        return read_h5ad(store, record.run_id, path)
+
+    outputs = {name: read(layout.output_file(folder, name)) for name in last.task_seconds}
+    prompt, query = (read(layout.cells_file(folder, role)) for role in (keys.PROMPT, keys.QUERY))
+    cells = GroundingCells(
+        treated=outputs[TREATED],
+        control_pred=outputs.get(CONTROL),
+        query=query,
+        prompt=prompt,
+        prompt_control=read(layout.cells_file(folder, keys.CONTROL)) if last.n_control else None,
+        baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
+        repeats=_repeats(outputs),
+        measured=_measured(record, ports),
+    )
+    context = GroundingContext(
+        seed=record.config.seed,
+        n_scored=last.number,
+        donor_matched=_donors_matched(record, last.candidates),
+        control_strategy=last.control_strategy,
+        control_note=last.control_note,
+        engine=record.config.engine,
+        evidence=tuple(dict.fromkeys(item.evidence_distance for item in last.candidates)),
+        frac_genes_found=last.frac_genes_found,
+    )
+    reference, written = _reference(record, ports)
+    papers = find_papers(record, ports)
+    reading = read_papers(papers, genes=list(cells.treated.var_names)) if papers is not None else None
+    grounded = ground(
+        cells,
+        query=query_of(record),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        settings=ports.settings.grounding,
+        context=context,
+        reference=reference,
+        literature=reading,
+    )
+    scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
+    feedback = find_feedback(
+        scored,
+        query=query_of(record),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        settings=ports.settings.grounding,
+        threshold=record.config.threshold,
+    )
+    scored = scored.model_copy(update={"feedback": feedback})
+    roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
+    present = {role: adata for role, adata in roles.items() if adata is not None}
+    predictions = build_predictions(
+        cells, grounded=grounded, query=query_of(record), facts=prediction_facts(record, scored=scored)
+    )
+    files = [
+        write_csv(store, record.run_id, f"{folder}/{layout.DE}", grounded.de),
+        write_csv(store, record.run_id, f"{folder}/{layout.PATHWAYS}", grounded.pathways),
+        write_csv(store, record.run_id, f"{folder}/{layout.PROMPTS}", _prompt_table(present)),
+        write_h5ad(store, record.run_id, f"{folder}/{layout.PREDICTIONS}", predictions),
+        cite_papers(record, ports, found=papers, reading=reading, de=grounded.de),
+    ]
+    return scored.model_copy(update={"files": (*last.files, *written, *files)})
+
+
+def embed(record: RunRecord, ports: Ports, *, number: int) -> FileRef:
+    """Place the cells of one round on a map for the figures; compiled code makes this slow, so only once a run."""
+    from haystack_kernel.grounding import compute_embedding
+
+    folder, store = layout.round_folder(number), ports.store
+    files = {role: layout.cells_file(folder, role) for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
+    files[keys.PREDICTED] = layout.output_file(folder, TREATED)
+    present = {role: path for role, path in files.items() if store.exists(record.run_id, path)}
+    cells = {role: read_h5ad(store, record.run_id, path) for role, path in present.items()}
+    table = compute_embedding(cells, seed=record.config.seed)
+    return write_csv(store, record.run_id, f"{folder}/{layout.EMBEDDING}", table)
+
+
+def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
+    """What the file says of its own making: whose weights, and on what terms."""
+    from haystack_kernel.grounding import PredictionFacts
+
+    return PredictionFacts(
+        run_id=record.run_id,
+        iteration=scored.number,
+        prompt_strategy=", ".join(sorted({item.strategy for item in scored.candidates})),
+        config=record.config.model_dump(mode="json"),
+        rounds=[item.model_dump(mode="json", include=_SHOWN_OF_ROUND) for item in (*record.rounds[:-1], scored)],
+        provenance={"versions": record.versions, "digests": record.digests},
+        licence=scored.model.licence if scored.model else _NO_MODEL,
+        citation=scored.model.citation if scored.model else "the data sets of the cells named in " + layout.PROMPTS,
+    )
+
+
+def _donors_matched(record: RunRecord, candidates: tuple[Candidate, ...]) -> bool:
+    """Whether differences between donors are excluded; where the donor is what is asked for, they are the answer."""
+    if query_of(record).task_type not in PERTURBATIONAL:
+        return True
+    return all(candidate.donor_matched for candidate in candidates)
+
+
+def _summary(grounded: Grounded) -> dict[str, object]:
+    de = grounded.de
+    called = de[de[keys.IS_DE]].sort_values(keys.DELTA, ascending=False)
+    return {
+        "components": grounded.components,
+        "composite": grounded.composite,
+        "agreement": grounded.agreement,
+        "confidence": grounded.confidence,
+        "n_de": len(called),
+        "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
+    }
+
+
+def _model_card(treated: ad.AnnData) -> ModelCard | None:
+    """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
+    model = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
+    return ModelCard(**{name: str(model[name]) for name in ModelCard.model_fields}) if model else None
+
+
+def _repeats(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnData | None], ...]:
+    """Treated and control predictions of every further seed, in order."""
+    start = f"{TREATED}{SEED_INFIX}"
+    tags = sorted((name.removeprefix(start) for name in outputs if name.startswith(start)), key=int)
+    return tuple((outputs[f"{start}{tag}"], outputs.get(f"{CONTROL}{SEED_INFIX}{tag}")) for tag in tags)
+
+
+def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list[FileRef]]:
+    """Reference cells of a question about a state of cells, fetched in the first round and kept for the others."""
+    from haystack_kernel.retrieval import fetch_reference
+
+    query, path, store = query_of(record), layout.REFERENCE, ports.store
+    if query.task_type in PERTURBATIONAL or query.perturbation is not None:
+        return None, []
+    if store.exists(record.run_id, path):
+        return read_h5ad(store, record.run_id, path), []
+    reference = fetch_reference(
+        query,
+        atlas=ports.open_atlas(record.config.atlas_names),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        query_set=record.query_set,
+        config=record.config,
+    )
+    if reference is None:
+        return None, []
+    return reference, [write_h5ad(store, record.run_id, path, reference)]
+
+
+def _measured(record: RunRecord, ports: Ports) -> dict[str, tuple[ad.AnnData, ad.AnnData]]:
+    """Measured responses outside the round's prompt, of a question about a perturbation."""
+    from haystack_kernel.retrieval import fetch_measured
+
+    if query_of(record).perturbation is None:
+        return {}
+    atlas = ports.open_atlas(record.config.atlas_names)
+    used = record.rounds[-1].candidates
+    found = fetch_measured(record.candidates, used=used, atlas=atlas, config=record.config)
+    return {one.label: (one.treated, one.control) for one in found}
+
+
+def _prompt_table(present: dict[str, ad.AnnData]) -> pd.DataFrame:
+    import pandas as pd
+
+    wanted = [
+        keys.ATLAS,
+        keys.DATASET,
+        keys.CELL_INDEX,
+        keys.CELL_TYPE,
+        keys.CELL_TYPE_ID,
+        keys.PERTURBATION,
+        keys.DONOR,
+    ]
+    tables = [
+        adata.obs[wanted].rename_axis(keys.CELL_ID).reset_index().assign(role=role) for role, adata in present.items()
+    ]
+    return pd.concat(tables, ignore_index=True)

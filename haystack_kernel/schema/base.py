@@ -1,0 +1,65 @@
+"""Ids, the vocabularies with few values, and the base class of every record.
+
+In: plain values. Out: frozen pydantic models that validate themselves and round-trip through JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+
+SCHEMA_VERSION = 1
+
+RUN_ID_PATTERN = r"^[a-z][a-z0-9-]{7,44}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+RunId = Annotated[str, StringConstraints(pattern=RUN_ID_PATTERN)]
+AtlasName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+NAN = float("nan")
+Real = Annotated[float, BeforeValidator(lambda value: NAN if value is None else value)]  # NaN travels as JSON null
+
+TaskType = Literal[
+    "perturbation_novel_cell_types",
+    "perturbation_novel_samples",
+    "cell_type_imputation",
+    "donor_expression_prediction",
+    "cross_dataset_generation",
+]
+PERTURBATIONAL: tuple[TaskType, ...] = ("perturbation_novel_cell_types", "perturbation_novel_samples")
+OBSERVATIONAL: tuple[TaskType, ...] = ("cell_type_imputation", "donor_expression_prediction")
+TermKind = Literal["cell_type", "perturbation", "tissue", "disease", "donor", "dataset"]
+ControlStrategy = Literal["synthetic_control", "query_as_control"]
+Strategy = Literal["direct", "mechanistic", "semantic", "ontology", "donor_context", "tissue_atlas"]
+EvidenceDistance = Literal["same_pair", "other_cell_type", "shared_target", "same_cell_type", "text_only"]
+Engine = Literal["none", "mean", "shift", "weighted", "stack"]
+EngineChoice = Literal["auto", "none", "mean", "shift", "weighted", "stack"]
+JobKind = Literal["inference", "orchestrator"]
+ExecutorName = Literal["local", "batch"]
+RunStatus = Literal["running", "done", "failed", "cancelled"]
+JobState = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "unknown"]
+Verdict = Literal["not_compared", "is_baseline", "adds_nothing", "not_told_apart", "adds", "falls_behind"]
+FeedbackKind = Literal[
+    "wrong_lineage",
+    "weak_pathway",
+    "rival_leads",
+    "low_coverage",
+    "control_mismatch",
+    "donor_unmatched",
+    "unstable",
+]
+FeedbackAction = Literal["other_cells", "nearer_evidence", "other_dataset", "matched_control", "wider_pool"]
+Termination = Literal["threshold", "max_rounds", "plateau", "no_more_candidates"]
+PaperSource = Literal["pubmed", "europepmc", "semanticscholar"]
+Stance = Literal["contradiction", "support", "mention"]
+
+
+class Frozen(BaseModel):
+    """A record: immutable, strict about unknown fields, NaN written as JSON null."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+def is_run_id(text: str) -> bool:
+    """Whether ``text`` is a valid run id (it becomes part of a Batch job id and of a path)."""
+    return re.fullmatch(RUN_ID_PATTERN, text) is not None

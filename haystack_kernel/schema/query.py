@@ -1,0 +1,88 @@
+"""What a question was understood to ask.
+
+In: plain values. Out: terms resolved, the structured query, pairs that no strategy may see.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from haystack_kernel.schema.base import ControlStrategy, Frozen, TaskType, TermKind
+
+
+class Match(Frozen):
+    """One known term that a text may mean."""
+
+    id: str = Field(description="ontology id (CL:…, UBERON:…, MONDO:…) or the canonical perturbation name")
+    name: str
+    score: float = Field(ge=0, le=1, description="1 exact name, 0.98 synonym, below that fuzzy similarity")
+    how: Literal["id", "name", "synonym", "fuzzy"]
+
+
+class Resolution(Frozen):
+    """What a piece of text was taken to mean, and what else it may mean.
+
+    ``match`` is None when nothing is close enough; ``alternatives`` then holds the nearest known terms.
+    """
+
+    text: str
+    kind: TermKind
+    match: Match | None = None
+    alternatives: tuple[Match, ...] = ()
+    ambiguous: bool = Field(default=False, description="a second term is about as close: show it, let the user choose")
+    note: str = Field(
+        default="", description="what to know of the match: an obsolete id, a short form, a mended spelling"
+    )
+
+
+class Perturbation(Frozen):
+    """A treatment asked for; fields follow the upstream data model."""
+
+    text: str
+    name: str = Field(description="canonical name in the knowledge table, e.g. IFN-beta")
+    type: Literal["cytokine", "drug", "genetic"] | None = None
+    synonyms: tuple[str, ...] = ()
+    external_ids: dict[str, str] = Field(default_factory=dict)
+    targets: tuple[str, ...] = Field(default=(), description="gene symbols: receptors or direct targets")
+
+
+class StructuredQuery(Frozen):
+    """The parsed question. ``query`` anywhere in the code means this, never an AnnData."""
+
+    question: str
+    task_type: TaskType
+    cell_type_text: str | None = None
+    cell_type_id: str | None = Field(default=None, description="CL id")
+    cell_type_name: str | None = None
+    cell_type_synonyms: tuple[str, ...] = ()
+    perturbation: Perturbation | None = None
+    expected_targets: dict[str, int] = Field(
+        default_factory=dict, description="downstream gene symbol -> +1 rises, -1 falls under the perturbation"
+    )
+    expected_pathways: dict[str, int] = Field(
+        default_factory=dict, description="pathway name in the knowledge table -> +1 activated, -1 suppressed"
+    )
+    donor_id: str | None = Field(default=None, description="target donor as written or as in an atlas")
+    tissue_id: str | None = Field(default=None, description="UBERON id")
+    tissue_name: str | None = None
+    disease_id: str | None = Field(default=None, description="MONDO id")
+    disease_name: str | None = None
+    condition: str | None = None
+    reference_donor: str | None = None
+    reference_dataset: str | None = None
+    target_dataset: str | None = Field(default=None, description="dataset the query cells come from (cross-dataset)")
+    marker_genes: tuple[str, ...] = ()
+    tissue_genes: tuple[str, ...] = ()
+    control_strategy: ControlStrategy = "synthetic_control"
+    resolutions: tuple[Resolution, ...] = Field(default=(), description="every term found, with its close seconds")
+    unresolved: tuple[Resolution, ...] = Field(default=(), description="terms not known, with the nearest known")
+    planner: str = "offline"
+
+
+class HiddenPair(Frozen):
+    """A (cell type, perturbation) pair that no strategy may see, with every descendant and ancestor label."""
+
+    cell_type_id: str
+    perturbation: str

@@ -1,0 +1,222 @@
+"""A run: its configuration, its rounds, its record after every step.
+
+In: plain values. Out: RunConfig, Round, RunRecord, RunSummary.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from haystack_kernel.schema.base import (
+    NAN,
+    SCHEMA_VERSION,
+    AtlasName,
+    ControlStrategy,
+    Engine,
+    ExecutorName,
+    Frozen,
+    Real,
+    RunId,
+    RunStatus,
+    Termination,
+)
+from haystack_kernel.schema.cells import Candidate, CellSet, Choice
+from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec
+from haystack_kernel.schema.query import HiddenPair, StructuredQuery
+from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
+
+
+class RunConfig(Frozen):
+    """What a run was asked to do; changing one value makes another run."""
+
+    atlases: tuple[AtlasName, ...] = ("demo",)
+    query_atlas: AtlasName | None = Field(default=None, description="atlas the query cells come from; None: any")
+    query_h5ad: str | None = Field(default=None, description="the user's own query cells, path or gs:// URI")
+    planner: Literal["auto", "offline"] = "auto"
+    engine: Engine = "weighted"
+    model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
+    genelist: str | None = Field(default=None, description="the model's genes in its order: JSON, text or pickle")
+    diffusion_steps: int = Field(default=5, ge=1, le=100, description="steps of engine stack")
+    executor: ExecutorName = "local"
+    control_strategy: ControlStrategy = "synthetic_control"
+    hide: tuple[HiddenPair, ...] = ()
+    pin: tuple[str, ...] = Field(default=(), description="candidate keys or criteria that every round must include")
+    ban: tuple[str, ...] = Field(default=(), description="candidate keys or criteria that no round may use")
+    threshold: float = Field(default=7.0, ge=1, le=10)
+    max_rounds: int = Field(default=5, ge=1, le=20)
+    n_prompt: int = Field(default=2000, ge=1, le=20_000)
+    n_query: int = Field(default=256, ge=1, le=20_000)
+    seed: int = Field(default=0, ge=0)
+    literature: bool = Field(default=False, description="ask the literature sources (needs the internet)")
+
+    @property
+    def atlas_names(self) -> tuple[str, ...]:
+        """Atlases to open: those searched, and the one the query cells come from."""
+        extra = (self.query_atlas,) if self.query_atlas else ()
+        return tuple(dict.fromkeys((*self.atlases, *extra)))
+
+    def located(self) -> RunConfig:
+        """The same with paths in full, for those who open them: the record names the home folder only as ``~``."""
+        paths = {"model": self.model, "genelist": self.genelist, "query_h5ad": self.query_h5ad}
+        full = {name: str(Path(path).expanduser()) for name, path in paths.items() if path and path.startswith("~")}
+        return self.model_copy(update=full) if full else self
+
+
+class FileRef(Frozen):
+    """A file of the run folder: path relative to it, and its digest."""
+
+    path: str
+    sha256: str
+    n_bytes: int
+
+
+class ModelCard(Frozen):
+    """Whose weights made a prediction, and on what terms."""
+
+    sha256: str
+    citation: str
+    licence: str
+
+
+class Round(Frozen):
+    """One iteration: choose candidates, infer, ground. Fields fill as its steps finish."""
+
+    number: int = Field(ge=1)
+    choice: Choice
+    candidates: tuple[Candidate, ...] = Field(description="the candidates of the choice, whole")
+    control_strategy: ControlStrategy = "synthetic_control"
+    control_note: str = Field(default="", description="why the effective strategy differs from the requested one")
+    query_cells: str = Field(default="", description="one sentence: which cells were transformed")
+    n_prompt: int = 0
+    n_control: int = 0
+    n_query: int = 0
+    spec: JobSpec | None = None
+    job: JobHandle | None = None
+    estimate: CostEstimate | None = Field(default=None, description="before the job was submitted; None: free")
+    bills: tuple[Bill, ...] = Field(default=(), description="one each attempt that was paid for")
+    task_seconds: dict[str, float] = Field(default_factory=dict)
+    model: ModelCard | None = Field(default=None, description="None: no weights of a model were used")
+    frac_genes_found: Real = NAN
+    components: tuple[Component, ...] = ()
+    composite: Composite | None = None
+    agreement: tuple[EngineAgreement, ...] = ()
+    n_de: int = 0
+    top_genes: tuple[str, ...] = Field(default=(), description="largest rises first, from the genes called DE")
+    confidence: Confidence | None = Field(default=None, description="None before the round was scored")
+    feedback: tuple[Feedback, ...] = Field(default=(), description="what the next round should do otherwise")
+    decision: str = Field(default="", description="why the loop went on or stopped after this round")
+    files: tuple[FileRef, ...] = ()
+
+
+class Interpretation(Frozen):
+    """The answer in words; every number in it is in the record. Words never set a score."""
+
+    headline: str
+    paragraphs: tuple[str, ...] = ()
+    limitations: tuple[str, ...] = ()
+    planner: str = "offline"
+
+
+class StepTime(Frozen):
+    """A finished step, when and how long."""
+
+    step: str
+    finished_at: datetime
+    seconds: float
+
+
+class Failure(Frozen):
+    """Why a run stopped: class, message for people, and the step that was under way."""
+
+    kind: str
+    message: str
+    step: str
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class Fork(Frozen):
+    """Where a run branched off from, and which finished steps it took over."""
+
+    run_id: RunId
+    changes: dict[str, Any] = Field(description="what differs from the parent's configuration")
+    reused: tuple[str, ...] = Field(default=(), description="steps not repeated, e.g. 'retrieve', 'predict 1'")
+
+
+class RunRecord(Frozen):
+    """Everything about one run; saved after every step as ``record/000N.json`` and ``run.json``."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: RunId
+    serial: int = Field(default=0, ge=0, description="number of the record file; 0 = not saved yet")
+    question: str
+    config: RunConfig
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="sections that the numbers depend on, as they were when the run began"
+    )
+    created_at: datetime
+    forked_from: Fork | None = None
+    orchestrator: JobHandle | None = Field(default=None, description="job that works the run; None: a process does")
+    status: RunStatus = "running"
+    steps: tuple[StepTime, ...] = ()
+    query: StructuredQuery | None = None
+    candidates: tuple[Candidate, ...] = Field(default=(), description="the ranked table all rounds choose from")
+    query_set: CellSet | None = Field(default=None, description="where the query cells come from; None: query_h5ad")
+    rounds: tuple[Round, ...] = ()
+    best_round: int | None = None
+    termination: Termination | None = None
+    interpretation: Interpretation | None = None
+    failure: Failure | None = None
+    files: tuple[FileRef, ...] = Field(default=(), description="published artifacts of the run folder")
+    versions: dict[str, str] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict, description="of the atlases and of the knowledge tables")
+    notes: tuple[str, ...] = Field(default=(), description="what changed around the run between its steps")
+    removed: tuple[FileRef, ...] = Field(default=(), description="files of rounds that garbage collection deleted")
+
+    @property
+    def best(self) -> Round | None:
+        """The round whose prediction is the result, or None before the first is grounded."""
+        return None if self.best_round is None else self.rounds[self.best_round - 1]
+
+    @property
+    def score(self) -> float:
+        """Unrounded composite of the best round; NaN where there is none."""
+        best = self.best
+        return best.composite.value if best and best.composite else NAN
+
+    @property
+    def cost_usd(self) -> float:
+        """What the jobs of all rounds cost so far by list prices."""
+        return sum((bill.usd for item in self.rounds for bill in item.bills), start=0.0)
+
+
+class RunSummary(Frozen):
+    """A run in one line; ``summary.json`` of the run folder, written beside the record after every step."""
+
+    run_id: RunId
+    status: RunStatus
+    score: Real = NAN
+    rounds: int = 0
+    question: str
+    engine: Engine
+    created_at: datetime
+    orchestrator: ExecutorName | None = None
+    forked_from: RunId | None = None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunSummary:
+        """The summary of a record."""
+        return cls(
+            run_id=record.run_id,
+            status=record.status,
+            score=record.score,
+            rounds=len(record.rounds),
+            question=record.question,
+            engine=record.config.engine,
+            created_at=record.created_at,
+            orchestrator=record.orchestrator.executor if record.orchestrator else None,
+            forked_from=record.forked_from.run_id if record.forked_from else None,
+        )

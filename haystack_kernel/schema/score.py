@@ -1,0 +1,77 @@
+"""The score of a prediction, its components, and how far to trust it.
+
+In: plain values. Out: components, composite, agreement, confidence, feedback.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import Field
+
+from haystack_kernel.schema.base import NAN, FeedbackAction, FeedbackKind, Frozen, Real, Verdict
+
+
+class Component(Frozen):
+    """One component of the score. ``score`` NaN means not computed, and ``reason`` says why."""
+
+    name: str
+    weight: float = Field(ge=0, le=1, description="share in the composite before sharing out missing components")
+    score: Real = Field(description="clip(1 - 3 log10(p / 0.5), 1, 10); NaN: not computed")
+    reason: str = Field(default="", description="why NaN, or what limits the reading; never empty when NaN")
+    statistic: Real = Field(default=NAN, description="mean of s_g z_g over the set; sign = direction")
+    p_signal: Real = NAN
+    p_specificity: Real = NAN
+    n_genes: int = 0
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class Composite(Frozen):
+    """The one score of a prediction. ``value`` NaN means not scored, and ``reason`` says why."""
+
+    value: Real
+    weight_computed: float = Field(description="summed weight of the components that could be computed")
+    cap: float = Field(default=10.0, description="upper bound that applied")
+    reason: str = ""
+
+    @property
+    def shown(self) -> str:
+        """``9 of 10 (8.5)``: rounded, halves up, and as thresholds see it."""
+        return f"{math.floor(self.value + 0.5)} of 10 ({self.value:.1f})"
+
+
+class EngineAgreement(Frozen):
+    """How one engine's prediction compares with the run's engine on the same query cells."""
+
+    engine: str
+    pearson: Real = Field(description="correlation of mean log-shifts over tested genes; NaN for a constant shift")
+    n_de: int
+    composite: Real
+    note: str = ""
+
+
+class Aspect(Frozen):
+    """One thing that says how far to trust a prediction. ``value`` NaN means not known, and ``reason`` says why."""
+
+    name: str
+    value: Real = Field(description="in the aspect's own unit; ``words`` say which")
+    words: str = Field(default="", description="one sentence for people")
+    reason: str = Field(default="", description="why NaN; never empty when NaN")
+
+
+class Confidence(Frozen):
+    """How far to trust a prediction, beside the score, which says how far it agrees with known biology."""
+
+    aspects: tuple[Aspect, ...] = ()
+    verdict: Verdict = Field(default="not_compared", description="what the engine adds to the simple baselines")
+    verdict_words: str = ""
+
+
+class Feedback(Frozen):
+    """What a round teaches the next one."""
+
+    kind: FeedbackKind
+    sentence: str = Field(description="what was found, for people")
+    action: FeedbackAction = Field(description="what the planner does about it")
+    about: str = Field(default="", description="the cell type that misleads, where there is one")

@@ -1,0 +1,226 @@
+"""Everything that can be set, with its default and its limits.
+
+In: plain values. Out: one frozen, validated :class:`Settings`; :mod:`haystack_kernel.config.settings` reads them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from haystack_kernel.schema.base import AtlasName, ControlStrategy, EngineChoice, ExecutorName
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class RetrievalSettings(_Section):
+    """How candidates are found and ranked."""
+
+    max_candidates: int = Field(default=50, ge=1, description="search stops here")
+    n_top: int = Field(default=10, ge=1, description="candidates kept after greedy ranking")
+    weight_relevance: float = Field(default=0.5, ge=0)
+    weight_diversity: float = Field(default=0.3, ge=0)
+    weight_quality: float = Field(default=0.2, ge=0)
+    penalty_same_perturbation: float = Field(default=0.3, ge=0, le=1)
+    penalty_same_cell_type: float = Field(default=0.2, ge=0, le=1)
+    penalty_same_dataset: float = Field(default=0.1, ge=0, le=1)
+    ontology_hops: int = Field(default=2, ge=0, le=4)
+    mechanistic_floor: float = Field(default=0.3, ge=0, le=1, description="less in common says little about the effect")
+    semantic_floor: float = Field(default=0.5, ge=0, le=1, description="cosine of descriptions")
+    vectoriser: Literal["tfidf", "minilm"] = Field(default="tfidf", description="minilm needs the extra of that name")
+    min_cells: int = Field(default=5, ge=1, description="smaller sets are not proposed")
+
+
+class RoundSettings(_Section):
+    """When the loop stops."""
+
+    threshold: float = Field(default=7.0, ge=1, le=10)
+    maximum: int = Field(default=5, ge=1, le=20)
+    plateau_rounds: int = Field(default=3, ge=1, description="this many rounds without a gain of plateau_gain stop")
+    plateau_gain: float = Field(default=1.0, ge=0)
+
+
+class GroundingSettings(_Section):
+    """Thresholds of differential expression and of the nulls."""
+
+    min_abs_log2fc: float = Field(default=0.5, ge=0)
+    max_padj: float = Field(default=0.05, gt=0, le=1)
+    min_detection: float = Field(default=0.02, ge=0, le=1, description="tested = detected in this share of an arm")
+    min_tested_genes: int = Field(default=1000, ge=1, description="below this every component is NaN")
+    n_draws: int = Field(default=9999, ge=99, description="draws of each null; 9,999 reach a score of 10")
+    n_seeds: int = Field(default=2, ge=0, le=20, description="further seeds on which a call must hold; 0: none is made")
+    min_stability: float = Field(default=0.8, ge=0, le=1, description="share of seeds and prompt donors that agree")
+    weight_pathway: float = Field(default=0.25, ge=0)
+    weight_target: float = Field(default=0.30, ge=0)
+    weight_literature: float = Field(default=0.25, ge=0)
+    weight_network: float = Field(default=0.20, ge=0)
+
+
+class InferenceSettings(_Section):
+    """What predicts, and on how many cells."""
+
+    engine: EngineChoice = Field(
+        default="auto", description="auto: stack where a model is given, or on the demo atlas; else weighted"
+    )
+    n_prompt: int = Field(default=2000, ge=1, le=20_000)
+    n_query: int = Field(default=256, ge=1, le=20_000)
+    control_strategy: ControlStrategy = "synthetic_control"
+    diffusion_steps: int = Field(default=5, ge=1, le=100)
+    model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
+    genelist: str | None = Field(default=None, description="gene list that belongs to the model")
+
+
+class JobSettings(_Section):
+    """Where jobs run, how long one may take, and how often one of this machine is looked at."""
+
+    executor: ExecutorName = "local"
+    timeout_s: float = Field(default=1800, gt=0)
+    poll_s: float = Field(default=0.2, gt=0)
+
+
+class BatchSettings(_Section):
+    """Google Cloud Batch: where jobs run, on what machines, and how patiently they are watched."""
+
+    project: str = ""
+    region: str = Field(default="", description="e.g. us-central1; jobs run in its zones only")
+    zones: tuple[str, ...] = Field(default=(), description="tried one attempt each, in this order; none: the region")
+    inference_image: str = Field(default="", description="container image of docker/Dockerfile.inference")
+    orchestrator_image: str = Field(default="", description="container image of docker/Dockerfile.orchestrator")
+    machine: str = Field(default="a100-40gb", description="preset for jobs with a model")
+    cpu_machine: str = Field(default="cpu", description="preset for jobs without a model and for orchestrators")
+    cpu_milli: int | None = Field(default=None, ge=1, description="of each task; None: the preset's")
+    memory_mib: int | None = Field(default=None, ge=1, description="of each task; None: the preset's")
+    shm_gib: int = Field(default=8, ge=1, description="shared memory of the container")
+    boot_disk_gib: int = Field(default=100, ge=30)
+    spot: bool = Field(default=False, description="first attempts of a prediction on Spot, the last on demand")
+    spot_attempts: int = Field(default=2, ge=1, description="without zones; with zones one each")
+    max_attempts: int = Field(default=4, ge=1, description="of one submission, the first included")
+    tasks_per_shard: int = Field(default=16, ge=1, description="more tasks than this share several machines")
+    max_shards: int = Field(default=8, ge=1)
+    service_account: str = ""
+    network: str = ""
+    subnetwork: str = ""
+    no_external_ip: bool = False
+    secrets: dict[str, str] = Field(
+        default_factory=dict, description="variable of the orchestrator -> projects/*/secrets/*/versions/*"
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="added to those of HAYSTACK")
+    poll_interval_s: float = Field(default=10, gt=0)
+    queue_timeout_s: float = Field(default=7200, gt=0, description="waiting for a machine, apart from jobs.timeout_s")
+    stockout_patience_s: float = Field(default=600, ge=0, description="then the next place of the ladder is tried")
+    settle_s: float = Field(default=60, ge=0, description="wait for late events, and for a job that is not found")
+    endpoint: str = Field(default="", description="host:port of another Batch service, e.g. a local one")
+    insecure: bool = Field(default=False, description="the endpoint speaks plain text and takes local paths")
+
+    @field_validator("zones", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("secrets")
+    @classmethod
+    def _upper(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name.upper(): secret for name, secret in value.items()}  # the layers lower every key
+
+
+class CostSettings(_Section):
+    """Consent to spending; local jobs are free and need none."""
+
+    approve: bool = Field(default=False, description="jobs that cost money may be started")
+    max_usd: float | None = Field(default=None, ge=0, description="cap of a run, all its rounds and attempts together")
+
+
+class CellSettings(_Section):
+    """What this disk keeps, under ``cache``, of sources that are slow to read; least recently used goes first."""
+
+    cache_gib: float = Field(default=4.0, ge=0, description="chunks of sources in a bucket; 0 keeps none")
+    rows_gib: float = Field(
+        default=20.0, ge=0, description="matrices stored by gene (CSC), rearranged by cell; 0 reads them whole"
+    )
+
+
+class BucketSettings(_Section):
+    """How ``gs://`` storage is used."""
+
+    patience_s: float = Field(default=300.0, ge=0, description="a bucket that fails is tried again for this long")
+    save_interval_s: float = Field(default=10.0, ge=1, description="a running notebook goes up at most this often")
+
+
+class LiteratureSettings(_Section):
+    """Which literature sources are asked, how politely, and for how long. Keys are optional and never recorded."""
+
+    enabled: bool = Field(default=True, description="runs on the demo atlas alone leave it off unless asked")
+    europepmc_url: str = "https://www.ebi.ac.uk/europepmc/webservices/rest"
+    pubmed_url: str = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
+    semanticscholar_url: str = "https://api.semanticscholar.org/graph/v1"
+    max_papers: int = Field(default=80, ge=1, le=100, description="abstracts of one source and search")
+    timeout_s: float = Field(default=20.0, gt=0, description="one search, all sources and tries together")
+    connect_timeout_s: float = Field(default=3.0, gt=0, description="a source that cannot be reached is given up")
+    tries: int = Field(default=3, ge=1, le=10, description="on 429, 5xx and lost connections")
+    max_mib: float = Field(default=16.0, gt=0, description="a larger answer is refused")
+    cache_days: float = Field(default=7.0, ge=0, description="answers are kept so long under cache; 0 keeps none")
+    email: str | None = Field(default=None, description="told to the sources, so that they can write before they block")
+    ncbi_api_key: SecretStr | None = None
+    semanticscholar_api_key: SecretStr | None = None
+
+    @field_validator("europepmc_url", "pubmed_url", "semanticscholar_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            msg = "must be an https address"
+            raise ValueError(msg)
+        return value.rstrip("/")
+
+
+class Settings(_Section):
+    """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
+
+    storage: str = Field(default="~/haystack", description="run folders live in <storage>/runs/<run_id>")
+    atlas_root: str = Field(default="~/haystack/atlases", description="one folder per atlas")
+    knowledge: str = Field(
+        default="~/haystack/knowledge", description="ontologies, gene sets and targets added to the packaged tables"
+    )
+    cache: str = Field(
+        default="~/.cache/haystack", description="job scratch, chunks and rows of sources; safe to delete"
+    )
+    atlases: tuple[AtlasName, ...] = ("demo",)
+    planner: Literal["auto", "offline"] = "auto"
+    seed: int = Field(default=0, ge=0)
+    retrieval: RetrievalSettings = RetrievalSettings()
+    rounds: RoundSettings = RoundSettings()
+    grounding: GroundingSettings = GroundingSettings()
+    inference: InferenceSettings = InferenceSettings()
+    jobs: JobSettings = JobSettings()
+    batch: BatchSettings = BatchSettings()
+    cost: CostSettings = CostSettings()
+    cells: CellSettings = CellSettings()
+    bucket: BucketSettings = BucketSettings()
+    literature: LiteratureSettings = LiteratureSettings()
+
+    @field_validator("atlases", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("knowledge")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            msg = "must be a local folder"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("storage", "atlas_root", "knowledge", "cache")
+    @classmethod
+    def _expand(cls, value: str) -> str:
+        if not value.strip():
+            msg = "must not be empty"
+            raise ValueError(msg)
+        scheme, separator, rest = value.partition("://")
+        return f"{scheme}://{rest.rstrip('/')}" if separator else str(Path(value).expanduser().absolute())

@@ -1,0 +1,78 @@
+"""Names of every file in a run folder. No other module writes them out.
+
+In: a round's number, a role, a task. Out: paths relative to the run folder ``<storage>/runs/<run_id>/``::
+
+    run.ipynb  report.html             executed notebook, offline page
+    run.json  summary.json             copies derived from the newest record
+    record/0001.json …                 the record after every step, created exclusively
+    lease/0001.json …                  who works on the run, one file per worker
+    predictions.h5ad  de.csv  …        the best round's files (PUBLISHED), candidates.csv
+    rounds/<n>/                        cells by role, manifest, outputs, tables
+    jobs/<job id>/                     attempts of cloud jobs and what each cost
+"""
+
+from __future__ import annotations
+
+RUNS = "runs"  # folder of the run folders in a storage
+NOTEBOOK = "run.ipynb"
+REPORT = "report.html"
+NEWEST = "run.json"
+SUMMARY = "summary.json"
+RECORDS = "record"
+LEASES = "lease"
+ROUNDS = "rounds"
+JOBS = "jobs"
+OUTPUTS = "outputs"
+
+CANDIDATES = "candidates.csv"
+CITATIONS = "citations.json"
+DE = "de.csv"
+EMBEDDING = "embedding.csv"
+MANIFEST = "manifest.json"
+PATHWAYS = "pathways.csv"
+PREDICTIONS = "predictions.h5ad"
+PROMPTS = "prompts.csv"
+REFERENCE = "reference.h5ad"
+
+PUBLISHED = (PREDICTIONS, DE, PATHWAYS, PROMPTS, EMBEDDING)  # copied from the best round; CITATIONS where there are any
+DERIVED = (NEWEST, SUMMARY)
+
+
+def record_file(serial: int) -> str:
+    """Path of a record; serials start at 1."""
+    return f"{RECORDS}/{serial:04d}.json"
+
+
+def lease_file(number: int) -> str:
+    """Path of a worker's lease; numbers start at 1."""
+    return f"{LEASES}/{number:04d}.json"
+
+
+def round_folder(number: int) -> str:
+    """Folder of one round."""
+    return f"{ROUNDS}/{number}"
+
+
+def round_file(number: int, name: str) -> str:
+    """Path of a file of one round, e.g. ``round_file(1, DE)``."""
+    return f"{round_folder(number)}/{name}"
+
+
+def cells_file(folder: str, role: str) -> str:
+    """Path of the cells of one role in a round's folder, which may also be a whole address."""
+    return f"{folder}/{role}.h5ad"
+
+
+def output_file(folder: str, task: str) -> str:
+    """Path of a task's output in a round's folder, which may also be a whole address."""
+    return f"{folder}/{OUTPUTS}/{task}.h5ad"
+
+
+def job_folder(job_id: str) -> str:
+    """Folder of one job's attempts."""
+    return f"{JOBS}/{job_id}"
+
+
+def is_record(path: str) -> bool:
+    """Whether a path is part of the run's record, which is never deleted."""
+    return path.startswith(f"{RECORDS}/") or path in DERIVED

@@ -1,4 +1,0 @@
-"""Training of a small STACK model on simulated worlds: what is read, where training starts, what it minimises.
-
-In: ``.npz`` files of worlds. Out: the tensors of a checkpoint. ``python -m inference.train_demo`` is the program.
-"""

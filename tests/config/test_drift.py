@@ -1,0 +1,88 @@
+"""A run that goes on later: what changed around it is said, its own settings are kept."""
+
+import json
+import shutil
+
+import pytest
+
+from haystack_kernel.config.connect import connect, software_versions
+from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
+from haystack_kernel.errors import ContractError
+from haystack_kernel.run import Run, open_run, resume
+
+QUESTION = "How would B cells respond to IFN-beta?"
+
+
+@pytest.fixture
+def begun(tiny_env):
+    """A run that has searched and was cancelled."""
+    return open_run(QUESTION).work(until="choose").cancel()
+
+
+def test_a_record_keeps_the_sections_that_numbers_depend_on_and_no_path(begun):
+    settings = begun._ports.settings
+    assert begun.record.settings == recorded_settings(settings)
+    assert set(begun.record.settings) == {"retrieval", "rounds", "grounding"}
+    assert begun.record.settings["grounding"]["n_draws"] == 199
+    assert "/" not in json.dumps(begun.record.settings)
+
+
+def test_nothing_is_said_where_nothing_changed(begun):
+    assert resume(begun.run_id).record.notes == ()
+
+
+def test_changed_settings_are_said_and_the_run_keeps_its_own(begun, monkeypatch):
+    monkeypatch.setenv("HAYSTACK_GROUNDING__N_DRAWS", "999")
+    with pytest.warns(UserWarning, match=r"grounding\.n_draws is 999 now; the run keeps 199"):
+        run = resume(begun.run_id)
+    assert len(run.record.notes) == 1
+    assert pinned(run._ports.settings, run.record).grounding.n_draws == 199
+    saved = run.work(until="assemble").refresh().record
+    assert saved.notes == run.record.notes
+    with pytest.warns(UserWarning, match="n_draws"):
+        assert resume(begun.run_id).record.notes == saved.notes  # said again, noted once
+
+
+def test_a_step_works_with_the_settings_of_the_run(tiny_env):
+    run = open_run(QUESTION)
+    few = run._ports.settings.retrieval.model_copy(update={"n_top": 1})
+    changed = run._ports.settings.model_copy(update={"retrieval": few})
+    assert len(Run(run.record, ports=connect(changed)).retrieve().candidates) == 2
+
+
+def test_an_atlas_that_was_rebuilt_is_said_before_going_on(begun, tiny_atlas_root, tmp_path, monkeypatch):
+    other = tmp_path / "rebuilt"
+    shutil.copytree(tiny_atlas_root, other)
+    path = other / "tiny" / "atlas.json"
+    old = path.read_text()
+    digest = begun.record.digests["atlas:tiny"]
+    assert digest in old
+    path.write_text(old.replace(digest, digest[::-1]))
+    settings = begun._ports.settings.model_copy(update={"atlas_root": str(other)})
+    (note,) = find_drift(begun.record, connect(settings), versions=software_versions())
+    assert note.startswith("atlas tiny was rebuilt since the run searched it")
+    assert digest[:8] in note
+
+
+def test_an_atlas_that_is_gone_is_said(begun, tmp_path):
+    settings = begun._ports.settings.model_copy(update={"atlas_root": str(tmp_path / "nowhere")})
+    (note,) = find_drift(begun.record, connect(settings), versions=software_versions())
+    assert "cannot be opened now" in note
+    assert "tiny" in note
+
+
+def test_other_software_is_said(begun):
+    versions = {**software_versions(), "numpy": "99.0"}
+    (note,) = find_drift(begun.record, begun._ports, versions=versions)
+    assert "-> 99.0" in note
+
+
+def test_a_run_that_is_done_is_left_in_peace(begun):
+    done = begun.record.model_copy(update={"status": "done"})
+    assert find_drift(done, begun._ports, versions={"numpy": "99"}) == ()
+
+
+def test_settings_of_a_later_version_are_refused_in_words(begun):
+    later = begun.record.model_copy(update={"settings": {"grounding": {"n_dreams": 3}}})
+    with pytest.raises(ContractError, match=r"begun by haystack-kernel .*grounding\.n_dreams"):
+        pinned(begun._ports.settings, later)

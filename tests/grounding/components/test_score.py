@@ -1,0 +1,71 @@
+import math
+
+import pytest
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.grounding.components.score import best_of_many, composite, score_from_p
+from haystack_kernel.schema import Component
+
+NAN = float("nan")
+
+
+def parts(*scores):
+    weights = (0.25, 0.30, 0.25, 0.20)
+    names = ("pathway_coherence", "target_activation", "literature_support", "network_coherence")
+    return [
+        Component(name=name, weight=weight, score=score, reason="no source" if math.isnan(score) else "")
+        for name, weight, score in zip(names, weights, scores, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("p", "score"), [(1.0, 1.0), (0.5, 1.0), (0.05, 4.0), (0.005, 7.0), (0.0005, 10), (1e-4, 10)])
+def test_score_from_p_when_given_then_follows_the_formula(p, score):
+    assert score_from_p(p) == pytest.approx(score)
+
+
+def test_score_from_p_when_999_draws_then_nine_point_one_is_the_most():
+    assert round(score_from_p(1 / 1000), 1) == 9.1
+
+
+def test_score_from_p_when_nan_then_nan_and_when_zero_then_raises():
+    assert math.isnan(score_from_p(NAN))
+    with pytest.raises(InvalidInputError, match="outside"):
+        score_from_p(0.0)
+
+
+def test_best_of_many_when_five_were_scored_then_p_grows():
+    assert best_of_many(0.01, n_scored=1) == pytest.approx(0.01)
+    assert best_of_many(0.01, n_scored=5) == pytest.approx(1 - 0.99**5)
+    assert best_of_many(1.0, n_scored=5) == 1.0
+    assert math.isnan(best_of_many(NAN, n_scored=2))
+    with pytest.raises(InvalidInputError, match="at least 1"):
+        best_of_many(0.1, n_scored=0)
+
+
+def test_composite_when_all_are_computed_then_weighted_mean_without_cap():
+    result = composite(parts(10, 8, 6, 4), donor_matched=True)
+    assert result.value == pytest.approx(2.5 + 2.4 + 1.5 + 0.8)
+    assert (result.cap, result.reason, result.weight_computed) == (10, "", pytest.approx(1.0))
+
+
+def test_composite_when_two_are_missing_then_weight_is_shared_and_capped():
+    result = composite(parts(4, 2, NAN, NAN), donor_matched=True)
+    assert result.value == pytest.approx((0.25 * 4 + 0.3 * 2) / 0.55)
+    full = composite(parts(10, 10, NAN, NAN), donor_matched=True)
+    assert full.value == full.cap == pytest.approx(4 + 6 * 0.55)
+    assert "literature support" in full.reason
+
+
+def test_composite_when_control_is_not_donor_matched_then_four_is_the_most():
+    result = composite(parts(10, 10, 10, 10), donor_matched=False)
+    assert result.value == 4
+    assert "donor" in result.reason
+    assert composite(parts(2, 2, 2, 2), donor_matched=False).value == pytest.approx(2)
+
+
+def test_composite_when_less_than_half_is_computed_then_not_scored():
+    result = composite(parts(10, NAN, NAN, 10), donor_matched=True)
+    assert math.isnan(result.value)
+    assert "45%" in result.reason
+    assert "no source" in result.reason
+    assert math.isnan(composite([], donor_matched=True).value)

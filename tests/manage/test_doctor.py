@@ -1,0 +1,98 @@
+"""Doctor: every check answers in time, says what to do, shows no secret; what is needed decides."""
+
+import threading
+import time
+
+import pytest
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.manage.doctor import Check, examine, is_well
+from haystack_kernel.schema import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("storage", "cache", "atlas_root", "knowledge")}
+    return Settings(**folders)
+
+
+def by_name(lines):
+    return {line.check: line for line in lines}
+
+
+def test_this_installation_is_fit_for_local_runs_and_nothing_is_left_behind(settings, tmp_path):
+    lines = examine("local", settings=settings)
+    found = by_name(lines)
+    assert is_well(lines), [line for line in lines if not line.ok]
+    assert found["python"].found.startswith("Python 3.")
+    assert "free" in found["storage"].found
+    assert "demo.safetensors" in found["demo model"].found
+    assert list(tmp_path.iterdir()) == []
+    assert set(found["python"].to_dict()) == {"check", "ok", "found", "remedy", "needed"}
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_setting(settings, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    broken = settings.model_copy(update={"storage": str(tmp_path / "file" / "runs")})
+    line = by_name(examine("local", settings=broken))["storage"]
+    assert not line.ok
+    assert "HAYSTACK_STORAGE" in line.remedy
+
+
+def test_an_atlas_that_is_configured_and_absent_is_named(settings):
+    wanted = settings.model_copy(update={"atlases": ("demo", "kang")})
+    line = by_name(examine("local", settings=wanted))["atlas_root"]
+    assert (line.ok, "kang" in line.found, "atlas build" in line.remedy) == (False, True, True)
+
+
+def test_atlases_that_are_there_are_listed(settings, tiny_atlas_root):
+    line = by_name(examine("local", settings=settings.model_copy(update={"atlas_root": str(tiny_atlas_root)})))
+    assert "tiny" in line["atlas_root"].found
+
+
+def test_a_check_that_hangs_is_cut_off_and_a_broken_one_is_told(settings):
+    forever = threading.Event()
+
+    def hang(settings):
+        forever.wait(60)
+
+    def break_down(settings):
+        msg = "the library is of another processor\nsecond line"
+        raise OSError(msg)
+
+    started = time.monotonic()
+    extra = (
+        Check("hangs", hang, limit_s=0.2),
+        Check("breaks", break_down),
+        Check("minor", hang, needed=False, limit_s=0.1),
+    )
+    lines = examine("local", settings=settings, extra=extra)
+    forever.set()
+    found = by_name(lines)
+    assert time.monotonic() - started < 20
+    assert (found["hangs"].ok, found["hangs"].found) == (False, "no answer within 0.2 s")
+    assert found["breaks"].found == "OSError: the library is of another processor"
+    assert not is_well(lines)
+    assert is_well([found["python"], found["minor"]])
+
+
+def test_batch_needs_settings_credentials_and_a_bucket(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    found = by_name(examine("batch", settings=settings))
+    assert not found["credentials"].ok
+    assert "HAYSTACK_BATCH__PROJECT" in found["batch settings"].remedy
+    assert "gs://bucket/prefix" in found["bucket"].remedy
+    assert not found["batch service"].ok
+    assert not is_well(list(found.values()))
+
+
+def test_the_key_of_claude_is_never_shown(settings, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-very-secret")
+    lines = examine("claude", settings=settings)
+    assert "very-secret" not in repr(lines)
+    assert {"anthropic package", "anthropic key"} <= set(by_name(lines))
+
+
+def test_another_purpose_is_refused(settings):
+    with pytest.raises(InvalidInputError, match="possible: local, batch, claude"):
+        examine("mars", settings=settings)
