@@ -139,9 +139,10 @@ def ground(record: RunRecord, ports: Ports) -> RunRecord:
 
 
 def decide(record: RunRecord, ports: Ports) -> RunRecord:
-    """Scores so far -> the best round, and whether another one follows."""
+    """Scores so far -> the best round, whether another one follows, and what that one should do otherwise."""
     best, termination, reason = rounds.decide(record, settings=ports.settings.rounds)
-    record = _with_last(record, record.rounds[-1].model_copy(update={"decision": reason}))
+    update = {"decision": reason, "feedback": rounds.read_feedback(record, ports)}
+    record = _with_last(record, record.rounds[-1].model_copy(update=update))
     return record.model_copy(update={"best_round": best, "termination": termination})
 
 

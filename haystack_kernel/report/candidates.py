@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel.report.html import Html, folded, paragraph, table
-from haystack_kernel.report.words import EVIDENCE, cell_types
+from haystack_kernel.report.words import cell_types
+from haystack_kernel.schema import EVIDENCE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,7 +135,7 @@ def _where(one: Candidate) -> str:
 
 def _how(one: Candidate) -> str:
     pinned = "pinned by you; " if one.pinned else ""
-    return f"{pinned}{EVIDENCE[one.evidence_distance]} ({one.strategy.replace('_', ' ')})"
+    return f"{pinned}{EVIDENCE_WORDS[one.evidence_distance]} ({one.strategy.replace('_', ' ')})"
 
 
 def _sentence(text: str) -> str:

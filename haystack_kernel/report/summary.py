@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.report.html import DOWN, UP, Html, bar_picture, escape, items, paragraph
-from haystack_kernel.report.words import EVIDENCE, TERMINATIONS, counted, score_text, simulated_atlases
+from haystack_kernel.report.words import TERMINATIONS, counted, score_text, simulated_atlases
+from haystack_kernel.schema import EVIDENCE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,8 +126,8 @@ def _pathway_tiles(pathways: pd.DataFrame | None) -> Iterator[Tile]:
 
 
 def _evidence_tile(record: RunRecord, best: Round) -> Tile:
-    distances = [name for name in EVIDENCE if name in {item.evidence_distance for item in best.candidates}]
-    words = "; ".join(EVIDENCE[name] for name in distances) or "unknown"
+    distances = [name for name in EVIDENCE_WORDS if name in {item.evidence_distance for item in best.candidates}]
+    words = "; ".join(EVIDENCE_WORDS[name] for name in distances) or "unknown"
     matched = "donor-matched controls" if all(item.donor_matched for item in best.candidates) else "donors not matched"
     control = matched if best.n_control else "no matched controls"
     simulated = "simulated " if simulated_atlases(record) else ""

@@ -24,13 +24,6 @@ TERMINATIONS = {
     "plateau": "the score no longer rose",
     "no_more_candidates": "nothing untried was left",
 }
-EVIDENCE = {  # nearest first
-    "same_pair": "this treatment in this cell type",
-    "other_cell_type": "this treatment in other cell types",
-    "shared_target": "a treatment with shared targets",
-    "same_cell_type": "this cell type in another context",
-    "text_only": "a similar description only",
-}
 CONTROLS = {
     "synthetic_control": "a second prediction with the control cells as prompt (synthetic control)",
     "query_as_control": "the query cells as they were measured",

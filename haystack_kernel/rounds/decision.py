@@ -1,6 +1,6 @@
-"""Whether another round follows, and which one is the best so far.
+"""Whether another round follows, which one is the best so far, and what the next one should do otherwise.
 
-In: scored rounds. Out: best round, why the rounds end, the sentence that says so.
+In: scored rounds. Out: best round, why the rounds end, the sentence that says so; feedback.
 """
 
 from __future__ import annotations
@@ -8,8 +8,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.rounds.record import query_of
+
 if TYPE_CHECKING:
+    from haystack_kernel.ports import Ports
     from haystack_kernel.schema import (
+        Feedback,
         Round,
         RoundSettings,
         RunRecord,
@@ -37,6 +42,19 @@ def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Terminat
         gain = f"no gain of {settings.plateau_gain:g} in {window} rounds"
         return best + 1, "plateau", f"stop: {gain} (best {shown})"
     return best + 1, None, f"go on: best so far {shown}, threshold {record.config.threshold:g}"
+
+
+def read_feedback(record: RunRecord, ports: Ports) -> tuple[Feedback, ...]:
+    """What the last round teaches the next one; nothing where it reached the threshold."""
+    from haystack_kernel.grounding import find_feedback
+
+    return find_feedback(
+        record.rounds[-1],
+        query=query_of(record),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        settings=ports.settings.grounding,
+        threshold=record.config.threshold,
+    )
 
 
 def _score(item: Round) -> float:

@@ -50,7 +50,6 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         GroundingCells,
         GroundingContext,
         build_predictions,
-        find_feedback,
         ground,
     )
 
@@ -95,14 +94,6 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         literature=reading,
     )
     scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
-    feedback = find_feedback(
-        scored,
-        query=query_of(record),
-        knowledge=load_knowledge(ports.settings.knowledge),
-        settings=ports.settings.grounding,
-        threshold=record.config.threshold,
-    )
-    scored = scored.model_copy(update={"feedback": feedback})
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(

@@ -1,6 +1,8 @@
 """The records that travel between the steps, one module per subject; import them from here."""
 
 from haystack_kernel.schema.base import (
+    EVIDENCE_WORDS,
+    MEASURED_EVIDENCE,
     NAME_PATTERN,
     NAN,
     OBSERVATIONAL,
@@ -8,6 +10,7 @@ from haystack_kernel.schema.base import (
     RUN_ID_PATTERN,
     SCHEMA_VERSION,
     AtlasName,
+    BaselineVerdict,
     ControlStrategy,
     Engine,
     EngineChoice,
@@ -27,7 +30,6 @@ from haystack_kernel.schema.base import (
     TaskType,
     Termination,
     TermKind,
-    Verdict,
     is_run_id,
 )
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
@@ -35,6 +37,8 @@ from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec, 
 from haystack_kernel.schema.literature import Citation, Citations, Paper, PaperQuery, PaperSearch, Quote, SourceAnswer
 from haystack_kernel.schema.query import HiddenPair, Match, Perturbation, Resolution, StructuredQuery
 from haystack_kernel.schema.run import (
+    RECORD_FIELDS,
+    ROUND_FIELDS,
     Failure,
     FileRef,
     Fork,
@@ -64,6 +68,7 @@ from haystack_kernel.schema.settings import (
 __all__ = [
     "Aspect",
     "AtlasName",
+    "BaselineVerdict",
     "BatchSettings",
     "Bill",
     "BucketSettings",
@@ -79,6 +84,7 @@ __all__ = [
     "ControlStrategy",
     "CostEstimate",
     "CostSettings",
+    "EVIDENCE_WORDS",
     "Engine",
     "EngineAgreement",
     "EngineChoice",
@@ -102,6 +108,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "LiteratureSettings",
+    "MEASURED_EVIDENCE",
     "Match",
     "ModelCard",
     "NAME_PATTERN",
@@ -114,6 +121,8 @@ __all__ = [
     "PaperSource",
     "Perturbation",
     "Quote",
+    "RECORD_FIELDS",
+    "ROUND_FIELDS",
     "RUN_ID_PATTERN",
     "Real",
     "Resolution",
@@ -135,6 +144,5 @@ __all__ = [
     "TaskType",
     "TermKind",
     "Termination",
-    "Verdict",
     "is_run_id",
 ]

@@ -31,14 +31,22 @@ OBSERVATIONAL: tuple[TaskType, ...] = ("cell_type_imputation", "donor_expression
 TermKind = Literal["cell_type", "perturbation", "tissue", "disease", "donor", "dataset"]
 ControlStrategy = Literal["synthetic_control", "query_as_control"]
 Strategy = Literal["direct", "mechanistic", "semantic", "ontology", "donor_context", "tissue_atlas"]
-EvidenceDistance = Literal["same_pair", "other_cell_type", "shared_target", "same_cell_type", "text_only"]
+EvidenceDistance = Literal["same_pair", "other_cell_type", "same_cell_type", "shared_target", "text_only"]
+EVIDENCE_WORDS: dict[EvidenceDistance, str] = {  # nearest to the question first
+    "same_pair": "this treatment in this cell type",
+    "other_cell_type": "this treatment in other cell types",
+    "same_cell_type": "this cell type in another context",
+    "shared_target": "a treatment with shared targets",
+    "text_only": "a similar description only",
+}
+MEASURED_EVIDENCE: tuple[EvidenceDistance, ...] = ("same_pair", "other_cell_type", "same_cell_type")
 Engine = Literal["none", "mean", "shift", "weighted", "stack"]
 EngineChoice = Literal["auto", "none", "mean", "shift", "weighted", "stack"]
 JobKind = Literal["inference", "orchestrator"]
 ExecutorName = Literal["local", "batch"]
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 JobState = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "unknown"]
-Verdict = Literal["not_compared", "is_baseline", "adds_nothing", "not_told_apart", "adds", "falls_behind"]
+BaselineVerdict = Literal["not_compared", "is_baseline", "adds_nothing", "not_told_apart", "adds", "falls_behind"]
 FeedbackKind = Literal[
     "wrong_lineage",
     "weak_pathway",

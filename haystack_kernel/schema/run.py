@@ -1,13 +1,13 @@
-"""A run: its configuration, its rounds, its record after every step.
+"""A run: its configuration, its rounds, its record after every step, and which step writes which field.
 
-In: plain values. Out: RunConfig, Round, RunRecord, RunSummary.
+In: plain values. Out: RunConfig, Round, RunRecord, RunSummary; ROUND_FIELDS, RECORD_FIELDS.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -28,6 +28,33 @@ from haystack_kernel.schema.cells import Candidate, CellSet, Choice
 from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec
 from haystack_kernel.schema.query import HiddenPair, StructuredQuery
 from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
+
+RoundStep = Literal["choose", "cells", "predict", "ground", "decide"]
+RecordStep = Literal["understand", "retrieve", "rounds", "interpret", "publish"]
+
+# Which step writes which field, in the order of the steps. This is the only list: fork takes over what a step wrote,
+# and an edited query or a repeated step resets what later steps wrote. A test holds that every field of Round and of
+# RunRecord appears exactly once. Three entries are no steps:
+# "opening" is written before the first step; "spending" is money, which is neither inherited nor forgotten;
+# "running" changes at every step, and is not a result of any.
+ROUND_FIELDS: dict[RoundStep | Literal["spending", "running"], tuple[str, ...]] = {
+    "choose": ("number", "choice", "candidates"),
+    "cells": ("query_cells", "n_prompt", "n_control", "n_query"),
+    "predict": ("control_strategy", "control_note", "spec", "job", "task_seconds", "frac_genes_found"),
+    "ground": ("model", "components", "composite", "agreement", "n_de", "top_genes", "confidence"),
+    "decide": ("feedback", "decision"),  # both read the threshold, which nothing before them does
+    "spending": ("estimate", "bills"),
+    "running": ("files",),
+}
+RECORD_FIELDS: dict[RecordStep | Literal["opening", "running"], tuple[str, ...]] = {
+    "opening": ("schema_version", "run_id", "question", "config", "settings", "created_at", "forked_from", "versions"),
+    "understand": ("query",),
+    "retrieve": ("candidates", "query_set", "digests"),
+    "rounds": ("rounds", "best_round", "termination"),
+    "interpret": ("interpretation",),
+    "publish": ("files",),
+    "running": ("serial", "orchestrator", "status", "steps", "failure", "notes", "removed"),
+}
 
 
 class RunConfig(Frozen):
@@ -111,6 +138,19 @@ class Round(Frozen):
     decision: str = Field(default="", description="why the loop went on or stopped after this round")
     files: tuple[FileRef, ...] = ()
 
+    def written_by(self, *steps: RoundStep) -> dict[str, Any]:
+        """Values of the fields that ``steps`` wrote, by name."""
+        return {name: getattr(self, name) for step in steps for name in ROUND_FIELDS[step]}
+
+    def before(self, step: RoundStep) -> Round:
+        """The round as it was before ``step``: what it and the later steps wrote is reset, spending is kept.
+
+        ``files`` still lists what they wrote: the files are there until the steps write them again.
+        """
+        order = list(get_args(RoundStep))
+        later = [name for one in order[order.index(step) :] for name in ROUND_FIELDS[one]]
+        return self.model_copy(update={name: _default_of(Round, name) for name in later})
+
 
 class Interpretation(Frozen):
     """The answer in words; every number in it is in the record. Words never set a score."""
@@ -176,6 +216,18 @@ class RunRecord(Frozen):
     notes: tuple[str, ...] = Field(default=(), description="what changed around the run between its steps")
     removed: tuple[FileRef, ...] = Field(default=(), description="files of rounds that garbage collection deleted")
 
+    def before(self, step: RecordStep) -> RunRecord:
+        """The record as it was before ``step``: what it and the later steps wrote is reset, and the run goes on there.
+
+        Examples
+        --------
+        >>> edited = record.before("retrieve").model_copy(update={"query": query})  # doctest: +SKIP
+        """
+        order = list(get_args(RecordStep))
+        later = [name for one in order[order.index(step) :] for name in RECORD_FIELDS[one]]
+        update = {name: _default_of(RunRecord, name) for name in later}
+        return self.model_copy(update={**update, "status": "running", "failure": None})
+
     @property
     def best(self) -> Round | None:
         """The round whose prediction is the result, or None before the first is grounded."""
@@ -191,6 +243,10 @@ class RunRecord(Frozen):
     def cost_usd(self) -> float:
         """What the jobs of all rounds cost so far by list prices."""
         return sum((bill.usd for item in self.rounds for bill in item.bills), start=0.0)
+
+
+def _default_of(model: type[Frozen], name: str) -> Any:  # noqa: ANN401 - the default of any field
+    return model.model_fields[name].get_default(call_default_factory=True)
 
 
 class RunSummary(Frozen):

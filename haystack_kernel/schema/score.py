@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from haystack_kernel.schema.base import NAN, FeedbackAction, FeedbackKind, Frozen, Real, Verdict
+from haystack_kernel.schema.base import NAN, BaselineVerdict, FeedbackAction, FeedbackKind, Frozen, Real
 
 
 class Component(Frozen):
@@ -64,7 +64,9 @@ class Confidence(Frozen):
     """How far to trust a prediction, beside the score, which says how far it agrees with known biology."""
 
     aspects: tuple[Aspect, ...] = ()
-    verdict: Verdict = Field(default="not_compared", description="what the engine adds to the simple baselines")
+    verdict: BaselineVerdict = Field(
+        default="not_compared", description="how the engine compares with the simple baselines"
+    )
     verdict_words: str = ""
 
 

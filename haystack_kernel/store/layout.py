@@ -13,6 +13,13 @@ In: a round's number, a role, a task. Out: paths relative to the run folder ``<s
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+
+if TYPE_CHECKING:
+    from haystack_kernel.schema.run import RoundStep
+
 RUNS = "runs"  # folder of the run folders in a storage
 NOTEBOOK = "run.ipynb"
 REPORT = "report.html"
@@ -36,6 +43,7 @@ REFERENCE = "reference.h5ad"
 
 PUBLISHED = (PREDICTIONS, DE, PATHWAYS, PROMPTS, EMBEDDING)  # copied from the best round; CITATIONS where there are any
 DERIVED = (NEWEST, SUMMARY)
+ROLES = (keys.PROMPT, keys.CONTROL, keys.QUERY)  # of the cells that a round reads from the atlases
 
 
 def record_file(serial: int) -> str:
@@ -71,6 +79,16 @@ def output_file(folder: str, task: str) -> str:
 def job_folder(job_id: str) -> str:
     """Folder of one job's attempts."""
     return f"{JOBS}/{job_id}"
+
+
+def step_of(path: str) -> RoundStep | None:
+    """Step of a round that wrote a file, by its path in the run folder; None for a file outside the round folders."""
+    folder, _, inside = path.removeprefix(f"{ROUNDS}/").partition("/")
+    if not path.startswith(f"{ROUNDS}/") or not inside:
+        return None
+    if path in {cells_file(f"{ROUNDS}/{folder}", role) for role in ROLES}:
+        return "cells"
+    return "predict" if inside == MANIFEST or inside.startswith(f"{OUTPUTS}/") else "ground"
 
 
 def is_record(path: str) -> bool:

@@ -21,7 +21,7 @@ from haystack_kernel.grounding.confidence.measured import compare_measured
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
 from haystack_kernel.grounding.de.profiles import log_normalise
 from haystack_kernel.grounding.de.table import FLIPS, N_RESAMPLES
-from haystack_kernel.schema import Aspect, Confidence
+from haystack_kernel.schema import EVIDENCE_WORDS, Aspect, Confidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +39,7 @@ WEIGHT_CHANGE = 0.5  # each weight is changed by up to this share of itself
 N_WEIGHTS = 500
 N_LEADING = 50  # genes that stand for a response of which none is called
 MIN_DONOR_CELLS = 3
-_DISTANCES = ("same_pair", "other_cell_type", "same_cell_type", "shared_target", "text_only")  # nearest first
-_EVIDENCE = {
-    "same_pair": "this treatment was measured in this cell type",
-    "other_cell_type": "the effect was measured in other cell types",
-    "same_cell_type": "this cell type was measured in another context",
-    "shared_target": "a treatment with shared targets was measured",
-    "text_only": "only a similar description links the prompt to the question",
-}
+_DISTANCES = tuple(EVIDENCE_WORDS)  # nearest first
 
 
 def judge_confidence(
@@ -140,7 +133,7 @@ def _evidence(basis: Basis) -> Aspect:
     found = [_DISTANCES.index(one) for one in basis.context.evidence]
     if not found:
         return Aspect(name="evidence distance", value=NAN, reason="where the prompt came from is not recorded")
-    words = "; ".join(_EVIDENCE[_DISTANCES[step]] for step in sorted(set(found)))
+    words = "; ".join(EVIDENCE_WORDS[_DISTANCES[step]] for step in sorted(set(found)))
     return Aspect(name="evidence distance", value=max(found), words=f"At the farthest step {max(found)} of 4: {words}.")
 
 

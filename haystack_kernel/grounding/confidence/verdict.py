@@ -15,7 +15,7 @@ from inference.manifest import BASELINES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haystack_kernel.schema import EngineAgreement, Verdict
+    from haystack_kernel.schema import BaselineVerdict, EngineAgreement
 
 SAME = 0.95  # correlation that counts as the same response, however well the engine agrees with itself
 TOLD_APART = 0.5  # difference of composites that counts
@@ -23,7 +23,7 @@ TOLD_APART = 0.5  # difference of composites that counts
 
 def engine_verdict(
     engine: str, *, agreement: Sequence[EngineAgreement], own: float, between_seeds: float
-) -> tuple[Verdict, str]:
+) -> tuple[BaselineVerdict, str]:
     """What the engine adds to the simple baselines, by rule.
 
     Parameters

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from haystack_kernel.schema import Choice
+from haystack_kernel.schema import MEASURED_EVIDENCE, Choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,6 @@ _ACTIONS: dict[FeedbackAction, str] = {
     "matched_control": "so a prompt with controls of its own donors comes next",
     "wider_pool": "so more cells are pooled next",
 }
-_MEASURED = ("same_pair", "other_cell_type", "same_cell_type")
 
 
 def choose_candidates(
@@ -91,7 +90,7 @@ def _plan(
 ) -> list[tuple[Sequence[Candidate], str]]:
     if not free:
         return []
-    top = next((item for item in free if item.evidence_distance in _MEASURED), free[0]).prompt
+    top = next((item for item in free if item.evidence_distance in MEASURED_EVIDENCE), free[0]).prompt
     source = (top.atlas, top.dataset, top.perturbation)
     pool = [item for item in free if (item.prompt.atlas, item.prompt.dataset, item.prompt.perturbation) == source]
     pool = [item for item in pool if item.donor_matched] or pool  # one unmatched set would cap the score of all

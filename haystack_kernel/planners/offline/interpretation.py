@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel import keys
 from haystack_kernel.planners.offline.choice import cell_names, join_words
 from haystack_kernel.planners.offline.limits import list_limitations
-from haystack_kernel.schema import PERTURBATIONAL, Interpretation
+from haystack_kernel.schema import EVIDENCE_WORDS, PERTURBATIONAL, Interpretation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 N_GENES_NAMED = 5
 N_PATHWAYS_NAMED = 3
 WEAK = 4.0  # a score below this is little support
-_EVIDENCE = {
-    "same_pair": "the same treatment measured in the same cell type",
-    "other_cell_type": "the same treatment measured in other cell types",
-    "shared_target": "a treatment that shares targets or pathways with the one asked for",
-    "same_cell_type": "the same cell type in another context",
-    "text_only": "a similar description only",
-}
 _ENDED = {
     "threshold": "the score reached the threshold of {threshold:g}",
     "max_rounds": "the {maximum} rounds allowed were used",
@@ -215,7 +208,7 @@ def _making(record: RunRecord, best: Round) -> str:
     sentences = []
     if best.candidates:
         datasets = join_words(list(dict.fromkeys(item.prompt.dataset for item in best.candidates)))
-        kinds = list(dict.fromkeys(_EVIDENCE[item.evidence_distance] for item in best.candidates))
+        kinds = list(dict.fromkeys(EVIDENCE_WORDS[item.evidence_distance] for item in best.candidates))
         sentences.append(
             f"The prompt was {cell_names(best.candidates)} of {datasets} ({_count(best.n_prompt, 'cell')}): "
             f"{join_words(kinds)}."

@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel.planners.offline.choice import join_words
+from haystack_kernel.schema import MEASURED_EVIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def _of_prompt(best: Round) -> Iterator[str]:
     distances = {item.evidence_distance for item in best.candidates}
     if distances == {"text_only"}:
         yield "The prompt was found by similar descriptions only; nothing measured links it to the question."
-    elif distances and not distances & {"same_pair", "other_cell_type", "same_cell_type"}:
+    elif distances and distances.isdisjoint(MEASURED_EVIDENCE):
         yield "The treatment asked for was not measured in the prompt; a related one stands in for it."
 
 
