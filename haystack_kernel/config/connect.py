@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Settings
 
 DEMO_ATLAS = "demo"
-RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scanpy", "scipy", "scikit-learn", "umap-learn")
+RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn")
 
 
 def connect(settings: Settings | None = None, *, progress: Progress | None = None) -> Ports:
