@@ -216,6 +216,10 @@ class RunRecord(Frozen):
     notes: tuple[str, ...] = Field(default=(), description="what changed around the run between its steps")
     removed: tuple[FileRef, ...] = Field(default=(), description="files of rounds that garbage collection deleted")
 
+    def written_by(self, *steps: RecordStep) -> dict[str, Any]:
+        """Values of the fields that ``steps`` wrote, by name."""
+        return {name: getattr(self, name) for step in steps for name in RECORD_FIELDS[step]}
+
     def before(self, step: RecordStep) -> RunRecord:
         """The record as it was before ``step``: what it and the later steps wrote is reset, and the run goes on there.
 
