@@ -63,7 +63,7 @@ def build(
         progress=stream_progress(sys.stderr),
         knowledge=knowledge,
     )
-    prepare_vectors(settings.atlas_root, name, knowledge=knowledge, vectoriser=settings.retrieval.vectoriser)
+    prepare_vectors(settings.atlas_root, name, knowledge=knowledge)
     _tell_unmapped([one.model_dump(mode="json") for one in report.unmapped], notes=report.notes)
     print_json(report.model_dump(mode="json"))
 

@@ -1,6 +1,9 @@
-"""Finding the cells: which show the effect asked for, which are their controls, and which are transformed.
+"""Finds cells: those that show the effect asked for, their controls, and those to be transformed.
 
 In: a structured query and an atlas. Out: ranked candidates, the query cell set, and the cells of a round by role.
+
+:mod:`~haystack_kernel.retrieval.search` asks the :mod:`~haystack_kernel.retrieval.strategies` of a task in order,
+:mod:`~haystack_kernel.retrieval.rank` orders what they find, and :mod:`~haystack_kernel.retrieval.cells` fetches it.
 """
 
 from __future__ import annotations

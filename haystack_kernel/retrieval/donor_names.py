@@ -1,6 +1,6 @@
-"""Donors as people write them and as the atlases store them.
+"""Matches donors as people write them with donors as the atlases store them.
 
-In: "1256" or "donor 1256". Out: the prefixed ids it means, such as "kang:1256".
+In: a text such as "1256" or "donor 1256". Out: the prefixed ids that it means, such as "kang:1256".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TITLE = re.compile(r"^(donor|patient|individual|subject|sample)[\s_:#-]*", re.I
 
 
 def match_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
-    """Donor ids of ``rows`` that ``text`` names: the whole id, or all behind the dataset prefix; case is ignored."""
+    """Donor ids of ``rows`` that ``text`` names, with or without the dataset prefix; case is ignored."""
     wanted = text.strip().casefold()
     forms = {wanted, _TITLE.sub("", wanted).strip()} - {""}
     stored = rows.loc[has_donor(rows), keys.DONOR].unique()
@@ -28,12 +28,12 @@ def match_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
 
 
 def need_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
-    """As :func:`match_donors`, at least one.
+    """Match donors as :func:`match_donors` does, and refuse a text that names none.
 
     Raises
     ------
     NoCandidateError
-        No such donor; the message lists those that exist.
+        There is no such donor; the message lists those that exist.
     """
     found = match_donors(text, rows)
     if found:

@@ -1,8 +1,8 @@
-"""Held-out (cell type, perturbation) pairs: every label that may contain their treated cells is taken away.
+"""Held-out (cell type, perturbation) pairs: every label that may contain their treated cells is hidden.
 
 In: the conditions table and the hidden pairs. Out: a mask of the rows that no strategy may see.
 
-A pair is hidden in all datasets, files and donors at once. Control cells are never hidden.
+A pair is hidden in all datasets, files and donors. Control cells are never hidden.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DOUBTFUL = frozenset(
     {"ambiguous", "doublet", "immune", "lymphoid", "mixed", "multiplet", "na", "nan", "none", "pbmc", "unassigned"}
     | {"unclassified", "undefined", "uncertain", "unidentified", "unknown", "unlabeled", "unlabelled", "unresolved"}
 )
-_WEAK = frozenset(
+_UNSPECIFIC = frozenset(
     {
         "a",
         "all",
@@ -48,12 +48,12 @@ _WEAK = frozenset(
     | {"subset", "the", "type"}
 )
 _SEPARATORS = re.compile(r"[+&;|_/]|\b(?:and|with|plus)\b", re.IGNORECASE)  # between the parts of a combination
-_MIN_PREFIX = 4  # "mono" stands for monocyte
-_MIN_FUZZY = 85.0
+_MIN_PREFIX = 4  # letters: "mono" abbreviates monocyte
+_MIN_FUZZY = 85.0  # spelling similarity, 0 to 100
 
 
 def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledge: Knowledge) -> pd.Series:
-    """Which conditions may hold treated cells of a hidden pair.
+    """Find the conditions that may hold treated cells of a hidden pair.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
         Rows with ``is_control``, ``perturbation_name``, ``canonical_perturbation``, ``atlas``, ``dataset``,
         ``cell_type_cl_id`` and ``cell_type_name``; missing text is the empty string.
     pairs
-        What to hide; empty hides nothing.
+        Pairs to hide; an empty sequence hides nothing.
 
     Returns
     -------
@@ -88,21 +88,22 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
 
 
 def may_contain(cell_type_id: str, label: str, *, hidden: str, knowledge: Knowledge) -> bool:
-    """Whether cells called ``label`` (with CL id, or "") may be cells of type ``hidden``.
+    """Whether cells with this label (and CL id, or "") may be cells of type ``hidden``.
 
-    A CL id of the knowledge table decides alone. Without one the most specific cell types named in the label decide;
-    where none is named, doubt ("unknown"), shared words ("CD4_TEM" for a CD4 T cell) and near spellings do.
+    A CL id of the knowledge table decides alone. Without one, the most specific cell types named in the label decide.
+    Where the label names none, the answer is yes for labels of doubt ("unknown"), for shared words ("CD4_TEM" for a CD4
+    T cell) and for similar spellings, because a leak is worse than a missing candidate.
     """
     if cell_type_id in knowledge.cell_types:
-        return _related(cell_type_id, hidden, knowledge=knowledge)
+        return _may_overlap(cell_type_id, hidden, knowledge=knowledge)
     named = {
         mention.resolution.match.id
         for mention in find_mentions(label, knowledge=knowledge)
         if mention.kind == "cell_type" and mention.resolution.match is not None
     }
-    said = {one for one in named if knowledge.cell_types[one].parents}  # the root, "cell", says nothing
-    if said:
-        return any(_related(one, hidden, knowledge=knowledge) for one in said)
+    specific = {one for one in named if knowledge.cell_types[one].parents}  # the root, "cell", may be any type
+    if specific:
+        return any(_may_overlap(one, hidden, knowledge=knowledge) for one in specific)
     return _sounds_like(label, hidden=hidden, knowledge=knowledge)
 
 
@@ -125,7 +126,7 @@ def _perturbation_names(name: str, *, knowledge: Knowledge) -> set[str]:
 
 
 def _names_one_of(name: str, wanted: set[str], *, knowledge: Knowledge) -> bool:
-    """Whether a name that is no entry of the tables speaks of a wanted perturbation: "IFN-beta + TNF", "IFNb 6 h"."""
+    """Whether a name outside the tables contains a wanted perturbation: "IFN-beta + TNF", "IFNb 6 h"."""
     if not name or name in knowledge.perturbations:
         return False
     named = {
@@ -144,7 +145,7 @@ def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> p
         for cl_id, label in rows[columns].drop_duplicates().itertuples(index=False)
     }
     mask = pd.Series([verdict[pair] for pair in rows[columns].itertuples(index=False)], index=rows.index, dtype=bool)
-    # cells are selected by CL id or, without one, by label: one suspicious row hides all that would come with it
+    # Cells are selected by CL id or, without one, by label: one hidden row hides all rows selected along with it.
     for column in columns:
         by = [keys.ATLAS, keys.DATASET, column]
         leaky = set(rows.loc[mask & (rows[column] != ""), by].itertuples(index=False, name=None))
@@ -154,8 +155,8 @@ def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> p
     return mask
 
 
-def _related(one: str, other: str, *, knowledge: Knowledge) -> bool:
-    """Same line of descent, or some type belongs to both (a CD4 memory T cell is both CD4 and memory T cell)."""
+def _may_overlap(one: str, other: str, *, knowledge: Knowledge) -> bool:
+    """Whether one type descends from the other, or a third from both, as a CD4 memory T cell does."""
     if one == other:
         return True
     below_one = descendants(one, knowledge=knowledge)
@@ -164,17 +165,25 @@ def _related(one: str, other: str, *, knowledge: Knowledge) -> bool:
 
 
 def _sounds_like(label: str, *, hidden: str, knowledge: Knowledge) -> bool:
-    line = {hidden, *ancestors(hidden, knowledge=knowledge), *descendants(hidden, knowledge=knowledge)}
-    known = [knowledge.cell_types[one] for one in sorted(line) if one in knowledge.cell_types]
-    spellings = [text for entry in known for text in (entry.name, *entry.synonyms)]
-    vocabulary = {word for text in spellings for word in _words(text)} - _WEAK
-    words = set(_words(label)) - _WEAK
+    """Whether a label that names no known type may mean the hidden type, an ancestor or a descendant of it."""
+    spellings = _spellings_of_lineage(hidden, knowledge=knowledge)
+    vocabulary = set(" ".join(spellings).split()) - _UNSPECIFIC
+    words = set(_words(label)) - _UNSPECIFIC
     if not words or words & (vocabulary | _DOUBTFUL):
         return True
-    if any(known_word.startswith(word) for word in words if len(word) >= _MIN_PREFIX for known_word in vocabulary):
+    abbreviations = tuple(word for word in words if len(word) >= _MIN_PREFIX)
+    if any(word.startswith(abbreviations) for word in vocabulary):
         return True
     plain = " ".join(_words(label))
-    return any(fuzz.ratio(plain, " ".join(_words(text))) >= _MIN_FUZZY for text in spellings)
+    return any(fuzz.ratio(plain, text) >= _MIN_FUZZY for text in spellings)
+
+
+def _spellings_of_lineage(cell_type_id: str, *, knowledge: Knowledge) -> list[str]:
+    """Names and synonyms of a cell type, its ancestors and its descendants, as plain words."""
+    above, below = (walk(cell_type_id, knowledge=knowledge) for walk in (ancestors, descendants))
+    lineage = sorted({cell_type_id, *above, *below} & knowledge.cell_types.keys())
+    entries = [knowledge.cell_types[one] for one in lineage]
+    return [" ".join(_words(text)) for entry in entries for text in (entry.name, *entry.synonyms)]
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The words when nothing fits: what was asked, what is nearest, what to do next.
+"""Explains why no candidate was found: what was asked for, what is nearest in the atlases, what to do next.
 
 In: a query and the view. Out: messages.
 """
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import StructuredQuery
 
 _SHOWN = 6
-_FAR = 99
+_FAR = 99  # sorts behind every ontology distance
 _ADD = "add an atlas that holds them with `haystack atlas build`"
 
 
 def explain_nothing_found(query: StructuredQuery, view: AtlasView, *, n_banned: int) -> str:
-    """Why there is no candidate, in words for people.
+    """Explain to the user why there is no candidate.
 
     Parameters
     ----------
     n_banned
-        Candidates that were found before the banned ones were taken away.
+        Number of candidates that were found and then excluded by bans.
     """
     what = _asked(query)
     if n_banned:
-        return f"all {n_banned} candidates for {what} are banned. Take some keys out of the list of bans"
+        return f"all {n_banned} candidates for {what} are banned. Remove some bans"
     if asks_perturbation(query):
         return _without_treated(query, view, what=what)
     held = describe_types(view.controls, query=query, view=view)
@@ -43,7 +43,7 @@ def explain_nothing_found(query: StructuredQuery, view: AtlasView, *, n_banned: 
 
 
 def describe_types(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> str:
-    """Cell types of the rows with their cells, those nearest to the asked one first."""
+    """List the cell types of the rows with their numbers of cells, those nearest to the one asked for first."""
     ranked = []
     for _, group in rows.groupby(TYPE_KEY, sort=True):
         steps = steps_between(query.cell_type_id, group[keys.CELL_TYPE_ID].iloc[0], knowledge=view.knowledge)
@@ -90,7 +90,7 @@ def _held_perturbations(query: StructuredQuery, view: AtlasView) -> str:
 
 
 def _nearest_perturbations(query: StructuredQuery, view: AtlasView, *, held: list[str]) -> list[str]:
-    """Shared targets or family first, then the spelling."""
+    """Names of perturbations in the atlases: shared targets first, then the same family, then a similar spelling."""
     asked = query.perturbation
     texts = [one.text for one in query.unresolved if one.kind == "perturbation"]
     text = asked.name if asked is not None else texts[0] if texts else ""
@@ -99,13 +99,13 @@ def _nearest_perturbations(query: StructuredQuery, view: AtlasView, *, held: lis
     entry = table.get(text)
     targets = set(asked.targets if asked is not None else ()) | set(entry.targets if entry else ())
 
-    def closeness(name: str) -> tuple[bool, bool, float, str]:
+    def order(name: str) -> tuple[bool, bool, float, str]:
         other = table.get(name)
         shares = other is not None and not targets.isdisjoint(other.targets)
         family = other is not None and entry is not None and bool(entry.family) and other.family == entry.family
         return not shares, not family, -spelling.get(name, 0.0), name
 
-    return sorted(held, key=closeness)[:_SHOWN]
+    return sorted(held, key=order)[:_SHOWN]
 
 
 def _asked(query: StructuredQuery) -> str:

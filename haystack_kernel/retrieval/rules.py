@@ -1,6 +1,6 @@
-"""Pins and bans: what the user wants in every round, and what in none.
+"""Pins and bans: what the user wants in every round, and in none.
 
-In: texts of the run's ``pin`` and ``ban``, each a candidate key or criteria. Out: :class:`Rules` that judge proposals.
+In: texts of the run's ``pin`` and ``ban``, each a candidate key or criteria. Out: :class:`Rules` for proposals.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FIELDS = ("strategy", "atlas", "dataset", "perturbation", "cell_type", "donor", "tissue", "disease")
 _STRATEGY = FIELDS[0]
-_COLUMNS = {  # every spelling by which a value may be named
+_COLUMNS = {  # columns that a value may match
     "atlas": (keys.ATLAS,),
     "dataset": (keys.DATASET,),
     "perturbation": (keys.PERTURBATION, CANONICAL),
@@ -47,22 +47,20 @@ _NEXT = re.compile(rf",\s*(?=(?:{'|'.join(FIELDS)})\s*=)", re.IGNORECASE)
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """One pin or ban; ``rows`` are the conditions (visible or hidden) that its criteria name, None for a key."""
+    """One pin or ban; ``rows`` are the conditions that its criteria select, None where the text is a key."""
 
     text: str
     strategy: str | None
     rows: frozenset[int] | None
 
     def mask(self, proposal: Proposal) -> pd.Series:
-        """Rows of the proposal that the rule means."""
-        rows = proposal.rows
+        """Select the rows of the proposal that the rule applies to."""
+        index = proposal.rows.index
         if self.rows is None:
-            hit = self.text in (proposal.key, proposal.base_key)
-        elif self.strategy not in (None, proposal.evidence.strategy):
-            hit = False
-        else:
-            return pd.Series(rows.index.isin(list(self.rows)), index=rows.index)
-        return pd.Series(data=hit, index=rows.index)
+            return pd.Series(data=self.text in (proposal.key, proposal.base_key), index=index)
+        if self.strategy not in (None, proposal.evidence.strategy):
+            return pd.Series(data=False, index=index)
+        return pd.Series(index.isin(list(self.rows)), index=index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +71,7 @@ class Rules:
     bans: tuple[Rule, ...]
 
     def allow(self, proposal: Proposal, *, min_cells: int) -> Proposal | None:
-        """The proposal without banned conditions; None where too few cells are left."""
+        """Return the proposal without banned conditions, None where too few cells are left."""
         for ban in self.bans:
             banned = ban.mask(proposal)
             if banned.any():
@@ -83,7 +81,7 @@ class Rules:
         return proposal
 
     def pin_of(self, proposal: Proposal) -> Rule | None:
-        """The first pin that means this proposal."""
+        """Return the first pin that applies to this proposal."""
         return next((pin for pin in self.pins if pin.mask(proposal).any()), None)
 
 
@@ -98,7 +96,7 @@ def read_rules(view: AtlasView) -> Rules:
     config = view.config
     both = sorted(set(config.pin) & set(config.ban))
     if both:
-        msg = f"pinned and banned at once: {', '.join(both)}. Take each out of one of the two lists"
+        msg = f"pinned and banned at once: {', '.join(both)}. Remove each from one of the two lists"
         raise InvalidInputError(msg, keys=both)
     bans = tuple(_read(text, what="ban", view=view) for text in config.ban)
     _check_known([one.text for one in bans if one.rows is None], view=view)
@@ -106,12 +104,12 @@ def read_rules(view: AtlasView) -> Rules:
 
 
 def check_pins(rules: Rules, *, used: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse pins that no candidate answers to.
+    """Refuse pins that match no candidate.
 
     Parameters
     ----------
     used
-        Texts of the pins that were found.
+        Texts of the pins that matched a candidate.
     known
         Keys of all candidates of the question.
     """
@@ -183,7 +181,7 @@ def _check_known(banned: list[str], *, view: AtlasView) -> None:
 
 
 def _all_keys(view: AtlasView) -> set[str]:
-    """Every key that a candidate could have, hidden ones included."""
+    """Every key that a candidate could have, including those of hidden conditions."""
     table = pd.concat([view.conditions, view.hidden])
     state = table[keys.PERTURBATION].where(~table[keys.IS_CONTROL], "control")
     return set(table[keys.ATLAS] + "/" + table[keys.DATASET] + "/" + state + "/" + table[TYPE_KEY])

@@ -1,10 +1,11 @@
-"""Search: every strategy of the task in order, until enough candidates are found; then the ranking.
+"""Search: asks the strategies of a task in order until there are enough candidates, then ranks them.
 
 In: a query and an atlas. Out: ranked candidates, or an error that says what the atlases hold instead.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from haystack_kernel.retrieval.strategies.mechanistic import mechanistic
 from haystack_kernel.retrieval.strategies.ontology import ontology
 from haystack_kernel.retrieval.strategies.semantic import semantic
 from haystack_kernel.retrieval.strategies.tissue_atlas import tissue_atlas
-from haystack_kernel.retrieval.strategies.treated import asks_perturbation
 from haystack_kernel.retrieval.view import build_view
 from haystack_kernel.schema import OBSERVATIONAL, PERTURBATIONAL
 
@@ -43,7 +43,7 @@ STRATEGIES: Mapping[Strategy, Propose] = {
 }
 PERTURBATIONAL_ORDER: tuple[Strategy, ...] = ("direct", "mechanistic", "semantic", "ontology")
 OBSERVATIONAL_ORDER: tuple[Strategy, ...] = ("donor_context", "tissue_atlas", "ontology", "semantic")
-HYBRID_ORDER: tuple[Strategy, ...] = (  # both sides, turn by turn
+HYBRID_ORDER: tuple[Strategy, ...] = (  # a cross-dataset question: perturbational and observational alternate
     "direct",
     "donor_context",
     "mechanistic",
@@ -51,11 +51,11 @@ HYBRID_ORDER: tuple[Strategy, ...] = (  # both sides, turn by turn
     "semantic",
     "ontology",
 )
-_RELATED = ("shared_target", "text_only")
+_OTHER_PERTURBATION = ("shared_target", "text_only")  # evidence distances
 
 
 def strategy_order(task_type: TaskType) -> tuple[Strategy, ...]:
-    """Order in which strategies are asked; a set that several find belongs to the first."""
+    """Order in which the strategies are asked; a cell set that several find belongs to the first of them."""
     if task_type in PERTURBATIONAL:
         return PERTURBATIONAL_ORDER
     return OBSERVATIONAL_ORDER if task_type in OBSERVATIONAL else HYBRID_ORDER
@@ -81,11 +81,12 @@ def search_candidates(
     knowledge
         Tables with the cell ontology, the names of perturbations, their targets and pathways.
     settings
-        Limits and weights: ``max_candidates`` found, ``n_top`` kept, sets below ``min_cells`` never proposed.
+        Limits and weights: at most ``max_candidates`` are found and ``n_top`` kept; sets with fewer cells than
+        ``min_cells`` are never proposed.
     config
         Hidden pairs, pins and bans (candidate keys, or criteria such as ``dataset=kang``).
     cache
-        Local folder in which vectors of descriptions are kept; None computes them anew.
+        Local folder in which vectors of descriptions are kept; None computes them each time.
 
     Returns
     -------
@@ -94,10 +95,18 @@ def search_candidates(
     Raises
     ------
     NoCandidateError
-        Nothing fits; the message names what was asked, the nearest the atlases hold, and whether hiding or banning
-        took the rest away.
+        Nothing fits. The message says what was asked for, what is nearest in the atlases, and whether hidden pairs or
+        bans excluded the rest.
     InvalidInputError
-        A pin or ban names nothing; a hidden pair names an unknown cell type.
+        A pin or ban matches nothing, or a hidden pair has an unknown cell type.
+
+    Examples
+    --------
+    >>> candidates = search_candidates(
+    ...     query, atlas=atlas, knowledge=load_knowledge(), settings=RetrievalSettings(), config=RunConfig()
+    ... )  # doctest: +SKIP
+    >>> candidates[0].reason  # doctest: +SKIP
+    '120 classical monocytes of dataset kang treated with IFN-beta from 8 donors: ...'
     """
     view = build_view(atlas, knowledge=knowledge, settings=settings, config=config, cache=cache)
     rules = read_rules(view)
@@ -120,7 +129,7 @@ class _Found:
     n_banned: int = 0
 
     def add(self, one: Candidate, *, pin: Rule | None) -> None:
-        """Keep a candidate unless another one selects the same cells."""
+        """Keep a candidate, unless another one already selects the same cells."""
         if one.prompt.key in self.selections:
             return
         self.selections.add(one.prompt.key)
@@ -129,33 +138,31 @@ class _Found:
             self.pins[one.key] = pin.text
 
     def confirm(self, proposal: Proposal) -> None:
-        """A related perturbation that a second strategy finds counts as much as the more confident of the two says."""
+        """Raise the relevance of another perturbation where a second strategy also finds it and rates it higher."""
         one, evidence = self.candidates.get(proposal.key), proposal.evidence
-        if one is None or one.evidence_distance not in _RELATED or evidence.relevance <= one.relevance:
+        if one is None or one.evidence_distance not in _OTHER_PERTURBATION or evidence.relevance <= one.relevance:
             return
         update = {"relevance": round(evidence.relevance, 6), "reason": f"{one.reason}; also {evidence.words}"}
         self.candidates[one.key] = one.model_copy(update=update)
 
 
 def _gather(query: StructuredQuery, view: AtlasView, *, rules: Rules) -> _Found:
-    """Candidates in the order of the strategies, the first of equals kept; pinned ones survive the limit."""
+    """Collect candidates in the order of the strategies; pinned ones are kept beyond the limit."""
     found = _Found()
-    if asks_perturbation(query) and query.perturbation is None:
-        return found
-    limit = view.settings.max_candidates
-    for strategy in strategy_order(query.task_type):
-        for proposal in STRATEGIES[strategy](query, view):
-            if len(found.candidates) >= limit and not rules.pins:
-                return found
-            allowed = rules.allow(proposal, min_cells=view.settings.min_cells)
-            if allowed is None:
-                found.n_banned += 1
-                continue
-            pin = rules.pin_of(allowed)
-            is_new = allowed.key not in found.keys
-            found.keys.add(allowed.key)
-            if not is_new:
-                found.confirm(allowed)
-            elif pin is not None or len(found.candidates) < limit:
-                found.add(allowed.build(view, is_pinned=pin is not None), pin=pin)
+    strategies = (STRATEGIES[name] for name in strategy_order(query.task_type))
+    for proposal in itertools.chain.from_iterable(strategy(query, view) for strategy in strategies):
+        is_full = len(found.candidates) >= view.settings.max_candidates
+        if is_full and not rules.pins:
+            break
+        allowed = rules.allow(proposal, min_cells=view.settings.min_cells)
+        if allowed is None:
+            found.n_banned += 1
+            continue
+        if allowed.key in found.keys:
+            found.confirm(allowed)
+            continue
+        found.keys.add(allowed.key)
+        pin = rules.pin_of(allowed)
+        if pin is not None or not is_full:  # looking up the control is the costly part
+            found.add(allowed.build(view, is_pinned=pin is not None), pin=pin)
     return found

@@ -1,7 +1,7 @@
-"""Questions without a treatment: who lacks what, and who else has it.
+"""The target of a question, and the donors that can stand in for what the target lacks.
 
-In: a query and the view. Out: target rows, source type, rows and donors to learn from; the design is the table of
-:mod:`haystack_kernel.retrieval.cells.matched_control`.
+In: a query and the view. Out: rows of the target, the source type of an imputation, and reference rows and donors.
+The design is the table of :mod:`haystack_kernel.retrieval.cells.matched_control`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.knowledge import ancestors
 from haystack_kernel.retrieval.donor_names import match_donors, need_donors
 from haystack_kernel.retrieval.similarity.cell_types import asked_labels, steps_between, subtypes
-from haystack_kernel.retrieval.similarity.donors import agreement, alikeness, target_facts
+from haystack_kernel.retrieval.similarity.donors import agreement, donor_similarity, target_facts
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, has_donor, type_label
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import StructuredQuery
 
 _FAR = 99  # sorts behind every ontology distance
-_ENOUGH = 20  # reference cells for which less alike donors are left out
+_ENOUGH = 20  # reference cells; once there are so many, less similar donors are left out
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Reference:
-    """Donors in whom the asked cell type is measured, all of one dataset."""
+    """Donors in whom the cell type asked for is measured, all of one dataset."""
 
     atlas: str
     dataset: str
@@ -45,11 +45,8 @@ class Reference:
 
 
 def is_donor_prediction(query: StructuredQuery) -> bool:
-    """Whether the question is how a cell type looks in a donor, told from the donor's other cells."""
+    """Whether the question asks for a cell type of a donor, to be predicted from the donor's other cells."""
     return query.task_type == "donor_expression_prediction"
-
-
-# --- what the question is about -----------------------------------------------------------------------------------
 
 
 def target_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
@@ -95,7 +92,7 @@ def reference_rows(query: StructuredQuery, view: AtlasView, *, wanted: pd.Series
 
 
 def measured_outside(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
-    """Unperturbed rows of other donors and data sets than the target: its own cells would be the answer."""
+    """Unperturbed rows outside the target's donor and dataset, because the target's own cells would be the answer."""
     rows = view.controls
     if query.donor_id:
         rows = rows[~rows[keys.DONOR].isin(match_donors(query.donor_id, rows))]
@@ -105,24 +102,25 @@ def measured_outside(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
 
 
 def is_asked_type(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.Series:
-    """Rows of the cell type asked for: by id, by label where there is no id, or a subtype."""
+    """Whether each row has the cell type asked for: by id, by label where there is no id, or as a subtype."""
     ids = {query.cell_type_id, *subtypes(query.cell_type_id, knowledge=view.knowledge)} - {None}
     by_label = (rows[keys.CELL_TYPE_ID] == "") & rows[keys.CELL_TYPE].str.casefold().isin(asked_labels(query))
     return rows[keys.CELL_TYPE_ID].isin(ids) | by_label
 
 
 def other_types(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
-    """Rows that cannot hold the cell type asked for: neither it, nor a subtype, nor a type above it."""
-    known = query.cell_type_id in view.knowledge.cell_types
-    above = ancestors(query.cell_type_id, knowledge=view.knowledge) if known and query.cell_type_id else frozenset()
+    """Rows that cannot hold the cell type asked for: neither that type, nor a subtype, nor an ancestor of it."""
+    above: frozenset[str] = frozenset()
+    if query.cell_type_id is not None and query.cell_type_id in view.knowledge.cell_types:
+        above = ancestors(query.cell_type_id, knowledge=view.knowledge)
     return rows[~is_asked_type(rows, query=query, view=view) & ~rows[keys.CELL_TYPE_ID].isin(above)]
 
 
 def choose_source(query: StructuredQuery, view: AtlasView) -> Source | None:
-    """Cell type of the target that an imputation transforms, or None where the target has no other type.
+    """Choose the cell type of the target that an imputation transforms; None where the target has no other type.
 
-    Types that reference donors hold beside the asked one come first (their shift can be measured), then the nearest
-    in the ontology, then the most cells.
+    Types that reference donors have together with the one asked for come first, because their shift can be measured;
+    then the nearest in the ontology; then the type with the most cells.
     """
     there = other_types(target_rows(query, view), query=query, view=view)
     controls = view.controls
@@ -141,9 +139,10 @@ def choose_source(query: StructuredQuery, view: AtlasView) -> Source | None:
 
 
 def find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
-    """Donors other than the target who have the asked cell type: in the target's dataset, else in the fullest one.
+    """Find donors other than the target who have the cell type asked for.
 
-    Of these the most alike in tissue, disease, age and sex, as many as hold 20 cells together.
+    They come from the target's dataset or, where that has none, from the dataset with the most such cells. Of these
+    donors the most similar in tissue, disease, age and sex are taken, as many as hold 20 cells together.
     """
     controls = view.controls
     rows = reference_rows(query, view, wanted=is_asked_type(controls, query=query, view=view))
@@ -157,17 +156,13 @@ def find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
     sizes = rows.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
     atlas, dataset = min(sizes.index, key=lambda pair: (pair not in home, -int(sizes[pair]), pair))
     chosen = rows[(rows[keys.ATLAS] == atlas) & (rows[keys.DATASET] == dataset)]
-    return Reference(atlas, dataset, _most_alike(chosen, query=query, view=view))
-
-
-def _most_alike(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> tuple[str, ...]:
-    likeness = alikeness(agreement(rows, facts=target_facts(query, view)))
-    kept = rows
-    for level in sorted(likeness.unique(), reverse=True):
-        kept = rows[likeness >= level]
+    similarity = donor_similarity(agreement(chosen, facts=target_facts(query, view)))
+    kept = chosen
+    for level in sorted(similarity.unique(), reverse=True):
+        kept = chosen[similarity >= level]
         if int(kept[N_CELLS].sum()) >= _ENOUGH:
             break
-    return tuple(sorted(kept[keys.DONOR].unique()))
+    return Reference(atlas, dataset, tuple(sorted(kept[keys.DONOR].unique())))
 
 
 def _need(rows: pd.DataFrame, wanted: pd.Series, column: str, text: str) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""What the strategies see: the conditions of the atlases without the hidden ones, and the tables to judge them by.
+"""What the strategies see: the conditions of the atlases without the hidden ones, and the knowledge tables.
 
-In: an atlas, knowledge, settings and the run's config. Out: one :class:`AtlasView`, and cell sets cut from its rows.
+In: an atlas, knowledge, settings and the run's config. Out: one :class:`AtlasView`, and cell sets made of its rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 N_CELLS = "n_cells"
 DEPTH = "median_total_counts"
 HAS_DONOR = "has_donor"
-TYPE_KEY = "type_key"  # CL id, or the label where a cell has none
+TYPE_KEY = "type_key"  # CL id, or the label of a cell type without one
 _CRITERIA = (
     keys.ATLAS,
     keys.DATASET,
@@ -48,15 +48,14 @@ _NO_DONOR = frozenset({"", "unknown", "na", "nan", "none", "pooled"})
 
 @dataclass(frozen=True, eq=False)
 class AtlasView:
-    """One search's world.
+    """Everything that one search works with.
 
     Attributes
     ----------
     conditions
-        Rows of :meth:`Atlas.conditions` that may be seen, with ``canonical_perturbation``, ``type_key`` and
-        ``has_donor``.
+        Visible rows of :meth:`Atlas.conditions`, with ``canonical_perturbation``, ``type_key`` and ``has_donor``.
     hidden
-        The rows that may not, kept only to say so.
+        The other rows, used only in error messages.
     cache
         Folder for vectors of descriptions; None keeps none.
     """
@@ -79,20 +78,20 @@ class AtlasView:
         return self.conditions[~self.conditions[keys.IS_CONTROL]]
 
     def controls_of(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Unperturbed conditions of the data set of the rows."""
+        """Unperturbed conditions of the dataset of the rows."""
         first = rows.iloc[0]
         return self._controls_by_set.get((first[keys.ATLAS], first[keys.DATASET]), self.controls.iloc[:0])
 
     def same_cells(self, rows: pd.DataFrame) -> NDArray[np.intp]:
-        """Places of all conditions, treated or not, that share data set and cell type with the rows."""
+        """Positions of all conditions, treated or not, that share dataset and cell type with the rows."""
         first = rows.iloc[0]
         here = (first[keys.ATLAS], first[keys.DATASET])
-        if not first[keys.CELL_TYPE_ID]:  # selected by a label, which rows with an id may carry as well
+        if not first[keys.CELL_TYPE_ID]:  # selected by a label, which rows with an id may have as well
             return self._set_places[here]
         return self._places[(*here, first[TYPE_KEY])]
 
     def selected(self, one: CellSet, among: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Places, of those in ``among``, whose conditions satisfy the criteria, as the atlas would select them."""
+        """Positions among those given whose conditions satisfy the criteria, as the atlas would select them."""
         wanted = {
             keys.ATLAS: (one.atlas,),
             keys.DATASET: (one.dataset,),
@@ -120,7 +119,7 @@ class AtlasView:
 
     @cached_property
     def _codes(self) -> dict[str, tuple[NDArray[np.intp], dict[Any, int]]]:
-        """Columns that cells are selected by, as whole numbers: far quicker to compare than text."""
+        """Columns that cells are selected by, as whole numbers, which are compared much faster than text."""
         coded = {}
         for column in _CRITERIA:
             codes, values = pd.factorize(self.conditions[column])
@@ -140,7 +139,7 @@ def build_view(
     config: RunConfig,
     cache: Path | None = None,
 ) -> AtlasView:
-    """Read the conditions once, name perturbations canonically and take the hidden pairs away.
+    """Read the conditions, add canonical names of perturbations, and separate the hidden pairs.
 
     Raises
     ------
@@ -165,7 +164,7 @@ def build_view(
 
 
 def canonical_name(name: str, *, knowledge: Knowledge) -> str:
-    """Knowledge table's name of a perturbation; the name itself where it is not known for certain."""
+    """Name of a perturbation in the knowledge tables; the name itself where the match is not certain."""
     if not name or name in knowledge.perturbations:
         return name
     match = resolve(name, kind="perturbation", knowledge=knowledge).match
@@ -173,14 +172,16 @@ def canonical_name(name: str, *, knowledge: Knowledge) -> str:
 
 
 def groups(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Rows of each (atlas, dataset, perturbation, cell type), in a fixed order; each becomes one candidate."""
-    state = rows[keys.PERTURBATION].where(~rows[keys.IS_CONTROL], "")  # controls are one condition: PBS, vehicle, …
+    """Yield the rows of each (atlas, dataset, perturbation, cell type) in a fixed order; each is one candidate."""
+    state = rows[keys.PERTURBATION].where(
+        ~rows[keys.IS_CONTROL], ""
+    )  # all controls (PBS, vehicle, …) are one condition
     for _, group in rows.groupby([rows[keys.ATLAS], rows[keys.DATASET], state, rows[TYPE_KEY]], sort=True):
         yield group
 
 
 def large_groups(rows: pd.DataFrame, *, view: AtlasView) -> Iterator[pd.DataFrame]:
-    """As :func:`groups`, without those below ``settings.min_cells``."""
+    """Yield the groups that have at least ``settings.min_cells`` cells."""
     return (group for group in groups(rows) if sum(group[N_CELLS].tolist()) >= view.settings.min_cells)
 
 
@@ -190,7 +191,7 @@ def has_donor(rows: pd.DataFrame) -> pd.Series:
 
 
 def type_label(rows: pd.DataFrame) -> str:
-    """Cell type of the rows in words: the label most of their cells carry."""
+    """Label that most cells of the rows carry."""
     counts = Counter[str]()
     for label, n_cells in zip(rows[keys.CELL_TYPE].tolist(), rows[N_CELLS].tolist(), strict=True):
         counts[label] += n_cells
@@ -198,12 +199,23 @@ def type_label(rows: pd.DataFrame) -> str:
 
 
 def cells_of(label: str) -> str:
-    """Plural of a cell type: "B cells", "monocytes", "fibroblast of lung cells"."""
+    """Plural of a cell type, for sentences.
+
+    Parameters
+    ----------
+    label
+        Name of a cell type in the singular.
+
+    Examples
+    --------
+    >>> cells_of("B cell"), cells_of("monocyte"), cells_of("fibroblast of lung")
+    ('B cells', 'monocytes', 'fibroblast of lung cells')
+    """
     return f"{label}s" if label.endswith(("cell", "cyte", "blast", "phage", "phil")) else f"{label} cells"
 
 
 def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, view: AtlasView | None = None) -> CellSet:
-    """Cell set of rows of one dataset and one condition.
+    """Build the cell set that selects rows of one dataset and one condition.
 
     Parameters
     ----------
@@ -211,10 +223,10 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, view: AtlasView | N
         Rows of :attr:`AtlasView.conditions` with one value of atlas, dataset, is_control and, where perturbed,
         perturbation. Rows without a recorded donor are left out where others have one.
     by_tissue
-        Also restrict to the tissues of the rows.
+        Also restrict the set to the tissues of the rows.
     view
-        Where the rows come from: tissues and diseases become criteria where the set would select more than its rows
-        without; None leaves that out.
+        The view that the rows come from. With it, tissue and disease become criteria where the set would otherwise
+        select more than the rows; None skips this check.
     """
     known = has_donor(rows)
     rows = rows[known] if known.any() else rows
@@ -237,7 +249,7 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, view: AtlasView | N
 
 
 def _exact(one: CellSet, *, rows: pd.DataFrame, view: AtlasView) -> CellSet:
-    """The set narrowed by tissue, then by disease, until it selects no more than ``rows``."""
+    """Narrow the set by tissue, then by disease, until it selects no more than ``rows``."""
     found = view.selected(one, view.same_cells(rows))
     for field, column in {"tissue_ids": keys.TISSUE_ID, "disease_ids": keys.DISEASE_ID}.items():
         if len(found) > len(rows) and (rows[column] != "").all():

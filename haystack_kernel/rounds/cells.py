@@ -96,29 +96,24 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
     )
     files = [
         write_h5ad(ports.store, record.run_id, layout.cells_file(layout.round_folder(last.number), role), adata)
-        for role, adata in _roles(cells).items()
-        if adata is not None
+        for role, adata in cells.by_role.items()
     ]
     update = {
-        "query_cells": _describe_query(cells.query, notes=cells.notes),
-        "n_prompt": cells.prompt.n_obs,
-        "n_control": 0 if cells.control is None else cells.control.n_obs,
-        "n_query": cells.query.n_obs,
+        "query_cells": _describe_query(cells.query_cells, notes=cells.notes),
+        "n_prompt": cells.prompt_cells.n_obs,
+        "n_control": 0 if cells.control_cells is None else cells.control_cells.n_obs,
+        "n_query": cells.query_cells.n_obs,
         "files": tuple(files),
     }
     return last.model_copy(update=update)
 
 
-def _roles(cells: object) -> dict[str, ad.AnnData | None]:
-    return {role: getattr(cells, role) for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
-
-
-def _describe_query(query: ad.AnnData, *, notes: tuple[str, ...]) -> str:
+def _describe_query(query_cells: ad.AnnData, *, notes: tuple[str, ...]) -> str:
     from haystack_kernel.retrieval import cells_of
 
-    names = [cells_of(name) for name in sorted(set(query.obs[keys.CELL_TYPE].astype(str)))]
-    n_donors = query.obs[keys.DONOR].nunique()
-    datasets = sorted(set(query.obs[keys.DATASET].astype(str)))
+    names = [cells_of(name) for name in sorted(set(query_cells.obs[keys.CELL_TYPE].astype(str)))]
+    n_donors = query_cells.obs[keys.DONOR].nunique()
+    datasets = sorted(set(query_cells.obs[keys.DATASET].astype(str)))
     donors = f"{n_donors} {'donor' if n_donors == 1 else 'donors'}"
-    text = f"{query.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
+    text = f"{query_cells.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
     return ". ".join([text, *notes])

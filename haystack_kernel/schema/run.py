@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from haystack_kernel.schema.base import (
     NAN,
@@ -28,6 +28,7 @@ from haystack_kernel.schema.cells import Candidate, CellSet, Choice
 from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec
 from haystack_kernel.schema.query import HiddenPair, StructuredQuery
 from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
+from haystack_kernel.schema.settings import RetrievalSettings
 
 RoundStep = Literal["choose", "cells", "predict", "ground", "decide"]
 RecordStep = Literal["understand", "retrieve", "rounds", "interpret", "publish"]
@@ -216,9 +217,14 @@ class RunRecord(Frozen):
     notes: tuple[str, ...] = Field(default=(), description="what changed around the run between its steps")
     removed: tuple[FileRef, ...] = Field(default=(), description="files of rounds that garbage collection deleted")
 
-    def written_by(self, *steps: RecordStep) -> dict[str, Any]:
-        """Values of the fields that ``steps`` wrote, by name."""
-        return {name: getattr(self, name) for step in steps for name in RECORD_FIELDS[step]}
+    @field_validator("settings")
+    @classmethod
+    def _without_retired(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Drop options that no longer exist, so that a record of an earlier version compares as equal to a new one."""
+        retrieval = {
+            name: one for name, one in value.get("retrieval", {}).items() if name not in RetrievalSettings.retired
+        }
+        return value | {"retrieval": retrieval} if "retrieval" in value else value
 
     def before(self, step: RecordStep) -> RunRecord:
         """The record as it was before ``step``: what it and the later steps wrote is reset, and the run goes on there.

@@ -6,10 +6,10 @@ In: plain values. Out: one frozen, validated :class:`Settings`; :mod:`haystack_k
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from haystack_kernel.schema.base import AtlasName, ControlStrategy, EngineChoice, ExecutorName
 
@@ -20,6 +20,8 @@ class _Section(BaseModel):
 
 class RetrievalSettings(_Section):
     """How candidates are found and ranked."""
+
+    retired: ClassVar[frozenset[str]] = frozenset({"vectoriser"})  # options of earlier versions; they are ignored
 
     max_candidates: int = Field(default=50, ge=1, description="search stops here")
     n_top: int = Field(default=10, ge=1, description="candidates kept after greedy ranking")
@@ -32,8 +34,16 @@ class RetrievalSettings(_Section):
     ontology_hops: int = Field(default=2, ge=0, le=4)
     mechanistic_floor: float = Field(default=0.3, ge=0, le=1, description="less in common says little about the effect")
     semantic_floor: float = Field(default=0.5, ge=0, le=1, description="cosine of descriptions")
-    vectoriser: Literal["tfidf", "minilm"] = Field(default="tfidf", description="minilm needs the extra of that name")
     min_cells: int = Field(default=5, ge=1, description="smaller sets are not proposed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, values: object) -> object:
+        return (
+            {name: value for name, value in values.items() if name not in cls.retired}
+            if isinstance(values, dict)
+            else values
+        )
 
 
 class RoundSettings(_Section):

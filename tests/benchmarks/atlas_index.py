@@ -157,7 +157,7 @@ def build(folder):
             options=BuildOptions(dataset=schema, add=True),
         )
         n_cells = report.n_atlas_cells
-    prepare_vectors(str(folder), ATLAS, knowledge=knowledge, vectoriser="tfidf")
+    prepare_vectors(str(folder), ATLAS, knowledge=knowledge)
     return {"build_s": time.perf_counter() - start, "cpu_s": time.process_time() - used, "n_cells": n_cells}
 
 

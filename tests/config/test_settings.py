@@ -1,5 +1,6 @@
 """Where settings come from, who wins, and what is refused."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 
 from haystack_kernel.config.settings import LAYERS, load_settings
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import RetrievalSettings, Settings
+from haystack_kernel.schema import RetrievalSettings, RunConfig, RunRecord, Settings
 
 
 @pytest.fixture
@@ -51,6 +52,17 @@ def test_a_file_in_the_working_directory_refines_the_packaged_layers(folder):
     assert settings.retrieval.max_candidates == RetrievalSettings().max_candidates
     assert load_settings("test").atlases == ("c",)  # lists are replaced, not joined
     assert load_settings("test").rounds.maximum == 1
+
+
+def test_an_option_that_no_longer_exists_is_ignored_in_files_and_in_records(folder):
+    (folder / "haystack.toml").write_text('[default.retrieval]\nvectoriser = "tfidf"\nn_top = 4\n')
+    settings = load_settings()
+    assert settings.retrieval == RetrievalSettings(n_top=4)
+    assert "vectoriser" not in settings.model_dump()["retrieval"]
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    old = {"retrieval": {"vectoriser": "minilm", "n_top": 4}}
+    record = RunRecord(run_id="run-of-before", question="?", config=RunConfig(), created_at=now, settings=old)
+    assert record.settings == {"retrieval": {"n_top": 4}}
 
 
 def test_environment_variables_win_over_files_sections_by_double_underscore(folder, monkeypatch):

@@ -63,13 +63,13 @@ def test_kang_when_asked_for_fcgr3a_monocytes_then_cd14_monocytes_come_first(kan
     query_set = choose_query_cells(asked, atlas=kang, knowledge=load_knowledge(), candidates=found, config=config)
     assert (query_set.cell_type_ids, query_set.n_cells) == ((CD16,), 86)
     cells = assemble_cells(found[:3], query_set=query_set, atlas=kang, config=config, round_number=1)
-    assert cells.query.n_obs == 86
-    assert set(cells.prompt.obs[keys.PERTURBATION]) == {"IFN-beta"}
+    assert cells.query_cells.n_obs == 86
+    assert set(cells.prompt_cells.obs[keys.PERTURBATION]) == {"IFN-beta"}
     by_hand = sum(len(kang.select(one.prompt)) for one in found[:3])
-    assert cells.prompt.n_obs == by_hand == sum(one.prompt.n_cells for one in found[:3])
+    assert cells.prompt_cells.n_obs == by_hand == sum(one.prompt.n_cells for one in found[:3])
     made_of = [getattr(cells, role).obs[keys.CELL_TYPE].value_counts(normalize=True) for role in ("prompt", "control")]
     assert (made_of[0] - made_of[1]).abs().max() < 0.01  # the difference of the two is the effect, not the mixture
-    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
+    assert set(cells.query_cells.obs_names).isdisjoint(cells.control_cells.obs_names)
 
 
 def test_kang_when_cd4_t_cells_are_hidden_then_unresolved_t_cells_are_gone_too(kang):
@@ -131,7 +131,7 @@ def test_two_studies_answer_a_question_about_one_donors_response(two_studies):
     assert (first.evidence_distance, first.relevance, first.donor_matched) == ("same_pair", 1.0, True)
     assert not any(donor.endswith("1256") for one in found for donor in one.prompt.donor_ids)
     assert (chosen.atlas, chosen.donor_ids, chosen.cell_type_ids) == ("kang", ("kang:1256",), (NK,))
-    obs = cells.query.obs
+    obs = cells.query_cells.obs
     assert set(obs[keys.DONOR]) == {"kang:1256"}
     assert not obs[keys.PERTURBATION].eq("IFN-beta").any()
 
@@ -153,5 +153,5 @@ def test_two_studies_impute_from_the_donors_most_alike_first(two_studies):
     assert healthy.relevance == 0.5  # blood, but healthy
     assert first.control.cell_type_ids == chosen.cell_type_ids
     assert first.control.donor_ids == first.prompt.donor_ids
-    assert set(cells.query.obs[keys.DONOR]) == {"kang:101"}
+    assert set(cells.query_cells.obs[keys.DONOR]) == {"kang:101"}
     assert len(two_studies.select(first.prompt)) == first.prompt.n_cells

@@ -1,6 +1,6 @@
-"""The cells of one round by role: pooled, sampled, kept apart, fetched once.
+"""Assembles the cells of one round by role: pooled, sampled, kept apart, and fetched.
 
-In: the round's candidates and the query cell set. Out: :class:`CellsByRole`, raw counts with whole obs.
+In: the round's candidates and the query cell set. Out: :class:`CellsByRole`, raw counts with complete obs.
 """
 
 from __future__ import annotations
@@ -25,20 +25,35 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Candidate, CellSet, RunConfig
 
 ROLE = "role"
-_MIN_APART = 20
+_MIN_APART = 20  # query cells; with fewer, query and control cells may overlap
 
 
 @dataclass(frozen=True, eq=False)
 class CellsByRole:
-    """Raw counts of one round (float32 CSR; obs index ``cell_id``, columns ``keys.CELL_COLUMNS``, atlas, role).
+    """Raw counts of one round: float32 CSR, obs index ``cell_id``, columns ``keys.CELL_COLUMNS``, atlas and role.
 
-    ``control`` is None where no candidate has a control; ``notes`` are sentences about what could not be done.
+    Attributes
+    ----------
+    prompt_cells
+        Cells that show the effect.
+    control_cells
+        Their matched controls; None where no candidate has a control.
+    query_cells
+        Cells to be transformed.
+    notes
+        Sentences about what could not be done.
     """
 
-    prompt: ad.AnnData
-    control: ad.AnnData | None
-    query: ad.AnnData
+    prompt_cells: ad.AnnData
+    control_cells: ad.AnnData | None
+    query_cells: ad.AnnData
     notes: tuple[str, ...] = ()
+
+    @property
+    def by_role(self) -> dict[str, ad.AnnData]:
+        """Role -> its cells; a role without cells is absent."""
+        roles = {keys.PROMPT: self.prompt_cells, keys.CONTROL: self.control_cells, keys.QUERY: self.query_cells}
+        return {role: adata for role, adata in roles.items() if adata is not None}
 
 
 def assemble_cells(
@@ -51,12 +66,14 @@ def assemble_cells(
 ) -> CellsByRole:
     """Fetch the prompt, control and query cells of a round.
 
-    The prompts of all candidates are pooled, their controls likewise (each cell once), and sampled to at most
-    ``config.n_prompt`` each over (cell type, donor), so that every candidate has the same share of both; a candidate
-    without control is left out where others have one. ``config.n_query`` query cells are never prompt cells. Query and
-    control cells are disjoint where at least max(20, n / 2) query cells remain, n = the smaller of ``n_query`` and the
-    cells there are: cells that only the query set holds are used alone, otherwise the shared ones are halved within
-    (cell type, donor). Query cells are the same in every round unless the controls they must avoid change.
+    The prompts of all candidates are pooled, and so are their controls, each cell once. Both are sampled to at most
+    ``config.n_prompt`` over (cell type, donor), so that every candidate has the same share of both. A candidate without
+    a control is left out where others have one. The ``config.n_query`` query cells are never prompt cells, and they are
+    the same in every round unless the control cells that they must avoid change.
+
+    Query and control cells are disjoint where at least max(20, n / 2) query cells remain, n being the smaller of
+    ``n_query`` and the number of available cells. Cells that only the query set holds are then used alone; otherwise
+    the shared ones are halved within (cell type, donor).
 
     Parameters
     ----------
@@ -67,53 +84,67 @@ def assemble_cells(
     atlas
         Where the cells are.
     config
-        Numbers of cells, seed and the user's own cells.
+        Numbers of cells, seed, and the user's own cells.
     round_number
-        Becomes part of the seed of prompt and control.
+        Part of the seed of prompt and control cells.
 
     Raises
     ------
     NoCandidateError
-        A pooled set or the query set turns out empty.
+        A pooled set or the query set is empty.
     InvalidInputError
-        No candidate given, or neither a query set nor own cells.
+        No candidate is given, or neither a query set nor own cells.
     ContractError
-        The atlas lacks an agreed column.
+        The atlas lacks a required column.
+
+    Examples
+    --------
+    >>> cells = assemble_cells(candidates[:3], query_set=chosen, atlas=atlas, config=config, round_number=1)
+    ... # doctest: +SKIP
+    >>> cells.prompt_cells.n_obs, cells.query_cells.n_obs  # doctest: +SKIP
+    (2000, 256)
     """
     if not candidates:
         msg = "a round needs at least one candidate; choose some from the candidate table"
         raise InvalidInputError(msg)
-    usable = [one for one in candidates if one.control is not None] or list(candidates)
-    prompt = _pool([(one.prompt, _group(one)) for one in usable], atlas=atlas)
-    if prompt.empty:
-        _refuse_empty([one.prompt for one in usable], what=keys.PROMPT)
-    prompt = sample_cells(prompt, n=config.n_prompt, rng=make_rng(config.seed, role=f"{keys.PROMPT}/{round_number}"))
-    control = _pool([(one.control, _group(one)) for one in usable if one.control is not None], atlas=atlas)
-    control = control[~control[keys.CELL_ID].isin(prompt[keys.CELL_ID])]
+    prompt, control = _prompt_and_control(candidates, atlas=atlas, config=config, round_number=round_number)
     notes = _control_notes(candidates)
     if query_set is None:
-        query, own_notes = _own_cells(config)
-        notes += own_notes
+        query_cells, more = _own_cells(config)
     else:
-        table, control, note = _query_table(query_set, prompt=prompt, control=control, atlas=atlas, config=config)
-        notes += note
-        query = _fetch(table, role=keys.QUERY, atlas=atlas)
+        query_pool = _pool([(query_set, "")], atlas=atlas)
+        query_pool = query_pool[~query_pool[keys.CELL_ID].isin(prompt[keys.CELL_ID])]
+        if query_pool.empty:
+            raise _empty([query_set], what=keys.QUERY)
+        query_pool, control, more = _keep_apart(query_pool, control=control, config=config)
+        sampled = sample_cells(query_pool, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
+        query_cells = _fetch(sampled, role=keys.QUERY, atlas=atlas)
     if not control.empty:
         prompt, control = balance(prompt, control=control, config=config, round_number=round_number)
     return CellsByRole(
-        prompt=_fetch(prompt, role=keys.PROMPT, atlas=atlas),
-        control=None if control.empty else _fetch(control, role=keys.CONTROL, atlas=atlas),
-        query=query,
-        notes=tuple(notes),
+        prompt_cells=_fetch(prompt, role=keys.PROMPT, atlas=atlas),
+        control_cells=None if control.empty else _fetch(control, role=keys.CONTROL, atlas=atlas),
+        query_cells=query_cells,
+        notes=(*notes, *more),
     )
 
 
-def _group(candidate: Candidate) -> str:
-    return "" if candidate.control is None else group_of(candidate.control)
+def _prompt_and_control(
+    candidates: Sequence[Candidate], *, atlas: Atlas, config: RunConfig, round_number: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sampled prompt cells and all their control cells, each with the group of its candidate."""
+    usable = [one for one in candidates if one.control is not None] or list(candidates)
+    pairs = [(one.prompt, "" if one.control is None else group_of(one.control)) for one in usable]
+    prompt = _pool(pairs, atlas=atlas)
+    if prompt.empty:
+        raise _empty([one.prompt for one in usable], what=keys.PROMPT)
+    prompt = sample_cells(prompt, n=config.n_prompt, rng=make_rng(config.seed, role=f"{keys.PROMPT}/{round_number}"))
+    control = _pool([(one.control, group_of(one.control)) for one in usable if one.control is not None], atlas=atlas)
+    return prompt, control[~control[keys.CELL_ID].isin(prompt[keys.CELL_ID])]
 
 
 def _pool(cell_sets: Sequence[tuple[CellSet, str]], *, atlas: Atlas) -> pd.DataFrame:
-    """Cells of all sets with the group of each, every cell once, ordered by id."""
+    """Cells of all sets, each cell once with the group of its set, ordered by id."""
     tables = [table.assign(**{GROUP: group}) for one, group in cell_sets if len(table := atlas.select(one))]
     if not tables:
         return pd.DataFrame(columns=[keys.CELL_ID, keys.CELL_TYPE, keys.DONOR, GROUP], dtype=str)
@@ -121,40 +152,28 @@ def _pool(cell_sets: Sequence[tuple[CellSet, str]], *, atlas: Atlas) -> pd.DataF
     return pooled.drop_duplicates(keys.CELL_ID).sort_values(keys.CELL_ID, kind="stable").reset_index(drop=True)
 
 
-def _query_table(
-    query_set: CellSet, *, prompt: pd.DataFrame, control: pd.DataFrame, atlas: Atlas, config: RunConfig
-) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Sampled query cells, the control cells left, and a note where the two could not be kept apart."""
-    table = _pool([(query_set, "")], atlas=atlas)
-    table = table[~table[keys.CELL_ID].isin(prompt[keys.CELL_ID])]
-    if table.empty:
-        _refuse_empty([query_set], what=keys.QUERY)
-    table, control, note = _keep_apart(table, control=control, config=config)
-    table = sample_cells(table, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
-    return table, control, note
-
-
 def _keep_apart(
-    query: pd.DataFrame, *, control: pd.DataFrame, config: RunConfig
+    query_pool: pd.DataFrame, *, control: pd.DataFrame, config: RunConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    shared = query[keys.CELL_ID].isin(control[keys.CELL_ID])
+    """Query and control cells without shared cells, or a note that too few cells exist for that."""
+    shared = query_pool[keys.CELL_ID].isin(control[keys.CELL_ID])
     if not shared.any():
-        return query, control, []
-    needed = max(_MIN_APART, min(config.n_query, len(query)) // 2)
-    alone = query[~shared]
+        return query_pool, control, []
+    needed = max(_MIN_APART, min(config.n_query, len(query_pool)) // 2)
+    alone = query_pool[~shared]
     if len(alone) >= needed:
         return alone, control, []
     rng = make_rng(config.seed, role="query or control")
-    to_control, to_query = split_cells(query[shared], rng=rng)
+    to_control, to_query = split_cells(query_pool[shared], rng=rng)
     if len(alone) + len(to_query) >= needed:
         taken = control[keys.CELL_ID].isin(to_query[keys.CELL_ID])
-        apart = query[~query[keys.CELL_ID].isin(to_control[keys.CELL_ID])]
+        apart = query_pool[~query_pool[keys.CELL_ID].isin(to_control[keys.CELL_ID])]
         return apart, control[~taken], []
     note = (
-        f"query and control cells overlap: only {len(query)} unperturbed cells exist, too few to keep {needed} apart; "
-        "agreement with the measured control is then partly by construction"
+        f"query and control cells overlap: only {len(query_pool)} unperturbed cells exist, too few to keep {needed} "
+        "apart; agreement with the measured control is then partly by construction"
     )
-    return query, control, [note]
+    return query_pool, control, [note]
 
 
 def _control_notes(candidates: Sequence[Candidate]) -> list[str]:
@@ -162,8 +181,8 @@ def _control_notes(candidates: Sequence[Candidate]) -> list[str]:
     if not without:
         return []
     reasons = "; ".join(dict.fromkeys(one.control_reason for one in without))
-    left_out = ", and are left out of the prompt beside those that do" if len(without) < len(candidates) else ""
-    return [f"{len(without)} of {len(candidates)} candidates bring no control cells{left_out} ({reasons})"]
+    left_out = " and are left out of the prompt, because others do" if len(without) < len(candidates) else ""
+    return [f"{len(without)} of {len(candidates)} candidates have no control cells{left_out} ({reasons})"]
 
 
 def _own_cells(config: RunConfig) -> tuple[ad.AnnData, list[str]]:
@@ -184,13 +203,13 @@ def _fetch(cells: pd.DataFrame, *, role: str, atlas: Atlas) -> ad.AnnData:
     adata = atlas.fetch(cells.drop(columns=GROUP))
     absent = [column for column in (*keys.CELL_COLUMNS, keys.ATLAS) if column not in adata.obs.columns]
     if absent:
-        msg = f"the atlas gives {role} cells without {', '.join(absent)}; rebuild it with `haystack atlas build`"
+        msg = f"the atlas returned {role} cells without {', '.join(absent)}; rebuild it with `haystack atlas build`"
         raise ContractError(msg, absent=absent)
     adata.obs[ROLE] = role
     return adata
 
 
-def _refuse_empty(cell_sets: Sequence[CellSet], *, what: str) -> None:
+def _empty(cell_sets: Sequence[CellSet], *, what: str) -> NoCandidateError:
     named = "; ".join(one.key for one in cell_sets)
     msg = f"the {what} cell sets hold no cells ({named}): the atlas changed since they were chosen. Search again."
-    raise NoCandidateError(msg, keys=[one.key for one in cell_sets])
+    return NoCandidateError(msg, keys=[one.key for one in cell_sets])

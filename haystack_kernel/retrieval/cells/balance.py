@@ -1,9 +1,9 @@
-"""Prompt and control of the same make-up, so that their difference is the effect and not the mixture.
+"""Prompt and control cells of equal composition, so that their difference is the effect and not the mixture.
 
-In: pooled prompt and control cells, each marked with its group. Out: fewer of them, in matching shares.
+In: pooled prompt and control cells, each with its group. Out: a subset of both, with equal shares of every group.
 
-A group is one control cell set and the prompts it belongs to. Pooling 60 % monocytes against 40 % monocytes would show
-every monocyte gene as an effect, and every gene that one study's panel lacks.
+A group is one control cell set with the prompts it belongs to. If 60 % of the prompt cells but 40 % of the control
+cells were monocytes, every monocyte gene would appear as an effect, and so would every gene that one study lacks.
 """
 
 from __future__ import annotations
@@ -19,39 +19,38 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import CellSet, RunConfig
 
 GROUP = "control_group"
-MAX_PER_CONTROL = 3  # prompt cells per control cell of a group; beyond that prompt cells are left out
+MAX_PER_CONTROL = 3  # prompt cells per control cell of a group; prompt cells beyond that are left out
 
 
 def group_of(control: CellSet) -> str:
-    """Name of the group of a control: candidates that share dataset and control cell type share it."""
+    """Name of the group of a control cell set; candidates that share dataset and control cell type share the group."""
     return "|".join((control.atlas, control.dataset, *(control.cell_type_ids or control.cell_type_names)))
 
 
 def balance(
     prompt: pd.DataFrame, *, control: pd.DataFrame, config: RunConfig, round_number: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sample both sides so that every group has the same share of prompt and of control.
+    """Sample both sides so that every group has the same share of the prompt and of the control cells.
 
     Parameters
     ----------
     prompt, control
         One row per cell with ``control_group``.
     config
-        Its ``n_prompt`` bounds the control as well.
+        Its ``n_prompt`` also limits the control cells.
     round_number
         Becomes part of the seed.
 
     Returns
     -------
-    Prompt and control in proportion to it. Of several groups, each keeps at most 3 prompt cells per control cell, and
-    one without control cells is left out of the prompt; a single group is kept whole. The control is empty where no
-    group has both.
+    Prompt and control cells. Of several groups, each keeps at most 3 prompt cells per control cell, and a group without
+    control cells is left out of the prompt; a single group is kept whole. The control is empty where no group has both.
     """
     held, asked = _sizes(control), _sizes(prompt)
     if len(asked) > 1:
         asked = {one: min(n, MAX_PER_CONTROL * held.get(one, 0)) for one, n in asked.items()}
         asked = {one: n for one, n in asked.items() if n}
-    if not set(asked) <= set(held) or not asked:  # no prompt cell has a control of its own
+    if not set(asked) <= set(held) or not asked:  # no group has both prompt and control cells
         return prompt, control.iloc[:0]
     ratio = min([config.n_prompt / sum(asked.values()), *(held[one] / n for one, n in asked.items())])
     wanted = {one: max(1, int(n * ratio + 1e-9)) for one, n in asked.items()}

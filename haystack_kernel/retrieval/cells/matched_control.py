@@ -1,6 +1,6 @@
-"""The control of a prompt: cells that differ from it in one thing, the effect asked for.
+"""The matched control of a prompt: cells that differ from the prompt cells only in the effect asked for.
 
-In: the rows of a prompt. Out: prompt rows (restricted where that buys a matched control), control cell set, reason.
+In: rows of a prompt. Out: prompt rows (restricted where that gives a matched control), control cell set, and a reason.
 
 The design: **shift = prompt - control, applied to the query cells, answers the question.**
 
@@ -18,7 +18,8 @@ cross-dataset         as the perturbation asked      as above; S, or untreated T
                       the other datasets
 ====================  =============================  ==================================  ============================
 
-The ladder: (1) the prompt's own donors; (2) other donors of the same dataset and cell type, not matched; (3) none.
+In order of preference: (1) control cells of the prompt's own donors; (2) of other donors of the same dataset and cell
+type, not matched; (3) no control.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ControlMatch:
-    """``prompt`` holds the rows left of the prompt; ``control`` is None where ``reason`` says why there is none."""
+    """Prompt and control of one candidate.
+
+    ``prompt`` holds the remaining rows of the prompt. ``reason`` describes the control, or says why it is None.
+    """
 
     prompt: pd.DataFrame
     control: CellSet | None
@@ -48,18 +52,18 @@ class ControlMatch:
 
 
 def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str, min_cells: int) -> ControlMatch:
-    """Walk the ladder.
+    """Find the best control of a prompt in one dataset.
 
     Parameters
     ----------
     prompt
         Rows of one dataset, condition and cell type.
     controls
-        Rows of unperturbed cells of the same dataset, to take the control from.
+        Rows of unperturbed cells of the same dataset.
     type_key
         CL id or label of the cell type of the control: the prompt's own, or the source type of an imputation.
     min_cells
-        Neither side of a match may be smaller.
+        Minimum number of cells on each side.
     """
     dataset = prompt[keys.DATASET].iloc[0]
     pool = controls[controls[TYPE_KEY] == type_key]
@@ -67,7 +71,7 @@ def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str
         return ControlMatch(prompt, None, _why_none(prompt, here=controls, pool=pool, type_key=type_key))
     label = type_label(pool)
     matched_prompt, matched_pool, by_tissue = _same_tissues(prompt, pool, min_cells=min_cells)
-    shared = _shared_donors(matched_prompt, matched_pool)
+    shared = _donors(matched_prompt) & _donors(matched_pool)
     on_both = (
         matched_prompt[matched_prompt[keys.DONOR].isin(shared)],
         matched_pool[matched_pool[keys.DONOR].isin(shared)],
@@ -77,13 +81,18 @@ def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str
         reason = f"{control.n_cells} control {cells_of(label)} of the same {_n_donors(shared)} in dataset {dataset}"
         return ControlMatch(on_both[0], control, reason, donor_matched=True, by_tissue=by_tissue)
     control = cell_set(matched_pool, by_tissue=by_tissue)
-    why = _why_unmatched(matched_prompt, matched_pool)
+    if not has_donor(matched_prompt).any() or not has_donor(matched_pool).any():
+        why = "donors are not recorded"
+    elif not shared:
+        why = "they come from other donors than the prompt"
+    else:
+        why = "the donors that have both treated and control cells have too few"
     reason = f"{control.n_cells} control {cells_of(label)} of dataset {dataset}, not matched by donor: {why}"
     return ControlMatch(matched_prompt, control, reason, by_tissue=by_tissue)
 
 
 def match_own_type(prompt: pd.DataFrame, *, view: AtlasView) -> ControlMatch:
-    """Walk the ladder for treated cells: the control has the cell type of the prompt."""
+    """Find the control of treated cells, which has the same cell type as the prompt."""
     type_key, min_cells = str(prompt[TYPE_KEY].iloc[0]), view.settings.min_cells
     return match_control(prompt, controls=view.controls_of(prompt), type_key=type_key, min_cells=min_cells)
 
@@ -91,7 +100,7 @@ def match_own_type(prompt: pd.DataFrame, *, view: AtlasView) -> ControlMatch:
 def match_reference(
     prompt: pd.DataFrame, *, controls: pd.DataFrame, dataset: tuple[str, str], donors: tuple[str, ...], min_cells: int
 ) -> ControlMatch:
-    """Control of a donor prediction: the prompt's cell type in the reference donors.
+    """Find the control of a donor prediction: the prompt's cell type in the reference donors.
 
     Parameters
     ----------
@@ -100,11 +109,11 @@ def match_reference(
     controls
         Rows of unperturbed cells.
     dataset
-        Atlas and dataset of the reference donors; the query cells come from the same.
+        Atlas and dataset of the reference donors, which the query cells also come from.
     donors
         The reference donors.
     min_cells
-        A smaller control is none.
+        Minimum number of control cells.
     """
     atlas, name = dataset
     cells = cells_of(type_label(prompt))
@@ -128,7 +137,7 @@ def match_reference(
 def _same_tissues(
     prompt: pd.DataFrame, pool: pd.DataFrame, *, min_cells: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
-    """Both sides restricted to their common tissues, where they differ in tissue and enough is left."""
+    """Restrict both sides to their common tissues, where they differ in tissue and enough cells remain."""
     mine, theirs = set(prompt[keys.TISSUE_ID]), set(pool[keys.TISSUE_ID])
     common = mine & theirs
     if mine == theirs or "" in common or not common:
@@ -139,28 +148,16 @@ def _same_tissues(
     return *sides, True
 
 
-def _shared_donors(prompt: pd.DataFrame, pool: pd.DataFrame) -> set[str]:
-    return _donors(prompt) & _donors(pool)
-
-
 def _donors(rows: pd.DataFrame) -> set[str]:
     return {one for one, known in zip(rows[keys.DONOR].tolist(), has_donor(rows).tolist(), strict=True) if known}
 
 
-def _why_unmatched(prompt: pd.DataFrame, pool: pd.DataFrame) -> str:
-    if not has_donor(prompt).any() or not has_donor(pool).any():
-        return "donors are not recorded"
-    if not _shared_donors(prompt, pool):
-        return "they come from other donors than the prompt"
-    return "the donors that have both treated and control cells have too few"
-
-
 def _why_none(prompt: pd.DataFrame, *, here: pd.DataFrame, pool: pd.DataFrame, type_key: str) -> str:
     dataset = prompt[keys.DATASET].iloc[0]
-    same_as_prompt = type_key == prompt[TYPE_KEY].iloc[0]
-    label = type_label(pool) if len(pool) else type_label(prompt) if same_as_prompt else type_key
     if len(pool):
-        return f"no control: dataset {dataset} has {int(pool[N_CELLS].sum())} control {cells_of(label)}, too few"
+        few = cells_of(type_label(pool))
+        return f"no control: dataset {dataset} has {int(pool[N_CELLS].sum())} control {few}, too few"
+    label = type_label(prompt) if type_key == prompt[TYPE_KEY].iloc[0] else type_key
     if not len(here):
         return f"no control: dataset {dataset} has no control cells at all, so no {cells_of(label)}"
     held = here.groupby(keys.CELL_TYPE, sort=True)[N_CELLS].sum().sort_values(ascending=False, kind="stable")

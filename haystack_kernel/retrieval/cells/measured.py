@@ -1,7 +1,7 @@
-"""Measured responses that the prompt did not use: what the atlas itself says of the same or a related treatment.
+"""Measured responses that the prompt did not use, to compare the prediction with.
 
 In: the ranked candidates, those of the round, an atlas. Out: treated and control cells of a few others. Hidden pairs
-are no candidates, so they cannot come back here.
+are never candidates, so they cannot appear here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_RESPONSES, N_CELLS = 5, 150
 
 @dataclass(frozen=True, eq=False)
 class MeasuredResponse:
-    """Raw counts of one candidate that is not part of the prompt; ``label`` says which cells under what."""
+    """Raw counts of one candidate outside the prompt; ``label`` names its perturbation, cell type and dataset."""
 
     label: str
     treated: ad.AnnData
@@ -34,10 +34,25 @@ class MeasuredResponse:
 def fetch_measured(
     candidates: Sequence[Candidate], *, used: Sequence[Candidate], atlas: Atlas, config: RunConfig
 ) -> tuple[MeasuredResponse, ...]:
-    """Fetch up to five responses, best-ranked first, at most 150 cells of each arm.
+    """Fetch up to five measured responses, best-ranked first, with at most 150 treated and 150 control cells each.
 
-    Left out are candidates of the prompt, those that share treatment and cell type with one of them in a data set
-    (their cells may be prompt cells), those without a donor-matched control, and unperturbed ones.
+    Candidates of the prompt are left out. So are those that share dataset, treatment and cell type with one of them,
+    because their cells may be prompt cells; those without a donor-matched control; and unperturbed ones.
+
+    Parameters
+    ----------
+    candidates
+        All candidates of the question, in the order of their rank.
+    used
+        Candidates of the round.
+    atlas, config
+        Where the cells are, and the seed of the sample.
+
+    Examples
+    --------
+    >>> [one.label for one in fetch_measured(candidates, used=candidates[:3], atlas=atlas, config=config)]
+    ... # doctest: +SKIP
+    ['IFN-alpha1 in NK cell (kang)']
     """
     taken = {_what(one.prompt) for one in used}
     found: list[MeasuredResponse] = []

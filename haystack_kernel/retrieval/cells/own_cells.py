@@ -1,6 +1,6 @@
 """The user's own cells as query cells.
 
-In: an h5ad, local or in a bucket. Out: the same shape as cells from an atlas, and notes on what was found in it.
+In: an h5ad, local or in a bucket. Out: cells with the same columns as cells from an atlas, and notes about the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 OWN = "own"
-_ALIASES = {  # other usual names of an agreed column, tried in order
+_ALIASES = {  # other common names of a required column, tried in order
     keys.CELL_TYPE_ORIGINAL: ("cell_type", "celltype"),
     keys.CELL_TYPE_ID: ("cell_type_ontology_term_id",),
     keys.CELL_TYPE: ("cell_type", "celltype"),
@@ -44,12 +44,12 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
     uri
         Path or fsspec address of an h5ad with raw human counts in X, raw or ``layers["counts"]``.
     genelist
-        The gene list of the model that will see the cells, where there is one.
+        Gene list of the model that will predict, where there is one.
 
     Returns
     -------
-    The cells (X raw counts float32 CSR, var index gene symbols, obs index and columns as given, agreed columns added
-    where they are absent, missing text empty) and notes on what was found.
+    The cells and notes about the file. X holds raw counts (float32 CSR), the var index gene symbols; obs index and
+    columns are as given, with required columns added where they are absent and missing text empty.
 
     Raises
     ------
@@ -58,14 +58,20 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
     StorageError
         The file may not be read.
     InvalidInputError
-        Not a readable h5ad, not raw human counts, or none of the model's genes; the message says what was found and how
-        to fix it.
+        The file is no readable h5ad, holds no raw human counts, or has none of the model's genes. The message says what
+        was found and how to fix it.
+
+    Examples
+    --------
+    >>> query_cells, notes = read_query_h5ad("my_cells.h5ad")  # doctest: +SKIP
+    >>> notes  # doctest: +SKIP
+    ("my_cells.h5ad: raw counts taken from layers['counts'], X holds other values",)
     """
     import anndata as ad
 
     found = check_query_h5ad(uri, genelist=genelist)
     checked = found.require()
-    obs = _with_agreed_columns(found.adata.obs, counts=checked.counts, dataset=Path(uri).stem)
+    obs = _with_required_columns(found.adata.obs, counts=checked.counts, dataset=Path(uri).stem)
     adata = ad.AnnData(X=checked.counts, obs=obs, var=pd.DataFrame(index=list(checked.genes)))
     notes = list(checked.notes)
     if genelist is not None:
@@ -74,8 +80,8 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
     return adata, tuple(notes)
 
 
-def _with_agreed_columns(obs: pd.DataFrame, *, counts: sparse.csr_matrix, dataset: str) -> pd.DataFrame:
-    """Obs as given, with each agreed column that it lacks taken from its usual other names, else left empty."""
+def _with_required_columns(obs: pd.DataFrame, *, counts: sparse.csr_matrix, dataset: str) -> pd.DataFrame:
+    """Obs as given; a required column that it lacks is taken from a column of another common name, or left empty."""
     full = obs.copy()
     full.index = full.index.astype(str)
     full.index.name = keys.CELL_ID

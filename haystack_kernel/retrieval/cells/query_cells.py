@@ -1,4 +1,4 @@
-"""Which cells are transformed: unperturbed cells of the type, donor and tissue asked for.
+"""Chooses the cells to be transformed: unperturbed cells of the type, donor and tissue asked for.
 
 In: a query, the atlas and the ranked candidates. Out: one :class:`CellSet`, and a sentence about it.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import Candidate, CellSet, RunConfig, StructuredQuery
 
-_ENOUGH = 20  # cells for which the dataset of the best candidate is preferred to a larger one
+_ENOUGH = 20  # cells, with which the dataset of the best candidate is preferred to a larger one
 
 
 def choose_query_cells(
@@ -47,15 +47,36 @@ def choose_query_cells(
 ) -> CellSet:
     """Choose the unperturbed cells that the engine transforms.
 
-    Perturbational: cells of the type (exact id, else subtypes, else a parent) and of the donor, tissue, disease and
-    dataset asked for; tissue and disease give way where nothing fits, donor and dataset do not. Imputation: the source
-    type in the target. Donor prediction: the asked type in the reference donors. The dataset of the best candidate is
-    preferred, otherwise the one with the most such cells. Control cells are never hidden.
+    For a perturbational question these are cells of the type (exact id, otherwise subtypes, otherwise a parent) and of
+    the donor, tissue, disease and dataset asked for. Tissue and disease are dropped where nothing fits, donor and
+    dataset are not. For an imputation they are cells of the source type in the target; for a donor prediction, cells of
+    the type asked for in the reference donors. The dataset of the best candidate is preferred, otherwise the one with
+    the most such cells. Control cells are never hidden.
+
+    Parameters
+    ----------
+    query
+        The parsed question.
+    atlas
+        Cells of one or several atlases; only their conditions are read.
+    knowledge
+        Tables with the cell ontology.
+    candidates
+        Ranked candidates; may be empty.
+    config
+        Names the atlas of the query cells, where the user chose one.
 
     Raises
     ------
     NoCandidateError
-        No atlas holds such cells; the message says what they hold instead. Also for an unknown donor.
+        No atlas holds such cells, or the donor is unknown; the message says what the atlases hold.
+
+    Examples
+    --------
+    >>> chosen = choose_query_cells(query, atlas=atlas, knowledge=knowledge, candidates=candidates, config=config)
+    ... # doctest: +SKIP
+    >>> describe_query_cells(chosen, query=query, knowledge=knowledge)  # doctest: +SKIP
+    '420 unperturbed monocytes from dataset kang'
     """
     view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
     if asks_perturbation(query):
@@ -75,37 +96,54 @@ def choose_query_cells(
 
 
 def describe_query_cells(query_set: CellSet, *, query: StructuredQuery, knowledge: Knowledge) -> str:
-    """Say in one sentence which cells are transformed, and how they differ from those asked for."""
+    """Describe in one sentence which cells are transformed, and how they differ from those asked for.
+
+    Parameters
+    ----------
+    query_set
+        From :func:`choose_query_cells`.
+    query
+        The parsed question.
+    knowledge
+        Tables with the names of cell types.
+
+    Examples
+    --------
+    >>> describe_query_cells(chosen, query=query, knowledge=knowledge)  # doctest: +SKIP
+    '500 unperturbed fibroblasts from dataset s; not restricted to lung, from which none are held'
+    """
     ids = query_set.cell_type_ids
     names = [knowledge.cell_types[one].name if one in knowledge.cell_types else one for one in ids]
     label = ", ".join(names or query_set.cell_type_names) or "any type"
     donors = f" of {', '.join(query_set.donor_ids)}" if query_set.donor_ids else ""
     sentence = f"{query_set.n_cells} unperturbed {cells_of(label)}{donors} from dataset {query_set.dataset}"
-    notes = []
-    if asks_perturbation(query) or is_donor_prediction(query):
-        notes += _type_note(ids, query=query, knowledge=knowledge)
-    else:
-        notes.append(f"they start the imputation of {cells_of(asked_type(query))}")
-    if query.tissue_id and query.tissue_id not in query_set.tissue_ids:
-        notes.append(f"not restricted to {query.tissue_name or query.tissue_id}, from which none are held")
-    if query.disease_id and query.disease_id not in query_set.disease_ids:
-        notes.append(f"not restricted to {query.disease_name or query.disease_id}, from which none are held")
-    return f"{sentence}; {'; '.join(notes)}" if notes else sentence
+    notes = [_type_note(ids, query=query, knowledge=knowledge)]
+    places = (
+        (query.tissue_id, query.tissue_name, query_set.tissue_ids),
+        (query.disease_id, query.disease_name, query_set.disease_ids),
+    )
+    for asked_id, name, restricted_to in places:
+        if asked_id and asked_id not in restricted_to:
+            notes.append(f"not restricted to {name or asked_id}, from which none are held")
+    return "; ".join([sentence, *filter(None, notes)])
 
 
-def _type_note(ids: Sequence[str], *, query: StructuredQuery, knowledge: Knowledge) -> list[str]:
+def _type_note(ids: Sequence[str], *, query: StructuredQuery, knowledge: Knowledge) -> str:
+    """How the type of the query cells relates to the one asked for; empty where they are the same."""
+    if not (asks_perturbation(query) or is_donor_prediction(query)):
+        return f"the imputation of {cells_of(asked_type(query))} starts from them"
     if not ids or query.cell_type_id in ids:
-        return []
+        return ""
     if set(ids) <= subtypes(query.cell_type_id, knowledge=knowledge):
-        return [f"subtypes of the {asked_type(query)} asked for, which carries no cells of its own label"]
-    return [f"the nearest broader type held, because no atlas labels {asked_type(query)} in its control cells"]
+        return f"subtypes of {asked_type(query)}, because no control cells are labelled {asked_type(query)} itself"
+    return f"the nearest broader type, because no control cells are labelled {asked_type(query)}"
 
 
 # --- perturbational -----------------------------------------------------------------------------------------------
 
 
 def _perturbational(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
-    """Rows at the first level that has any: type before tissue and disease, a broader type last."""
+    """Rows of the best match that has any: the exact type before subtypes and tissue, a broader type last."""
     rows = _asked_place(query, view)
     narrow = _narrowings(rows, query=query)
     own_type = is_asked_type(rows, query=query, view=view)
@@ -130,7 +168,7 @@ def _asked_place(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
         if not named.any():
             held = sorted(rows[keys.DATASET].unique())
             msg = (
-                f"no dataset {query.target_dataset!r} with unperturbed cells; there are {', '.join(held) or 'none'}. "
+                f"no dataset {query.target_dataset!r} with unperturbed cells; possible: {', '.join(held) or 'none'}. "
                 "Ask about one of them, or add it as an atlas."
             )
             raise NoCandidateError(msg, datasets=held)
@@ -139,7 +177,7 @@ def _asked_place(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
 
 
 def _narrowings(rows: pd.DataFrame, *, query: StructuredQuery) -> list[pd.Series]:
-    """Masks from the narrowest place asked for to anywhere."""
+    """Masks for tissue and disease, from both as asked for to no restriction."""
     anywhere = pd.Series(data=True, index=rows.index)
     tissue = rows[keys.TISSUE_ID] == query.tissue_id if query.tissue_id else anywhere
     disease = rows[keys.DISEASE_ID] == query.disease_id if query.disease_id else anywhere
@@ -201,7 +239,7 @@ def _of_reference_donors(query: StructuredQuery, view: AtlasView) -> pd.DataFram
 
 
 def _one_dataset(rows: pd.DataFrame, *, candidates: Sequence[Candidate]) -> pd.DataFrame:
-    """Rows of the dataset of the best candidate where it has enough, else of the fullest dataset."""
+    """Rows of the best candidate's dataset where it has enough cells, otherwise of the dataset with the most."""
     sizes = rows.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
     best = (candidates[0].prompt.atlas, candidates[0].prompt.dataset) if candidates else None
     chosen = min(sizes.index, key=lambda pair: (not (pair == best and sizes[pair] >= _ENOUGH), -int(sizes[pair]), pair))

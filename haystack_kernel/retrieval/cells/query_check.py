@@ -1,6 +1,6 @@
-"""The user's own cells looked at before anything is spent on them, as an object that notebooks show.
+"""Checks the user's own cells before anything is spent on them; notebooks show the result as a table.
 
-In: an h5ad, local or in a bucket, and the gene list of a model where there is one. Out: ``QueryCheck``.
+In: an h5ad, local or in a bucket, and the gene list of a model where there is one. Out: :class:`QueryCheck`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MARKS = {True: ("&#10003;", "yes"), False: ("&#10007;", "no"), None: ("&#9432;"
 
 @dataclass(frozen=True, eq=False)
 class QueryCheck:
-    """Answers about one file of query cells; ``adata`` and ``checked`` hold the cells where they can be used."""
+    """Answers about one file of query cells; ``checked`` holds the counts, None where the cells cannot be used."""
 
     uri: str
     preflight: Preflight
@@ -49,7 +49,7 @@ class QueryCheck:
         Raises
         ------
         InvalidInputError
-            The cells cannot be used; the message has every refusal.
+            The cells cannot be used; the message has all reasons.
         """
         if self.checked is None:
             refusals = list(self.preflight.refusals)
@@ -73,7 +73,7 @@ class QueryCheck:
 
 
 def check_query_h5ad(uri: str, *, genelist: str | None = None) -> QueryCheck:
-    """Look at query cells; refuses nothing itself but what cannot be read (see :meth:`QueryCheck.require`).
+    """Check query cells without refusing any that can be read; :meth:`QueryCheck.require` refuses.
 
     Parameters
     ----------
@@ -89,7 +89,13 @@ def check_query_h5ad(uri: str, *, genelist: str | None = None) -> QueryCheck:
     StorageError
         A file may not be read.
     InvalidInputError
-        Not a readable h5ad, or not a gene list.
+        The file is no readable h5ad, or the gene list is none.
+
+    Examples
+    --------
+    >>> check = check_query_h5ad("my_cells.h5ad")  # doctest: +SKIP
+    >>> check.ok  # doctest: +SKIP
+    True
     """
     genes = None
     try:
@@ -112,7 +118,7 @@ def check_query_h5ad(uri: str, *, genelist: str | None = None) -> QueryCheck:
 
 @contextmanager
 def _local(uri: str, *, what: str) -> Iterator[Path]:
-    """The file on this disk: itself, or a copy for as long as it is needed."""
+    """A local path of the file: the file itself, or a temporary copy."""
     try:
         if "://" not in uri:
             path = Path(uri).expanduser()

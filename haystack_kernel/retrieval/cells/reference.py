@@ -1,7 +1,7 @@
-"""Reference cells of an observational question: what cell types, donors and tissues look like where they were measured.
+"""Reference cells of an observational question: measured cells of the same and other types, donors and tissues.
 
-In: a query and the atlas. Out: raw counts of unperturbed cells of one dataset, each marked as grounding needs it; the
-cells asked for are never among them.
+In: a query and the atlas. Out: raw counts of unperturbed cells of one dataset, each with the marks that grounding
+needs. The cells asked for are never among them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_TYPES = 30
 PER_TYPE = 100  # cells of a type outside the target, and at most half of that inside it
-_ENOUGH = 20  # asked cells for which the dataset of the query cells is kept
+_ENOUGH = 20  # cells of the type asked for, with which the dataset of the query cells is preferred
 
 
 def fetch_reference(
@@ -43,18 +43,26 @@ def fetch_reference(
     Parameters
     ----------
     query
-        Names the cell type, and the donor or tissue, that are asked for.
+        The cell type asked for, with its donor or tissue.
     atlas, knowledge, config
-        Where the cells are, how types are related, and the seed of the sample.
+        Where the cells are, the cell ontology, and the seed of the sample.
     query_set
-        Its dataset is preferred, because other datasets differ by batch; without it that of the donor asked for.
+        Its dataset is preferred, because other datasets differ by batch. With None, the dataset of the donor asked for
+        is preferred.
 
     Returns
     -------
     Cells of one dataset with obs ``kinship`` ("asked": the cell type asked for or a subtype; "related": a broader
-    label that may hold it; "other"), ``is_target_donor`` and ``is_target_tissue``. Cells of the asked or a related
-    type inside the target (donor, tissue or dataset) are left out: they are the answer. None where no dataset holds a
-    cell of the asked type outside the target.
+    label that may contain it; "other"), ``is_target_donor`` and ``is_target_tissue``. Cells of the asked or a related
+    type inside the target (donor, tissue or dataset) are left out, because they are the answer. None where no dataset
+    has a cell of the asked type outside the target.
+
+    Examples
+    --------
+    >>> reference = fetch_reference(query, atlas=atlas, knowledge=knowledge, query_set=chosen, config=config)
+    ... # doctest: +SKIP
+    >>> reference.obs["kinship"].value_counts().to_dict()  # doctest: +SKIP
+    {'other': 900, 'asked': 150}
     """
     view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
     rows = _marked(query, view)
@@ -64,19 +72,16 @@ def fetch_reference(
     here = rows[(rows[keys.ATLAS] == dataset[0]) & (rows[keys.DATASET] == dataset[1])]
     sizes = here.groupby([keys.KINSHIP, TYPE_KEY], sort=True)[N_CELLS].sum()
     ranked = sorted(sizes.index, key=lambda one: (one[0] != "asked", -int(sizes[one]), one))[:MAX_TYPES]
-    parts = [
-        part
-        for kinship, type_key in ranked
-        for part in _sampled(
-            here[(here[keys.KINSHIP] == kinship) & (here[TYPE_KEY] == type_key)], atlas=atlas, config=config
-        )
-    ]
+    parts: list[pd.DataFrame] = []
+    for kinship, type_key in ranked:
+        of_type = here[(here[keys.KINSHIP] == kinship) & (here[TYPE_KEY] == type_key)]
+        parts += _sampled(of_type, atlas=atlas, config=config)
     cells = pd.concat(parts).drop_duplicates(keys.CELL_ID).sort_values(keys.CELL_ID, kind="stable")
     return atlas.fetch(cells.reset_index(drop=True))
 
 
 def _marked(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
-    """Unperturbed conditions with the three marks, without those that could be the answer."""
+    """Unperturbed conditions with the three marks, without those that may be the answer."""
     rows = view.controls.copy()
     asked = is_asked_type(rows, query=query, view=view)
     other = rows.index.isin(other_types(rows, query=query, view=view).index)
@@ -89,7 +94,7 @@ def _marked(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     if not (query.donor_id or query.tissue_id or query.target_dataset):
         return rows
     answer = rows.index.isin(target_rows(query, view).index) & ~other
-    if query.donor_id or query.target_dataset:  # whatever the tissue, these cells are the donor's own
+    if query.donor_id or query.target_dataset:  # cells of the donor are the answer in any tissue
         answer |= ~rows.index.isin(measured_outside(query, view).index) & ~other
     return rows[~answer]
 
@@ -100,17 +105,15 @@ def _choose_dataset(rows: pd.DataFrame, *, query_set: CellSet | None) -> tuple[s
     if not len(sizes):
         return None
     own = rows[rows[keys.IS_TARGET_DONOR]]
-    homes = (
-        {(query_set.atlas, query_set.dataset)}
-        if query_set
-        else set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
-    )
+    homes = set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
+    if query_set is not None:
+        homes = {(query_set.atlas, query_set.dataset)}
     best = min(sizes.index, key=lambda one: (not (one in homes and sizes[one] >= _ENOUGH), -int(sizes[one]), one))
     return str(best[0]), str(best[1])
 
 
 def _sampled(rows: pd.DataFrame, *, atlas: Atlas, config: RunConfig) -> list[pd.DataFrame]:
-    """Cells of one type: those inside the target donor or tissue apart, so that both sides of a contrast have some."""
+    """Sample cells of one type separately inside and outside the target, so that both sides of a contrast have some."""
     parts = []
     marks = [keys.IS_TARGET_DONOR, keys.IS_TARGET_TISSUE]
     for (donor, tissue), group in rows.groupby(marks, sort=True):

@@ -1,6 +1,6 @@
 """Seeded sampling of a cell table that keeps every cell type and donor.
 
-In: a table of cells. Out: fewer of its rows, the same for the same seed and role.
+In: a table of cells. Out: a subset of its rows, the same for the same seed and role.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _STRATA = [keys.CELL_TYPE, keys.DONOR]
 
 
 def make_rng(seed: int, *, role: str) -> np.random.Generator:
-    """Generator of one role, independent of the other roles and of the order in which they are sampled."""
+    """Random generator of one role, independent of the other roles and of the order in which they are sampled."""
     digest = hashlib.sha256(f"{seed}|{role}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def sample_cells(cells: pd.DataFrame, *, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """At most ``n`` rows, in the order of the table; the same cells whatever that order is.
+    """Sample at most ``n`` rows, in the order of the table; which cells are taken does not depend on that order.
 
-    Each (cell type, donor) gets its share of ``n`` by largest remainders, and at least one cell while there are
-    no more strata than ``n``; otherwise the ``n`` largest strata get one cell each.
+    Each (cell type, donor) gets its share of ``n`` by largest remainders, and at least one cell as long as there are
+    no more strata than ``n``. Otherwise the ``n`` largest strata get one cell each.
     """
     if len(cells) <= n:
         return cells
@@ -39,7 +39,7 @@ def sample_cells(cells: pd.DataFrame, *, n: int, rng: np.random.Generator) -> pd
 
 
 def split_cells(cells: pd.DataFrame, *, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two disjoint halves of every (cell type, donor); the odd cell goes to the first half."""
+    """Split every (cell type, donor) into two disjoint halves; an odd cell goes to the first half."""
     first = [rng.choice(one, size=(len(one) + 1) // 2, replace=False) for one in _positions(cells)]
     mask = np.zeros(len(cells), dtype=bool)
     mask[np.concatenate([np.empty(0, dtype=np.intp), *first])] = True
@@ -47,7 +47,7 @@ def split_cells(cells: pd.DataFrame, *, rng: np.random.Generator) -> tuple[pd.Da
 
 
 def allocate(sizes: list[int], *, n: int) -> list[int]:
-    """Seats of each stratum: proportional by largest remainders, at least 1 where ``n`` allows, never above its size.
+    """Allocate ``n`` cells to strata by largest remainders: at least 1 each where ``n`` allows, never above the size.
 
     Parameters
     ----------
@@ -59,17 +59,17 @@ def allocate(sizes: list[int], *, n: int) -> list[int]:
         return [int(place in largest) for place in range(len(sizes))]
     total = sum(sizes)
     exact = [n * size / total for size in sizes]
-    seats = [max(1, int(share)) for share in exact]
-    while sum(seats) != n:
-        step = 1 if sum(seats) < n else -1
-        open_places = [i for i in range(len(sizes)) if (seats[i] < sizes[i] if step > 0 else seats[i] > 1)]
-        place = max(open_places, key=lambda i: (step * (exact[i] - seats[i]), -i))
-        seats[place] += step
-    return seats
+    quotas = [max(1, int(share)) for share in exact]
+    while missing := n - sum(quotas):  # negative where the minimum of 1 gave small strata more than their share
+        step = 1 if missing > 0 else -1
+        limits = sizes if missing > 0 else [1] * len(sizes)
+        movable = [i for i, limit in enumerate(limits) if quotas[i] != limit]
+        quotas[max(movable, key=lambda i: (step * (exact[i] - quotas[i]), -i))] += step
+    return quotas
 
 
 def _positions(cells: pd.DataFrame) -> list[np.ndarray]:
-    """Places of each stratum's cells, strata in order of their labels and cells in order of their ids."""
+    """Row numbers of each stratum, strata in order of their labels and cells in order of their ids."""
     filled = cells[_STRATA].astype(object).where(cells[_STRATA].notna(), "").astype(str).reset_index(drop=True)
     ids = cells[keys.CELL_ID] if keys.CELL_ID in cells.columns else cells.index
     order = np.argsort(np.asarray(ids, dtype=str), kind="stable")

@@ -1,6 +1,6 @@
-"""How close the cell type of some cells is to the one asked for.
+"""Similarity of two cell types: how close the type of some cells is to the type asked for.
 
-In: a query and rows of one cell type. Out: a :class:`Nearness` with relevance and words for the reason.
+In: a query and rows of one cell type. Out: a :class:`TypeSimilarity` with relevance and words for the reason.
 """
 
 from __future__ import annotations
@@ -19,14 +19,24 @@ if TYPE_CHECKING:
 
 EXACT = 1.0
 BY_LABEL = 0.9
-FLOOR = 0.2  # types that the ontology does not connect
+FLOOR = 0.2  # for types that the ontology does not connect
 
 Level = Literal["exact", "label", "descendant", "other"]
 
 
 @dataclass(frozen=True)
-class Nearness:
-    """``steps`` is the ontology distance, None where the types are not connected or not known."""
+class TypeSimilarity:
+    """How a cell type compares with the one asked for.
+
+    Attributes
+    ----------
+    level
+        ``exact`` (same ontology id), ``label`` (same name, no id), ``descendant`` (a subtype) or ``other``.
+    steps
+        Distance in the cell ontology; None where the ontology does not connect the two types.
+    words
+        The comparison as a phrase for the reason of a candidate.
+    """
 
     level: Level
     steps: int | None
@@ -39,7 +49,7 @@ class Nearness:
 
     @property
     def relevance(self) -> float:
-        """1 for the exact type, 0.9 by label or descendant, below that 0.9 / (1 + steps), at least 0.2."""
+        """1 for the exact type, 0.9 for a label or a subtype, otherwise 0.9 / (1 + steps) but at least 0.2."""
         if self.level == "exact":
             return EXACT
         if self.same_type:
@@ -47,20 +57,22 @@ class Nearness:
         return FLOOR if self.steps is None else max(FLOOR, BY_LABEL / (1 + self.steps))
 
 
-def find_nearness(query: StructuredQuery, rows: pd.DataFrame, *, knowledge: Knowledge) -> Nearness:
+def compare_cell_type(query: StructuredQuery, rows: pd.DataFrame, *, knowledge: Knowledge) -> TypeSimilarity:
     """Compare the cell type of ``rows`` (all of one type) with the one asked for."""
     cl_id, label = rows[keys.CELL_TYPE_ID].iloc[0], rows[keys.CELL_TYPE].iloc[0]
     asked = asked_type(query)
     if cl_id and cl_id == query.cell_type_id:
-        return Nearness("exact", 0, "the cell type asked for")
+        return TypeSimilarity("exact", 0, "the cell type asked for")
     if not cl_id and label.casefold() in asked_labels(query):
-        return Nearness("label", 0, f"the cell type asked for by its label, {asked}")
+        return TypeSimilarity("label", 0, f"the cell type asked for by its label, {asked}")
     steps = steps_between(query.cell_type_id, cl_id, knowledge=knowledge)
     if cl_id in subtypes(query.cell_type_id, knowledge=knowledge):
-        return Nearness("descendant", steps, f"a subtype of the {asked} asked for")
+        return TypeSimilarity("descendant", steps, f"a subtype of the {asked} asked for")
     if steps is None:
-        return Nearness("other", None, f"not connected with {asked} in the cell ontology within 4 steps")
-    return Nearness("other", steps, f"{steps} {'step' if steps == 1 else 'steps'} from {asked} in the cell ontology")
+        return TypeSimilarity("other", None, f"not connected with {asked} in the cell ontology within 4 steps")
+    return TypeSimilarity(
+        "other", steps, f"{steps} {'step' if steps == 1 else 'steps'} from {asked} in the cell ontology"
+    )
 
 
 def asked_type(query: StructuredQuery) -> str:

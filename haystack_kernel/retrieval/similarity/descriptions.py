@@ -1,6 +1,7 @@
-"""What a condition is, in words: its perturbation and its cells, from the knowledge tables.
+"""Descriptions of a condition: one text for its perturbation, one for its cells, from the knowledge tables.
 
-In: names and ids of a condition. Out: two texts, short enough that no list of synonyms drowns the rest.
+In: names and ids of a condition. Out: two texts. Synonyms are limited, because a long list of them would outweigh
+targets, pathways and lineage when the texts are compared.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ _UPWARD = {1: "activates", -1: "suppresses"}
 
 
 def describe_perturbation(name: str, *, knowledge: Knowledge, asked: Perturbation | None = None) -> str:
-    """Name, kind, family, some synonyms, targets and directed pathways.
+    """Describe a perturbation by name, some synonyms, family, type, targets and directed pathways.
 
     Parameters
     ----------
     asked
-        Says what is known of a perturbation that the tables lack.
+        The perturbation of the query, which describes one that the tables lack.
     """
     entry = knowledge.perturbations.get(name)
     if entry is None:
@@ -40,14 +41,14 @@ def describe_perturbation(name: str, *, knowledge: Knowledge, asked: Perturbatio
 
 
 def describe_cells(cell_type_id: str, label: str, *, knowledge: Knowledge) -> str:
-    """Name, some synonyms, and the lineage above it; the label alone where the tables lack the type."""
+    """Describe a cell type by name, some synonyms and its ancestors; by its label alone where the tables lack it."""
     entry = knowledge.cell_types.get(cell_type_id)
     if entry is None:
         return label
     lineage = sorted(
         knowledge.cell_types[one].name
         for one in ancestors(cell_type_id, knowledge=knowledge)
-        if knowledge.cell_types[one].parents  # the root, "cell", says nothing
+        if knowledge.cell_types[one].parents  # the root, "cell", distinguishes nothing
     )
     parts = [", ".join((entry.name, *entry.synonyms[:_N_SYNONYMS])), ", ".join(lineage)]
     return ". ".join(part for part in parts if part)

@@ -1,6 +1,6 @@
-"""How alike donors are: the tissue, disease, age and sex that they share with the donor or place asked about.
+"""Similarity of donors: the tissue, disease, age and sex that they share with the donor or place asked about.
 
-In: a query and the view. Out: the facts of the target, and per condition which of them agree.
+In: a query and the view. Out: the facts of the target, and for each condition which of them agree.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import StructuredQuery
 
 FACTS = {"tissue": keys.TISSUE_ID, "disease": keys.DISEASE_ID, "age": keys.DONOR_AGE, "sex": keys.DONOR_SEX}
-_NAMES = {"tissue": keys.TISSUE, "disease": keys.DISEASE}  # used where an id is missing
-_UNKNOWN = 0.5  # a fact that is not recorded on one side says neither
+_NAMES = {"tissue": keys.TISSUE, "disease": keys.DISEASE}  # compared where the id is missing
+_UNKNOWN = 0.5  # the fact is not recorded on one side, so it counts neither for nor against
 _NOT_RECORDED = frozenset({"", "unknown", "na", "nan", "none"})
 
 Facts = dict[str, frozenset[str]]
 
 
 def target_facts(query: StructuredQuery, view: AtlasView) -> Facts:
-    """Tissue, disease, age and sex of the donor (or else the dataset) asked about; what the question says wins."""
+    """Tissue, disease, age and sex of the donor (or else the dataset) asked about.
+
+    A tissue or disease that the question names takes precedence over what the atlas records.
+    """
     rows = view.controls
     if query.donor_id:
         rows = rows[rows[keys.DONOR].isin(match_donors(query.donor_id, rows))]
@@ -42,7 +45,13 @@ def target_facts(query: StructuredQuery, view: AtlasView) -> Facts:
 
 
 def agreement(rows: pd.DataFrame, *, facts: Mapping[str, frozenset[str]]) -> pd.DataFrame:
-    """One column per fact: 1 agrees, 0 differs, 0.5 not recorded on one side; the index is that of ``rows``."""
+    """Compare the facts of each row with those of the target.
+
+    Returns
+    -------
+    One column per fact: 1 where it agrees, 0 where it differs, 0.5 where one side does not record it. The index is
+    that of ``rows``.
+    """
     columns = {}
     for name in FACTS:
         values = _values(rows, name)
@@ -51,8 +60,8 @@ def agreement(rows: pd.DataFrame, *, facts: Mapping[str, frozenset[str]]) -> pd.
     return pd.DataFrame(columns, index=rows.index)
 
 
-def alikeness(agreed: pd.DataFrame) -> pd.Series:
-    """Mean of the four facts, in [0, 1]; 0.5 where nothing is recorded.
+def donor_similarity(agreed: pd.DataFrame) -> pd.Series:
+    """Similarity of donors: the mean over the four facts, in [0, 1]; 0.5 where nothing is recorded.
 
     References
     ----------
@@ -61,19 +70,17 @@ def alikeness(agreed: pd.DataFrame) -> pd.Series:
     return agreed.mean(axis=1)
 
 
-def alike_words(row: pd.Series) -> str:
-    """Which facts agree, differ and are not recorded: "alike in tissue and sex, differing in age"."""
-    alike, differing, unknown = ([name for name in FACTS if row[name] == value] for value in (1.0, 0.0, _UNKNOWN))
-    parts = [f"alike in {_listed(alike)}"] if alike else []
-    parts += [f"differing in {_listed(differing)}"] if differing else []
-    parts += [f"with {_listed(unknown)} not recorded"] if unknown else []
-    return ", ".join(parts)
+def similarity_words(agreed: pd.Series) -> str:
+    """Say which facts agree, differ and are not recorded: "same tissue and sex; different age"."""
+    parts = []
+    for value, form in ((1.0, "same {}"), (0.0, "different {}"), (_UNKNOWN, "{} not recorded")):
+        names = [name for name in FACTS if agreed[name] == value]
+        if names:
+            *others, last = names
+            parts.append(form.format(f"{', '.join(others)} and {last}" if others else last))
+    return "; ".join(parts)
 
 
 def _values(rows: pd.DataFrame, name: str) -> pd.Series:
     values = rows[FACTS[name]].str.strip().str.casefold()
     return values.where(values != "", rows[_NAMES[name]].str.strip().str.casefold()) if name in _NAMES else values
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,6 +1,7 @@
-"""How much two perturbations have in common by what is known of their targets and pathways.
+"""Similarity of two perturbations: the targets and pathways that they share according to the knowledge tables.
 
-In: the perturbation asked for and the knowledge tables. Out: a :class:`Relation` to any other perturbation.
+In: the perturbation asked for and the knowledge tables. Out: a :class:`MechanismSimilarity` with any other
+perturbation.
 """
 
 from __future__ import annotations
@@ -20,20 +21,30 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Mechanism:
-    """Targets, and pathways with the direction in which they are moved."""
+    """Targets of a perturbation, and the pathways it moves with the direction (1 up, -1 down)."""
 
     targets: frozenset[str]
     pathways: frozenset[tuple[str, int]]
 
     @property
     def is_known(self) -> bool:
-        """Whether there is anything to compare."""
+        """Whether any target or pathway is known."""
         return bool(self.targets or self.pathways)
 
 
 @dataclass(frozen=True)
-class Relation:
-    """What two perturbations share; ``score`` = 0.6 Jaccard of targets + 0.4 Jaccard of signed pathways."""
+class MechanismSimilarity:
+    """What two perturbations share.
+
+    Attributes
+    ----------
+    score
+        0.6 x Jaccard index of the targets + 0.4 x Jaccard index of the signed pathways, in [0, 1].
+    targets, pathways
+        Those shared; a pathway is shared where both move it in the same direction.
+    n_opposed
+        Number of pathways that the two move in opposite directions.
+    """
 
     score: float
     targets: tuple[str, ...]
@@ -42,12 +53,12 @@ class Relation:
 
     @property
     def is_opposed(self) -> bool:
-        """Whether the other one moves more of the shared pathways against than along: an inhibitor of the same."""
+        """Whether more pathways are moved in opposite directions than in the same, as by an inhibitor of one target."""
         return self.n_opposed > len(self.pathways)
 
     @property
     def words(self) -> str:
-        """What is shared: "targets IFNAR1 and IFNAR2; pathway type I interferon response"."""
+        """Name what is shared: "targets IFNAR1, IFNAR2; pathway type I interferon response"."""
         parts = []
         for noun, names in (("target", self.targets), ("pathway", self.pathways)):
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -57,7 +68,7 @@ class Relation:
 
 
 def asked_mechanism(query: StructuredQuery, *, knowledge: Knowledge) -> Mechanism:
-    """Mechanism of the perturbation asked for; empty where nothing is known of it."""
+    """Mechanism of the perturbation asked for; empty where the tables and the query say nothing about it."""
     if query.perturbation is None:
         return Mechanism(frozenset(), frozenset())
     if query.perturbation.name in knowledge.perturbations:
@@ -73,13 +84,13 @@ def mechanism(name: str, *, knowledge: Knowledge) -> Mechanism:
     return Mechanism(frozenset(entry.targets), frozenset(entry.pathways.items()))
 
 
-def relate(asked: Mechanism, other: Mechanism) -> Relation:
+def compare_mechanisms(asked: Mechanism, other: Mechanism) -> MechanismSimilarity:
     """Compare two mechanisms.
 
     A pathway counts as shared only where both move it in the same direction.
     """
     opposed = {(name, -sign) for name, sign in other.pathways} & asked.pathways
-    return Relation(
+    return MechanismSimilarity(
         score=_TARGETS * _jaccard(asked.targets, other.targets) + _PATHWAYS * _jaccard(asked.pathways, other.pathways),
         targets=tuple(sorted(asked.targets & other.targets)),
         pathways=tuple(sorted(name for name, _ in asked.pathways & other.pathways)),
@@ -87,9 +98,9 @@ def relate(asked: Mechanism, other: Mechanism) -> Relation:
     )
 
 
-def distance_of(relation: Relation) -> EvidenceDistance:
-    """Evidence distance of another perturbation: ``shared_target`` where target or pathway is shared."""
-    return "shared_target" if relation.targets or relation.pathways else "text_only"
+def distance_of(similarity: MechanismSimilarity) -> EvidenceDistance:
+    """Evidence distance of another perturbation: ``shared_target`` where a target or pathway is shared."""
+    return "shared_target" if similarity.targets or similarity.pathways else "text_only"
 
 
 def _jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:

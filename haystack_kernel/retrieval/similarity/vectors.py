@@ -1,7 +1,7 @@
-"""Vectors of texts, kept in a file so that the next process need not make them.
+"""Vectors of texts, kept in a file so that the next process does not compute them again.
 
-In: texts, a vectoriser, a folder. Out: one unit row per text. The file is named by a digest of the vectoriser and the
-texts and appears whole or not at all, so several processes may make it at once.
+In: texts, a vectoriser, a folder. Out: one row of unit length per text. The file is named by a digest of the
+vectoriser and the texts. It appears complete or not at all, so several processes may write it at the same time.
 """
 
 from __future__ import annotations
@@ -29,24 +29,55 @@ if TYPE_CHECKING:
 
 
 def vector_folder(root: str, atlas: str) -> Path | None:
-    """Where vectors of descriptions are kept with an atlas; None where that is no local folder."""
+    """Folder in which the vectors of descriptions are kept with an atlas.
+
+    Parameters
+    ----------
+    root
+        Folder or address of the atlases.
+    atlas
+        Name of the atlas.
+
+    Returns
+    -------
+    The folder, or None where the atlas is not in a local folder and no vectors are kept.
+
+    Examples
+    --------
+    >>> vector_folder("gs://bucket/atlases", "demo") is None
+    True
+    """
     return None if "://" in root else Path(root) / atlas / "vectors"
 
 
-def prepare_vectors(root: str, atlas: str, *, knowledge: Knowledge, vectoriser: str) -> None:
-    """Make the vectors of all descriptions, so that the first question need not wait for them."""
-    described_vectors(knowledge, vectoriser, vector_folder(root, atlas))
+def prepare_vectors(root: str, atlas: str, *, knowledge: Knowledge) -> None:
+    """Compute the vectors of all descriptions in advance, so that the first question does not wait for them.
+
+    Parameters
+    ----------
+    root
+        Folder or address of the atlases.
+    atlas
+        Name of the atlas.
+    knowledge
+        Tables whose entries are described.
+
+    Examples
+    --------
+    >>> prepare_vectors("atlases", "demo", knowledge=load_knowledge())  # doctest: +SKIP
+    """
+    described_vectors(knowledge, vector_folder(root, atlas))
 
 
 def vectors_of(texts: Sequence[str], *, vectoriser: Vectoriser, cache: Path | None) -> sparse.csr_matrix:
-    """Vectors from the cache, or made and put there.
+    """Read vectors from the cache, or compute them and write them there.
 
     Parameters
     ----------
     texts
         In the order of the rows.
     cache
-        Folder, made where it is missing; None, or a folder that cannot be written, keeps nothing.
+        Folder, created where it is missing. Nothing is kept with None, or in a folder that cannot be written.
     """
     if not texts:
         return sparse.csr_matrix((0, 0), dtype=np.float32)
@@ -56,19 +87,17 @@ def vectors_of(texts: Sequence[str], *, vectoriser: Vectoriser, cache: Path | No
     found = _read(path, n_rows=len(texts))
     if found is None:
         found = vectoriser.encode(texts)
-        with suppress(OSError):  # a read-only atlas is searched all the same
+        with suppress(OSError):  # an atlas in a read-only folder can be searched all the same
             _write(path, found)
     return found
 
 
 @functools.lru_cache(maxsize=4)
-def described_vectors(
-    knowledge: Knowledge, vectoriser: str, cache: Path | None
-) -> tuple[dict[str, int], sparse.csr_matrix]:
+def described_vectors(knowledge: Knowledge, cache: Path | None) -> tuple[dict[str, int], sparse.csr_matrix]:
     """Vectors of every description of the tables: text -> row, and the rows; one file in the cache."""
     texts = knowledge_texts(knowledge)
-    maker = make_vectoriser(vectoriser, knowledge=knowledge)
-    return {text: row for row, text in enumerate(texts)}, vectors_of(texts, vectoriser=maker, cache=cache)
+    rows = vectors_of(texts, vectoriser=make_vectoriser(knowledge), cache=cache)
+    return {text: row for row, text in enumerate(texts)}, rows
 
 
 def _digest(texts: Sequence[str], version: str) -> str:
@@ -79,7 +108,7 @@ def _digest(texts: Sequence[str], version: str) -> str:
 
 
 def _read(path: Path, *, n_rows: int) -> sparse.csr_matrix | None:
-    """None for a file that is missing or damaged."""
+    """Read the rows of a file; None where it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as parts:
             shape = tuple(int(one) for one in parts["shape"])

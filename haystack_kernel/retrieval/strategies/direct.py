@@ -1,4 +1,4 @@
-"""Strategy direct: cells that show the very effect asked for, here or in other cell types or donors.
+"""Strategy direct: cells under the perturbation asked for, in the same or in other cell types and donors.
 
 In: a query and the view. Out: proposals, most relevant first.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.retrieval.cells.matched_control import match_own_type
-from haystack_kernel.retrieval.similarity.cell_types import BY_LABEL, find_nearness
+from haystack_kernel.retrieval.similarity.cell_types import BY_LABEL, compare_cell_type
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation
 from haystack_kernel.retrieval.view import large_groups
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def direct(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
-    """Propose the perturbation asked for in every cell type; nothing for questions without one.
+    """Propose the perturbation asked for in every cell type; nothing where the question asks for none.
 
     Relevance: exact perturbation and cell type 1; through another name of either or a subtype 0.9; other cell types
     0.9 / (1 + ontology steps), at least 0.2.
@@ -37,12 +37,12 @@ def direct(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
 
 
 def _propose(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Proposal:
-    near = find_nearness(query, rows, knowledge=view.knowledge)
-    relevance, words = near.relevance, f"the perturbation asked for, in {near.words}" if near.same_type else ""
-    if not near.same_type:
-        words = f"the perturbation asked for, in another cell type, {near.words}"
+    similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
+    relevance = similarity.relevance
+    other = "" if similarity.same_type else "another cell type, "
+    words = f"the perturbation asked for, in {other}{similarity.words}"
     stored = rows[keys.PERTURBATION].iloc[0]
     if query.perturbation is not None and stored.casefold() != query.perturbation.name.casefold():
         relevance, words = min(relevance, BY_LABEL), f"{words} ({stored} is another name of {query.perturbation.name})"
-    distance: EvidenceDistance = "same_pair" if near.same_type else "other_cell_type"
+    distance: EvidenceDistance = "same_pair" if similarity.same_type else "other_cell_type"
     return Proposal(rows, Evidence("direct", relevance, distance, words), partial(match_own_type, view=view))

@@ -1,4 +1,4 @@
-"""Strategy donor_context: the donors most alike in tissue, disease, age and sex.
+"""Strategy donor_context: the donors most similar in tissue, disease, age and sex.
 
 In: a query and the view. Out: proposals, most relevant first.
 """
@@ -13,8 +13,14 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.retrieval.cells.matched_control import match_own_type
-from haystack_kernel.retrieval.similarity.cell_types import find_nearness
-from haystack_kernel.retrieval.similarity.donors import FACTS, agreement, alike_words, alikeness, target_facts
+from haystack_kernel.retrieval.similarity.cell_types import compare_cell_type
+from haystack_kernel.retrieval.similarity.donors import (
+    FACTS,
+    agreement,
+    donor_similarity,
+    similarity_words,
+    target_facts,
+)
 from haystack_kernel.retrieval.strategies.observed import donor_proposals, impute
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation
@@ -31,19 +37,19 @@ _SET = [keys.ATLAS, keys.DATASET, keys.PERTURBATION, TYPE_KEY]
 
 
 def donor_context(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
-    """Propose the cell type asked for in the donors most alike, or the target donor's own other cells.
+    """Propose the cell type asked for in the most similar donors, or the target donor's own other cells.
 
-    Imputation, and a treatment carried to another data set: relevance is the alikeness of the donors (mean over
-    tissue, disease, age and sex of 1 same, 0 different, 0.5 not recorded) times 1 for the exact type, 0.9 for a label
-    or subtype. Donors that agree in the same facts are one set. Donor prediction: the donor itself is the context;
-    relevance 0.9 / (1 + ontology steps) of each of its cell types, at least 0.2.
+    For an imputation, and for a treatment transferred to another dataset, relevance is the similarity of the donors
+    (mean over tissue, disease, age and sex: 1 same, 0 different, 0.5 not recorded) times 1 for the exact cell type, 0.9
+    for a label or subtype. Donors that agree in the same facts form one set. For a donor prediction the donor itself is
+    the context, and the relevance of each of its cell types is 0.9 / (1 + ontology steps), at least 0.2.
     """
     if asks_perturbation(query):
         rows = asked_rows(query, view)
         rows = rows[is_asked_type(rows, query=query, view=view)]
         found = [
             Proposal(part, evidence, partial(match_own_type, view=view), variant=variant)
-            for part, evidence, variant in _by_alikeness(rows, query=query, view=view)
+            for part, evidence, variant in _by_similarity(rows, query=query, view=view)
         ]
     elif is_donor_prediction(query):
         found = donor_proposals(query, view, lambda rows: _own_cells(rows, query=query, view=view))
@@ -55,43 +61,43 @@ def donor_context(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]
 def _imputation(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
     rows = reference_rows(query, view, wanted=is_asked_type(view.controls, query=query, view=view))
     source, found = choose_source(query, view), []
-    for part, evidence, variant in _by_alikeness(rows, query=query, view=view):
+    for part, evidence, variant in _by_similarity(rows, query=query, view=view):
         one = impute(part, evidence, source=source, query=query, view=view)
         found.append(replace(one, variant=variant))
     return found
 
 
 def _own_cells(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Evidence:
-    near = find_nearness(query, rows, knowledge=view.knowledge)
-    words = f"the target donor's own cells, {near.words}"
-    return Evidence("donor_context", near.relevance, "other_cell_type", words)
+    similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
+    words = f"the target donor's own cells, {similarity.words}"
+    return Evidence("donor_context", similarity.relevance, "other_cell_type", words)
 
 
-def _by_alikeness(
+def _by_similarity(
     rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView
 ) -> Iterator[tuple[pd.DataFrame, Evidence, str]]:
-    """Groups of each data set and cell type whose donors agree in the same facts; too small ones join the next."""
+    """Groups of each dataset and cell type whose donors agree in the same facts; a group too small joins the next."""
     agreed = agreement(rows, facts=target_facts(query, view))
-    likeness = alikeness(agreed)
+    similarity = donor_similarity(agreed)
     for _, held in rows.groupby(_SET, sort=True):
         pattern = agreed.loc[held.index].astype(str).agg("|".join, axis=1)
-        levels = sorted(pattern.unique(), key=lambda one: (-likeness[held.index[pattern == one][0]], one))
+        levels = sorted(pattern.unique(), key=lambda one: (-similarity[held.index[pattern == one][0]], one))
         waiting = held.iloc[:0]
         for level in levels:
             waiting = pd.concat([waiting, held[pattern == level]])
             if int(waiting[N_CELLS].sum()) < view.settings.min_cells:
                 continue
-            least = agreed.loc[waiting.index[-1]]  # the least alike of those joined
-            near = find_nearness(query, waiting, knowledge=view.knowledge)
+            least = agreed.loc[waiting.index[-1]]  # the least similar of those joined
+            cell_type = compare_cell_type(query, waiting, knowledge=view.knowledge)
             distance: EvidenceDistance = "same_pair" if asks_perturbation(query) else "same_cell_type"
-            words = f"{near.words}, of other donors, {alike_words(least)}"
-            relevance = float(likeness[waiting.index[-1]]) * near.relevance
+            words = f"{cell_type.words}, of other donors: {similarity_words(least)}"
+            relevance = float(similarity[waiting.index[-1]]) * cell_type.relevance
             variant = _variant(least) if len(levels) > 1 else ""
             yield waiting, Evidence("donor_context", relevance, distance, words), variant
             waiting = held.iloc[:0]
 
 
 def _variant(agreed: pd.Series) -> str:
-    """Part of the key: the facts that agree, and those that differ behind a minus."""
+    """Part of the key: each fact that agrees behind a plus, each that differs behind a minus."""
     signs = {1.0: "+", 0.0: "-"}
     return "donors" + "".join(f"{signs[agreed[name]]}{name}" for name in FACTS if agreed[name] in signs)

@@ -1,10 +1,10 @@
-"""Proposals of unperturbed cells, the same for every strategy that answers questions without a treatment.
+"""Proposals of unperturbed cells, shared by all strategies that answer questions without a treatment.
 
-In: a query, the view, and what a strategy makes of a group of cells. Out: proposals with the control of the design.
+In: a query, the view, and a function that judges a group of cells. Out: proposals with the control of the design.
 
-The design is the table of :mod:`haystack_kernel.retrieval.cells.matched_control`: an imputation learns from the asked
-cell type of other donors against a source type of the same donors; a donor prediction from the target donor's other
-cell types against the same types of the reference donors.
+The design is the table of :mod:`haystack_kernel.retrieval.cells.matched_control`. An imputation learns from the cell
+type asked for in other donors, against a source type in the same donors. A donor prediction learns from the target
+donor's other cell types, against the same types in the reference donors.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
     Judge = Callable[[pd.DataFrame], Evidence | None]
 
-_OTHER_DATASET = 0.9  # donor prediction: the difference then holds a batch effect as well
+_OTHER_DATASET = 0.9  # factor on the relevance in a donor prediction: the difference then also contains a batch effect
 
 
 def stand_in_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) -> list[Proposal]:
-    """Imputation by other cell types of other donors, where the asked one itself may be missing.
+    """Propose other cell types of other donors for an imputation, in case the type asked for is missing.
 
-    Never by the source type, which is what the query cells are.
+    The source type is never proposed, because the query cells are of this type.
     """
     source = choose_source(query, view)
     rows = reference_rows(query, view, wanted=~is_asked_type(view.controls, query=query, view=view))
@@ -61,14 +61,14 @@ def stand_in_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) ->
 def impute(
     rows: pd.DataFrame, evidence: Evidence, *, source: Source | None, query: StructuredQuery, view: AtlasView
 ) -> Proposal:
-    """Rows against the source type of the same donors."""
+    """Propose rows with the source type of the same donors as their control."""
     match = partial(_match_source, source=source, query=query, view=view)
     elsewhere = bool((rows[keys.TISSUE_ID] != query.tissue_id).all())
     return Proposal(rows, evidence, match, by_tissue=bool(query.tissue_id) and not query.donor_id and elsewhere)
 
 
 def donor_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) -> list[Proposal]:
-    """The target donor's other cell types, each against the same type of the reference donors.
+    """Propose the target donor's other cell types, each with the same type of the reference donors as its control.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def donor_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) -> li
         The question names no donor, or one that no atlas holds.
     """
     if not query.donor_id:
-        msg = "this question predicts the cells of a donor, but names none; name a donor that the atlases hold"
+        msg = "this question asks for the cells of a donor, but names none; name a donor that the atlases hold"
         raise NoCandidateError(msg)
     own = view.controls[view.controls[keys.DONOR].isin(need_donors(query.donor_id, view.controls))]
     reference = find_reference(query, view)

@@ -1,4 +1,4 @@
-"""Strategy ontology: cell types close to the one asked for in the cell ontology.
+"""Strategy ontology: cell types near the one asked for in the cell ontology.
 
 In: a query and the view. Out: proposals, nearest first.
 """
@@ -12,7 +12,7 @@ from haystack_kernel import keys
 from haystack_kernel.knowledge import neighbours
 from haystack_kernel.retrieval.cells.matched_control import match_own_type
 from haystack_kernel.retrieval.similarity.cell_types import asked_type
-from haystack_kernel.retrieval.similarity.perturbations import asked_mechanism, mechanism, relate
+from haystack_kernel.retrieval.similarity.perturbations import asked_mechanism, compare_mechanisms, mechanism
 from haystack_kernel.retrieval.strategies.observed import donor_proposals, stand_in_proposals
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation, other_perturbations
@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 
 
 def ontology(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
-    """Propose nearby cell types up to ``settings.ontology_hops`` steps away; relevance 1 / (steps + 1).
+    """Propose cell types up to ``settings.ontology_hops`` steps away, with relevance 1 / (steps + 1).
 
-    Perturbational: nearby types under the perturbation asked for; where no atlas holds it, under the one with the most
-    in common. Observational: nearby types of other donors, or of the target donor for donor prediction.
+    For a perturbational question these are cells under the perturbation asked for or, where no atlas holds it, under
+    the most similar one. For an observational question they come from other donors, or from the target donor in a donor
+    prediction.
     """
-    steps = _near(query, view)
+    steps: dict[str, int] = {}
+    if query.cell_type_id is not None and query.cell_type_id in view.knowledge.cell_types:
+        steps = neighbours(query.cell_type_id, hops=view.settings.ontology_hops, knowledge=view.knowledge)
     if asks_perturbation(query):
         found = _treated(query, view, steps=steps)
     else:
@@ -43,18 +46,12 @@ def ontology(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
 
 
-def _near(query: StructuredQuery, view: AtlasView) -> dict[str, int]:
-    if query.cell_type_id is None or query.cell_type_id not in view.knowledge.cell_types:
-        return {}
-    return neighbours(query.cell_type_id, hops=view.settings.ontology_hops, knowledge=view.knowledge)
-
-
 def _treated(query: StructuredQuery, view: AtlasView, *, steps: dict[str, int]) -> list[Proposal]:
     rows, what = asked_rows(query, view), "the perturbation asked for"
     distance: EvidenceDistance = "other_cell_type"
     if rows.empty:
-        rows, distance = _closest_perturbation(query, view), "shared_target"
-        what = f"{rows[CANONICAL].iloc[0]}, which is closest in targets and pathways" if len(rows) else ""
+        rows, distance = _most_similar_perturbation(query, view), "shared_target"
+        what = f"{rows[CANONICAL].iloc[0]}, which is the most similar in targets and pathways" if len(rows) else ""
     found = []
     for group in large_groups(rows[rows[keys.CELL_TYPE_ID].isin(steps)], view=view):
         away = steps[group[keys.CELL_TYPE_ID].iloc[0]]
@@ -64,14 +61,14 @@ def _treated(query: StructuredQuery, view: AtlasView, *, steps: dict[str, int]) 
     return found
 
 
-def _closest_perturbation(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
-    """Rows of the held perturbation that shares most with the one asked for; none below the mechanistic floor."""
+def _most_similar_perturbation(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Rows of the perturbation most similar to the one asked for; none where all are below the mechanistic floor."""
     asked, rows = asked_mechanism(query, knowledge=view.knowledge), other_perturbations(query, view)
-    scores = {
-        name: relation.score
-        for name in sorted(rows[CANONICAL].unique())
-        if not (relation := relate(asked, mechanism(name, knowledge=view.knowledge))).is_opposed
-    }
+    scores = {}
+    for name in sorted(rows[CANONICAL].unique()):
+        mechanisms = compare_mechanisms(asked, mechanism(name, knowledge=view.knowledge))
+        if not mechanisms.is_opposed:
+            scores[name] = mechanisms.score
     best = max(scores, key=lambda name: scores[name], default="")
     return rows[rows[CANONICAL] == best] if scores.get(best, 0) >= view.settings.mechanistic_floor else rows.iloc[:0]
 

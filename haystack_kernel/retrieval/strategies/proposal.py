@@ -1,6 +1,6 @@
-"""What every strategy gives, and how it becomes a candidate: one interface, one way of building.
+"""What a strategy yields, and how it becomes a candidate.
 
-In: prompt rows, why they are proposed, and how their control is found. Out: a :class:`Candidate`, when it is needed.
+In: prompt rows, the evidence for them, and a function that finds their control. Out: a :class:`Candidate`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _KEY = (keys.ATLAS, keys.DATASET, keys.PERTURBATION, TYPE_KEY)
 
 
 class Propose(Protocol):
-    """A strategy: yields proposals, most relevant first, none below ``settings.min_cells``.
+    """A strategy: yields proposals, most relevant first, none with fewer cells than ``settings.min_cells``.
 
-    It yields lazily, so that controls are looked up only for those that are kept.
+    It yields lazily, so that controls are looked up only for the proposals that are kept.
     """
 
     def __call__(self, query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
@@ -42,7 +42,7 @@ class Propose(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a cell set is proposed. ``words`` continue the sentence "120 B cells of dataset d …:"."""
+    """Why a cell set is proposed; ``words`` continues the sentence "120 B cells of dataset d …:"."""
 
     strategy: Strategy
     relevance: float
@@ -52,7 +52,7 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A cell set before its control is looked up.
+    """A set of prompt cells before its control is looked up.
 
     Attributes
     ----------
@@ -61,9 +61,9 @@ class Proposal:
     match
         Finds the control of the rows.
     by_tissue
-        The tissues of the rows are a criterion of the set.
+        Whether the tissues of the rows become a criterion of the cell set.
     variant
-        Tells sets of the same key apart, such as those of different donors; part of the key.
+        Part of the key that distinguishes sets of the same condition, such as those of different donors.
     """
 
     rows: pd.DataFrame
@@ -81,7 +81,7 @@ class Proposal:
 
     @functools.cached_property
     def key(self) -> str:
-        """What users pin and ban; it does not list donors."""
+        """The key that users pin and ban; it does not list donors."""
         return f"{self.base_key}/{self.variant}" if self.variant else self.base_key
 
     @property
@@ -90,11 +90,11 @@ class Proposal:
         return int(self.rows[N_CELLS].sum())
 
     def keep(self, rows: pd.DataFrame) -> Proposal:
-        """The same proposal on fewer rows."""
+        """Return the same proposal with fewer rows."""
         return replace(self, rows=rows)
 
     def build(self, view: AtlasView, *, is_pinned: bool = False) -> Candidate:
-        """Look up the control and put prompt, control and evidence together."""
+        """Look up the control, and combine prompt, control and evidence into a candidate."""
         match, evidence = self.match(self.rows), self.evidence
         prompt = cell_set(match.prompt, by_tissue=self.by_tissue or match.by_tissue, view=view)
         what = _what(match.prompt, n_cells=prompt.n_cells, n_donors=len(prompt.donor_ids))

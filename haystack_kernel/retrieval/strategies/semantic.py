@@ -1,11 +1,11 @@
-"""Strategy semantic: conditions whose description reads like what is asked for.
+"""Strategy semantic: conditions whose description is similar to that of the condition asked for.
 
 In: a query and the view. Out: proposals, most relevant first.
 
-A condition is described by two texts, its perturbation and its cells. Only distinct texts are made into vectors, some
-hundreds for any number of cells. The vector of a condition is the two put side by side, of length sqrt(0.7) and
-sqrt(0.3), so the cosine of two conditions is 0.7 times that of the perturbations + 0.3 times that of the cells: another
-treatment of the same cells stays below the floor.
+A condition is described by two texts, one for its perturbation and one for its cells. Only distinct texts become
+vectors, some hundreds for any number of cells. The vector of a condition is both vectors side by side, scaled to
+lengths sqrt(0.7) and sqrt(0.3). The cosine of two conditions is therefore 0.7 times that of the perturbations + 0.3
+times that of the cells, and another treatment of the same cells stays below the floor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from haystack_kernel import keys
 from haystack_kernel.retrieval.cells.matched_control import match_own_type
 from haystack_kernel.retrieval.similarity.cell_types import asked_type
 from haystack_kernel.retrieval.similarity.descriptions import describe_cells, describe_perturbation
-from haystack_kernel.retrieval.similarity.perturbations import asked_mechanism, distance_of, mechanism, relate
+from haystack_kernel.retrieval.similarity.perturbations import (
+    asked_mechanism,
+    compare_mechanisms,
+    distance_of,
+    mechanism,
+)
 from haystack_kernel.retrieval.similarity.vectoriser import make_vectoriser
 from haystack_kernel.retrieval.similarity.vectors import described_vectors, vectors_of
 from haystack_kernel.retrieval.strategies.observed import donor_proposals, stand_in_proposals
@@ -39,11 +44,11 @@ _PERTURBATION, _CELLS = 0.7, 0.3
 
 
 def semantic(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
-    """Propose conditions whose description has a cosine of at least ``settings.semantic_floor`` with the asked one.
+    """Propose conditions whose description has a cosine of at least ``settings.semantic_floor`` with the one asked for.
 
-    Relevance: the cosine, of perturbation and cells (0.7 / 0.3) where the question asks for a perturbation, of the
-    cells alone where it does not. Perturbations that move the shared pathways the other way are left out, and other
-    cell types that the same data set holds under the perturbation asked for, which then is the better evidence.
+    Relevance is the cosine: of perturbation and cells (0.7 / 0.3) where the question asks for a perturbation, of the
+    cells alone where it does not. Perturbations that move the shared pathways in the opposite direction are left out.
+    So are other cell types that the same dataset holds under the perturbation asked for, which is better evidence.
     """
     if asks_perturbation(query):
         found = _treated(query, view)
@@ -62,28 +67,29 @@ def _treated(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
     names = sorted(rows[CANONICAL].unique())
     texts = [describe_perturbation(name, knowledge=view.knowledge) for name in names]
     text = describe_perturbation(query.perturbation.name, knowledge=view.knowledge, asked=query.perturbation)
-    relations = {name: relate(asked, mechanism(name, knowledge=view.knowledge)) for name in names}
+    mechanisms = {name: compare_mechanisms(asked, mechanism(name, knowledge=view.knowledge)) for name in names}
     effect = dict(zip(names, _cosines(text, texts, view=view), strict=True))
-    effect = {name: value for name, value in effect.items() if not relations[name].is_opposed}
+    effect = {name: value for name, value in effect.items() if not mechanisms[name].is_opposed}
     cells = _cells_cosine(query, rows, view=view)
     cosine = _PERTURBATION * rows[CANONICAL].map(effect) + _CELLS * rows[TYPE_KEY].map(cells)
     cosine = cosine[~_is_dominated(rows, query=query, view=view)]
     rows = rows.loc[cosine.index]
     found = []
     for group in large_groups(rows[cosine >= view.settings.semantic_floor], view=view):
-        value, relation = float(cosine[group.index[0]]), relations[group[CANONICAL].iloc[0]]
-        shared = f"; they share {relation.words}" if distance_of(relation) == "shared_target" else ""
+        value, similarity = float(cosine[group.index[0]]), mechanisms[group[CANONICAL].iloc[0]]
+        distance = distance_of(similarity)
+        shared = f"; they share {similarity.words}" if distance == "shared_target" else ""
         words = (
-            f"its description is close to that of {query.perturbation.name} in {asked_type(query)} "
+            f"its description is similar to that of {query.perturbation.name} in {asked_type(query)} "
             f"(cosine {value:.2f}){shared}"
         )
-        evidence = Evidence("semantic", min(value, 1.0), distance_of(relation), words)
+        evidence = Evidence("semantic", min(value, 1.0), distance, words)
         found.append(Proposal(group, evidence, partial(match_own_type, view=view)))
     return found
 
 
 def _is_dominated(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.Series:
-    """Cells of another type whose data set also holds that type under the perturbation asked for."""
+    """Whether each row is of another cell type that its dataset also holds under the perturbation asked for."""
     cells = [keys.ATLAS, keys.DATASET, TYPE_KEY]
     held = set(asked_rows(query, view)[cells].itertuples(index=False, name=None))
     known = pd.Series([one in held for one in rows[cells].itertuples(index=False, name=None)], index=rows.index)
@@ -96,12 +102,12 @@ def _evidence(
     value = near[rows[TYPE_KEY].iloc[0]]
     if value < view.settings.semantic_floor:
         return None
-    words = f"a cell type whose description is close to that of {asked_type(query)} (cosine {value:.2f})"
+    words = f"a cell type whose description is similar to that of {asked_type(query)} (cosine {value:.2f})"
     return Evidence("semantic", min(value, 1.0), "text_only", words)
 
 
 def _cells_cosine(query: StructuredQuery, rows: pd.DataFrame, *, view: AtlasView) -> dict[str, float]:
-    """Type key -> cosine of its description with that of the asked type."""
+    """Type key -> cosine of its description with that of the cell type asked for."""
     held = rows.drop_duplicates(TYPE_KEY)
     pairs = held[[keys.CELL_TYPE_ID, keys.CELL_TYPE]].itertuples(index=False, name=None)
     texts = [describe_cells(cl_id, label, knowledge=view.knowledge) for cl_id, label in pairs]
@@ -110,10 +116,10 @@ def _cells_cosine(query: StructuredQuery, rows: pd.DataFrame, *, view: AtlasView
 
 
 def _cosines(text: str, others: Sequence[str], *, view: AtlasView) -> list[float]:
-    """Cosine of one text with each of the others; what the tables describe comes from one cached matrix."""
-    place, matrix = described_vectors(view.knowledge, view.settings.vectoriser, view.cache)
+    """Cosine of one text with each of the others; descriptions of the tables come from one cached matrix."""
+    place, matrix = described_vectors(view.knowledge, view.cache)
     if extra := [one for one in dict.fromkeys([text, *others]) if one not in place]:
-        vectoriser = make_vectoriser(view.settings.vectoriser, knowledge=view.knowledge)
+        vectoriser = make_vectoriser(view.knowledge)
         place = {**place, **{one: row for row, one in enumerate(extra, start=len(place))}}
         matrix = sparse.vstack([matrix, vectors_of(extra, vectoriser=vectoriser, cache=view.cache)], format="csr")
     wanted = matrix[[place[one] for one in others]] @ matrix[place[text]].T

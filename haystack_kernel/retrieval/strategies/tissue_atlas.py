@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.retrieval.cells.matched_control import match_own_type
-from haystack_kernel.retrieval.similarity.cell_types import find_nearness
+from haystack_kernel.retrieval.similarity.cell_types import compare_cell_type
 from haystack_kernel.retrieval.similarity.donors import target_facts
 from haystack_kernel.retrieval.strategies.observed import impute
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import StructuredQuery
 
-_REFERENCE = 0.8  # of any donor: more than one that differs in a fact, less than one that is alike in all
-_NOT_RECORDED = 0.9  # where the disease is not recorded, health is a guess
+_REFERENCE = 0.8  # of any donor: above one that differs in a fact, below one that agrees in all
+_NOT_RECORDED = 0.9  # where no disease is recorded, the donor is only assumed to be healthy
 _HEALTHY_IDS, _HEALTHY_NAMES = frozenset({"pato:0000461"}), frozenset({"normal", "healthy", "control"})
 
 
 def tissue_atlas(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     """Propose the cell type asked for in healthy donors of the tissue asked for (or of the target donor).
 
-    Relevance: 0.8, times 0.9 for a label or subtype, times 0.9 where the disease is not recorded. Nothing where the
-    tissue is not known, nor for donor prediction, where the reference donors are the control.
+    Relevance is 0.8, times 0.9 for a label or subtype, times 0.9 where the disease is not recorded. Nothing is proposed
+    where the tissue is not known, nor for a donor prediction, where the reference donors are the control.
 
     References
     ----------
@@ -64,11 +64,11 @@ def tissue_atlas(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
 def _propose(
     rows: pd.DataFrame, *, source: Source | None, query: StructuredQuery, view: AtlasView, is_recorded: bool
 ) -> Proposal:
-    near = find_nearness(query, rows, knowledge=view.knowledge)
+    similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
     tissue = rows[keys.TISSUE].iloc[0] or rows[keys.TISSUE_ID].iloc[0]
     state = "healthy" if is_recorded else "(disease not recorded)"
-    words = f"{near.words}, in {state} {tissue} of the reference donors"
-    relevance = _REFERENCE * near.relevance * (1.0 if is_recorded else _NOT_RECORDED)
+    words = f"{similarity.words}, in {state} {tissue} of the reference donors"
+    relevance = _REFERENCE * similarity.relevance * (1.0 if is_recorded else _NOT_RECORDED)
     variant = "healthy" if is_recorded else "reference"
     if asks_perturbation(query):
         evidence = Evidence("tissue_atlas", relevance, "same_pair", words)

@@ -1,6 +1,6 @@
-"""Treated cells that a perturbational question may learn from.
+"""Treated cells that may become prompts of a perturbational question.
 
-In: a query and the view. Out: the rows of the perturbation asked for, less those that would be the answer itself.
+In: a query and the view. Out: rows of the perturbation asked for or of others, without those that are the answer.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def asks_perturbation(query: StructuredQuery) -> bool:
-    """Whether the answer is the effect of a treatment (a cross-dataset question may ask for either)."""
+    """Whether the question asks for the effect of a treatment (a cross-dataset question may or may not)."""
     return query.task_type in PERTURBATIONAL or (
         query.task_type not in OBSERVATIONAL and query.perturbation is not None
     )
 
 
 def rows_of_perturbation(rows: pd.DataFrame, *, query: StructuredQuery, knowledge: Knowledge) -> pd.DataFrame:
-    """Treated rows whose perturbation is the one asked for under any of its names."""
+    """Treated rows whose perturbation is the one asked for, under any of its names."""
     if query.perturbation is None:
         return rows.iloc[:0]
     asked = query.perturbation
@@ -41,14 +41,14 @@ def rows_of_perturbation(rows: pd.DataFrame, *, query: StructuredQuery, knowledg
 def asked_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     """Rows of the perturbation asked for that may become prompts.
 
-    A novel sample is predicted from other donors, and a cross-dataset question from other datasets: the target's own
-    treated cells are left out wherever others remain.
+    A novel sample is predicted from other donors, and a cross-dataset question from other datasets. The target's own
+    treated cells are therefore left out, unless no others remain.
     """
     return _usable(rows_of_perturbation(view.treated, query=query, knowledge=view.knowledge), query=query)
 
 
 def other_perturbations(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
-    """Rows of every other perturbation, with the same limits; none where the question asks for no perturbation."""
+    """Rows of every other perturbation, with the same limits; none where the question asks for no treatment."""
     if query.perturbation is None or not asks_perturbation(query):
         return view.treated.iloc[:0]
     same = rows_of_perturbation(view.treated, query=query, knowledge=view.knowledge)

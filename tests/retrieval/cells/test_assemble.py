@@ -25,23 +25,23 @@ def assemble(knowledge, settings):
 
 def test_assemble_pools_roles_with_whole_obs_and_raw_counts(blood, ask, assemble):
     cells = assemble(ask(CD16), blood, only=(f"tiny/pbmc/IFN-beta/{CD14}", f"tiny/pbmc/IFN-beta/{B}"))
-    assert (cells.prompt.n_obs, cells.control.n_obs, cells.query.n_obs) == (150, 150, 42)
+    assert (cells.prompt_cells.n_obs, cells.control_cells.n_obs, cells.query_cells.n_obs) == (150, 150, 42)
     for role in (keys.PROMPT, keys.CONTROL, keys.QUERY):
-        adata = getattr(cells, role)
+        adata = cells.by_role[role]
         assert {*keys.CELL_COLUMNS, keys.ATLAS, "role"} <= set(adata.obs.columns)
         assert set(adata.obs["role"]) == {role}
         assert adata.obs_names.is_unique
         np.testing.assert_array_equal(adata.X[:, 0].toarray().ravel(), adata.obs[keys.CELL_INDEX])  # rows kept order
-    assert not cells.prompt.obs[keys.IS_CONTROL].any()
-    assert cells.control.obs[keys.IS_CONTROL].all()
-    assert set(cells.prompt.obs[keys.DONOR]) == set(cells.control.obs[keys.DONOR]) == {"pbmc:d1", "pbmc:d2"}
+    assert not cells.prompt_cells.obs[keys.IS_CONTROL].any()
+    assert cells.control_cells.obs[keys.IS_CONTROL].all()
+    assert set(cells.prompt_cells.obs[keys.DONOR]) == set(cells.control_cells.obs[keys.DONOR]) == {"pbmc:d1", "pbmc:d2"}
     assert cells.notes == ()
 
 
 def test_assemble_samples_to_the_numbers_asked_for_and_keeps_every_donor(blood, ask, assemble):
     cells = assemble(ask(CD16), blood, n_prompt=40, n_query=30)
-    assert (cells.prompt.n_obs, cells.control.n_obs, cells.query.n_obs) == (40, 40, 30)
-    assert set(cells.query.obs[keys.DONOR]) == {"pbmc:d1", "pbmc:d2", "pbmc:d3"}
+    assert (cells.prompt_cells.n_obs, cells.control_cells.n_obs, cells.query_cells.n_obs) == (40, 40, 30)
+    assert set(cells.query_cells.obs[keys.DONOR]) == {"pbmc:d1", "pbmc:d2", "pbmc:d3"}
 
 
 def test_assemble_is_the_same_for_the_same_seed_and_prompts_change_with_the_round(blood, ask, assemble):
@@ -50,46 +50,46 @@ def test_assemble_is_the_same_for_the_same_seed_and_prompts_change_with_the_roun
         assemble(ask(CD16), blood, only=key, n_prompt=40, n_query=20, **more)
         for more in ({}, {}, {"round_number": 2}, {"seed": 1})
     ]
-    assert list(names[0].prompt.obs_names) == list(names[1].prompt.obs_names)
-    assert list(names[0].prompt.obs_names) != list(names[2].prompt.obs_names)
-    assert list(names[0].query.obs_names) == list(names[2].query.obs_names)
-    assert list(names[0].query.obs_names) != list(names[3].query.obs_names)
+    assert list(names[0].prompt_cells.obs_names) == list(names[1].prompt_cells.obs_names)
+    assert list(names[0].prompt_cells.obs_names) != list(names[2].prompt_cells.obs_names)
+    assert list(names[0].query_cells.obs_names) == list(names[2].query_cells.obs_names)
+    assert list(names[0].query_cells.obs_names) != list(names[3].query_cells.obs_names)
 
 
 def test_assemble_when_query_and_control_are_the_same_cells_then_halves_them_within_donors(blood, ask, assemble):
     cells = assemble(ask(CD4), blood, only=(f"tiny/pbmc/IFN-beta/{CD4}",), n_query=60)
-    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
+    assert set(cells.query_cells.obs_names).isdisjoint(cells.control_cells.obs_names)
     # 80 shared cells of d1 and d2 halved, 40 cells of d3 free: 40 is enough for max(20, 60 / 2), so d3 serves alone
-    assert set(cells.query.obs[keys.DONOR]) == {"pbmc:d3"}
-    assert cells.control.n_obs == 80
+    assert set(cells.query_cells.obs[keys.DONOR]) == {"pbmc:d3"}
+    assert cells.control_cells.n_obs == 80
     cells = assemble(ask(CD4), blood, only=(f"tiny/pbmc/IFN-beta/{CD4}",), n_query=100)
-    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
-    assert cells.query.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d3": 40, "pbmc:d1": 20, "pbmc:d2": 20}
-    assert cells.control.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d1": 20, "pbmc:d2": 20}
+    assert set(cells.query_cells.obs_names).isdisjoint(cells.control_cells.obs_names)
+    assert cells.query_cells.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d3": 40, "pbmc:d1": 20, "pbmc:d2": 20}
+    assert cells.control_cells.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d1": 20, "pbmc:d2": 20}
     assert cells.notes == ()
 
 
 def test_assemble_when_too_few_to_keep_apart_then_says_so(row, make_atlas, ask, assemble):
     atlas = make_atlas([row("s", B, "IFN-beta", "a", 30), row("s", B, "", "a", 30)])
     cells = assemble(ask(B), atlas)
-    assert set(cells.query.obs_names) == set(cells.control.obs_names)
+    assert set(cells.query_cells.obs_names) == set(cells.control_cells.obs_names)
     assert "query and control cells overlap" in cells.notes[0]
 
 
 def test_assemble_when_no_candidate_has_a_control_then_gives_none_and_the_reason(blood, ask, assemble):
     cells = assemble(ask(CD16), blood, only=(f"tiny/far/IFN-beta/{B}",))
-    assert cells.control is None
-    assert "1 of 1 candidates bring no control cells" in cells.notes[0]
+    assert cells.control_cells is None
+    assert "1 of 1 candidates have no control cells" in cells.notes[0]
     assert "dataset far has no control B cells" in cells.notes[0]
 
 
 def test_assemble_of_an_imputation_keeps_query_and_prompt_apart(row, make_atlas, ask, assemble):
     rows = [row("s", one, "", donor, 50) for one in (CD16, CD14) for donor in ("a", "b")]
     cells = assemble(ask(CD16, None, task="cell_type_imputation"), make_atlas(rows))
-    assert set(cells.prompt.obs[keys.CELL_TYPE_ID]) == {CD16}
-    assert set(cells.control.obs[keys.CELL_TYPE_ID]) == set(cells.query.obs[keys.CELL_TYPE_ID]) == {CD14}
-    assert set(cells.query.obs_names).isdisjoint(cells.control.obs_names)
-    assert cells.query.n_obs == cells.control.n_obs == 50
+    assert set(cells.prompt_cells.obs[keys.CELL_TYPE_ID]) == {CD16}
+    assert set(cells.control_cells.obs[keys.CELL_TYPE_ID]) == set(cells.query_cells.obs[keys.CELL_TYPE_ID]) == {CD14}
+    assert set(cells.query_cells.obs_names).isdisjoint(cells.control_cells.obs_names)
+    assert cells.query_cells.n_obs == cells.control_cells.n_obs == 50
 
 
 def test_assemble_when_nothing_is_given_or_left_then_refuses(blood, ask, knowledge, settings, config):
@@ -105,5 +105,5 @@ def test_assemble_when_nothing_is_given_or_left_then_refuses(blood, ask, knowled
 
 def test_assemble_leaves_candidates_without_control_out_beside_those_that_have_one(blood, ask, assemble):
     cells = assemble(ask(CD16), blood, only=(f"tiny/far/IFN-beta/{B}", f"tiny/pbmc/IFN-beta/{CD14}"))
-    assert set(cells.prompt.obs[keys.DATASET]) == {"pbmc"}
-    assert "1 of 2 candidates bring no control cells, and are left out" in cells.notes[0]
+    assert set(cells.prompt_cells.obs[keys.DATASET]) == {"pbmc"}
+    assert "1 of 2 candidates have no control cells and are left out" in cells.notes[0]

@@ -65,6 +65,6 @@ def test_assemble_with_own_cells_samples_them(own, blood, ask, knowledge, settin
     config = RunConfig(query_h5ad=str(own[0]), n_query=5)
     (one, *_) = search_candidates(ask("CL:0000236"), atlas=blood, knowledge=knowledge, settings=settings, config=config)
     cells = assemble_cells([one], query_set=None, atlas=blood, config=config, round_number=1)
-    assert cells.query.n_obs == 5
-    assert set(cells.query.obs["role"]) == {"query"}
+    assert cells.query_cells.n_obs == 5
+    assert set(cells.query_cells.obs["role"]) == {"query"}
     assert any("5 of your 12 cells" in note for note in cells.notes)

@@ -102,7 +102,7 @@ def test_query_cells_when_only_subtypes_or_parents_exist_then_take_them_and_say_
     below = make_atlas([row("s", TREG, "", "a", 30), row("s", B, "", "a", 30)])
     chosen = choose(ask(T), below)
     assert chosen.cell_type_ids == (TREG,)
-    assert "subtypes of the T cell" in describe_query_cells(chosen, query=ask(T), knowledge=knowledge)
+    assert "subtypes of T cell" in describe_query_cells(chosen, query=ask(T), knowledge=knowledge)
     above = make_atlas([row("s", T, "", "a", 30), row("s", CD8, "", "a", 30)])
     chosen = choose(ask(CD4), above)
     assert chosen.cell_type_ids == (T,)

@@ -102,7 +102,7 @@ def test_mechanistic_floor_is_a_setting(screen, drugs, ask, view_of):
 # --- semantic -----------------------------------------------------------------------------------------------------
 
 
-def test_semantic_finds_like_descriptions_above_the_floor_only(screen, drugs, ask, view_of):
+def test_semantic_finds_similar_descriptions_above_the_floor_only(screen, drugs, ask, view_of):
     found = dict(summary(semantic(ask(CD16, "A"), view_of(screen, drugs))))
     assert f"s/same/{CD16}" in found
     assert not {f"s/far/{CD16}", f"s/anti/{CD16}", f"s/A/{CD14}"} & set(found)
@@ -143,7 +143,7 @@ def test_ontology_when_the_perturbation_is_not_held_then_takes_the_closest_one(s
 
 @pytest.fixture
 def people(row):
-    """Donor t (blood, ill, female, old) lacks CD16; r1 is alike in all, r2 in tissue, r3 unknown but tissue."""
+    """Donor t (blood, ill, female, old) lacks CD16; r1 agrees in all, r2 in tissue, r3 unknown but tissue."""
 
     def person(donor, cl_id, n_cells, *, tissue=BLOOD, disease=("", ""), sex="", age=""):
         one = row("s", cl_id, "", donor, n_cells, tissue=tissue, disease=disease)
@@ -159,18 +159,18 @@ def people(row):
     return [*rows, *both("r4", tissue=LUNG, disease=NORMAL, sex="female", age="old")]
 
 
-def test_donor_context_takes_the_most_alike_donors_first(people, knowledge, ask, view_of):
+def test_donor_context_takes_the_most_similar_donors_first(people, knowledge, ask, view_of):
     query = ask(CD16, None, task="cell_type_imputation", donor_id="t")
     found = list(donor_context(query, view_of(people, knowledge)))
-    alike = [(set(one.rows[keys.DONOR]), one.evidence.relevance) for one in found]
-    assert alike == [
+    sets = [(set(one.rows[keys.DONOR]), one.evidence.relevance) for one in found]
+    assert sets == [
         ({"s:r1"}, 1.0),
         ({"s:r3"}, (1 + 3 * 0.5) / 4),
         ({"s:r4"}, 2 / 4),
         ({"s:r2"}, 1 / 4),
     ]
     assert len({one.key for one in found}) == 4
-    assert "alike in tissue, differing in disease, age and sex" in found[-1].evidence.words
+    assert ": same tissue; different disease, age and sex" in found[-1].evidence.words
 
 
 def test_donor_context_joins_sets_too_small_to_stand_alone(row, knowledge, ask, view_of):
@@ -179,7 +179,7 @@ def test_donor_context_joins_sets_too_small_to_stand_alone(row, knowledge, ask, 
     query = ask(CD16, None, task="cell_type_imputation", donor_id="t")
     (one,) = donor_context(query, view_of(rows, knowledge))
     assert one.n_cells == 6
-    assert one.evidence.relevance == (1 + 0.5 + 0.5 + 0) / 4  # of the less alike of the two
+    assert one.evidence.relevance == (1 + 0.5 + 0.5 + 0) / 4  # of the less similar of the two
 
 
 def test_donor_context_selects_exactly_the_cells_it_counts(people, knowledge, ask, make_atlas, config):
@@ -225,7 +225,7 @@ def test_cross_dataset_uses_both_sides(people, knowledge, ask, row, make_atlas, 
     )
     assert {"direct", "donor_context"} == {one.strategy for one in found}
     healthy, _ = tissue_atlas(query, view_of(list(atlas.conditions().to_dict("records")), knowledge))
-    assert set(healthy.rows[keys.DONOR]) == {"s:r2"}  # found before, as the donors alike in tissue only
+    assert set(healthy.rows[keys.DONOR]) == {"s:r2"}  # found before, as the donors of the same tissue
     assert {one.prompt.perturbation for one in found} == {"IFN-beta"}
 
 
