@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,28 @@ def shared():
     if not (folder / "data").is_dir():
         pytest.skip("the folder 'shared' of public data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium. Tests that need it skip without it, but never under CI, which installs it (.ci/run)."""
+    try:
+        from playwright import sync_api
+    except ImportError:
+        _without_browser("playwright is not installed")
+    path = next((found for found in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if found), None)
+    if path is None:
+        _without_browser("no Chromium on this machine (apt-get install chromium)")
+    with sync_api.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
+
+
+def _without_browser(reason):
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 # --- a small designed atlas -----------------------------------------------------------------------------------------

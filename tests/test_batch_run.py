@@ -237,7 +237,7 @@ def test_open_run_and_resume_take_consent_from_their_caller(environment, cloud):
 def test_a_run_killed_before_it_heard_that_its_job_was_made_is_resumed_with_that_job(environment, cloud):
     pause = cloud.pauses["create_job", True] = served.Pause()
     process = start("-c", WORK, QUESTION, "run-killed")
-    assert pause.reached.wait(120)
+    assert pause.reached.wait(600)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     pause.over.set()
@@ -251,7 +251,7 @@ def test_a_run_killed_before_it_heard_that_its_job_was_made_is_resumed_with_that
 def test_the_command_takes_executor_consent_and_cap_and_prints_the_cost(environment, cloud):
     words = ("run", QUESTION, "--executor", "batch", "--yes", "--max-cost", "1", "--run-id", "run-command")
     process = start("-m", "haystack_kernel", *words)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert json.loads(out)["cost_usd"] == round(resume("run-command").record.cost_usd, 4) > 0
     assert len(cloud.started) == 1

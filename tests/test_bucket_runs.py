@@ -68,7 +68,7 @@ def test_a_run_killed_while_it_saves_is_finished_by_another_process_with_an_empt
         return True
 
     in_bucket.fail("record/0006.json", kind="reset", holds=killed)
-    assert process.wait(timeout=120) == -signal.SIGKILL
+    assert process.wait(timeout=600) == -signal.SIGKILL
     before = attach(RUN_ID).record
     assert [time.step.split()[0] for time in before.steps] == STORY[:4]
     monkeypatch.setenv("HAYSTACK_CACHE", str(tmp_path / "another"))

@@ -26,7 +26,7 @@ STORY = [
     "interpret",
     "publish",
 ]
-PATIENCE_S = 120
+PATIENCE_S = 600  # ends a hang; a busy machine may need minutes
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def family(process):
 def kill(processes):
     for process in processes:
         process.send_signal(signal.SIGKILL)
-    psutil.wait_procs(processes, timeout=20)
+    psutil.wait_procs(processes, timeout=PATIENCE_S)
 
 
 def attempts():

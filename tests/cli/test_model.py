@@ -43,7 +43,7 @@ def _start(*arguments, cwd, **environment):
 
 def _run(*arguments, cwd):
     with _start(*arguments, cwd=cwd) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -79,12 +79,12 @@ def test_request_to_end_reaches_the_program(tmp_path):
     """The program waits for a storage service that never answers; told to end, it says so with its own exit code."""
     pytest.importorskip("google.cloud.storage")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(120)
+        silent.settimeout(600)
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with _start("info", "gs://bucket/m.ckpt", cwd=tmp_path, STORAGE_EMULATOR_HOST=address) as process:
             connection, _ = silent.accept()
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=600)
             connection.close()
     assert (process.returncode, out) == (143, "")
     assert "stopped on request" in err

@@ -7,7 +7,7 @@ import pytest
 from inference.ahead import Ahead
 from inference.errors import InputError
 
-PATIENCE_S = 30
+PATIENCE_S = 600
 
 
 def test_next_item_is_prepared_in_a_thread_while_this_one_is_worked_on():

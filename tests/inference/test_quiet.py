@@ -21,10 +21,10 @@ def test_warnings_are_silent_inside_and_the_filters_are_put_back_when_two_thread
     with no_warnings():
         thread = threading.Thread(target=other)
         thread.start()
-        waiting.wait(30)
+        waiting.wait(600)
         assert not entered.wait(0.05)
         warnings.warn("unheard", UserWarning, stacklevel=1)
-    thread.join(30)
+    thread.join(600)
     assert entered.is_set()
     assert list(warnings.filters) == before
     with pytest.warns(UserWarning, match="heard"):

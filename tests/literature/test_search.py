@@ -153,14 +153,14 @@ def test_xml_with_entities_or_of_another_kind_is_refused(find, server, xml):
 def test_a_slow_source_is_left_behind(server, tmp_path):
     from haystack_kernel.jobs import SystemClock
 
-    server.delay_s["semanticscholar"] = 2.0
+    server.delay_s["semanticscholar"] = 120.0
     clock = SystemClock()
     searcher = PaperSearcher(
-        LiteratureSettings(**server.settings, timeout_s=1.0), folder=tmp_path / "cache", clock=clock
+        LiteratureSettings(**server.settings, timeout_s=3.0), folder=tmp_path / "cache", clock=clock
     )
     started = clock.monotonic()
     found = searcher.search(QUERY)
-    assert clock.monotonic() - started < 1.8
+    assert clock.monotonic() - started < 100
     assert "did not answer" in reasons(found)["semanticscholar"]
     assert len(found.papers) == 2
 

@@ -54,7 +54,7 @@ def test_a_check_that_hangs_is_cut_off_and_a_broken_one_is_told(settings):
     forever = threading.Event()
 
     def hang(settings):
-        forever.wait(60)
+        forever.wait(600)
 
     def break_down(settings):
         msg = "the library is of another processor\nsecond line"
@@ -69,7 +69,7 @@ def test_a_check_that_hangs_is_cut_off_and_a_broken_one_is_told(settings):
     lines = examine("local", settings=settings, extra=extra)
     forever.set()
     found = by_name(lines)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 300  # the check would hang for ten minutes
     assert (found["hangs"].ok, found["hangs"].found) == (False, "no answer within 0.2 s")
     assert found["breaks"].found == "OSError: the library is of another processor"
     assert not is_well(lines)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
@@ -14,20 +13,6 @@ NASTY = (
     "</script><script>window.ran=1</script><img src=x onerror='window.ran=2'>"
     "<a href='javascript:window.ran=3'>link</a><svg onload='window.ran=4'></svg>"
 )
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-ARGS = ["--no-sandbox", "--disable-dev-shm-usage"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next((found for found in map(shutil.which, NAMES) if found), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine (apt-get install chromium)")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=ARGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -280,7 +280,7 @@ class BatchServer:
         pause = self.pauses.get((method, is_after))
         if pause is not None:
             pause.reached.set()
-            pause.over.wait(60)
+            pause.over.wait(600)
 
     def _answer(self, method, request, context):
         with self._lock:

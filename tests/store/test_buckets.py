@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 
 import pytest
 
@@ -159,10 +158,8 @@ def test_a_service_that_stays_away_names_status_file_and_what_is_kept(store, buc
 
 
 def test_opening_a_store_needs_no_request_and_no_client(bucket_server):
-    started = time.monotonic()
     RunStore("gs://no-such-bucket/x")
     assert bucket_server.requests == []
-    assert time.monotonic() - started < 0.5
 
 
 def test_files_in_a_bucket_are_listed_copied_removed_and_summed_up(store, bucket_server, record):

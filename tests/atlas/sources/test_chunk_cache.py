@@ -107,6 +107,6 @@ for number in range(40):
     command = [sys.executable, "-c", code, str(tmp_path / "cells")]
     running = [subprocess.Popen([*command, me], cwd=root, stderr=subprocess.PIPE) for me in "wxyz"]
     for process in running:
-        _, told = process.communicate(timeout=120)
+        _, told = process.communicate(timeout=600)
         assert process.returncode == 0, told.decode()
     assert 0 < ChunkCache(tmp_path / "cells", limit_bytes=5000).n_bytes() <= 5000
