@@ -56,14 +56,16 @@ def shared():
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: Playwright keeps an event loop running in this thread
 def browser():
     """Headless Chromium. Tests that need it skip without it, but never under CI, which installs it (.ci/run)."""
     try:
         from playwright import sync_api
     except ImportError:
         _without_browser("playwright is not installed")
-    path = next((found for found in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if found), None)
+    path = next(
+        (found for found in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if found), None
+    )
     if path is None:
         _without_browser("no Chromium on this machine (apt-get install chromium)")
     with sync_api.sync_playwright() as started:
