@@ -177,7 +177,7 @@ def literals(tree):
             yield node.lineno, node.value
 
 
-LAYOUT_LATER = {"haystack_kernel/report/tables.py", "haystack_kernel/jupyter/engine.py"}  # still being changed
+LAYOUT_LATER = {"haystack_kernel/jupyter/engine.py"}  # still being changed
 ELSEWHERE = {  # the same word for something else
     "haystack_kernel/schema/settings.py": "the description of the setting `storage` says where run folders lie",
 }
@@ -225,7 +225,6 @@ UNDECLARED = {  # what is imported only where somebody has it
 }
 LATER = {"anthropic": "haystack_kernel/manage/cloud_checks.py"}
 NOT_IMPORTED = {
-    "nh3": "declared for the report's cleaning of foreign HTML",
     "ipykernel": "papermill starts it as the notebook's kernel",
     "gcsfs": "fsspec finds it by the protocol of an address",
     "jupyterlab": "the place where notebooks are opened",
@@ -322,7 +321,6 @@ COMPLEX_LATER = {  # files that still have functions above it
         "manage/local_checks.py", "manage/step_inputs.py", "planners/offline/choice.py",
         "planners/offline/context.py", "planners/offline/explain.py", "planners/offline/interpretation.py",
         "planners/offline/limits.py", "planners/offline/parse.py", "planners/offline/terms.py",
-        "report/sanitise.py",
         "rounds/literature.py", "store/uris.py",
     )),
     "inference/manifest.py", "inference/stack/config.py", "inference/stack/genes.py", "tools/grounding_quality.py",
@@ -406,7 +404,6 @@ WORDS_LATER = (  # still being rewritten
     "haystack_kernel/retrieval/",
     "haystack_kernel/planners/",
     "haystack_kernel/knowledge/",
-    "haystack_kernel/report/",
     "haystack_kernel/schema/base.py",
     "haystack_kernel/cli/",
     "haystack_kernel/manage/",

@@ -2,34 +2,48 @@
 
 In: a record. Out: a digest for each step; pure.
 
-A step reads some of the configuration, some of the settings, digests of what lies outside the run, and what the step
-before it made. Rounds are taken apart more finely than in :mod:`haystack_kernel.flow`, because an engine changes the
-prediction but not the cells: ``choose 2``, ``cells 2``, ``predict 2``, ``ground 2``, ``decide 2``.
+A step reads some of the options, some of the settings, digests of what lies outside the run, and what the step before
+it made. Rounds are divided more finely than in :mod:`haystack_kernel.flow`, because an engine changes the prediction
+but not the cells: ``choose 2``, ``cells 2``, ``predict 2``, ``ground 2``, ``decide 2``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from haystack_kernel.config.drift import ATLAS
 from haystack_kernel.planners.offline.choice import POOLED_ENGINES
+from haystack_kernel.schema import RoundStep
 from inference.manifest import MODEL_ENGINE
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import RunConfig, RunRecord
+    from haystack_kernel.schema import RunRecord
 
-IN_ROUND = ("choose", "cells", "predict", "ground", "decide")
+IN_ROUND: tuple[str, ...] = get_args(RoundStep)
+# Options that a step reads by name. A test holds that each option of a run is here or in the tuples below.
+OPTIONS = {
+    "understand": ("planner", "control_strategy"),
+    "retrieve": ("atlases", "query_atlas", "query_h5ad", "hide", "pin", "ban"),
+    "choose": ("planner",),
+    "cells": ("n_prompt", "n_query", "seed"),
+    "predict": ("engine", "seed"),
+    "ground": ("engine", "seed", "literature"),
+    "decide": ("threshold", "max_rounds"),
+}
+MODEL_OPTIONS = ("model", "genelist", "diffusion_steps")  # read by the prediction of an engine that has a model
+UNREAD_OPTIONS = ("executor",)  # where a job runs changes no number
+SECTIONS = {"retrieve": "retrieval", "ground": "grounding", "decide": "rounds"}  # of the settings
 
 
 def step_names(n_rounds: int) -> list[str]:
-    """All steps of a run of so many rounds, in order."""
+    """All steps of a run with this number of rounds, in order."""
     return ["understand", "retrieve", *(f"{name} {number + 1}" for number in range(n_rounds) for name in IN_ROUND)]
 
 
 def step_inputs(record: RunRecord, step: str) -> str:
-    """Digest of everything that ``step`` reads, what the steps before it read included.
+    """Digest of everything that ``step`` reads, including what the steps before it read.
 
     Parameters
     ----------
@@ -43,42 +57,28 @@ def step_inputs(record: RunRecord, step: str) -> str:
     for name in names[: names.index(step) + 1]:
         if name.startswith("decide") and name != step:
             continue  # its outcome is whether a next round exists; that round does not read it
-        told = json.dumps([digest, name, _reads(record, name.partition(" ")[0])], sort_keys=True)
-        digest = hashlib.sha256(told.encode()).hexdigest()
+        content = json.dumps([digest, name, _reads(record, name.partition(" ")[0])], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
     return digest
 
 
-def _reads(record: RunRecord, name: str) -> dict[str, Any]:
-    """What the step reads itself."""
+def _reads(record: RunRecord, step: str) -> dict[str, Any]:
+    """What the step reads itself, apart from what earlier steps made."""
     config = record.config.model_dump(mode="json")
-    digests = record.digests
-    atlases = {key: value for key, value in digests.items() if key.startswith(ATLAS)}
-    knowledge = {key: value for key, value in digests.items() if key not in atlases}
-
-    def fields(*wanted: str) -> dict[str, Any]:
-        return {field: config[field] for field in wanted}
-
-    def section(wanted: str) -> dict[str, Any]:
-        return {wanted: record.settings.get(wanted)}
-
-    if name == "understand":
-        return {"question": record.question, **fields("planner", "control_strategy"), **knowledge}
-    if name == "retrieve":
-        wanted = fields("atlases", "query_atlas", "query_h5ad", "hide", "pin", "ban")
-        return {**wanted, **section("retrieval"), **knowledge, **atlases}
-    if name == "choose":
-        pools = record.config.engine in POOLED_ENGINES and len(record.candidates) > 1
-        return {**fields("planner"), "pools": pools}
-    if name == "cells":
-        return {**fields("n_prompt", "n_query", "seed"), "own_genes": _genes_of_own_cells(record.config)}
-    if name == "predict":
-        of_model = ("model", "genelist", "diffusion_steps") if record.config.engine == MODEL_ENGINE else ()
-        return fields("engine", "seed", *of_model)
-    if name == "ground":
-        return {**fields("engine", "seed", "literature"), **section("grounding")}
-    return {**fields("threshold", "max_rounds"), **section("rounds")}
-
-
-def _genes_of_own_cells(config: RunConfig) -> str | None:
-    """The gene list that the user's own cells are checked against; None where none is."""
-    return config.genelist if config.query_h5ad is not None and config.engine == MODEL_ENGINE else None
+    has_model = record.config.engine == MODEL_ENGINE
+    found = {name: config[name] for name in OPTIONS[step]}
+    if step in SECTIONS:
+        found["settings"] = record.settings.get(SECTIONS[step])
+    if step == "understand":
+        found["question"] = record.question
+    if step in ("understand", "retrieve"):
+        found |= {name: digest for name, digest in record.digests.items() if not name.startswith(ATLAS)}
+    if step == "retrieve":
+        found |= {name: digest for name, digest in record.digests.items() if name.startswith(ATLAS)}
+    if step == "choose":  # an engine that pools takes several candidates at once, where there are several
+        found["pools"] = record.config.engine in POOLED_ENGINES and len(record.candidates) > 1
+    if step == "cells" and record.config.query_h5ad is not None and has_model:
+        found["genelist"] = record.config.genelist  # the user's own cells are checked against it
+    if step == "predict" and has_model:
+        found |= {name: config[name] for name in MODEL_OPTIONS}
+    return found

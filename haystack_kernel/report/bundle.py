@@ -1,4 +1,4 @@
-"""Everything a report is made of, read from the run folder.
+"""Read everything that a report shows from the run folder.
 
 In: a record and the store. Out: :class:`ReportBundle`; the report is a pure function of it.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RoundTables:
-    """The tables of the best round; ``embedding`` is made when a run is published, None before."""
+    """The tables of the best round; ``embedding`` is None until the run is published."""
 
     de: pd.DataFrame
     pathways: pd.DataFrame
@@ -31,7 +31,7 @@ class RoundTables:
 
 @dataclass(frozen=True)
 class ReportBundle:
-    """The record, the best round's tables (None before a round was scored), the notebook and the citations if any."""
+    """The record, the tables of its best round (None before a round was scored), the notebook and the citations."""
 
     record: RunRecord
     tables: RoundTables | None = None
@@ -40,20 +40,47 @@ class ReportBundle:
 
 
 def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> ReportBundle:
-    """Read the tables of the best round, if there is one.
+    """Read the tables and citations of the best round, if there is one.
+
+    Parameters
+    ----------
+    record
+        The run.
+    store
+        Where its run folder is.
+    notebook
+        The executed notebook that made the run, to be shown in the report.
+
+    Returns
+    -------
+    What :func:`render_report` needs.
 
     Raises
     ------
     NotFoundError
-        A table is missing; resuming the run makes it again.
+        A table is missing; resuming the run writes it again.
+
+    Examples
+    --------
+    >>> load_bundle(store.load(run_id), store).tables.de  # doctest: +SKIP
     """
-    if record.best_round is None:
+    run_id, number = record.run_id, record.best_round
+    if number is None:
         return ReportBundle(record=record, notebook=notebook)
-    folder = layout.round_folder(record.best_round)
-    names = ["de", "pathways", "prompts"]
-    names += ["embedding"] if store.exists(record.run_id, f"{folder}/{layout.EMBEDDING}") else []
-    tables = RoundTables(**{name: read_csv(store, record.run_id, f"{folder}/{name}.csv") for name in names})
-    cited = None
-    if store.exists(record.run_id, f"{folder}/{layout.CITATIONS}"):
-        cited = Citations.model_validate_json(store.read(record.run_id, f"{folder}/{layout.CITATIONS}"))
-    return ReportBundle(record=record, tables=tables, notebook=notebook, citations=cited)
+
+    def read(name: str) -> pd.DataFrame:
+        return read_csv(store, run_id, layout.round_file(number, name))
+
+    # The embedding is written when a run is published; citations are absent in runs of versions without a search.
+    has_embedding = store.exists(run_id, layout.round_file(number, layout.EMBEDDING))
+    has_citations = store.exists(run_id, layout.round_file(number, layout.CITATIONS))
+    tables = RoundTables(
+        de=read(layout.DE),
+        pathways=read(layout.PATHWAYS),
+        prompts=read(layout.PROMPTS),
+        embedding=read(layout.EMBEDDING) if has_embedding else None,
+    )
+    citations = None
+    if has_citations:
+        citations = Citations.model_validate_json(store.read(run_id, layout.round_file(number, layout.CITATIONS)))
+    return ReportBundle(record=record, tables=tables, notebook=notebook, citations=citations)

@@ -1,4 +1,4 @@
-"""The candidates of a run as one object: a table in notebooks, lines in terminals, a frame for further work.
+"""The prompt candidates of a run: a table in notebooks, lines in terminals, a data frame for further work.
 
 In: ranked candidates and the rounds that used them. Out: :class:`CandidateTable`.
 """
@@ -24,15 +24,29 @@ _COLUMNS = (
     "perturbation",
     "dataset",
     "cells",
-    "controls",
+    "control cells",
     "rank score",
-    "rounds",
-    "why",
+    "used in rounds",
+    "reason",
 )
 
 
 def candidate_table(record: RunRecord) -> CandidateTable:
-    """The candidates of a run, and in which of its rounds each was used."""
+    """Return the candidates of a run and the rounds in which each was used.
+
+    Parameters
+    ----------
+    record
+        The run; its candidates are in the order of the ranking.
+
+    Returns
+    -------
+    The table, which can also be indexed and iterated over.
+
+    Examples
+    --------
+    >>> candidate_table(run.record).to_frame()  # doctest: +SKIP
+    """
     return CandidateTable(record.candidates, record.rounds)
 
 
@@ -44,7 +58,7 @@ class CandidateTable:
     candidates
         In the order of the ranking.
     rounds
-        The rounds so far; says which of them used a candidate.
+        The rounds so far, to say which of them used a candidate.
     """
 
     def __init__(self, candidates: Sequence[Candidate], rounds: Sequence[Round] = ()) -> None:
@@ -63,7 +77,7 @@ class CandidateTable:
     def __repr__(self) -> str:
         lines = [
             f"{place}. {_where(one)}, {one.prompt.n_cells} cells, score {one.score:.2f} ({_how(one)})\n"
-            f"   {_sentence(one.reason)}\n   Control: {_sentence(one.control_reason)}\n   Key: {one.key}"
+            f"   {_sentence(one.reason)}\n   Control cells: {_sentence(one.control_reason)}\n   Key: {one.key}"
             for place, one in enumerate(self._candidates, 1)
         ]
         return "\n".join(lines) or _EMPTY
@@ -72,14 +86,14 @@ class CandidateTable:
         return self.html()._repr_html_()
 
     def html(self) -> Html:
-        """The table as a fragment, every text escaped; the whole reason opens under 'why'."""
+        """Return the table as a fragment with every text escaped; the full reason unfolds in the last column."""
         if not self._candidates:
             return Html(paragraph(_EMPTY))
-        caption = f"{len(self)} prompt candidates, best first; 'why' opens to the whole reason"
+        caption = f"{len(self)} prompt candidates, best first; select a reason to read it in full"
         return Html(table(_COLUMNS, map(self._row, self._candidates), caption=caption, kind="sortable"))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per candidate: who, how many cells, the parts of its score, why, and in which rounds it was used."""
+        """Return one row per candidate: criteria, numbers of cells, parts of the score, reason and rounds of use."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -111,7 +125,7 @@ class CandidateTable:
     def _row(self, one: Candidate) -> tuple[object, ...]:
         prompt = one.prompt
         why = (
-            f"{_sentence(one.reason)} Control: {_sentence(one.control_reason)} Relevance {one.relevance:.2f}, "
+            f"{_sentence(one.reason)} Control cells: {_sentence(one.control_reason)} Relevance {one.relevance:.2f}, "
             f"diversity {one.diversity:.2f}, quality {one.quality:.2f}. Key: {one.key}"
         )
         return (

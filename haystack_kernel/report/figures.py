@@ -1,4 +1,4 @@
-"""Axes as figures of a page: a PNG inside the HTML, its description for those who cannot see it, a line on reading it.
+"""Axes as figures of a page: a PNG inside the HTML, its alternative text and a line on how to read it.
 
 In: Axes. Out: HTML.
 """
@@ -18,7 +18,7 @@ _DPI = 130
 
 
 def figure(axes: Axes, *, caption: str) -> str:
-    """Draw ``axes``' figure, close it, and return it as ``<figure>``; the label of the axes is its alternative text."""
+    """Draw the figure of ``axes``, close it and return it as ``<figure>``; the label of the axes is the alternative."""
     from matplotlib import pyplot as plt
 
     drawing = axes.get_figure(root=True)

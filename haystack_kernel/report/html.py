@@ -1,4 +1,4 @@
-"""The few HTML forms that cards, tables and the report share; every text is escaped here.
+"""HTML elements that cards, tables and the report share; every text is escaped here.
 
 In: plain values. Out: :class:`Html`, which notebooks show as HTML and terminals as text.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MISSING = "\N{EN DASH}"
 UP, DOWN = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
 STYLE = (Path(__file__).parent / "template" / "parts.css").read_text(encoding="utf-8")
-LONG, LONGER = 24, 100  # letters; longer texts may break, in a column that does not shrink to a ribbon
+LONG, LONGER = 24, 100  # characters; longer texts wrap, in columns with a minimum width (see parts.css)
 
 
 class Html(str):
@@ -26,7 +26,7 @@ class Html(str):
     __slots__ = ()
 
     def __html__(self) -> str:
-        """Tell template engines that this is escaped already."""
+        """Return the fragment, so that template engines do not escape it again."""
         return str(self)
 
     def _repr_html_(self) -> str:
@@ -39,17 +39,17 @@ class Html(str):
 
 
 def escape(value: object) -> str:
-    """Text of ``value`` with everything that HTML could read as markup made harmless."""
+    """Return the text of ``value`` with all markup characters escaped."""
     return html.escape(str(value), quote=True)
 
 
 def paragraph(text: object, *, kind: str = "") -> str:
-    """One paragraph of plain text."""
+    """Return one paragraph of plain text."""
     return f'<p class="{escape(kind)}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def definitions(pairs: Mapping[str, object]) -> str:
-    """Names and values; empty values are left out."""
+    """Return names and values as a list; empty values are omitted."""
     rows = [
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items() if value not in ("", None)
     ]
@@ -57,20 +57,20 @@ def definitions(pairs: Mapping[str, object]) -> str:
 
 
 def items(texts: Iterable[object], *, kind: str = "") -> str:
-    """A list of plain texts; empty for none."""
+    """Return a list of plain texts; empty for none."""
     rows = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f'<ul class="{escape(kind)}">{rows}</ul>' if rows else ""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str, kind: str = "") -> str:
-    """A table of plain values; numbers are right-aligned, NaN shows as a dash, the first column names the row.
+    """Return a table of plain values; numbers are right-aligned, NaN is a dash, the first column is the row header.
 
     Parameters
     ----------
     caption
-        What the table holds, for everybody and for screen readers.
+        What the table holds; shown above it and read out by screen readers.
     kind
-        ``sortable`` lets the report's script sort and filter it; it is readable without.
+        ``sortable`` lets the script of the report sort and filter the table; it can be read without.
     """
     filled = [list(row) for row in rows]
     numeric = [bool(filled) and all(_is_number(row[place]) for row in filled) for place in range(len(columns))]
@@ -86,25 +86,25 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: 
 
 
 def folded(summary: object, text: object) -> Html:
-    """A short text that opens to a longer one."""
+    """Return a short text that unfolds to a longer one."""
     return Html(f"<details><summary>{escape(summary)}</summary>{escape(text)}</details>")
 
 
 def bar(score: float) -> Html:
-    """A score of 1 to 10 as a bar and a number; NaN as the words "not computed"."""
+    """Return a score of 1 to 10 as a bar and a number; NaN as the words "not computed"."""
     if math.isnan(score):
         return Html('<span class="missing">not computed</span>')
     return Html(f'<span class="scored">{bar_picture(score)} {score:.1f}</span>')
 
 
 def bar_picture(score: float) -> Html:
-    """A bar whose left end is chance (1) and whose right end is 10; the number belongs beside it."""
+    """Return a bar from chance (1, left end) to 10 (right end); show the number beside it."""
     share = (min(max(score, 1.0), 10.0) - 1.0) / 9.0 * 100.0
     return Html(f'<span class="bar" aria-hidden="true"><span style="width:{share:.0f}%"></span></span>')
 
 
 def number(value: float, *, digits: int = 2) -> str:
-    """A number for people: few digits, small ones in powers of ten, NaN as a dash."""
+    """Format a number with few digits; small ones in powers of ten, NaN as a dash."""
     if math.isnan(value):
         return MISSING
     if value != 0 and abs(value) < 10**-digits:

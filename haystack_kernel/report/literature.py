@@ -1,6 +1,6 @@
-"""What papers say of the prediction: contradictions first, every claim with the sentence it rests on.
+"""What papers say about the prediction: contradictions first, each claim with the sentence that it rests on.
 
-In: the citations of the best round. Out: HTML with every text escaped, and BibTeX of the papers that take a side.
+In: the citations of the best round. Out: escaped HTML, and BibTeX of the papers that support or contradict it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 SOURCES = {"pubmed": "PubMed", "europepmc": "Europe PMC", "semanticscholar": "Semantic Scholar"}
 _SAYS = {1: f"{UP} rises", -1: f"{DOWN} falls", 0: "no direction"}
 _HOW = (
-    "Titles and abstracts were read by rule, not by a person: a sentence counts when it names the gene, the "
-    "perturbation and a direction. No statement found is no contradiction. Follow the link before relying on a quote."
+    "Titles and abstracts were read by rules, not by a person: a sentence counts when it names the gene, the "
+    "perturbation and a direction. The absence of a statement is not a contradiction. Open the paper before you rely "
+    "on a quotation."
 )
 _BIBTEX_UNSAFE = re.compile(r"[{}\\\"%#$&~^_\x00-\x1f]")
 
 
 def literature_part(citations: Citations | None) -> Html:
-    """The part of the report; says why where no source was asked or none answered."""
+    """Return the section of the report; it says why when no source was searched or none answered."""
     if citations is None:
-        return Html(paragraph("The literature sources were not asked by the version that made this round."))
+        return Html(paragraph("The version that produced this round did not search the literature."))
     if citations.reason:
         return Html(paragraph(f"{citations.reason[0].upper()}{citations.reason[1:]}."))
     groups = {
@@ -38,17 +39,19 @@ def literature_part(citations: Citations | None) -> Html:
     }
     shown = [_sources(citations)]
     shown.append(_group("Papers that contradict the prediction", groups["contradiction"], none="None found."))
-    shown.append(_group("Papers that support it", groups["support"], none="None found."))
+    shown.append(_group("Papers that support the prediction", groups["support"], none="None found."))
     if groups["mention"]:
         more = f" {citations.n_left_out} more are not listed." if citations.n_left_out else ""
-        summary = f"{counted(len(groups['mention']), 'paper')} that name a gene and the perturbation, without a side"
+        summary = (
+            f"{counted(len(groups['mention']), 'paper')} that name a gene and the perturbation without taking a side"
+        )
         listed = "".join(_citation(item) for item in groups["mention"])
         shown.append(f"<details><summary>{escape(summary)}.{escape(more)}</summary>{listed}</details>")
     return Html("".join([*shown, paragraph(_HOW, kind="small")]))
 
 
 def bibtex(citations: Citations | None) -> str:
-    """Entries of the papers that support or contradict the prediction; empty for none."""
+    """Return entries of the papers that support or contradict the prediction; empty for none."""
     if citations is None:
         return ""
     cited = [item.paper for item in citations.citations if item.quotes[0].stance != "mention"]
@@ -56,7 +59,7 @@ def bibtex(citations: Citations | None) -> str:
 
 
 def paper_link(paper: Paper) -> str | None:
-    """Address of a paper: its DOI's, else PubMed's; None without either."""
+    """Return the address of a paper by its DOI, else by its PubMed id; None without either."""
     if paper.doi:
         return f"https://doi.org/{quote(paper.doi, safe='/()')}"
     return f"https://pubmed.ncbi.nlm.nih.gov/{quote(paper.pmid)}/" if paper.pmid else None
@@ -68,15 +71,17 @@ def _sources(citations: Citations) -> str:
         (SOURCES[answer.source], answer.n_papers, _of_genes(of_genes.get(answer.source)), answer.reason or "answered")
         for answer in citations.answers
     ]
-    columns = ("source", "papers on the perturbation", "papers on predicted genes", "state")
+    columns = ("source", "papers on the perturbation", "papers on predicted genes", "status")
     when = f"{citations.searched_at:%Y-%m-%d}" if citations.searched_at else "unknown"
-    caption = f"Literature sources, asked on {when}; {counted(citations.n_papers, 'paper')} without duplicates"
+    caption = (
+        f"Literature sources, searched on {when}; {counted(citations.n_papers, 'paper')} after removing duplicates"
+    )
     return table(columns, rows, caption=caption)
 
 
 def _of_genes(answer: SourceAnswer | None) -> str:
     if answer is None:
-        return "not asked"
+        return "not searched"
     return f"{answer.n_papers}; {answer.reason}" if answer.reason else f"{answer.n_papers}"
 
 
@@ -86,17 +91,22 @@ def _group(heading: str, cited: list[Citation], *, none: str) -> str:
 
 
 def _citation(item: Citation) -> str:
-    paper, link = item.paper, paper_link(item.paper)
-    title = escape(paper.title)
+    paper = item.paper
+    title, link = escape(paper.title), paper_link(paper)
     if link is not None:
         title = f'<a href="{escape(link)}" rel="noopener noreferrer">{title}</a>'
-    facts = [_authors(paper.authors), paper.journal, str(paper.year or "")]
-    found = f"found by {', '.join(SOURCES[name] for name in paper.sources)}"
-    ids = [f"DOI {paper.doi}" if paper.doi else "", f"PMID {paper.pmid}" if paper.pmid else ""]
-    about = "; ".join(fact for fact in (*facts, *ids, found) if fact)
-    notes = ["RETRACTED: never counted"] if paper.retracted else []
-    if not item.scored and not paper.retracted:
-        notes.append("found by a search for the predicted genes: shown, not scored")
+    sources = ", ".join(SOURCES[name] for name in paper.sources)
+    facts = [_authors(paper.authors), paper.journal]
+    facts += [str(paper.year)] if paper.year else []
+    facts += [f"DOI {paper.doi}"] if paper.doi else []
+    facts += [f"PMID {paper.pmid}"] if paper.pmid else []
+    facts.append(f"found by {sources}")
+    about = "; ".join(fact for fact in facts if fact)
+    notes = []
+    if paper.retracted:
+        notes.append("RETRACTED: not counted in the score")
+    elif not item.scored:
+        notes.append("found by a search for the predicted genes: shown, not counted in the score")
     quotes = "".join(_quotes(item.quotes))
     return (
         f'<div class="card"><p>{title}</p>{paragraph(about, kind="small")}{items(notes, kind="warning")}{quotes}</div>'

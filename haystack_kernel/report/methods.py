@@ -1,6 +1,6 @@
 """The methods paragraph and the citations of a report.
 
-In: a run record. Out: text; every number in it comes from the record.
+In: a run record. Out: text in which every number comes from the record.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Round, RunRecord
 
 _ENGINES = {
-    "none": "no change (the query cells as they are)",
+    "none": "no change (the query cells as measured)",
     "mean": "the mean response over the prompt's cell types, applied to the query cells",
     "shift": "the shift between prompt and matched control cells, applied to the query cells",
     "weighted": (
         "the shifts of several cell types between prompt and matched control cells, weighted by the similarity of "
         "their control profile to the query cells and by their number of cells"
     ),
-    "stack": "the query cells in context of the prompt cells, by in-context generation with the model STACK",
+    "stack": "the query cells in the context of the prompt cells, by in-context generation with the model STACK",
 }
 
 BIBTEX = """\
@@ -44,10 +44,10 @@ BIBTEX = """\
 
 
 def methods_paragraph(record: RunRecord) -> str:
-    """What was done, in sentences that a methods section can take over."""
+    """Return what was done, in sentences that can be used in a methods section."""
     best = record.best
     if best is None:
-        return "No round has been scored, so there is no method to describe yet."
+        return "No round has been scored yet, so there are no methods to describe."
     parts = (_data(record, best), _engine(record, best), _statistics(record, best), _jobs(record), _software(record))
     return " ".join(sentence for part in parts for sentence in part)
 
@@ -56,16 +56,16 @@ def _data(record: RunRecord, best: Round) -> list[str]:
     planner = record.query.planner if record.query else "offline"
     atlases = ", ".join(record.config.atlases)
     simulated = simulated_atlases(record)
-    note = [f"The atlas '{name}' is simulated: its cells were never measured." for name in simulated]
-    donors = "same donors" if all(item.donor_matched for item in best.candidates) else "donors not matched"
+    note = [f"Atlas '{name}' is simulated: its cells were not measured." for name in simulated]
     if best.n_control:
+        donors = "same donors" if all(item.donor_matched for item in best.candidates) else "donors not matched"
         control = f"{best.n_control:,} matched control cells (same dataset and cell types, {donors})"
     else:
         control = "no matched control cells"
     return [
-        f"The question was parsed by the {planner} planner and answered from atlas {atlases}.",
+        f"The question was parsed by the {planner} planner; cells were retrieved from atlas {atlases}.",
         *note,
-        f"{best.n_prompt:,} prompt cells and {control} were used; {best.n_query:,} query cells were transformed.",
+        f"{best.n_prompt:,} prompt cells and {control} were used to transform {best.n_query:,} query cells.",
     ]
 
 
@@ -80,36 +80,36 @@ def _engine(record: RunRecord, best: Round) -> list[str]:
 
 def _weights(record: RunRecord, best: Round) -> str:
     if best.model is None:
-        return "No weights of STACK were used."
+        return "No STACK weights were used."
     steps = counted(record.config.diffusion_steps, "step")
     terms = f"weights: SHA-256 {best.model.sha256[:12]}, {best.model.licence}; cite {best.model.citation}"
-    return f"It took {steps} of generation ({terms})."
+    return f"Generation took {steps} ({terms})."
 
 
 def _statistics(record: RunRecord, best: Round) -> list[str]:
     draws = max((int(item.detail.get("n_draws", 0)) for item in best.components), default=0)
     nulls = f" ({draws:,} draws each)" if draws else ""
+    rounds = f"{counted(len(record.rounds), 'round')} {'was' if len(record.rounds) == 1 else 'were'} run"
     return [
         "Counts were normalised to 10,000 per cell and log1p-transformed.",
-        "Genes were tested by the two-sided Wilcoxon rank-sum test, adjusted by Benjamini-Hochberg over tested genes.",
-        "Components of the score are mean signed z statistics.",
-        f"They were held against donor-stratified permutations of the prompt labels and matched gene decoys{nulls}.",
-        f"{counted(len(record.rounds), 'round')} {'was' if len(record.rounds) == 1 else 'were'} worked.",
-        f"Round {best.number} is reported.",
+        "Genes were tested with the two-sided Wilcoxon rank-sum test.",
+        "p values were adjusted by the method of Benjamini and Hochberg over the tested genes.",
+        "The components of the score are mean signed z statistics.",
+        "Their self-contained null permutes the prompt labels within donors.",
+        f"Their competitive null draws matched gene sets from the same prediction{nulls}.",
+        f"{rounds}; round {best.number} is reported.",
     ]
 
 
 def _jobs(record: RunRecord) -> list[str]:
-    """What the cloud was paid for, by list prices; nothing where all jobs ran on one's own machine."""
+    """Return the cost of cloud jobs at list prices; nothing when all jobs ran on the local machine."""
     bills = [bill for item in record.rounds for bill in item.bills]
     if not bills:
         return []
     machines = ", ".join(sorted({bill.machine for bill in bills}))
     minutes = sum(bill.seconds * bill.n_machines for bill in bills) / 60
-    jobs = counted(len(bills), "cloud job")
-    return [
-        f"The predictions took {jobs} on {machines}, {minutes:.1f} machine minutes, about {record.cost_usd:.2f} USD."
-    ]
+    jobs = f"The predictions took {counted(len(bills), 'cloud job')} on {machines}"
+    return [f"{jobs}: {minutes:.1f} machine minutes, about {record.cost_usd:.2f} USD at list prices."]
 
 
 def _software(record: RunRecord) -> list[str]:

@@ -1,7 +1,7 @@
-"""An executed notebook as an HTML fragment: code folded, outputs made harmless, nothing loaded from elsewhere.
+"""An executed notebook as an HTML fragment: code folded, outputs sanitised, nothing loaded from elsewhere.
 
 In: a NotebookNode. Out: HTML of its cells, without page, scripts or styles. Only the kinds of output named here are
-shown, each in its safest form; widgets and scripts of outputs are left out.
+shown, each in its safest form; widgets and scripts of outputs are omitted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MAX_BYTES = 3_000_000  # of all outputs together, so that the report stays below
 _SHIFT = 2  # the notebook stands under a heading of level 2
 _PICTURES = ("image/png", "image/jpeg", "image/gif")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_TAGS = {"parameters": "the defaults", "injected-parameters": "the values of this run"}
+_TAGS = {"parameters": "default parameters", "injected-parameters": "parameters of this run"}
 _LEFT_OUT = (
-    '<p class="small">An output of {kib:,.0f} KiB is left out to keep this page small; it is in the notebook.</p>'
+    '<p class="small">An output of {kib:,.0f} KiB was omitted to keep this page small; it is in the notebook.</p>'
 )
 
 
 def notebook_fragment(notebook: NotebookNode) -> str:
-    """Render the cells of ``notebook``.
+    """Render the cells of ``notebook`` as HTML.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def notebook_fragment(notebook: NotebookNode) -> str:
 
 
 class _View:
-    """Goes through the cells in order; knows the heading above and how many bytes were shown."""
+    """Goes through the cells in order; remembers the last heading and the number of bytes shown."""
 
     def __init__(self) -> None:
         self._heading = ""

@@ -1,4 +1,4 @@
-"""The parts of a run that notebooks and the report show: question, rounds, score, run card.
+"""The parts of a run that notebooks and the report show: question, rounds, score and run card.
 
 In: a run record. Out: HTML fragments with every text escaped.
 """
@@ -18,24 +18,38 @@ from haystack_kernel.report.html import (
     paragraph,
     table,
 )
-from haystack_kernel.report.words import CONTROLS, TASKS, score_text, with_id
+from haystack_kernel.report.words import CONTROLS, P_VALUES, TASKS, score_text, with_id
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import Component, Resolution, RunRecord
 
 
 def query_card(record: RunRecord) -> Html:
-    """The question as understood: terms with their ids, close seconds, terms not known."""
+    """Return the question as it was understood: terms with their ids, alternatives and unknown terms.
+
+    Parameters
+    ----------
+    record
+        The run; before its question was parsed the card says so.
+
+    Returns
+    -------
+    A card of names and values, then one warning per ambiguous or unknown term.
+
+    Examples
+    --------
+    >>> query_card(run.record)  # doctest: +SKIP
+    """
     query = record.query
     if query is None:
-        return Html(paragraph("The question has not been read yet."))
+        return Html(paragraph("The question has not been parsed yet."))
     perturbation = query.perturbation
     shown = {
         "question": query.question,
         "task": TASKS[query.task_type],
         "cells": with_id(query.cell_type_name or query.cell_type_text, query.cell_type_id),
         "perturbation": f"{perturbation.name} ({perturbation.type or 'type unknown'})" if perturbation else "",
-        "acts on": ", ".join(perturbation.targets) if perturbation else "",
+        "targets": ", ".join(perturbation.targets) if perturbation else "",
         "expected pathways": "; ".join(f"{_arrow(sign)} {name}" for name, sign in query.expected_pathways.items()),
         "expected genes": _signed(query.expected_targets),
         "tissue": with_id(query.tissue_name, query.tissue_id),
@@ -52,7 +66,21 @@ def query_card(record: RunRecord) -> Html:
 
 
 def rounds_table(record: RunRecord) -> Html:
-    """One row per round: score, cells, prompt, decision; the best round is marked."""
+    """Return one row per round: score, numbers of cells, choice of prompt, decision.
+
+    Parameters
+    ----------
+    record
+        The run. Its best round is marked.
+
+    Returns
+    -------
+    A table, or a sentence before the first round.
+
+    Examples
+    --------
+    >>> rounds_table(run.record)  # doctest: +SKIP
+    """
     if not record.rounds:
         return Html(paragraph("No round has been started yet."))
     rows = [
@@ -64,48 +92,91 @@ def rounds_table(record: RunRecord) -> Html:
             item.n_control,
             item.n_query,
             item.choice.reason,
-            item.decision or "under way",
+            item.decision or "in progress",
         )
         for item in record.rounds
     ]
-    columns = ("round", "score", "genes called", "prompt cells", "control cells", "query cells", "prompt", "decision")
-    return Html(table(columns, rows, caption="Rounds: what each tried and reached"))
+    columns = ("round", "score", "DE genes", "prompt cells", "control cells", "query cells", "choice", "decision")
+    return Html(table(columns, rows, caption="Rounds, with the choice of prompt and the score of each"))
 
 
 def score_table(record: RunRecord) -> Html:
-    """Components of the best round's score with both nulls; what could not be computed says why."""
+    """Return the components of the best round's score with the p values of both nulls.
+
+    Parameters
+    ----------
+    record
+        The run.
+
+    Returns
+    -------
+    One row per component; a component that could not be computed says why. A sentence before a round was scored.
+
+    Examples
+    --------
+    >>> score_table(run.record)  # doctest: +SKIP
+    """
     best = record.best
     if best is None or best.composite is None:
         return Html(paragraph("No round has been scored yet."))
-    columns = ("component", "score", "weight", "statistic", "p signal", "p specificity", "genes", "note")
+    columns = ("component", "score", "weight", "statistic", *P_VALUES.values(), "genes", "note")
     rows = [_component_row(item) for item in best.components]
     note = f"Score {score_text(best)}" + (f": {best.composite.reason}" if best.composite.reason else "")
     how = (
-        "Each component is 1 at chance and 7 at about 1 in 200, by the worse of two nulls: prompt labels permuted "
-        "within donor and cell type (signal), and matched gene decoys on the prediction (specificity). The composite "
-        "is their weighted mean; it is not itself a probability."
+        "A component scores 1 at chance and 7 at p of about 1 in 200, where p is the larger of two p values. "
+        "The self-contained null permutes the prompt labels within donor and cell type: is there an effect at all? "
+        "The competitive null draws matched gene sets from the same prediction: do the expected genes stand out? "
+        "The composite is the weighted mean of the components; it is not a probability."
     )
     return Html(f"{table(columns, rows, caption='Score components')}{paragraph(note)}{paragraph(how, kind='small')}")
 
 
 def agreement_table(record: RunRecord) -> Html:
-    """The baselines beside the run's engine, on the same query cells; nothing when none was computed."""
+    """Return the simple baselines beside the run's engine, on the same query cells.
+
+    Parameters
+    ----------
+    record
+        The run.
+
+    Returns
+    -------
+    One row per baseline; empty when none was computed.
+
+    Examples
+    --------
+    >>> agreement_table(run.record)  # doctest: +SKIP
+    """
     best = record.best
     if best is None or not best.agreement:
         return Html("")
     rows = [(item.engine, item.pearson, item.n_de, bar(item.composite), item.note) for item in best.agreement]
-    columns = ("engine", "Pearson", "genes called", "score", "note")
-    caption = f"Simple baselines; Pearson correlation of their response with that of engine '{record.config.engine}'"
+    columns = ("engine", "Pearson r", "DE genes", "score", "note")
+    caption = f"Simple baselines; r is the correlation of their response with that of engine '{record.config.engine}'"
     return Html(table(columns, rows, caption=caption))
 
 
 def run_card(record: RunRecord) -> str:
-    """The run at a glance, for notebooks: question, state, score."""
+    """Return the run at a glance, for notebooks: question, status, score and answer.
+
+    Parameters
+    ----------
+    record
+        The run, in any state.
+
+    Returns
+    -------
+    HTML of a card with its style.
+
+    Examples
+    --------
+    >>> run_card(run.record)  # doctest: +SKIP
+    """
     best = record.best
     shown = {
         "question": record.question,
         "run": record.run_id,
-        "state": record.status if record.failure is None else f"{record.status}: {record.failure.message}",
+        "status": record.status if record.failure is None else f"{record.status}: {record.failure.message}",
         "rounds": len(record.rounds) or "",
         "score": score_text(best) if best else "",
         "answer": record.interpretation.headline if record.interpretation else "",
@@ -116,13 +187,15 @@ def run_card(record: RunRecord) -> str:
 def _component_row(item: Component) -> tuple[object, ...]:
     name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
     numbers = (item.statistic, item.p_signal, item.p_specificity, item.n_genes)
-    return name, bar(item.score), weight, *numbers, f"{item.reason or 'computed'}{_seen_in(item)}"
+    return name, bar(item.score), weight, *numbers, _note(item)
 
 
-def _seen_in(item: Component) -> str:
-    """Genes, or edges of the network, that speak most for a component."""
-    shown = item.detail.get("leading_edges") or item.detail.get("leading_genes") or []
-    return f" (most in: {', '.join(shown[:5])})" if shown else ""
+def _note(item: Component) -> str:
+    """Return what limits a component, and the genes or network edges that contribute most to it."""
+    leading = item.detail.get("leading_edges") or item.detail.get("leading_genes") or []
+    notes = [item.reason] if item.reason else []
+    notes += [f"led by {', '.join(leading[:5])}"] if leading else []
+    return "; ".join(notes)
 
 
 def _arrow(sign: int) -> str:
@@ -142,9 +215,9 @@ def _signed(genes: dict[str, int], *, n_shown: int = 20) -> str:
 def _alternatives(item: Resolution) -> str:
     others = ", ".join(match.name for match in item.alternatives)
     chosen = item.match.name if item.match else "nothing"
-    return f"'{item.text}' was taken to be {chosen}; it may also mean {others}"
+    return f"'{item.text}' was read as {chosen}; it may also mean {others}"
 
 
 def _nearest(item: Resolution) -> str:
     nearest = ", ".join(match.name for match in item.alternatives) or "none"
-    return f"'{item.text}' is not a known {item.kind.replace('_', ' ')}; nearest known: {nearest}"
+    return f"'{item.text}' is not a known {item.kind.replace('_', ' ')}; closest known terms: {nearest}"

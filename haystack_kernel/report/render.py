@@ -1,4 +1,4 @@
-"""One HTML file that opens anywhere: no network, no kernel, scripts of others inert.
+"""One HTML file that opens anywhere: without network, without a kernel, and with foreign scripts disabled.
 
 In: a ReportBundle. Out: the page as text.
 """
@@ -33,12 +33,18 @@ if TYPE_CHECKING:
 
 EMPTY = Html("")
 TEMPLATES = Path(__file__).parent / "template"
-_READ_ROLES = "The engine sees the prompt and control cells and transforms the query cells into the predicted ones."
+_READ_ROLES = "The engine learns from the prompt and control cells and transforms the query cells into predicted cells."
 _READ_VOLCANO = (
-    "One mark per tested gene: right, predicted higher; up, better supported. Marks and names show the calls."
+    "One marker per tested gene. Right: predicted to rise. Higher: stronger statistical support. Triangles are genes "
+    "called differentially expressed."
 )
-_READ_MAP = "One mark per cell (at most 600 of a role). Near means alike; distances on such a map are not evidence."
-_READ_BARS = "Bars to the right: activated. The score runs from 1 (chance) to 10; hatched pathways are those expected."
+_READ_MAP = (
+    "One marker per cell (at most 600 per role). Neighbours are similar, but distances on such a map are not evidence."
+)
+_READ_BARS = (
+    "Bars to the right: predicted to be activated. The score ranges from 1 (chance) to 10. Hatched: pathways that the "
+    "question expects."
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What the template is filled with."""
+    """The values that fill the template."""
 
     title: str
     kicker: str
@@ -64,17 +70,25 @@ class Page:
 
 
 def render_report(bundle: ReportBundle) -> str:
-    """Render the report of a run.
+    """Render the report of a run as one HTML page.
 
     Parameters
     ----------
     bundle
-        Record, tables and, if the run was made by one, the executed notebook (shown folded). A run that failed or
-        was not scored is rendered as far as it came.
+        Record, tables and, if the run came from one, the executed notebook (shown folded). A run that failed or
+        was not scored is rendered with what it has.
+
+    Returns
+    -------
+    The page as text.
+
+    Examples
+    --------
+    >>> page = render_report(load_bundle(record, store))  # doctest: +SKIP
     """
     record, tables = bundle.record, bundle.tables
     lead = answer(record, de=tables.de, pathways=tables.pathways) if tables else answer(record)
-    simulated = " of simulated cells" if simulated_atlases(record) else ""
+    simulated = " (simulated cells)" if simulated_atlases(record) else ""
     return _fill(
         Page(
             title=record.question,
@@ -89,7 +103,23 @@ def render_report(bundle: ReportBundle) -> str:
 
 
 def render_notebook(notebook: NotebookNode, *, title: str) -> str:
-    """Render an executed notebook that has no run record beside it, on the same page and under the same policy."""
+    """Render an executed notebook that has no run record, on the same page and with the same security policy.
+
+    Parameters
+    ----------
+    notebook
+        Any notebook of format 4; it is not changed.
+    title
+        Heading of the page.
+
+    Returns
+    -------
+    The page as text.
+
+    Examples
+    --------
+    >>> page = render_notebook(nbformat.read("run.ipynb", 4), title="My run")  # doctest: +SKIP
+    """
     return _fill(Page(title=title, kicker="Executed notebook", notebook=notebook))
 
 
@@ -97,13 +127,13 @@ def _sections(bundle: ReportBundle) -> list[Section]:
     record, tables = bundle.record, bundle.tables
     entries = escape(BIBTEX + bibtex(bundle.citations))
     methods = f"<p>{escape(methods_paragraph(record))}</p><h3>Citations (BibTeX)</h3><pre tabindex='0'>{entries}</pre>"
-    found = [Section("question", "The question, as understood", parts.query_card(record))]
+    found = [Section("question", "How the question was understood", parts.query_card(record))]
     if tables is not None:
         found += _of_the_prediction(record, tables)
-        found.append(Section("literature", "What papers say", literature_part(bundle.citations)))
+        found.append(Section("literature", "Literature", literature_part(bundle.citations)))
     found += [
         Section("rounds", "Rounds", parts.rounds_table(record)),
-        Section("candidates", "Which cells could show the effect", candidate_table(record).html()),
+        Section("candidates", "Prompt candidates", candidate_table(record).html()),
         Section("methods", "Methods and citations", Html(methods)),
     ]
     return found
@@ -116,15 +146,15 @@ def _of_the_prediction(record: RunRecord, tables: RoundTables) -> list[Section]:
     score = parts.score_table(record) + parts.agreement_table(record)
     who = figure(pl.roles(record), caption=_READ_ROLES) + cell_table(tables.prompts)
     found = [
-        Section("genes", "What is predicted", Html(genes)),
-        Section("pathways", "Does known biology agree", Html(pathways)),
-        Section("score", "The score, and what it rests on", Html(score)),
-        Section("trust", "How far to trust this", trust_table(record)),
-        Section("roles", "Who is prompt, control and query", Html(who)),
+        Section("genes", "Predicted changes in gene expression", Html(genes)),
+        Section("pathways", "Agreement with known pathways", Html(pathways)),
+        Section("score", "Score and its components", Html(score)),
+        Section("trust", "Confidence", trust_table(record)),
+        Section("roles", "Cells used, by role", Html(who)),
     ]
     if tables.embedding is not None:
         where = figure(pl.umap(tables.embedding), caption=_READ_MAP)
-        found.append(Section("cells", "Where the predicted cells lie", Html(where)))
+        found.append(Section("cells", "Map of the cells", Html(where)))
     return found
 
 
@@ -153,14 +183,14 @@ def _environment() -> Environment:
 
 
 def _as_script_data(text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element that contains it."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _meta(record: RunRecord) -> dict[str, str]:
     shown = {
         "run": record.run_id,
-        "made": f"{record.created_at:%Y-%m-%d %H:%M} UTC",
+        "created": f"{record.created_at:%Y-%m-%d %H:%M} UTC",
         "engine": record.config.engine,
         "atlases": ", ".join(record.config.atlases),
         "seed": str(record.config.seed),

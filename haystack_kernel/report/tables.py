@@ -1,6 +1,6 @@
-"""The tables of the best round as HTML: genes, pathways, the cells that were used.
+"""The tables of the best round as HTML: genes, pathways and the cells that were used.
 
-In: de, pathways and prompts of a run folder. Out: tables with every text escaped, for people; the files hold all rows.
+In: the tables of a run folder. Out: HTML tables with every text escaped, shortened; the files hold all rows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
 from haystack_kernel.report.html import DOWN, UP, bar, table
+from haystack_kernel.report.words import P_VALUES
+from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,13 +25,13 @@ _ROLES = (keys.QUERY, keys.PROMPT, keys.CONTROL)
 
 
 def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
-    """The tested genes with the largest change.
+    """Return the tested genes with the largest change.
 
     Parameters
     ----------
     de
-        One row per gene; ``flips`` (the call differs between the two control readings) may be absent, and
-        so may ``stability``.
+        One row per gene. ``flips`` (the call differs between the two control strategies) and ``stability`` may be
+        absent.
     expected
         Gene -> +1 rises, -1 falls, as the question expects.
     """
@@ -51,24 +53,30 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
     ]
     columns = (
         "gene",
-        "call",
+        "DE call",
         "expected",
         "log2 fold change",
-        "mean change",
-        "detection change",
+        "mean log1p change",
+        "change in detection rate",
         "AUROC",
         "adjusted p",
         "remark",
     )
     caption = (
-        f"{len(rows):,} of {len(tested):,} tested genes with the largest mean change of log1p counts (all: de.csv); "
-        "p depends on how many cells were generated: generated cells are not replicates"
+        f"{len(rows):,} of {len(tested):,} tested genes, largest mean change first (all genes: {layout.DE}). "
+        "p values depend on the number of generated cells, which are not replicates."
     )
     return table(columns, rows, caption=caption, kind="sortable")
 
 
 def pathway_table(pathways: pd.DataFrame) -> str:
-    """The first 200 pathways, in the order of the file; ``leading_genes``, ULM and ORA may be absent."""
+    """Return the first 200 pathways in the order of the file.
+
+    Parameters
+    ----------
+    pathways
+        One row per pathway; ``leading_genes`` and the columns of ULM and ORA may be absent.
+    """
     further = {name: column for name, column in _FURTHER.items() if column in pathways}
     rows = [
         (
@@ -76,24 +84,26 @@ def pathway_table(pathways: pd.DataFrame) -> str:
             bar(float(row["score"])),
             bool(row["is_expected"]),
             float(row["statistic"]),
-            float(row["p_signal"]),
-            float(row["p_specificity"]),
+            *(float(row[column]) for column in P_VALUES),
             int(row["n_genes"]),
             ", ".join(str(row.get("leading_genes", "")).replace("nan", "").split(";")[:5]),
             *(float(row[column]) for column in further.values()),
         )
         for row in pathways.head(N_PATHWAYS_SHOWN).to_dict("records")
     ]
-    columns = ("pathway", "score", "expected", "statistic", "p signal", "p specificity", "genes", "leading genes")
-    caption = "Pathways, expected and discovered (all: pathways.csv)"
+    columns = ("pathway", "score", "expected", "statistic", *P_VALUES.values(), "genes", "leading genes")
+    caption = (
+        f"Pathways, expected and discovered (all pathways: {layout.PATHWAYS}). The self-contained null permutes prompt "
+        "labels; the competitive null draws matched gene sets."
+    )
     if further and len(pathways):
         n_background = int(pathways["n_background"].iloc[0])
-        caption += f"; ULM and ORA compare with all {n_background:,} tested genes and take them for independent"
+        caption += f" ULM and ORA compare with all {n_background:,} tested genes and assume that genes are independent."
     return table((*columns, *further), rows, caption=caption, kind="sortable")
 
 
 def cell_table(prompts: pd.DataFrame) -> str:
-    """Cells used, grouped by role, dataset, cell type and treatment, with the number of donors."""
+    """Return the cells used, grouped by role, dataset, cell type and treatment, with the number of donors."""
     by = ["role", keys.DATASET, keys.CELL_TYPE, keys.PERTURBATION]
     filled = prompts.assign(**{name: prompts[name].fillna("").astype(str) for name in by})
     groups = filled.groupby(by, sort=False)[keys.DONOR].agg(["size", "nunique"]).reset_index()
@@ -104,7 +114,7 @@ def cell_table(prompts: pd.DataFrame) -> str:
         for role, dataset, cell_type, treatment, n_cells, n_donors in groups.itertuples(index=False)
         if role == wanted
     ]
-    caption = f"The {len(prompts):,} cells used; every cell id is in prompts.csv"
+    caption = f"The {len(prompts):,} cells used; all cell ids are in {layout.PROMPTS}"
     return table(("role", "cell type", "treatment", "dataset", "cells", "donors"), rows, caption=caption)
 
 
@@ -119,7 +129,7 @@ def _remark(row: Mapping[Any, Any]) -> str:
     if bool(row.get(keys.PADDED, False)):
         remarks.append("not predicted")
     if bool(row.get(_FLIPS, False)):
-        remarks.append("call flips with the control")
+        remarks.append("call differs between control strategies")
     if 0 < row.get(keys.STABILITY, 1.0) < 1:  # never for NaN, where the prediction was made once
-        remarks.append(f"holds in {row[keys.STABILITY]:.0%} of resamples")
+        remarks.append(f"stable in {row[keys.STABILITY]:.0%} of resamples")
     return ", ".join(remarks)

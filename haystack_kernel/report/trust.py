@@ -1,4 +1,4 @@
-"""How far to trust the best round: the verdict on its engine, one row per aspect, and what the round taught.
+"""The confidence in the best round: the verdict on its engine, one row per aspect, and the feedback of all rounds.
 
 In: a run record. Out: HTML fragments, every text escaped.
 """
@@ -14,24 +14,38 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Aspect, RunRecord
 
 _HOW = (
-    "The score says how far the prediction agrees with known biology; these say how much weight it can bear. "
-    "What is not known has its reason."
+    "The score measures agreement with known biology; these rows say how reliable the prediction is. "
+    "Rows that are unavailable say why."
 )
 
 
 def trust_table(record: RunRecord) -> Html:
-    """The confidence block of the best round; a sentence before there is one."""
+    """Return the confidence in the best round as a table.
+
+    Parameters
+    ----------
+    record
+        The run. Before a round was scored the table is replaced by a sentence that says so.
+
+    Returns
+    -------
+    The verdict on the engine, one row per aspect, and what each round found.
+
+    Examples
+    --------
+    >>> trust_table(run.record)  # doctest: +SKIP
+    """
     best = record.best
     if best is None or best.confidence is None:
-        return Html(paragraph("Nothing was scored yet, so there is nothing to trust or to doubt."))
+        return Html(paragraph("Confidence unavailable: the round was not scored."))
     rows = [_row(item) for item in best.confidence.aspects]
-    shown = table(("aspect", "value", "what it means"), rows, caption="Confidence of the best round")
+    shown = table(("aspect", "value", "meaning"), rows, caption="Confidence of the best round")
     taught = [f"Round {past.number}: {item.sentence}." for past in record.rounds for item in past.feedback]
-    learned = f"<h3>What the rounds taught</h3>{items(taught)}" if taught else ""
+    learned = f"<h3>What the rounds showed</h3>{items(taught)}" if taught else ""
     verdict = paragraph(best.confidence.verdict_words) if best.confidence.verdict_words else ""
     return Html(f"{verdict}{shown}{paragraph(_HOW, kind='small')}{learned}")
 
 
 def _row(item: Aspect) -> tuple[object, ...]:
-    said = f"not known: {item.reason}" if math.isnan(item.value) else item.words
+    said = f"unavailable: {item.reason}" if math.isnan(item.value) else item.words
     return item.name, item.value, said

@@ -1,4 +1,4 @@
-"""The words of cards and reports for what a record holds in short.
+"""Words that cards and reports use for the coded values of a record.
 
 In: values of a record. Out: text.
 """
@@ -14,25 +14,29 @@ if TYPE_CHECKING:
 TASKS = {
     "perturbation_novel_cell_types": "response of a cell type to a perturbation",
     "perturbation_novel_samples": "response of a donor's cells to a perturbation",
-    "cell_type_imputation": "a cell type that was not measured",
+    "cell_type_imputation": "profile of a cell type that was not measured",
     "donor_expression_prediction": "expression of a donor's cells",
-    "cross_dataset_generation": "cells of one dataset as in another",
+    "cross_dataset_generation": "cells of one dataset as they would appear in another",
 }
 TERMINATIONS = {
-    "threshold": "the score reached the threshold",
-    "max_rounds": "all rounds were used",
-    "plateau": "the score no longer rose",
-    "no_more_candidates": "nothing untried was left",
+    "threshold": "the score reached the threshold of {config.threshold:g}",
+    "max_rounds": "the maximum number of rounds ({config.max_rounds}) was reached",
+    "plateau": "further rounds did not raise the score",
+    "no_more_candidates": "no untried candidate was left",
 }
 CONTROLS = {
     "synthetic_control": "a second prediction with the control cells as prompt (synthetic control)",
-    "query_as_control": "the query cells as they were measured",
+    "query_as_control": "the query cells as measured",
 }
+P_VALUES = {"p_signal": "p (self-contained)", "p_specificity": "p (competitive)"}  # column of the data: heading
 _SIMULATED_ATLASES = ("demo",)
 
 
 def simulated_atlases(record: RunRecord) -> tuple[str, ...]:
-    """Names of the simulated atlases whose cells the best round rests on; of those searched before there is one."""
+    """Return the names of the simulated atlases whose cells the best round uses.
+
+    Before a round was scored these are the simulated atlases among those of the latest round, or those searched.
+    """
     chosen = record.best or (record.rounds[-1] if record.rounds else None)
     used = {item.prompt.atlas for item in chosen.candidates} if chosen else set(record.config.atlases)
     if record.query_set is not None:
@@ -41,23 +45,28 @@ def simulated_atlases(record: RunRecord) -> tuple[str, ...]:
 
 
 def cell_types(item: Candidate) -> str:
-    """Cell types of a candidate in words."""
+    """Return the cell types of a candidate in words."""
     prompt = item.prompt
     return prompt.label or ", ".join(prompt.cell_type_names or prompt.cell_type_ids) or "any cell type"
 
 
 def score_text(best: Round) -> str:
-    """``7 of 10 (7.3)``: the score rounded, and unrounded for the threshold; or that there is none."""
+    """Return the score as ``7 of 10 (7.3)``, rounded and with one decimal, or ``not scored``."""
     if best.composite is None or math.isnan(best.composite.value):
         return "not scored"
     return best.composite.shown
 
 
+def termination_text(record: RunRecord) -> str:
+    """Return why the run stopped, with the limit that it reached; empty while it has not stopped."""
+    return TERMINATIONS[record.termination].format(config=record.config) if record.termination else ""
+
+
 def counted(number: int, noun: str) -> str:
-    """``1 round``, ``2,000 rounds``."""
+    """Return ``1 round`` or ``2,000 rounds``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def with_id(name: str | None, identifier: str | None) -> str:
-    """``B cell (CL:0000236)``; what is missing is left out."""
+    """Return ``B cell (CL:0000236)``, or the part of it that is known."""
     return f"{name} ({identifier})" if name and identifier else name or identifier or ""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import FileRef, PaperQuery, PaperSource, RunRecord, Stance
 
-PAPERS = "papers.json"
 MAX_MENTIONS = 40  # papers that merely name a gene beside the perturbation
 _ORDER: tuple[Stance, ...] = ("contradiction", "support", "mention")
 _OFF = "the literature sources were not asked: switched off (--no-literature, or literature.enabled = false)"
@@ -42,7 +41,7 @@ def find_papers(record: RunRecord, ports: Ports) -> PaperSearch | None:
     if not record.config.literature or record.query is None:
         return None
     query = build_query(record.query)
-    return None if query is None else _search(record, ports, query=query, path=PAPERS)
+    return None if query is None else _search(record, ports, query=query, path=layout.PAPERS)
 
 
 def cite_papers(
@@ -62,7 +61,7 @@ def cite_papers(
         more = None
         if answering and predicted:
             query = with_genes(found.query, list(predicted))
-            more = _search(record, ports, query=query, path=f"{folder}/{PAPERS}", sources=answering)
+            more = _search(record, ports, query=query, path=f"{folder}/{layout.PAPERS}", sources=answering)
         citations = collect_citations(found, more, reading=reading, predicted=predicted)
     return ports.store.write(
         record.run_id, f"{folder}/{layout.CITATIONS}", citations.model_dump_json(indent=1).encode()

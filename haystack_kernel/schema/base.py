@@ -33,10 +33,10 @@ ControlStrategy = Literal["synthetic_control", "query_as_control"]
 Strategy = Literal["direct", "mechanistic", "semantic", "ontology", "donor_context", "tissue_atlas"]
 EvidenceDistance = Literal["same_pair", "other_cell_type", "same_cell_type", "shared_target", "text_only"]
 EVIDENCE_WORDS: dict[EvidenceDistance, str] = {  # nearest to the question first
-    "same_pair": "this treatment in this cell type",
-    "other_cell_type": "this treatment in other cell types",
-    "same_cell_type": "this cell type in another context",
-    "shared_target": "a treatment with shared targets",
+    "same_pair": "the same treatment in the same cell type",
+    "other_cell_type": "the same treatment in other cell types",
+    "same_cell_type": "the same cell type in another context",
+    "shared_target": "a treatment with shared targets or pathways",
     "text_only": "a similar description only",
 }
 MEASURED_EVIDENCE: tuple[EvidenceDistance, ...] = ("same_pair", "other_cell_type", "same_cell_type")

@@ -226,6 +226,10 @@ class RunRecord(Frozen):
         }
         return value | {"retrieval": retrieval} if "retrieval" in value else value
 
+    def written_by(self, *steps: RecordStep) -> dict[str, Any]:
+        """Values of the fields that ``steps`` wrote, by name."""
+        return {name: getattr(self, name) for step in steps for name in RECORD_FIELDS[step]}
+
     def before(self, step: RecordStep) -> RunRecord:
         """The record as it was before ``step``: what it and the later steps wrote is reset, and the run goes on there.
 

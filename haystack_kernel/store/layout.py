@@ -39,6 +39,7 @@ MANIFEST = "manifest.json"
 PATHWAYS = "pathways.csv"
 PREDICTIONS = "predictions.h5ad"
 PROMPTS = "prompts.csv"
+PAPERS = "papers.json"  # of the run: the search that all rounds are scored with; of a round: on its predicted genes
 REFERENCE = "reference.h5ad"
 
 PUBLISHED = (PREDICTIONS, DE, PATHWAYS, PROMPTS, EMBEDDING)  # copied from the best round; CITATIONS where there are any
@@ -82,7 +83,9 @@ def job_folder(job_id: str) -> str:
 
 
 def step_of(path: str) -> RoundStep | None:
-    """Step of a round that wrote a file, by its path in the run folder; None for a file outside the round folders."""
+    """Step of a round that wrote a file, by its path in the run folder; None for a file that no round wrote."""
+    if path in {REFERENCE, PAPERS}:  # written when the first round is scored, and read again by the others
+        return "ground"
     folder, _, inside = path.removeprefix(f"{ROUNDS}/").partition("/")
     if not path.startswith(f"{ROUNDS}/") or not inside:
         return None

@@ -8,8 +8,10 @@ from haystack_kernel import flow
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.manage import fork
 from haystack_kernel.manage.changes import parse_changes
+from haystack_kernel.report.trust import trust_table
 from haystack_kernel.run import new_record
-from haystack_kernel.store import read_h5ad
+from haystack_kernel.schema import RECORD_FIELDS, ROUND_FIELDS, Round
+from haystack_kernel.store import layout, read_h5ad
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +24,67 @@ def of_rounds(*numbers, upto="ground"):
 
 def reused(run):
     return list(run.record.forked_from.reused)
+
+
+CHANGES = [
+    {"threshold": 9},
+    {"max_rounds": 1},
+    {"seed": 1},
+    {"engine": "mean"},
+    {"n_query": 12},
+    {"n_prompt": 30},
+    {"literature": True},
+    {"ban": ["donor=d1"]},
+    {"planner": "offline"},
+    {"question": "How would NK cells respond to IFN-beta?"},
+]
+
+
+def fields(item, names):
+    """The named fields as JSON, in which NaN equals NaN."""
+    return item.model_dump_json(include=set(names))
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: next(iter(changes)))
+def test_every_field_that_a_reused_step_wrote_is_the_parents_and_every_other_is_empty(parent, world, changes):
+    options = {name: value for name, value in changes.items() if name != "question"}
+    made = fork(parent.run_id, changes=options, question=changes.get("question"), settings=world)
+    record, taken = made.record, reused(made)
+    for step in ("understand", "retrieve"):
+        source = parent if step in taken else parent.before("understand")
+        assert fields(record, RECORD_FIELDS[step]) == fields(source, RECORD_FIELDS[step])
+    assert len(record.rounds) == len([name for name in taken if name.startswith("choose")])
+    for old, new in zip(parent.rounds, record.rounds, strict=False):
+        empty = Round(**old.written_by("choose"))
+        steps = {name.partition(" ")[0] for name in taken if name.endswith(f" {old.number}")}
+        for entry in ("choose", "cells", "predict", "ground", "spending"):
+            source = old if entry in steps else empty
+            assert fields(new, ROUND_FIELDS[entry]) == fields(source, ROUND_FIELDS[entry])
+        assert new.feedback == (old.feedback if "ground" in steps else ())
+        assert bool(new.decision) == ("ground" in steps)
+        digests = {ref.path: ref.sha256 for ref in old.files if layout.step_of(ref.path) in steps}
+        found = {ref.path: ref.sha256 for ref in new.files}
+        assert found.keys() == digests.keys()
+        rewritten = layout.round_file(old.number, layout.PREDICTIONS)  # it names the run that it belongs to
+        assert {path for path in digests if digests[path] != found[path]} <= {rewritten}
+
+
+def test_the_report_of_a_fork_shows_the_confidence_and_the_feedback_of_its_parent(parent, world):
+    record = fork(parent.run_id, changes={"threshold": 9}, settings=world).record
+    shown = str(trust_table(record))
+    assert shown == str(trust_table(parent))
+    for text in (parent.best.confidence.aspects[0].name, parent.rounds[0].feedback[0].sentence):
+        assert text in shown
+
+
+def test_feedback_follows_the_threshold_of_the_fork(parent, world):
+    first = parent.rounds[0]
+    assert first.feedback
+    reached = fork(parent.run_id, changes={"threshold": round(first.composite.value - 0.05, 2)}, settings=world).record
+    assert reached.rounds[0].feedback == ()  # nothing has to change once the threshold is reached
+    again = fork(reached.run_id, changes={"threshold": 10}, settings=world).record
+    assert again.rounds[0].feedback == first.feedback
+    assert flow.next_step(again) == "choose"
 
 
 def test_a_higher_threshold_takes_over_every_score_and_decides_anew(parent, world, world_ports):

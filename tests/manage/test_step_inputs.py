@@ -2,7 +2,7 @@
 
 import pytest
 
-from haystack_kernel.manage.step_inputs import step_inputs, step_names
+from haystack_kernel.manage.step_inputs import MODEL_OPTIONS, OPTIONS, UNREAD_OPTIONS, step_inputs, step_names
 from haystack_kernel.schema import HiddenPair, RunConfig, RunRecord, Settings
 
 STEPS = step_names(2)
@@ -23,6 +23,12 @@ def base(clock):
         versions={"haystack-kernel": "0.1.0", "numpy": "2"},
         created_at=clock.now(),
     )
+
+
+def test_every_option_of_a_run_is_read_by_a_step_or_said_to_be_read_by_none():
+    read = {*MODEL_OPTIONS}.union(*OPTIONS.values())
+    assert read | {*UNREAD_OPTIONS} == set(RunConfig.model_fields)
+    assert read.isdisjoint(UNREAD_OPTIONS)
 
 
 def first_changed(base, **update):

@@ -8,8 +8,8 @@ def test_table_names_cells_and_folds_the_reason(make_run):
     made = report.candidate_table(make_run("plasma cell")).html()
     assert "plasma cell</th>" in made
     assert "any cell type" not in made
-    assert "<summary>this treatment in other cell types (direct)</summary>" in made
-    assert "40 plasma cell cells treated with IFN-beta. Control: 30 control cells of the same 2 donors." in made
+    assert "<summary>the same treatment in other cell types (direct)</summary>" in made
+    assert "40 plasma cell cells treated with IFN-beta. Control cells: 30 control cells of the same 2 donors." in made
     assert "Relevance 0.50, diversity 1.00, quality 0.00. Key: atlas/dataset/IFN-beta/CL:0000236" in made
 
 
@@ -24,10 +24,10 @@ def test_table_as_text_has_a_few_lines_per_candidate(make_run):
     table = report.candidate_table(make_run("plasma cell"))
     lines = repr(table).splitlines()
     assert lines[0].startswith("1. plasma cell, IFN-beta, ")
-    assert lines[0].endswith("40 cells, score 0.62 (this treatment in other cell types (direct))")
+    assert lines[0].endswith("40 cells, score 0.62 (the same treatment in other cell types (direct))")
     assert lines[1:3] == [
         "   40 plasma cell cells treated with IFN-beta.",
-        "   Control: 30 control cells of the same 2 donors.",
+        "   Control cells: 30 control cells of the same 2 donors.",
     ]
     assert lines[3].startswith("   Key: ")
 
@@ -44,7 +44,7 @@ def test_table_as_a_frame_has_one_row_per_candidate_with_the_rounds_that_used_it
 
 def test_table_says_pinned_where_the_user_did(make_run):
     pinned = make_run().candidates[0].model_copy(update={"pinned": True})
-    assert "pinned by you; this treatment in other cell types" in repr(CandidateTable([pinned]))
+    assert "pinned by you; the same treatment in other cell types" in repr(CandidateTable([pinned]))
 
 
 def test_empty_table_says_so(failed_run):

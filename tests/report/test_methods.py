@@ -3,8 +3,11 @@ from haystack_kernel.report.methods import methods_paragraph
 
 def test_methods_state_the_numbers_of_the_record(make_run):
     text = methods_paragraph(make_run())
-    assert "40 prompt cells and 30 matched control cells (same dataset and cell types, same donors) were used" in text
-    assert "20 query cells were transformed" in text
+    assert (
+        "40 prompt cells and 30 matched control cells (same dataset and cell types, same donors) were used to transform"
+        in text
+    )
+    assert "transform 20 query cells" in text
     assert "(9,999 draws each)" in text
     assert "numpy 2.0" in text
     assert "atlas:kang 0123456789ab" in text
@@ -12,7 +15,7 @@ def test_methods_state_the_numbers_of_the_record(make_run):
 
 
 def test_methods_say_simulated_unmatched_and_unscored(make_run, failed_run):
-    assert "The atlas 'demo' is simulated" in methods_paragraph(make_run(atlas="demo"))
+    assert "Atlas 'demo' is simulated" in methods_paragraph(make_run(atlas="demo"))
     record = make_run()
     without = record.rounds[0].model_copy(update={"n_control": 0})
     assert "no matched control cells" in methods_paragraph(record.model_copy(update={"rounds": (without,)}))

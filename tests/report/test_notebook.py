@@ -12,7 +12,7 @@ def test_code_is_folded_under_its_first_line_and_markdown_sinks_below_the_page(m
     assert "<h4" in made
     assert "<h1" not in made
     assert "<em>words</em>" in made
-    assert "<details><summary>code: the defaults</summary>" in made
+    assert "<details><summary>code: default parameters</summary>" in made
     assert "<details><summary>code: first() …</summary><pre>first()\nsecond()</pre></details>" in made
     assert "In [" not in made
 
@@ -32,7 +32,7 @@ def test_scripts_in_markdown_code_and_outputs_are_gone_or_escaped(make_notebook)
     )
     assert "<script" not in made
     assert 'href="javascript' not in made
-    assert made.count("<a>x</a>") + made.count("harmful") == 2
+    assert made.count(">x</a>") == 2
     assert "onerror" not in made
     assert "<b>bold</b>" in made
     assert made.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
@@ -67,7 +67,7 @@ def test_long_texts_are_cut_and_huge_outputs_left_out(make_notebook):
     huge = new_output("display_data", data={"image/png": "A" * (view.MAX_BYTES + 1)})
     made = notebook_fragment(make_notebook(huge, new_output("stream", text="after")))
     assert len(made) < 10_000
-    assert "is left out" in made
+    assert "was omitted" in made
     assert ">after</pre>" in made
 
 

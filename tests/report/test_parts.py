@@ -27,8 +27,8 @@ def test_query_card_shows_ids_directions_doubts_and_unknown_words(make_run):
     assert "B cell (CL:0000236)" in card
     assert "▲ rise: UP1; ▼ fall: DOWN1" in card
     assert "▲ type I interferon response" in card
-    assert "'mono' was taken to be monocyte; it may also mean macrophage" in card
-    assert "'blorb' is not a known perturbation; nearest known: TNF" in card
+    assert "'mono' was read as monocyte; it may also mean macrophage" in card
+    assert "'blorb' is not a known perturbation; closest known terms: TNF" in card
 
 
 def test_query_card_counts_the_expected_genes_it_leaves_out(make_run):
@@ -53,7 +53,7 @@ def test_score_table_names_the_edges_that_speak_most_for_a_component(make_run):
     found = best.components[0].model_copy(update={"detail": {"leading_edges": ["TFA activates G1", "TFA inhibits G2"]}})
     changed = best.model_copy(update={"components": (found, *best.components[1:])})
     shown = repr(parts.score_table(record.model_copy(update={"rounds": (changed,)})))
-    assert "(most in: TFA activates G1, TFA inhibits G2)" in shown
+    assert "led by TFA activates G1, TFA inhibits G2" in shown
 
 
 def test_rounds_table_marks_the_best_round(make_run):
@@ -64,7 +64,7 @@ def test_rounds_table_marks_the_best_round(make_run):
     )
     assert "1 (best)" in rows[1]
     assert "(best)" not in rows[2]
-    assert "under way" in rows[2]
+    assert "in progress" in rows[2]
 
 
 def test_agreement_table_shows_nan_as_a_dash(make_run):
@@ -75,7 +75,7 @@ def test_agreement_table_shows_nan_as_a_dash(make_run):
 
 def test_parts_of_a_run_that_only_began_say_so(failed_run):
     fresh = failed_run.model_copy(update={"query": None})
-    assert "not been read" in parts.query_card(fresh)
+    assert "not been parsed" in parts.query_card(fresh)
     assert "No round" in parts.rounds_table(fresh)
     assert "No round" in parts.score_table(fresh)
     assert parts.agreement_table(fresh) == ""

@@ -14,9 +14,9 @@ def tile(record, name, **tables):
 def test_strip_leads_with_the_score_and_what_holds_it_back(make_run):
     record = make_run()
     first = summary(record, de=None, pathways=None)[0]
-    assert first.name == "score (1 is chance)"
+    assert first.name == "score (1 = chance)"
     assert first.value.startswith("7 of 10 (7.3)")
-    assert first.note == "reaches the threshold 7; 2 of 3 components computed; at most 7.3 possible"
+    assert first.note == "at or above the threshold of 7; 2 of 3 components computed; capped at 7.3"
 
 
 def test_strip_of_a_run_without_score_gives_the_reason(make_run):
@@ -25,10 +25,10 @@ def test_strip_of_a_run_without_score_gives_the_reason(make_run):
 
 
 def test_strip_counts_rising_and_falling_genes_from_the_table(make_run, de):
-    value, note = tile(make_run(), "genes called", de=de)
+    value, note = tile(make_run(), "DE genes", de=de)
     assert value.split() == ["▲", "2", "▼", "2"]
-    assert note == "of 7 tested; led by UP1, UP2"
-    assert tile(make_run(), "genes called") == ("4", "led by UP1, UP2")
+    assert note == "of 7 tested genes; led by UP1, UP2"
+    assert tile(make_run(), "DE genes") == ("4", "led by UP1, UP2")
 
 
 def test_strip_names_the_leading_pathway_and_its_direction(make_run, pathways):
@@ -45,18 +45,18 @@ def test_strip_names_the_leading_pathway_and_its_direction(make_run, pathways):
 
 def test_strip_says_how_far_the_evidence_is(make_run):
     assert tile(make_run(), "evidence") == (
-        "this treatment in other cell types",
-        "40 prompt cells; donor-matched controls",
+        "the same treatment in other cell types",
+        "40 prompt cells; donor-matched control cells",
     )
     assert "40 simulated prompt cells" in tile(make_run(atlas="demo"), "evidence")[1]
 
 
 def test_strip_shows_the_baseline_that_comes_closest(make_run):
-    assert tile(make_run(), "baseline") == ("shift, r = 0.88", "r = 1: the same response; it scores 6.5")
+    assert tile(make_run(), "baseline") == ("shift, r = 0.88", "correlation with this prediction; baseline score 6.5")
 
 
 def test_strip_says_which_round_and_why_it_stopped(make_run):
-    assert tile(make_run(), "best round") == ("1 of 1", "stopped: the score reached the threshold")
+    assert tile(make_run(), "best round") == ("1 of 1", "stopped: the score reached the threshold of 7")
 
 
 def test_notices_name_simulated_atlases_only_where_their_cells_were_used(make_run):
@@ -67,7 +67,7 @@ def test_notices_name_simulated_atlases_only_where_their_cells_were_used(make_ru
     assert notices(searched) == []
 
 
-@pytest.mark.parametrize(("status", "words"), [("running", "has not ended"), ("cancelled", "was cancelled")])
+@pytest.mark.parametrize(("status", "words"), [("running", "is not finished"), ("cancelled", "was cancelled")])
 def test_notices_tell_that_a_run_did_not_end(make_run, status, words):
     (only,) = notices(make_run(status=status))
     assert words in only
@@ -77,7 +77,7 @@ def test_notices_tell_that_a_run_did_not_end(make_run, status, words):
 def test_answer_of_a_failed_run_is_its_failure(failed_run):
     made = repr(answer(failed_run))
     assert "failed at step 'retrieve': no atlas 'x'." in made
-    assert "There is no answer in words yet." in made
+    assert "No interpretation is available yet." in made
 
 
 def test_answer_puts_score_before_words_and_escapes_them(make_run, de, pathways):

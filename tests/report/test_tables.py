@@ -20,7 +20,7 @@ def test_gene_table_orders_by_change_and_marks_calls_expectations_and_flips(de):
     assert [row[1] for row in found] == ["▲ rises", "▼ falls", "▲ rises", "▼ falls", "", "", ""]
     assert [row[2] for row in found] == ["▲", "▼", "", "", "▲", "", ""]
     assert found[0][3:8] == ["6.000", "3.000", "0.600", "0.800", "1e-39"]
-    assert found[3][8] == "call flips with the control"
+    assert found[3][8] == "call differs between control strategies"
 
 
 def test_gene_table_says_which_genes_were_not_predicted(de):
@@ -31,7 +31,7 @@ def test_gene_table_says_which_genes_were_not_predicted(de):
 def test_gene_table_says_which_changes_do_not_hold_on_every_seed(de):
     stability = [1.0, 0.5, float("nan"), 1.0, 0.0, 0.0, 0.0, 0.0]
     found = rows(gene_table(de.assign(stability=stability).drop(columns="flips"), expected={}))
-    assert {row[0]: row[8] for row in found if row[8]} == {"UP2": "holds in 50% of resamples"}
+    assert {row[0]: row[8] for row in found if row[8]} == {"UP2": "stable in 50% of resamples"}
 
 
 def test_gene_table_stays_short_and_tells_how_many_there_are(de):

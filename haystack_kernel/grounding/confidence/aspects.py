@@ -134,7 +134,8 @@ def _evidence(basis: Basis) -> Aspect:
     if not found:
         return Aspect(name="evidence distance", value=NAN, reason="where the prompt came from is not recorded")
     words = "; ".join(EVIDENCE_WORDS[_DISTANCES[step]] for step in sorted(set(found)))
-    return Aspect(name="evidence distance", value=max(found), words=f"At the farthest step {max(found)} of 4: {words}.")
+    sentence = f"Largest distance {max(found)} of {len(_DISTANCES) - 1}. The prompt shows {words}."
+    return Aspect(name="evidence distance", value=max(found), words=sentence)
 
 
 def _coverage(basis: Basis) -> Aspect:

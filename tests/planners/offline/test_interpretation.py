@@ -161,7 +161,7 @@ def test_interpret_then_says_how_it_was_made_and_how_baselines_agree():
     making, agreement = interpret(
         record_of(round_of(1), round_of(2, control_note="No matched control"), best=2)
     ).paragraphs[2:]
-    assert "The prompt was B cell of kang (400 cells): this treatment in other cell types." in making
+    assert "The prompt was B cell of kang (400 cells): the same treatment in other cell types." in making
     assert "256 query cells (untreated NK cells of kang)" in making
     assert "No matched control." in making
     assert (
