@@ -11,6 +11,7 @@ _VERBS = {  # name: module; imported when first used, so that importing haystack
     "open_run": "run",
     "attach": "run",
     "resume": "run",
+    "last": "run",
     "list_runs": "run",
     "Run": "run",
     "submit": "manage",

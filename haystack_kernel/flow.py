@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import rounds
 from haystack_kernel.errors import ConflictError, HaystackError
-from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.ports import Answer, ProgressEvent
 from haystack_kernel.rounds import publishing
-from haystack_kernel.schema import Failure, Round, RunRecord, StepTime
+from haystack_kernel.schema import Failure, Round, RunRecord, StepTime, Usage
 from haystack_kernel.store import hide_home
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.ports import Ports
 
-    Step = Callable[[RunRecord, Ports], RunRecord]
+    Step = Callable[[RunRecord, Ports], RunRecord | Answer[RunRecord]]
 
 
 def next_step(record: RunRecord) -> str | None:
@@ -60,24 +60,48 @@ def advance(record: RunRecord, ports: Ports) -> RunRecord:
     step = next_step(record)
     if step is None:
         return record
-    started = ports.clock.monotonic()
-    number = len(record.rounds) + (step == "choose") if step in ROUND_STEPS else None
-    ports.progress(ProgressEvent(run_id=record.run_id, phase=step, message=STEPS[step][1], round=number))
     try:
-        record = STEPS[step][0](record, ports)
+        after = perform(record, step, ports)
     except ConflictError:
         raise
     except Exception as error:  # whatever it was, the record must not say that the run goes on
         save_failure(record, ports, step=step, error=error)
         raise
-    seconds = ports.clock.monotonic() - started
-    time = StepTime(step=f"{step} {number}" if number else step, finished_at=ports.clock.now(), seconds=seconds)
-    record = ports.store.save(record.model_copy(update={"steps": (*record.steps, time)}))
-    done = ProgressEvent(
-        run_id=record.run_id, phase=step, message="done", round=number, fraction=1.0, elapsed_s=seconds
-    )
-    ports.progress(done)
+    record = ports.store.save(after)
+    tell_done(record, ports)
     return record
+
+
+def perform(record: RunRecord, step: str, ports: Ports) -> RunRecord:
+    """Do one step and note when it finished and what the planner used; nothing is saved."""
+    started = ports.clock.monotonic()
+    number = len(record.rounds) + (step == "choose") if step in ROUND_STEPS else None
+    ports.progress(ProgressEvent(run_id=record.run_id, phase=step, message=STEPS[step][1], round=number))
+    made = STEPS[step][0](record, ports)
+    record, usage = made if isinstance(made, Answer) else (made, Usage())
+    seconds = ports.clock.monotonic() - started
+    time = StepTime(
+        step=f"{step} {number}" if number else step,
+        finished_at=ports.clock.now(),
+        seconds=seconds,
+        usage=usage if usage != Usage() else None,
+    )
+    return record.model_copy(update={"steps": (*record.steps, time)})
+
+
+def tell_done(record: RunRecord, ports: Ports) -> None:
+    """Tell the listener that the newest finished step is done, once its record is saved."""
+    time = record.steps[-1]
+    step, _, number = time.step.partition(" ")
+    event = ProgressEvent(
+        run_id=record.run_id,
+        phase=step,
+        message="done",
+        round=int(number) if number else None,
+        fraction=1.0,
+        elapsed_s=time.seconds,
+    )
+    ports.progress(event)
 
 
 def revive(record: RunRecord, ports: Ports) -> RunRecord:
@@ -95,10 +119,13 @@ def revive(record: RunRecord, ports: Ports) -> RunRecord:
 # --- the steps, in order --------------------------------------------------------------------------------------------
 
 
-def understand(record: RunRecord, ports: Ports) -> RunRecord:
+def understand(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     """Question -> StructuredQuery."""
-    query = ports.planner.understand(record.question)
-    return record.model_copy(update={"query": query.model_copy(update={"control_strategy": _strategy(record, query)})})
+    query, usage = ports.planner_named(record.config.planner).understand(record.question)
+    # a control reading that the question asks for in words wins over the configured default
+    if query.control_strategy != "query_as_control":
+        query = query.model_copy(update={"control_strategy": record.config.control_strategy})
+    return Answer(record.model_copy(update={"query": query}), usage)
 
 
 def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
@@ -108,14 +135,15 @@ def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
     return record.model_copy(update=update)
 
 
-def choose(record: RunRecord, ports: Ports) -> RunRecord:
+def choose(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     """Candidates -> the next round's choice, or the end of the rounds when nothing untried is left."""
-    choice = ports.planner.choose(rounds.query_of(record), record.candidates, record.rounds, config=record.config)
+    planner = ports.planner_named(record.config.planner)
+    choice, usage = planner.choose(rounds.query_of(record), record.candidates, record.rounds, config=record.config)
     if choice is None:
-        return record.model_copy(update={"termination": "no_more_candidates"})
+        return Answer(record.model_copy(update={"termination": "no_more_candidates"}), usage)
     chosen = tuple(item for item in record.candidates if item.key in choice.candidate_keys)
     new = Round(number=len(record.rounds) + 1, choice=choice, candidates=chosen)
-    return record.model_copy(update={"rounds": (*record.rounds, new)})
+    return Answer(record.model_copy(update={"rounds": (*record.rounds, new)}), usage)
 
 
 def assemble(record: RunRecord, ports: Ports) -> RunRecord:
@@ -146,9 +174,10 @@ def decide(record: RunRecord, ports: Ports) -> RunRecord:
     return record.model_copy(update={"best_round": best, "termination": termination})
 
 
-def interpret(record: RunRecord, ports: Ports) -> RunRecord:
+def interpret(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     """Best round -> the answer in words; words never set a score."""
-    return record.model_copy(update={"interpretation": publishing.interpret(record, ports)})
+    interpretation, usage = publishing.interpret(record, ports)
+    return Answer(record.model_copy(update={"interpretation": interpretation}), usage)
 
 
 def publish(record: RunRecord, ports: Ports) -> RunRecord:
@@ -185,12 +214,6 @@ def _next_in_round(last: Round | None) -> str:
 
 def _with_last(record: RunRecord, last: Round) -> RunRecord:
     return record.model_copy(update={"rounds": (*record.rounds[:-1], last)})
-
-
-def _strategy(record: RunRecord, query: object) -> str:
-    """The question's own wish for a control reading wins over the configured default."""
-    asked = getattr(query, "control_strategy", "synthetic_control")
-    return asked if asked == "query_as_control" else record.config.control_strategy
 
 
 def save_failure(record: RunRecord, ports: Ports, *, step: str, error: Exception) -> None:

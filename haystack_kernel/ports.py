@@ -7,7 +7,10 @@ implements them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.schema import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,22 +40,32 @@ if TYPE_CHECKING:
     )
 
 
+T = TypeVar("T")
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What a planner says, and what saying it used (nothing, for a planner of rules)."""
+
+    value: T
+    usage: Usage = Usage()
+
+
 class Planner(Protocol):
     """Understands the question, chooses among candidates, puts the result into words; never sets a score."""
 
     name: str
 
-    def understand(self, question: str) -> StructuredQuery:
+    def understand(self, question: str) -> Answer[StructuredQuery]:
         """Parse ``question``; raises InvalidInputError when it cannot be served, saying why."""
         ...
 
     def choose(
         self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
-    ) -> Choice | None:
+    ) -> Answer[Choice | None]:
         """Pick the candidates of the next round, or None when nothing untried is left."""
         ...
 
-    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Interpretation:
+    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Answer[Interpretation]:
         """Say what the best round predicts and how far to trust it."""
         ...
 
@@ -215,10 +228,25 @@ class Ports:
     """Everything the flow talks to, built once by :func:`haystack_kernel.config.connect.connect`."""
 
     settings: Settings
-    planner: Planner
+    planners: Mapping[str, Planner]
     open_atlas: Callable[[Sequence[str]], Atlas]
     store: Store
     literature: LiteratureSource
     executors: Mapping[str, Executor]
     clock: Clock
     progress: Progress
+
+    def planner_named(self, name: str) -> Planner:
+        """Return the planner that a record names; ``auto`` is the first of those there are.
+
+        Raises
+        ------
+        InvalidInputError
+            This installation has no planner of that name.
+        """
+        if name == "auto":
+            name = next(iter(self.planners))
+        if name not in self.planners:
+            msg = f"planner {name!r} is not available here; possible: auto, {', '.join(self.planners)}"
+            raise InvalidInputError(msg, planner=name)
+        return self.planners[name]

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from haystack_kernel import flow
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
+from haystack_kernel.config.opening import check_opening
 from haystack_kernel.config.options import build_config, changed_options
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ContractError, HaystackError, InvalidInputError, JobFailedError, NotFoundError
+from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.rounds import estimate_round
 from haystack_kernel.rounds.publishing import write_report
@@ -302,21 +304,67 @@ def open_run(
     settings = settings or load_settings(storage=storage, cost={"approve": approve, "max_usd": max_cost})
     ports = connect(settings, progress=progress or notebook_progress())
     if run_id is not None and ports.store.has(check_run_id(run_id)):
-        return _reopen(ports, run_id=run_id, question=question, options=options)
+        return _remember(_reopen(ports, run_id=run_id, question=question, options=options))
     if question is None:
         msg = "a new run needs a question, e.g. 'How would lung fibroblasts respond to TGF-beta?'"
         raise InvalidInputError(msg)
-    record = new_record(question, run_id=run_id, config=build_config(settings, **options), ports=ports)
-    return Run(ports.store.create(record), ports=ports)
+    record = first_record(question, run_id=run_id, config=build_config(settings, **options), ports=ports)
+    record = ports.store.create(record)
+    flow.tell_done(record, ports)
+    return _remember(Run(record, ports=ports))
+
+
+def last() -> Run:
+    """Return the run that this process opened, attached to or resumed last; it is there before its work starts.
+
+    Raises
+    ------
+    NotFoundError
+        This process has opened no run yet.
+    """
+    if not _opened:
+        msg = "this process has opened no run yet; use open_run(question) or attach(run_id)"
+        raise NotFoundError(msg)
+    return _opened[-1]
+
+
+_opened: list[Run] = []  # the newest alone
+
+
+def _remember(run: Run) -> Run:
+    _opened[:] = [run]
+    return run
+
+
+def first_record(question: str, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:
+    """Check everything that can be known about a new run, understand its question, and return its first record.
+
+    Nothing is saved, so a run that is refused leaves no folder.
+
+    Raises
+    ------
+    InvalidInputError, NotFoundError
+        The question, the id, an option or a file is refused; the message says what is possible.
+    """
+    from haystack_kernel.planners.check import check_question
+
+    record = new_record(
+        check_question(question, knowledge=load_knowledge(ports.settings.knowledge)),
+        run_id=run_id,
+        config=config,
+        ports=ports,
+    )
+    check_opening(config, ports, run_id=record.run_id)
+    return flow.perform(record, "understand", ports)
 
 
 def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:
-    """The first record of a run, not saved yet; raises InvalidInputError for a bad question or id."""
-    from haystack_kernel.planners.offline import check_question
+    """Return the record of a run whose question is not understood yet; it is not saved."""
+    from haystack_kernel.planners.check import clean_text
 
     return RunRecord(
         run_id=check_run_id(run_id) if run_id else new_run_id(ports.clock.now()),
-        question=check_question(question),
+        question=clean_text(question),
         config=config,
         settings=recorded_settings(ports.settings),
         created_at=ports.clock.now(),
@@ -333,7 +381,7 @@ def attach(run_id: str, *, storage: str | None = None, progress: Progress | None
         No such run in this storage.
     """
     ports = connect(load_settings(storage=storage), progress=progress or notebook_progress())
-    return Run(ports.store.load(check_run_id(run_id)), ports=ports)
+    return _remember(Run(ports.store.load(check_run_id(run_id)), ports=ports))
 
 
 def resume(
@@ -361,7 +409,7 @@ def resume(
     run.record = _revive(run.record, run._ports)
     for note in run.record.notes:
         warnings.warn(f"run {run_id}: {note}", stacklevel=2)
-    return run
+    return _remember(run)
 
 
 def list_runs(*, storage: str | None = None) -> list[Run]:
@@ -380,10 +428,10 @@ def list_runs(*, storage: str | None = None) -> list[Run]:
 
 def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[str, Any]) -> Run:
     """The existing run, ready to go on; what is asked of it must be what it was started with."""
-    from haystack_kernel.planners.offline import check_question
+    from haystack_kernel.planners.check import clean_text
 
     record = ports.store.load(run_id)
-    if question is not None and check_question(question) != record.question:
+    if question is not None and clean_text(question) != record.question:
         msg = f"run {run_id} asks {record.question!r}, not {question!r}; leave run_id out to start a new run"
         raise InvalidInputError(msg, run_id=run_id)
     if changed := changed_options(record.config, ports.settings, **options):

@@ -20,8 +20,11 @@ from haystack_kernel.errors import (
     NotFoundError,
     StorageError,
 )
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.planners.offline import OfflinePlanner
+from haystack_kernel.ports import Answer
 from haystack_kernel.run import Run
-from haystack_kernel.schema import Choice, Composite, JobHandle, JobStatus, Round, RoundSettings
+from haystack_kernel.schema import Choice, Composite, JobHandle, JobStatus, Round, RoundSettings, Usage
 from haystack_kernel.store import RunStore, read_csv, read_h5ad
 
 ONE_ROUND = ["choose 1", "assemble 1", "submit 1", "collect 1", "ground 1", "decide 1"]
@@ -60,8 +63,6 @@ def test_work_when_nothing_goes_wrong_ends_done_with_every_artifact(ports, begin
 
 @pytest.mark.slow
 def test_work_predicts_the_response_that_the_atlas_was_designed_with(ports, begin):
-    from haystack_kernel.knowledge import load_knowledge
-
     record = flow.work(begin(), ports, until="decide")
     de = read_csv(ports.store, record.run_id, "rounds/1/de.csv").set_index("gene")
     response = [gene for gene in load_knowledge().perturbations["IFN-beta"].response if gene in de.index]
@@ -93,7 +94,7 @@ def test_next_step_follows_from_the_record_alone(record):
     assert flow.next_step(record) == "understand"
     for status in ("done", "failed", "cancelled"):
         assert flow.next_step(record.model_copy(update={"status": status})) is None
-    query = connect().planner.understand(record.question)
+    query = connect().planner_named("auto").understand(record.question).value
     record = record.model_copy(update={"query": query})
     assert flow.next_step(record) == "retrieve"
     record = record.model_copy(update={"candidates": ("any",)})
@@ -375,10 +376,31 @@ class Unplanned:
 def test_an_unexpected_error_is_recorded_too(ports, begin):
     record = begin()
     with pytest.raises(KeyError, match="no such key"):
-        flow.work(record, replace(ports, planner=Unplanned()))
+        flow.work(record, replace(ports, planners={"offline": Unplanned()}))
     failed = ports.store.load(record.run_id)
     assert (failed.failure.kind, failed.failure.step) == ("KeyError", "understand")
     assert flow.work(flow.revive(failed, ports), ports, until="retrieve").query.cell_type_name == "B cell"
+
+
+class Billing(OfflinePlanner):
+    """Implements the Planner port by rules, and says that each question took a model 900 tokens and a cent."""
+
+    name = "billing"
+
+    def understand(self, question):
+        return Answer(super().understand(question).value, Usage(input_tokens=800, output_tokens=100, usd=0.01))
+
+
+def test_the_planner_is_the_one_that_the_record_names_and_what_it_used_is_kept_with_the_step(ports, begin):
+    billing = replace(ports, planners={**ports.planners, "billing": Billing(load_knowledge())})
+    by_rules = flow.work(begin(), billing, until="retrieve")
+    assert by_rules.steps[0].usage is None
+    by_model = begin()
+    named = by_model.config.model_copy(update={"planner": "billing"})
+    by_model = flow.work(by_model.model_copy(update={"config": named}), billing, until="retrieve")
+    assert by_model.steps[0].usage == Usage(input_tokens=800, output_tokens=100, usd=0.01)
+    with pytest.raises(InvalidInputError, match="planner 'billing' is not available here; possible: auto, offline"):
+        ports.planner_named("billing")
 
 
 class FullDisk(RunStore):
@@ -391,7 +413,7 @@ class FullDisk(RunStore):
 def test_when_the_failure_cannot_be_saved_either_the_first_error_is_shown(ports, begin):
     record = begin()
     with pytest.raises(KeyError, match="no such key") as caught:
-        flow.advance(record, replace(ports, planner=Unplanned(), store=FullDisk(ports.settings.storage)))
+        flow.advance(record, replace(ports, planners={"offline": Unplanned()}, store=FullDisk(ports.settings.storage)))
     assert any("no space left" in note for note in caught.value.__notes__)
     assert ports.store.load(record.run_id) == record
 

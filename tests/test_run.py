@@ -41,12 +41,12 @@ def scored(tmp_path_factory, tiny_atlas_root):
 # --- starting -------------------------------------------------------------------------------------------------------
 
 
-def test_open_run_saves_a_record_before_anything_is_done(run, tiny_env):
+def test_open_run_saves_the_question_as_understood_before_anything_is_searched(run, tiny_env):
     assert (tiny_env / "runs" / run.run_id / "record" / "0001.json").exists()
     assert run.status() == {
         "run_id": run.run_id,
         "status": "running",
-        "next_step": "understand",
+        "next_step": "retrieve",
         "rounds": 0,
         "best_round": None,
         "score": None,
@@ -60,7 +60,9 @@ def test_open_run_saves_a_record_before_anything_is_done(run, tiny_env):
         "notes": [],
         "next_commands": [f"haystack attach {run.run_id}", f"haystack cancel {run.run_id}"],
     }
-    assert run.query is None
+    assert run.query.cell_type_name == "B cell"
+    assert [time.step for time in run.record.steps] == ["understand"]
+    assert haystack.last() is run
     assert math.isnan(run.score)
     assert run.job_status() is None
     assert run.log() == ""
@@ -97,12 +99,32 @@ def test_open_run_records_the_versions_that_numbers_depend_on(run):
         (QUESTION, {"hide": ["B cells"]}, "must be 'CELL TYPE:PERTURBATION'"),
         (QUESTION, {"storage": "ftp://x"}, "unknown scheme"),
         (QUESTION, {"storage": "gs://"}, "names no bucket"),
+        (QUESTION, {"atlases": ["absent"]}, "absent"),
+        (QUESTION, {"pin": ["tiny/none/IFN-beta/CL:0000624"]}, "cannot pin tiny/none"),
+        (QUESTION, {"pin": ["donor=d9"]}, "no donor 'd9'"),
+        (QUESTION, {"ban": ["dataset=none"]}, "no dataset 'none'"),
+        (QUESTION, {"query_h5ad": "absent.h5ad"}, "absent.h5ad"),
+        (QUESTION, {"engine": "stack", "model": "absent.safetensors", "genelist": "absent.json"}, "absent.safetensors"),
+        ("How would B cells respond to wobblin?", {}, "not a treatment"),
     ],
 )
 def test_open_run_refuses_what_cannot_be_asked_and_makes_no_folder(tiny_env, question, arguments, says):
-    with pytest.raises(InvalidInputError, match=says):
+    with pytest.raises((InvalidInputError, NotFoundError), match=says):
         open_run(question, **arguments)
     assert not tiny_env.exists()
+
+
+def test_open_run_refuses_an_executor_that_is_not_configured(tiny_env, monkeypatch):
+    monkeypatch.setenv("HAYSTACK_BATCH__INSECURE", "true")  # such a service may read this disk
+    with pytest.raises(InvalidInputError, match=r"set batch\.project .*batch\.region .*batch\.inference_image"):
+        open_run(QUESTION, executor="batch")
+    assert not tiny_env.exists()
+
+
+def test_last_is_the_newest_run_that_was_opened_here(run):
+    assert haystack.last() is run
+    found = attach(run.run_id)
+    assert haystack.last() is found
 
 
 # --- finding again --------------------------------------------------------------------------------------------------
@@ -138,11 +160,11 @@ def test_attach_only_reads_and_resume_makes_ready(run):
     run.cancel()
     found = attach(run.run_id)
     assert found.record == run.record
-    assert found.understand().record.status == "cancelled"
-    assert found.status()["next_step"] == "understand"
+    assert found.retrieve().record.status == "cancelled"
+    assert found.status()["next_step"] == "retrieve"
     ready = resume(run.run_id)
     assert (ready.record.status, ready.record.serial) == ("running", run.record.serial)
-    assert ready.understand().query.cell_type_name == "B cell"
+    assert len(ready.retrieve().record.candidates) == 2
 
 
 def test_attach_names_the_runs_there_are(run):

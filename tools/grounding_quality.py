@@ -153,7 +153,7 @@ def work(world, name, cell_type, *, engine, knowledge, shuffled, settings, rng):
         tables = shuffled if kind == "shuffled tables" else knowledge
         result = ground(
             GroundingCells(predicted, reference, as_adata(query), as_adata(prompt), as_adata(base)),
-            query=OfflinePlanner(tables).understand(question),
+            query=OfflinePlanner(tables).understand(question).value,
             knowledge=tables,
             settings=settings,
             context=GroundingContext(seed=seed, engine="benchmark"),

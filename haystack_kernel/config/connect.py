@@ -54,7 +54,7 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
     progress = progress or _silent
     return Ports(
         settings=settings,
-        planner=OfflinePlanner(load_knowledge(settings.knowledge)),
+        planners={OfflinePlanner.name: OfflinePlanner(load_knowledge(settings.knowledge))},
         open_atlas=_atlas_opener(settings, progress=progress),
         store=RunStore(settings.storage, patience=_bucket_patience(settings, clock=clock, progress=progress)),
         literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),

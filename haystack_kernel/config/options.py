@@ -15,8 +15,6 @@ from haystack_kernel.store import hide_home
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from haystack_kernel.schema import Settings, TermKind
 
 BASELINE = "weighted"  # the best engine that needs no model
@@ -67,30 +65,6 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
     paths = {"model": config.model, "genelist": config.genelist, "query_h5ad": config.query_h5ad}
     return config.model_copy(update={name: hide_home(path) for name, path in paths.items() if path})
-
-
-def check_cells(config: RunConfig, *, root: str, show: Callable[[str], object]) -> None:
-    """Refuse atlases that are not there and query cells that cannot be used before anything is started.
-
-    Parameters
-    ----------
-    root
-        Folder of the atlases.
-    show
-        Gets the account of the user's own cells, where there are some.
-    """
-    from haystack_kernel.atlas import atlas_info
-
-    config = config.located()
-    for name in {*config.atlases, config.query_atlas} - {*DEMO_ATLASES, None}:
-        atlas_info(str(name), root)
-    if config.query_h5ad is not None:
-        from haystack_kernel.retrieval import check_query_h5ad
-
-        genelist = config.genelist if config.engine == MODEL_ENGINE else None
-        found = check_query_h5ad(config.query_h5ad, genelist=genelist)
-        show(repr(found))
-        found.require()
 
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Jobs: what to run, what it may cost, where it runs, and waiting for it."""
 
 from haystack_kernel.jobs.batch.executor import BatchExecutor
+from haystack_kernel.jobs.batch.request import check_settings
 from haystack_kernel.jobs.cost import check_approval, describe, estimate_cost
 from haystack_kernel.jobs.local import LocalExecutor
 from haystack_kernel.jobs.spec import (
@@ -27,6 +28,7 @@ __all__ = [
     "build_manifest",
     "build_orchestrator_spec",
     "check_approval",
+    "check_settings",
     "describe",
     "estimate_cost",
     "expected_handle",

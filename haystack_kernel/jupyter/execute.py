@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from haystack_kernel import errors
-from haystack_kernel.config.connect import connect
-from haystack_kernel.config.options import build_config, check_cells
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
-from haystack_kernel.planners.offline import check_question
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
-from haystack_kernel.run import Run, attach, open_run
-from haystack_kernel.store import check_run_id, layout, new_run_id
+from haystack_kernel.run import Run, open_run
+from haystack_kernel.store import layout
+
+if TYPE_CHECKING:
+    from haystack_kernel.ports import Progress
 
 _SUPERSEDED = "ConflictError: "  # how the account of a cell begins that another process overtook
 
@@ -73,23 +73,14 @@ def execute_run(
         The question or an option is refused before anything is started; no folder is made then.
     """
     settings = load_settings(storage=storage)
-    ports = connect(settings)
-    if run_id is None or not ports.store.has(check_run_id(run_id)):
-        config = build_config(settings, **options)
-        ports.planner.understand(check_question(question))
-        check_cells(config, root=settings.atlas_root, show=lambda line: stream.write(f"{line}\n"))
-        run_id = run_id or new_run_id(ports.clock.now())
-    else:
-        opened = open_run(question, run_id=run_id, settings=settings, **options)
-        stream.writelines(f"note: {note}\n" for note in opened.record.notes)
-    stream.write(f"run {run_id} in {ports.store.uri(run_id)}\n")
-    parameters = {"question": question, "storage": settings.storage, "run_id": run_id, **options, **(spending or {})}
-    failure = _papermill(ports.store.uri(run_id, layout.NOTEBOOK), parameters=parameters, stream=stream)
-    if not ports.store.has(run_id):
-        why = failure or "the notebook made no record"
-        msg = f"run {run_id} did not start: {why}; see {ports.store.uri(run_id, layout.NOTEBOOK)}"
-        raise HaystackError(msg, run_id=run_id)
-    run = attach(run_id, storage=storage)
+    show = stream_progress(stream)
+    run = open_run(question, run_id=run_id, settings=settings, progress=show, **options)
+    stream.writelines(f"note: {note}\n" for note in run.record.notes)
+    stream.write(f"run {run.run_id} in {run.folder}\n")
+    given = {**options, **(spending or {})}
+    parameters = {"question": question, "storage": settings.storage, "run_id": run.run_id, **given}
+    failure = _papermill(f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, show=show)
+    run.refresh()
     if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
         run.write_report(notebook=run.notebook())
     if run.record.status == "done" and not failure:
@@ -97,13 +88,12 @@ def execute_run(
     return Outcome(run.status(), error=_as_error(run, failure=failure))
 
 
-def _papermill(output: str, *, parameters: dict[str, Any], stream: TextIO) -> str:
+def _papermill(output: str, *, parameters: dict[str, Any], show: Progress) -> str:
     """Execute the notebook; returns papermill's account of a failing cell, empty when all ran."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    show = stream_progress(stream)
     if "://" not in output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:

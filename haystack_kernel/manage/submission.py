@@ -12,11 +12,12 @@ from pydantic import SecretStr
 
 from haystack_kernel import flow
 from haystack_kernel.config.connect import connect
-from haystack_kernel.config.options import DEMO_ATLASES, build_config, check_cells
+from haystack_kernel.config.options import DEMO_ATLASES, build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, InvalidInputError
 from haystack_kernel.jobs import build_orchestrator_spec, expected_handle
-from haystack_kernel.run import Run, new_record, open_run
+from haystack_kernel.progress import progress_line
+from haystack_kernel.run import Run, first_record, open_run
 from haystack_kernel.schema import Settings, is_run_id
 from haystack_kernel.steering import executor_named, orchestrator_status
 from haystack_kernel.store import check_run_id
@@ -25,7 +26,7 @@ from inference.manifest import DEMO_MODEL, MODEL_ENGINE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haystack_kernel.ports import Ports
+    from haystack_kernel.ports import Ports, ProgressEvent
     from haystack_kernel.schema import JobSpec, RunConfig, RunRecord
 
 _MASKED = str(SecretStr("x"))  # how a key shows: it never travels, the job has its own
@@ -78,7 +79,11 @@ def submit(
     """
     storage = options.pop("storage", None)
     cost = {"approve": approve, "max_usd": max_cost}
-    ports = ports or connect(settings or load_settings(storage=storage, cost=cost))
+
+    def tell(event: ProgressEvent) -> None:
+        show(progress_line(event))
+
+    ports = ports or connect(settings or load_settings(storage=storage, cost=cost), progress=tell)
     settings = ports.settings
     if question is not None and is_run_id(question):
         question, run_id = None, question
@@ -90,7 +95,7 @@ def submit(
         record = open_run(question, run_id=run_id, settings=settings, **options).record
         check_reachable(record.config, settings)
     else:
-        record = _begin(question, run_id=run_id, ports=ports, show=show, options=options)
+        record = _begin(question, run_id=run_id, ports=ports, options=options)
     for note in record.notes:
         show(f"note: {note}")
     return Run(_hand_over(record, ports, approval=approval_words(approve, max_cost)), ports=ports)
@@ -169,19 +174,14 @@ def _only_demo(config: RunConfig) -> bool:
     return config.atlases == DEMO_ATLASES and config.query_atlas in (None, *DEMO_ATLASES)
 
 
-def _begin(
-    question: str | None, *, run_id: str | None, ports: Ports, show: Callable[[str], object], options: dict[str, Any]
-) -> RunRecord:
+def _begin(question: str | None, *, run_id: str | None, ports: Ports, options: dict[str, Any]) -> RunRecord:
     """The first record of a new run, after the checks that cost nothing; not saved yet."""
     if question is None:
         msg = f"no run {run_id!r} in {ports.settings.storage}; a new run needs a question"
         raise InvalidInputError(msg, run_id=run_id)
     config = build_config(ports.settings, **options)
-    record = new_record(question, run_id=run_id, config=config, ports=ports)
-    ports.planner.understand(record.question)
     check_reachable(config, ports.settings)
-    check_cells(config, root=ports.settings.atlas_root, show=show)
-    return record
+    return first_record(question, run_id=run_id, config=config, ports=ports)
 
 
 def _hand_over(record: RunRecord, ports: Ports, *, approval: tuple[str, ...]) -> RunRecord:

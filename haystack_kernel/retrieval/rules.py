@@ -99,8 +99,20 @@ def read_rules(view: AtlasView) -> Rules:
         msg = f"pinned and banned at once: {', '.join(both)}. Remove each from one of the two lists"
         raise InvalidInputError(msg, keys=both)
     bans = tuple(_read(text, what="ban", view=view) for text in config.ban)
-    _check_known([one.text for one in bans if one.rows is None], view=view)
+    _check_known([one.text for one in bans if one.rows is None], what="ban", view=view)
     return Rules(pins=tuple(_read(text, what="pin", view=view) for text in dict.fromkeys(config.pin)), bans=bans)
+
+
+def check_rules(view: AtlasView) -> None:
+    """Refuse pins and bans that name nothing in the atlases, before any candidate is searched.
+
+    Raises
+    ------
+    InvalidInputError
+        As :func:`read_rules`; also a pinned key that no candidate of any question could have.
+    """
+    rules = read_rules(view)
+    _check_known([one.text for one in rules.pins if one.rows is None], what="pin", view=view)
 
 
 def check_pins(rules: Rules, *, used: Iterable[str], known: Iterable[str]) -> None:
@@ -164,17 +176,17 @@ def _check_strategy(value: str, *, what: str, text: str) -> None:
         raise InvalidInputError(msg, given=text)
 
 
-def _check_known(banned: list[str], *, view: AtlasView) -> None:
-    if not banned:
+def _check_known(given: list[str], *, what: str, view: AtlasView) -> None:
+    if not given:
         return
     known = _all_keys(view)
-    unknown = [text for text in banned if text not in known and text.rpartition("/")[0] not in known]
+    unknown = [text for text in given if text not in known and text.rpartition("/")[0] not in known]
     if unknown:
         from rapidfuzz import process
 
         near = [key for key, *_ in process.extract(unknown[0], sorted(known), limit=_SHOWN)]
         msg = (
-            f"cannot ban {', '.join(unknown)}: the atlases hold no such set; nearest of {len(known)}: "
+            f"cannot {what} {', '.join(unknown)}: the atlases hold no such set; nearest of {len(known)}: "
             f"{', '.join(near) or 'none'}. {_form()}"
         )
         raise InvalidInputError(msg, unknown=unknown)

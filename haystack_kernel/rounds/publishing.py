@@ -15,16 +15,16 @@ from haystack_kernel.store import hide_home, layout, read_csv, write_csv
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-    from haystack_kernel.ports import Ports, Store
+    from haystack_kernel.ports import Answer, Ports, Store
     from haystack_kernel.schema import Interpretation, RunRecord
 
 
-def interpret(record: RunRecord, ports: Ports) -> Interpretation:
+def interpret(record: RunRecord, ports: Ports) -> Answer[Interpretation]:
     """Ask the planner for the answer in words, from the best round's tables."""
     folder = layout.round_folder(_best_number(record))
     de = read_csv(ports.store, record.run_id, f"{folder}/{layout.DE}")
     pathways = read_csv(ports.store, record.run_id, f"{folder}/{layout.PATHWAYS}")
-    return ports.planner.interpret(record, de=de, pathways=pathways)
+    return ports.planner_named(record.config.planner).interpret(record, de=de, pathways=pathways)
 
 
 def publish(record: RunRecord, ports: Ports) -> RunRecord:

@@ -51,6 +51,7 @@ from haystack_kernel.schema.run import (
     RunRecord,
     RunSummary,
     StepTime,
+    Usage,
 )
 from haystack_kernel.schema.score import Aspect, Component, Composite, Confidence, EngineAgreement, Feedback
 from haystack_kernel.schema.settings import (
@@ -148,5 +149,6 @@ __all__ = [
     "TaskType",
     "TermKind",
     "Termination",
+    "Usage",
     "is_run_id",
 ]

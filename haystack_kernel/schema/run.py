@@ -162,12 +162,21 @@ class Interpretation(Frozen):
     planner: str = "offline"
 
 
+class Usage(Frozen):
+    """What an answer of the planner used; rules use nothing."""
+
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+    usd: float = Field(default=0.0, ge=0)
+
+
 class StepTime(Frozen):
     """A finished step, when and how long."""
 
     step: str
     finished_at: datetime
     seconds: float
+    usage: Usage | None = Field(default=None, description="of the planner; None: the step asked no model")
 
 
 class Failure(Frozen):

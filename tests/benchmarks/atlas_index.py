@@ -183,7 +183,7 @@ def asked(folder):
     planner = OfflinePlanner(knowledge)
     shared = {"knowledge": knowledge, "settings": load_settings().retrieval, "config": RunConfig()}
     shared["cache"] = vector_folder(str(folder), ATLAS)
-    return [(planner.understand(text), shared) for text in QUESTIONS]
+    return [(planner.understand(text).value, shared) for text in QUESTIONS]
 
 
 def told(found):

@@ -137,7 +137,7 @@ def main(root):
     """Print everything."""
     bench, rows = Bench(root), []
     for number, case in enumerate(CASES, 1):
-        query = bench.planner.understand(case.question)
+        query = bench.planner.understand(case.question).value
         print(f"\n## {number}. {case.question} [{query.task_type}]")
         for what, limits in (("all", {}), ("hidden", {"hide": case.hide, "ban": case.ban})):
             found, query_set = bench.search(query, **limits)

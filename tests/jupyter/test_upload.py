@@ -169,7 +169,7 @@ def test_of_two_orchestrators_one_wins_and_the_other_is_told_to_attach(bucket_se
 
     def overtake():
         bucket_server.faults.clear()
-        winner.understand()
+        winner.retrieve()
 
     # what this one uploads first is its notebook, then the record of the step it has done
     bucket_server.fail("POST /upload", kind="none")

@@ -74,7 +74,8 @@ def hand_over(cloud_ports):
 
 def test_submit_saves_the_intent_before_the_job_and_returns_at_once(hand_over, cloud):
     made = hand_over(seed=4)
-    assert (made.record.serial, made.record.status, made.record.steps) == (1, "running", ())
+    assert (made.record.serial, made.record.status) == (1, "running")
+    assert [time.step for time in made.record.steps] == ["understand"]  # once: the job goes on from there
     (spec,) = cloud.submitted
     assert (spec.kind, spec.round, spec.job_id) == ("orchestrator", 0, made.record.orchestrator.job_id)
     assert spec.command == ("run", QUESTION, "--run-id", made.run_id, "--storage", made._ports.settings.storage)
@@ -128,7 +129,7 @@ def test_a_submit_that_fails_leaves_a_failed_run_that_can_be_submitted_again(han
     with pytest.raises(ServiceError, match="out of reach"):
         hand_over(run_id=RUN_ID)
     record = cloud_ports.store.load(RUN_ID)
-    assert (record.status, record.failure.kind, record.failure.step) == ("failed", "ServiceError", "understand")
+    assert (record.status, record.failure.kind, record.failure.step) == ("failed", "ServiceError", "retrieve")
     cloud.refuses = False
     assert hand_over(RUN_ID).record.status == "running"
 

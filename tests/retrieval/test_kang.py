@@ -116,7 +116,7 @@ def two_studies(shared, tmp_path_factory):
 
 def ask_in_words(question, atlas, **fields):
     config = RunConfig(atlases=("kang", "pbmc3k"), **fields)
-    asked = OfflinePlanner(load_knowledge()).understand(question)
+    asked = OfflinePlanner(load_knowledge()).understand(question).value
     found = search(asked, atlas, config)
     chosen = choose_query_cells(asked, atlas=atlas, knowledge=load_knowledge(), candidates=found, config=config)
     cells = assemble_cells(found[:2], query_set=chosen, atlas=atlas, config=config, round_number=1)

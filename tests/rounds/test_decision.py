@@ -14,7 +14,7 @@ from haystack_kernel.store import read_csv, read_h5ad
 
 def test_search_when_knowledge_was_added_then_its_versions_and_digests_are_in_the_record(ports, begin, tmp_path):
     record = begin()
-    record = record.model_copy(update={"query": ports.planner.understand(record.question)})
+    record = record.model_copy(update={"query": ports.planner_named("auto").understand(record.question).value})
     packaged = load_knowledge()
     digests = rounds.search(record, ports)[2]
     assert digests[f"knowledge:{packaged.version}"] == packaged.digest

@@ -11,6 +11,7 @@ from haystack_kernel.planners.check import check_answerable, check_question
 from haystack_kernel.planners.offline.choice import choose_candidates
 from haystack_kernel.planners.offline.interpretation import interpret_record
 from haystack_kernel.planners.offline.parse import parse_question
+from haystack_kernel.ports import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ class OfflinePlanner:
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
 
-    def understand(self, question: str) -> StructuredQuery:
+    def understand(self, question: str) -> Answer[StructuredQuery]:
         """Check, parse and check again.
 
         Raises
@@ -44,14 +45,14 @@ class OfflinePlanner:
             The question cannot be served; the message says why, and names the nearest known terms.
         """
         text = check_question(question, knowledge=self.knowledge)
-        return check_answerable(parse_question(text, knowledge=self.knowledge))
+        return Answer(check_answerable(parse_question(text, knowledge=self.knowledge)))
 
     def choose(
         self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
-    ) -> Choice | None:
+    ) -> Answer[Choice | None]:
         """Pick the candidates of the next round, or None when nothing untried is left."""
-        return choose_candidates(query, candidates, history, config=config)
+        return Answer(choose_candidates(query, candidates, history, config=config))
 
-    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Interpretation:
+    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Answer[Interpretation]:
         """Say what the best round predicts and how far to trust it, in numbers of the record and the tables."""
-        return interpret_record(record, de=de, pathways=pathways)
+        return Answer(interpret_record(record, de=de, pathways=pathways))

@@ -113,7 +113,7 @@ def record_of(*rounds, query=QUERY, best=1, **changes):
 
 
 def interpret(record, *, de=DE, pathways=PATHWAYS):
-    return OfflinePlanner(knowledge=None).interpret(record, de=de, pathways=pathways)
+    return OfflinePlanner(knowledge=None).interpret(record, de=de, pathways=pathways).value
 
 
 def all_words(answer):

@@ -1,0 +1,58 @@
+"""What can be known before a run exists is checked here, so that nothing is made for a run that cannot work.
+
+In: a run's configuration and the ports. Out: nothing, or the error that a step would have met minutes later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel.jobs import build_job_spec, build_manifest, check_settings
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import ProgressEvent
+from inference.manifest import DEMO_MODEL, MODEL_ENGINE
+
+if TYPE_CHECKING:
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import RunConfig
+
+
+def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
+    """Check the atlases, the executor's settings, the user's own cells, the pins and the bans.
+
+    Files of this disk that a model needs are checked by :func:`haystack_kernel.config.options.build_config`.
+
+    Raises
+    ------
+    NotFoundError
+        An atlas or a file does not exist.
+    InvalidInputError
+        The executor lacks a setting, the cells cannot be query cells, or a pin or ban names nothing in the atlases.
+    """
+    from haystack_kernel.atlas import atlas_info
+
+    config = config.located()
+    for name in {*config.atlas_names} - {DEMO_MODEL}:  # the demo atlas is made when it is first opened
+        atlas_info(name, ports.settings.atlas_root)
+    ports.planner_named(config.planner)
+    if config.executor == "batch":
+        manifest = build_manifest("", config=config, strategy=config.control_strategy, has_control=True)
+        timeout_s = ports.settings.jobs.timeout_s
+        spec = build_job_spec(manifest, run_id=run_id, round_number=1, manifest_uri="", timeout_s=timeout_s)
+        check_settings(spec, ports.settings.batch)
+    if config.query_h5ad is not None:
+        from haystack_kernel.retrieval import check_query_h5ad
+
+        found = check_query_h5ad(config.query_h5ad, genelist=config.genelist if config.engine == MODEL_ENGINE else None)
+        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(found)))
+        found.require()
+    if config.pin or config.ban:
+        from haystack_kernel.retrieval import build_view, check_rules
+
+        view = build_view(
+            ports.open_atlas(config.atlas_names),
+            knowledge=load_knowledge(ports.settings.knowledge),
+            settings=ports.settings.retrieval,
+            config=config,
+        )
+        check_rules(view)
