@@ -1,6 +1,6 @@
-"""Control over runs: hand one to a job, branch one off, compare two, list many, free space, check the installation.
+"""Manage runs: submit, fork, compare and list them, free disk space, check the installation.
 
-Everything here is loaded when first used.
+In: run ids and options. Out: runs, comparisons, summaries. Every module is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HOMES = {
 __all__ = ["Comparison", "collect_garbage", "compare", "examine", "fork", "list_summaries", "submit"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and classes
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a function or a class
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     msg = f"haystack_kernel.manage has no {name!r}; it has {', '.join(__all__)}"

@@ -1,4 +1,4 @@
-"""``key=value`` as typed becomes a changed configuration, or an error that names the keys there are.
+"""Turn ``key=value`` texts into a changed configuration, or into an error that names the possible keys.
 
 In: a configuration and changes. Out: the new configuration.
 """
@@ -19,18 +19,23 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Settings
 
 _LISTS = ("atlases", "hide", "pin", "ban")
-_NOTHING = ("", "null")  # what clears an option; "none" is an engine
+_NOTHING = ("", "null")  # these clear an option; "none" is the name of an engine
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """``["seed=1", "ban=donor=d1", "ban=donor=d2"]`` -> ``{"seed": "1", "ban": ["donor=d1", "donor=d2"]}``.
+    """Parse ``KEY=VALUE`` texts.
 
-    A list is given by repeating its key, or whole as JSON; ``KEY=`` clears an option.
+    A list is given by repeating its key, or as a whole as JSON; ``KEY=`` clears an option.
 
     Raises
     ------
     InvalidInputError
-        No ``=``, or a key that is no option of a run.
+        A text has no ``=``, or its key is not an option of a run.
+
+    Examples
+    --------
+    >>> parse_changes(["seed=1", "ban=donor=d1", "ban=donor=d2"])
+    {'seed': '1', 'ban': ['donor=d1', 'donor=d2']}
     """
     changes: dict[str, Any] = {}
     for text in texts:
@@ -48,28 +53,28 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def check_keys(keys: Sequence[str]) -> None:
-    """Refuse names that are no option of a run, with the nearest and with all there are."""
+    """Refuse names that are not options of a run; the error names the nearest option and all of them."""
     possible = list(RunConfig.model_fields)
     for key in keys:
         if key not in possible:
             near = difflib.get_close_matches(key, possible, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            msg = f"{key!r} is no option of a run; {hint}possible: {', '.join(possible)}"
+            msg = f"{key!r} is not an option of a run; {hint}possible: {', '.join(possible)}"
             raise InvalidInputError(msg, key=key, possible=possible)
 
 
 def change_config(config: RunConfig, changes: Mapping[str, Any], *, settings: Settings) -> RunConfig:
-    """``config`` with ``changes`` (values as Python has them, or as text), checked as for a new run.
+    """Return ``config`` with ``changes`` (Python values or text), checked as the options of a new run are.
 
     Raises
     ------
     InvalidInputError
-        An unknown key or a value out of its range.
+        A key is unknown or a value is out of range.
     """
     check_keys(list(changes))
     kept = {name: getattr(config, name) for name in RunConfig.model_fields if name not in changes}
     other_model = {"engine", "model"} & set(changes)
-    if other_model:  # steps are a property of the model
+    if other_model:  # the number of steps belongs to the model
         kept.pop("diffusion_steps", None)
     return build_config(settings, **{**kept, **changes})
 
@@ -82,6 +87,6 @@ def _items(value: str) -> list[Any]:
     try:
         found = json.loads(value)
     except ValueError as error:
-        msg = f"{value!r} begins like a JSON list and is none ({error}); repeat --set for each item instead"
+        msg = f"{value!r} starts like a JSON list but is not one ({error}); repeat --set for each item instead"
         raise InvalidInputError(msg, given=value) from error
     return list(found)

@@ -1,4 +1,4 @@
-"""What runs in the cloud and the claude planner need: packages, credentials, settings, a bucket, the services.
+"""Checks of what runs in the cloud need: packages, credentials, settings, a bucket, the Batch service.
 
 In: settings. Out: what was found and what to do, one function per check. No secret is ever part of it.
 """
@@ -19,19 +19,19 @@ _CALL_S = 10.0
 
 
 def packages(settings: Settings) -> Found:
-    """The extra ``gcp``."""
+    """Check that the packages of the extra ``gcp`` are installed."""
     missing = [name for name in _GCP if not _is_there(name)]
     text = f"{', '.join(missing)} cannot be imported" if missing else "gcsfs, google-cloud-batch, google-cloud-storage"
     return Found(not missing, text, "pip install 'haystack-kernel[gcp]'" if missing else "")
 
 
 def credentials(settings: Settings) -> Found:
-    """Whether Google's libraries find credentials; of what kind, never what they hold."""
+    """Check that Google's libraries find credentials; their kind is shown, never their content."""
     batch = _batch(settings)
     if batch.get("insecure"):
-        return Found(ok=True, text="not needed: the Batch endpoint is of this machine (batch.insecure)")
+        return Found(ok=True, text="not needed: the Batch endpoint is on this machine (batch.insecure)")
     if not _is_there("google.auth"):
-        raise MissingExtraError("google-auth is absent: pip install 'haystack-kernel[gcp]'")  # noqa: EM101
+        raise MissingExtraError("google-auth is not installed: pip install 'haystack-kernel[gcp]'")  # noqa: EM101
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError
 
@@ -45,7 +45,7 @@ def credentials(settings: Settings) -> Found:
 
 
 def settings(settings: Settings) -> Found:
-    """Project, region and images."""
+    """Check that project, region and images are set."""
     batch = _batch(settings)
     names = ("project", "region", "inference_image", "orchestrator_image")
     missing = [name for name in names if not batch.get(name)]
@@ -55,27 +55,27 @@ def settings(settings: Settings) -> Found:
 
 
 def service_account(settings: Settings) -> Found:
-    """Whom jobs run as."""
+    """Check which service account jobs run as."""
     account = _batch(settings).get("service_account")
     remedy = "set HAYSTACK_BATCH__SERVICE_ACCOUNT; without it jobs run as the project's default account"
     return Found(bool(account), account or "unset", "" if account else remedy)
 
 
 def bucket(settings: Settings) -> Found:
-    """Whether a small object of the storage can be created, read and deleted."""
+    """Check that a small object can be created, read and deleted in the storage."""
     if not settings.storage.startswith("gs://"):
         local = "a local folder, which cloud jobs cannot read"
         is_fine = bool(_batch(settings).get("insecure"))
         return Found(is_fine, local, "" if is_fine else "set HAYSTACK_STORAGE to gs://bucket/prefix")
     write_and_delete(settings.storage)
-    return Found(ok=True, text=f"{settings.storage} can be written, read and deleted")
+    return Found(ok=True, text=f"objects can be written, read and deleted in {settings.storage}")
 
 
 def service(settings: Settings) -> Found:
-    """Whether the Batch service answers for the project and region."""
+    """Check that the Batch service answers for the project and region."""
     batch = _batch(settings)
     if not (batch.get("project") and batch.get("region")):
-        return Found(ok=False, text="not asked: project or region is unset", remedy="see 'batch settings'")
+        return Found(ok=False, text="not checked: project or region is unset", remedy="see 'batch settings'")
     from google.api_core.exceptions import GoogleAPIError
     from google.cloud import batch_v1
 
@@ -92,32 +92,12 @@ def service(settings: Settings) -> Found:
 
 
 def quota(settings: Settings) -> Found:
-    """What to look at before the first job; the service says nothing of quota until a job waits for it."""
+    """Say which quota to look at before the first job; the service reports it only once a job waits for it."""
     batch = _batch(settings)
     machine, region = (batch.get(name) or "unset" for name in ("machine", "region"))
-    text = f"not readable from here: the GPUs of machine {machine} need a quota above 0 in region {region}"
+    text = f"cannot be read from here: the GPUs of machine {machine} need a quota above 0 in region {region}"
     remedy = "https://console.cloud.google.com/iam-admin/quotas (NVIDIA_A100_GPUS, PREEMPTIBLE_*, GPUS_ALL_REGIONS)"
     return Found(ok=False, text=text, remedy=remedy)
-
-
-def anthropic(settings: Settings) -> Found:
-    """The extra ``claude``."""
-    ok = _is_there("anthropic")
-    return Found(ok, "installed" if ok else "absent", "" if ok else "pip install 'haystack-kernel[claude]'")
-
-
-def anthropic_key(settings: Settings) -> Found:
-    """Whether the SDK finds a key; never which."""
-    if not _is_there("anthropic"):
-        return Found(ok=False, text="not looked for: anthropic is absent", remedy="see 'anthropic package'")
-    import anthropic as sdk
-
-    try:
-        client = sdk.Anthropic()
-        has_key = bool(client.api_key or client.auth_token)
-    except sdk.AnthropicError:
-        has_key = False
-    return Found(has_key, "configured" if has_key else "none found", "" if has_key else "set ANTHROPIC_API_KEY")
 
 
 def _client(batch: dict[str, Any]) -> Any:  # noqa: ANN401 - the client's package may be absent

@@ -1,6 +1,6 @@
-"""Two runs side by side: what was asked of them, what they rest on, how far their predictions agree.
+"""Compare two runs: what was asked, what the predictions rest on, and how far they agree.
 
-In: two run ids. Out: :class:`Comparison`, a table in notebooks, lines in terminals, frames for further work.
+In: two run ids. Out: :class:`Comparison`, which is a table in notebooks, text in terminals, and data frames in code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.ports import Store
-    from haystack_kernel.schema import RunRecord
+    from haystack_kernel.schema import RunRecord, Settings
 
 N_PATHWAYS = 10
 MIN_SHARED = 10  # genes; a correlation over fewer says nothing
@@ -29,11 +29,11 @@ _NO_TABLE = "has no scored round"
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What two runs have in common and what not. ``genes`` and ``pathways`` hold one row per name.
+    """How two runs agree and differ. ``genes`` and ``pathways`` have one row per name.
 
     ``genes``: ``gene``, ``log2fc_a``, ``log2fc_b``, ``is_de_a``, ``is_de_b``, ``flipped`` (called in both, opposite
-    signs), over the genes of both runs. ``pathways``: ``pathway``, ``score_a``, ``score_b``, the highest first.
-    ``pearson`` and ``spearman`` are of the effects on ``n_shared`` genes; NaN, and ``reason`` says why.
+    signs), for the genes that both runs have. ``pathways``: ``pathway``, ``score_a``, ``score_b``, highest first.
+    ``pearson`` and ``spearman`` compare the effects on ``n_shared`` genes; where they are NaN, ``reason`` says why.
     """
 
     run_a: str
@@ -51,7 +51,7 @@ class Comparison:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Genes called differentially expressed: in both, with opposite signs, in one run alone."""
+        """Numbers of genes called differentially expressed: in both runs, with opposite signs, in one run only."""
         a, b = self.genes["is_de_a"], self.genes["is_de_b"]
         return {
             "de_both": int((a & b).sum()),
@@ -61,7 +61,7 @@ class Comparison:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able values; gene lists are cut to the largest effects."""
+        """Values that JSON can hold; gene lists contain the 30 largest effects."""
         both = self.genes[self.genes["is_de_a"] & self.genes["is_de_b"]]
         return {
             "run_a": self.run_a,
@@ -81,7 +81,7 @@ class Comparison:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Numbers of both runs: ``what``, ``a``, ``b``, ``difference`` (b - a); NaN where one has none."""
+        """Scores of both runs: ``what``, ``a``, ``b``, ``difference`` (b - a); NaN where a run has no score."""
         import pandas as pd
 
         frame = pd.DataFrame(list(self.scores), columns=["what", "a", "b"])
@@ -94,11 +94,11 @@ class Comparison:
         return self.html()._repr_html_()
 
     def html(self) -> Html:
-        """Everything as a fragment, each text escaped."""
+        """The comparison as an HTML fragment; every text is escaped."""
         counts = self.counts
         calls = (
-            f"called in both {counts['de_both']} ({counts['sign_flips']} with opposite signs), in a alone "
-            f"{counts['de_only_a']}, in b alone {counts['de_only_b']}"
+            f"genes called in both runs: {counts['de_both']} ({counts['sign_flips']} with opposite signs), only in a: "
+            f"{counts['de_only_a']}, only in b: {counts['de_only_b']}"
         )
         lines = [
             f"a: {self.run_a}, {self.titles[0]}",
@@ -111,7 +111,9 @@ class Comparison:
         shown = self.pathways.head(N_PATHWAYS).itertuples(index=False, name=None)
         parts = [
             items(lines),
-            table(("what", "a", "b"), said, caption="What differs") if said else paragraph("Nothing else differs."),
+            table(("what", "a", "b"), said, caption="Differences")
+            if said
+            else paragraph("Question, options and inputs are the same."),
             table(("score", "a", "b", "b - a"), scored, caption="Scores, 1 (chance) to 10"),
             table(("pathway", "a", "b"), shown, caption="Pathways with the highest scores in either run"),
         ]
@@ -127,17 +129,38 @@ class Comparison:
         )
 
 
-def compare(run_a: str, run_b: str, *, storage: str | None = None) -> Comparison:
-    """Compare two runs of one storage; both are only read.
+def compare(run_a: str, run_b: str, *, storage: str | None = None, settings: Settings | None = None) -> Comparison:
+    """Compare the questions, options, scores and predicted effects of two runs.
 
-    Effects are the log2 fold changes of the best rounds, on the genes that both runs have.
+    Effects are the log2 fold changes of the best rounds, on the genes that both runs have. Both runs are only read.
+
+    Parameters
+    ----------
+    run_a, run_b
+        Ids of two runs in one storage.
+    storage
+        Where the run folders are; None takes the settings'.
+    settings
+        None reads them from the settings files and the environment, with ``storage`` over them.
+
+    Returns
+    -------
+    The comparison, which notebooks show as tables.
 
     Raises
     ------
     NotFoundError
-        No such run.
+        One of the runs does not exist.
+
+    Examples
+    --------
+    >>> import haystack_kernel as haystack
+    >>> found = haystack.compare("run-20260102t030405-1a2b3c", "run-20260103t030405-4d5e6f")  # doctest: +SKIP
+    >>> found.pearson  # doctest: +SKIP
+    0.91
+    >>> found.to_frame()  # doctest: +SKIP
     """
-    store = connect(load_settings(storage=storage)).store
+    store = connect(settings or load_settings(storage=storage)).store
     records = [store.load(check_run_id(run_id)) for run_id in (run_a, run_b)]
     genes, n_genes, reason = _genes(records, store)
     pearson = spearman = math.nan
@@ -164,7 +187,7 @@ def compare(run_a: str, run_b: str, *, storage: str | None = None) -> Comparison
 
 
 def _genes(records: list[RunRecord], store: Store) -> tuple[pd.DataFrame, tuple[int, int], str]:
-    """Effects side by side by the larger of the two, how many genes each run has, and why there is no table."""
+    """Effects of both runs, largest first; the number of genes of each run; and why there is no table."""
     import pandas as pd
 
     columns = ["gene", "log2fc_a", "log2fc_b", "is_de_a", "is_de_b", "flipped"]
@@ -221,7 +244,7 @@ def _best_table(record: RunRecord, store: Store, *, name: str) -> tuple[pd.DataF
 
 
 def _differences(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
-    """Everything said of the two runs that differs, from the question to the digests."""
+    """Every fact about the two runs that differs, from the question to the digests."""
     found: list[dict[str, Any]] = []
     for (name, one), (_, other) in zip(_facts(a).items(), _facts(b).items(), strict=True):
         if isinstance(one, dict):
@@ -253,7 +276,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
 
 def _scores(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
-    """Composite and components of both best rounds; NaN where a run has none."""
+    """Composite and components of both best rounds; NaN where a run has no score."""
     sides = []
     for record in (a, b):
         best = record.best
@@ -266,4 +289,6 @@ def _scores(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
 def _shown(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return "; ".join(map(str, value))
-    return "" if value is None else value if isinstance(value, (int, float, str)) else str(value)
+    if value is None:
+        return ""
+    return value if isinstance(value, (int, float, str)) else str(value)

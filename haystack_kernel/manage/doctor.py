@@ -1,6 +1,6 @@
-"""Is this installation able to do what is asked of it? Each check has a time limit, so none can hang.
+"""Check an installation; every check has a time limit, so none can hang.
 
-In: what for (local, batch or claude). Out: one line per check: ok, what was found, what to do.
+In: a purpose (local or batch). Out: one line per check: whether it passed, what was found, what to do.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import Settings
 
-Purpose = Literal["local", "batch", "claude"]
+Purpose = Literal["local", "batch"]
 LIMIT_S = 20.0
 
 
 @dataclass(frozen=True)
 class Line:
-    """One check. ``needed`` False: what fails here takes something away, but not what was asked for."""
+    """The result of one check. ``needed`` False: a failure limits something, but not the purpose that was asked for."""
 
     check: str
     ok: bool
@@ -40,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Check:
-    """A named look at one thing: returns what was found, raises what a person should read."""
+    """A named check: ``look`` returns what was found, or raises an error for the user to read."""
 
     name: str
     look: Callable[[Settings], local_checks.Found]
@@ -70,10 +70,6 @@ CHECKS: dict[Purpose, tuple[Check, ...]] = {
         Check("batch service", cloud_checks.service),
         Check("quota", cloud_checks.quota, needed=False),
     ),
-    "claude": (
-        Check("anthropic package", cloud_checks.anthropic),
-        Check("anthropic key", cloud_checks.anthropic_key),
-    ),
 }
 
 
@@ -84,23 +80,35 @@ def examine(
     limit_s: float | None = None,
     extra: Sequence[Check] = (),
 ) -> list[Line]:
-    """Check what is needed for ``purpose``; every purpose needs what ``local`` needs.
+    """Check that this installation has what ``purpose`` needs.
+
+    All checks run at the same time. The checks of ``local`` are part of every purpose.
 
     Parameters
     ----------
     purpose
-        ``local``, ``batch`` or ``claude``.
+        ``local`` or ``batch``.
     settings
-        None reads them from the layers and the environment.
+        None reads them from the settings files and the environment.
     limit_s
-        Longest time of one check; None takes its own. All checks run at once.
+        Time limit of one check in seconds; None takes the check's own.
     extra
-        Further local_checks.
+        Further checks.
+
+    Returns
+    -------
+    One line per check, in a fixed order.
 
     Raises
     ------
     InvalidInputError
-        Another purpose.
+        The purpose is unknown.
+
+    Examples
+    --------
+    >>> from haystack_kernel.manage import examine
+    >>> [line.check for line in examine() if not line.ok and line.needed]  # doctest: +SKIP
+    []
     """
     if purpose not in get_args(Purpose):
         msg = f"doctor cannot check for {purpose!r}; possible: {', '.join(get_args(Purpose))}"
@@ -112,18 +120,18 @@ def examine(
 
 
 def is_well(lines: Sequence[Line]) -> bool:
-    """Whether every needed check is fine."""
+    """Whether every needed check passed."""
     return all(line.ok for line in lines if line.needed)
 
 
 def _start(check: Check, settings: Settings) -> queue.Queue[local_checks.Found | Exception]:
-    """Look in a thread that may be left behind: a call that never returns does not keep the process alive."""
+    """Run the check in a daemon thread: a call that never returns does not keep the process alive."""
     answers: queue.Queue[local_checks.Found | Exception] = queue.Queue(maxsize=1)
 
     def look() -> None:
         try:
             answers.put(check.look(settings))
-        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is what is to be shown
+        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is shown
             answers.put(error)
 
     threading.Thread(target=look, name=f"doctor: {check.name}", daemon=True).start()
@@ -134,7 +142,7 @@ def _line(check: Check, answers: queue.Queue[local_checks.Found | Exception], *,
     try:
         answer = answers.get(timeout=limit_s)
     except queue.Empty:
-        found, remedy = f"no answer within {limit_s:g} s", "check the network, or the disk behind the folder"
+        found, remedy = f"no answer within {limit_s:g} s", "check the network connection, or the disk of the folder"
         return Line(check.name, ok=False, found=found, remedy=remedy, needed=check.needed)
     if isinstance(answer, Exception):
         first = (str(answer).strip() or type(answer).__name__).splitlines()[0]

@@ -21,7 +21,7 @@ from haystack_kernel.store import check_run_id, layout, read_h5ad, write_h5ad
 from inference.manifest import RESULT_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import FileRef, RoundStep, RunRecord, Settings
@@ -113,8 +113,9 @@ def _reuse_steps(child: RunRecord, *, parent: RunRecord, ports: Ports) -> tuple[
     child = child.model_copy(update=parent.written_by("retrieve"))
     as_now = as_now.model_copy(update={"candidates": parent.candidates})
     reused = ["understand", "retrieve"]
+    there = set(ports.store.files(parent.run_id))
     for old in parent.rounds:
-        child, names = _reuse_round(child, old, parent=parent, is_same=is_same, ports=ports)
+        child, names = _reuse_round(child, old, parent=parent, there=there, is_same=is_same, ports=ports)
         reused += [f"{name} {old.number}" for name in names]
         if "ground" not in names or child.termination is not None:
             break
@@ -122,21 +123,26 @@ def _reuse_steps(child: RunRecord, *, parent: RunRecord, ports: Ports) -> tuple[
 
 
 def _reuse_round(
-    child: RunRecord, old: Round, *, parent: RunRecord, is_same: Callable[[str], bool], ports: Ports
+    child: RunRecord,
+    old: Round,
+    *,
+    parent: RunRecord,
+    there: set[str],
+    is_same: Callable[[str], bool],
+    ports: Ports,
 ) -> tuple[RunRecord, list[RoundStep]]:
     """``child`` with the round up to the first step that differs or whose files are gone, and the steps reused."""
     if not is_same(f"choose {old.number}"):
         return child, []
     names: list[RoundStep] = ["choose"]
     new = Round(**old.written_by("choose"))
-    there = list(ports.store.files(parent.run_id))
     for step in _STEPS_WITH_FILES:
-        paths = _files_of(old, step, there)
-        if paths is None or not is_same(f"{step} {old.number}"):
+        listed = _listed_files(old, step)
+        if not listed or not listed <= there or not is_same(f"{step} {old.number}"):
             return _with_round(child, new), names
-        for path in paths:
+        for path in sorted(listed | (_unlisted_files(old, step) & there)):
             ports.store.copy(parent.run_id, path, child.run_id)
-        refs = tuple(ref for ref in old.files if ref.path in paths)
+        refs = tuple(ref for ref in old.files if ref.path in listed)
         new = new.model_copy(update={**old.written_by(step), "files": (*new.files, *refs)})
         names.append(step)
     child = _correct_predictions(_with_round(child, new), ports)
@@ -149,19 +155,24 @@ def _reuse_round(
     return child.model_copy(update={"best_round": best, "termination": termination}), names
 
 
-def _files_of(old: Round, step: RoundStep, there: Iterable[str]) -> list[str] | None:
-    """Paths of the files that ``step`` wrote for a round; None if it has not finished or one of them is gone."""
-    is_finished = {"cells": old.n_query > 0, "predict": bool(old.task_seconds), "ground": old.composite is not None}
-    needed = {ref.path for ref in old.files if layout.step_of(ref.path) == step}
-    if step == "predict":  # its outputs are not listed in the record: each has a result file with its digest
-        outputs = [layout.output_file(layout.round_folder(old.number), task) for task in old.task_seconds]
-        needed |= {*outputs, *(f"{path}{RESULT_SUFFIX}" for path in outputs)}
-    shared = (layout.REFERENCE, layout.PAPERS) if old.number == 1 else ()
-    folder = f"{layout.round_folder(old.number)}/"
-    found = [path for path in there if path.startswith(folder) or path in shared]
-    if not is_finished[step] or not needed.issubset(found):
-        return None
-    return [path for path in found if layout.step_of(path) == step and not path.endswith(".tmp")]
+def _listed_files(old: Round, step: RoundStep) -> set[str]:
+    """Paths of the files without which ``step`` would have to be done again; none if it has not finished."""
+    paths = {ref.path for ref in old.files if layout.step_of(ref.path) == step}
+    if step != "predict":
+        return paths
+    if not old.task_seconds:  # the manifest is written before the job starts
+        return set()
+    # outputs are not listed in the record: beside each is a result file with its digest
+    outputs = [layout.output_file(layout.round_folder(old.number), task) for task in old.task_seconds]
+    return paths.union(outputs, (f"{path}{RESULT_SUFFIX}" for path in outputs))
+
+
+def _unlisted_files(old: Round, step: RoundStep) -> set[str]:
+    """Paths of files that ``step`` may have left beside those listed in the record."""
+    if step != "ground":
+        return set()
+    of_round = {layout.round_file(old.number, name) for name in (layout.EMBEDDING, layout.PAPERS)}
+    return of_round | ({layout.PAPERS} if old.number == 1 else set())
 
 
 def _correct_predictions(child: RunRecord, ports: Ports) -> RunRecord:

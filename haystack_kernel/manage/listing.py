@@ -1,4 +1,4 @@
-"""Many runs in a table, fast: one small file a run, in threads, newest first.
+"""List many runs quickly: one small file per run is read, in threads, newest first.
 
 In: filters. Out: summaries.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,44 +17,63 @@ from haystack_kernel.errors import ContractError, InvalidInputError, NotFoundErr
 from haystack_kernel.store import RunStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from haystack_kernel.schema import RunStatus, RunSummary
+    from haystack_kernel.schema import RunStatus, RunSummary, Settings
 
 STATUSES: tuple[RunStatus, ...] = ("running", "done", "failed", "cancelled")
 _N_THREADS, _N_CHUNK = 16, 64
 _TIMED = re.compile(r"^run-(\d{8}t\d{6})-")
+_EVER = datetime(1, 1, 2, tzinfo=UTC)
 _AGO = re.compile(r"(\d+)\s*([hdw])")
 
 
 def list_summaries(
     *,
     storage: str | None = None,
+    settings: Settings | None = None,
     status: str | None = None,
     since: str | None = None,
     text: str | None = None,
     limit: int | None = None,
     now: datetime | None = None,
 ) -> list[RunSummary]:
-    """Runs of a storage, newest first; a run of another version is left out with a warning.
+    """List the runs of a storage, newest first.
+
+    A run that was written by another version is left out with a warning.
 
     Parameters
     ----------
+    storage
+        Where the run folders are; None takes the settings'.
+    settings
+        None reads them from the settings files and the environment, with ``storage`` over them.
     status
-        Only runs in this state.
+        Only runs with this status: ``running``, ``done``, ``failed`` or ``cancelled``.
     since
-        Only runs begun then or later: a date, a time (UTC), or an age like ``12h``, ``7d``, ``2w``.
+        Only runs that began at this time or later: a date, a time (UTC), or an age such as ``12h``, ``7d``, ``2w``.
     text
-        Only runs whose question or id holds this, in any case.
+        Only runs whose question or id contains this text, ignoring case.
     limit
-        At most so many; the rest is not read.
+        Maximum number of runs; older ones are not read.
     now
-        What an age is counted from; None asks the clock.
+        The time that an age is counted from; None asks the clock.
+
+    Returns
+    -------
+    One summary per run.
 
     Raises
     ------
     InvalidInputError
-        An unknown status, a date that is none, a limit below 1.
+        The status is unknown, ``since`` is neither a date nor an age, or the limit is below 1.
+    NotFoundError
+        The storage does not exist.
+
+    Examples
+    --------
+    >>> from haystack_kernel.manage import list_summaries
+    >>> for row in list_summaries(status="done", since="7d"):  # doctest: +SKIP
+    ...     print(row.run_id, row.score)
+    run-20260102t030405-1a2b3c 8.5
     """
     if status is not None and status not in STATUSES:
         msg = f"status {status!r} is unknown; possible: {', '.join(STATUSES)}"
@@ -61,39 +81,41 @@ def list_summaries(
     if limit is not None and limit < 1:
         msg = f"limit {limit} must be at least 1"
         raise InvalidInputError(msg, limit=limit)
-    earliest = parse_since(since, now=now or datetime.now(UTC)) if since else None
-    store = RunStore(load_settings(storage=storage).storage)
-
-    def is_wanted(row: RunSummary) -> bool:
-        is_recent = earliest is None or row.created_at >= earliest
-        is_named = text is None or text.lower() in f"{row.question}\n{row.run_id}".lower()
-        return is_recent and is_named and status in (None, row.status)
-
-    timed: list[str] = []  # ids made from the time sort by it
-    named: list[str] = []  # others say nothing of their age
+    earliest = parse_since(since, now=now or datetime.now(UTC)) if since else _EVER
+    wanted = _Filter(status=status, earliest=earliest, text=(text or "").lower())
+    store = RunStore((settings or load_settings(storage=storage)).storage)
+    timed: list[str] = []  # ids made from the time: they sort by age, so old ones need not be read
+    named: list[str] = []  # ids chosen by a user: they say nothing about the age
     for run_id in store.list_runs():
-        (timed if _TIMED.match(run_id) else named).append(run_id)
-    timed = [run_id for run_id in timed if earliest is None or _begun(run_id) >= earliest - timedelta(seconds=1)]
-    with ThreadPoolExecutor(_N_THREADS) as pool:
-        found = [row for row in pool.map(_reader(store), named) if row is not None and is_wanted(row)]
-        n_timed = 0
-        for start in range(0, len(timed), _N_CHUNK):
-            if limit is not None and n_timed >= limit:
-                break
-            rows = pool.map(_reader(store), timed[start : start + _N_CHUNK])
-            wanted = [row for row in rows if row is not None and is_wanted(row)]
-            found, n_timed = [*found, *wanted], n_timed + len(wanted)
+        begun = _begun(run_id)
+        if begun is None:
+            named.append(run_id)
+        elif begun >= earliest - timedelta(seconds=1):
+            timed.append(run_id)
+    found = _read(named, store=store, wanted=wanted, limit=None)
+    found += _read(timed, store=store, wanted=wanted, limit=limit)
     found.sort(key=lambda row: (row.created_at, row.run_id), reverse=True)
     return found[:limit]
 
 
+@dataclass(frozen=True)
+class _Filter:
+    status: str | None
+    earliest: datetime
+    text: str
+
+    def accepts(self, row: RunSummary) -> bool:
+        is_named = self.text in f"{row.question}\n{row.run_id}".lower()
+        return is_named and row.created_at >= self.earliest and self.status in (None, row.status)
+
+
 def parse_since(text: str, *, now: datetime) -> datetime:
-    """A date, a time or an age as a moment; without a zone it is UTC.
+    """Convert a date, a time or an age to a time; without a time zone it is UTC.
 
     Raises
     ------
     InvalidInputError
-        It is none of them.
+        The text is none of them.
     """
     if age := _AGO.fullmatch(text.strip().lower()):
         unit = {"h": "hours", "d": "days", "w": "weeks"}[age[2]]
@@ -101,12 +123,14 @@ def parse_since(text: str, *, now: datetime) -> datetime:
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
-        msg = f"since {text!r} is no date; give 2026-01-31, 2026-01-31T12:00, or an age like 12h, 7d, 2w"
+        msg = f"since {text!r} is neither a date nor an age; give 2026-01-31, 2026-01-31T12:00, 12h, 7d or 2w"
         raise InvalidInputError(msg, since=text) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _reader(store: RunStore) -> Callable[[str], RunSummary | None]:
+def _read(run_ids: list[str], *, store: RunStore, wanted: _Filter, limit: int | None) -> list[RunSummary]:
+    """Read summaries in threads, in the given order, until ``limit`` of them are wanted."""
+
     def read(run_id: str) -> RunSummary | None:
         try:
             return store.summary(run_id)
@@ -116,13 +140,20 @@ def _reader(store: RunStore) -> Callable[[str], RunSummary | None]:
             warnings.warn(f"run {run_id} is left out: {error}", stacklevel=2)
             return None
 
-    return read
+    found: list[RunSummary] = []
+    with ThreadPoolExecutor(_N_THREADS) as pool:
+        for start in range(0, len(run_ids), _N_CHUNK):
+            if limit is not None and len(found) >= limit:
+                break
+            rows = pool.map(read, run_ids[start : start + _N_CHUNK])
+            found += [row for row in rows if row is not None and wanted.accepts(row)]
+    return found
 
 
-def _begun(run_id: str) -> datetime:
+def _begun(run_id: str) -> datetime | None:
+    """When a run began, by its id; None for an id that was not made from the time."""
     match = _TIMED.match(run_id)
-    stamp = match[1] if match else "00010101t000000"
     try:
-        return datetime.strptime(stamp, "%Y%m%dt%H%M%S").replace(tzinfo=UTC)
-    except ValueError:  # digits that are no time: read it, and see
+        return datetime.strptime(match[1], "%Y%m%dt%H%M%S").replace(tzinfo=UTC) if match else None
+    except ValueError:  # digits that are no time: the record has to be read
         return datetime.max.replace(tzinfo=UTC)

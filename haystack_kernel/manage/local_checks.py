@@ -1,4 +1,4 @@
-"""What a run on this machine needs: software, folders with space, memory.
+"""Checks of what a run on this machine needs: software, folders with free space, memory.
 
 In: settings. Out: what was found and what to do, one function per check.
 """
@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haystack_kernel.config.options import DEMO_ATLASES
 from haystack_kernel.store import hide_home
 from haystack_kernel.store.files import open_filesystem
 from inference.manifest import MODEL_PACKAGES
@@ -30,7 +31,7 @@ _OLDEST_PYTHON = (3, 11)
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a look: whether it is fine, what is there, what to do where it is not."""
+    """The outcome of a check: whether it passed, what was found, and what to do if it did not pass."""
 
     ok: bool
     text: str
@@ -38,45 +39,36 @@ class Found:
 
 
 def python(settings: Settings) -> Found:
-    """Version of Python."""
+    """Check the version of Python."""
     ok = sys.version_info >= _OLDEST_PYTHON
     return Found(ok, f"Python {platform.python_version()}", "" if ok else "install Python 3.11 or later")
 
 
 def packages(settings: Settings) -> Found:
-    """Versions of what HAYSTACK requires, and of what its constraints pin where they are at hand."""
-    from packaging.requirements import Requirement
-
-    required = [Requirement(text) for text in metadata.requires(_DISTRIBUTION) or ()]
-    wrong, n_checked = [], 0
-    for item in required:
-        if item.marker is not None and not item.marker.evaluate({"extra": ""}):
-            continue
-        have = _version(item.name)
-        n_checked += 1
-        if have is None or not item.specifier.contains(have, prereleases=True):
-            wrong.append(f"{item.name} {have or 'is absent'} (needs {item.specifier or 'any'})")
-    pins = _pins()
-    off = [
-        f"{name} {have} (pinned {pins[name]})" for name in pins if (have := _version(name)) not in (None, pins[name])
-    ]
-    text = "; ".join(wrong) or f"{n_checked} required packages are there"
-    text += f"; other than tested: {', '.join(off)}" if off else ""
-    return Found(not wrong, text, "pip install -c constraints.txt haystack-kernel" if wrong or off else "")
+    """Versions of the packages that HAYSTACK requires, and of those that a checkout's constraints.txt pins."""
+    wrong, n_required = _unmet_requirements()
+    text = "; ".join(wrong) or f"all {n_required} required packages are installed"
+    untested = []  # other versions than HAYSTACK was tested with
+    for name, pinned in _pins().items():
+        version = _version(name)
+        if version is not None and version != pinned:
+            untested.append(f"{name} {version} (pinned {pinned})")
+    text += f"; versions that differ from those tested: {', '.join(untested)}" if untested else ""
+    return Found(not wrong, text, "pip install -c constraints.txt haystack-kernel" if wrong or untested else "")
 
 
 def storage(settings: Settings) -> Found:
-    """Whether run folders can be made, and how much space is left."""
+    """Check that run folders can be created, and how much space is free."""
     return _folder(settings.storage, name="HAYSTACK_STORAGE")
 
 
 def cache(settings: Settings) -> Found:
-    """Whether jobs can keep their logs."""
+    """Check that jobs can write their logs."""
     return _folder(settings.cache, name="HAYSTACK_CACHE")
 
 
 def atlas_root(settings: Settings) -> Found:
-    """Whether the atlases are there; the demo atlas is built where there is none."""
+    """Check that the configured atlases exist; the demo atlas is built when it is first used."""
     if "://" in settings.atlas_root:
         fs, root = open_filesystem(settings.atlas_root)
         there = fs.exists(root)
@@ -84,7 +76,7 @@ def atlas_root(settings: Settings) -> Found:
         return Found(there, text, "" if there else "set HAYSTACK_ATLAS_ROOT")
     found = _folder(settings.atlas_root, name="HAYSTACK_ATLAS_ROOT")
     names = sorted(path.parent.name for path in Path(settings.atlas_root).glob("*/atlas.json"))
-    missing = [name for name in settings.atlases if name not in names and name != "demo"]
+    missing = [name for name in settings.atlases if name not in names and name not in DEMO_ATLASES]
     text = f"{found.text}; atlases: {', '.join(names) or 'none yet'}"
     if missing:
         remedy = f"build {', '.join(missing)} with `haystack atlas build`, or set HAYSTACK_ATLASES"
@@ -93,7 +85,7 @@ def atlas_root(settings: Settings) -> Found:
 
 
 def compiled_cache(settings: Settings) -> Found:
-    """Whether numba can keep what it compiles; without that, every run compiles its map of cells anew."""
+    """Check that numba can cache compiled code; otherwise every run compiles the code of its cell map again."""
     from numba.core import config
 
     chosen = getattr(config, "CACHE_DIR", "")
@@ -102,49 +94,49 @@ def compiled_cache(settings: Settings) -> Found:
     for folder in [Path(chosen)] if chosen else [*beside, Path.home()]:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if _is_writable(there):
-            return Found(ok=True, text=f"numba keeps compiled code under {hide_home(str(folder))}")
-    text = "neither the installation nor the home folder can be written"
-    return Found(ok=False, text=text, remedy="set NUMBA_CACHE_DIR to a folder that can be written")
+            return Found(ok=True, text=f"numba caches compiled code under {hide_home(str(folder))}")
+    text = "neither the installation nor the home folder is writable"
+    return Found(ok=False, text=text, remedy="set NUMBA_CACHE_DIR to a writable folder")
 
 
 def memory(settings: Settings) -> Found:
-    """Memory that is free now."""
+    """Check how much memory is free."""
     import psutil
 
     now = psutil.virtual_memory()
     free, total = now.available / 2**30, now.total / 2**30
     ok = free >= _MIN_MEMORY_GIB
-    remedy = f"a run takes about {_MIN_MEMORY_GIB:g} GiB: end other programs, or use executor batch"
+    remedy = f"a run needs about {_MIN_MEMORY_GIB:g} GiB: close other programs, or use executor batch"
     return Found(ok, f"{free:.1f} of {total:.1f} GiB are free", "" if ok else remedy)
 
 
 def torch(settings: Settings) -> Found:
-    """What engine ``stack`` needs, by version; nothing heavy is imported."""
+    """Check the packages that engine ``stack`` needs, without importing them."""
     have = {name: _version(name) for name in MODEL_PACKAGES}
     missing = [name for name, version in have.items() if version is None]
-    text = ", ".join(f"{name} {version or 'is absent'}" for name, version in have.items())
-    remedy = "pip install 'haystack-kernel[stack]', or use the engines that need no model"
+    text = ", ".join(f"{name} {version or 'is missing'}" for name, version in have.items())
+    remedy = "pip install 'haystack-kernel[stack]', or use an engine that needs no model"
     return Found(not missing, text, remedy if missing else "")
 
 
 def fast_kernels(settings: Settings) -> Found:
-    """The compiled extension that makes engine ``stack`` fast on a processor."""
+    """Check for the compiled extension that makes engine ``stack`` fast on a CPU."""
     spec = find_spec("inference.stack._native")
-    remedy = "install a C compiler and reinstall haystack-kernel; until then torch's own code is used"
+    remedy = "install a C compiler and reinstall haystack-kernel; until then the slower code of torch is used"
     return Found(spec is not None, "compiled" if spec else "not compiled", "" if spec else remedy)
 
 
 def demo_model(settings: Settings) -> Found:
-    """The packaged model of the demo atlas."""
+    """Check for the packaged model of the demo atlas."""
     package = find_spec("inference")
     files = sorted(Path(package.origin).parent.rglob("*.safetensors")) if package and package.origin else []
     text = ", ".join(f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB" for path in files)
     remedy = "reinstall haystack-kernel; until then the demo uses an engine without a model"
-    return Found(bool(files), text or "absent", "" if files else remedy)
+    return Found(bool(files), text or "missing", "" if files else remedy)
 
 
 def write_and_delete(address: str) -> None:
-    """Create, read back and delete a small file below ``address``; raises what the storage says."""
+    """Create, read back and delete a small file below ``address``; raises the error of the storage."""
     fs, root = open_filesystem(address)
     path, data = f"{root}/.haystack-doctor-{secrets.token_hex(6)}", b"can be written"
     fs.pipe_file(path, data)
@@ -157,19 +149,17 @@ def write_and_delete(address: str) -> None:
 
 
 def _folder(address: str, *, name: str) -> Found:
-    """Whether a folder, or the nearest that exists above it, can be written, with its free space."""
+    """Check that a folder, or its nearest existing parent, is writable, and how much space is free."""
     if "://" in address:
         write_and_delete(address)
-        return Found(ok=True, text=f"{address} can be written, read and deleted")
+        return Found(ok=True, text=f"files can be written, read and deleted in {address}")
     folder = Path(address)
     while not folder.exists():
         folder = folder.parent
     if not _is_writable(folder):
-        return Found(
-            ok=False, text=f"{hide_home(str(folder))} cannot be written", remedy=f"set {name} to another folder"
-        )
+        return Found(ok=False, text=f"{hide_home(str(folder))} is not writable", remedy=f"set {name} to another folder")
     free = shutil.disk_usage(folder).free / 2**30
-    text = f"{hide_home(address)}{'' if folder == Path(address) else ' (will be made)'}, {free:.1f} GiB free"
+    text = f"{hide_home(address)}{'' if folder == Path(address) else ' (will be created)'}, {free:.1f} GiB free"
     ok = free >= _MIN_FREE_GIB
     return Found(ok, text, "" if ok else f"free some space (`haystack gc`), or set {name} to another disk")
 
@@ -182,6 +172,20 @@ def _is_writable(folder: Path) -> bool:
     return True
 
 
+def _unmet_requirements() -> tuple[list[str], int]:
+    """Requirements of the installed HAYSTACK that are not met, in words, and how many there are without extras."""
+    from packaging.requirements import Requirement
+
+    every = [Requirement(text) for text in metadata.requires(_DISTRIBUTION) or ()]
+    required = [item for item in every if item.marker is None or item.marker.evaluate({"extra": ""})]
+    wrong = []
+    for item in required:
+        version = _version(item.name)
+        if version is None or not item.specifier.contains(version, prereleases=True):
+            wrong.append(f"{item.name} {version or 'is missing'} (needs {item.specifier or 'any'})")
+    return wrong, len(required)
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name).partition("+")[0]  # a build for one processor is the same version
@@ -190,7 +194,7 @@ def _version(name: str) -> str | None:
 
 
 def _pins() -> dict[str, str]:
-    """Versions of the constraints file of a checkout; an installed wheel has none."""
+    """Versions in the constraints file of a checkout; an installed wheel has none."""
     path = Path(__file__).parents[2] / "constraints.txt"
     if not path.is_file():
         return {}

@@ -33,6 +33,7 @@ OPTIONS = {
     "decide": ("threshold", "max_rounds"),
 }
 MODEL_OPTIONS = ("model", "genelist", "diffusion_steps")  # read by the prediction of an engine that has a model
+KNOWLEDGE = "knowledge"  # begins the names of the digests of knowledge tables
 UNREAD_OPTIONS = ("executor",)  # where a job runs changes no number
 SECTIONS = {"retrieve": "retrieval", "ground": "grounding", "decide": "rounds"}  # of the settings
 
@@ -65,20 +66,19 @@ def step_inputs(record: RunRecord, step: str) -> str:
 def _reads(record: RunRecord, step: str) -> dict[str, Any]:
     """What the step reads itself, apart from what earlier steps made."""
     config = record.config.model_dump(mode="json")
-    has_model = record.config.engine == MODEL_ENGINE
-    found = {name: config[name] for name in OPTIONS[step]}
-    if step in SECTIONS:
-        found["settings"] = record.settings.get(SECTIONS[step])
-    if step == "understand":
-        found["question"] = record.question
-    if step in ("understand", "retrieve"):
-        found |= {name: digest for name, digest in record.digests.items() if not name.startswith(ATLAS)}
-    if step == "retrieve":
-        found |= {name: digest for name, digest in record.digests.items() if name.startswith(ATLAS)}
-    if step == "choose":  # an engine that pools takes several candidates at once, where there are several
-        found["pools"] = record.config.engine in POOLED_ENGINES and len(record.candidates) > 1
-    if step == "cells" and record.config.query_h5ad is not None and has_model:
-        found["genelist"] = record.config.genelist  # the user's own cells are checked against it
-    if step == "predict" and has_model:
-        found |= {name: config[name] for name in MODEL_OPTIONS}
-    return found
+    has_model, has_own_cells = record.config.engine == MODEL_ENGINE, record.config.query_h5ad is not None
+    besides: dict[str, dict[str, Any]] = {
+        "understand": {"question": record.question, **_digests(record, KNOWLEDGE)},
+        "retrieve": {**_digests(record, KNOWLEDGE), **_digests(record, ATLAS)},
+        # an engine that pools takes several candidates at once, where there are several
+        "choose": {"pools": record.config.engine in POOLED_ENGINES and len(record.candidates) > 1},
+        # the user's own cells are checked against the genes of the model
+        "cells": {"genelist": config["genelist"] if has_model and has_own_cells else None},
+        "predict": {name: config[name] for name in MODEL_OPTIONS} if has_model else {},
+    }
+    options = {name: config[name] for name in OPTIONS[step]}
+    return {**options, "settings": record.settings.get(SECTIONS.get(step, "")), **besides.get(step, {})}
+
+
+def _digests(record: RunRecord, prefix: str) -> dict[str, str]:
+    return {name: digest for name, digest in record.digests.items() if name.startswith(prefix)}

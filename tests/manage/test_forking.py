@@ -199,7 +199,9 @@ def test_changes_are_read_from_text():
     assert parse_changes(["ban="])["ban"] == []
 
 
-@pytest.mark.parametrize(("text", "says"), [("threshold", "KEY=VALUE"), ("x=1", "no option"), ("ban=[1", "JSON list")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("threshold", "KEY=VALUE"), ("x=1", "not an option"), ("ban=[1", "JSON list")]
+)
 def test_changes_that_cannot_be_read_are_refused(text, says):
     with pytest.raises(InvalidInputError, match=says):
         parse_changes([text])

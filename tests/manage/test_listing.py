@@ -112,7 +112,11 @@ def test_since_is_read_as_a_date_or_an_age(text, moment):
 
 @pytest.mark.parametrize(
     ("filters", "says"),
-    [({"status": "over"}, "possible: running"), ({"since": "yesterday"}, "no date"), ({"limit": 0}, "at least 1")],
+    [
+        ({"status": "over"}, "possible: running"),
+        ({"since": "yesterday"}, "neither a date nor an age"),
+        ({"limit": 0}, "at least 1"),
+    ],
 )
 def test_filters_that_mean_nothing_are_refused(storage, filters, says):
     with pytest.raises(InvalidInputError, match=says):
