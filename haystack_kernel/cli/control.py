@@ -130,7 +130,9 @@ def gc(
 
 
 def doctor(
-    for_: Annotated[str, typer.Option("--for", metavar="local|batch", help="What the installation is used for.")] = "local",
+    for_: Annotated[
+        str, typer.Option("--for", metavar="local|batch", help="What the installation is used for.")
+    ] = "local",
     table: Table = False,
 ) -> None:
     """Check the installation; exit code 1 where something needed is missing."""
