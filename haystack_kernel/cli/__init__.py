@@ -1,30 +1,33 @@
-"""The command line: one JSON line on stdout (tables with ``--table``), progress and errors on stderr.
+"""The command line: a readable answer on a terminal, one JSON line in a pipe; progress and errors go to stderr.
 
-In: arguments. Out: exit code 0 done, 1 failed, 2 wrong input or usage, 3 outside service.
+In: arguments. Out: exit code 0 done, 1 failed, 2 wrong input or usage, 3 an outside service refused, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from haystack_kernel import errors
-from haystack_kernel.cli import atlas, control, knowledge, model, runs
+from haystack_kernel import __version__, errors
+from haystack_kernel.cli import atlas, knowledge, manage, model, runs
+from haystack_kernel.cli.commands import DATA, new_group
+from haystack_kernel.cli.output import prepare_streams
 
-app = typer.Typer(
+app = new_group(
+    "Ask in plain words how cells would respond, and get a grounded prediction in an executed notebook.",
     name="haystack",
-    help="Ask in plain words how cells would respond; get a grounded prediction in an executed notebook.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    epilog="Answers are readable text on a terminal and one JSON line in a pipe or with --json. "
+    "`haystack COMMAND --help` explains a command.",
     pretty_exceptions_enable=False,
 )
 runs.register(app)
-control.register(app)
-app.add_typer(atlas.app, name="atlas")
-app.add_typer(model.app, name="model")
-app.add_typer(knowledge.app, name="knowledge")
+manage.register(app)
+app.add_typer(atlas.app, name="atlas", rich_help_panel=DATA)
+app.add_typer(knowledge.app, name="knowledge", rich_help_panel=DATA)
+app.add_typer(model.app, name="model", rich_help_panel=DATA)
 
 _INPUT_ERRORS = (
     errors.ApprovalNeededError,
@@ -36,6 +39,21 @@ _INPUT_ERRORS = (
 )
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"haystack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What is accepted before the command."""
+
+
 def exit_code(error: errors.HaystackError) -> int:
     """Exit code of an error: 2 the reader changes the input, 3 an outside service, 1 anything else."""
     if isinstance(error, _INPUT_ERRORS):
@@ -45,13 +63,20 @@ def exit_code(error: errors.HaystackError) -> int:
 
 def main() -> None:
     """Entry point of the ``haystack`` command."""
+    prepare_streams()
     try:
+        _check_words(sys.argv[1:])
         app()
     except errors.HaystackError as error:
         sys.stderr.write(f"error: {error}\n")
         for note in getattr(error, "__notes__", ()):
             sys.stderr.write(f"note: {note}\n")
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; `haystack resume RUN_ID` goes on from the last finished step\n")
-        sys.exit(130)
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse bytes that are no text in this locale, unless they name a file: nothing could store or send them."""
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word) and not Path(word).exists():
+            msg = f"{word!r} holds bytes that are no text in this locale; type it again, or set LC_ALL=C.UTF-8"
+            raise errors.InvalidInputError(msg)

@@ -1,6 +1,6 @@
 """Commands about atlases: build, init, list, info, check, move.
 
-In: arguments. Out: one JSON line each; see the package.
+In: arguments. Out: a readable answer or one JSON line each; see the package.
 """
 
 from __future__ import annotations
@@ -11,38 +11,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from haystack_kernel.cli.output import format_rows, print_json, print_rows
+from haystack_kernel.cli.commands import add as add_command
+from haystack_kernel.cli.commands import new_group
+from haystack_kernel.cli.output import as_text, format_fields, format_rows, show, wrap
 from haystack_kernel.errors import InvalidInputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(
-    help="Index single-cell files so that runs can find prompt cells in them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-Root = Annotated[str | None, typer.Option("--atlas-root", help="Folder of the atlases.")]
+app = new_group("Index single-cell files for the search of prompt cells.")
+Root = Annotated[
+    str | None, typer.Option("--atlas-root", metavar="FOLDER", help="Folder of the atlases (default: as configured).")
+]
 
 
-@app.command()
 def build(
-    file: Annotated[str, typer.Argument(help="h5ad with raw counts in X, raw or layers['counts'].")],
-    name: Annotated[str, typer.Option(help="Name of the atlas: a-z, 0-9, '-', '_'.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="h5ad file with raw counts in X, raw or layers['counts'].", show_default=False
+        ),
+    ],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the atlas: a-z, 0-9, '-' and '_'.")],
     schema: Annotated[
-        str, typer.Option(help="parse_pbmc, openproblems, tabula_sapiens, cellxgene, or a YAML mapping file.")
+        str,
+        typer.Option(
+            metavar="SCHEMA",
+            help="Naming of the columns: parse_pbmc, openproblems, tabula_sapiens, cellxgene, or a YAML mapping file.",
+        ),
     ] = "cellxgene",
-    dataset: Annotated[str | None, typer.Option(help="Name of this file within the atlas.")] = None,
-    add: Annotated[bool, typer.Option("--add", help="Add to an atlas, or replace one dataset of it.")] = False,
-    skip_totals: Annotated[
-        bool, typer.Option("--skip-totals", help="Read only a sample of the counts; for files of hundreds of GB.")
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of this file within the atlas (default: the atlas's name).")
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add the file to an existing atlas, or replace one dataset of it.")
     ] = False,
-    perturbation_column: Annotated[str | None, typer.Option(help="obs column that names the treatment.")] = None,
-    control: Annotated[list[str] | None, typer.Option(help="Value of that column for controls; repeatable.")] = None,
-    perturbation_type: Annotated[str | None, typer.Option(help="cytokine, drug or genetic.")] = None,
+    skip_totals: Annotated[
+        bool,
+        typer.Option("--skip-totals", help="Read only a sample of the counts; for files of hundreds of gigabytes."),
+    ] = False,
+    perturbation_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of obs that names the perturbation.")
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE", help="Value of that column that marks control cells; repeat it for several."),
+    ] = None,
+    perturbation_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Kind of the perturbations: cytokine, drug or genetic.")
+    ] = None,
     atlas_root: Root = None,
 ) -> None:
-    """Index a file as (part of) an atlas; the file itself stays where it is."""
+    """Index a file as an atlas or as part of one.
+
+    The file itself stays where it is; the index refers to it.
+    """
     from haystack_kernel.atlas import BuildOptions, build_atlas, load_mapping
     from haystack_kernel.config.settings import load_settings
     from haystack_kernel.knowledge import load_knowledge
@@ -54,7 +77,7 @@ def build(
     mapping = load_mapping(
         schema, perturbation_column=perturbation_column, control=control, perturbation_type=perturbation_type
     )
-    report = build_atlas(
+    built = build_atlas(
         file,
         name=name,
         root=settings.atlas_root,
@@ -64,17 +87,20 @@ def build(
         knowledge=knowledge,
     )
     prepare_vectors(settings.atlas_root, name, knowledge=knowledge)
-    _tell_unmapped([one.model_dump(mode="json") for one in report.unmapped], notes=report.notes)
-    print_json(report.model_dump(mode="json"))
+    found = built.model_dump(mode="json")
+    _tell_unmapped(found["unmapped"], notes=built.notes)
+    single = {key: value for key, value in found.items() if not isinstance(value, (list, dict))}
+    show(found, lambda: format_fields((key.replace("_", " "), value) for key, value in single.items()))
 
 
-@app.command()
 def init(
-    file: Annotated[str, typer.Argument(help="h5ad to look at.")],
-    output: Annotated[Path | None, typer.Option(help="Write the mapping to this .yaml file.")] = None,
-    table: Annotated[bool, typer.Option("--table", help="Print the mapping itself, for people.")] = False,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="h5ad file to look at.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the mapping to this .yaml file.")] = None,
 ) -> None:
-    """Draft a mapping for a file by looking at its obs; check it, then give it to build as --schema."""
+    """Draft a mapping for a file from the columns of its obs.
+
+    Check the mapping, then give it to `haystack atlas build` as --schema.
+    """
     from haystack_kernel.atlas import draft_mapping
     from haystack_kernel.knowledge import load_knowledge
 
@@ -88,17 +114,13 @@ def init(
         except OSError as error:
             msg = f"{output} cannot be written ({error}); choose another place"
             raise StorageError(msg, path=str(output)) from error
-    if table:
-        print(draft.text, end="")
-        return
     fields = {one.field: one.value for one in draft.guesses}
     written = {"output": str(output)} if output is not None else {"yaml": draft.text}
-    print_json({"file": file, "fields": fields, "missing": draft.missing, **written})
+    show({"file": file, "fields": fields, "missing": draft.missing, **written}, lambda: draft.text.rstrip("\n"))
 
 
-@app.command(name="list")
-def list_(atlas_root: Root = None, table: Annotated[bool, typer.Option("--table", help="For people.")] = False) -> None:
-    """Atlases there are."""
+def list_(atlas_root: Root = None) -> None:
+    """List the atlases."""
     from haystack_kernel.atlas import atlas_info, list_atlases
     from haystack_kernel.config.settings import load_settings
 
@@ -106,16 +128,20 @@ def list_(atlas_root: Root = None, table: Annotated[bool, typer.Option("--table"
     atlases = [atlas_info(name, root) for name in list_atlases(root)]
     shown = ("name", "n_cells", "n_control", "datasets", "path")
     rows = [{name: list(one[name]) if name == "datasets" else one[name] for name in shown} for one in atlases]
-    print_rows(rows, table=table)
+    show(rows, lambda: format_rows(rows))
 
 
-@app.command()
 def info(
-    name: Annotated[str, typer.Argument(help="Name of an atlas; `demo` is made on first use.")],
-    table: Annotated[bool, typer.Option("--table", help="For people.")] = False,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name of an atlas; 'demo' is simulated on first use.", show_default=False),
+    ],
     atlas_root: Root = None,
 ) -> None:
-    """What an atlas holds: datasets, cell types, perturbations, donors, unmapped labels."""
+    """Show what an atlas holds.
+
+    The answer lists datasets, cell types, perturbations, donors, and labels that match no known term.
+    """
     from haystack_kernel.atlas import atlas_info
     from haystack_kernel.config.connect import DEMO_ATLAS, connect
     from haystack_kernel.config.settings import load_settings
@@ -124,53 +150,61 @@ def info(
     if name == DEMO_ATLAS:
         connect(settings).open_atlas([name])  # made on first use
     found = atlas_info(name, settings.atlas_root)
-    if table:
-        _print_info(found)
-    else:
-        print_json(found)
+    show(found, lambda: _info_text(found))
 
 
-@app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="Name of an atlas; without it all are checked.")] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every source file, also those of the same time.")] = False,
-    table: Annotated[bool, typer.Option("--table", help="For people.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of an atlas (default: all).", show_default=False)
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every source file, also those whose time is unchanged.")
+    ] = False,
     atlas_root: Root = None,
 ) -> None:
-    """Compare an atlas and its source files with its record; says what to do where they differ."""
+    """Compare atlases and their source files with what was recorded.
+
+    Each difference comes with its remedy; the exit code is 1 if there is any.
+    """
     from haystack_kernel.atlas import check_atlas, list_atlases
     from haystack_kernel.config.settings import load_settings
 
     root = load_settings(atlas_root=atlas_root).atlas_root
     checked = [check_atlas(one, root, deep=deep) for one in ([name] if name else list_atlases(root))]
-    if table:
-        _print_check(checked)
-    else:
-        print_json(checked[0] if name else checked)
+    show(checked[0] if name else checked, lambda: _check_text(checked))
     if not all(one["ok"] for one in checked):
         raise typer.Exit(1)
 
 
-@app.command()
 def move(
-    name: Annotated[str, typer.Argument(help="Name of an atlas.")],
-    new: Annotated[str, typer.Argument(help="Where the source file is now.")],
-    dataset: Annotated[str | None, typer.Option(help="Dataset of that file, where the atlas has several.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of an atlas.", show_default=False)],
+    new: Annotated[str, typer.Argument(metavar="FILE", help="Where the source file is now.", show_default=False)],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Dataset of that file, if the atlas has several.")
+    ] = None,
     atlas_root: Root = None,
 ) -> None:
-    """Point an atlas at the new place of a source file; refused unless it is the same file."""
+    """Tell an atlas the new place of a source file.
+
+    It is refused unless the content is the same.
+    """
     from haystack_kernel.atlas import move_source
     from haystack_kernel.config.settings import load_settings
 
-    print_json(move_source(name, new, root=load_settings(atlas_root=atlas_root).atlas_root, dataset=dataset))
+    moved = move_source(name, new, root=load_settings(atlas_root=atlas_root).atlas_root, dataset=dataset)
+    show(moved, lambda: format_fields((key.replace("_", " "), value) for key, value in moved.items()))
+
+
+for _command in (build, init, list_, info, check, move):
+    add_command(app, _command)
 
 
 def _tell_unmapped(labels: list[dict[str, Any]], *, notes: Sequence[str]) -> None:
-    """Labels that nothing known answers to, and remarks, for people."""
+    """Remarks, and labels that match no known term, on stderr."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if labels:
-        print(f"{len(labels)} labels are unknown and kept as they stand:", file=sys.stderr)
+        print(f"{len(labels)} labels match no known term and are kept as they are:", file=sys.stderr)
         print(format_rows(_unmapped_rows(labels)), file=sys.stderr)
 
 
@@ -179,27 +213,35 @@ def _unmapped_rows(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**one, "nearest": ", ".join(one["nearest"])} for one in ordered]
 
 
-def _print_check(checked: list[dict[str, Any]]) -> None:
-    """Files one below the other, long paths cut at their start, and every remedy in full."""
-    rows = [{"atlas": one["name"], **file} for one in checked for file in one["files"]]
-    shown = ("atlas", "status", "dataset", "detail")
-    print_rows([{**{key: row[key] for key in shown}, "file": _tail(row["file"])} for row in rows], table=True)
-    for row in rows:
-        if row["remedy"]:
-            print(f"{row['status']}: {row['file']}\n  {row['remedy']}")
+def _check_text(checked: list[dict[str, Any]]) -> str:
+    """One row per file, long paths cut at their start, and below them every remedy in full."""
+    files = [(one["name"], file) for one in checked for file in one["files"]]
+    rows = []
+    for name, file in files:
+        path = file["file"]
+        path = path if len(path) <= 60 else f"...{path[-57:]}"
+        rows.append(
+            {
+                "atlas": name,
+                "status": file["status"],
+                "dataset": file["dataset"],
+                "detail": file["detail"],
+                "file": path,
+            }
+        )
+    remedies = [
+        f"{file['status']}: {file['file']}\n{wrap(file['remedy'], indent='  ')}" for _, file in files if file["remedy"]
+    ]
+    return "\n".join([format_rows(rows), *remedies])
 
 
-def _tail(path: str) -> str:
-    return path if len(path) <= 60 else f"...{path[-57:]}"
-
-
-def _print_info(found: dict[str, Any]) -> None:
-    """Sections of an atlas one below the other."""
+def _info_text(found: dict[str, Any]) -> str:
+    """The sections of an atlas, one below the other."""
     kinds = ("datasets", "cell_types", "perturbations", "donors", "tissues", "diseases", "unmapped")
-    print("  ".join(f"{key}: {value}" for key, value in found.items() if key not in kinds))
-    sections = {**{key: found[key] for key in kinds}}
+    sections = {key: found[key] for key in kinds}
     sections["datasets"] = [{"name": key, **value} for key, value in found["datasets"].items()]
     sections["unmapped"] = _unmapped_rows(found["unmapped"])
+    text = [format_fields((key.replace("_", " "), as_text(value)) for key, value in found.items() if key not in kinds)]
     for key, rows in sections.items():
-        print(f"\n{key.replace('_', ' ')}")
-        print_rows(rows, table=True)
+        text.append(f"\n{key.replace('_', ' ')}\n{format_rows(rows)}")
+    return "\n".join(text)

@@ -1,6 +1,6 @@
-"""Commands about what is known of biology: add, list.
+"""Commands about biological knowledge: add, list.
 
-In: arguments. Out: one JSON line each; see the package.
+In: arguments. Out: a readable answer or one JSON line each; see the package.
 """
 
 from __future__ import annotations
@@ -9,41 +9,56 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from haystack_kernel.cli.output import print_json, print_rows
+from haystack_kernel.cli.commands import add as add_command
+from haystack_kernel.cli.commands import new_group
+from haystack_kernel.cli.output import format_fields, format_rows, show
 
 if TYPE_CHECKING:
     from collections.abc import Sized
 
-app = typer.Typer(
-    help="Add ontologies, gene sets and target tables to what is known.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-Folder = Annotated[str | None, typer.Option("--knowledge", help="Folder of the additions.")]
+app = new_group("Add ontologies, gene sets and target tables.")
+Folder = Annotated[
+    str | None, typer.Option("--knowledge", metavar="FOLDER", help="Folder of the additions (default: as configured).")
+]
 
 
-@app.command()
 def add(
     file: Annotated[
-        str, typer.Argument(help="Ontology (OBO or JSON), gene sets (GMT) or targets (TSV); .gz may follow.")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="Ontology (OBO or JSON), gene sets (GMT) or targets (TSV), also compressed (.gz).",
+            show_default=False,
+        ),
     ],
     kind: Annotated[
         str | None,
         typer.Option(
-            help="cl, uberon, mondo, genesets, targets, network or regulons; told from the file when left out."
+            metavar="KIND",
+            help="cl, uberon, mondo, genesets, targets, network or regulons (default: recognised from the file).",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it; an addition of that name is replaced.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the addition; an addition of the same name is replaced.")
+    ] = None,
     map_: Annotated[
         list[str] | None,
         typer.Option(
-            "--map", help="For targets: FIELD=COLUMN; name, target, family, type, synonyms, id:DATABASE; repeatable."
+            "--map",
+            metavar="FIELD=COLUMN",
+            help="Column of a targets table that holds a field: name, target, family, type, synonyms or id:DATABASE; "
+            "repeat it for several.",
         ),
     ] = None,
-    separator: Annotated[str, typer.Option(help="For targets: what stands between several in one cell.")] = "|",
+    separator: Annotated[
+        str, typer.Option(metavar="TEXT", help="Delimiter between values in a cell of a targets table.")
+    ] = "|",
     knowledge: Folder = None,
 ) -> None:
-    """Read a file once and keep it in a compact form; where any of it is wrong nothing is kept."""
+    """Read a file once and keep it in a compact form.
+
+    If any line of the file is wrong, nothing is kept.
+    """
     from haystack_kernel.config.settings import load_settings
     from haystack_kernel.errors import InvalidInputError
     from haystack_kernel.knowledge.additions import add_knowledge
@@ -57,14 +72,15 @@ def add(
         columns[field.strip()] = column.strip()
     folder = load_settings(knowledge=knowledge).knowledge
     header = add_knowledge(file, folder=folder, kind=kind, name=name, columns=columns, separator=separator)
-    print_json(_row(header) | {"folder": folder, "notes": list(header.notes)})
+    found = _row(header) | {"folder": folder, "notes": list(header.notes)}
+    show(found, lambda: format_fields((key.replace("_", " "), value) for key, value in found.items()))
 
 
-@app.command(name="list")
-def list_(
-    knowledge: Folder = None, table: Annotated[bool, typer.Option("--table", help="For people.")] = False
-) -> None:
-    """What is known, oldest first: the packaged tables, then additions; later ones override earlier ones."""
+def list_(knowledge: Folder = None) -> None:
+    """List what is known, oldest first: the packaged tables, then the additions.
+
+    Later entries override earlier ones.
+    """
     from pathlib import Path
 
     from haystack_kernel.config.settings import load_settings
@@ -87,7 +103,12 @@ def list_(
         "sha256": known.digest,
     }
     folder = Path(load_settings(knowledge=knowledge).knowledge)
-    print_rows([packaged, *(_row(header) for header in list_headers(folder))], table=table)
+    rows = [packaged, *(_row(header) for header in list_headers(folder))]
+    show(rows, lambda: format_rows([{**row, "sha256": row["sha256"][:12]} for row in rows]))
+
+
+for _command in (add, list_):
+    add_command(app, _command)
 
 
 def _row(header: Any) -> dict[str, Any]:  # noqa: ANN401 - a Header, whose module is imported late

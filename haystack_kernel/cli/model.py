@@ -1,46 +1,55 @@
 """Commands about checkpoints: convert, info, generate.
 
-In: arguments. Out: one JSON line each; see the package.
+In: arguments. Out: a readable answer or one JSON line each; see the package.
 
 The commands are those of the inference program (``python -m inference.model``, which also works alone in its container)
-and run as a process of their own: torch never comes into the kernel, one parser and one help text serve both, and
-arguments, progress, the JSON line and the exit code pass through untouched.
+and run in a process of their own: torch is never imported into the kernel, one parser and one help text serve both, and
+arguments, progress and the exit code pass through unchanged.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperCommand
+
+from haystack_kernel.cli import output
+from haystack_kernel.cli.commands import new_group
 
 if TYPE_CHECKING:
     from types import FrameType
 
-app = typer.Typer(
-    help="Convert and describe STACK checkpoints; predict with one for every value of a column.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+app = new_group("Convert and describe STACK checkpoints; predict with one.")
 
 
-@app.command(context_settings=_PASS_ON, add_help_option=False)
+class _PassedOn(TyperCommand):
+    """A command of another program: every word is passed on as it was typed, ``--`` included."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click, which typer hides
+        """Keep the words for the program's own parser."""
+        ctx.args = list(args)
+        return ctx.args
+
+
+@app.command(cls=_PassedOn, add_help_option=False)
 def convert(context: typer.Context) -> None:
     """Rewrite a checkpoint as safetensors: the model alone, without pickle."""
     _run("convert", context.args)
 
 
-@app.command(context_settings=_PASS_ON, add_help_option=False)
+@app.command(cls=_PassedOn, add_help_option=False)
 def info(context: typer.Context) -> None:
-    """Sizes, parameters, window, digest, licence, citation, and whether a gene list fits."""
+    """Describe a checkpoint: sizes, digest, licence, citation, and whether a gene list fits."""
     _run("info", context.args)
 
 
-@app.command(context_settings=_PASS_ON, add_help_option=False)
+@app.command(cls=_PassedOn, add_help_option=False)
 def generate(context: typer.Context) -> None:
-    """Predict the test cells once for every value of a column of the base cells; takes stack-generation's flags."""
+    """Predict the test cells for every value of a column of the base cells, with stack-generation's options."""
     _run("generate", context.args)
 
 
@@ -49,6 +58,10 @@ def _run(command: str, arguments: list[str]) -> None:
 
     ``-P`` keeps a folder ``inference`` that happens to lie in the current directory from taking the program's place.
     """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    own = {word for word in ("--json", "--table") if word in arguments[:end]}  # of ours, which the program has not
+    output.choose_form(json="--json" in own, table="--table" in own)
+    arguments = [word for word in arguments[:end] if word not in own] + arguments[end:]
     import subprocess
 
     sys.stdout.flush()
@@ -67,5 +80,15 @@ def _run(command: str, arguments: list[str]) -> None:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-    sys.stdout.write(out)
+    _pass_on_answer(out)
     raise typer.Exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
+
+
+def _pass_on_answer(out: str) -> None:
+    """Print what the program printed, its JSON line as a person reads it where one does; its help is text anyway."""
+    try:
+        found = json.loads(out)
+    except ValueError:
+        sys.stdout.write(out)
+        return
+    output.show(found, lambda: output.format_fields((key.replace("_", " "), item) for key, item in found.items()))

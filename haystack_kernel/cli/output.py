@@ -1,37 +1,138 @@
-"""What commands print: one JSON line, or a table for people.
+"""What commands print: a readable answer on a terminal, one JSON line everywhere else.
 
-In: JSON-able values. Out: text on stdout.
+In: JSON-able values. Out: text on stdout, in whatever encoding it has.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_UNLIMITED = 100_000  # width of a table in a pipe: one line per row, for grep and sort
+_NARROWEST = 16  # columns are not cut below this
+_form = {"json": False, "readable": False}  # what the options of this call asked for
+
+
+def choose_form(*, json: bool, table: bool) -> None:
+    """Remember what ``--json`` and ``--table`` of this call asked for."""
+    _form.update(json=json, readable=table and not json)
+
+
+def is_readable() -> bool:
+    """Whether the answer is for a person: on a terminal unless ``--json`` was given."""
+    return _form["readable"] or (sys.stdout.isatty() and not _form["json"])
+
+
+def prepare_streams() -> None:
+    """Let stdout and stderr take every character: what their encoding lacks is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a test or an embedding program may have put something simpler there
+            stream.reconfigure(errors="backslashreplace")
+
+
+def show(value: dict[str, Any] | list[Any], readable: Callable[[], str]) -> None:
+    """Print ``value`` as JSON, or what ``readable`` makes of it for a person."""
+    if is_readable():
+        print(readable())
+    else:
+        print_json(value)
 
 
 def print_json(value: dict[str, Any] | list[Any]) -> None:
     """Print ``value`` as one line of JSON; NaN becomes null."""
-    print(json.dumps(_clean(value), ensure_ascii=False, default=str))
-
-
-def print_rows(rows: list[dict[str, Any]], *, table: bool) -> None:
-    """Print rows as one JSON line, or aligned under their headings."""
-    if not table:
-        print_json(rows)
-        return
-    print(format_rows(rows))
+    has_all_characters = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(_clean(value), ensure_ascii=not has_all_characters, default=str))
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:
-    """Rows aligned under their headings, one a line."""
+    """Rows aligned under their headings, numbers to the right.
+
+    A table wider than the terminal has its last column on a line of its own below each row; if that is not enough, the
+    widest column is cut.
+    """
     if not rows:
         return "(none)"
-    names = list(rows[0])
-    cells = [names, *[[_short(row.get(name)) for name in names] for row in rows]]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
-    return "\n".join(line.rstrip() for line in lines)
+    names, width = list(rows[0]), _width()
+    numeric = {name for name in names if any(_is_number(row.get(name)) for row in rows)}
+    lines = [{name: name for name in names}, *({name: as_text(row.get(name)) for name in names} for row in rows)]
+    widths = {name: max(len(line[name]) for line in lines) for name in names}
+    below = names.pop() if len(names) > 1 and sum(widths.values()) + 2 * (len(names) - 1) > width else None
+    excess = sum(widths[name] + 2 for name in names) - 2 - width
+    if excess > 0:
+        widest = max(names, key=lambda name: widths[name])
+        widths[widest] = max(_NARROWEST, widths[widest] - excess)
+    text = []
+    for number, line in enumerate(lines):
+        cells = [_cut(line[name], widths[name]) for name in names]
+        aligned = [
+            cell.rjust(widths[name]) if name in numeric else cell.ljust(widths[name])
+            for name, cell in zip(names, cells, strict=True)
+        ]
+        text.append("  ".join(aligned).rstrip())
+        if below and number and line[below]:
+            text.append(wrap(line[below], indent="    "))
+    return "\n".join(text)
+
+
+def format_fields(fields: Iterable[tuple[str, object]]) -> str:
+    """Named values one below the other, long ones wrapped beside their name; empty values are left out."""
+    shown = [(name, as_text(value)) for name, value in fields]
+    shown = [(name, text) for name, text in shown if text]
+    margin = max((len(name) for name, _ in shown), default=0) + 2
+    lines = []
+    for name, text in shown:
+        value = "\n".join(wrap(line, indent=" " * margin) for line in text.splitlines())
+        lines.append(f"{name:<{margin}}{value[margin:]}")
+    return "\n".join(lines)
+
+
+def wrap(text: str, *, indent: str = "") -> str:
+    """Text broken at spaces to the width of the terminal; words, such as paths and commands, stay whole."""
+    width = min(_width(), 100) if _width() < _UNLIMITED else _UNLIMITED
+    return textwrap.fill(
+        text,
+        width=max(width, len(indent) + _NARROWEST),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def as_text(value: object) -> str:
+    """A value as a person reads it: no braces, no quotes, two decimals, thousands apart."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {as_text(item)}" for key, item in value.items() if as_text(item))
+    if isinstance(value, (list, tuple)):
+        return ", ".join(as_text(item) for item in value)
+    return str(value)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON-able value
@@ -40,8 +141,3 @@ def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON-able value
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _short(value: object) -> str:
-    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

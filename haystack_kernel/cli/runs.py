@@ -1,6 +1,6 @@
-"""Commands about one run: run, submit, resume, attach, status, cancel, report, resolve, demo.
+"""Commands about one run: run, submit, resume, attach, status, cancel, demo, report, resolve.
 
-In: arguments. Out: one JSON line each; see the package.
+In: arguments. Out: a readable answer or one JSON line each; see the package.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from haystack_kernel.cli.output import print_json
+from haystack_kernel.cli import commands
+from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
 from haystack_kernel.schema import ControlStrategy, Engine, ExecutorName
 
 if TYPE_CHECKING:
@@ -22,29 +23,66 @@ if TYPE_CHECKING:
 _NO_OPTION = ("storage", "run_id", "question", "yes", "max_cost")  # of a run's configuration
 DEMO_QUESTION = "How would lung fibroblasts respond to TGF-beta?"
 
-Question = Annotated[str, typer.Argument(help="How would <cells> respond to <perturbation>? 10 to 2,000 characters.")]
-RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="As printed by `haystack run` and `list`.")]
-Storage = Annotated[str | None, typer.Option(help="Where run folders live: a folder or gs://bucket/prefix.")]
-Atlases = Annotated[list[str] | None, typer.Option("--atlas", help="Atlas to search; may be repeated.")]
-QueryAtlas = Annotated[str | None, typer.Option(help="Atlas that the query cells come from.")]
-QueryH5ad = Annotated[str | None, typer.Option(help="Your own query cells: an h5ad of raw counts.")]
-Hide = Annotated[list[str] | None, typer.Option(help="'CELL TYPE:PERTURBATION' that no strategy may see; repeatable.")]
+Question = Annotated[
+    str,
+    typer.Argument(
+        metavar="QUESTION",
+        help="A question in English, 10 to 2,000 characters, e.g. 'How would B cells respond to IFN-beta?'",
+        show_default=False,
+    ),
+]
+RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of a run; `haystack list` shows them.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE", help="Folder or gs://bucket/prefix that holds the run folders (default: as configured)."
+    ),
+]
+Atlases = Annotated[
+    list[str] | None,
+    typer.Option("--atlas", metavar="NAME", help="Atlas to search for prompt cells; repeat it for several."),
+]
+QueryAtlas = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Atlas that the query cells are taken from (default: any).")
+]
+QueryH5ad = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Your own query cells: an h5ad file of raw counts (path or gs:// address)."),
+]
+Hide = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="'CELL TYPE:PERTURBATION'", help="Measured pair that the search may not use; repeat it for several."
+    ),
+]
 Pin = Annotated[
     list[str] | None,
-    typer.Option(help="Candidates that every round must use: a key, or 'dataset=kang,cell_type=B cell'; repeatable."),
+    typer.Option(
+        metavar="CANDIDATE",
+        help="Candidate that every round must use: its key, or criteria such as 'dataset=kang,cell_type=B cell'; "
+        "repeat it for several.",
+    ),
 ]
 Ban = Annotated[
     list[str] | None,
-    typer.Option(help="What no round may use: a key, or criteria such as 'donor=1256'; repeatable."),
+    typer.Option(
+        metavar="CANDIDATE",
+        help="Candidate that no round may use: its key, or criteria such as 'donor=1256'; repeat it for several.",
+    ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Approve spending on jobs that cost money.")]
-MaxCost = Annotated[float | None, typer.Option(help="Dollars that all jobs of the run together may cost.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Approve jobs that cost money.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(metavar="USD", min=0, help="Maximum cost of all jobs of the run together, in US dollars."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (run, submit, resume, attach, status, cancel, report, resolve, demo):
-        app.command(name=command.__name__)(command)
+    for command in (run, submit, resume, attach, status, cancel, demo):
+        commands.add(app, command, group=commands.ASK)
+    commands.add(app, report, group=commands.RESULTS)
+    commands.add(app, resolve, group=commands.DATA)
 
 
 def run(
@@ -55,44 +93,71 @@ def run(
     query_h5ad: QueryH5ad = None,
     engine: Annotated[
         Engine | None,
-        typer.Option(help="What predicts; by default stack where there is a model for it, else weighted."),
+        typer.Option(help="Method of prediction (default: stack if a model is configured, otherwise weighted)."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint for engine stack: a path, a gs:// address, or demo.")
+        str | None,
+        typer.Option(metavar="FILE", help="Checkpoint for engine stack: a path, a gs:// address, or 'demo'."),
     ] = None,
-    genelist: Annotated[str | None, typer.Option(help="The model's gene list.")] = None,
-    diffusion_steps: Annotated[int | None, typer.Option(help="Generation steps of engine stack.")] = None,
+    genelist: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Gene list that belongs to the model: a path or gs:// address.")
+    ] = None,
+    diffusion_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Generation steps of engine stack.", **commands.limits("diffusion_steps")),
+    ] = None,
     control_strategy: Annotated[
-        ControlStrategy | None, typer.Option(help="What the prediction is compared with.")
+        ControlStrategy | None,
+        typer.Option(
+            help="What the prediction is compared with: a prediction from control cells, or the query cells themselves."
+        ),
     ] = None,
     hide: Hide = None,
     pin: Pin = None,
     ban: Ban = None,
-    threshold: Annotated[float | None, typer.Option(help="Score that ends the rounds, 1 to 10.")] = None,
-    max_rounds: Annotated[int | None, typer.Option(help="Rounds at most.")] = None,
-    n_prompt: Annotated[int | None, typer.Option(help="Prompt cells at most.")] = None,
-    n_query: Annotated[int | None, typer.Option(help="Query cells at most.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="SCORE", help="Score at which no further round is run.", **commands.limits("threshold")),
+    ] = None,
+    max_rounds: Annotated[
+        int | None, typer.Option(metavar="N", help="Maximum number of rounds.", **commands.limits("max_rounds"))
+    ] = None,
+    n_prompt: Annotated[
+        int | None, typer.Option(metavar="CELLS", help="Maximum number of prompt cells.", **commands.limits("n_prompt"))
+    ] = None,
+    n_query: Annotated[
+        int | None, typer.Option(metavar="CELLS", help="Maximum number of query cells.", **commands.limits("n_query"))
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Random seed.", **commands.limits("seed"))] = None,
     literature: Annotated[
         bool | None,
-        typer.Option("--literature/--no-literature", help="Ask PubMed, Europe PMC and Semantic Scholar."),
+        typer.Option("--literature/--no-literature", help="Search PubMed, Europe PMC and Semantic Scholar."),
     ] = None,
     executor: Annotated[
-        ExecutorName | None, typer.Option(help="Where jobs run: local, or batch (Google Cloud Batch).")
+        ExecutorName | None, typer.Option(help="Where jobs run: on this machine, or on Google Cloud Batch.")
     ] = None,
     yes: Yes = False,
     max_cost: MaxCost = None,
-    run_id: Annotated[str | None, typer.Option(help="Id of the run; made from the time when left out.")] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_ID", help="Id of the run; an existing run goes on (default: made from the date and time)."
+        ),
+    ] = None,
 ) -> None:
-    """Ask a question; leaves run.ipynb, report.html, run.json and the tables in the run folder."""
+    """Ask a question and work it to the end.
+
+    The run folder then holds run.ipynb (executed notebook), report.html, run.json (record) and the tables.
+    """
     options = _options(locals())
-    _execute(question, storage=storage, run_id=run_id, options=options, spending=spending_of(yes, max_cost))
+    execute(question, storage=storage, run_id=run_id, options=options, spending=spending_of(yes, max_cost))
 
 
 def submit(**given: Any) -> None:  # noqa: ANN401 - the options of ``run``
-    """Hand a question to a job that works it while you go away; a RUN_ID in its place goes on with that run.
+    """Hand a question to a background job.
 
-    Returns at once. The same run submitted again finds its job.
+    The job works it on this machine or in the cloud, and the command returns at once. A RUN_ID in place of the question
+    continues that run. Submitting the same run again finds its job.
     """
     from haystack_kernel.manage import submit as hand_over
 
@@ -107,10 +172,14 @@ def submit(**given: Any) -> None:  # noqa: ANN401 - the options of ``run``
     )
     found = made.status()
     job = found["orchestrator"] or {"job_id": None, "executor": None, "state": None}
-    where = f" --storage {shlex.quote(storage)}" if storage else ""
-    commands = {f"{verb}_command": f"haystack {verb} {made.run_id}{where}" for verb in ("status", "attach", "cancel")}
+    next_ = {
+        f"{verb}_command": f"haystack {verb} {made.run_id}{at(storage)}" for verb in ("status", "attach", "cancel")
+    }
     shown = {name: job[name] for name in ("job_id", "executor", "state")}
-    print_json({"run_id": made.run_id, "status": found["status"], **shown, "folder": found["folder"], **commands})
+    show(
+        {"run_id": made.run_id, "status": found["status"], **shown, "folder": found["folder"], **next_},
+        lambda: status_text(found, question=made.record.question, storage=storage),
+    )
 
 
 setattr(submit, "__signature__", inspect.signature(run, eval_str=True))  # noqa: B010 - typer reads it, mypy knows it not
@@ -118,11 +187,14 @@ setattr(submit, "__signature__", inspect.signature(run, eval_str=True))  # noqa:
 
 def demo(storage: Storage = None) -> None:
     """Ask the demonstration question on the simulated demo atlas."""
-    _execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]}, spending={})
+    execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]}, spending={})
 
 
 def resume(run_id: RunIdArgument, storage: Storage = None, yes: Yes = False, max_cost: MaxCost = None) -> None:
-    """Go on with a run that stopped, failed or was cancelled; finished steps are not repeated."""
+    """Continue a run that was interrupted, failed or was cancelled.
+
+    Finished steps are not repeated, and a job that was already paid for is found again.
+    """
     from haystack_kernel.run import attach as find
 
     found = find(run_id, storage=storage)
@@ -132,56 +204,94 @@ def resume(run_id: RunIdArgument, storage: Storage = None, yes: Yes = False, max
 
 def go_on(run: Run, *, storage: str | None, spending: dict[str, Any]) -> None:
     """Execute the notebook of a run that exists, and print the outcome."""
-    _execute(run.record.question, storage=storage, run_id=run.run_id, options={}, spending=spending)
+    execute(run.record.question, storage=storage, run_id=run.run_id, options={}, spending=spending)
 
 
 def attach(run_id: RunIdArgument, storage: Storage = None) -> None:
-    """Follow a run of another process until it ends; only reads."""
+    """Follow a run that another process works on, until it ends.
+
+    The run is only read; Ctrl-C stops following it, not the run.
+    """
     from haystack_kernel.run import attach as find
 
     found = find(run_id, storage=storage)
-    found.follow(lambda line: sys.stderr.write(line + "\n"))
-    print_json(found.status())
+    try:
+        found.follow(lambda line: sys.stderr.write(line + "\n"))
+    except KeyboardInterrupt:
+        again = f"haystack cancel {run_id}{at(storage)}"
+        sys.stderr.write(f"stopped following run {run_id}, which goes on; `{again}` stops it\n")
+        _show_status(found, storage=storage)
+        raise typer.Exit(commands.INTERRUPTED) from None
+    _show_status(found, storage=storage)
 
 
 def status(run_id: RunIdArgument, storage: Storage = None) -> None:
-    """Where a run stands."""
+    """Show the state of a run and what can be done next."""
     from haystack_kernel.run import attach as find
 
-    print_json(find(run_id, storage=storage).status())
+    _show_status(find(run_id, storage=storage), storage=storage)
 
 
 def cancel(run_id: RunIdArgument, storage: Storage = None) -> None:
-    """Stop a run and its job; what is finished is kept."""
+    """Stop a run and its jobs; finished steps are kept."""
     from haystack_kernel.run import attach as find
 
-    print_json(find(run_id, storage=storage).cancel().status())
+    _show_status(find(run_id, storage=storage).cancel(), storage=storage)
 
 
 def report(run_id: RunIdArgument, storage: Storage = None) -> None:
-    """Render report.html again from the record, the artifacts and the executed notebook."""
+    """Render report.html again.
+
+    It is made from the record, its tables and the executed notebook.
+    """
     from haystack_kernel.run import attach as find
 
     found = find(run_id, storage=storage)
-    print_json({"run_id": run_id, "report": found.write_report(notebook=found.notebook())})
+    address = found.write_report(notebook=found.notebook())
+    show({"run_id": run_id, "report": address}, lambda: format_fields([("run", run_id), ("report", address)]))
 
 
-def resolve(text: Annotated[str, typer.Argument(help="A question, or a phrase of biological terms.")]) -> None:
-    """Show how a question or a phrase is understood: ids, unresolved terms, last the close seconds of every term."""
+def resolve(
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="A question, or a phrase of biological terms.", show_default=False)
+    ],
+) -> None:
+    """Show how a question or a phrase is understood.
+
+    The answer lists the terms with their ids, and what else they may mean.
+    """
     from haystack_kernel.config.settings import load_settings
     from haystack_kernel.knowledge import load_knowledge
     from haystack_kernel.planners.offline import explain
 
-    shown = explain(text, knowledge=load_knowledge(load_settings().knowledge))
+    found = explain(text, knowledge=load_knowledge(load_settings().knowledge))
     alternatives: dict[str, list[dict[str, Any]]] = {}
     for name in ("resolutions", "unresolved"):
-        terms = shown.setdefault(name, [])
+        terms = found.setdefault(name, [])
         for term in terms:
             if term["alternatives"]:
                 alternatives.setdefault(term["text"], []).extend(term["alternatives"])
-        shown[name] = [{key: value for key, value in term.items() if key != "alternatives"} for term in terms]
-    shown.pop("alternatives", None)
-    print_json({**shown, "alternatives": alternatives})
+        found[name] = [{key: value for key, value in term.items() if key != "alternatives"} for term in terms]
+    found.pop("alternatives", None)
+    found |= {"alternatives": alternatives}
+    show(found, lambda: _resolved_text(found))
+
+
+def _resolved_text(found: dict[str, Any]) -> str:
+    """What was understood: one row per term, what each term may also mean, and whether a run could answer."""
+    rows = []
+    for term in (*found["resolutions"], *found["unresolved"]):
+        match = term["match"] or {"name": "(unknown)", "id": ""}
+        rows.append(
+            {"text": term["text"], "kind": term["kind"].replace("_", " "), "is": match["name"], "id": match["id"]}
+        )
+    notes = [f"note: {term['note']}" for term in (*found["resolutions"], *found["unresolved"]) if term["note"]]
+    for text, others in found["alternatives"].items():
+        notes.append(f"{text!r} may also mean: {', '.join(other['name'] for other in others)}")
+    if found.get("task_type"):
+        notes.append(f"task: {found['task_type'].replace('_', ' ')}")
+    notes.append("A run can answer this." if found.get("answerable") else "A run cannot answer this as it stands.")
+    return "\n".join([format_rows(rows), "", *(wrap(note) for note in notes)])
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +309,7 @@ def spending_of(yes: bool, max_cost: float | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _execute(
+def execute(
     question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any], spending: dict[str, Any]
 ) -> None:
     """Run the notebook through papermill and print the outcome; errors end in their exit codes."""
@@ -208,6 +318,46 @@ def _execute(
     outcome = execute_run(
         question, storage=storage, run_id=run_id, options=options, spending=spending, stream=sys.stderr
     )
-    print_json(outcome.summary)
+    show(outcome.summary, lambda: status_text(outcome.summary, question=question, storage=storage))
     if outcome.error is not None:
         raise outcome.error
+
+
+def at(storage: str | None) -> str:
+    """The option that names the storage of this call, for the commands that may come next."""
+    return f" --storage {shlex.quote(storage)}" if storage else ""
+
+
+def _show_status(run: Run, *, storage: str | None) -> None:
+    found = run.status()
+    show(found, lambda: status_text(found, question=run.record.question, storage=storage))
+
+
+def status_text(found: dict[str, Any], *, question: str, storage: str | None) -> str:
+    """The state of a run for a person: what it is, how far it came, and the commands that may come next."""
+    n_rounds, score = found["rounds"], found["score"]
+    rounds = f"{n_rounds} round{'s' if n_rounds != 1 else ''}"
+    scored = f"{score:.1f} of 10 (round {found['best_round']} of {n_rounds})" if score is not None else None
+    state = found["status"]
+    if found["termination"]:
+        state += f" after {rounds}: {found['termination'].replace('_', ' ')}"
+    elif found["next_step"]:
+        state += f" after {rounds}; next step: {found['next_step']}"
+    failure = found["failure"]
+    job = found["orchestrator"]
+    fields = [
+        ("run", found["run_id"]),
+        ("question", question),
+        ("status", state),
+        ("score", scored),
+        ("failure", f"{failure['step']}: {failure['message']}" if failure else None),
+        ("worker", found.get("worker")),
+        ("job", {name: job[name] for name in ("job_id", "executor", "state", "detail")} if job else None),
+        ("cost", f"${found['cost_usd']:.2f}" if found["cost_usd"] else None),
+        ("forked from", found["forked_from"]),
+        ("notes", "\n".join(found["notes"])),
+        ("folder", found["folder"]),
+        ("report", found["report"]),
+        ("next", "\n".join(f"{command}{at(storage)}" for command in found["next_commands"])),
+    ]
+    return format_fields(fields)

@@ -5,9 +5,10 @@ In: settings, options as a notebook or a command gives them. Out: a RunConfig.
 
 from __future__ import annotations
 
+import ast
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import HiddenPair, RunConfig
@@ -15,10 +16,14 @@ from haystack_kernel.store import hide_home
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from haystack_kernel.schema import Settings, TermKind
 
 BASELINE = "weighted"  # the best engine that needs no model
 DEMO_ATLASES = ("demo",)  # whose cells the packaged model was made for
+LIST_OPTIONS = tuple(name for name, field in RunConfig.model_fields.items() if get_origin(field.annotation) is tuple)
+_NOT_GIVEN = ("", "None", "null")  # as text; "none" is an engine
 
 
 def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN401 - validated by RunConfig
@@ -46,7 +51,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         "n_query": settings.inference.n_query,
         "seed": settings.seed,
     }
-    given = {name: value for name, value in options.items() if value is not None}
+    given = read_typed(options)
     defaults["engine"] = _default_engine(settings, given)
     defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
     hidden = given.get("hide", ())
@@ -65,6 +70,42 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
     paths = {"model": config.model, "genelist": config.genelist, "query_h5ad": config.query_h5ad}
     return config.model_copy(update={name: hide_home(path) for name, path in paths.items() if path})
+
+
+def read_typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, with text read as what it says.
+
+    Schedulers and ``papermill -r`` pass every parameter as text. ``"None"`` and empty text mean that the option was not
+    given, and ``'["kang"]'`` is a list. Numbers and truth values (``"7"``, ``"0.5"``, ``"False"``) stay text here: the
+    schema reads them as the type of their option.
+
+    Raises
+    ------
+    InvalidInputError
+        Text that begins like a list and is none.
+    """
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, str):
+            value = value.strip()
+            if value in _NOT_GIVEN:
+                continue
+            if name in LIST_OPTIONS:
+                value = _read_list(name, value)
+        if value is not None:
+            given[name] = value
+    return given
+
+
+def _read_list(name: str, text: str) -> list[Any]:
+    """``'["a", "b"]'``, as Python or as JSON writes it, or one item alone."""
+    if not text.startswith(("[", "(")):
+        return [text]
+    try:
+        return list(ast.literal_eval(text))
+    except (SyntaxError, ValueError, TypeError) as error:
+        msg = f'{name} {text!r} begins like a list and is none; write it as ["first", "second"]'
+        raise InvalidInputError(msg, given=text) from error
 
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
@@ -145,7 +186,7 @@ def parse_hidden(text: str, *, knowledge: str | None = None) -> HiddenPair:
 
 def changed_options(config: RunConfig, settings: Settings, **options: Any) -> str:  # noqa: ANN401 - as build_config
     """Name the options given that differ from ``config``: ``"seed is 0, not 5"``; empty where none does."""
-    given = {name: value for name, value in options.items() if value is not None}
+    given = read_typed(options)
     asked = build_config(settings, **given)
     pairs = [(name, getattr(config, name), getattr(asked, name)) for name in given]
     return "; ".join(f"{name} is {old!r}, not {new!r}" for name, old, new in pairs if old != new)

@@ -136,7 +136,8 @@ def approval_words(approve: bool | None, max_cost: float | None) -> tuple[str, .
 def orchestrator_spec(record: RunRecord, ports: Ports, *, approval: tuple[str, ...] = ()) -> JobSpec:
     """The job that works ``record``: ``haystack run`` on the record there is, which holds the options."""
     settings = ports.settings
-    words = ("run", record.question, "--run-id", record.run_id, "--storage", settings.storage, *approval)
+    options = ("--run-id", record.run_id, "--storage", settings.storage, *approval)
+    words = ("run", *options, "--", record.question)  # the user's text may begin with a dash
     return build_orchestrator_spec(
         record.run_id,
         words=words,

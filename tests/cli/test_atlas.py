@@ -64,7 +64,7 @@ def test_add_move_and_info_as_a_table(call, tiny_h5ad, tmp_path):
     assert [line for line in shown.splitlines() if line.startswith(("copy ", "mine "))]
 
 
-def test_build_reports_unknown_labels_to_people_and_keeps_them(call, tiny_h5ad, tmp_path):
+def test_build_reports_unknown_labels_and_keeps_them(call, tiny_h5ad, tmp_path):
     adata, path, root = ad.read_h5ad(tiny_h5ad), tmp_path / "odd.h5ad", tmp_path / "root"
     adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace("NK cell", "NK cel type zork")
     adata.write_h5ad(path)
@@ -76,7 +76,7 @@ def test_build_reports_unknown_labels_to_people_and_keeps_them(call, tiny_h5ad, 
     assert (label["label"], label["n_cells"], label["dataset"]) == ("NK cel type zork", 36, "mine")
 
 
-def test_list_as_a_table_is_for_people(call):
+def test_list_as_a_table_is_aligned(call):
     lines = call("atlas", "list", "--table").out.splitlines()
     assert lines[0].split() == ["name", "n_cells", "n_control", "datasets", "path"]
     assert lines[1].split()[:3] == ["tiny", "216", "108"]

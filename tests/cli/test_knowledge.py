@@ -29,7 +29,7 @@ def test_add_list_and_resolve_work_together(call, tmp_path):
     assert "obsolete; replaced by CL:0009999" in term["note"]
 
 
-def test_list_as_a_table_is_for_people(call):
+def test_list_as_a_table_is_aligned(call):
     lines = call("knowledge", "list", "--table").out.splitlines()
     assert lines[0].split() == ["name", "kind", "version", "n_terms", "n_obsolete", "licence", "file", "sha256"]
     assert lines[1].startswith("packaged")

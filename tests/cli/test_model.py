@@ -70,6 +70,18 @@ def test_help_is_the_programs_own(call):
         assert flag in said.out
 
 
+def test_words_pass_through_as_they_were_typed(checkpoint, tmp_path):
+    """A file whose name begins with a dash comes after ``--``; the answer is JSON in a pipe and with ``--json``."""
+    checkpoint.rename(tmp_path / "-m.ckpt")
+    for words in (["--", "-m.ckpt"], ["--json", "--", "-m.ckpt"]):
+        code, out, err = _run("info", *words, cwd=tmp_path)
+        assert (code, len(out.splitlines())) == (0, 1), err
+        assert json.loads(out)["window_cells"] == 8
+    code, out, _ = _run("info", "--table", "--", "-m.ckpt", cwd=tmp_path)
+    assert (code, "{" in out) == (0, False)
+    assert "window cells" in out
+
+
 def test_wrong_usage_is_the_programs_own(call):
     said = call("model", "generate", "--checkpoint", "x")
     assert (said.code, said.out) == (2, "")

@@ -7,7 +7,10 @@ import sys
 import anndata as ad
 import numpy as np
 import pytest
+import typer
 
+from haystack_kernel.cli import app
+from haystack_kernel.manage.submission import orchestrator_spec
 from haystack_kernel.run import open_run
 
 QUESTION = "How would B cells respond to IFN-beta?"
@@ -49,9 +52,6 @@ def test_run_refuses_a_bad_question_in_words_and_makes_nothing(call, tiny_env, n
         (["--storage", "gs://"], "names no bucket"),
         (["--storage", "s3://bucket"], "unknown scheme"),
         (["--storage", "a/../../b"], "may not contain '..'"),
-        (["--threshold", "99"], "threshold"),
-        (["--max-rounds", "0"], "max_rounds"),
-        (["--n-query", "-3"], "n_query"),
         (["--atlas", "../secret"], "atlases"),
         (["--atlas", "absent"], "absent"),
         (["--query-atlas", "absent"], "absent"),
@@ -189,6 +189,17 @@ def test_bad_settings_are_named_on_stderr(call, monkeypatch):
     said = call("list")
     assert (said.code, said.out) == (2, "")
     assert "rounds.maximum" in said.err
+
+
+@pytest.mark.parametrize("question", ["- How would B cells respond?", "--yes", "--", "-h", "-"])
+def test_the_words_of_a_submitted_run_hold_the_question_whatever_it_looks_like(ports, record, question):
+    record = record.model_copy(update={"question": question})
+    words = orchestrator_spec(record, ports, approval=("--max-cost", "1")).command
+    command = typer.main.get_command(app).commands[words[0]]
+    with command.make_context(words[0], list(words[1:])) as context:
+        given = context.params
+    assert (given["question"], given["run_id"], given["max_cost"]) == (question, record.run_id, 1.0)
+    assert not given["yes"]
 
 
 @pytest.mark.slow

@@ -78,7 +78,8 @@ def test_submit_saves_the_intent_before_the_job_and_returns_at_once(hand_over, c
     assert [time.step for time in made.record.steps] == ["understand"]  # once: the job goes on from there
     (spec,) = cloud.submitted
     assert (spec.kind, spec.round, spec.job_id) == ("orchestrator", 0, made.record.orchestrator.job_id)
-    assert spec.command == ("run", QUESTION, "--run-id", made.run_id, "--storage", made._ports.settings.storage)
+    options = ("--run-id", made.run_id, "--storage", made._ports.settings.storage)
+    assert spec.command == ("run", *options, "--", QUESTION)
     assert made.record.config.seed == 4
     assert made.status()["orchestrator"]["state"] == "queued"
 
@@ -199,7 +200,7 @@ def test_folders_of_this_machine_do_not_travel_to_another():
 
 def test_the_approval_travels_in_the_words_of_the_command(hand_over, cloud):
     hand_over(approve=True, max_cost=5)
-    assert cloud.submitted[0].command[-3:] == ("--yes", "--max-cost", "5")
+    assert cloud.submitted[0].command[-5:] == ("--yes", "--max-cost", "5", "--", QUESTION)
 
 
 def test_the_time_limit_of_the_job_leaves_room_for_every_round(cloud_ports, record):

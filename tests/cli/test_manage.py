@@ -1,4 +1,4 @@
-"""Commands of control: one JSON line on stdout, tables for people, exit codes that scripts can rely on."""
+"""Commands about several runs: one JSON line on stdout, tables for people, exit codes that scripts can rely on."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_fork_without_running_tells_what_was_taken_over(call, two):
     assert (said.code, made["status"], made["forked_from"]) == (0, "running", two[0].run_id)
     assert made["reused"] == ["understand"]
     assert made["next_step"] == "retrieve"
-    assert "taken over: understand" in said.err
+    assert "reused steps: understand" in said.err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,173 @@
+"""Commands about several runs and about the installation: list, fork, compare, gc, doctor.
+
+In: arguments. Out: a readable answer or one JSON line each; see the package.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from haystack_kernel.cli import commands
+from haystack_kernel.cli.output import format_rows, show, wrap
+from haystack_kernel.cli.runs import MaxCost, RunIdArgument, Storage, Yes, go_on, spending_of, status_text
+
+if TYPE_CHECKING:
+    from haystack_kernel.manage.doctor import Line
+
+_MIB = 2**20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (list_, fork, compare, gc):
+        commands.add(app, command, group=commands.RESULTS)
+    commands.add(app, doctor, group=commands.SYSTEM)
+
+
+def list_(
+    storage: Storage = None,
+    status: Annotated[
+        str | None,
+        typer.Option(metavar="STATUS", help="Only runs in this state, e.g. running, done, failed, cancelled."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only runs that began at this date or later, or an age: 12h, 7d, 2w."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only runs whose question or id contains this text.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Maximum number of runs to show.")] = None,
+) -> None:
+    """List the runs of a storage, newest first."""
+    from haystack_kernel.manage import list_summaries
+
+    found = list_summaries(storage=storage, status=status, since=since, text=text, limit=limit)
+    rows = [
+        {
+            "run_id": item.run_id,
+            "status": item.status,
+            "score": None if item.score != item.score else round(item.score, 2),
+            "rounds": item.rounds,
+            "engine": item.engine,
+            "question": item.question,
+        }
+        for item in found
+    ]
+    show(rows, lambda: format_rows(rows))
+
+
+def fork(
+    run_id: RunIdArgument,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the run to change; repeat it for several."),
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(metavar="QUESTION", help="Ask another question; no step of the first run is reused then."),
+    ] = None,
+    new_run_id: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Id of the new run (default: made from the date and time).")
+    ] = None,
+    no_run: Annotated[
+        bool, typer.Option("--no-run", help="Make the new run without starting it; `haystack resume` starts it.")
+    ] = False,
+    storage: Storage = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
+) -> None:
+    """Make a new run from an existing one with some options changed.
+
+    Steps that the changes do not affect are reused.
+    """
+    from haystack_kernel.manage import fork as branch
+    from haystack_kernel.manage.changes import parse_changes
+
+    made = branch(run_id, changes=parse_changes(set_ or []), question=question, new_run_id=new_run_id, storage=storage)
+    origin = made.record.forked_from
+    reused = list(origin.reused) if origin else []
+    sys.stderr.write(f"run {made.run_id} is forked from {run_id}; reused steps: {', '.join(reused) or 'none'}\n")
+    if not no_run:
+        go_on(made, storage=storage, spending=spending_of(yes, max_cost))
+        return
+    found = made.status()
+    show({**found, "reused": reused}, lambda: status_text(found, question=made.record.question, storage=storage))
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="Id of the first run.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Id of the second run.")],
+    storage: Storage = None,
+) -> None:
+    """Compare options, scores and predictions of two runs."""
+    from haystack_kernel.manage import compare as put_side_by_side
+
+    found = put_side_by_side(run_a, run_b, storage=storage)
+    show(found.to_dict(), lambda: repr(found))
+
+
+def gc(
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN_ID", help="Runs to look at (default: all of the storage).")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(metavar="N", min=0, help="Number of newest runs to leave alone.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Only runs older than this many days.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the listed files (default: dry run).")] = False,
+    storage: Storage = None,
+) -> None:
+    """Find and delete files that no record needs.
+
+    These are cells and outputs of rounds that are not the best, leftovers of interrupted writes, and logs of old jobs.
+    """
+    from haystack_kernel.manage import collect_garbage
+
+    found = collect_garbage(run_ids or (), storage=storage, keep=keep, older_than_days=older_than, delete=delete)
+    rows: list[dict[str, Any]] = [
+        {"run_id": item.run_id, "files": len(item.paths), "n_bytes": item.n_bytes, "kept": item.kept}
+        for item in found.runs
+        if item.paths or item.kept
+    ]
+    what = "freed" if found.is_deleted else "would be freed; --delete does it"
+    sys.stderr.write(f"{found.n_bytes:,} bytes ({found.n_bytes / _MIB:.1f} MiB) {what}\n")
+    scratch = {"folders": list(found.scratch.paths), "n_bytes": found.scratch.n_bytes}
+    of_jobs = {
+        "run_id": "(job scratch)",
+        "files": len(found.scratch.paths),
+        "n_bytes": found.scratch.n_bytes,
+        "kept": "",
+    }
+    show(
+        {"deleted": found.is_deleted, "n_bytes": found.n_bytes, "runs": rows, "scratch": scratch},
+        lambda: format_rows([*rows, of_jobs]),
+    )
+
+
+def doctor(
+    for_: Annotated[
+        str, typer.Option("--for", metavar="PURPOSE", help="What it is to be used for, e.g. local or batch.")
+    ] = "local",
+) -> None:
+    """Check the installation and say what is missing.
+
+    The exit code is 1 if something needed is missing.
+    """
+    from haystack_kernel.manage import examine
+    from haystack_kernel.manage.doctor import is_well
+
+    lines = examine(for_)
+    show([line.to_dict() for line in lines], lambda: "\n".join(_explained(line) for line in lines))
+    if not is_well(lines):
+        raise typer.Exit(1)
+
+
+def _explained(line: Line) -> str:
+    """A check for a person: a mark, what was found, and below it what to do."""
+    mark = "ok" if line.ok else "FAIL" if line.needed else "note"
+    found = wrap(f"{mark:<4}  {line.check}: {line.found}", indent="      ")[6:]
+    return f"{found}\n{wrap(f'-> {line.remedy}', indent='      ')}" if line.remedy else found

@@ -1,0 +1,73 @@
+"""Commands on a real terminal of 80 columns: readable text, and JSON when asked for."""
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+
+import pytest
+
+from haystack_kernel.run import open_run
+
+QUESTION = "How would B cells respond to IFN-beta?"
+
+
+@pytest.fixture
+def terminal():
+    """``terminal("status", run_id)`` -> exit code and the lines that appeared on the screen (stdout alone)."""
+
+    def run(*arguments, columns=80):
+        screen, side = pty.openpty()
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        command = [sys.executable, "-m", "haystack_kernel", *map(str, arguments)]
+        with subprocess.Popen(command, stdout=side, stderr=subprocess.PIPE, env=environment) as process:
+            os.close(side)
+            shown = b""
+            with suppress(OSError):  # how Linux says that the other side is closed
+                while part := os.read(screen, 4096):
+                    shown += part
+            process.communicate()
+        os.close(screen)
+        return process.returncode, shown.decode().replace("\r\n", "\n").splitlines()
+
+    return run
+
+
+def test_status_list_and_gc_are_readable_and_fit(terminal, tiny_env):
+    run = open_run(QUESTION).understand().cancel()
+    code, lines = terminal("status", run.run_id)
+    assert code == 0
+    assert lines[:3] == [f"run       {run.run_id}", f"question  {QUESTION}", lines[2]]
+    assert lines[2].startswith("status    cancelled")
+    assert f"next      haystack resume {run.run_id}" in lines
+    assert "{" not in "".join(lines)
+    code, lines = terminal("list")
+    assert lines[0].split() == ["run_id", "status", "score", "rounds", "engine"]
+    assert lines[1].split()[:2] == [run.run_id, "cancelled"]
+    assert lines[2] == f"    {QUESTION}"
+    assert max(map(len, lines)) <= 80
+    code, lines = terminal("list", columns=200)
+    assert lines[1].endswith(QUESTION)
+    code, lines = terminal("gc")
+    assert lines[-1].split()[:2] == ["(job", "scratch)"]
+
+
+def test_json_on_a_terminal_is_the_line_of_a_pipe(terminal, call):
+    run = open_run(QUESTION).understand().cancel()
+    code, lines = terminal("status", run.run_id, "--json", columns=10_000)
+    assert (code, len(lines)) == (0, 1)
+    assert json.loads(lines[0]) == json.loads(call("status", run.run_id).out)
+
+
+def test_resolve_names_terms_and_alternatives(terminal):
+    code, lines = terminal("resolve", "How would CD4 T cells respond to interferon beta or wobblin?")
+    assert code == 0
+    assert [line for line in lines if "CD4 T cells" in line and "cell type" in line]
+    assert [line for line in lines if line.startswith("'wobblin' may also mean:")]
+    assert max(map(len, lines)) <= 80
