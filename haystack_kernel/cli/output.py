@@ -59,26 +59,32 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
     """
     if not rows:
         return "(none)"
-    names, width = list(rows[0]), _width()
-    numeric = {name for name in names if any(_is_number(row.get(name)) for row in rows)}
-    lines = [{name: name for name in names}, *({name: as_text(row.get(name)) for name in names} for row in rows)]
-    widths = {name: max(len(line[name]) for line in lines) for name in names}
-    below = names.pop() if len(names) > 1 and sum(widths.values()) + 2 * (len(names) - 1) > width else None
-    excess = sum(widths[name] + 2 for name in names) - 2 - width
-    if excess > 0:
-        widest = max(names, key=lambda name: widths[name])
-        widths[widest] = max(_NARROWEST, widths[widest] - excess)
-    text = []
-    for number, line in enumerate(lines):
-        cells = [_cut(line[name], widths[name]) for name in names]
-        aligned = [
-            cell.rjust(widths[name]) if name in numeric else cell.ljust(widths[name])
-            for name, cell in zip(names, cells, strict=True)
-        ]
-        text.append("  ".join(aligned).rstrip())
-        if below and number and line[below]:
-            text.append(wrap(line[below], indent="    "))
-    return "\n".join(text)
+    texts = [{name: as_text(value) for name, value in row.items()} for row in rows]
+    columns = {name: max(len(name), *(len(text[name]) for text in texts)) for name in rows[0]}
+    below = list(columns)[-1] if len(columns) > 1 and _total(columns) > _width() else ""
+    columns.pop(below, None)
+    widest = max(columns, key=lambda name: columns[name])
+    columns[widest] = max(min(_NARROWEST, columns[widest]), columns[widest] - max(0, _total(columns) - _width()))
+    numeric = {name for name in columns if any(_is_number(row.get(name)) for row in rows)}
+
+    lines = [_aligned({name: name for name in columns}, columns, numeric)]
+    for text in texts:
+        lines.append(_aligned(text, columns, numeric))
+        if text.get(below):
+            lines.append(wrap(text[below], indent="    "))
+    return "\n".join(lines)
+
+
+def _aligned(texts: dict[str, str], columns: dict[str, int], numeric: set[str]) -> str:
+    cells = []
+    for name, width in columns.items():
+        cell = texts[name] if len(texts[name]) <= width else f"{texts[name][: width - 3]}..."
+        cells.append(cell.rjust(width) if name in numeric else cell.ljust(width))
+    return "  ".join(cells).rstrip()
+
+
+def _total(columns: dict[str, int]) -> int:
+    return sum(columns.values()) + 2 * (len(columns) - 1)
 
 
 def format_fields(fields: Iterable[tuple[str, object]]) -> str:
@@ -107,28 +113,22 @@ def wrap(text: str, *, indent: str = "") -> str:
 
 
 def as_text(value: object) -> str:
-    """A value as a person reads it: no braces, no quotes, two decimals, thousands apart."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
+    """A value as a person reads it: no braces, no quotes, two decimals, thousands apart; empty where there is none."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.2f}"
+        return f"{value:.2f}" if math.isfinite(value) else ""
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {as_text(item)}" for key, item in value.items() if as_text(item))
+        value = [f"{key} {as_text(item)}" for key, item in value.items() if as_text(item)]
     if isinstance(value, (list, tuple)):
         return ", ".join(as_text(item) for item in value)
-    return str(value)
+    return "" if value is None else str(value)
 
 
 def _width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _is_number(value: object) -> bool:
