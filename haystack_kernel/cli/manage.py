@@ -150,7 +150,7 @@ def gc(
 
 def doctor(
     for_: Annotated[
-        str, typer.Option("--for", metavar="PURPOSE", help="What it is to be used for, e.g. local or batch.")
+        str, typer.Option("--for", metavar="local|batch", help="What the installation is used for.")
     ] = "local",
 ) -> None:
     """Check the installation and say what is missing.

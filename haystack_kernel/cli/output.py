@@ -60,11 +60,7 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "(none)"
     texts = [{name: as_text(value) for name, value in row.items()} for row in rows]
-    columns = {name: max(len(name), *(len(text[name]) for text in texts)) for name in rows[0]}
-    below = list(columns)[-1] if len(columns) > 1 and _total(columns) > _width() else ""
-    columns.pop(below, None)
-    widest = max(columns, key=lambda name: columns[name])
-    columns[widest] = max(min(_NARROWEST, columns[widest]), columns[widest] - max(0, _total(columns) - _width()))
+    columns, below = _layout(texts)
     numeric = {name for name in columns if any(_is_number(row.get(name)) for row in rows)}
 
     lines = [_aligned({name: name for name in columns}, columns, numeric)]
@@ -73,6 +69,16 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
         if text.get(below):
             lines.append(wrap(text[below], indent="    "))
     return "\n".join(lines)
+
+
+def _layout(texts: list[dict[str, str]]) -> tuple[dict[str, int], str]:
+    """The columns side by side with their widths, and the one that goes below each row (empty: none does)."""
+    columns = {name: max(len(name), *(len(text[name]) for text in texts)) for name in rows[0]}
+    below = list(columns)[-1] if len(columns) > 1 and _total(columns) > _width() else ""
+    columns.pop(below, None)
+    widest = max(columns, key=lambda name: columns[name])
+    columns[widest] = max(min(_NARROWEST, columns[widest]), columns[widest] - max(0, _total(columns) - _width()))
+    return columns, below
 
 
 def _aligned(texts: dict[str, str], columns: dict[str, int], numeric: set[str]) -> str:
