@@ -73,7 +73,7 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
 
 def _layout(texts: list[dict[str, str]]) -> tuple[dict[str, int], str]:
     """The columns side by side with their widths, and the one that goes below each row (empty: none does)."""
-    columns = {name: max(len(name), *(len(text[name]) for text in texts)) for name in rows[0]}
+    columns = {name: max(len(name), *(len(text[name]) for text in texts)) for name in texts[0]}
     below = list(columns)[-1] if len(columns) > 1 and _total(columns) > _width() else ""
     columns.pop(below, None)
     widest = max(columns, key=lambda name: columns[name])
