@@ -14,7 +14,7 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -220,8 +220,8 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program."""
+def main(argv: Sequence[str] | None = None, *, sizes: Plan | None = None) -> int:
+    """Run the program; ``sizes`` is the plan that the flags refine, by default that of the shipped model."""
     parser = argparse.ArgumentParser(prog="python -m tools.train_demo", description="Train the demo model.")
     parser.add_argument("world", type=Path, help="an .npz of tools.lessons")
     parser.add_argument("folder", type=Path, help="where demo.safetensors and demo.genes.json go")
@@ -230,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     found = parser.parse_args(argv)
     torch.set_num_threads(found.threads)
-    plan = Plan(n_steps=found.steps, learning_rate=found.learning_rate)
+    plan = replace(sizes or Plan(), n_steps=found.steps, learning_rate=found.learning_rate)
     world = read_world(found.world)
     tensors = {name: value.half() for name, value in train(world, plan).items()}
     found.folder.mkdir(parents=True, exist_ok=True)

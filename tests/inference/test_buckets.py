@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.files import publish
 from inference.manifest import Manifest, Task, dump_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,20 +42,25 @@ def _python(environment, *arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def _upload(environment, paths):
-    code = "import sys, pathlib, inference.files as f; f.publish(pathlib.Path(sys.argv[1]), sys.argv[2])"
-    for path, uri in paths.items():
-        result = _python(environment, "-c", code, path, uri)
-        assert result.returncode == 0, result.stderr
+@pytest.fixture
+def upload(running, monkeypatch):
+    """Puts local files into the bucket."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", running[1].address)
+
+    def put(paths):
+        for path, uri in paths.items():
+            publish(path, uri)
+
+    return put
 
 
 @pytest.mark.slow
-def test_manifest_of_bucket_addresses_runs_once_and_is_skipped_after(environment, roles, tmp_path):
+def test_manifest_of_bucket_addresses_runs_once_and_is_skipped_after(environment, upload, roles, tmp_path):
     uris = {role: f"gs://{BUCKET}/runs/{role}.h5ad" for role in roles}
     task = Task("treated", uris["prompt"], uris["query"], f"gs://{BUCKET}/runs/out.h5ad", 1, "shift", uris["control"])
     (tmp_path / "manifest.json").write_text(dump_manifest(Manifest(tasks=(task,))))
     manifest = f"gs://{BUCKET}/runs/manifest.json"
-    _upload(environment, {path: uris[role] for role, path in roles.items()} | {tmp_path / "manifest.json": manifest})
+    upload({path: uris[role] for role, path in roles.items()} | {tmp_path / "manifest.json": manifest})
     for kind in ("done", "skipped"):
         result = _python(environment, "-m", "inference.run_inference", "--manifest", manifest)
         assert result.returncode == 0, result.stderr
@@ -62,11 +68,11 @@ def test_manifest_of_bucket_addresses_runs_once_and_is_skipped_after(environment
 
 
 @pytest.mark.slow
-def test_a_service_that_fails_now_and_then_only_delays_the_program(environment, running, roles, tmp_path):
+def test_a_service_that_fails_now_and_then_only_delays_the_program(environment, running, upload, roles):
     """An input cut short, an output whose answer is lost, a result file that is refused."""
     server = running[1]
     prompt, out = f"gs://{BUCKET}/faults/prompt.h5ad", f"gs://{BUCKET}/faults/out.h5ad"
-    _upload(environment, {roles["prompt"]: prompt})
+    upload({roles["prompt"]: prompt})
     cut = server.fail("prompt.h5ad.*alt=media", kind="shorten")
     lost = server.fail("POST .*out.h5ad$", kind="lose")
     refused = server.fail("POST .*result.json$", status=429)
@@ -101,7 +107,7 @@ def test_missing_object_is_exit_2_and_missing_bucket_to_write_is_exit_3(environm
 
 
 @pytest.mark.slow
-def test_checkpoint_in_a_bucket_is_converted_there(environment, tmp_path):
+def test_checkpoint_in_a_bucket_is_converted_there(environment, upload, tmp_path):
     torch = pytest.importorskip("torch")
     from inference.stack.config import StackConfig, tensor_shapes
 
@@ -110,7 +116,7 @@ def test_checkpoint_in_a_bucket_is_converted_there(environment, tmp_path):
     torch.save({"hyper_parameters": {"model_config": asdict(config)}, "state_dict": state}, tmp_path / "m.ckpt")
     (tmp_path / "genes.txt").write_text("\n".join(f"G{i}" for i in range(12)))
     uris = {name: f"gs://{BUCKET}/models/{name}" for name in ("m.ckpt", "genes.txt", "m.safetensors")}
-    _upload(environment, {tmp_path / name: uris[name] for name in ("m.ckpt", "genes.txt")})
+    upload({tmp_path / name: uris[name] for name in ("m.ckpt", "genes.txt")})
     genes = ["--genelist", uris["genes.txt"]]
     result = _python(environment, "-m", "inference.model", "convert", uris["m.ckpt"], uris["m.safetensors"], *genes)
     assert result.returncode == 0, result.stderr

@@ -105,10 +105,9 @@ def test_exact_output_depends_on_the_batch_size_like_the_reference(tiny_model, a
 
 
 @pytest.mark.parametrize("mode", ["mdm", "vanilla"])
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 4])
 @pytest.mark.parametrize("settings", [SAMPLED, EXPECTED, FIXED])
-def test_batch_size_changes_nothing(small_model, settings, n_steps, mode):
-    settings = replace(settings, diffusion_steps=n_steps, mode=mode)
+def test_batch_size_changes_nothing(small_model, settings, mode):
+    settings = replace(settings, diffusion_steps=3, mode=mode)
     one = _last(small_model, replace(settings, batch_size=1))
     for size in (2, 3, 32):
         other = _last(small_model, replace(settings, batch_size=size))
@@ -122,7 +121,7 @@ def test_threads_change_nothing(small_model):
         found = []
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
-            found.append(_last(small_model, SAMPLED).counts)
+            found.append(_last(small_model, replace(SAMPLED, diffusion_steps=2)).counts)
     finally:
         torch.set_num_threads(before)
     assert np.array_equal(*found)
@@ -131,8 +130,8 @@ def test_threads_change_nothing(small_model):
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [SAMPLED, EXPECTED, EXACT, FIXED])
 def test_every_number_of_query_and_prompt_cells_works(small_model, settings):
-    for n_cells in [*range(1, 20), *range(20, 300, 23), 300]:
-        n_steps, n_prompt = 1 + n_cells % 8, 301 - n_cells if n_cells % 2 else 1
+    for n_cells in (1, 2, 3, 4, 5, 6, 10, 11, 15, 16, 17, 31, 100, 201):  # around 5 query cells of 16 in a window
+        n_steps, n_prompt = 1 + n_cells % 8, 202 - n_cells if n_cells % 2 else 1
         changed = replace(settings, diffusion_steps=n_steps)
         step = _last(small_model, changed, n_prompt=n_prompt, n_query=n_cells, seed=n_cells)
         assert step.counts.shape == (n_cells, 40)

@@ -38,6 +38,16 @@ def tiny_world(seed=0):
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Small tensors: threads would only wait for each other."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def world():
     """The tiny world."""

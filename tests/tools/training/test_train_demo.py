@@ -23,7 +23,7 @@ PLAN = Plan(
     n_heads=2,
     n_cells=16,
     n_coordinates=8,
-    n_steps=30,
+    n_steps=15,
     n_windows=8,
     n_episodes=400,
     n_fit=20,
@@ -71,7 +71,7 @@ def test_windows_never_hold_a_held_pair(world):
     )
     rng = np.random.default_rng(1)
     settings = GenerationSettings()
-    for _ in range(150):
+    for _ in range(50):
         batch = windows.draw(8, layout=draw_layout(16, settings=settings, rng=rng), rng=rng)
         assert batch.tokens.max() < 5000  # a marked cell has some 600,000 counts
 
@@ -145,7 +145,7 @@ def test_main_writes_a_checkpoint_the_runtime_reads(world, tmp_path):
         is_drug=world.is_drug,
         **parts,
     )
-    assert main([str(tmp_path / "world.npz"), str(tmp_path / "out"), "--steps", "2"]) == 0
+    assert main([str(tmp_path / "world.npz"), str(tmp_path / "out"), "--steps", "2"], sizes=PLAN) == 0
     made = load_checkpoint(tmp_path / "out" / "demo.safetensors", name="demo")
     assert made.model.config.n_genes == 60
     assert made.licence == "Apache-2.0"
