@@ -26,7 +26,7 @@ from haystack_kernel import keys
 from haystack_kernel.atlas.demo.facts import CELL_TYPES
 from haystack_kernel.atlas.demo.world import make_world
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.grounding import GroundingCells, GroundingContext, ground
+from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
 from haystack_kernel.grounding.signatures.sets import overlap_coefficient
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.planners.offline import OfflinePlanner
@@ -151,7 +151,7 @@ def work(world, name, cell_type, *, engine, knowledge, shuffled, settings, rng):
             made[kind] = engine(prompt, base, query, seed)
         predicted, reference, effect = made[kind]
         tables = shuffled if kind == "shuffled tables" else knowledge
-        result = ground(
+        result = score_prediction(
             GroundingCells(predicted, reference, as_adata(query), as_adata(prompt), as_adata(base)),
             query=OfflinePlanner(tables).understand(question).value,
             knowledge=tables,

@@ -39,20 +39,29 @@ def compute_embedding(parts: dict[str, ad.AnnData], *, seed: int, n_max: int = 6
     parts
         Role -> raw counts; the genes that all roles share are used.
     seed
-        Chooses the cells where a role has more than ``n_max``, and fixes the map.
+        Random seed, which chooses the cells where a role has more than ``n_max``, and fixes the map.
     n_max
-        Most cells per role.
+        Maximum number of cells per role.
 
     Returns
     -------
-    ``cell_id`` (the cell's name in its role; a query cell and its prediction share it), ``role``,
-    ``cell_type_name`` ("" where unknown), ``umap1``, ``umap2``. ``attrs["method"]`` is "umap", or "pca" below 15
-    cells; ``attrs["axes"]`` are the labels to print. Distances on the map are not evidence.
+    DataFrame
+        One row per cell: ``cell_id`` (the cell's name in its role; a query cell and its prediction share it), ``role``,
+        ``cell_type_name`` ("" where unknown), ``umap1``, ``umap2``. ``attrs["method"]`` is "umap", or "pca" below 15
+        cells; ``attrs["axes"]`` are the labels to print. Distances on the map are not evidence.
 
     Raises
     ------
     InvalidInputError
-        No cells, or no gene shared by all roles.
+        There are no cells, or no gene is shared by all roles.
+
+    References
+    ----------
+    McInnes, Healy and Melville, arXiv:1802.03426 (2018).
+
+    Examples
+    --------
+    >>> compute_embedding({"query": query_cells, "predicted": predicted_cells}, seed=0)  # doctest: +SKIP
     """
     parts = {role: adata for role, adata in parts.items() if adata.n_obs > 0}
     genes = _shared_genes(parts)

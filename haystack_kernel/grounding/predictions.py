@@ -1,6 +1,6 @@
-"""The best round as one h5ad: predicted cells, both controls, effects per gene, and how they came about.
+"""The best round as one h5ad: predicted cells, both controls, effects per gene, and how they were made.
 
-In: cells by role, the judgement, the facts of the run. Out: an AnnData that reads back unchanged.
+In: cells by role, their score, the facts of the run. Out: an AnnData that reads back unchanged.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from scipy import sparse
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
-from haystack_kernel.grounding.confidence.agreement import padded_genes
-from haystack_kernel.grounding.de.table import GROUP, GROUPBY, rank_genes_groups
+from haystack_kernel.grounding.de.table import GROUP, GROUPBY, padded_genes, rank_genes_groups
 from haystack_kernel.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -29,7 +28,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictionFacts:
-    """What the run knows about its best round; mappings and lists hold plain JSON values."""
+    """What the run knows about its best round; mappings and lists hold plain JSON values.
+
+    Attributes
+    ----------
+    run_id, iteration
+        The run, and the number of the round, from 1.
+    prompt_strategy
+        Strategies that found the prompt.
+    config, rounds, provenance
+        Configuration of the run, summaries of its rounds, versions and digests.
+    licence, citation
+        Terms of the model weights, and what to cite for them.
+
+    Examples
+    --------
+    >>> PredictionFacts(run_id="run-20260101", iteration=1, prompt_strategy="direct").rounds
+    []
+    """
 
     run_id: str
     iteration: int
@@ -51,7 +67,7 @@ def build_predictions(
     cells
         ``treated`` and ``query`` share cells and genes; ``control_pred`` becomes a layer where there is one.
     grounded
-        The judgement of the same cells.
+        The score of the same cells.
     query
         The structured query.
     facts
@@ -59,15 +75,21 @@ def build_predictions(
 
     Returns
     -------
-    ``X`` predicted counts (float32 CSR), layers ``control_pred`` (absent when the run made none) and ``query``; obs =
-    the query's index and columns and what the query asked; ``gen_logit`` is NaN for engines without one; obs ``role``
-    is the group of ``uns["rank_genes_groups"]``; var = the query's order with effects; ``uns["haystack"]`` holds JSON
-    texts.
+    AnnData
+        ``X`` predicted counts (float32 CSR), layers ``control_pred`` (absent when the run made none) and ``query``.
+        obs: index and columns of the query cells, and what was asked; ``gen_logit`` is NaN for engines without one;
+        ``role`` is the group of ``uns["rank_genes_groups"]``. var: order of the query cells, with the effects.
+        ``uns["haystack"]`` holds JSON texts.
 
     Raises
     ------
     ContractError
         Predicted cells are not the query cells, or the DE table holds other genes.
+
+    Examples
+    --------
+    >>> adata = build_predictions(cells, grounded=grounded, query=query, facts=facts)  # doctest: +SKIP
+    >>> adata.write_h5ad("predictions.h5ad")  # doctest: +SKIP
     """
     import anndata as ad
 
@@ -82,14 +104,31 @@ def build_predictions(
         layers=layers,
     )
     adata.uns[keys.UNS_DE] = rank_genes_groups(grounded.de)
-    adata.uns[keys.UNS] = _story(query, grounded=grounded, facts=facts)
+    adata.uns[keys.UNS] = _run_texts(query, grounded=grounded, facts=facts)
     return adata
 
 
-def retell(adata: ad.AnnData, *, facts: PredictionFacts) -> ad.AnnData:
-    """The same predictions as part of another run: only what ``uns["haystack"]`` says of the run changes."""
-    told = {"run_id": facts.run_id, "config": facts.config, "rounds": facts.rounds, "provenance": facts.provenance}
-    texts = {name: json.dumps(_plain(value), allow_nan=False) for name, value in told.items()}
+def update_run_facts(adata: ad.AnnData, *, facts: PredictionFacts) -> ad.AnnData:
+    """Make the same predictions part of another run: change what ``uns["haystack"]`` says about the run, in place.
+
+    Parameters
+    ----------
+    adata
+        From :func:`build_predictions`.
+    facts
+        Run id, configuration, rounds and provenance of the other run.
+
+    Returns
+    -------
+    AnnData
+        ``adata`` itself.
+
+    Examples
+    --------
+    >>> update_run_facts(adata, facts=facts)  # doctest: +SKIP
+    """
+    changed = {"run_id": facts.run_id, "config": facts.config, "rounds": facts.rounds, "provenance": facts.provenance}
+    texts = {name: json.dumps(_plain(value), allow_nan=False) for name, value in changed.items()}
     adata.uns[keys.UNS] = {**adata.uns[keys.UNS], **texts}
     return adata
 
@@ -97,7 +136,6 @@ def retell(adata: ad.AnnData, *, facts: PredictionFacts) -> ad.AnnData:
 def _obs(cells: GroundingCells, *, query: StructuredQuery, grounded: Grounded, facts: PredictionFacts) -> pd.DataFrame:
     obs = cells.query.obs.copy()
     obs.index = pd.Index(cells.query.obs_names.astype(str), dtype=object)
-    logit = cells.treated.obs["gen_logit"].to_numpy(float) if "gen_logit" in cells.treated.obs else None
     obs[keys.CELL_ID] = obs.index.to_numpy(object)
     constant = {
         "task_type": query.task_type,
@@ -113,7 +151,7 @@ def _obs(cells: GroundingCells, *, query: StructuredQuery, grounded: Grounded, f
         obs[name] = pd.Categorical([value] * len(obs))
     obs["iteration"] = np.int64(facts.iteration)
     obs["grounding_score"] = float(grounded.composite.value)
-    obs["gen_logit"] = np.nan if logit is None else logit
+    obs["gen_logit"] = cells.treated.obs["gen_logit"].to_numpy(float) if "gen_logit" in cells.treated.obs else np.nan
     return _as_categories(obs, keep=keys.CELL_ID)
 
 
@@ -133,8 +171,8 @@ def _var(cells: GroundingCells, *, query: StructuredQuery, de: pd.DataFrame) -> 
     return _as_categories(var, keep="gene_symbol")
 
 
-def _story(query: StructuredQuery, *, grounded: Grounded, facts: PredictionFacts) -> dict[str, str]:
-    """Everything as JSON text: nested lists cannot be stored in uns."""
+def _run_texts(query: StructuredQuery, *, grounded: Grounded, facts: PredictionFacts) -> dict[str, str]:
+    """Everything that the file says about its run, as JSON texts, because uns cannot store nested lists."""
     enrichment = {
         "composite": grounded.composite.model_dump(mode="json"),
         "confidence": grounded.confidence.model_dump(mode="json"),

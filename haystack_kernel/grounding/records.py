@@ -1,6 +1,7 @@
-"""What grounding takes and gives, as frozen records.
+"""What grounding takes and returns, as frozen records.
 
-In: nothing. Out: ``GroundingCells``, ``GroundingContext``, ``Grounded``.
+In: nothing. Out: ``GroundingCells`` and ``GroundingContext`` (taken), ``Grounded`` (returned), ``Basis`` and
+``Evidence`` (passed between the sub-packages).
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from haystack_kernel.schema import OBSERVATIONAL
+
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
-    from haystack_kernel.grounding.nulls.draws import Signal
+    from haystack_kernel.grounding.de.background import Background
+    from haystack_kernel.grounding.nulls.self_contained import SelfContained
     from haystack_kernel.grounding.signatures.reference import ReferenceProfiles
-    from haystack_kernel.grounding.signatures.sets import Background
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import (
@@ -31,13 +34,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class GroundingCells:
-    """Raw counts by role. ``treated``, ``control_pred``, ``query`` and each baseline share cells and genes.
+    """Cells by role, as raw counts.
 
-    ``control_pred`` is the prediction made with the control cells as prompt (synthetic control), None where there is
-    none; ``prompt_control`` the prompt's matched control cells; ``baselines`` maps engine name -> prediction;
-    ``repeats`` are the treated and control predictions of further seeds; ``measured`` maps a label to treated and
-    control cells of a response that is not part of the prompt.
-    ``treated.var["padded"]`` marks genes that the prediction could not change; absent, no gene is padded.
+    Attributes
+    ----------
+    treated
+        Prediction for the query cells. ``var["padded"]`` marks genes that the prediction could not change; without
+        that column no gene is padded. All predictions and ``query`` share their genes, in the same order.
+    control_pred
+        Prediction made with the control cells as prompt (synthetic control); None where there is none.
+    query
+        The cells that the prediction starts from.
+    prompt, prompt_control
+        The prompt's treated cells and its matched control cells.
+    baselines
+        Engine name -> treated prediction of a simple engine.
+    repeats
+        Treated and control predictions of further random seeds.
+    measured
+        Label -> treated and control cells of a measured response that is not part of the prompt.
+
+    Examples
+    --------
+    >>> cells = GroundingCells(treated, control_pred, query, prompt, prompt_control)  # doctest: +SKIP
     """
 
     treated: ad.AnnData
@@ -52,11 +71,29 @@ class GroundingCells:
 
 @dataclass(frozen=True)
 class GroundingContext:
-    """How the prediction came about.
+    """How the prediction was made.
 
-    ``n_scored`` counts the predictions of the run scored so far, this one included (best-of-many correction);
-    ``control_strategy`` is the effective one, ``control_note`` says why it is not the one asked for; ``evidence`` holds
-    the distinct evidence distances of the prompt's candidates.
+    Attributes
+    ----------
+    seed
+        Random seed of everything drawn.
+    n_scored
+        Number of predictions of the run scored so far, this one included; p values are corrected for the best of them.
+    donor_matched
+        Whether the prompt's control cells come from the same donors.
+    control_strategy
+        The effective control strategy; ``control_note`` says why it is not the one asked for.
+    engine
+        Engine of the prediction.
+    evidence
+        Distinct evidence distances of the prompt's candidates.
+    frac_genes_found
+        Share of the genes that the engine could change, 0 to 1; NaN: not known.
+
+    Examples
+    --------
+    >>> GroundingContext(seed=0, engine="shift").control_strategy
+    'synthetic_control'
     """
 
     seed: int
@@ -71,10 +108,17 @@ class GroundingContext:
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Everything a judgement rests on besides the cells.
+    """Everything that a score rests on besides the cells.
 
-    ``reference`` says what types, donors and tissues look like: None for questions about a perturbation, and where
-    the atlases hold no such cells. ``literature`` None: no source was asked.
+    Attributes
+    ----------
+    query, knowledge, settings, context
+        What was asked, what is known, the thresholds, and how the prediction was made.
+    reference
+        What cell types, donors and tissues look like; None for questions about a perturbation, and where the atlases
+        hold no such cells.
+    literature
+        What papers say about the asked perturbation; None where no source was asked.
     """
 
     query: StructuredQuery
@@ -84,28 +128,55 @@ class Basis:
     reference: ReferenceProfiles | None = None
     literature: Reading | None = None
 
+    @property
+    def is_observational(self) -> bool:
+        """Whether the question is about a state of cells and not about a perturbation."""
+        query = self.query
+        return query.task_type in OBSERVATIONAL or (query.perturbation is None and not query.expected_targets)
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """One prediction as its components see it.
 
-    ``de`` from :func:`compute_de`, ``predicted`` the cells it is about, ``background`` the tested genes with their
-    effects, ``signal`` p_signal of :func:`expected_sets`, which depends on the prompt alone.
+    Attributes
+    ----------
+    de
+        From :func:`compute_de`.
+    background
+        The tested genes of ``de`` with their standardised effects.
+    self_contained
+        Self-contained null of :func:`expected_sets`. It depends on the prompt alone, so all engines share it.
+    basis
+        What the score rests on.
     """
 
     de: pd.DataFrame
-    predicted: ad.AnnData
     background: Background
-    signal: Signal
+    self_contained: SelfContained
     basis: Basis
 
 
 @dataclass(frozen=True, eq=False)
 class Grounded:
-    """The judgement of one prediction.
+    """The score of one prediction with everything that it rests on.
 
-    ``de`` has one row per gene (column ``flips``: called in one control reading and not, or the other way round, in
-    the other), ``pathways`` one row per pathway, ``notes`` one sentence for people each.
+    Attributes
+    ----------
+    de
+        One row per gene, see :func:`compute_de`; column ``flips``: the call differs between the two control readings.
+    pathways
+        One row per pathway, see :func:`compute_pathways`.
+    components, composite
+        The components and their weighted mean, 1 to 10; NaN with a reason where one could not be computed.
+    agreement
+        One row per simple engine.
+    confidence
+        How far to trust the prediction.
+    n_tested
+        Number of tested genes.
+    notes
+        One sentence each, for people.
     """
 
     de: pd.DataFrame

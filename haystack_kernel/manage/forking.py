@@ -177,11 +177,12 @@ def _unlisted_files(old: Round, step: RoundStep) -> set[str]:
 
 def _correct_predictions(child: RunRecord, ports: Ports) -> RunRecord:
     """Make the copied predictions of the last round name the new run, its configuration and its rounds."""
-    from haystack_kernel.grounding import retell
+    from haystack_kernel.grounding import update_run_facts
 
     last = child.rounds[-1]
     path = layout.round_file(last.number, layout.PREDICTIONS)
-    predictions = retell(read_h5ad(ports.store, child.run_id, path), facts=rounds.prediction_facts(child, scored=last))
+    facts = rounds.prediction_facts(child, scored=last)
+    predictions = update_run_facts(read_h5ad(ports.store, child.run_id, path), facts=facts)
     written = write_h5ad(ports.store, child.run_id, path, predictions)
     files: list[FileRef] = [written if ref.path == path else ref for ref in last.files]
     corrected = last.model_copy(update={"files": tuple(files)})

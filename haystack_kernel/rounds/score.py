@@ -50,7 +50,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         GroundingCells,
         GroundingContext,
         build_predictions,
-        ground,
+        score_prediction,
     )
 
     last, store = record.rounds[-1], ports.store
@@ -84,7 +84,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     reference, written = _reference(record, ports)
     papers = find_papers(record, ports)
     reading = read_papers(papers, genes=list(cells.treated.var_names)) if papers is not None else None
-    grounded = ground(
+    grounded = score_prediction(
         cells,
         query=query_of(record),
         knowledge=load_knowledge(ports.settings.knowledge),

@@ -50,7 +50,7 @@ BaselineVerdict = Literal["not_compared", "is_baseline", "adds_nothing", "not_to
 FeedbackKind = Literal[
     "wrong_lineage",
     "weak_pathway",
-    "rival_leads",
+    "competing_signature_leads",
     "low_coverage",
     "control_mismatch",
     "donor_unmatched",

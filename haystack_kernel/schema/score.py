@@ -8,9 +8,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from haystack_kernel.schema.base import NAN, BaselineVerdict, FeedbackAction, FeedbackKind, Frozen, Real
+
+_EARLIER_KIND = {"rival_leads": "competing_signature_leads"}  # names that records of earlier versions hold
+_EARLIER_DETAIL = {
+    "rivals": "competing",
+    "rival": "strongest_competing",
+    "n_rivals": "n_competing",
+    "ridge_rival": "ridge_competing",
+    "ridge_rival_value": "ridge_competing_value",
+    "n_seed_sets": "n_start_sets",
+}
 
 
 class Component(Frozen):
@@ -21,10 +31,17 @@ class Component(Frozen):
     score: Real = Field(description="clip(1 - 3 log10(p / 0.5), 1, 10); NaN: not computed")
     reason: str = Field(default="", description="why NaN, or what limits the reading; never empty when NaN")
     statistic: Real = Field(default=NAN, description="mean of s_g z_g over the set; sign = direction")
-    p_signal: Real = NAN
-    p_specificity: Real = NAN
+    p_signal: Real = Field(default=NAN, description="p value of the self-contained null; NaN: not computed")
+    p_specificity: Real = Field(default=NAN, description="p value of the competitive null; NaN: not computed")
     n_genes: int = 0
     detail: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("detail", mode="before")
+    @classmethod
+    def _translate_detail(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {_EARLIER_DETAIL.get(name, name): item for name, item in value.items()}
 
 
 class Composite(Frozen):
@@ -77,3 +94,8 @@ class Feedback(Frozen):
     sentence: str = Field(description="what was found, for people")
     action: FeedbackAction = Field(description="what the planner does about it")
     about: str = Field(default="", description="the cell type that misleads, where there is one")
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _translate_kind(cls, value: object) -> object:
+        return _EARLIER_KIND.get(value, value) if isinstance(value, str) else value

@@ -123,7 +123,7 @@ def ground_round(folder):
     """One round's grounding on 512 treated and 512 control cells, and its DE against scanpy's."""
     import scanpy as sc
 
-    from haystack_kernel.grounding import GroundingCells, GroundingContext, ground
+    from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
     from haystack_kernel.grounding.de.table import compute_de
     from haystack_kernel.knowledge import load_knowledge
     from haystack_kernel.planners.offline import parse_question
@@ -162,7 +162,9 @@ def ground_round(folder):
     )
     settings = GroundingSettings()
     ours = seconds_of(
-        lambda: ground(data, query=query, knowledge=knowledge, settings=settings, context=GroundingContext(seed=0))
+        lambda: score_prediction(
+            data, query=query, knowledge=knowledge, settings=settings, context=GroundingContext(seed=0)
+        )
     )
     de = seconds_of(
         lambda: compute_de(treated.X, control.X, genes=genes, padded=np.zeros(n_genes, bool), settings=settings)

@@ -1,4 +1,4 @@
-"""A designed world: 1,500 genes, a perturbation ALPHA whose response is known, a twin, a rival and bystanders."""
+"""A designed world of 1,500 genes: ALPHA, whose response is known, its twin, a competing perturbation, bystanders."""
 
 from __future__ import annotations
 

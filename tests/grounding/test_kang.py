@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingCells, GroundingContext, ground
-from haystack_kernel.grounding.components.perturbational import compute_components, expected_sets
+from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
+from haystack_kernel.grounding.components.compute import compute_components
+from haystack_kernel.grounding.components.expected import expected_sets
 from haystack_kernel.grounding.de.table import compute_de
-from haystack_kernel.grounding.nulls.draws import p_signal
+from haystack_kernel.grounding.nulls.self_contained import self_contained_null
 from haystack_kernel.grounding.records import Basis
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.schema import GroundingSettings, Perturbation, StructuredQuery
@@ -40,7 +41,7 @@ def ask(name):
 
 
 def judge(treated, control, name):
-    return ground(
+    return score_prediction(
         GroundingCells(treated, None, control, treated, control),
         query=ask(name),
         knowledge=load_knowledge(),
@@ -54,7 +55,7 @@ def score_only(treated, control, basis):
     genes = treated.var_names
     de = compute_de(treated.X, control.X, genes=genes, padded=np.zeros(len(genes), bool), settings=basis.settings)
     tested, sets = set(de.loc[de[keys.IS_TESTED], keys.GENE]), expected_sets(basis)
-    signal = p_signal(treated, control, sets=sets, tested=tested, n_draws=basis.settings.n_draws, seed=0)
+    signal = self_contained_null(treated, control, sets=sets, tested=tested, n_draws=basis.settings.n_draws, seed=0)
     components = compute_components(de, predicted=treated, signal=signal, basis=basis)
     return [component.score for component in components if component.name in JUDGED]
 

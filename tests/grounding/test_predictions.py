@@ -10,7 +10,7 @@ from scipy import sparse
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
-from haystack_kernel.grounding import PredictionFacts, build_predictions, ground
+from haystack_kernel.grounding import PredictionFacts, build_predictions, score_prediction
 
 FACTS = PredictionFacts(
     run_id="run-20260101",
@@ -52,7 +52,7 @@ def cells(arms, alpha_shift):
 @pytest.fixture
 def adata(cells, ask, knowledge, settings, context):
     query = ask("ALPHA")
-    grounded = ground(cells, query=query, knowledge=knowledge, settings=settings, context=context)
+    grounded = score_prediction(cells, query=query, knowledge=knowledge, settings=settings, context=context)
     return build_predictions(cells, grounded=grounded, query=query, facts=FACTS)
 
 
@@ -129,13 +129,13 @@ def test_predictions_when_plotted_by_scanpy_then_groups_are_found(adata, tmp_pat
 
 def test_predictions_when_there_is_no_control_prediction_then_no_layer(cells, ask, knowledge, settings, context):
     alone, query = dataclasses.replace(cells, control_pred=None), ask("ALPHA")
-    grounded = ground(alone, query=query, knowledge=knowledge, settings=settings, context=context)
+    grounded = score_prediction(alone, query=query, knowledge=knowledge, settings=settings, context=context)
     assert set(build_predictions(alone, grounded=grounded, query=query, facts=FACTS).layers) == {"query"}
 
 
 def test_predictions_when_cells_differ_from_the_query_then_raises(cells, ask, knowledge, settings, context):
     query = ask("ALPHA")
-    grounded = ground(cells, query=query, knowledge=knowledge, settings=settings, context=context)
+    grounded = score_prediction(cells, query=query, knowledge=knowledge, settings=settings, context=context)
     wrong = dataclasses.replace(cells, treated=cells.treated[::-1].copy())
     with pytest.raises(ContractError, match="other cells"):
         build_predictions(wrong, grounded=grounded, query=query, facts=FACTS)

@@ -1,33 +1,44 @@
-"""From p values to scores from 1 to 10, and from components to the one composite, with every cap and its reason.
+"""From two p values to one component with a score from 1 to 10, and from components to the one composite.
 
-In: p values, components. Out: scores, a ``Composite``.
+In: p values, components. Out: ``Component``, ``Composite``, with every cap and its reason.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import Composite
+from haystack_kernel.grounding.de.background import MIN_SET_GENES
+from haystack_kernel.schema import Component, Composite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from haystack_kernel.schema import Component
+    from haystack_kernel.grounding.records import Basis, Evidence
 
 NAN = float("nan")
 CAP_UNMATCHED = 4.0
 MIN_WEIGHT = 0.5
+LOST_LEAD_P = 0.5  # least p value where something else explains the response better: no better than chance
 
 
 def score_from_p(p: float) -> float:
-    """clip(1 - 3 log10(p / 0.5), 1, 10): chance is 1, 1 in 200 is 7, 5 in 10,000 is 10; NaN stays NaN.
+    """Map a p value to a score: clip(1 - 3 log10(p / 0.5), 1, 10).
+
+    Chance scores 1, p = 1 in 200 scores 7, p = 5 in 10,000 scores 10; NaN stays NaN.
 
     Raises
     ------
     InvalidInputError
         ``p`` is not in (0, 1].
+
+    References
+    ----------
+    Defined here.
     """
     if math.isnan(p):
         return NAN
@@ -38,12 +49,18 @@ def score_from_p(p: float) -> float:
 
 
 def best_of_many(p: float, *, n_scored: int) -> float:
-    """P that the best of ``n_scored`` predictions reaches ``p`` by chance: 1 - (1 - p)^K; NaN stays NaN.
+    """Chance that the best of ``n_scored`` predictions reaches ``p``: 1 - (1 - p)^n_scored; NaN stays NaN.
+
+    A run reports its best round, so each further round gets one more chance to pass by luck.
 
     Raises
     ------
     InvalidInputError
         ``n_scored`` is below 1.
+
+    References
+    ----------
+    Sidak, J Am Stat Assoc 62:626 (1967).
     """
     if n_scored < 1:
         msg = f"n_scored = {n_scored}; it counts the predictions scored so far, this one included, so at least 1"
@@ -53,36 +70,118 @@ def best_of_many(p: float, *, n_scored: int) -> float:
     return -math.expm1(n_scored * math.log1p(-p))
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What the test of one component found, before it becomes a score.
+
+    Attributes
+    ----------
+    statistic
+        Signed statistic; > 0: the expected direction.
+    n_genes
+        Number of tested genes that it rests on.
+    p_self_contained, p_competitive
+        One-sided p values in the expected direction; NaN: not computed.
+    why_no_self_contained
+        Why the first of them is NaN.
+    reasons
+        What limits the reading, one clause each; empty clauses are left out.
+    detail
+        Further facts for the record.
+    """
+
+    statistic: float
+    n_genes: int
+    p_self_contained: float
+    p_competitive: float
+    why_no_self_contained: str = ""
+    reasons: Iterable[str] = ()
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def scored_component(name: str, weight: float, finding: Finding, *, basis: Basis) -> Component:
+    """Score a component by the larger of its two p values, corrected for the best of several predictions.
+
+    The larger p value counts because either null alone is passed by an error that the other one finds: differences
+    between cells that any treatment makes pass the self-contained null, and a prediction that the prompt does not
+    support passes the competitive one.
+    """
+    reasons = [reason for reason in finding.reasons if reason]
+    if math.isnan(finding.p_self_contained):
+        reasons.append(f"tested against the competitive null alone: {finding.why_no_self_contained}")
+    larger = float(np.nanmax([finding.p_self_contained, finding.p_competitive]))
+    p = best_of_many(larger, n_scored=basis.context.n_scored)
+    return Component(
+        name=name,
+        weight=weight,
+        score=score_from_p(p),
+        reason="; ".join(reasons),
+        statistic=finding.statistic,
+        p_signal=finding.p_self_contained,
+        p_specificity=finding.p_competitive,
+        n_genes=finding.n_genes,
+        detail={**finding.detail, "p": p, "n_draws": basis.settings.n_draws},
+    )
+
+
+def not_computed(name: str, weight: float, reason: str, *, n_genes: int = 0) -> Component:
+    """A component without a score, and why."""
+    return Component(name=name, weight=weight, score=NAN, reason=reason, n_genes=n_genes)
+
+
+def too_few_tested(n_tested: int, *, basis: Basis) -> str:
+    """Why nothing can be scored where fewer genes were tested than the settings demand; empty otherwise."""
+    least = basis.settings.min_tested_genes
+    return f"only {n_tested:,} genes were tested; at least {least:,} are needed" if n_tested < least else ""
+
+
+def why_no_self_contained(evidence: Evidence) -> str:
+    """Why the self-contained null of a set of genes could not be computed."""
+    return evidence.self_contained.reason or f"the prompt measures fewer than {MIN_SET_GENES} of its genes"
+
+
 def composite(components: Sequence[Component], *, donor_matched: bool) -> Composite:
     """Weighted mean of the components that could be computed, capped by what the evidence allows.
 
     Parameters
     ----------
     components
-        With weights; the weight of a NaN component is shared among the rest in proportion.
+        Components with their weights; the weight of a NaN component is shared among the rest in proportion.
     donor_matched
-        Whether the prompt's control comes from the same donors; without it the value is at most 4, because
+        Whether the prompt's control cells come from the same donors. Without that the value is at most 4, because
         differences between donors pass both nulls.
 
     Returns
     -------
-    ``value`` in [1, 10], unrounded; NaN with a reason when less than half of the weight was computed. A missing
-    share caps the value at 4 + 6 x the computed weight.
+    ``value`` in [1, 10], unrounded; NaN with a reason when less than half of the weight could be computed. A missing
+    share of the weight caps the value at 4 + 6 x the computed share.
     """
-    total = sum(component.weight for component in components)
     computed = [component for component in components if not math.isnan(component.score)]
-    weight = sum(component.weight for component in computed) / total if total else 0.0
-    missing = [component.name.replace("_", " ") for component in components if math.isnan(component.score)]
-    if not computed or weight < MIN_WEIGHT:
-        why = "; ".join(f"{c.name.replace('_', ' ')}: {c.reason}" for c in components if math.isnan(c.score))
-        reason = f"not scored: only {weight:.0%} of the weight could be computed ({why or 'no components'})"
-        return Composite(value=NAN, weight_computed=weight, reason=reason)
-    value = sum(component.weight * component.score for component in computed) / sum(c.weight for c in computed)
+    missing = [component for component in components if math.isnan(component.score)]
+    total = sum(component.weight for component in components)
+    computed_weight = sum(component.weight for component in computed)
+    share = computed_weight / total if total else 0.0
+    if share < MIN_WEIGHT:
+        why = "; ".join(f"{_words(component)}: {component.reason}" for component in missing) or "no components"
+        reason = f"not scored: only {share:.0%} of the weight could be computed ({why})"
+        return Composite(value=NAN, weight_computed=share, reason=reason)
+    value = sum(component.weight * component.score for component in computed) / computed_weight
+    cap, reason = _cap(missing, share=share, donor_matched=donor_matched)
+    return Composite(value=min(value, cap), weight_computed=share, cap=cap, reason=reason)
+
+
+def _cap(missing: Sequence[Component], *, share: float, donor_matched: bool) -> tuple[float, str]:
+    """The largest composite that the evidence allows, and why."""
     cap, reasons = 10.0, []
-    if weight < 1 - 1e-9:
-        cap = 4.0 + 6.0 * weight
-        reasons.append(f"{', '.join(missing)} not computed: {weight:.0%} of the weight allows at most {cap:.1f}")
+    if share < 1 - 1e-9:
+        cap = 4.0 + 6.0 * share
+        names = ", ".join(_words(component) for component in missing)
+        reasons.append(f"{names} not computed: {share:.0%} of the weight allows at most {cap:.1f}")
     if not donor_matched:
         cap = min(cap, CAP_UNMATCHED)
         reasons.append(f"no donor-matched control: differences between donors cannot be excluded, at most {cap:.0f}")
-    return Composite(value=min(value, cap), weight_computed=weight, cap=cap, reason="; ".join(reasons))
+    return cap, "; ".join(reasons)
+
+
+def _words(component: Component) -> str:
+    return component.name.replace("_", " ")

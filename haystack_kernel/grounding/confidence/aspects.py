@@ -1,7 +1,7 @@
-"""How far to trust a prediction: what the score cannot say.
+"""Everything that limits the trust in a prediction, one row each.
 
-In: cells by role, the judged parts of one prediction, how it came about. Out: one ``Confidence``; every aspect is a
-row, NaN with a reason where it is not known.
+In: cells by role, the parts of one scored prediction, how it was made. Out: one ``Confidence``; every aspect is a row,
+NaN with a reason where it is not known.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.grounding.components.score import composite
-from haystack_kernel.grounding.confidence.agreement import correlate
 from haystack_kernel.grounding.confidence.measured import compare_measured
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
-from haystack_kernel.grounding.de.profiles import log_normalise
+from haystack_kernel.grounding.de.profiles import correlate, log_normalise
 from haystack_kernel.grounding.de.table import FLIPS, N_RESAMPLES
 from haystack_kernel.schema import EVIDENCE_WORDS, Aspect, Confidence
 
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
-    import pandas as pd
     from numpy.typing import NDArray
 
     from haystack_kernel.grounding.records import Basis, GroundingCells
     from haystack_kernel.schema import Component, Composite, EngineAgreement
 
 NAN = float("nan")
-NULLS = Path(__file__).with_name("data") / "null_composites.json"
+NULLS = Path(__file__).with_name("data") / "null_composites.json"  # made by tools/grounding_quality.py
 WEIGHT_CHANGE = 0.5  # each weight is changed by up to this share of itself
 N_WEIGHTS = 500
 N_LEADING = 50  # genes that stand for a response of which none is called
@@ -42,7 +41,7 @@ MIN_DONOR_CELLS = 3
 _DISTANCES = tuple(EVIDENCE_WORDS)  # nearest first
 
 
-def judge_confidence(
+def assess_confidence(
     cells: GroundingCells,
     *,
     de: pd.DataFrame,
@@ -58,19 +57,19 @@ def judge_confidence(
     cells
         Raw counts by role.
     de, other
-        Effects in the control reading in force, and in the other one where there is one.
+        DE tables of the control reading in force, and of the other one where there is one.
     components, agreement
-        The judged components and baselines.
+        The scored components and baselines.
     basis
-        Query, settings and how the prediction came about.
+        Query, settings and how the prediction was made.
 
     Returns
     -------
     Aspects in display order: control strategy (correlation of the two readings), evidence distance (0 = same pair),
-    gene coverage (share), agreement with the closest baseline (correlation), flipping genes (share of the called),
+    gene coverage (share), agreement with the most similar baseline (correlation), flipping genes (share of the called),
     stability (mean over genes that pass the thresholds), donors (share that move the same way), measured responses
-    outside the prompt (correlation with the most alike), null percentile
-    (share of null and wrong-prompt runs with a lower composite), weights (range of the composite), back-test.
+    outside the prompt (correlation with the most similar), null percentile (share of null and wrong-prompt runs with a
+    lower composite), weights (range of the composite), back-test.
     """
     between_seeds = _between_seeds(cells)
     judged = composite(components, donor_matched=basis.context.donor_matched)
@@ -94,9 +93,18 @@ def judge_confidence(
 
 
 def load_nulls(group: str, *, path: Path = NULLS) -> NDArray[np.float64]:
-    """Composites of null and wrong-prompt runs of "perturbational" or "observational" questions; empty: not measured.
+    """Composites of null and wrong-prompt runs, sorted.
 
-    The packaged file holds ``{"<group>": {"null": [...], "wrong_prompt": [...]}}``.
+    Parameters
+    ----------
+    group
+        "perturbational" or "observational", the kind of question.
+    path
+        JSON file ``{"<group>": {"null": [...], "wrong_prompt": [...]}}``; the packaged one by default.
+
+    Returns
+    -------
+    Composites, 1 to 10; empty where they were not measured.
     """
     if not path.exists():
         return np.zeros(0)
@@ -105,7 +113,7 @@ def load_nulls(group: str, *, path: Path = NULLS) -> NDArray[np.float64]:
 
 
 def percentile_among(value: float, nulls: NDArray[np.float64]) -> float:
-    """Share of ``nulls`` below ``value``; those equal to it count half."""
+    """Share of ``nulls`` below ``value``, 0 to 1; those equal to it count half."""
     return float((nulls < value).mean() + 0.5 * (nulls == value).mean())
 
 
@@ -185,28 +193,27 @@ def _stability(de: pd.DataFrame, *, basis: Basis, between_seeds: float) -> Aspec
 
 
 def _donors(cells: GroundingCells, *, de: pd.DataFrame, basis: Basis) -> Aspect:
-    """How many donors of the prompt move, on the called genes, as the prediction does."""
+    """How many donors of the prompt move as the prediction does, on the genes that stand for its response."""
     name, control = "donors", cells.prompt_control
     if control is None or control.n_obs == 0:
         return Aspect(name=name, value=NAN, reason="the prompt has no matched control cells")
     if basis.query.task_type == "donor_expression_prediction":
         return Aspect(name=name, value=NAN, reason="the prompt shows one donor against others by design")
-    labels = [adata.obs[keys.DONOR].astype(str).to_numpy() for adata in (cells.prompt, control)]
-    counts = [dict(zip(*np.unique(one, return_counts=True), strict=True)) for one in labels]
-    donors = [d for d in sorted(counts[0]) if min(n.get(d, 0) for n in counts) >= MIN_DONOR_CELLS]
+    arms = (cells.prompt, control)
+    labels = [adata.obs[keys.DONOR].astype(str) for adata in arms]
+    n_cells = labels[0].value_counts().to_frame("treated").join(labels[1].value_counts().rename("control"))
+    donors = sorted(n_cells.index[(n_cells >= MIN_DONOR_CELLS).all(axis=1)])
     if not donors:
         reason = f"no donor has {MIN_DONOR_CELLS} treated and {MIN_DONOR_CELLS} control cells in the prompt"
         return Aspect(name=name, value=NAN, reason=reason)
-    genes, signs = _leading(de)
-    shared = [gene for gene in genes if gene in cells.prompt.var_names and gene in control.var_names]
-    if not shared:
+    signs = _leading_signs(de)
+    genes = signs.index[signs.index.isin(arms[0].var_names) & signs.index.isin(arms[1].var_names)]
+    if genes.empty:
         return Aspect(name=name, value=NAN, reason="the prompt measures none of the genes that move")
-    sign = np.array([signs[gene] for gene in shared])
-    scores = [
-        log_normalise(adata.X)[:, adata.var_names.get_indexer(shared)] @ sign for adata in (cells.prompt, control)
-    ]
-    moves = {d: scores[0][labels[0] == d].mean() - scores[1][labels[1] == d].mean() for d in donors}
-    n_same = sum(move > 0 for move in moves.values())
+    sign = signs[genes].to_numpy(float)
+    scores = [log_normalise(adata.X)[:, adata.var_names.get_indexer(genes)] @ sign for adata in arms]
+    of_arm = [labels[i].to_numpy() for i in (0, 1)]
+    n_same = sum(scores[0][of_arm[0] == d].mean() > scores[1][of_arm[1] == d].mean() for d in donors)
     words = f"{n_same} of {len(donors)} donors of the prompt move the same way as the prediction."
     return Aspect(name=name, value=n_same / len(donors), words=words)
 
@@ -215,16 +222,14 @@ def _measured(cells: GroundingCells, *, de: pd.DataFrame) -> Aspect:
     name = "other measured responses"
     found = [one for one in compare_measured(cells.measured, de=de) if not math.isnan(one.pearson)]
     if not found:
-        why = "no response of the same or a related treatment lies in the atlases outside the prompt"
+        why = "the atlases hold no response of the same or a related treatment outside the prompt"
         return Aspect(name=name, value=NAN, reason=why)
     listed = "; ".join(f"{one.label}: r = {one.pearson:.2f}" for one in found)
     return Aspect(name=name, value=found[0].pearson, words=f"Measured, not part of the prompt, not scored: {listed}.")
 
 
 def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
-    from haystack_kernel.grounding.components.perturbational import is_observational
-
-    name, group = "null percentile", "observational" if is_observational(basis) else "perturbational"
+    name, group = "null percentile", "observational" if basis.is_observational else "perturbational"
     nulls = load_nulls(group)
     if not nulls.size or math.isnan(judged.value):
         reason = "the prediction was not scored" if nulls.size else "not measured: no table of null runs is packaged"
@@ -235,7 +240,7 @@ def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
 
 
 def _weights(components: Sequence[Component], *, judged: Composite, basis: Basis) -> Aspect:
-    """Range of the composite (central 95 %) when every weight changes by up to half, seeded."""
+    """Range of the composite (central 95 %) when every weight changes at random by up to half of itself."""
     name = "choice of weights"
     if math.isnan(judged.value):
         return Aspect(name=name, value=NAN, reason="the prediction was not scored")
@@ -250,14 +255,14 @@ def _weights(components: Sequence[Component], *, judged: Composite, basis: Basis
     return Aspect(name=name, value=high - low, words=words)
 
 
-def _leading(de: pd.DataFrame) -> tuple[list[str], dict[str, float]]:
-    """Genes that stand for the response: the called ones, else the 50 that move most, with their signs."""
+def _leading_signs(de: pd.DataFrame) -> pd.Series:
+    """Sign of each gene that stands for the response: the called genes, or else the 50 that move most."""
     rows = de[de[keys.IS_DE].astype(bool)]
     if rows.empty:
         tested = de[de[keys.IS_TESTED].astype(bool)]
         rows = tested.loc[tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_LEADING]]
-    signs = dict(zip(rows[keys.GENE], np.sign(rows[keys.DELTA].to_numpy(float)), strict=True))
-    return list(signs), signs
+    rows = rows.drop_duplicates(keys.GENE)
+    return pd.Series(np.sign(rows[keys.DELTA].to_numpy(float)), index=rows[keys.GENE])
 
 
 def _between_seeds(cells: GroundingCells) -> float:
@@ -269,6 +274,7 @@ def _between_seeds(cells: GroundingCells) -> float:
 
 
 def _profile(adata: ad.AnnData) -> NDArray[np.float64]:
+    """Mean log1p(CP10k) per gene: as the engine expects it where it says so, else over the cells."""
     if keys.EXPECTED_LOG in adata.var:
         return adata.var[keys.EXPECTED_LOG].to_numpy(float)
     return np.asarray(log_normalise(adata.X).mean(axis=0)).ravel()

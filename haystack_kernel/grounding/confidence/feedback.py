@@ -20,31 +20,36 @@ if TYPE_CHECKING:
 
 WEAK = 4.0  # a score below this is little support
 LOW_COVERAGE = 0.8
-FAR_STEPS = 3  # of the cell ontology, from which a prompt is of another lineage
+FAR_STEPS = 3  # steps in the cell ontology from which on a prompt is of another lineage
 
 
 def find_feedback(
     scored: Round, *, query: StructuredQuery, knowledge: Knowledge, settings: GroundingSettings, threshold: float
 ) -> tuple[Feedback, ...]:
-    """Read a scored round for what another prompt could do better.
+    """Say what another prompt could do better than that of a scored round.
 
     Parameters
     ----------
     scored
-        With components, confidence and candidates.
+        A round with components, confidence and candidates.
     query, knowledge
-        The cell type asked for, and how far the prompt's types are from it.
+        The cell type asked for, and the cell ontology, in which the prompt's types have a distance to it.
     settings
-        The stability a call needs.
+        Holds ``min_stability``, the stability that a call needs.
     threshold
-        Composite from which nothing has to change.
+        Composite from which on nothing has to change.
 
     Returns
     -------
-    Nothing for a round that reached ``threshold``. Kinds: ``wrong_lineage`` (the prediction is nearer to another type,
-    or no prompt cell type lies within two steps of the asked one and the score is weak), ``rival_leads`` (another
-    perturbation explains the response), ``weak_pathway``, ``control_mismatch`` (no matched control),
-    ``donor_unmatched`` (its control is of other donors), ``low_coverage``, ``unstable``.
+    Nothing for a round that reached ``threshold``. Kinds: ``wrong_lineage`` (the prediction is more similar to another
+    type, or no prompt cell type lies within two steps of the asked one and the score is weak),
+    ``competing_signature_leads`` (another perturbation fits the response better), ``weak_pathway``,
+    ``control_mismatch`` (no matched control), ``donor_unmatched`` (the control comes from other donors),
+    ``low_coverage``, ``unstable``.
+
+    Examples
+    --------
+    >>> find_feedback(scored, query=query, knowledge=knowledge, settings=settings, threshold=7)  # doctest: +SKIP
     """
     value = scored.composite.value if scored.composite else math.nan
     if value >= threshold:
@@ -54,7 +59,7 @@ def find_feedback(
         *_of_lineage(scored, found=found, query=query, knowledge=knowledge),
         *_of_response(found, query=query),
         *_of_control(scored, query=query),
-        *_of_the_run(scored, settings=settings),
+        *_of_prediction(scored, settings=settings),
     )
 
 
@@ -64,48 +69,48 @@ def _of_lineage(
     coherence = found.get(keys.CELL_TYPE_COHERENCE)
     if coherence is not None and coherence.statistic < 0:
         other = coherence.detail.get("nearest_other", "another cell type")
-        sentence = f"the prediction is nearer to {other} than to {query.cell_type_name}"
+        sentence = f"the prediction is more similar to {other} than to {query.cell_type_name}"
         yield Feedback(kind="wrong_lineage", sentence=sentence, action="other_cells", about=other)
         return
-    judged = [item.score for item in found.values()]
-    if query.task_type not in PERTURBATIONAL or (judged and max(judged) >= WEAK):
-        return
+    is_weak = max((item.score for item in found.values()), default=0.0) < WEAK
+    if query.task_type not in PERTURBATIONAL or not is_weak:
+        return  # a far prompt that works is no fault
     steps = [
         _steps(query.cell_type_id, one, knowledge) for item in scored.candidates for one in item.prompt.cell_type_ids
     ]
-    if steps and min(steps) >= FAR_STEPS:
-        near = "not connected with" if math.isinf(min(steps)) else f"{min(steps):.0f} steps from"
-        sentence = f"every cell type of the prompt is {near} {query.cell_type_name} in the cell ontology"
+    nearest = min(steps, default=0.0)
+    if nearest >= FAR_STEPS:
+        how_far = "not connected with" if math.isinf(nearest) else f"{nearest:.0f} steps from"
+        sentence = f"every cell type of the prompt is {how_far} {query.cell_type_name} in the cell ontology"
         yield Feedback(kind="wrong_lineage", sentence=sentence, action="other_cells")
 
 
 def _of_response(found: dict[str, Component], *, query: StructuredQuery) -> Iterator[Feedback]:
-    target, pathway = found.get(keys.TARGET), found.get(keys.PATHWAY)
     asked = query.perturbation.name if query.perturbation else "the perturbation asked for"
-    led = target is not None and target.detail.get("ridge_rival_value", -math.inf) > target.detail.get("ridge_asked", 0)
-    if target is not None and led:
-        rival = target.detail.get("ridge_rival") or "another perturbation"
-        sentence = f"{rival} explains the response better than {asked}"
-        yield Feedback(kind="rival_leads", sentence=sentence, action="nearer_evidence")
-    elif pathway is not None and pathway.score < WEAK:
-        sentence = f"the pathways expected of {asked} hardly move (score {pathway.score:.1f})"
+    facts = found[keys.TARGET].detail if keys.TARGET in found else {}
+    if facts.get("ridge_competing_value", -math.inf) > facts.get("ridge_asked", 0):
+        other = facts.get("ridge_competing") or "another perturbation"
+        sentence = f"{other} fits the response better than {asked}"
+        yield Feedback(kind="competing_signature_leads", sentence=sentence, action="nearer_evidence")
+    elif keys.PATHWAY in found and found[keys.PATHWAY].score < WEAK:
+        sentence = f"the pathways expected of {asked} hardly move (score {found[keys.PATHWAY].score:.1f})"
         yield Feedback(kind="weak_pathway", sentence=sentence, action="nearer_evidence")
 
 
 def _of_control(scored: Round, *, query: StructuredQuery) -> Iterator[Feedback]:
-    bare = [item for item in scored.candidates if item.control is None]
-    if bare or not scored.n_control:
-        why = bare[0].control_reason if bare else scored.control_note
-        sentence = (
-            f"the prompt has no matched control cells ({why.rstrip('.')})" if why else "the prompt has no control"
-        )
+    without = [item for item in scored.candidates if item.control is None]
+    if without or not scored.n_control:
+        why = without[0].control_reason if without else scored.control_note
+        sentence = "the prompt has no matched control cells"
+        if why:
+            sentence += f" ({why.rstrip('.')})"
         yield Feedback(kind="control_mismatch", sentence=sentence, action="matched_control")
     elif query.task_type in PERTURBATIONAL and not all(item.donor_matched for item in scored.candidates):
         sentence = "the control cells come from other donors than the prompt"
         yield Feedback(kind="donor_unmatched", sentence=sentence, action="matched_control")
 
 
-def _of_the_run(scored: Round, *, settings: GroundingSettings) -> Iterator[Feedback]:
+def _of_prediction(scored: Round, *, settings: GroundingSettings) -> Iterator[Feedback]:
     if scored.frac_genes_found < LOW_COVERAGE:
         sentence = f"only {scored.frac_genes_found:.0%} of the genes could be predicted"
         yield Feedback(kind="low_coverage", sentence=sentence, action="other_dataset")
@@ -116,6 +121,7 @@ def _of_the_run(scored: Round, *, settings: GroundingSettings) -> Iterator[Feedb
 
 
 def _steps(asked: str | None, other: str, knowledge: Knowledge) -> float:
+    """Steps between two cell types in the ontology; infinite where they are not connected or not known."""
     known = knowledge.cell_types
     if asked is None or asked not in known or other not in known:
         return math.inf

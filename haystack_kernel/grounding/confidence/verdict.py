@@ -24,7 +24,7 @@ TOLD_APART = 0.5  # difference of composites that counts
 def engine_verdict(
     engine: str, *, agreement: Sequence[EngineAgreement], own: float, between_seeds: float
 ) -> tuple[BaselineVerdict, str]:
-    """What the engine adds to the simple baselines, by rule.
+    """Say what the engine adds to the simple baselines, by rule.
 
     Parameters
     ----------
@@ -33,15 +33,15 @@ def engine_verdict(
     agreement
         The baselines.
     own
-        The run's composite; NaN is allowed.
+        Composite of the run; NaN: not scored.
     between_seeds
         Correlation of the engine's responses under two seeds; NaN: not known.
 
     Returns
     -------
-    ``adds_nothing``: the closest baseline correlates with the prediction as well as another seed does, or at 0.95.
-    Else by composite: ``falls_behind`` or ``adds`` for a difference of 0.5 to the best baseline, ``not_told_apart``
-    between.
+    Verdict and one sentence. ``adds_nothing``: the most similar baseline correlates with the prediction as well as the
+    prediction under another seed does, or at 0.95. Otherwise the composites decide: ``falls_behind`` or ``adds`` for a
+    difference of 0.5 to the best baseline, ``not_told_apart`` below that.
     """
     name = engine.upper() if engine == "stack" else engine
     if engine in BASELINES:
@@ -50,16 +50,24 @@ def engine_verdict(
     if not compared:
         return "not_compared", "No simple baseline could be compared."
     closest = max(compared, key=lambda item: item.pearson)
-    seeds = (
-        "no other seed was run" if math.isnan(between_seeds) else f"{between_seeds:.2f} between two of its own seeds"
-    )
-    said = f"r = {closest.pearson:.2f} with {closest.engine}; {seeds}"
+    seeds = f"{between_seeds:.2f} between two of its own seeds"
+    if math.isnan(between_seeds):
+        seeds = "no other seed was run"
+    similarity = f"r = {closest.pearson:.2f} with {closest.engine}; {seeds}"
     if closest.pearson >= np.fmin(SAME, between_seeds):
-        return "adds_nothing", f"{name} adds nothing here: it says what a simple baseline says ({said})."
-    best = max((item for item in agreement if not math.isnan(item.composite)), key=lambda i: i.composite, default=None)
-    if best is None or math.isnan(own):
-        return "not_told_apart", f"{name} differs from the baselines ({said}), but no score tells which is right."
-    scores = f"score {own:.1f}, best baseline {best.engine} {best.composite:.1f}; {said}"
+        return "adds_nothing", f"{name} is indistinguishable from the closest simple baseline ({similarity})."
+    return _by_composite(name, agreement=agreement, own=own, similarity=similarity)
+
+
+def _by_composite(
+    name: str, *, agreement: Sequence[EngineAgreement], own: float, similarity: str
+) -> tuple[BaselineVerdict, str]:
+    """Verdict on an engine that predicts another response than every baseline: which one known biology prefers."""
+    scored = [item for item in agreement if not math.isnan(item.composite)]
+    if not scored or math.isnan(own):
+        return "not_told_apart", f"{name} differs from the baselines ({similarity}), but no score tells which is right."
+    best = max(scored, key=lambda item: item.composite)
+    scores = f"score {own:.1f}, best baseline {best.engine} {best.composite:.1f}; {similarity}"
     if best.composite >= own + TOLD_APART:
         return "falls_behind", f"A simple baseline agrees better with known biology than {name} ({scores})."
     if own >= best.composite + TOLD_APART:

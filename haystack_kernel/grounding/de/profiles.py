@@ -1,4 +1,4 @@
-"""Mean, spread and detection of every gene on the log1p-CP10k scale, without densifying.
+"""Mean, spread and detection of every gene on the log1p-CP10k scale, without making the counts dense.
 
 In: raw counts, cells x genes, sparse. Out: one ``Profile`` per arm.
 """
@@ -21,10 +21,18 @@ SCALE = 1e4  # counts per ten thousand
 
 @dataclass(frozen=True)
 class Profile:
-    """One arm, per gene, in the order of the columns.
+    """Summary of one arm, one value per gene in the order of the columns.
 
-    ``mean_log`` and ``sd_log`` (n - 1; 0 for one cell) are of y = log1p(1e4 x / L), ``mean_cp10k`` of 1e4 x / L,
-    ``detection`` is the fraction of cells with a count.
+    Attributes
+    ----------
+    n_cells
+        Number of cells of the arm.
+    mean_log, sd_log
+        Mean and standard deviation (n - 1; 0 for one cell) of y = log1p(1e4 x / L) for counts x and library size L.
+    mean_cp10k
+        Mean of 1e4 x / L, counts per ten thousand.
+    detection
+        Fraction of cells with at least one count, 0 to 1.
     """
 
     n_cells: int
@@ -35,12 +43,21 @@ class Profile:
 
 
 def normalise_cp10k(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401 - any sparse or dense matrix
-    """Counts per ten thousand of each cell, float64 CSR without stored zeros; a cell without counts stays 0.
+    """Scale every cell to ten thousand counts.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, cells x genes.
+
+    Returns
+    -------
+    Float64 CSR of the same shape without stored zeros; a cell without counts stays 0.
 
     Raises
     ------
     InvalidInputError
-        Negative, NaN or infinite values.
+        ``counts`` holds negative, NaN or infinite values.
     """
     matrix = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
     matrix.sum_duplicates()
@@ -54,14 +71,20 @@ def normalise_cp10k(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401 - any spa
 
 
 def log_normalise(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401
-    """Log-normalise raw counts: y = log1p(1e4 x / L), float64 CSR; raises as :func:`normalise_cp10k`."""
+    """Log-normalise raw counts: y = log1p(1e4 x / L), natural logarithm, as float64 CSR.
+
+    Raises
+    ------
+    InvalidInputError
+        As :func:`normalise_cp10k`.
+    """
     matrix = normalise_cp10k(counts)
     matrix.data = np.log1p(matrix.data)
     return matrix
 
 
 def mean_cp10k(counts: Any) -> NDArray[np.float64]:  # noqa: ANN401
-    """Mean counts per ten thousand of every gene; a cell without counts stays 0."""
+    """Mean counts per ten thousand of every gene, without storing the scaled matrix; a cell without counts stays 0."""
     matrix = sparse.csr_matrix(counts, dtype=np.float64)
     library = np.asarray(matrix.sum(axis=1)).ravel()
     scale = np.divide(SCALE, library, out=np.zeros_like(library), where=library > 0)
@@ -69,7 +92,12 @@ def mean_cp10k(counts: Any) -> NDArray[np.float64]:  # noqa: ANN401
 
 
 def compute_profile(cp10k: sparse.csr_matrix) -> Profile:
-    """Per-gene summary of one arm, from :func:`normalise_cp10k`.
+    """Summarise one arm gene by gene.
+
+    Parameters
+    ----------
+    cp10k
+        From :func:`normalise_cp10k`, cells x genes.
 
     Raises
     ------
@@ -80,6 +108,7 @@ def compute_profile(cp10k: sparse.csr_matrix) -> Profile:
     if n_cells == 0:
         msg = "an arm of the comparison has no cells; at least one is needed"
         raise InvalidInputError(msg)
+    # sums over the stored values alone: zeros add nothing, so the matrix is never made dense
     logged = np.log1p(cp10k.data)
     sums = [np.bincount(cp10k.indices, weights=values, minlength=n_genes) for values in (logged, logged**2, cp10k.data)]
     mean_log = sums[0] / n_cells
@@ -91,6 +120,13 @@ def compute_profile(cp10k: sparse.csr_matrix) -> Profile:
         mean_cp10k=sums[2] / n_cells,
         detection=np.bincount(cp10k.indices, minlength=n_genes) / n_cells,
     )
+
+
+def correlate(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
+    """Pearson correlation of two profiles; NaN below three values or where one side is constant."""
+    if one.size < 3 or np.ptp(one) == 0 or np.ptp(two) == 0:
+        return float("nan")
+    return float(np.corrcoef(one, two)[0, 1])
 
 
 def pooled_sd(first: Profile, second: Profile) -> NDArray[np.float64]:

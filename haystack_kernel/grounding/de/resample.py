@@ -1,4 +1,4 @@
-"""The prediction again without some of the prompt's donors, for the engines that cost nothing to run.
+"""The prediction repeated without some of the prompt's donors, for the engines that cost nothing to run.
 
 In: cells by role and the engine. Out: further treated predictions, as counts.
 """
@@ -24,21 +24,22 @@ MIN_DONORS = 3
 
 
 def without_donors(cells: GroundingCells, *, engine: str, seed: int) -> list[sparse.csr_matrix]:
-    """Predict from the prompt less one donor, or one group of donors, at a time.
+    """Predict from the prompt without one donor, or one group of donors, at a time.
 
     Parameters
     ----------
     cells
-        Prompt, its control and the query.
+        Prompt cells, their control cells and query cells.
     engine
-        Of the prediction under judgement.
+        Engine of the prediction that is scored.
     seed
-        Fixes the sampled molecules.
+        Random seed of the sampled molecules.
 
     Returns
     -------
-    Counts in the query's shape, one per donor (of more than four donors one per group). Empty for an engine with a
-    model, without control cells, and below three donors that have both arms.
+    Raw counts in the shape of the query cells, one matrix per donor that was left out (one per group of donors where
+    there are more than four). The list is empty for an engine with a model, without control cells, and where fewer
+    than three donors have both treated and control cells.
     """
     prompt, control = cells.prompt, cells.prompt_control
     if engine not in BASELINES or engine == "none" or control is None or control.n_obs == 0:
@@ -47,12 +48,12 @@ def without_donors(cells: GroundingCells, *, engine: str, seed: int) -> list[spa
     donors = sorted(set(names[0]) & set(names[1]))
     if len(donors) < MIN_DONORS:
         return []
-    query, found = _cells(cells.query), []
+    query, predictions = _cells(cells.query), []
     for left_out in np.array_split(np.array(donors, dtype=object), min(len(donors), MAX_GROUPS)):
         kept = [~np.isin(name, left_out.astype(str)) for name in names]
         arms = [_cells(adata[keep]) for adata, keep in zip((prompt, control), kept, strict=True)]
-        found.append(predict(engine, prompt=arms[0], control=arms[1], query=query, seed=seed).counts)
-    return found
+        predictions.append(predict(engine, prompt=arms[0], control=arms[1], query=query, seed=seed).counts)
+    return predictions
 
 
 def _cells(adata: ad.AnnData) -> Cells:

@@ -1,8 +1,9 @@
-"""Differential expression of generated cells: effect sizes first, rank tests beside them.
+"""Differential expression between predicted and control cells: effect sizes first, rank tests beside them.
 
 In: raw counts of two arms over the same genes. Out: one row per gene, and the same in scanpy's form.
 
-Generated cells are not replicates: p falls with the number of cells generated, so the table carries both counts.
+Generated cells are not replicates: their p values fall as more cells are generated. The table therefore carries the
+number of cells of both arms, and the score never uses these p values.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.special import ndtr
+from scipy.stats import false_discovery_control
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
@@ -21,6 +23,7 @@ from haystack_kernel.grounding.de.profiles import compute_profile, mean_cp10k, n
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
     from haystack_kernel.schema import GroundingSettings
@@ -54,7 +57,7 @@ def compute_de(
     Parameters
     ----------
     treated, control
-        Raw counts, cells x genes, same genes in the same order.
+        Raw counts, cells x genes, the same genes in the same order.
     genes
         Gene symbols of the columns.
     padded
@@ -63,24 +66,29 @@ def compute_de(
         Thresholds of detection, effect and adjusted p.
     also_detected
         Largest detection (fraction of cells) of each gene in other arms (query, prompt), so that the choice of
-        tested genes does not hang on the prediction alone.
+        tested genes does not depend on the prediction alone.
     expected
-        Mean log1p-CP10k per gene of each arm where its engine knows it without the noise of drawing counts; it takes
-        the place of the mean over counts in ``delta``. Tests and ``log2fc`` stay with the counts.
+        Mean log1p-CP10k per gene of the treated and of the control arm where the engine knows it without the noise of
+        drawing counts. It replaces the mean over counts in ``delta``; tests and ``log2fc`` always use the counts.
 
     Returns
     -------
     One row per gene, in the order given: ``delta`` (mean log1p-CP10k, treated minus control), ``log2fc`` (of mean
-    CP10k with a pseudo-count of 0.1), ``detection_diff``, ``auroc`` (0.5 = no difference), ``pval`` (two-sided
-    Wilcoxon rank-sum with tie correction, without continuity correction, as in scanpy; 1 for a constant gene),
-    ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``, ``is_de`` (effect and
-    adjusted p; :func:`demand_stability` asks for more), ``stability`` (NaN), ``padded``, and the means, pooled sd and
-    rank z. ``attrs`` holds ``n_treated`` and ``n_control``.
+    CP10k with a pseudo-count of 0.1), ``detection_diff`` (-1 to 1), ``auroc`` (0.5 = no difference), ``pval``
+    (two-sided Wilcoxon rank-sum test with tie correction, without continuity correction, as in scanpy; 1 for a
+    constant gene), ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``,
+    ``is_de`` (effect and adjusted p; :func:`demand_stability` demands more), ``stability`` (NaN), ``padded``,
+    ``mean_treated`` and ``mean_control`` (mean log1p-CP10k), ``sd`` (pooled within the arms) and ``rank_z``.
+    ``attrs`` holds ``n_treated`` and ``n_control``, the numbers of cells.
 
     Raises
     ------
     InvalidInputError
-        Arms of different width, an empty arm, values that are no counts.
+        The arms or lists differ in width, an arm is empty, or a value is no count.
+
+    References
+    ----------
+    Benjamini and Hochberg, J R Stat Soc B 57:289 (1995), for ``padj``.
     """
     names, is_padded = np.asarray(genes, dtype=object), np.asarray(padded, dtype=bool)
     widths = {"treated": treated.shape[1], "control": control.shape[1], "genes": len(names), "padded": len(is_padded)}
@@ -100,8 +108,8 @@ def compute_de(
     log2fc = np.log2((one.mean_cp10k + PSEUDO_CP10K) / (two.mean_cp10k + PSEUDO_CP10K))
     auroc, z_rank, pval = rank_sum(*arms)
     padj = np.full(len(names), np.nan)
-    padj[tested] = adjust_bh(pval[tested])
-    with np.errstate(invalid="ignore"):
+    padj[tested] = false_discovery_control(pval[tested])  # Benjamini and Hochberg (1995); NaN where not tested
+    with np.errstate(invalid="ignore"):  # padj is NaN where a gene was not tested
         called = tested & (np.abs(log2fc) >= settings.min_abs_log2fc) & (padj <= settings.max_padj)
     de = pd.DataFrame(
         {
@@ -132,22 +140,24 @@ def demand_stability(
     resamples: Sequence[tuple[sparse.csr_matrix, sparse.csr_matrix]],
     settings: GroundingSettings,
 ) -> pd.DataFrame:
-    """Take back the calls that other seeds, or other donors in the prompt, do not make.
+    """Withdraw the calls that other seeds, or other donors in the prompt, do not confirm.
 
     Parameters
     ----------
     de
         From :func:`compute_de`.
     resamples
-        Raw counts of the two arms as further seeds or other donors make them, genes in the order of the table.
+        Raw counts of the treated and the control arm as further seeds or other donors give them, genes in the order of
+        the table.
     settings
-        The effect that a resample must reach, and the share of them that must.
+        ``min_abs_log2fc``, the effect that a resample must reach, and ``min_stability``, the share of resamples that
+        must reach it.
 
     Returns
     -------
     A copy with ``stability``, the share of the resamples whose ``log2fc`` has the table's sign and reaches
-    ``min_abs_log2fc``, and ``is_de`` only where that is at least ``min_stability``. Without resamples the table as it
-    is: ``stability`` NaN, ``is_de`` by effect and adjusted p alone. ``attrs`` holds ``n_resamples``.
+    ``min_abs_log2fc``, and with ``is_de`` only where that share is at least ``min_stability``. Without resamples
+    ``stability`` stays NaN and ``is_de`` rests on effect and adjusted p alone. ``attrs`` holds ``n_resamples``.
     """
     de = de.copy()
     de.attrs[N_RESAMPLES] = len(resamples)
@@ -166,7 +176,7 @@ def demand_stability(
 def rank_sum(
     treated: sparse.csr_matrix, control: sparse.csr_matrix
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Wilcoxon rank-sum test of every column; only values above 0 are sorted, the zeros are one tie at the bottom.
+    """Wilcoxon rank-sum test of every column.
 
     Parameters
     ----------
@@ -175,9 +185,15 @@ def rank_sum(
 
     Returns
     -------
-    AUROC, signed z and two-sided p per column. Tie-corrected, no continuity correction; z = 0 and p = 1 where all
-    values are equal. Equals ``scipy.stats.mannwhitneyu(use_continuity=False, method="asymptotic")``.
+    AUROC, signed z and two-sided p per column, tie-corrected, without continuity correction; z = 0 and p = 1 where all
+    values are equal. The result equals ``scipy.stats.mannwhitneyu(use_continuity=False, method="asymptotic")``.
+
+    References
+    ----------
+    Mann and Whitney, Ann Math Stat 18:50 (1947); tie correction as in Lehmann, Nonparametrics (1975).
     """
+    # Single-cell counts are mostly zeros. All zeros of a gene are one tie at the bottom of its ranking, so only the
+    # values above 0 are sorted: by value, then (stably) by gene, which leaves each gene's values in ascending order.
     n_one, n_two = float(treated.shape[0]), float(control.shape[0])
     n_cells, n_genes = n_one + n_two, treated.shape[1]
     stacked = sparse.vstack([treated, control], format="csc")
@@ -189,34 +205,19 @@ def rank_sum(
     n_zero = n_cells - np.diff(stacked.indptr)
     n_zero_treated = n_one - np.bincount(column[is_treated], minlength=n_genes)
     rank_total, ties = n_zero_treated * (n_zero + 1) / 2, n_zero**3 - n_zero
-    if values.size:
+    if values.size:  # each run of equal values of one gene is a tie and shares its mean rank
         starts = np.flatnonzero(np.r_[True, (values[1:] != values[:-1]) | (column[1:] != column[:-1])])
         sizes, group_column = np.diff(np.r_[starts, values.size]).astype(float), column[starts]
         rank = starts - stacked.indptr[group_column] + n_zero[group_column] + (sizes + 1) / 2
         n_in_group = np.add.reduceat(is_treated.astype(float), starts)
         rank_total = rank_total + np.bincount(group_column, weights=rank * n_in_group, minlength=n_genes)
         ties = ties + np.bincount(group_column, weights=sizes**3 - sizes, minlength=n_genes)
+    # Mann and Whitney's U, its variance under the null with ties, and the normal approximation
     u = rank_total - n_one * (n_one + 1) / 2
     spread = np.maximum(n_one * n_two / 12 * ((n_cells + 1) - ties / (n_cells * max(n_cells - 1, 1))), 0.0)
     flat = ties >= n_cells**3 - n_cells
     z = np.where(flat, 0.0, (u - n_one * n_two / 2) / np.sqrt(np.where(flat, 1.0, spread)))
     return u / (n_one * n_two), z, np.where(flat, 1.0, 2 * ndtr(-np.abs(z)))
-
-
-def adjust_bh(pval: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Benjamini-Hochberg adjusted p values, in the order given.
-
-    References
-    ----------
-    Benjamini and Hochberg, J R Stat Soc B 57:289 (1995).
-    """
-    if pval.size == 0:
-        return pval.astype(float)
-    order = np.argsort(pval, kind="stable")[::-1]
-    stepped = pval[order] * pval.size / np.arange(pval.size, 0, -1)
-    adjusted = np.empty(pval.size)
-    adjusted[order] = np.minimum(np.minimum.accumulate(stepped), 1.0)
-    return adjusted
 
 
 def rank_genes_groups(de: pd.DataFrame) -> dict[str, Any]:
@@ -229,9 +230,9 @@ def rank_genes_groups(de: pd.DataFrame) -> dict[str, Any]:
 
     Returns
     -------
-    ``params`` and structured arrays ordered by falling score. ``logfoldchanges`` is scanpy's own form (ratio of
-    back-transformed means with 1e-9 added), unbounded where a gene is absent in one arm: for compatibility only,
-    decisions use ``log2fc``. ``pvals_adj`` is NaN for genes that were not tested.
+    ``params`` and structured arrays, ordered by falling score. ``logfoldchanges`` has scanpy's own form (log2 ratio of
+    back-transformed means with 1e-9 added) and is unbounded where a gene is absent in one arm. It is there for
+    compatibility only: decisions use ``log2fc``. ``pvals_adj`` is NaN for genes that were not tested.
 
     Raises
     ------
@@ -244,26 +245,30 @@ def rank_genes_groups(de: pd.DataFrame) -> dict[str, Any]:
         raise MissingKeyError(msg, absent=absent)
     ranked = de.sort_values(Z_RANK, ascending=False, kind="stable")
     means = [np.expm1(np.maximum(ranked[name].to_numpy(float), 0.0)) + 1e-9 for name in (MEAN_TREATED, MEAN_CONTROL)]
-    columns = {
+    fields = {
         "names": (ranked[keys.GENE].to_numpy(object), "O"),
         "scores": (ranked[Z_RANK].to_numpy(float), "float32"),
         "pvals": (ranked[keys.PVAL].to_numpy(float), "float64"),
         "pvals_adj": (ranked[keys.PADJ].to_numpy(float), "float64"),
         "logfoldchanges": (np.log2(means[0] / means[1]), "float32"),
     }
-    params = {
+    params = {  # scanpy's "layer" is left out: it is None here, which h5ad cannot hold
         "groupby": GROUPBY,
         "reference": REFERENCE,
         "method": "wilcoxon",
         "use_raw": False,
-        "layer": None,
         "corr_method": "benjamini-hochberg",
     }
-    arrays = {name: _one_field(values, kind) for name, (values, kind) in columns.items()}
-    return {"params": {name: value for name, value in params.items() if value is not None}, **arrays}
+    groups: dict[str, Any] = {"params": params}
+    for name, (values, kind) in fields.items():
+        array = np.empty(len(ranked), dtype=[(GROUP, kind)])
+        array[GROUP] = values
+        groups[name] = array.view(np.recarray)
+    return groups
 
 
-def _one_field(values: NDArray[Any], kind: str) -> NDArray[Any]:
-    table = np.empty(len(values), dtype=[(GROUP, kind)])
-    table[GROUP] = values
-    return table.view(np.recarray)
+def padded_genes(predicted: ad.AnnData) -> NDArray[np.bool_]:
+    """Which genes a prediction could not change (``var["padded"]``); none where it does not say."""
+    if keys.PADDED in predicted.var:
+        return predicted.var[keys.PADDED].to_numpy(bool)
+    return np.zeros(predicted.n_vars, dtype=bool)

@@ -1,7 +1,10 @@
-"""The field's two usual readings of a gene set, beside the score: a univariate linear model and over-representation.
+"""The field's two usual tests of a gene set, beside the score: a univariate linear model and over-representation.
 
-In: effects and calls on the tested genes, signed sets. Out: one row per set. For comparison with other tools only: both
-take genes as independent, which they are not (SCIENCE of the nulls: :mod:`haystack_kernel.grounding.nulls.draws`).
+In: effects and calls on the tested genes, signed sets. Out: one row per set.
+
+Both are there for comparison with other tools only. They take genes as independent, which genes are not: a set of
+correlated genes passes them far too often. The score therefore rests on permutations, see
+:mod:`haystack_kernel.grounding.nulls`.
 """
 
 from __future__ import annotations
@@ -12,14 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from haystack_kernel.grounding.de.table import adjust_bh
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from haystack_kernel.grounding.signatures.sets import Background, SignedSet
+    from haystack_kernel.grounding.de.background import Background, SignedSet
 
 COLUMNS = ("ulm_t", "ulm_pval", "ulm_padj", "ora_log_odds", "ora_pval", "ora_padj", "n_called", "n_background")
 
@@ -27,12 +28,12 @@ COLUMNS = ("ulm_t", "ulm_pval", "ulm_padj", "ora_log_odds", "ora_pval", "ora_pad
 def compute_enrichment(
     background: Background, called: NDArray[np.bool_], sets: Mapping[str, SignedSet]
 ) -> pd.DataFrame:
-    """Univariate linear model and over-representation of every set.
+    """Test every set with a univariate linear model and for over-representation.
 
     Parameters
     ----------
     background
-        Tested genes and their standardised effects z; they are the stated background of both tests.
+        Tested genes and their standardised effects z, which are the background of both tests.
     called
         Per gene of the background: called differentially expressed, up or down.
     sets
@@ -48,28 +49,26 @@ def compute_enrichment(
 
     References
     ----------
-    Badia-i-Mompel et al., Bioinformatics Advances 2:vbac016 (2022), for the linear model on gene statistics.
+    Badia-i-Mompel et al., Bioinformatics Advances 2:vbac016 (2022), for the linear model on gene statistics; Haldane,
+    Ann Hum Genet 20:309 (1956), for 0.5 in the log odds ratio.
     """
-    rows = [_row(background, called, genes) for genes in sets.values()]
+    rows = []
+    for genes in sets.values():
+        where, signs = background.locate(genes)
+        rows.append((*_linear(background.z, where, signs), *_fisher(called, where), int(called[where].sum())))
     names = ["ulm_t", "ulm_pval", "ora_log_odds", "ora_pval", "n_called"]
     table = pd.DataFrame(rows, columns=names, index=pd.Index(list(sets), dtype=object))
     for test in ("ulm", "ora"):
         pval = table[f"{test}_pval"].to_numpy(float)
-        padj, known = np.full(len(pval), np.nan), np.isfinite(pval)
-        padj[known] = adjust_bh(pval[known])
+        padj, known = np.full(len(pval), np.nan), np.isfinite(pval)  # a set that was not tested stays NaN
+        padj[known] = stats.false_discovery_control(pval[known])
         table[f"{test}_padj"] = padj
     table["n_background"] = len(background.genes)
     return table[list(COLUMNS)]
 
 
-def _row(background: Background, called: NDArray[np.bool_], genes: SignedSet) -> tuple[float, float, float, float, int]:
-    where, signs = background.place(genes)
-    n_called = int(called[where].sum())
-    return *_linear(background.z, where, signs), *_fisher(called, where), n_called
-
-
 def _linear(z: NDArray[np.float64], where: NDArray[np.intp], signs: NDArray[np.float64]) -> tuple[float, float]:
-    """The t of the slope and its p, from the correlation of z with the signs (0 outside the set)."""
+    """The t of the slope and its p value, from the correlation of z with the signs (0 outside the set)."""
     n, total, squares = len(z), signs.sum(), (signs**2).sum()
     spread = (squares - total**2 / n) * n * z.var()
     if n < 3 or not spread > 0:
@@ -81,7 +80,7 @@ def _linear(z: NDArray[np.float64], where: NDArray[np.intp], signs: NDArray[np.f
 
 
 def _fisher(called: NDArray[np.bool_], where: NDArray[np.intp]) -> tuple[float, float]:
-    """Log odds and Fisher's exact p: the chance of every count at most as likely as the one seen."""
+    """Log odds ratio and Fisher's exact p value: the chance of every count at most as likely as the one seen."""
     n, n_called, n_set = len(called), int(called.sum()), where.size
     if not n_set or not n_called:
         return np.nan, np.nan
@@ -90,5 +89,5 @@ def _fisher(called: NDArray[np.bool_], where: NDArray[np.intp]) -> tuple[float, 
     odds = np.log((cells[0] + 0.5) * (cells[3] + 0.5) / ((cells[1] + 0.5) * (cells[2] + 0.5)))
     possible = np.arange(max(0, n_set + n_called - n), min(n_set, n_called) + 1)
     chance = stats.hypergeom.pmf(possible, n, n_called, n_set)
-    p = chance[chance <= chance[possible == both] * (1 + 1e-7)].sum()
+    p = chance[chance <= chance[possible == both] * (1 + 1e-7)].sum()  # 1e-7: equal chances differ by rounding
     return float(odds), float(min(p, 1.0))

@@ -1,6 +1,9 @@
 """What cell types, donors and tissues look like where they were measured, as profiles and signatures.
 
 In: reference cells, marked by kinship and target, and the ids of the prompt's cells. Out: :class:`ReferenceProfiles`.
+
+A donor or tissue differs from others in the same way in several cell types, or it is noise. Its contrast is therefore
+measured in cell types that were not asked for, and tested by whether those types agree with each other.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
+from haystack_kernel.grounding.de.background import standardise
 from haystack_kernel.grounding.de.profiles import log_normalise
-from haystack_kernel.grounding.nulls.draws import Tails, permute_within
-from haystack_kernel.grounding.signatures.sets import standardise
+from haystack_kernel.grounding.nulls.self_contained import permute_within
+from haystack_kernel.grounding.nulls.tails import Tails
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,15 +27,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from haystack_kernel.grounding.signatures.sets import SignedSet
+    from haystack_kernel.grounding.de.background import SignedSet
 
     Floats = NDArray[np.float64]
 
 N_SIGNATURE = 50  # genes of a signature in one direction
 MIN_CELLS = 5  # of a cell type on either side of a contrast
-MIN_TYPES = 2  # in which a contrast must be measured, so that one can be held against the others
-ENOUGH = 20  # asked cells outside the prompt for which the prompt's own are left out
-SHRINK_CELLS = 30.0
+MIN_TYPES = 2  # cell types in which a contrast must be measured, so that one can be compared with the others
+ENOUGH = 20  # asked cells outside the prompt from which on the prompt's own cells are left out
+SHRINK_CELLS = 30.0  # number of cells at which a cell type counts half
 ASKED = "asked"
 _PLACES = {keys.DONOR: "donor", keys.TISSUE: "tissue"}
 
@@ -40,18 +44,32 @@ _PLACES = {keys.DONOR: "donor", keys.TISSUE: "tissue"}
 class Contrast:
     """How one donor or tissue differs from the others, measured in cell types that were not asked for.
 
-    ``signature`` holds the genes that differ most, ``rivals`` the same of every other donor or tissue, ``base`` the
-    mean log1p-CP10k of the asked cell type outside the target and ``sd`` its spread. ``signal`` tests whether the
-    difference is shared among cell types. ``own_prompt``: it is measured on prompt cells, since too few others exist.
-    Without a signature ``reason`` says why.
+    Attributes
+    ----------
+    label
+        The donors or tissues asked for, as text.
+    signature
+        The genes that differ most, signed; empty where ``reason`` says why there is none.
+    competing
+        The signatures of every other donor or tissue.
+    base, sd
+        Mean log1p-CP10k of the asked cell type outside the target, and its standard deviation, per gene.
+    self_contained
+        P values of the test whether the difference is shared among cell types.
+    n_types
+        Number of cell types in which the contrast was measured.
+    own_prompt
+        Whether it was measured on prompt cells, because too few other cells exist.
+    reason
+        Why there is no signature; empty otherwise.
     """
 
     label: str
     signature: SignedSet = field(default_factory=dict)
-    rivals: dict[str, SignedSet] = field(default_factory=dict)
+    competing: dict[str, SignedSet] = field(default_factory=dict)
     base: Floats = field(default_factory=lambda: np.zeros(0))
     sd: Floats = field(default_factory=lambda: np.zeros(0))
-    signal: Tails = field(default_factory=Tails)
+    self_contained: Tails = field(default_factory=Tails)
     n_types: int = 0
     own_prompt: bool = False
     reason: str = ""
@@ -61,9 +79,24 @@ class Contrast:
 class ReferenceProfiles:
     """Cell types of one dataset, on the log1p-CP10k scale.
 
-    ``centroids`` (types x genes) are means per cell type, ``types`` their names with the asked one first, ``sd`` the
-    standard deviation of the centroids, ``signatures`` the 50 genes by which each type exceeds the mean of all.
-    ``own_prompt``: the asked type's cells are prompt cells as well, since too few others exist.
+    Attributes
+    ----------
+    genes
+        Gene symbols of the profiles.
+    types
+        Names of the cell types, the asked one first.
+    centroids
+        Mean profile of each type, types x genes.
+    sd
+        Standard deviation of the centroids per gene.
+    signatures
+        For each type the 50 genes by which it exceeds the mean of all types.
+    donor, tissue
+        Contrasts of the asked donor and of the asked tissue.
+    dataset
+        Where the cells come from.
+    own_prompt
+        Whether the asked type's cells are prompt cells as well, because too few others exist.
     """
 
     genes: pd.Index
@@ -85,7 +118,7 @@ class ReferenceProfiles:
 def build_reference(
     cells: ad.AnnData, *, asked: str, prompt_ids: Collection[str], n_draws: int, seed: int
 ) -> ReferenceProfiles | None:
-    """Average the reference cells.
+    """Average the reference cells by cell type, and measure the contrasts of the asked donor and tissue.
 
     Parameters
     ----------
@@ -94,19 +127,19 @@ def build_reference(
     asked
         Name of the cell type asked for.
     prompt_ids
-        Cells of the round's prompt: left out where enough remains without them.
+        Cells of the round's prompt, which are left out where enough cells remain without them.
     n_draws, seed
-        Of the permutations behind ``Contrast.signal``.
+        Number of permutations behind ``Contrast.self_contained``, and their random seed.
 
     Returns
     -------
-    None where fewer than two cell types hold five cells, or the asked one holds none.
+    None where fewer than two cell types hold five cells, or the asked one holds fewer than five.
     """
     obs = cells.obs
     is_prompt = obs.index.isin(list(prompt_ids))
     own_prompt = int(((obs[keys.KINSHIP] == ASKED) & ~is_prompt).sum()) < ENOUGH
     label = np.where(obs[keys.KINSHIP] == ASKED, asked, obs[keys.CELL_TYPE].astype(str)).astype(object)
-    known = (obs[keys.KINSHIP] != "related").to_numpy(bool)
+    known = (obs[keys.KINSHIP] != "related").to_numpy(bool)  # a broader label may or may not hold asked cells
     in_asked = (obs[keys.KINSHIP] == ASKED).to_numpy(bool)
     kept = known & ~(in_asked & is_prompt & (not own_prompt))
     sizes = pd.Series(label[kept]).value_counts()
@@ -126,14 +159,15 @@ def build_reference(
             _contrast(part, logs=logs, genes=genes, what=_PLACES[place], n_draws=n_draws, seed=seed)
             for part in (marked[~marked["is_prompt"]], marked)
         ]
-        rests_on_prompt = bool(found[0].reason)  # rivals are measured on all cells, those in the prompt as well
-        contrasts[column] = replace(found[rests_on_prompt], rivals=found[1].rivals, own_prompt=rests_on_prompt)
+        # competing donors and tissues are measured on all cells, including those of the prompt
+        own = bool(found[0].reason)
+        contrasts[column] = replace(found[own], competing=found[1].competing, own_prompt=own)
     return ReferenceProfiles(
         genes=genes,
         types=tuple(names),
         centroids=centroids,
         sd=sd,
-        signatures={name: _top(z[i], genes=genes, both=False) for i, name in enumerate(names)},
+        signatures={name: _top_genes(z[i], genes=genes, both=False) for i, name in enumerate(names)},
         donor=contrasts[keys.IS_TARGET_DONOR],
         tissue=contrasts[keys.IS_TARGET_TISSUE],
         dataset=str(obs[keys.DATASET].iloc[0]),
@@ -144,31 +178,30 @@ def build_reference(
 def _contrast(
     table: pd.DataFrame, *, logs: sparse.csr_matrix, genes: pd.Index, what: str, n_draws: int, seed: int
 ) -> Contrast:
-    """The target's difference from the rest with its rivals; a reason where it cannot be measured."""
+    """The target's difference from the rest with its competing signatures; a reason where it cannot be measured."""
     others, asked = table[table[keys.KINSHIP] != ASKED], table[(table[keys.KINSHIP] == ASKED) & ~table["target"]]
     target = ", ".join(sorted(others.loc[others["target"], "place"].unique()))
     if len(asked) < MIN_CELLS:
-        return Contrast(
-            target, reason=f"the cell type asked for is measured in no other {what}: nothing to compare with"
-        )
+        reason = f"the cell type asked for was measured in no other {what}, so there is nothing to compare with"
+        return Contrast(target, reason=reason)
     base = logs[asked.index.to_numpy()]
-    start = Contrast(target, base=_mean(base), sd=_spread(base))
+    start = Contrast(target, base=_mean(base), sd=_sd(base))
     if not target:
         return replace(start, reason=f"the reference dataset holds no other cells of the {what} asked for")
     effects = _effects(others, is_in=others["target"].to_numpy(bool), logs=logs)
     if len(effects) < MIN_TYPES:
         reason = f"{target} shares {len(effects)} other cell types with another {what}; {MIN_TYPES} are needed"
         return replace(start, reason=reason, n_types=len(effects))
-    rivals: dict[str, SignedSet] = {}
+    competing: dict[str, SignedSet] = {}
     for name in sorted(set(others.loc[~others["target"], "place"]) - {"", "nan"}):
         found = _effects(others, is_in=(others["place"] == name).to_numpy(bool), logs=logs)
         if len(found) >= MIN_TYPES:
-            rivals[name] = _top(_pooled(found), genes=genes, both=True)
+            competing[name] = _top_genes(_pooled(found), genes=genes, both=True)
     return replace(
         start,
-        signature=_top(_pooled(effects), genes=genes, both=True),
-        rivals=rivals,
-        signal=_shared(others, effects=effects, logs=logs, n_draws=n_draws, seed=seed),
+        signature=_top_genes(_pooled(effects), genes=genes, both=True),
+        competing=competing,
+        self_contained=_shared_among_types(others, effects=effects, logs=logs, n_draws=n_draws, seed=seed),
         n_types=len(effects),
     )
 
@@ -176,7 +209,7 @@ def _contrast(
 def _effects(
     table: pd.DataFrame, *, is_in: NDArray[np.bool_], logs: sparse.csr_matrix
 ) -> dict[str, tuple[Floats, float]]:
-    """Per cell type with five cells on both sides: standardised difference and its weight."""
+    """Per cell type with five cells on both sides: standardised difference per gene, and its weight (0 to 1)."""
     found = {}
     for name in sorted(table["type"].unique()):
         of_type = (table["type"] == name).to_numpy(bool)
@@ -184,16 +217,17 @@ def _effects(
         smaller = min(side.shape[0] for side in sides)
         if smaller < MIN_CELLS:
             continue
-        spread = _spread(logs[table.index[of_type].to_numpy()])
-        found[name] = (standardise(_mean(sides[0]) - _mean(sides[1]), spread), smaller / (smaller + SHRINK_CELLS))
+        sd = _sd(logs[table.index[of_type].to_numpy()])
+        found[name] = (standardise(_mean(sides[0]) - _mean(sides[1]), sd), smaller / (smaller + SHRINK_CELLS))
     return found
 
 
 def _pooled(effects: dict[str, tuple[Floats, float]]) -> Floats:
+    """Weighted mean of the differences over cell types."""
     return np.average([z for z, _ in effects.values()], axis=0, weights=[weight for _, weight in effects.values()])
 
 
-def _shared(
+def _shared_among_types(
     table: pd.DataFrame,
     *,
     effects: dict[str, tuple[Floats, float]],
@@ -201,19 +235,20 @@ def _shared(
     n_draws: int,
     seed: int,
 ) -> Tails:
-    """Permute the target's label within each type, whose cells are scored by the signature of the types before it.
+    """Test whether a difference is shared: permute the target's label within each cell type.
 
-    The largest type comes first. Each pair of types counts once: scored by all the others, two types that agree by
-    chance would count twice, and 18 % of null contrasts fell below .05.
+    The cells of a type are scored by the signature of the types before it, the largest type first. Each pair of types
+    then counts once. If every type were scored by all the others, two types that agree by chance would count twice,
+    and 18 % of null contrasts fell below .05.
     """
     scores, is_in, strata = [], [], []
     ordered = sorted(effects, key=lambda name: (-effects[name][1], name))
     for number, name in enumerate(ordered[1:], start=1):
         rest = _pooled({other: effects[other] for other in ordered[:number]})
-        top = _extremes(rest, both=True)
+        top = _top_positions(rest, both=True)
         rows = table[table["type"] == name]
         block = logs[rows.index.to_numpy()][:, top]
-        weight = np.sign(rest[top]) * standardise(np.ones(top.size), _spread(block))
+        weight = np.sign(rest[top]) * standardise(np.ones(top.size), _sd(block))
         scores.append(block @ weight / top.size)
         is_in.append(rows["target"].to_numpy(bool))
         strata.append(np.full(len(rows), number))
@@ -226,12 +261,12 @@ def _shared(
     )[0]
 
 
-def _top(z: Floats, *, genes: pd.Index, both: bool) -> dict[str, int]:
-    """Signed genes of the largest values, and with ``both`` of the smallest."""
-    return {str(genes[i]): 1 if z[i] > 0 else -1 for i in _extremes(z, both=both)}
+def _top_genes(z: Floats, *, genes: pd.Index, both: bool) -> dict[str, int]:
+    """Signed genes of the largest values, and with ``both`` of the smallest as well."""
+    return {str(genes[i]): 1 if z[i] > 0 else -1 for i in _top_positions(z, both=both)}
 
 
-def _extremes(z: Floats, *, both: bool) -> NDArray[np.intp]:
+def _top_positions(z: Floats, *, both: bool) -> NDArray[np.intp]:
     order = np.argsort(-z, kind="stable")
     top = [i for i in order[:N_SIGNATURE] if z[i] > 0]
     low = [i for i in order[::-1][:N_SIGNATURE] if z[i] < 0] if both else []
@@ -242,7 +277,7 @@ def _mean(logs: Any) -> Floats:  # noqa: ANN401 - any sparse matrix
     return np.asarray(logs.mean(axis=0)).ravel()
 
 
-def _spread(logs: Any) -> Floats:  # noqa: ANN401
+def _sd(logs: Any) -> Floats:  # noqa: ANN401
     """Standard deviation (n - 1) of every column; 0 for one row."""
     n, mean = logs.shape[0], _mean(logs)
     squares = np.asarray(logs.multiply(logs).sum(axis=0)).ravel() - n * mean**2

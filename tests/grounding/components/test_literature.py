@@ -1,4 +1,4 @@
-"""Literature support on the designed world: papers tell the direction of a response's genes."""
+"""Literature support on the designed world: papers state the direction of a response's genes."""
 
 import math
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import ground
+from haystack_kernel.grounding import score_prediction
 from haystack_kernel.grounding.components.literature import by_popularity
-from haystack_kernel.grounding.signatures.sets import Background
+from haystack_kernel.grounding.de.background import Background
 from haystack_kernel.literature.reading import Reading
 
 UP, DOWN = [f"G{i}" for i in range(5, 1500, 37)][:30], [f"G{i}" for i in range(11, 1500, 37)][:10]
@@ -23,7 +23,7 @@ def reading(signed, *, also=(), n_papers=60, n_telling=20):
 @pytest.fixture
 def judge(arms, ask, knowledge, settings, context):
     def run(shift, read, *, asked="ALPHA", **more):
-        result = ground(
+        result = score_prediction(
             arms(shift, **more),
             query=ask(asked),
             knowledge=knowledge,

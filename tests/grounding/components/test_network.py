@@ -1,4 +1,4 @@
-"""Network coherence on the designed world: the asked cascade, a rival's, reversed and absent ones."""
+"""Network coherence on the designed world: the asked cascade, a competing one's, reversed and absent ones."""
 
 import dataclasses
 import itertools
@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import ground
-from haystack_kernel.grounding.components.network import _p_seeds, asked_walk
-from haystack_kernel.grounding.components.walks import build_network
+from haystack_kernel.grounding import score_prediction
+from haystack_kernel.grounding.components.network import network_null
 from haystack_kernel.grounding.records import Basis
 from haystack_kernel.grounding.signatures.regulons import activated_factors, undetected_targets, widen
+from haystack_kernel.grounding.signatures.walks import asked_walk, build_network
 from haystack_kernel.knowledge import Edge
 
 GENES = [f"G{i}" for i in range(1500)]  # the world of conftest
@@ -45,7 +45,7 @@ def wired(knowledge):
 def judge(wired, settings, context):
     def run(cells, query, **changes):
         values = {"knowledge": wired, "settings": settings, "context": context} | changes
-        return {c.name: c for c in ground(cells, query=query, **values).components}[keys.NETWORK]
+        return {c.name: c for c in score_prediction(cells, query=query, **values).components}[keys.NETWORK]
 
     return run
 
@@ -62,7 +62,7 @@ def ask_wired(ask, wired):
 
 def test_network_when_the_asked_cascade_is_there_then_as_high_as_its_seeds_allow(arms, alpha_shift, ask_wired, judge):
     found = judge(arms(alpha_shift), ask_wired("ALPHA"))
-    n_seeds = found.detail["n_seed_sets"]
+    n_seeds = found.detail["n_start_sets"]
     assert found.p_specificity == pytest.approx(1 / (n_seeds + 1))
     assert found.p_signal == pytest.approx(1 / 2000)
     assert found.score > 6
@@ -78,10 +78,10 @@ def test_network_when_labels_are_swapped_then_one(arms, alpha_shift, swap_labels
     assert found.statistic < 0
 
 
-def test_network_when_another_is_asked_then_low_and_the_rival_is_named(arms, alpha_shift, ask_wired, judge):
+def test_network_when_another_is_asked_then_low_and_the_competing_one_is_named(arms, alpha_shift, ask_wired, judge):
     found = judge(arms(alpha_shift), ask_wired("BETA"))
     assert found.score < 4
-    assert found.detail["rivals"][0].startswith("ALPHA")
+    assert found.detail["competing"][0].startswith("ALPHA")
 
 
 def test_network_when_only_the_prediction_shows_it_then_the_prompt_denies_it(arms, alpha_shift, ask_wired, judge):
@@ -116,7 +116,7 @@ def test_network_when_the_walk_has_no_start_then_nan_with_a_reason(arms, ask_wir
         assert reason in found.reason
 
 
-def test_p_seeds_when_two_targets_then_as_counted_over_all_pairs(wired, ask_wired, settings, context):
+def test_network_null_when_two_targets_then_as_counted_over_all_pairs(wired, ask_wired, settings, context):
     twins = dataclasses.replace(wired.perturbations["ALPHA"], targets=("ALPHAR", "R0"))
     known = dataclasses.replace(wired, perturbations={**wired.perturbations, "ALPHA": twins})
     query = ask_wired("ALPHA")
@@ -128,7 +128,7 @@ def test_p_seeds_when_two_targets_then_as_counted_over_all_pairs(wired, ask_wire
     genes = np.array([network.place[gene] for gene in GENES if gene in network.place])
     mass, kept = mass[genes], np.ones(genes.size, dtype=bool)
     z = np.random.default_rng(1).normal(size=genes.size) + 1.0 * mass / np.linalg.norm(mass)
-    found, n_sets = _p_seeds(mass, genes=genes, z=z, kept=kept, basis=basis)
+    found, n_sets = network_null(mass, genes=genes, z=z, kept=kept, basis=basis)
     own = mass / np.linalg.norm(mass)
     free = []
     for gene in np.flatnonzero(network.n_targets):
@@ -172,4 +172,4 @@ def test_undetected_when_a_receptor_is_not_seen_then_said(ask_wired, wired, sett
         return undetected_targets(Seen(Basis(ask_wired("ALPHA"), wired, settings, context), table))
 
     assert said(0.1) == ""
-    assert said(0.0) == "ALPHAR not detected, which is not absence"
+    assert said(0.0) == "ALPHAR not detected, which does not prove absence"

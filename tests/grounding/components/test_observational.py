@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingCells, GroundingContext, ground
+from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
 from haystack_kernel.grounding.components.observational import nearest_type
 from haystack_kernel.grounding.signatures.reference import build_reference
 from haystack_kernel.schema import StructuredQuery
@@ -72,7 +72,7 @@ def judge(make, knowledge, settings, reference):
         roles = GroundingCells(predicted, None, began, make(*prompt), make(control, "d2"))
         context = GroundingContext(seed=0, control_strategy="query_as_control")
         cells = reference() if cells is None else cells
-        judged = ground(
+        judged = score_prediction(
             roles, query=query or ask(), knowledge=knowledge, settings=settings, context=context, reference=cells
         )
         return {item.name: item for item in judged.components} | {"composite": judged.composite}
@@ -94,7 +94,7 @@ def test_coherence_when_another_type_is_predicted_then_one_and_it_is_named(judge
     found = judge(make("Z", "d1"), prompt=("Z", "d2"))[keys.CELL_TYPE_COHERENCE]
     assert found.score == pytest.approx(1)
     assert found.statistic < 0
-    assert found.reason.startswith("nearer to Z than to X")
+    assert found.reason.startswith("more similar to Z than to X")
     assert found.detail["nearest_other"] == "Z"
 
 
@@ -125,7 +125,7 @@ def test_donor_signal_when_labels_are_drawn_at_random_within_the_type_then_small
     for _ in range(24):
         drawn = cells.obs.groupby(keys.CELL_TYPE)[keys.IS_TARGET_DONOR].transform(rng.permutation)
         cells.obs[keys.IS_TARGET_DONOR] = np.where(cells.obs[keys.KINSHIP] == "other", drawn, False)
-        found.append(build_reference(cells, asked="X", prompt_ids=(), n_draws=199, seed=0).donor.signal.up)
+        found.append(build_reference(cells, asked="X", prompt_ids=(), n_draws=199, seed=0).donor.self_contained.up)
     assert np.mean(np.array(found) <= 0.05) <= 4 / 24
     assert np.median(found) > 0.2
 
@@ -152,10 +152,10 @@ def test_tissue_when_too_few_types_are_shared_then_the_known_genes_stand_in(judg
     query = ask(donor_id=None, tissue_id="UBERON:1", tissue_name="liver", tissue_genes=tuple(OWN["d1"]))
     found = judge(make("X", "d1"), query=query)[keys.TISSUE_SIGNATURE]
     assert found.score > 9
-    assert "judged by specificity alone" in found.reason
+    assert "tested against the competitive null alone" in found.reason
     lost = judge(make("Z", "d1"), query=query, prompt=("Z", "d2"))[keys.TISSUE_SIGNATURE]
     assert lost.score == 1
-    assert "nearer to Z" in lost.reason
+    assert "more similar to Z" in lost.reason
 
 
 def test_tissue_when_two_types_show_it_then_it_is_measured(judge, make, reference):
@@ -173,7 +173,7 @@ def test_observational_when_there_is_no_reference_then_nan_with_the_reason(make,
     roles = GroundingCells(make("X", "d1"), None, make("Y", "d1"), make("X", "d2"), make("Y", "d2"))
     roles = dataclasses.replace(roles, query=roles.treated)
     context = GroundingContext(seed=0, control_strategy="query_as_control")
-    judged = ground(roles, query=ask(), knowledge=knowledge, settings=settings, context=context)
+    judged = score_prediction(roles, query=ask(), knowledge=knowledge, settings=settings, context=context)
     reasons = {item.name: item.reason for item in judged.components}
     assert "no reference cells" in reasons[keys.DONOR_EFFECT]
     assert "no reference cells" in reasons[keys.CELL_TYPE_COHERENCE]
@@ -202,7 +202,7 @@ def test_reference_when_one_type_is_all_there_is_then_none(reference):
 
 def test_nearest_type_when_given_a_centroid_then_it_is_found_and_correlation_is_one(reference):
     profiles = build_reference(reference(), asked="X", prompt_ids=(), n_draws=99, seed=0)
-    likeness = nearest_type(pd.Series(profiles.centroids[1], index=GENES), reference=profiles)
-    assert likeness.rival == "Y"
-    assert likeness.rival_value == pytest.approx(1)
-    assert likeness.margin < -1
+    similarity = nearest_type(pd.Series(profiles.centroids[1], index=GENES), reference=profiles)
+    assert similarity.other == "Y"
+    assert similarity.other_value == pytest.approx(1)
+    assert similarity.margin < -1

@@ -3,14 +3,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from haystack_kernel.grounding import ground
-from haystack_kernel.grounding.components.pathways import COLUMNS, MAX_JUDGED
+from haystack_kernel.grounding import score_prediction
+from haystack_kernel.grounding.components.pathways import COLUMNS, MAX_SCORED
 from haystack_kernel.knowledge.tables import Pathway
 
 
 @pytest.fixture
 def result(arms, alpha_shift, ask, knowledge, settings, context):
-    return ground(arms(alpha_shift), query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context)
+    return score_prediction(
+        arms(alpha_shift), query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context
+    )
 
 
 def test_pathways_when_alpha_is_predicted_then_its_pathways_lead_and_tiny_sets_are_left_out(result):
@@ -50,7 +52,10 @@ def test_pathways_when_not_expected_then_p_is_two_sided(result):
 
 def test_pathways_when_the_same_seed_is_used_then_equal(arms, alpha_shift, ask, knowledge, settings, context):
     cells = arms(alpha_shift, n=40)
-    runs = [ground(cells, query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context) for _ in "ab"]
+    runs = [
+        score_prediction(cells, query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context)
+        for _ in "ab"
+    ]
     assert runs[0].pathways.equals(runs[1].pathways)
     assert runs[0].components == runs[1].components or all(
         one.p_signal == two.p_signal or np.isnan(one.p_signal)
@@ -67,11 +72,11 @@ def test_pathways_when_the_user_adds_thousands_then_the_strongest_and_the_expect
         for i in range(400)
     }
     many = dataclasses.replace(knowledge, pathways={**knowledge.pathways, **added})
-    result = ground(arms(alpha_shift), query=ask("ALPHA"), knowledge=many, settings=settings, context=context)
+    result = score_prediction(arms(alpha_shift), query=ask("ALPHA"), knowledge=many, settings=settings, context=context)
     table = result.pathways.set_index("pathway")
     assert len(table) == 404
     judged = table[table["score"].notna()]
-    assert MAX_JUDGED <= len(judged) <= MAX_JUDGED + 2
+    assert MAX_SCORED <= len(judged) <= MAX_SCORED + 2
     assert {"alpha pathway", "alpha shutdown"} <= set(judged.index)
     left_out = table["score"].isna()
     assert table.loc[left_out, "ulm_t"].abs().max() <= judged["ulm_t"].abs().nsmallest(3).max()

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from haystack_kernel.grounding import ground
-from haystack_kernel.grounding.confidence.agreement import correlate
+from haystack_kernel.grounding import score_prediction
+from haystack_kernel.grounding.de.profiles import correlate
 
 
 def test_agreement_when_a_baseline_shifts_alike_then_it_correlates_and_scores(
@@ -12,7 +12,7 @@ def test_agreement_when_a_baseline_shifts_alike_then_it_correlates_and_scores(
 ):
     cells = arms(alpha_shift, baselines=[("shift", alpha_shift), ("none", {})])
     cells.baselines["none"] = cells.query.copy()
-    result = ground(cells, query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context)
+    result = score_prediction(cells, query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context)
     none, shift = result.agreement
     assert (none.engine, shift.engine) == ("none", "shift")
     assert math.isnan(none.pearson)

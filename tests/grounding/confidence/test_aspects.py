@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingContext, ground
+from haystack_kernel.grounding import GroundingContext, score_prediction
 from haystack_kernel.grounding.components.score import composite
 from haystack_kernel.grounding.confidence.aspects import load_nulls, percentile_among
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
@@ -21,7 +21,7 @@ def judge(knowledge, settings, ask):
     def run(cells, **changes):
         values = {"seed": 0, "engine": "stack", "evidence": ("other_cell_type",), "frac_genes_found": 0.75}
         context = GroundingContext(**(values | changes))
-        return ground(cells, query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context)
+        return score_prediction(cells, query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context)
 
     return run
 
@@ -128,7 +128,7 @@ def test_verdict_by_rule(pearson, score, own, seeds, expected):
     verdict, words = engine_verdict("stack", agreement=given, own=own, between_seeds=seeds)
     assert verdict == expected
     assert words.endswith(".")
-    assert ("STACK adds nothing here" in words) == (expected == "adds_nothing")
+    assert ("indistinguishable" in words) == (expected == "adds_nothing")
 
 
 def test_verdict_when_the_engine_is_a_baseline_then_says_so():

@@ -10,11 +10,13 @@ from haystack_kernel.schema import (
     Component,
     Composite,
     Confidence,
+    Feedback,
     GroundingSettings,
     Perturbation,
     Round,
     StructuredQuery,
 )
+from haystack_kernel.schema.score import _EARLIER_DETAIL, _EARLIER_KIND
 
 NAN = float("nan")
 B, PLASMA, FIBROBLAST = "CL:0000236", "CL:0000786", "CL:0002553"
@@ -48,7 +50,7 @@ def component(name, score, *, statistic=1.0, **detail):
 
 GOOD = (
     component("pathway_coherence", 9.0),
-    component("target_activation", 9.0, ridge_asked=0.5, ridge_rival_value=0.1),
+    component("target_activation", 9.0, ridge_asked=0.5, ridge_competing_value=0.1),
 )
 
 
@@ -89,14 +91,25 @@ def test_feedback_when_nothing_is_wrong_or_the_threshold_is_reached_then_none():
         (scored(used=(candidate(control=False),), n_control=0), ("control_mismatch", "matched_control")),
         (scored(component("pathway_coherence", 2.0), GOOD[1]), ("weak_pathway", "nearer_evidence")),
         (
-            scored(component("target_activation", 5.0, ridge_asked=0.1, ridge_rival="TNF", ridge_rival_value=0.4)),
-            ("rival_leads", "nearer_evidence"),
+            scored(
+                component("target_activation", 5.0, ridge_asked=0.1, ridge_competing="TNF", ridge_competing_value=0.4)
+            ),
+            ("competing_signature_leads", "nearer_evidence"),
         ),
     ],
 )
 def test_feedback_when_one_thing_is_wrong_then_it_is_named_alone(one, expected):
     assert kinds(one) == [expected]
     assert find(one)[0].sentence
+
+
+def test_names_of_earlier_records_are_translated_when_read():
+    for old, new in _EARLIER_KIND.items():
+        text = Feedback(kind=new, sentence="s", action="nearer_evidence").model_dump_json()
+        assert Feedback.model_validate_json(text.replace(new, old)).kind == new
+    earlier = component("target_activation", 5.0, **dict.fromkeys(_EARLIER_DETAIL, 1))
+    assert set(earlier.detail) == set(_EARLIER_DETAIL.values())
+    assert kinds(scored(earlier)) == [("competing_signature_leads", "nearer_evidence")]
 
 
 def test_feedback_when_stability_is_not_known_then_none():
@@ -114,4 +127,4 @@ def test_feedback_when_the_prediction_is_nearer_to_another_type_then_it_is_named
     query = QUERY.model_copy(update={"task_type": "cell_type_imputation", "perturbation": None})
     found = find(scored(component("cell_type_coherence", 1.0, statistic=-0.2, nearest_other="NK cell")), query)
     assert [(item.kind, item.about) for item in found] == [("wrong_lineage", "NK cell")]
-    assert "nearer to NK cell than to B cell" in found[0].sentence
+    assert "more similar to NK cell than to B cell" in found[0].sentence

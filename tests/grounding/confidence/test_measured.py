@@ -30,7 +30,7 @@ def test_the_correlation_is_that_of_the_mean_log_shifts_over_tested_genes(world,
     assert found.pearson > 0.5
 
 
-def test_the_most_alike_comes_first_and_too_few_shared_genes_give_nan(world, predicted, alpha_shift):
+def test_the_most_similar_comes_first_and_too_few_shared_genes_give_nan(world, predicted, alpha_shift):
     treated, control = world.cells(120, shift=alpha_shift), world.cells(120)
     few = [arm[:, : MIN_GENES - 1].copy() for arm in (treated, control)]
     found = compare_measured(

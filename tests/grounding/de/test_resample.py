@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingContext, ground
+from haystack_kernel.grounding import GroundingContext, score_prediction
 from haystack_kernel.grounding.de.resample import without_donors
 from haystack_kernel.grounding.de.table import PSEUDO_CP10K, compute_de, demand_stability
 from inference.baselines import Cells, predict
@@ -16,7 +16,7 @@ def judge(knowledge, settings, ask):
 
     def run(cells, engine="stack"):
         context = GroundingContext(seed=0, engine=engine)
-        return ground(cells, query=ask("ALPHA"), knowledge=knowledge, settings=quick, context=context)
+        return score_prediction(cells, query=ask("ALPHA"), knowledge=knowledge, settings=quick, context=context)
 
     return run
 

@@ -8,8 +8,9 @@ from scipy import stats
 
 from haystack_kernel import keys
 from haystack_kernel.errors import MissingKeyError
-from haystack_kernel.grounding.nulls.draws import p_signal, p_specificity, permute_within
-from haystack_kernel.grounding.signatures.sets import Background
+from haystack_kernel.grounding.de.background import Background
+from haystack_kernel.grounding.nulls.competitive import competitive_null
+from haystack_kernel.grounding.nulls.self_contained import permute_within, self_contained_null
 
 
 def test_permute_within_when_one_small_stratum_then_equals_full_enumeration():
@@ -59,7 +60,7 @@ def test_p_signal_when_the_prompt_responds_then_small_one_sided(world, alpha_shi
     sets["against"] = dict.fromkeys(sets["up"], -1)
     sets["short"] = {"G1": 1, "G2": 1}
     prompt, control = world.cells(60, shift=alpha_shift), world.cells(60)
-    signal = p_signal(prompt, control, sets=sets, tested=set(world_genes()), n_draws=999, seed=0)
+    signal = self_contained_null(prompt, control, sets=sets, tested=set(world_genes()), n_draws=999, seed=0)
     assert signal.get("up").up == 0.001
     assert signal.get("against").up == 1.0
     assert np.isnan(signal.get("short").up)
@@ -74,16 +75,16 @@ def test_p_signal_when_donors_hold_one_label_each_then_nan_with_reason(world, al
     prompt = world.cells(40, shift=alpha_shift, donors=("d1", "d2"))
     control = world.cells(40, donors=("d3", "d4"))
     sets = {"any": dict.fromkeys(world_genes()[:20], 1)}
-    signal = p_signal(prompt, control, sets=sets, tested=set(world_genes()), n_draws=99, seed=0)
+    signal = self_contained_null(prompt, control, sets=sets, tested=set(world_genes()), n_draws=99, seed=0)
     assert np.isnan(signal.get("any").up)
     assert "no donor" in signal.reason
-    assert "no matched control" in p_signal(prompt, None, sets=sets, tested=[], n_draws=99, seed=0).reason
+    assert "no matched control" in self_contained_null(prompt, None, sets=sets, tested=[], n_draws=99, seed=0).reason
 
 
 def test_p_signal_when_strata_columns_are_missing_then_raises():
     bare = ad.AnnData(np.ones((3, 2), np.float32), var=pd.DataFrame(index=["A", "B"]))
     with pytest.raises(MissingKeyError, match=keys.DONOR):
-        p_signal(bare, bare, sets={}, tested=[], n_draws=99, seed=0)
+        self_contained_null(bare, bare, sets={}, tested=[], n_draws=99, seed=0)
 
 
 @pytest.fixture
@@ -101,17 +102,17 @@ def test_p_specificity_when_sets_are_random_then_p_is_uniform(background):
     for i in range(200):
         picked = rng.choice(300 if i % 2 else 1200, 15, replace=False)
         genes = {f"G{k}": int(rng.choice([-1, 1])) for k in picked}
-        p.append(p_specificity(background, genes, n_draws=199, seed=0, name=str(i)).up)
+        p.append(competitive_null(background, genes, n_draws=199, seed=0, name=str(i)).up)
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
 def test_p_specificity_when_the_set_moves_then_small_and_wrong_direction_is_one(background):
     genes = {f"G{k}": 1 for k in np.argsort(-background.z)[:12]}
-    assert p_specificity(background, genes, n_draws=999, seed=0).up == 0.001
-    assert p_specificity(background, dict.fromkeys(genes, -1), n_draws=999, seed=0).up == 1.0
+    assert competitive_null(background, genes, n_draws=999, seed=0).up == 0.001
+    assert competitive_null(background, dict.fromkeys(genes, -1), n_draws=999, seed=0).up == 1.0
 
 
-def test_p_specificity_when_rivals_leave_fewer_than_five_genes_then_one(background):
+def test_p_specificity_when_competing_leave_fewer_than_five_genes_then_one(background):
     genes = {f"G{k}": 1 for k in np.argsort(-background.z)[:12]}
-    tails = p_specificity(background, genes, removed=set(list(genes)[:8]), n_draws=99, seed=0)
+    tails = competitive_null(background, genes, removed=set(list(genes)[:8]), n_draws=99, seed=0)
     assert tails == (1.0, 1.0)

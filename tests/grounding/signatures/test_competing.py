@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from haystack_kernel.grounding import GroundingContext
+from haystack_kernel.grounding.de.background import Background
 from haystack_kernel.grounding.records import Basis
-from haystack_kernel.grounding.signatures.competing import rivals_of_asked
-from haystack_kernel.grounding.signatures.sets import Background
+from haystack_kernel.grounding.signatures.competing import competing_with_asked
 from haystack_kernel.schema import GroundingSettings
 
 
@@ -24,25 +24,25 @@ def moved(knowledge):
     return background
 
 
-def test_rivals_when_another_response_is_there_then_its_genes_go(moved, ask, knowledge):
+def test_competing_when_another_response_is_there_then_its_genes_go(moved, ask, knowledge):
     basis = Basis(ask("BETA"), knowledge, GroundingSettings(), GroundingContext(seed=0))
-    names, genes = rivals_of_asked(moved, {}, basis=basis)
+    names, genes = competing_with_asked(moved, {}, basis=basis)
     assert set(names) == {"ALPHA", "ALPHA-TWIN"}
     pathways = knowledge.pathways
     assert genes == set(pathways["alpha pathway"].genes) | set(pathways["alpha shutdown"].genes)
 
 
-def test_rivals_when_the_asked_response_is_there_then_none(moved, ask, knowledge):
+def test_competing_when_the_asked_response_is_there_then_none(moved, ask, knowledge):
     basis = Basis(ask("ALPHA"), knowledge, GroundingSettings(), GroundingContext(seed=0))
-    assert rivals_of_asked(moved, {}, basis=basis) == ([], set())
+    assert competing_with_asked(moved, {}, basis=basis) == ([], set())
 
 
-def test_rivals_when_no_response_is_known_then_the_set_given_instead_speaks(moved, ask, knowledge):
+def test_competing_when_no_response_is_known_then_the_set_given_instead_speaks(moved, ask, knowledge):
     query = ask("BETA", expected_targets={})
     basis = Basis(query, knowledge, GroundingSettings(), GroundingContext(seed=0))
     alpha = knowledge.perturbations["ALPHA"].response
-    assert rivals_of_asked(moved, alpha, basis=basis)[0] == []
-    assert set(rivals_of_asked(moved, {gene: -sign for gene, sign in alpha.items()}, basis=basis)[0]) == {
+    assert competing_with_asked(moved, alpha, basis=basis)[0] == []
+    assert set(competing_with_asked(moved, {gene: -sign for gene, sign in alpha.items()}, basis=basis)[0]) == {
         "ALPHA",
         "ALPHA-TWIN",
     }

@@ -4,8 +4,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from haystack_kernel.grounding.de.background import Background
 from haystack_kernel.grounding.signatures.enrichment import COLUMNS, compute_enrichment
-from haystack_kernel.grounding.signatures.sets import Background
 
 N_GENES = 400
 NAMES = [f"G{i}" for i in range(N_GENES)]

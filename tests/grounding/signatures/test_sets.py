@@ -3,16 +3,9 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from haystack_kernel.grounding.signatures.sets import (
-    Background,
-    compete,
-    effect_background,
-    equivalents,
-    merge_signed,
-    overlap_coefficient,
-    standardise,
-    stronger_rivals,
-)
+from haystack_kernel.grounding.de.background import Background, effect_background, standardise
+from haystack_kernel.grounding.signatures.competing import compete, competing_signatures
+from haystack_kernel.grounding.signatures.sets import equivalents, merge_signed, overlap_coefficient
 
 GENES = [f"G{i}" for i in range(400)]
 
@@ -55,15 +48,15 @@ def test_equivalents_when_a_twin_exists_then_it_and_the_asked_one(knowledge):
     assert equivalents(asked, knowledge.perturbations, name="ALPHA") == {"ALPHA", "ALPHA-TWIN"}
 
 
-def test_stronger_rivals_when_another_response_is_larger_then_named(background, knowledge):
+def test_competing_signatures_when_another_response_is_larger_then_named(background, knowledge):
     entries = {
         name: type(knowledge.perturbations["BETA"])(name, "cytokine", (), (), {}, genes, {}, "")
         for name, genes in {"strong": up(0, 20), "weak": up(60, 90)}.items()
     }
     background.strengths.update({name: background.statistic(entries[name].response) for name in ("strong", "weak")})
-    assert stronger_rivals(background, up(20, 40), perturbations=entries, exempt=()) == ["strong"]
-    assert stronger_rivals(background, up(20, 40), perturbations=entries, exempt={"strong"}) == []
-    assert stronger_rivals(background, up(0, 20), perturbations=entries, exempt=()) == []
+    assert competing_signatures(background, up(20, 40), perturbations=entries, exempt=()) == ["strong"]
+    assert competing_signatures(background, up(20, 40), perturbations=entries, exempt={"strong"}) == []
+    assert competing_signatures(background, up(0, 20), perturbations=entries, exempt=()) == []
 
 
 def test_compete_when_fitted_then_equals_sklearn_ridge(background):
@@ -75,7 +68,7 @@ def test_compete_when_fitted_then_equals_sklearn_ridge(background):
     reference = Ridge(alpha=1.0, fit_intercept=False).fit(design, response / np.linalg.norm(response)).coef_
     found = compete(background, sets[0], signatures={"second": sets[1], "third": sets[2]})
     assert found.asked == pytest.approx(reference[0])
-    assert (found.rival, found.rival_value) == ("second", pytest.approx(reference[1]))
+    assert (found.competing, found.competing_value) == ("second", pytest.approx(reference[1]))
     assert found.leads
 
 

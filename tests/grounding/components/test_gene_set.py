@@ -4,7 +4,7 @@ import math
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingContext, ground
+from haystack_kernel.grounding import GroundingContext, score_prediction
 from haystack_kernel.schema import GroundingSettings
 
 
@@ -16,7 +16,7 @@ def scores(grounded):
 def judge(knowledge, settings, context):
     def run(cells, query, **changes):
         values = {"knowledge": knowledge, "settings": settings, "context": context} | changes
-        return ground(cells, query=query, **values)
+        return score_prediction(cells, query=query, **values)
 
     return run
 
@@ -28,7 +28,7 @@ def test_components_when_the_asked_effect_is_there_then_high(arms, alpha_shift, 
     assert found[keys.PATHWAY].n_genes == 40
     assert found[keys.PATHWAY].statistic > 0.2
     assert found[keys.TARGET].p_signal == pytest.approx(1 / 2000)
-    assert found[keys.TARGET].detail["ridge_asked"] > found[keys.TARGET].detail["ridge_rival_value"]
+    assert found[keys.TARGET].detail["ridge_asked"] > found[keys.TARGET].detail["ridge_competing_value"]
 
 
 def test_components_when_labels_are_swapped_then_one(arms, alpha_shift, swap_labels, ask, judge):
@@ -106,7 +106,7 @@ def test_components_when_donors_are_confounded_then_specificity_alone_and_capped
     apart = dataclasses.replace(arms(alpha_shift), prompt_control=world.cells(60, donors=("e1", "e2")))
     result = judge(apart, ask("ALPHA"), context=GroundingContext(seed=0, donor_matched=False))
     assert math.isnan(scores(result)[keys.PATHWAY].p_signal)
-    assert "specificity alone" in scores(result)[keys.PATHWAY].reason
+    assert "competitive null alone" in scores(result)[keys.PATHWAY].reason
     assert result.composite.value == 4
 
 

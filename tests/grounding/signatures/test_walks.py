@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from haystack_kernel.grounding.components.walks import RESTART, build_network, known_walks, walk_of
+from haystack_kernel.grounding.signatures.walks import RESTART, build_network, known_walks, walk_of
 from haystack_kernel.knowledge import Edge, Knowledge, PerturbationEntry, load_knowledge
 
 EDGES = (
@@ -32,15 +32,15 @@ def treatment(name, kind, targets, family=""):
 def solved(edges, source):
     """The same walk as a dense linear system, written edge by edge, and what transcription brings of it."""
     genes = sorted({gene for edge in edges for gene in (edge.regulator, edge.target)})
-    steps, arrivals = np.zeros((2, len(genes), len(genes)))
+    steps, arcompeting = np.zeros((2, len(genes), len(genes)))
     for edge in edges:
         leaving = sum(other.weight for other in edges if other.regulator == edge.regulator)
         steps[genes.index(edge.target), genes.index(edge.regulator)] = edge.sign * edge.weight / leaving
         if edge.kind == "transcription":
-            arrivals[genes.index(edge.target), genes.index(edge.regulator)] = edge.sign * edge.weight / leaving
+            arcompeting[genes.index(edge.target), genes.index(edge.regulator)] = edge.sign * edge.weight / leaving
     start = np.array([float(gene == source) for gene in genes])
     mass = np.linalg.solve(np.eye(len(genes)) - (1 - RESTART) * steps, RESTART * start)
-    mass = (1 - RESTART) * arrivals @ mass
+    mass = (1 - RESTART) * arcompeting @ mass
     mass[genes.index(source)] = 0
     return dict(zip(genes, mass, strict=True))
 

@@ -5,7 +5,7 @@ import pytest
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
-from haystack_kernel.grounding import GroundingContext, ground
+from haystack_kernel.grounding import GroundingContext, score_prediction
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def judge(knowledge, settings, ask):
 
     def run(cells, strategy="synthetic_control"):
         context = GroundingContext(seed=0, control_strategy=strategy)
-        return ground(cells, query=ask("ALPHA"), knowledge=knowledge, settings=quick, context=context)
+        return score_prediction(cells, query=ask("ALPHA"), knowledge=knowledge, settings=quick, context=context)
 
     return run
 
