@@ -317,9 +317,7 @@ COMPLEX_LATER = {  # files that still have functions above it
         "knowledge/ontology_json.py", "knowledge/overlay.py", "knowledge/resolve.py", "knowledge/spelling.py",
         "knowledge/targets.py", "literature/direction.py", "literature/europepmc.py", "literature/reading.py",
         "literature/search.py", "manage/forking.py", "manage/garbage.py", "manage/listing.py",
-        "manage/local_checks.py", "manage/step_inputs.py", "planners/offline/choice.py",
-        "planners/offline/context.py", "planners/offline/explain.py", "planners/offline/interpretation.py",
-        "planners/offline/limits.py", "planners/offline/parse.py", "planners/offline/terms.py",
+        "manage/local_checks.py", "manage/step_inputs.py",
         "rounds/literature.py", "store/uris.py",
     )),
     "inference/manifest.py", "inference/stack/config.py", "inference/stack/genes.py", "tools/grounding_quality.py",
@@ -401,7 +399,6 @@ TRANSLATES = {"haystack_kernel/schema/score.py": "translates names that records 
 TEXTS = {".py", ".md", ".ipynb", ".j2", ".css", ".js", ".html", ".toml", ".yml", ".yaml", ".c", ".h"}
 WORDS_LATER = (  # still being rewritten
     "haystack_kernel/retrieval/",
-    "haystack_kernel/planners/",
     "haystack_kernel/knowledge/",
     "haystack_kernel/cli/",
     "haystack_kernel/manage/",

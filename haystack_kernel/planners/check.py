@@ -1,4 +1,4 @@
-"""Which questions can be served; the others are refused with the reason and an example that works.
+"""Check which questions can be served; the others are refused with the reason and an example that works.
 
 In: the user's text, or the query parsed from it. Out: the cleaned text; InvalidInputError names what to change.
 """
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import load_knowledge
-from haystack_kernel.planners.offline.context import asks_for_cells, find_datasets, find_donors, find_terms
-from haystack_kernel.planners.offline.frames import find_slots
+from haystack_kernel.planners.context import asks_for_cells, find_datasets, find_donors, find_terms
+from haystack_kernel.planners.frames import find_slots
 from haystack_kernel.schema import PERTURBATIONAL
 
 if TYPE_CHECKING:
@@ -84,8 +84,13 @@ def check_question(question: str, *, knowledge: Knowledge | None = None) -> str:
     Raises
     ------
     InvalidInputError
-        Empty, too short, too long, not English, about another species, or no question about cells; the message
-        says what was given, what HAYSTACK can answer and gives an example.
+        The question is empty, too short, too long, not English, about another species, or not about cells; the
+        message says what was given and what can be answered, with an example.
+
+    Examples
+    --------
+    >>> check_question("  How would B cells respond to IFN-beta? ")
+    'How would B cells respond to IFN-beta?'
     """
     text = clean_text(question)
     if not text:
@@ -105,15 +110,29 @@ def check_question(question: str, *, knowledge: Knowledge | None = None) -> str:
 
 
 def check_answerable(query: StructuredQuery) -> StructuredQuery:
-    """Return ``query`` when it names what its task type needs.
+    """Check that a query names what its task type needs.
 
-    Every task needs a known cell type; the perturbational ones, and a transfer whose treatment was named but not
-    understood, need a known perturbation. Ambiguous terms pass: they are shown with their alternatives.
+    Every task needs a known cell type. The perturbational tasks, and a transfer whose treatment was named but not
+    recognised, need a known perturbation. Ambiguous terms pass: they are shown with their alternatives.
+
+    Parameters
+    ----------
+    query
+        The parsed question.
+
+    Returns
+    -------
+    The query, unchanged.
 
     Raises
     ------
     InvalidInputError
-        A needed term is missing or unknown; the message names the text and the nearest known terms.
+        A needed term is missing or unknown; the message names the text and the closest known terms.
+
+    Examples
+    --------
+    >>> check_answerable(parse_question(question, knowledge=knowledge)).task_type  # doctest: +SKIP
+    'perturbation_novel_cell_types'
     """
     wanted: dict[TermKind, tuple[bool, str]] = {
         "cell_type": (query.cell_type_name is None, "cell type"),
@@ -133,7 +152,7 @@ def check_answerable(query: StructuredQuery) -> StructuredQuery:
 
 
 def clean_text(question: str) -> str:
-    """Text with composed letters, straight quotes, no control or invisible characters, and single spaces."""
+    """Return the text with composed letters, straight quotes, no control or invisible characters, single spaces."""
     composed = unicodedata.normalize("NFC", question).translate(_STRAIGHT)
     spaced = "".join(" " if char.isspace() else char for char in composed)
     kept = "".join(char for char in spaced if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn"})
@@ -146,14 +165,14 @@ def clean_text(question: str) -> str:
 def _check_language(text: str) -> None:
     letters = [char for char in text if char.isalpha()]
     if not letters:
-        msg = f"{_quoted(text)} holds no words. {SERVED}"
+        msg = f"{_quoted(text)} contains no words. {SERVED}"
         raise InvalidInputError(msg, reason="no words")
     words = re.findall(r"[^\W\d_]+", text.lower())
     n_english = sum(word in _ENGLISH for word in words)
     n_foreign = sum(word in _FOREIGN for word in words)
     is_other_script = sum(char.isascii() for char in letters) < 0.6 * len(letters)
     if is_other_script or (n_foreign >= 2 and n_foreign > n_english):
-        msg = f"{_quoted(text)} is not in English, the only language understood so far. {SERVED}"
+        msg = f"{_quoted(text)} is not in English, the only supported language. {SERVED}"
         raise InvalidInputError(msg, reason="language")
 
 
@@ -163,8 +182,8 @@ def _check_species(text: str) -> None:
         if names_human and _ASIDE.search(text[: found.start()]):
             continue
         msg = (
-            f"the question is about {found['animal']!r}, but all atlases and tables here are human. Ask about the "
-            f"human cells instead. {SERVED}"
+            f"the question is about {found['animal']!r}, but all atlases and tables are human. Ask about human "
+            f"cells instead. {SERVED}"
         )
         raise InvalidInputError(msg, reason="species", species=found["animal"])
 
@@ -185,9 +204,9 @@ def _unknown_terms(terms: Sequence[Resolution], *, nouns: Mapping[TermKind, str]
     sentences = []
     for term in terms:
         near = [match.name for match in term.alternatives]
-        hint = f"nearest known: {', '.join(near)}" if near else "nothing known is close to it"
-        sentences.append(f"{_quoted(term.text)} is not a {nouns[term.kind]} HAYSTACK knows ({hint}).")
-    msg = f"{' '.join(sentences)} Name a known one and ask again, as in: {EXAMPLE}"
+        hint = f"closest known terms: {', '.join(near)}" if near else "no known term is close"
+        sentences.append(f"{_quoted(term.text)} is not a known {nouns[term.kind]} ({hint}).")
+    msg = f"{' '.join(sentences)} Ask again with a known term, for example: {EXAMPLE}"
     nearest = {term.text: [match.name for match in term.alternatives] for term in terms}
     return InvalidInputError(msg, kind=terms[0].kind, text=terms[0].text, nearest=nearest)
 

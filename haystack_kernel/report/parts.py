@@ -121,7 +121,8 @@ def score_table(record: RunRecord) -> Html:
         return Html(paragraph("No round has been scored yet."))
     columns = ("component", "score", "weight", "statistic", *P_VALUES.values(), "genes", "note")
     rows = [_component_row(item) for item in best.components]
-    note = f"Score {score_text(best)}" + (f": {best.composite.reason}" if best.composite.reason else "")
+    reason = best.composite.reason.rstrip(".")
+    note = f"Score: {score_text(best)}." + (f" {reason[:1].upper()}{reason[1:]}." if reason else "")
     how = (
         "A component scores 1 at chance and 7 at p of about 1 in 200, where p is the larger of two p values. "
         "The self-contained null permutes the prompt labels within donor and cell type: is there an effect at all? "

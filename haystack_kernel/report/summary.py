@@ -135,7 +135,7 @@ def _pathway_tiles(pathways: pd.DataFrame | None) -> Iterator[Tile]:
 
 def _evidence_tile(record: RunRecord, best: Round) -> Tile:
     used = {item.evidence_distance for item in best.candidates}
-    words = "; ".join(text for distance, text in EVIDENCE_WORDS.items() if distance in used) or "unknown"
+    nearest, *further = [text for distance, text in EVIDENCE_WORDS.items() if distance in used] or ["unknown"]
     if not best.n_control:
         control = "no matched control cells"
     elif all(item.donor_matched for item in best.candidates):
@@ -143,7 +143,9 @@ def _evidence_tile(record: RunRecord, best: Round) -> Tile:
     else:
         control = "control cells of other donors"
     simulated = "simulated " if simulated_atlases(record) else ""
-    return Tile("evidence", words, f"{counted(best.n_prompt, f'{simulated}prompt cell')}; {control}")
+    notes = [f"also {'; '.join(further)}"] if further else []
+    notes += [counted(best.n_prompt, f"{simulated}prompt cell"), control]
+    return Tile("evidence", nearest, "; ".join(notes))
 
 
 def _baseline_tiles(best: Round) -> Iterator[Tile]:

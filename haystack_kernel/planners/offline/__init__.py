@@ -1,4 +1,4 @@
-"""From the user's text to a query, from candidates to a choice, from a result to words: the planner without a model.
+"""The planner without a language model: text to query, candidates to choice, result to words.
 
 In: a question and the knowledge tables. Out: a ``StructuredQuery``, and later a ``Choice`` and an ``Interpretation``.
 """

@@ -1,6 +1,6 @@
-"""How a text would be understood, as plain data for people and programs.
+"""Explain how a text would be understood, as plain data for people and programs.
 
-In: a question or a phrase. Out: task type, terms with their close seconds, unknown terms, and why it is refused if so.
+In: a question or a phrase. Out: task type, terms with alternatives, unknown terms, and the reason if it is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_LABEL_WORDS = 8  # a longer text is a question
 
 
 def explain(text: str, *, knowledge: Knowledge | None = None) -> dict[str, Any]:
-    """Parse ``text`` without refusing it.
+    """Parse a text without refusing it.
 
     Parameters
     ----------
@@ -33,7 +33,12 @@ def explain(text: str, *, knowledge: Knowledge | None = None) -> dict[str, Any]:
 
     Returns
     -------
-    Fields of the query that hold something, ready for JSON, with ``answerable`` and, where it is false, ``refusal``.
+    The non-empty fields of the query, ready for JSON, with ``answerable`` and, where it is false, ``refusal``.
+
+    Examples
+    --------
+    >>> explain("How would B cells respond to IFN-beta?")["perturbation"]["name"]
+    'IFN-beta'
     """
     knowledge = knowledge or load_knowledge()
     query = parse_question(text, knowledge=knowledge)
@@ -50,16 +55,21 @@ def explain(text: str, *, knowledge: Knowledge | None = None) -> dict[str, Any]:
 
 
 def _as_label(text: str, *, knowledge: Knowledge) -> list[Resolution]:
-    """The whole text as one term, of each kind that knows it; of the others, those that know something near.
+    """Resolve the whole text as one term, for each kind that knows it, or else for those that know a similar one.
 
-    Empty where the text is a question, or several terms: they are found one by one.
+    Empty where the text is a question or has several terms, which are found one by one.
     """
     label = clean_text(text)
-    if not label or label.endswith("?") or len(label.split()) > MAX_LABEL_WORDS:
-        return []
-    if len(find_mentions(label, knowledge=knowledge)) > 1:
+    is_label = bool(label) and not label.endswith("?") and len(label.split()) <= MAX_LABEL_WORDS
+    if not is_label or len(find_mentions(label, knowledge=knowledge)) > 1:
         return []
     found = [resolve(label, kind=kind, knowledge=knowledge) for kind in get_args(TermKind)]
-    known = [one for one in found if one.match]
-    sure = [one for one in known if one.match and one.match.how != "fuzzy"]
-    return sure or known or [one for one in found if one.alternatives or one.note]
+    best = max(_certainty(one) for one in found)
+    return [one for one in found if _certainty(one) == best] if best else []
+
+
+def _certainty(found: Resolution) -> int:
+    """Return 3 for a known label, 2 for one of similar spelling, 1 for alternatives or a note, 0 for nothing."""
+    if found.match:
+        return 2 if found.match.how == "fuzzy" else 3
+    return 1 if found.alternatives or found.note else 0

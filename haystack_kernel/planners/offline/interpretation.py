@@ -1,4 +1,4 @@
-"""A finished record in words: what changes, what supports it, how it was made, what limits it.
+"""Put a finished record into words: what changes, what supports it, how it was made, what limits it.
 
 In: the record and the tables of its best round. Out: an ``Interpretation`` in plain text; every number in it is in the
 record or follows by counting rows of the tables.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel import keys
 from haystack_kernel.planners.offline.choice import cell_names, join_words
 from haystack_kernel.planners.offline.limits import list_limitations
+from haystack_kernel.report.words import CONTROLS, counted, termination_text
 from haystack_kernel.schema import EVIDENCE_WORDS, PERTURBATIONAL, Interpretation
 
 if TYPE_CHECKING:
@@ -21,17 +22,7 @@ if TYPE_CHECKING:
 
 N_GENES_NAMED = 5
 N_PATHWAYS_NAMED = 3
-WEAK = 4.0  # a score below this is little support
-_ENDED = {
-    "threshold": "the score reached the threshold of {threshold:g}",
-    "max_rounds": "the {maximum} rounds allowed were used",
-    "plateau": "further rounds brought no gain",
-    "no_more_candidates": "no untried candidate was left",
-}
-_STRATEGY = {
-    "synthetic_control": "a second prediction made from the matched control cells",
-    "query_as_control": "the query cells as they were measured",
-}
+WEAK = 4.0  # a score below this gives little support
 
 
 def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Interpretation:
@@ -40,7 +31,7 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
     Parameters
     ----------
     record
-        A run with its query; without a best round only that fact is stated.
+        A run with its query; without a best round only the reason for that is stated.
     de
         Differential expression of the best round: ``gene``, ``delta``, ``log2fc``, ``padj``, ``is_de``, one row a gene.
     pathways
@@ -50,7 +41,11 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
     Returns
     -------
     Headline, two to four paragraphs and the limitations, without markup. An inert prediction and a missing score are
-    said plainly, with the reason.
+    stated with the reason.
+
+    Examples
+    --------
+    >>> interpret_record(record, de=de, pathways=pathways).headline  # doctest: +SKIP
     """
     best = record.best
     if best is None or record.query is None:
@@ -75,15 +70,15 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
 def _headline(record: RunRecord, query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:
     up, down = _moved(de, sign=1), _moved(de, sign=-1)
     if not up and not down:
-        change = "no gene passes the thresholds for a change"
+        change = "no gene passes the thresholds for differential expression"
     else:
         led = join_words([gene for gene, _ in (up or down)[:3]])
-        change = f"{_count(len(up), 'gene')} higher and {len(down)} lower, led by {led}"
+        change = f"{counted(len(up), 'gene')} higher and {len(down)} lower, led by {led}"
     return f"Predicted for {subject_of(query)}: {change}; {_verdict(record, best)}."
 
 
 def subject_of(query: StructuredQuery) -> str:
-    """What the prediction is about: cells, treatment, donor, tissue and dataset as far as named."""
+    """Return what the prediction is about: cells, treatment, donor, tissue and dataset as far as named."""
     parts = [query.cell_type_name or query.cell_type_text or "the cells asked for"]
     parts += [f"under {query.perturbation.name}"] if query.perturbation else []
     parts += [f"in donor {query.donor_id}"] if query.donor_id else []
@@ -93,33 +88,39 @@ def subject_of(query: StructuredQuery) -> str:
 
 
 def _verdict(record: RunRecord, best: Round) -> str:
-    judged, value = best.composite, record.score
-    if judged is None or math.isnan(value):
-        reason = judged.reason if judged and judged.reason else "no component could be computed"
-        return f"not scored: {reason.rstrip('.')}"
+    if math.isnan(record.score) or best.composite is None:
+        return f"not scored: {_why_unscored(best)}"
+    return f"score {best.composite.shown}, {_consistency(record)}"
+
+
+def _why_unscored(best: Round) -> str:
+    reason = best.composite.reason if best.composite else ""
+    return reason.rstrip(".") or "no component could be computed"
+
+
+def _consistency(record: RunRecord) -> str:
+    value = record.score
     if value >= record.config.threshold:
-        words = "consistent with known biology"
-    elif value >= WEAK:
-        words = "in part consistent with known biology"
-    else:
-        words = "with little support from known biology"
-    return f"score {judged.shown}, {words}"
+        return "consistent with known biology"
+    if value >= WEAK:
+        return "partly consistent with known biology"
+    return "with little support from known biology"
 
 
 def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:
     up, down = _moved(de, sign=1), _moved(de, sign=-1)
     n_tested = int(de[keys.IS_TESTED].sum()) if keys.IS_TESTED in de.columns else len(de)
-    against = _STRATEGY[best.control_strategy]
+    reference = CONTROLS[best.control_strategy]
     if not up and not down:
         text = (
-            f"Of {n_tested:,} tested genes none passes the thresholds for differential expression against {against}: "
-            "the prediction is inert. Either the cells do not respond, or the prompt shows no effect."
+            f"Of {n_tested:,} tested genes, none passes the thresholds for differential expression compared with "
+            f"{reference}: the prediction is inert. Either the cells do not respond, or the prompt shows no effect."
         )
     else:
         sides = [f"{word}: {_listed(side)}" for word, side in (("Highest", up), ("Lowest", down)) if side]
         text = (
-            f"Of {n_tested:,} tested genes {len(up):,} are predicted higher and {len(down):,} lower against {against} "
-            f"(log2 fold change in brackets). {'. '.join(sides)}."
+            f"Of {n_tested:,} tested genes, {len(up):,} are predicted higher and {len(down):,} lower than in "
+            f"{reference} (log2 fold change in brackets). {'. '.join(sides)}."
         )
     return text + _expected(query, de=de)
 
@@ -135,15 +136,15 @@ def _expected(query: StructuredQuery, *, de: pd.DataFrame) -> str:
     )
     n_passing = int(rows[keys.IS_DE].astype(bool).sum())
     return (
-        f" Of the {len(query.expected_targets)} genes known to respond, {len(rows)} were tested, {n_agree} move in the "
-        f"known direction and {n_passing} pass the thresholds."
+        f" Of the {len(query.expected_targets)} genes known to respond, {len(rows)} were tested, {n_agree} change in "
+        f"the known direction and {n_passing} pass the thresholds."
     )
 
 
 def _moved(de: pd.DataFrame, *, sign: int) -> list[tuple[str, float]]:
-    """Genes called differential in one direction with log2 fold change, the largest mean change of log counts first.
+    """Return the genes called in one direction with log2 fold change, the largest mean change of log counts first.
 
-    A fold change alone puts barely detected genes first, so it only breaks ties.
+    The fold change alone would put barely detected genes first, so it only breaks ties.
     """
     rows = de[de[keys.IS_DE].astype(bool) & (sign * de[keys.LOG2FC] > 0)]
     rows = rows.assign(_change=-rows[keys.DELTA].abs(), _fold=-rows[keys.LOG2FC].abs())
@@ -159,22 +160,20 @@ def _listed(genes: list[tuple[str, float]]) -> str:
 
 
 def _support(record: RunRecord, best: Round, *, pathways: pd.DataFrame) -> str:
-    sentences = [f"The prediction has {_verdict(record, best)}" + _threshold(record) + "."]
-    if math.isnan(record.score):
-        sentences = [f"The prediction is {_verdict(record, best)}."]
+    if math.isnan(record.score) or best.composite is None:
+        sentences = [f"The prediction is not scored: {_why_unscored(best)}."]
+    else:
+        side = "at or above" if record.score >= record.config.threshold else "below"
+        threshold = f"{side} the threshold of {record.config.threshold:g}"
+        sentences = [f"The score is {best.composite.shown}, {_consistency(record)} and {threshold}."]
     computed = [part for part in best.components if not math.isnan(part.score)]
     if computed:
         sentences.append(f"Components: {', '.join(_component(part) for part in computed)}.")
     return " ".join([*sentences, *_pathway_sentences(pathways)])
 
 
-def _threshold(record: RunRecord) -> str:
-    side = "at or above" if record.score >= record.config.threshold else "below"
-    return f", {side} the threshold of {record.config.threshold:g}"
-
-
 def _component(part: Component) -> str:
-    opposite = ", moving against expectation" if part.statistic < 0 else ""
+    opposite = ", opposite to expectation" if part.statistic < 0 else ""
     return f"{part.name.replace('_', ' ')} {part.score:.1f}{opposite}"
 
 
@@ -182,23 +181,23 @@ def _pathway_sentences(pathways: pd.DataFrame) -> list[str]:
     if pathways.empty:
         return []
     scored = pathways[pathways["score"].notna() & pathways["statistic"].notna()]
-    scored = scored.sort_values(["score", "statistic", "pathway"], ascending=[False, False, True], kind="stable")
-    rows = [
-        (str(name), float(score), float(statistic), bool(expected))
-        for name, score, statistic, expected in zip(
-            scored["pathway"], scored["score"], scored["statistic"], scored["is_expected"], strict=True
-        )
-    ]
-    if not rows:
+    if scored.empty:
         return ["No pathway could be tested."]
-    named = [
-        f"{name} {'up' if statistic > 0 else 'down'} (score {score:.1f}{', expected' if expected else ''})"
-        for name, score, statistic, expected in rows
-        if score >= WEAK
-    ][:N_PATHWAYS_NAMED]
-    leading = f"Leading pathways: {', '.join(named)}." if named else "No pathway stands out from its nulls."
-    weak = [name for name, score, _, expected in rows if expected and score < WEAK][:N_PATHWAYS_NAMED]
-    return [leading, *([f"Expected but weakly supported: {join_words(weak)}."] if weak else [])]
+    scored = scored.sort_values(["score", "statistic", "pathway"], ascending=[False, False, True], kind="stable")
+    leading, weak = [], []
+    for row in scored.to_dict("records"):
+        if row["score"] >= WEAK:
+            direction = "up" if row["statistic"] > 0 else "down"
+            expected = ", expected" if row["is_expected"] else ""
+            leading.append(f"{row['pathway']} {direction} (score {row['score']:.1f}{expected})")
+        elif row["is_expected"]:
+            weak.append(str(row["pathway"]))
+    sentences = ["No pathway stands out from its null distributions."]
+    if leading:
+        sentences = [f"Leading pathways: {', '.join(leading[:N_PATHWAYS_NAMED])}."]
+    if weak:
+        sentences.append(f"Expected but weakly supported: {join_words(weak[:N_PATHWAYS_NAMED])}.")
+    return sentences
 
 
 # --- how it was made ----------------------------------------------------------------------------------------------
@@ -208,27 +207,21 @@ def _making(record: RunRecord, best: Round) -> str:
     sentences = []
     if best.candidates:
         datasets = join_words(list(dict.fromkeys(item.prompt.dataset for item in best.candidates)))
-        kinds = list(dict.fromkeys(EVIDENCE_WORDS[item.evidence_distance] for item in best.candidates))
-        sentences.append(
-            f"The prompt was {cell_names(best.candidates)} of {datasets} ({_count(best.n_prompt, 'cell')}): "
-            f"{join_words(kinds)}."
-        )
-    cells = best.query_cells.rstrip(".")
-    sentences.append(
-        f"The {record.config.engine} engine was applied to {_count(best.n_query, 'query cell')}"
-        f"{f' ({cells})' if cells else ''}; the reference is {_STRATEGY[best.control_strategy]}."
-    )
+        evidence = join_words(list(dict.fromkeys(EVIDENCE_WORDS[item.evidence_distance] for item in best.candidates)))
+        cells = f"{cell_names(best.candidates)} of {datasets} ({counted(best.n_prompt, 'cell')})"
+        sentences.append(f"The prompt was {cells}, which show {evidence}.")
+    query_cells = counted(best.n_query, "query cell")
+    if best.query_cells:
+        query_cells += f" ({best.query_cells.rstrip('.')})"
+    engine = f"Engine '{record.config.engine}' was applied to {query_cells}"
+    sentences.append(f"{engine}; the reference is {CONTROLS[best.control_strategy]}.")
     if best.control_note:
         sentences.append(best.control_note.rstrip(".") + ".")
     return " ".join([*sentences, _rounds(record, best)]).strip()
 
 
 def _rounds(record: RunRecord, best: Round) -> str:
-    ended = ""
-    if record.termination:
-        words = _ENDED[record.termination]
-        ended = words.format(threshold=record.config.threshold, maximum=record.config.max_rounds)
-        ended = f"; the run ended because {ended}"
+    ended = f"; the run ended because {termination_text(record)}" if record.termination else ""
     if len(record.rounds) == 1:
         return f"One round was run{ended}."
     return f"Round {best.number} of {len(record.rounds)} is the best and is shown{ended}."
@@ -243,15 +236,11 @@ def _agreement(record: RunRecord, best: Round) -> str:
             words = other.note.rstrip(".") or "no correlation can be computed"
             parts.append(f"{other.engine}: {words}")
         else:
-            parts.append(f"{other.engine}: correlation {other.pearson:.2f}, {_count(other.n_de, 'gene')} called")
+            parts.append(f"{other.engine}: correlation {other.pearson:.2f}, {counted(other.n_de, 'DE gene')}")
     asked = record.query is not None and record.query.task_type in PERTURBATIONAL
     effect = "response" if asked else "difference"
     verdict = best.confidence.verdict_words if best.confidence else ""
     return (
-        f"Simple baselines on the same cells give, for the {effect} over tested genes: {'; '.join(parts)}. "
-        f"{verdict or 'Where a baseline gives the same answer, the engine adds little to it.'}"
+        f"Simple baselines on the same cells, compared by the predicted {effect} over the tested genes: "
+        f"{'; '.join(parts)}. {verdict or 'Where a baseline predicts the same, the engine adds little to it.'}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""From a question to a structured query, by rules over the terms found in it.
+"""Parse a question into a structured query, by rules over the terms found in it.
 
-In: the question and the knowledge tables. Out: a ``StructuredQuery``; unknown terms are listed, never guessed at.
+In: the question and the knowledge tables. Out: a ``StructuredQuery``; unknown terms are listed, never guessed.
 
 Task type, first rule that holds:
 
@@ -19,9 +19,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.knowledge import resolve
+from haystack_kernel.planners import context
 from haystack_kernel.planners.check import clean_text
-from haystack_kernel.planners.offline import context
-from haystack_kernel.planners.offline.frames import find_slots
+from haystack_kernel.planners.frames import find_slots
 from haystack_kernel.planners.offline.terms import Term, choose_cells, choose_treatment, is_meant
 from haystack_kernel.schema import Perturbation, StructuredQuery
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haystack_kernel.knowledge import Knowledge, Mention
-    from haystack_kernel.schema import TaskType
+    from haystack_kernel.schema import Resolution, TaskType
 
 _MISSING = re.compile(
     r"\b(?:imput\w+|missing|absent|lack(?:s|ing)?|unmeasured|unobserved|unsampled|fill(?:ed|ing)?\s+in|"
@@ -51,10 +51,16 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
 
     Returns
     -------
-    The query. ``resolutions`` lists every known term with its close seconds (``ambiguous`` where a second is about as
-    close), ``unresolved`` the unknown ones with the nearest known. A molecule that is blocked, knocked out or only
-    measured ("anti-TNF", "IL-6 secretion") is not taken for a treatment with it. Whether the query can be served
+    The query. ``resolutions`` lists every known term with its alternatives (``ambiguous`` where one is about as
+    close), ``unresolved`` the unknown terms with the closest known ones. A molecule that is blocked, knocked out or
+    only measured ("anti-TNF", "IL-6 secretion") is not read as a treatment with it. Whether the query can be served
     is decided by :func:`~haystack_kernel.planners.check.check_answerable`.
+
+    Examples
+    --------
+    >>> from haystack_kernel.knowledge import load_knowledge
+    >>> parse_question("How would B cells respond to IFN-beta?", knowledge=load_knowledge()).cell_type_name
+    'B cell'
     """
     text = clean_text(question)
     mentions = context.find_terms(text, knowledge=knowledge)
@@ -63,13 +69,11 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     drug = choose_treatment(text, mentions, slots, knowledge=knowledge)
     donors = context.find_donors(text, mentions=mentions)
     datasets = context.find_datasets(text, mentions=mentions)
-    target = next((donor.text for donor in donors if donor.role == "target"), None)
+    by_role = {donor.role: donor.text for donor in reversed(donors)}  # of several in one role the first
+    target = by_role.get("target")
     task = _choose_task(text, drug=drug, donor=target, n_datasets=len(datasets))
-    known = [mention.resolution for mention in mentions if is_meant(mention, text)]
-    known += [term.resolution for term in (cell, drug) if term.resolution and term.match]
-    unknown = [term.resolution for term in (cell, drug) if term.resolution and not term.match]
-    unknown += [*cell.others, *drug.others]
     tissue = _tissue(mentions, cell=cell, knowledge=knowledge)
+    known, unknown = _resolutions(mentions, cell=cell, drug=drug, text=text)
     return StructuredQuery(
         question=text,
         task_type=task,
@@ -78,27 +82,41 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
         **_place_fields(tissue, mentions=mentions, knowledge=knowledge),
         **_dataset_fields(datasets, task=task),
         donor_id=target,
-        reference_donor=next((donor.text for donor in donors if donor.role == "reference"), None),
+        reference_donor=by_role.get("reference"),
         condition=context.find_condition(text),
         control_strategy="query_as_control" if context.asks_for_query_control(text) else "synthetic_control",
-        resolutions=tuple({(item.kind, item.match.id): item for item in reversed(known) if item.match}.values())[::-1],
-        unresolved=tuple({(item.kind, item.text.lower()): item for item in unknown}.values()),
+        resolutions=known,
+        unresolved=unknown,
     )
+
+
+def _resolutions(
+    mentions: Sequence[Mention], *, cell: Term, drug: Term, text: str
+) -> tuple[tuple[Resolution, ...], tuple[Resolution, ...]]:
+    """Return the known terms, each id once and as it was resolved last, and the unknown ones, each text once."""
+    named = [mention.resolution for mention in mentions if is_meant(mention, text)]
+    unknown: list[Resolution] = []
+    for term in (cell, drug):
+        if term.resolution is None:
+            continue
+        (named if term.match else unknown).append(term.resolution)
+    unknown += [*cell.others, *drug.others]
+    known = {(item.kind, item.match.id): item for item in reversed(named) if item.match}
+    return tuple(known.values())[::-1], tuple({(item.kind, item.text.lower()): item for item in unknown}.values())
 
 
 # --- task and fields ----------------------------------------------------------------------------------------------
 
 
 def _choose_task(text: str, *, drug: Term, donor: str | None, n_datasets: int) -> TaskType:
+    is_for_donor = donor is not None or context.asks_for_other_donor(text)
     if n_datasets >= 2 or (n_datasets == 1 and context.asks_for_transfer(text)):
         return "cross_dataset_generation"
     if drug.resolution is not None:
-        is_for_donor = donor is not None or context.asks_for_other_donor(text)
         return "perturbation_novel_samples" if is_for_donor else "perturbation_novel_cell_types"
-    if _MISSING.search(text):
-        return "cell_type_imputation"
-    has_donor = donor is not None or context.asks_for_other_donor(text)
-    return "donor_expression_prediction" if has_donor and _PROFILE.search(text) else "cell_type_imputation"
+    if is_for_donor and _PROFILE.search(text) and not _MISSING.search(text):
+        return "donor_expression_prediction"
+    return "cell_type_imputation"
 
 
 def _cell_fields(cell: Term, *, knowledge: Knowledge) -> dict[str, Any]:
@@ -134,15 +152,16 @@ def _treatment_fields(drug: Term, *, knowledge: Knowledge) -> dict[str, Any]:
 
 
 def _tissue(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) -> str | None:
-    """Id of the tissue named, or of the one inside the name of the cells ("lung fibroblasts")."""
-    named = next((item.resolution.match for item in mentions if item.kind == "tissue" and item.resolution.match), None)
-    if named is not None:
-        return named.id
+    """Return the id of the tissue named, or of the one in the name of the cells ("lung fibroblasts")."""
+    named = [item.resolution.match for item in mentions if item.kind == "tissue" and item.resolution.match]
+    if named:
+        return named[0].id
     if cell.match is None or cell.resolution is None:
         return None
+    living = knowledge.cell_types[cell.match.id].tissues
     for word in cell.resolution.text.split()[:-1]:
         match = resolve(word, kind="tissue", knowledge=knowledge).match
-        if match and match.how != "fuzzy" and match.id in knowledge.cell_types[cell.match.id].tissues:
+        if match and match.how != "fuzzy" and match.id in living:
             return match.id
     return None
 
@@ -159,7 +178,7 @@ def _place_fields(tissue: str | None, *, mentions: Sequence[Mention], knowledge:
 
 
 def _dataset_fields(datasets: Sequence[context.Named], *, task: TaskType) -> dict[str, Any]:
-    """Datasets by role; a lone dataset of open role is learned from in a transfer, else predicted for."""
+    """Return datasets by role; a dataset of open role is the reference of a transfer, or else the target."""
     left = "reference" if task == "cross_dataset_generation" else "target"
     fields: dict[str, Any] = {}
     for dataset in datasets:

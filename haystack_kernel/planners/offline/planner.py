@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 
 
 class OfflinePlanner:
-    """Understands, chooses and interprets by fixed rules; implements :class:`haystack_kernel.ports.Planner`.
+    """Parse, choose and interpret by fixed rules; implements :class:`haystack_kernel.ports.Planner`.
 
     Parameters
     ----------
     knowledge
         The tables that terms are looked up in.
+
+    Examples
+    --------
+    >>> from haystack_kernel.knowledge import load_knowledge
+    >>> OfflinePlanner(load_knowledge()).understand("How would B cells respond to IFN-beta?").value.cell_type_id
+    'CL:0000236'
     """
 
     name = "offline"
@@ -37,12 +43,21 @@ class OfflinePlanner:
         self.knowledge = knowledge
 
     def understand(self, question: str) -> Answer[StructuredQuery]:
-        """Check, parse and check again.
+        """Parse a question and check that it can be served.
+
+        Parameters
+        ----------
+        question
+            The user's text.
+
+        Returns
+        -------
+        The query, with what it cost to parse the question (nothing).
 
         Raises
         ------
         InvalidInputError
-            The question cannot be served; the message says why, and names the nearest known terms.
+            The question cannot be served; the message says why and names the closest known terms.
         """
         text = check_question(question, knowledge=self.knowledge)
         return Answer(check_answerable(parse_question(text, knowledge=self.knowledge)))
@@ -50,9 +65,9 @@ class OfflinePlanner:
     def choose(
         self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
     ) -> Answer[Choice | None]:
-        """Pick the candidates of the next round, or None when nothing untried is left."""
+        """Choose the candidates of the next round; None when nothing untried is left."""
         return Answer(choose_candidates(query, candidates, history, config=config))
 
     def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Answer[Interpretation]:
-        """Say what the best round predicts and how far to trust it, in numbers of the record and the tables."""
+        """Put the best round into words, with numbers of the record and the tables only."""
         return Answer(interpret_record(record, de=de, pathways=pathways))

@@ -1,6 +1,6 @@
-"""Which words of a question name the cells and which the treatment, known or not.
+"""Find the words of a question that name the cells and the treatment, known or not.
 
-In: mentions and slots of the question. Out: one term for each role, with the unknown ones standing beside it.
+In: mentions and slots of the question. Out: one term for each role, with the unknown ones beside it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import resolve
-from haystack_kernel.planners.offline.frames import CELL_LIKE
+from haystack_kernel.planners.frames import CELL_LIKE
 from haystack_kernel.schema import Match, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haystack_kernel.knowledge import Knowledge, Mention
-    from haystack_kernel.planners.offline.frames import Slot, SlotKind
+    from haystack_kernel.planners.frames import Slot, SlotKind
 
 _N_NEAREST = 5
 _BESIDE = 20  # characters between two treatments of one list
@@ -43,7 +43,7 @@ _GENETIC = re.compile(r"\b(?:knock-?outs?|knock-?downs?|crispr\w?|delet\w+|overe
 
 @dataclass(frozen=True)
 class Term:
-    """What one role of the question holds: a mention, a match found by spelling, or text nobody knows."""
+    """What fills one role of the question: a mention, a match found by spelling, or an unknown text."""
 
     resolution: Resolution | None = None
     span: tuple[int, int] = (0, 0)
@@ -73,9 +73,10 @@ def choose_treatment(
         if mention.kind != "perturbation" or not _is_opposed(mention, question):
             continue
         term = _opposed_term(mention, question, knowledge=knowledge)
+        is_other = drug.match is None or drug.match != mention.resolution.match
         if drug.resolution is None or _overlaps(term, drug):
             drug = replace(term, others=drug.others)
-        elif term.resolution and not term.match and (drug.match is None or drug.match != mention.resolution.match):
+        elif term.resolution and not term.match and is_other:
             drug = replace(drug, others=(*drug.others, term.resolution))
     return drug
 
@@ -93,27 +94,46 @@ def is_meant(mention: Mention, question: str) -> bool:
 
 def _choose(kind: SlotKind, *, mentions: Sequence[Mention], slots: Sequence[Slot], knowledge: Knowledge) -> Term:
     known = [mention for mention in mentions if mention.kind == kind and mention.resolution.match]
-    chosen: Term | None = None
-    others: list[Term] = []
-    for slot in (slot for slot in slots if slot.kind == kind):
-        inside = next((item for item in known if item.start < slot.end and item.end > slot.start), None)
-        if inside is not None:
-            chosen = chosen or _known(inside)
-            continue
-        if not _may_hold(slot, mentions=mentions, is_known=bool(known or chosen)):
-            continue
-        term = _look_up(slot, mentions=mentions, knowledge=knowledge)
-        if chosen is None:
-            chosen = term
-        elif term.match is None:
-            others.append(term)
+    chosen, others = _fill(kind, slots=slots, known=known, mentions=mentions, knowledge=knowledge)
     if chosen is None:
         return _known(known[0]) if known else Term()
-    if kind == "perturbation" and chosen.match is None:  # "frobnicatol and IFN-beta": the known one is enough to go on
-        beside = next((item for item in map(_known, known) if _is_beside(item, chosen)), None)
-        others, chosen = ([chosen, *others], beside) if beside else (others, chosen)
+    if kind == "perturbation" and chosen.match is None:
+        # In "frobnicatol and IFN-beta" the known treatment is enough to go on.
+        beside = _first_beside(chosen, known)
+        if beside is not None:
+            others, chosen = [chosen, *others], beside
     listed = [other.resolution for other in others if other.resolution and _is_beside(other, chosen)]
     return replace(chosen, others=tuple(listed))
+
+
+def _first_beside(term: Term, known: Sequence[Mention]) -> Term | None:
+    return next((item for item in map(_known, known) if _is_beside(item, term)), None)
+
+
+def _fill(
+    kind: SlotKind,
+    *,
+    slots: Sequence[Slot],
+    known: Sequence[Mention],
+    mentions: Sequence[Mention],
+    knowledge: Knowledge,
+) -> tuple[Term | None, list[Term]]:
+    """Return the term of the surest slot that has one, and the unknown terms of later slots."""
+    chosen: Term | None = None
+    others: list[Term] = []
+    for slot in slots:
+        if slot.kind != kind:
+            continue
+        inside = next((item for item in known if _is_in(item, slot)), None)
+        if inside is not None:
+            chosen = chosen or _known(inside)
+        elif _may_hold(slot, mentions=mentions, is_known=bool(known or chosen)):
+            term = _look_up(slot, mentions=mentions, knowledge=knowledge)
+            if chosen is None:
+                chosen = term
+            elif term.match is None:
+                others.append(term)
+    return chosen, others
 
 
 def _known(mention: Mention) -> Term:
@@ -122,7 +142,7 @@ def _known(mention: Mention) -> Term:
 
 def _may_hold(slot: Slot, *, mentions: Sequence[Mention], is_known: bool) -> bool:
     """Whether the unknown words of a slot can be meant as its kind of term."""
-    other = {item.kind for item in mentions if item.start < slot.end and item.end > slot.start}
+    other = {item.kind for item in mentions if _is_in(item, slot)}
     if slot.kind == "perturbation":
         return not (is_known and other)
     return CELL_LIKE.search(slot.text) is not None or not (is_known or other - {"tissue"})
@@ -134,22 +154,30 @@ def _is_beside(left: Term, right: Term) -> bool:
     return 0 <= gap <= _BESIDE
 
 
+def _is_in(mention: Mention, slot: Slot) -> bool:
+    return mention.start < slot.end and mention.end > slot.start
+
+
 def _look_up(slot: Slot, *, mentions: Sequence[Mention], knowledge: Knowledge) -> Term:
-    """Look for a known spelling close to the words of a slot, else keep them as unknown with the nearest known."""
+    """Return the known term whose spelling is close to a slot, or else its words with the closest known terms."""
     span = (slot.start, slot.end)
     found = resolve(_as_noun(slot.text), kind=slot.kind, knowledge=knowledge)
     found = found.model_copy(update={"text": slot.text})
-    is_guess = found.match is not None and found.match.how == "fuzzy"
-    other = next((item for item in mentions if item.start < slot.end and item.end > slot.start), None)
-    is_other = other is not None and other.end - other.start >= len(slot.text) - 2
-    if found.match and not (is_guess and (is_other or _GENETIC.search(slot.text))):
+    other = next((item for item in mentions if _is_in(item, slot)), None)
+    if found.match and not (found.match.how == "fuzzy" and _rules_out_guess(slot, other)):
         return Term(found, span)
     nearest = [*([found.match] if found.match else []), *found.alternatives]
-    if slot.kind == "cell_type" and other is not None and other.kind == "tissue" and other.resolution.match:
-        nearest = _cells_of(other.resolution.match.id, knowledge=knowledge) or nearest
-    return Term(
-        Resolution(text=slot.text, kind=slot.kind, alternatives=tuple(dict.fromkeys(nearest))[:_N_NEAREST]), span
-    )
+    tissue = other.resolution.match if other and other.kind == "tissue" else None
+    if slot.kind == "cell_type" and tissue is not None:
+        nearest = _cells_of(tissue.id, knowledge=knowledge) or nearest
+    alternatives = tuple(dict.fromkeys(nearest))[:_N_NEAREST]
+    return Term(Resolution(text=slot.text, kind=slot.kind, alternatives=alternatives), span)
+
+
+def _rules_out_guess(slot: Slot, other: Mention | None) -> bool:
+    """Whether a slot must not be guessed by spelling: another term fills it, or it names a gene that is changed."""
+    is_other = other is not None and other.end - other.start >= len(slot.text) - 2
+    return is_other or _GENETIC.search(slot.text) is not None
 
 
 def _as_noun(text: str) -> str:

@@ -127,16 +127,14 @@ def test_choose_reason_then_names_cells_dataset_and_the_last_score():
     assert "natural killer cell" in first.reason
     done = Round(number=1, choice=first, candidates=(), composite=Composite(value=5.24, weight_computed=1))
     second = choose_candidates(QUERY, TABLE, [done], config=RunConfig())
-    assert second.reason.startswith("Round 1 reached 5.2 of 10. Keeps the 3 highest ranked of the 5")
+    assert second.reason.startswith("Round 1 scored 5.2 of 10. Keeps the 3 highest ranked of the 5")
     alone = choose_candidates(QUERY, TABLE, [], config=RunConfig(engine="shift"))
     assert "It is CD4 T cell." in alone.reason
 
 
-@pytest.mark.parametrize(
-    ("words", "joined"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
-)
-def test_join_words_then_reads_as_a_list(words, joined):
-    assert join_words(words) == joined
+def test_join_words_then_reads_as_a_list():
+    assert [join_words("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert join_words(["a", "b, c", "d"]) == "a; b, c; and d"
 
 
 # --- what the rounds taught -----------------------------------------------------------------------------------------
@@ -165,7 +163,7 @@ def test_choose_when_a_lineage_misled_then_the_nearer_cells_without_it_come_next
     history = [taught(1, [far, near], "other_cells", about="CD4 T cell")]
     choice = choose_candidates(QUERY, [far, near], history, config=RunConfig())
     assert choice.candidate_keys == ("b",)
-    assert "Round 1 reached 2.0 of 10. Round 1: it was the wrong way; so other cells" in choice.reason
+    assert "Round 1 scored 2.0 of 10. Round 1: it was the wrong way; so cells more similar" in choice.reason
     silent = history[0].model_copy(update={"feedback": ()})
     assert choose_candidates(QUERY, [far, near], [silent], config=RunConfig()).candidate_keys == ("t",)
 
@@ -174,7 +172,7 @@ def test_choose_when_a_dataset_covers_too_few_genes_then_another_one_comes_next(
     history = [taught(1, [TABLE[0]], "other_dataset")]
     choice = choose_candidates(QUERY, TABLE, history, config=RunConfig(engine="shift"))
     assert choice.candidate_keys == ("p",)
-    assert "so another dataset comes next" in choice.reason
+    assert "so another dataset is tried next" in choice.reason
 
 
 def test_choose_when_donors_were_not_matched_then_a_matched_prompt_comes_next():
@@ -182,7 +180,7 @@ def test_choose_when_donors_were_not_matched_then_a_matched_prompt_comes_next():
     history = [taught(1, [TABLE[0]], "matched_control")]
     choice = choose_candidates(QUERY, [*TABLE[:5], matched], history, config=RunConfig(engine="shift"))
     assert choice.candidate_keys == ("d",)
-    assert "so a prompt with controls of its own donors comes next" in choice.reason
+    assert "so a prompt with control cells of its own donors is tried next" in choice.reason
 
 
 def test_choose_when_the_response_was_not_the_asked_one_then_evidence_not_used_yet_comes_next():

@@ -132,11 +132,11 @@ def test_interpret_a_scored_round_then_headline_says_cells_genes_and_score():
 
 def test_interpret_then_genes_are_ordered_by_size_and_counts_follow_the_table():
     genes = interpret(record_of(round_of())).paragraphs[0]
-    assert "Of 6 tested genes 3 are predicted higher and 2 lower" in genes
+    assert "Of 6 tested genes, 3 are predicted higher and 2 lower" in genes
     assert "Highest: ISG15 (+4.0), IFIT3 (+3.0), MX1 (+2.5)" in genes
     assert "Lowest: CXCL8 (-3.0), FOS (-1.5)" in genes
     # GBP1 is not in the table; ACTB should fall but rises by 0.1
-    assert "Of the 4 genes known to respond, 3 were tested, 2 move in the known direction and 2 pass" in genes
+    assert "Of the 4 genes known to respond, 3 were tested, 2 change in the known direction and 2 pass" in genes
 
 
 def test_interpret_then_support_names_pathways_with_direction_and_the_threshold():
@@ -161,18 +161,18 @@ def test_interpret_then_says_how_it_was_made_and_how_baselines_agree():
     making, agreement = interpret(
         record_of(round_of(1), round_of(2, control_note="No matched control"), best=2)
     ).paragraphs[2:]
-    assert "The prompt was B cell of kang (400 cells): the same treatment in other cell types." in making
+    assert "The prompt was B cell of kang (400 cells), which show the same treatment in other cell types." in making
     assert "256 query cells (untreated NK cells of kang)" in making
     assert "No matched control." in making
     assert (
         "Round 2 of 2 is the best and is shown; the run ended because the score reached the threshold of 7." in making
     )
-    assert "shift: correlation 0.91, 40 genes called; none: it changes nothing." in agreement
+    assert "shift: correlation 0.91, 40 DE genes; none: it changes nothing." in agreement
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(7.0, "consistent with known biology"), (5.0, "in part consistent"), (2.0, "little support from known biology")],
+    [(7.0, "consistent with known biology"), (5.0, "partly consistent"), (2.0, "little support from known biology")],
 )
 def test_interpret_then_the_wording_follows_the_score(value, words):
     answer = interpret(record_of(round_of(composite=Composite(value=value, weight_computed=1))))
@@ -189,7 +189,7 @@ def test_interpret_without_a_score_then_says_not_scored_and_why():
 
 def test_interpret_an_inert_prediction_then_says_no_gene_passes():
     answer = interpret(record_of(round_of(n_de=0)), de=INERT)
-    assert "no gene passes the thresholds for a change" in answer.headline
+    assert "no gene passes the thresholds for differential expression" in answer.headline
     assert "the prediction is inert" in answer.paragraphs[0]
     assert any(line.startswith("No gene passes") for line in answer.limitations)
 
@@ -225,15 +225,15 @@ def test_interpret_then_limitations_name_everything_that_applies():
     expected = [
         "Generated cells are not replicates",
         "Only 12 query cells",
-        "prompt holds only 20 cells",
+        "prompt has only 20 cells",
         "Only 40% of the genes",
-        "no matched control, so treatment and batch cannot be told apart: kang has no control cells.",
+        "no matched control cells, so treatment and batch effects cannot be separated: kang has no control cells.",
         "similar descriptions only",
         "Not computed: literature support (no literature source was asked).",
         "capped at 4.0: no donor-matched control.",
-        "Not understood and left out: 'frobnicatol'.",
-        "'monos' was taken to mean monocyte; it may also mean monoblast.",
-        "One treatment at a time is predicted: IFN-beta, without TNF-alpha named beside it.",
+        "The term 'frobnicatol' was not recognised and was ignored.",
+        "'monos' was read as monocyte; it may also mean monoblast.",
+        "One treatment at a time is predicted: IFN-beta. TNF-alpha is not included.",
     ]
     missing = [words for words in expected if not any(words in line for line in limits)]
     assert missing == []

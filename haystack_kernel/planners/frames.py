@@ -1,4 +1,4 @@
-"""Where in a question a cell type or a treatment must stand, whatever words fill the place.
+"""Find the places of a question where a cell type or a treatment must stand, whatever words fill them.
 
 In: the question. Out: slots, spans of the text with the kind of term they should hold, surest first.
 """
@@ -133,7 +133,7 @@ _EMPTY = frozenset(
 
 
 def find_slots(question: str) -> list[Slot]:
-    """Places that a cell type or a treatment should fill.
+    """Return the places that a cell type or a treatment should fill.
 
     Parameters
     ----------

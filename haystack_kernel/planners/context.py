@@ -1,6 +1,6 @@
-"""Donors, datasets, conditions and the control asked for: everything around cell type and treatment.
+"""Find donors, datasets, conditions and the reference asked for: everything around cell type and treatment.
 
-In: the question and the mentions found in it. Out: donors and datasets with their role, and small facts of the text.
+In: the question and the mentions found in it. Out: donors and datasets with their role, and conditions as written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from haystack_kernel.knowledge import find_mentions
-from haystack_kernel.planners.offline.frames import CELL_LIKE
+from haystack_kernel.planners.frames import CELL_LIKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +67,8 @@ _CUED_SET = re.compile(
 )
 _MOVES = re.compile(r"\b(?:transfer|translate|project|port|carry|carried|cross[- ]dataset|across\s+datasets)", re.I)
 _GENERATES = re.compile(r"\b(?:generate|synthesi[sz]e|apply|map|harmoni[sz]e|integrate|convert|simulate)\b", re.I)
+_SET_WORD = re.compile(rf"(?:\b{_SET}\s+(?:called\s+|named\s+)?)$", re.IGNORECASE)
+_WORD_FOLLOWS = re.compile(r"\s+(?!(?:to|onto|in|from|for|of|as)\b)\w")
 _NO_NAME = frozenset(
     re.findall(
         r"\S+",
@@ -98,31 +100,37 @@ _WANTS_CELLS = re.compile(
 
 
 def find_terms(question: str, *, knowledge: Knowledge) -> list[Mention]:
-    """Known terms named in the question, without the root "cell", which every question names."""
+    """Return known terms named in the question, without the root "cell", which every question names."""
     mentions = find_mentions(question, knowledge=knowledge)
     return [item for item in mentions if item.resolution.match is None or item.resolution.match.id != _ANY_CELL]
 
 
 def find_donors(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
-    """Donors named by "donor X" (or patient, sample, ...) or by a prefixed id such as ``kang:1256``.
+    """Return donors named by "donor X" (or patient, sample, ...) or by a prefixed id such as ``kang:1256``.
 
-    A word is an id when it holds a digit or is one to four capitals, and is no part of a known term.
+    A word is an id when it has a digit or is one to four capitals, and is not part of a known term.
     """
     found = {}
     for match in [*_DONOR.finditer(question), *_PREFIXED_DONOR.finditer(question)]:
         start, name = match.start("name"), match["name"].rstrip(".:-")
         end = start + len(name)
-        is_id = any(char.isdigit() for char in name) or (name.isupper() and name.isalpha() and len(name) <= 4)
-        if is_id and not re.match(r"CD\d+", name, re.IGNORECASE) and not _inside(mentions, start, end):
+        if _is_donor_id(name) and not _inside(mentions, start, end):
             is_reference = _DONOR_REFERENCE.search(question[: match.start()]) is not None
             found[start] = Named(name, start, end, "reference" if is_reference else "target")
     donors = [found[start] for start in sorted(found)]
     if len(donors) > 1 and all(donor.role == "target" for donor in donors):
+        # "from donor A to donor B": the first of the two is the one to learn from
         first, second = donors[0], donors[1]
-        between = question[first.end : second.start]
-        if re.search(r"\b(?:on)?to\b", between) and re.search(r"\b(?:from|of|in)\b", question[: first.start]):
+        leads_to = re.search(r"\b(?:on)?to\b", question[first.end : second.start])
+        if leads_to and re.search(r"\b(?:from|of|in)\b", question[: first.start]):
             donors[0] = replace(first, role="reference")
     return donors
+
+
+def _is_donor_id(name: str) -> bool:
+    if re.match(r"CD\d+", name, re.IGNORECASE):  # a surface protein, as in "patient CD4 T cells"
+        return False
+    return any(char.isdigit() for char in name) or (name.isupper() and name.isalpha() and len(name) <= 4)
 
 
 def asks_for_other_donor(question: str) -> bool:
@@ -131,18 +139,23 @@ def asks_for_other_donor(question: str) -> bool:
 
 
 def find_datasets(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
-    """Datasets named beside "dataset", "study", "atlas", "cohort", or bare where the question asks for a transfer."""
-    found: dict[int, Named] = {}
-    patterns = [_BEFORE_SET, _AFTER_SET, *([_BARE_SET] if _MOVES.search(question) else [])]
-    donors = [(donor.start, donor.end) for donor in find_donors(question, mentions=mentions)]
-    for pattern in patterns:
+    """Return datasets named beside "dataset", "study", "atlas", "cohort", or bare in questions about a transfer."""
+    found: list[Named] = []
+    taken = find_donors(question, mentions=mentions)
+
+    def take(pattern: re.Pattern[str]) -> None:
         for named in _names(pattern, question, mentions=mentions):
-            free = all(named.end <= first or named.start >= last for first, last in donors)
-            if free and all(named.end <= old.start or named.start >= old.end for old in found.values()):
-                found[named.start] = named
-        if pattern is _AFTER_SET and found:  # beside a dataset that is named as one, a cue is enough for the second
-            patterns.append(_CUED_SET)
-    return _with_roles([found[start] for start in sorted(found)])
+            if all(named.end <= old.start or named.start >= old.end for old in (*taken, *found)):
+                found.append(named)
+
+    take(_BEFORE_SET)
+    take(_AFTER_SET)
+    has_named_set = bool(found)
+    if _MOVES.search(question):
+        take(_BARE_SET)
+    if has_named_set:  # beside a dataset that is named as one, a cue such as "measured in" is enough for the second
+        take(_CUED_SET)
+    return _with_roles(sorted(found, key=lambda named: named.start))
 
 
 def asks_for_transfer(question: str) -> bool:
@@ -161,7 +174,7 @@ def asks_for_query_control(question: str) -> bool:
 
 
 def find_condition(question: str) -> str | None:
-    """State, dose and time as written, joined by commas; None when nothing is said."""
+    """Return state, dose and time as written, joined by commas; None when none is given."""
     parts = [match.group() for pattern in (_STATE, _DOSE, _TIME) for match in pattern.finditer(question)]
     return ", ".join(dict.fromkeys(parts)) or None
 
@@ -173,23 +186,23 @@ def _names(pattern: re.Pattern[str], question: str, *, mentions: Sequence[Mentio
             start += len(name) - len(name.split(maxsplit=1)[1])
             name = name.split(maxsplit=1)[1]
         end = start + len(name)
-        is_bare = pattern is _BARE_SET and re.match(r"\s+(?!(?:to|onto|in|from|for|of|as)\b)\w", question[end:])
-        is_plain_word = name.isalpha() and name.islower()
-        if name.lower() in _NO_NAME or CELL_LIKE.search(name) or (is_bare and is_plain_word):
+        if name.lower() in _NO_NAME or CELL_LIKE.search(name) or _inside(mentions, start, end):
             continue
-        if _inside(mentions, start, end):
-            continue
-        before = re.sub(rf"(?:\b{_SET}\s+(?:called\s+|named\s+)?)$", "", question[:start], flags=re.IGNORECASE)
-        role: Role = "open"
-        if _REFERENCE.search(before):
-            role = "reference"
-        elif _TARGET.search(before):
-            role = "target"
-        yield Named(name, start, end, role)
+        if pattern is _BARE_SET and name.isalpha() and name.islower() and _WORD_FOLLOWS.match(question[end:]):
+            continue  # "from healthy cells": a plain word before another word is no name
+        yield Named(name, start, end, _role(question[:start]))
+
+
+def _role(before: str) -> Role:
+    """Return the role that the words before a dataset's name give it."""
+    before = _SET_WORD.sub("", before)
+    if _REFERENCE.search(before):
+        return "reference"
+    return "target" if _TARGET.search(before) else "open"
 
 
 def _with_roles(datasets: list[Named]) -> list[Named]:
-    """Give open datasets the role that is left; of two with the same role the first is the reference."""
+    """Give datasets of open role the remaining role; of two with the same role the first is the reference."""
     if len(datasets) < 2:
         return datasets
     first, second, *rest = datasets
