@@ -52,7 +52,7 @@ class OfflinePlanner:
 
         Returns
         -------
-        The query, with what it cost to parse the question (nothing).
+        The query, and what parsing it used (nothing).
 
         Raises
         ------
