@@ -350,7 +350,9 @@ FORM = {  # numpydoc's codes: the docstring is there, its summary is one sentenc
 }  # fmt: skip
 SECTIONS = {"PR01", "RT01"}  # parameters and results are described
 VERB = SECTIONS | {"EX01"}  # and an example shows how
-DOCSTRINGS_LATER = ("haystack_kernel.",)  # modules whose sections are not complete yet
+DOCSTRINGS_LATER = tuple(
+    f"haystack_kernel.{name}." for name in ("flow", "grounding", "jobs", "knowledge", "manage", "planners", "run")
+)  # modules whose sections are not complete yet
 
 
 def public_objects():

@@ -106,8 +106,20 @@ def build_atlas(
         Path or URI of an h5ad with raw counts in X, raw/X or layers['counts'] (CSR is read fastest).
     name
         Name of the atlas: a-z, 0-9, ``-`` and ``_``.
+    root
+        Folder of the atlases.
+    mapping
+        Which columns of obs name what, from :func:`load_mapping`.
+    knowledge
+        Tables that labels are resolved with.
     options
         See :class:`BuildOptions`; None takes its defaults.
+    progress
+        Listener of progress events; None listens to nothing.
+
+    Returns
+    -------
+    What was built: numbers of cells and genes, labels without a known term, remarks, and the digest of the index.
 
     Raises
     ------

@@ -31,6 +31,10 @@ def check_atlas(name: str, root: str | Path, *, deep: bool = False) -> dict[str,
 
     Parameters
     ----------
+    name
+        Name of the atlas.
+    root
+        Folder of the atlases.
     deep
         Read every source file and compare its digest, whatever its time says.
 
@@ -97,8 +101,12 @@ def move_source(name: str, new: str, *, root: str | Path, dataset: str | None = 
 
     Parameters
     ----------
+    name
+        Name of the atlas.
     new
         Path or URI of the file now.
+    root
+        Folder of the atlases.
     dataset
         One dataset of that file; None where the atlas has one file only. Every dataset of the file moves with it.
 

@@ -68,6 +68,13 @@ class Draft:
 def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
     """Look at obs of one h5ad and draft how to read it.
 
+    Parameters
+    ----------
+    source
+        Path or URI of the h5ad.
+    knowledge
+        Tables that labels are compared with.
+
     Returns
     -------
     The guesses with their reasons, and the YAML text; fields that nothing fits are left out or named as missing.

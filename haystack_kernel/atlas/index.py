@@ -64,8 +64,16 @@ def open_atlases(names: Sequence[str], *, root: str | Path, reader: CellReader |
 
     Parameters
     ----------
+    names
+        Names of the atlases; at least one.
+    root
+        Folder of the atlases.
     reader
         Reads expression; None keeps nothing on this disk beside the atlas.
+
+    Returns
+    -------
+    The atlases as one collection, which can be searched and read.
 
     Raises
     ------

@@ -185,6 +185,10 @@ def load_mapping(name_or_path: str | Path, **overrides: Any) -> Mapping:  # noqa
         ``<field>_column="obs column"``, ``<field>="constant"``, ``control=[labels]``, ``gene_symbols="var column"``,
         ``rename={…}``. None is ignored.
 
+    Returns
+    -------
+    The mapping, whose fields name columns or constants.
+
     Raises
     ------
     NotFoundError

@@ -74,7 +74,17 @@ class AtlasRecord(Frozen):
 
 
 def list_atlases(root: str | Path) -> list[str]:
-    """Names of the atlases under ``root``, sorted; empty where there is no such folder."""
+    """Names of the atlases under ``root``, sorted; empty where there is no such folder.
+
+    Parameters
+    ----------
+    root
+        Folder of the atlases.
+
+    Returns
+    -------
+    Sorted names; empty if there is no such folder.
+    """
     folder = Path(root)
     if not folder.is_dir():
         return []
@@ -115,6 +125,13 @@ def load_record(name: str, root: str | Path) -> AtlasRecord:
 
 def atlas_info(name: str, root: str | Path) -> dict[str, Any]:
     """What one atlas holds, as plain JSON values.
+
+    Parameters
+    ----------
+    name
+        Name of the atlas.
+    root
+        Folder of the atlases.
 
     Returns
     -------

@@ -30,10 +30,20 @@ def load_settings(layer: str | None = None, **overrides: object) -> Settings:
     **overrides
         Top-level values that win over every layer; None is ignored, sections are merged.
 
+    Returns
+    -------
+    The validated settings, which never change afterwards.
+
     Raises
     ------
     InvalidInputError
         Unknown layer, unknown setting, a value out of range (the message names it), or a file that is not TOML.
+
+    Examples
+    --------
+    >>> settings = load_settings(storage="runs", rounds={"maximum": 2})  # doctest: +SKIP
+    >>> settings.rounds.maximum  # doctest: +SKIP
+    2
     """
     layer = (layer or os.environ.get("DYNACONF") or "default").lower()
     if layer not in LAYERS:

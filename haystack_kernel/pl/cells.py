@@ -30,6 +30,10 @@ def umap(embedding: pd.DataFrame, *, ax: Axes | None = None, show: bool = False)
         Axes to draw on; None makes a figure.
     show
         Whether to show the figure at once.
+
+    Returns
+    -------
+    The Axes drawn on.
     """
     ax = new_axes(width=6.6, height=4.2) if ax is None else ax
     first, second = (str(name) for name in embedding.columns[-2:])

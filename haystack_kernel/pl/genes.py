@@ -37,6 +37,10 @@ def volcano(de: pd.DataFrame, *, n_labels: int = 16, ax: Axes | None = None, sho
         Axes to draw on; None makes a figure.
     show
         Whether to show the figure at once.
+
+    Returns
+    -------
+    The Axes drawn on.
     """
     ax = new_axes(width=6.6, height=4.4) if ax is None else ax
     tested = de[de[keys.PADJ].notna()]

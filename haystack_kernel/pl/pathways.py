@@ -29,6 +29,10 @@ def pathway_bars(pathways: pd.DataFrame, *, n_top: int = 14, ax: Axes | None = N
         Axes to draw on; None makes a figure.
     show
         Whether to show the figure at once.
+
+    Returns
+    -------
+    The Axes drawn on.
     """
     table = pathways[pathways["statistic"].notna()]
     order = table["statistic"].abs().sort_values(ascending=False).index

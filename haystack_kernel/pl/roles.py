@@ -62,6 +62,10 @@ def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> A
     show
         Whether to show the figure at once.
 
+    Returns
+    -------
+    The Axes drawn on.
+
     Raises
     ------
     InvalidInputError

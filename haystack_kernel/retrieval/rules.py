@@ -106,6 +106,11 @@ def read_rules(view: AtlasView) -> Rules:
 def check_rules(view: AtlasView) -> None:
     """Refuse pins and bans that name nothing in the atlases, before any candidate is searched.
 
+    Parameters
+    ----------
+    view
+        Conditions of the atlases, from :func:`build_view`.
+
     Raises
     ------
     InvalidInputError

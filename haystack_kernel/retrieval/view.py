@@ -141,6 +141,23 @@ def build_view(
 ) -> AtlasView:
     """Read the conditions, add canonical names of perturbations, and separate the hidden pairs.
 
+    Parameters
+    ----------
+    atlas
+        Cells of one or several atlases; only their conditions are read.
+    knowledge
+        Tables with the canonical names.
+    settings
+        Limits of the search.
+    config
+        Hidden pairs, pins and bans of the run.
+    cache
+        Folder for vectors of descriptions; None keeps nothing.
+
+    Returns
+    -------
+    The conditions that strategies may see.
+
     Raises
     ------
     InvalidInputError
@@ -205,6 +222,10 @@ def cells_of(label: str) -> str:
     ----------
     label
         Name of a cell type in the singular.
+
+    Returns
+    -------
+    The plural.
 
     Examples
     --------

@@ -21,19 +21,65 @@ if TYPE_CHECKING:
 
 
 def write_csv(store: Store, run_id: str, path: str, table: pd.DataFrame) -> FileRef:
-    """Write ``table`` as CSV without its index; NaN is the empty field, floats keep 9 digits."""
+    """Write ``table`` as CSV without its index; NaN is the empty field, floats keep 9 digits.
+
+    Parameters
+    ----------
+    store
+        Where the run folders are.
+    run_id
+        Id of the run.
+    path
+        Path within the run folder.
+    table
+        What to write.
+
+    Returns
+    -------
+    Path, size and digest of the file.
+    """
     return store.write(run_id, path, table.to_csv(index=False, float_format="%.9g").encode())
 
 
 def read_csv(store: Store, run_id: str, path: str) -> pd.DataFrame:
-    """Read a CSV of the run folder; raises NotFoundError."""
+    """Read a CSV of the run folder; raises NotFoundError.
+
+    Parameters
+    ----------
+    store
+        Where the run folders are.
+    run_id
+        Id of the run.
+    path
+        Path within the run folder.
+
+    Returns
+    -------
+    The table, with empty fields as NaN.
+    """
     import pandas as pd
 
     return pd.read_csv(io.BytesIO(store.read(run_id, path)))
 
 
 def write_h5ad(store: Store, run_id: str, path: str, adata: ad.AnnData) -> FileRef:
-    """Write ``adata`` gzip-compressed, through a temporary local file."""
+    """Write ``adata`` gzip-compressed, through a temporary local file.
+
+    Parameters
+    ----------
+    store
+        Where the run folders are.
+    run_id
+        Id of the run.
+    path
+        Path within the run folder.
+    adata
+        What to write.
+
+    Returns
+    -------
+    Path, size and digest of the file.
+    """
     with tempfile.TemporaryDirectory(prefix="haystack-") as folder:
         local = Path(folder) / "cells.h5ad"
         with storage_errors(str(local)):
@@ -42,7 +88,21 @@ def write_h5ad(store: Store, run_id: str, path: str, adata: ad.AnnData) -> FileR
 
 
 def read_h5ad(store: Store, run_id: str, path: str) -> ad.AnnData:
-    """Read an h5ad of the run folder into memory; raises NotFoundError."""
+    """Read an h5ad of the run folder into memory; raises NotFoundError.
+
+    Parameters
+    ----------
+    store
+        Where the run folders are.
+    run_id
+        Id of the run.
+    path
+        Path within the run folder.
+
+    Returns
+    -------
+    The cells, in memory.
+    """
     import anndata as ad
 
     with tempfile.TemporaryDirectory(prefix="haystack-") as folder:

@@ -20,12 +20,31 @@ SCHEMES = ("gs", "file", "memory")
 
 
 def new_run_id(now: datetime) -> str:
-    """Make a run id that sorts by time: ``run-20260102t030405-1a2b3c``."""
+    """Make a run id that sorts by time: ``run-20260102t030405-1a2b3c``.
+
+    Parameters
+    ----------
+    now
+        Time of the run's creation, in UTC.
+
+    Returns
+    -------
+    The id.
+    """
     return f"run-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
 
 
 def check_run_id(run_id: str) -> str:
     """Return ``run_id`` if it is one.
+
+    Parameters
+    ----------
+    run_id
+        What is meant to be the id of a run.
+
+    Returns
+    -------
+    The same id.
 
     Raises
     ------
@@ -43,6 +62,15 @@ def check_run_id(run_id: str) -> str:
 
 def check_storage(storage: str) -> str:
     """Return ``storage`` without a trailing slash if it can hold run folders.
+
+    Parameters
+    ----------
+    storage
+        A folder or a ``gs://`` address.
+
+    Returns
+    -------
+    The address without a trailing slash.
 
     Raises
     ------
@@ -85,6 +113,15 @@ def hide_home(text: str) -> str:
     """``text`` with the home folder written as ``~``, so that what is shared does not name its user.
 
     A path inside encoded data (base64 holds slashes) or at the end of another path is left alone.
+
+    Parameters
+    ----------
+    text
+        Any text.
+
+    Returns
+    -------
+    The text without the home folder.
     """
     home = str(Path.home())
     return text if home == "/" else re.sub(rf"(?<![\w+/=.]){re.escape(home)}(?![\w.-])", "~", text)

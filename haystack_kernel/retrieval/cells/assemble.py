@@ -88,6 +88,10 @@ def assemble_cells(
     round_number
         Part of the seed of prompt and control cells.
 
+    Returns
+    -------
+    The cells by role, with remarks on what was left out.
+
     Raises
     ------
     NoCandidateError

@@ -48,6 +48,10 @@ def fetch_measured(
     atlas, config
         Where the cells are, and the seed of the sample.
 
+    Returns
+    -------
+    Treated and control cells of each response, with its label; empty if there is none.
+
     Examples
     --------
     >>> [one.label for one in fetch_measured(candidates, used=candidates[:3], atlas=atlas, config=config)]

@@ -66,6 +66,10 @@ def choose_query_cells(
     config
         Names the atlas of the query cells, where the user chose one.
 
+    Returns
+    -------
+    The cell set to be transformed.
+
     Raises
     ------
     NoCandidateError
@@ -106,6 +110,10 @@ def describe_query_cells(query_set: CellSet, *, query: StructuredQuery, knowledg
         The parsed question.
     knowledge
         Tables with the names of cell types.
+
+    Returns
+    -------
+    One sentence without a full stop.
 
     Examples
     --------

@@ -82,6 +82,10 @@ def check_query_h5ad(uri: str, *, genelist: str | None = None) -> QueryCheck:
     genelist
         Path or address of the model's gene list; None where no model is involved.
 
+    Returns
+    -------
+    What was found, and the cells themselves.
+
     Raises
     ------
     NotFoundError
