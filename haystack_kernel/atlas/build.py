@@ -18,7 +18,7 @@ from pydantic import Field
 from haystack_kernel import keys
 from haystack_kernel.atlas.grouping import CellColumns, group_cells
 from haystack_kernel.atlas.harmonise import Harmonised, Resolvers, harmonise, read_fields
-from haystack_kernel.atlas.publish import publish, record_before
+from haystack_kernel.atlas.publish import publish_index, record_before
 from haystack_kernel.atlas.record import DatasetRecord, SourceFile, Unmapped, atlas_folder, check_dataset
 from haystack_kernel.atlas.sources.counts import Counts, cell_stats, find_counts
 from haystack_kernel.atlas.sources.genes import GeneSpace, check_organism, read_genes
@@ -42,7 +42,7 @@ _UNSTATED = FileRef(path="", sha256="", n_bytes=0)
 
 
 class BuildReport(Frozen):
-    """What a build did, for people and for ``--json``."""
+    """What a build did; ``haystack atlas build`` prints it."""
 
     name: str
     path: str
@@ -152,7 +152,7 @@ def build_atlas(
     tell("writing the index", 0.85)
     grouped = group_cells(CellColumns(found.columns.text, found.columns.is_control, n_genes, totals))
     entries = _entries(found, mapping, _source(mark, found.counts, folder))
-    record = publish(folder, grouped, entries, genes=found.genes, add=options.add)
+    record = publish_index(folder, grouped, entries, genes=found.genes, add=options.add)
     tell("atlas is ready", 1.0)
     return _report(found, record, folder=folder, datasets=list(entries), notes=_notes(found, n_genes, totals))
 

@@ -18,6 +18,8 @@ from haystack_kernel.atlas.sources.h5ad import column_names, n_rows, read_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from haystack_kernel.atlas.harmonise import Resolvers
 
 _ROWS = 100_000
@@ -69,24 +71,27 @@ def controls_among(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool]:
-    """Distinct labels, most frequent first, and whether they are numbers."""
+    """Distinct labels, most frequent first and without missing ones, and whether they are numbers."""
+    texts, counts, is_numeric = _count_labels(obs, name)
+    order = np.argsort(-counts, kind="stable")
+    return tuple(texts[at] for at in order if counts[at] and texts[at]), is_numeric
+
+
+def _count_labels(obs: h5py.Group, name: str) -> tuple[list[str], NDArray[np.int64], bool]:
+    """Distinct labels, how often each occurs, and whether they are numbers; long columns are read in part."""
     node = obs[name]
-    if isinstance(node, h5py.Group) and "categories" in node and "codes" in node:
+    if isinstance(node, h5py.Group) and {"categories", "codes"} <= set(node):
         texts = _texts(node["categories"][:])
         codes = node["codes"][: min(n_rows(obs), 20 * _ROWS)]
         counts = np.bincount(codes[codes >= 0], minlength=len(texts))
-        is_numeric = node["categories"].dtype.kind in "iuf"
-    elif isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "OSiufb":
+        return texts, counts, node["categories"].dtype.kind in "iuf"
+    if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "OSiufb":
         distinct, counts = np.unique(np.array(_texts(node[:_ROWS]), dtype=str), return_counts=True)
-        texts = distinct.tolist()
-        is_numeric = node.dtype.kind in "iuf"
-    else:
-        whole = read_text(obs, name)
-        texts = [str(text) for text in whole.categories]
-        counts = np.bincount(whole.codes, minlength=len(texts))
-        is_numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", text) for text in texts if text)
-    order = np.argsort(-counts, kind="stable")
-    return tuple(texts[at] for at in order if counts[at] and texts[at]), is_numeric
+        return distinct.tolist(), counts, node.dtype.kind in "iuf"
+    whole = read_text(obs, name)
+    texts = [str(text) for text in whole.categories]
+    is_numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", text) for text in texts if text)
+    return texts, np.bincount(whole.codes, minlength=len(texts)), is_numeric
 
 
 def _texts(values: Any) -> list[str]:  # noqa: ANN401 - an array of h5py

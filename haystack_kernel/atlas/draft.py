@@ -42,6 +42,8 @@ NAMES = {
 IDS = {"cell_type_id": r"CL:\d{7}", "tissue_id": r"UBERON:\d{7}", "disease_id": r"(MONDO:\d{7}|PATO:0000461)"}
 _RESOLVED = ("cell_type", "perturbation", "tissue", "disease")
 _SEX = {"m", "f", "male", "female", "man", "woman", "unknown", "na", "nan"}
+_ORDER = ("cell_type", "cell_type_id", "perturbation", "perturbation_type", "control", "donor")  # of the first lines
+_NEVER = re.compile(r"ontology_term_id$|confidence|score|_source$")  # names of columns that are about another column
 _MIN_SCORE = 0.5
 _GENETIC = re.compile(r"guide|crispr|sgrna|grna|knock|target_gene|gene_target", re.IGNORECASE)
 _GENE = re.compile(r"[A-Z][A-Z0-9-]{1,11}")
@@ -107,25 +109,32 @@ def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
 
 
 def _guess_all(looks: list[ColumnLook], *, resolvers: Resolvers, genes: frozenset[str]) -> list[Guess]:
-    guesses: list[Guess] = []
+    guesses, looks = _guess_ids(looks)
+    cell_types = _best("cell_type", looks)
+    perturbations = [look for look in _best("perturbation", looks) if look not in cell_types[:1] and _varies(look)]
+    if cell_types:
+        guesses.append(Guess("cell_type", cell_types[0].name, _why(cell_types[0], cell_types[1:], kind="cell_type")))
+    # one column is not read as two fields
+    left = [look for look in looks if look not in (*cell_types[:1], *perturbations[:1])]
+    for field in ("tissue", "disease", "donor", "sex", "age", "dataset"):
+        if ranked := _best(field, left):
+            kind = field if field in _RESOLVED else None
+            guesses.append(Guess(field, ranked[0].name, _why(ranked[0], ranked[1:], kind=kind)))
+    if perturbations:
+        guesses += _perturbation(perturbations, resolvers=resolvers, genes=genes)
+    places = {field: place for place, field in enumerate(_ORDER)}
+    return sorted(guesses, key=lambda one: places.get(one.field, len(places)))
+
+
+def _guess_ids(looks: list[ColumnLook]) -> tuple[list[Guess], list[ColumnLook]]:
+    """Columns of ontology ids, and the columns that are left."""
+    guesses = []
     for field, pattern in IDS.items():
         ranked = [look for look in looks if look.all_match(pattern)]
         if ranked:
             guesses.append(Guess(field, ranked[0].name, _why(ranked[0], ranked[1:], kind=None)))
             looks = [look for look in looks if look not in ranked]
-    cell_type = _best("cell_type", looks)
-    taken = {cell_type[0].name} if cell_type else set()
-    perturbation = [look for look in _best("perturbation", looks) if look.name not in taken and _varies(look)]
-    taken |= {perturbation[0].name} if perturbation else set()
-    for field in ("cell_type", "tissue", "disease", "donor", "sex", "age", "dataset"):
-        ranked = [look for look in _best(field, looks) if field == "cell_type" or look.name not in taken]
-        if ranked:
-            kind = field if field in _RESOLVED else None
-            guesses.append(Guess(field, ranked[0].name, _why(ranked[0], ranked[1:], kind=kind)))
-    if perturbation:
-        guesses += _perturbation(perturbation, resolvers=resolvers, genes=genes)
-    order = ("cell_type", "cell_type_id", "perturbation", "perturbation_type", "control", "donor")
-    return sorted(guesses, key=lambda one: order.index(one.field) if one.field in order else len(order))
+    return guesses, looks
 
 
 def _best(field: str, looks: list[ColumnLook]) -> list[ColumnLook]:
@@ -136,26 +145,39 @@ def _best(field: str, looks: list[ColumnLook]) -> list[ColumnLook]:
 
 
 def _score(field: str, look: ColumnLook) -> float:
-    """How likely a column is the field: its name counts up to 1, known labels up to 1, what cannot be 0."""
-    names, name = NAMES[field], look.name.casefold()
-    if not look.labels or re.search(r"ontology_term_id$|confidence|score|_source$", name):
+    """How likely a column is the field: up to 1 for its name, up to 1 for known labels, 0 if it cannot be."""
+    if not look.labels or _NEVER.search(look.name.casefold()):
         return 0.0
-    named = max((1 - 0.5 * at / len(names) for at, one in enumerate(names) if name == one), default=0.0)
-    words = re.split(r"[^a-z0-9]+", name)
-    named = named or max((0.45 for one in names[:5] if one in name or one in words), default=0.0)
+    named = _score_name(field, look.name.casefold())
     if field in _RESOLVED:
-        if look.is_numeric or look.all_match(r"\d+"):
-            return 0.0
-        known = look.known[field]
-        if field == "perturbation":
-            return _score_perturbation(look, named=named, known=known)
-        sure = 0.5 if field == "cell_type" else 0.9  # "condition" is a disease only where its labels are diseases
-        return named + known if known >= 0.3 or named >= sure else 0.0
+        return _score_labels(field, look, named=named)
     if field == "sex":
-        return named if {label.casefold() for label in look.labels} <= _SEX else 0.0
-    if field == "dataset":
-        return named if len(look.labels) > 1 else 0.0
-    return named if named >= 0.5 else 0.0
+        fits = {label.casefold() for label in look.labels} <= _SEX
+    elif field == "dataset":
+        fits = len(look.labels) > 1
+    else:
+        fits = named >= 0.5
+    return named if fits else 0.0
+
+
+def _score_name(field: str, name: str) -> float:
+    """From 1 for the surest name of the field to 0.5 for the least sure; 0.45 if a sure name is part of it."""
+    names = NAMES[field]
+    if name in names:
+        return 1 - 0.5 * names.index(name) / len(names)
+    words = re.split(r"[^a-z0-9]+", name)
+    return 0.45 if any(one in name or one in words for one in names[:5]) else 0.0
+
+
+def _score_labels(field: str, look: ColumnLook, *, named: float) -> float:
+    """Score of a field whose labels can be looked up; ``named`` is the score of the column's name."""
+    if look.is_numeric or look.all_match(r"\d+"):
+        return 0.0
+    known = look.known[field]
+    if field == "perturbation":
+        return _score_perturbation(look, named=named, known=known)
+    sure = 0.5 if field == "cell_type" else 0.9  # "condition" is a disease only where its labels are diseases
+    return named + known if known >= 0.3 or named >= sure else 0.0
 
 
 def _score_perturbation(look: ColumnLook, *, named: float, known: float) -> float:
@@ -186,21 +208,21 @@ def _perturbation(ranked: list[ColumnLook], *, resolvers: Resolvers, genes: froz
 
 
 def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, genes: frozenset[str]) -> tuple[str, str]:
-    """Kind of the perturbations and why; "" where they are of several kinds or none is known."""
-    in_file = [label for label in treated if label in genes]
+    """Type of the perturbations and why; "" if they are of several types or none is known."""
     if _GENETIC.search(look.name):
         return "genetic", f"the column is called {look.name}"
-    kinds: dict[str, int] = {}
-    for label in treated[:100]:
+    tried = treated[:100]
+    types = []
+    for label in tried:
         match = resolvers.perturbation(label).match
-        kind = resolvers.perturbation_type(match.id) if match is not None and match.how != "fuzzy" else ""
-        kinds[kind] = kinds.get(kind, 0) + 1
-    known = {kind: number for kind, number in kinds.items() if kind}
-    if len(known) == 1:
-        kind, number = next(iter(known.items()))
-        return kind, f"{number} of {sum(kinds.values())} labels are known as {kind}"
-    if not known and in_file and sum(_GENE.fullmatch(label) is not None for label in treated) > 0.9 * len(treated):
-        return "genetic", f"the labels are gene symbols, {len(in_file)} of {len(treated)} of this very file"
+        if match is not None and match.how != "fuzzy" and resolvers.perturbation_type(match.id):
+            types.append(resolvers.perturbation_type(match.id))
+    if len(set(types)) == 1:
+        return types[0], f"{len(types)} of {len(tried)} labels are known as {types[0]}"
+    n_in_file = len(genes.intersection(treated))
+    n_like_genes = sum(_GENE.fullmatch(label) is not None for label in treated)
+    if not types and n_in_file and n_like_genes > 0.9 * len(treated):
+        return "genetic", f"the labels are gene symbols, and {n_in_file} of {len(treated)} are genes of this file"
     return "", ""
 
 

@@ -191,32 +191,37 @@ _COLUMNS = {
 def _terms(
     kind: str, ids: pd.Categorical, labels: pd.Categorical, resolver: Callable[[str], Resolution]
 ) -> tuple[dict[str, pd.Categorical], list[Unmapped]]:
-    """Original label, id and name of one kind of term; an id in the file wins over the label."""
+    """Original label, id and name of one kind of term; an id in the file takes precedence over the label."""
     pairs, place = distinct_pairs(recode(ids, _known), labels)
     n_cells = np.bincount(place, minlength=len(pairs))
-    read: list[tuple[str, str]] = []
+    originals: list[str] = []
+    found_ids: list[str] = []
+    found_names: list[str] = []
     unmapped: list[Unmapped] = []
     for (identifier, label), count in zip(pairs, n_cells, strict=True):
-        if not (asked := identifier or _known(label)):
-            read.append(("", ""))
-            continue
-        found = resolver(asked)
-        if (match := _exact(found)) is not None:
-            read.append((match.id, match.name))
-            continue
-        read.append((identifier, _known(label) or identifier))
-        shown = f"{label} ({identifier})" if identifier and label else asked
-        unmapped.append(_unmapped(kind, shown, int(count), found))
+        known_label = _known(label)
+        asked = identifier or known_label
+        found = resolver(asked) if asked else None
+        match = _exact(found)
+        found_id, found_name = (match.id, match.name) if match else (identifier, known_label or identifier)
+        originals.append(label or identifier)
+        found_ids.append(found_id)
+        found_names.append(found_name)
+        if found is not None and match is None:
+            shown = f"{label} ({identifier})" if identifier and label else asked
+            unmapped.append(_unmapped(kind, shown, int(count), found))
     original, identity, name = _COLUMNS[kind]
-    columns = {identity: spread([term for term, _ in read], place), name: spread([said for _, said in read], place)}
+    columns = {identity: spread(found_ids, place), name: spread(found_names, place)}
     if original:
-        columns[original] = spread([label or identifier for identifier, label in pairs], place)
+        columns[original] = spread(originals, place)
     return columns, unmapped
 
 
-def _exact(found: Resolution) -> Match | None:
-    """A match that is certain: a fuzzy one would turn CD4 into CD8, or IL-17A into IL-17F."""
-    return found.match if found.match is not None and found.match.how != "fuzzy" else None
+def _exact(found: Resolution | None) -> Match | None:
+    """The match if it is certain: a fuzzy one would turn CD4 into CD8, or IL-17A into IL-17F."""
+    if found is None or found.match is None or found.match.how == "fuzzy":
+        return None
+    return found.match
 
 
 def _unmapped(kind: str, label: str, n_cells: int, found: Resolution) -> Unmapped:
@@ -251,30 +256,42 @@ def _perturbations(
     """Original label, canonical name and type; name and type are "" for controls."""
     pairs, place = distinct_pairs(labels, types)
     n_cells = np.bincount(place, minlength=len(pairs))
-    read: list[tuple[str, str]] = []
+    names: list[str] = []
+    kinds: list[str] = []
     unmapped: list[Unmapped] = []
     for (label, kind), count in zip(pairs, n_cells, strict=True):
         if label in controls:
-            read.append(("", ""))
+            names.append("")
+            kinds.append("")
             continue
-        if (stated := _known(kind).casefold()) and stated not in PERTURBATION_TYPES:
-            msg = f"perturbation type {kind!r} is unknown; possible: {', '.join(PERTURBATION_TYPES)}"
-            raise InvalidInputError(msg, type=kind)
+        stated = _stated_type(kind)
         found = resolvers.perturbation(label)
         match = _exact(found)
         known_type = resolvers.perturbation_type(match.id) if match else ""
-        if match is None or (stated and known_type and stated != known_type):  # a knock-out of TNF is not TNF
-            read.append((label, stated))
-            if stated != "genetic":  # any gene may be knocked out; no table lists them
-                unmapped.append(_unmapped("perturbation", label, int(count), found))
-        else:
-            read.append((match.id, stated or known_type))
+        is_other = bool(stated and known_type and stated != known_type)  # a knock-out of TNF is not TNF
+        if match is not None and not is_other:
+            names.append(match.id)
+            kinds.append(stated or known_type)
+            continue
+        names.append(label)
+        kinds.append(stated)
+        if stated != "genetic":  # any gene may be knocked out, so no table lists these labels
+            unmapped.append(_unmapped("perturbation", label, int(count), found))
     columns = {
         keys.PERTURBATION_ORIGINAL: labels,
-        keys.PERTURBATION: spread([name for name, _ in read], place),
-        keys.PERTURBATION_TYPE: spread([kind for _, kind in read], place),
+        keys.PERTURBATION: spread(names, place),
+        keys.PERTURBATION_TYPE: spread(kinds, place),
     }
     return columns, unmapped
+
+
+def _stated_type(kind: str) -> str:
+    """The type of a perturbation as the file states it; "" where it states none."""
+    stated = _known(kind).casefold()
+    if stated and stated not in PERTURBATION_TYPES:
+        msg = f"perturbation type {kind!r} is unknown; possible: {', '.join(PERTURBATION_TYPES)}"
+        raise InvalidInputError(msg, type=kind)
+    return stated
 
 
 def _missing(name: str, tried: tuple[str, ...], has: list[str], uri: str) -> MissingKeyError:

@@ -48,7 +48,7 @@ _SUMMARIES = {
 }
 
 
-def publish(
+def publish_index(
     folder: Path, grouped: GroupedCells, datasets: dict[str, DatasetRecord], *, genes: GeneSpace, add: bool
 ) -> AtlasRecord:
     """Write the parts of ``datasets`` and name them in ``atlas.json``; parts of other datasets are not touched.

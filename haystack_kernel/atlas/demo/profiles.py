@@ -98,26 +98,26 @@ def make_inducible(seed: int) -> NDArray[np.float64]:
 
 
 def _with_markers(log_share: NDArray[np.float64], *, seed: int, knowledge: Knowledge) -> NDArray[np.float64]:
+    """Raise the markers of each cell type, and lower those of the other cell types."""
     genes, _ = load_genes()
     place = {gene: column for column, gene in enumerate(genes)}
-    own = [
-        {
-            gene
-            for term in (cell_type.id, *sorted(ancestors(cell_type.id, knowledge=knowledge)))
-            if term in knowledge.cell_types
-            for gene in knowledge.cell_types[term].markers
-            if gene in place
-        }
-        if cell_type.id in knowledge.cell_types
-        else set()
-        for cell_type in CELL_TYPES
-    ]
+    own = [_markers_of(cell_type.id, knowledge=knowledge).intersection(place) for cell_type in CELL_TYPES]
     marked = log_share.copy()
     for gene in sorted(set().union(*own)):
         level = rng_of(seed, "marker", gene).uniform(*np.log(_MARKER_CP10K))
         for row, markers in enumerate(own):
             column = place[gene]
-            marked[row, column] = (
-                max(level, marked[row, column]) if gene in markers else marked[row, column] + _FOREIGN_MARKER
-            )
+            if gene in markers:
+                marked[row, column] = max(level, marked[row, column])
+            else:
+                marked[row, column] += _FOREIGN_MARKER
     return marked
+
+
+def _markers_of(identifier: str, *, knowledge: Knowledge) -> set[str]:
+    """Markers of a cell type and of the broader types that it is one of."""
+    known = knowledge.cell_types
+    if identifier not in known:
+        return set()
+    terms = (identifier, *ancestors(identifier, knowledge=knowledge))
+    return {gene for term in terms if term in known for gene in known[term].markers}

@@ -78,31 +78,46 @@ def make_programmes(seed: int, *, knowledge: Knowledge, abundance: NDArray[np.fl
     roles = draw_roles(seed)
     entries = {label: _entry(label, knowledge=knowledge) for label in (*CYTOKINES, *DRUGS)}
     usable = {label: entry for label, entry in entries.items() if entry and expected_genes(entry, knowledge=knowledge)}
-    programmes: dict[str, Programme] = {}
-    for label, entry in usable.items():
-        role, original = roles[label], TWINS.get(label, label)
-        family = [usable[name] for name in usable if TWINS.get(name, name) == original]  # a twin shares every draw
-        avoid = set().union(*(expected_genes(twin, knowledge=knowledge) for twin in family))
-        model = usable.get(original, entry)
-        taken_from = _stranger(model, entries=usable, seed=seed) if role == "wrong" else model
-        sign = -1 if role == "reversed" else 1
-        core = _Core(seed, original, role)
-        known = core.choose_known(taken_from, knowledge=knowledge)
-        private = core.choose_private(known, avoid=avoid, abundance=abundance)
-        effects = core.effects({gene: sign * size for gene, size in known.items()}, private, abundance=abundance)
-        if label in TWINS:
-            effects = effects * _TWIN_SCALE * rng_of(seed, "twin", label).normal(1, _TWIN_SD, effects.shape)
-        programmes[entry.name] = Programme(
-            name=entry.name,
-            label=label,
-            kind="cytokine" if label in CYTOKINES else "drug",
-            role=role,
-            known={gene: int(np.sign(size)) for gene, size in known.items()},
-            private=tuple(private),
-            non_responders=core.non_responders(),
-            effects=effects.astype(np.float32),
-        )
-    return programmes
+    made = (
+        _make_programme(label, usable, role=roles[label], seed=seed, knowledge=knowledge, abundance=abundance)
+        for label in usable
+    )
+    return {programme.name: programme for programme in made}
+
+
+def _make_programme(
+    label: str,
+    entries: dict[str, PerturbationEntry],
+    *,
+    role: Role,
+    seed: int,
+    knowledge: Knowledge,
+    abundance: NDArray[np.float64],
+) -> Programme:
+    """The programme of one of ``entries``, which are the treatments of the demo by label."""
+    entry, original = entries[label], TWINS.get(label, label)
+    # twins share every draw, so what one must avoid the other must avoid too
+    family = [twin for name, twin in entries.items() if TWINS.get(name, name) == original]
+    avoid = set().union(*(expected_genes(twin, knowledge=knowledge) for twin in family))
+    model = entries.get(original, entry)
+    taken_from = _stranger(model, entries=entries, seed=seed) if role == "wrong" else model
+    sign = -1 if role == "reversed" else 1
+    core = _Core(seed, original, role)
+    known = core.choose_known(taken_from, knowledge=knowledge)
+    private = core.choose_private(known, avoid=avoid, abundance=abundance)
+    effects = core.effects({gene: sign * size for gene, size in known.items()}, private, abundance=abundance)
+    if label in TWINS:
+        effects = effects * _TWIN_SCALE * rng_of(seed, "twin", label).normal(1, _TWIN_SD, effects.shape)
+    return Programme(
+        name=entry.name,
+        label=label,
+        kind="cytokine" if label in CYTOKINES else "drug",
+        role=role,
+        known={gene: int(np.sign(size)) for gene, size in known.items()},
+        private=tuple(private),
+        non_responders=core.non_responders(),
+        effects=effects.astype(np.float32),
+    )
 
 
 def expected_genes(entry: PerturbationEntry, *, knowledge: Knowledge) -> dict[str, int]:

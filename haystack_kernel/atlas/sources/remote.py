@@ -48,15 +48,20 @@ def remote_errors(uri: str) -> Iterator[None]:
         msg = f"{uri} does not exist; check the bucket and the name"
         raise NotFoundError(msg, uri=uri) from error
     except _faults() as error:
-        code = str(getattr(error, "code", "") or getattr(error, "status", ""))
-        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        if isinstance(error, PermissionError) or code in {"401", "403"} or text.startswith("Forbidden"):
-            msg = f"{uri} may not be read ({text}); give this account read access to the bucket"
-            raise StorageError(msg, uri=uri) from error
-        retryable = not code or code in {"408", "429"} or code.startswith("5")
-        again = "try again in a while" if retryable else "check the address and the service"
-        msg = f"{uri}: the storage service failed ({code + ': ' if code else ''}{text}); {again}"
-        raise ServiceError(msg, service="storage", retryable=retryable) from error
+        raise _named_fault(error, uri) from error
+
+
+def _named_fault(error: BaseException, uri: str) -> HaystackError:
+    """The error to raise for what a storage library raised: access refused, or the service failed."""
+    code = str(getattr(error, "code", "") or getattr(error, "status", ""))
+    text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, PermissionError) or code in {"401", "403"} or text.startswith("Forbidden"):
+        msg = f"{uri} may not be read ({text}); give this account read access to the bucket"
+        return StorageError(msg, uri=uri)
+    retryable = not code or code in {"408", "429"} or code.startswith("5")
+    again = "try again in a while" if retryable else "check the address and the service"
+    msg = f"{uri}: the storage service failed ({code + ': ' if code else ''}{text}); {again}"
+    return ServiceError(msg, service="storage", retryable=retryable)
 
 
 def _faults() -> tuple[type[BaseException], ...]:
@@ -112,19 +117,20 @@ class RemoteFile:
         """
         requests = _merged(offsets, sizes)
         found: dict[tuple[int, int], bytes] = {}
+        missing = requests
         for _ in range(N_TRIES):
-            missing = [one for one in requests if one not in found]
             if not missing:
                 break
             self.n_requests += len(missing)
+            firsts, ends = zip(*missing, strict=True)
             with remote_errors(self.uri):
-                answers = self._fs.cat_ranges(
-                    [self._path] * len(missing), [a for a, _ in missing], [b for _, b in missing], on_error="raise"
-                )
+                answers = self._fs.cat_ranges([self._path] * len(missing), list(firsts), list(ends), on_error="raise")
+            # a connection that breaks may yield fewer bytes than were asked for, without an error
             found |= {one: data for one, data in zip(missing, answers, strict=True) if len(data) == one[1] - one[0]}
-        if short := [one for one in requests if one not in found]:
+            missing = [one for one in requests if one not in found]
+        if missing:
             msg = (
-                f"{self.uri}: {len(short)} of {len(requests)} parts came back incomplete {N_TRIES} times; nothing of "
+                f"{self.uri}: {len(missing)} of {len(requests)} parts came back incomplete {N_TRIES} times; nothing of "
                 "them was kept. Try again; if it stays, the file was cut short: copy it again"
             )
             raise ServiceError(msg, service="storage", retryable=True)

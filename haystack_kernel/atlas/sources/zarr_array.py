@@ -65,19 +65,24 @@ class ZarrArray:
         whole = int(np.prod(self.chunks))
         per_batch = max(1, BATCH_BYTES // max(1, whole * self.dtype.itemsize))
         for first in range(0, len(pieces), per_batch):
-            batch = pieces[first : first + per_batch]
-            keys = {piece.number: f"{self.identity}/{self.name}/{piece.number}" for piece in batch}
-            held = self.cache.get(keys.values()) if self.cache else {}
-            for piece in batch:
-                if keys[piece.number] in held:
-                    use(piece.number, 0, np.frombuffer(held[keys[piece.number]], dtype=self.dtype))
-            absent = [piece.number for piece in batch if keys[piece.number] not in held]
-            with ThreadPoolExecutor(min(N_CONCURRENT, max(1, len(absent)))) as pool:
-                fresh = dict(zip(absent, pool.map(self._chunk, absent), strict=True))
-            for number, values in fresh.items():
-                use(number, 0, values)
-            if self.cache and fresh:
-                self.cache.put({keys[number]: values.tobytes() for number, values in fresh.items()})
+            self._visit_batch([piece.number for piece in pieces[first : first + per_batch]], use)
+
+    def _visit_batch(self, numbers: list[int], use: Callable[[int, int, NDArray[Any]], None]) -> None:
+        """Hand over the chunks that the cache holds, read the others side by side, and keep these in the cache."""
+        keys = {number: f"{self.identity}/{self.name}/{number}" for number in numbers}
+        cached = self.cache.get(keys.values()) if self.cache else {}
+        missing = []
+        for number in numbers:
+            if keys[number] in cached:
+                use(number, 0, np.frombuffer(cached[keys[number]], dtype=self.dtype))
+            else:
+                missing.append(number)
+        with ThreadPoolExecutor(min(N_CONCURRENT, max(1, len(missing)))) as pool:
+            fresh = dict(zip(missing, pool.map(self._chunk, missing), strict=True))
+        for number, values in fresh.items():
+            use(number, 0, values)
+        if self.cache and fresh:
+            self.cache.put({keys[number]: values.tobytes() for number, values in fresh.items()})
 
     def _chunk(self, number: int) -> NDArray[Any]:
         grid = tuple(-(-n // step) for n, step in zip(self.shape, self.chunks, strict=True))

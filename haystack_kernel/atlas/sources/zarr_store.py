@@ -73,29 +73,32 @@ def _remote_store(uri: str) -> Any:  # noqa: ANN401 - a Zarr store
 def store_mark(uri: str, *, with_digest: bool) -> tuple[int, float, str]:
     """Size of all files, time of the newest (0 in a bucket) and digest over names and contents.
 
-    The digest of a store in a bucket is taken over what the bucket says of its objects, not over their bytes.
+    The digest of a store in a bucket covers what the bucket reports about its objects, not their bytes.
     """
     if "://" in uri:
-        with remote_errors(uri):
-            fs, root = open_filesystem(uri)
-            found = fs.find(root, detail=True)
-        if not found:
-            msg = f"{uri} does not exist; check the bucket and the name"
-            raise NotFoundError(msg, uri=uri)
-        told = {
-            path: [str(info[key]) for key in ("size", "crc32c", "md5Hash", "generation", "etag") if key in info]
-            for path, info in sorted(found.items())
-        }
-        digest = "store:" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        return sum(int(info["size"]) for info in found.values()), 0.0, digest if with_digest else ""
-    root_folder = Path(uri)
-    if not root_folder.is_dir():
+        return _remote_mark(uri, with_digest=with_digest)
+    root = Path(uri)
+    if not root.is_dir():
         msg = f"{uri} does not exist"
         raise NotFoundError(msg, uri=uri)
-    files = sorted(path for path in root_folder.rglob("*") if path.is_file())
+    files = sorted(path for path in root.rglob("*") if path.is_file())
     stats = [path.stat() for path in files]
     newest = max((stat.st_mtime for stat in stats), default=0.0)
-    return sum(stat.st_size for stat in stats), newest, _digest(root_folder, files) if with_digest else ""
+    return sum(stat.st_size for stat in stats), newest, _digest(root, files) if with_digest else ""
+
+
+def _remote_mark(uri: str, *, with_digest: bool) -> tuple[int, float, str]:
+    with remote_errors(uri):
+        fs, root = open_filesystem(uri)
+        found = fs.find(root, detail=True)
+    if not found:
+        msg = f"{uri} does not exist; check the bucket and the name"
+        raise NotFoundError(msg, uri=uri)
+    facts = {}
+    for path, info in sorted(found.items()):
+        facts[path] = [str(info[key]) for key in ("size", "crc32c", "md5Hash", "generation", "etag") if key in info]
+    digest = "store:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return sum(int(info["size"]) for info in found.values()), 0.0, digest if with_digest else ""
 
 
 def _digest(root: Path, files: list[Path]) -> str:
