@@ -283,6 +283,14 @@ def test_dependencies_are_what_is_imported():
     assert not wrong, "\n".join(sorted(set(wrong)))
 
 
+def test_the_inference_image_installs_what_inference_imports():
+    lines = (ROOT / "inference" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    listed = names_of(line for line in lines if line and not line.startswith("#"))
+    used = {distribution_of(name) for tree in sources("inference").values() for name in imported(tree)}
+    used -= {normalised(name) for name in sys.stdlib_module_names}
+    assert used - {"inference", "haystack-kernel"} - UNDECLARED.keys() == listed
+
+
 def test_dev_brings_every_extra_that_code_imports():
     extras = {name: names_of(items) for name, items in project()["optional-dependencies"].items()}
     assert set().union(*(extras[name] for name in EXTRA_PARTS)) <= extras["dev"]
