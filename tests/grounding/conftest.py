@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingCells, GroundingContext
+from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
 from haystack_kernel.knowledge.tables import Knowledge, Pathway, PerturbationEntry
 from haystack_kernel.schema import GroundingSettings, Perturbation, StructuredQuery
 
@@ -68,10 +68,16 @@ class World:
         return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=GENES))
 
 
+ALPHA_SHIFT = dict.fromkeys(ALPHA_UP, 3.0) | dict.fromkeys(ALPHA_DOWN, 0.3)
+
+
+def make_world(seed=7):
+    return World(np.random.default_rng(seed), np.geomspace(0.08, 3.0, N_GENES))
+
+
 @pytest.fixture
 def world():
-    rng = np.random.default_rng(7)
-    return World(rng, np.geomspace(0.08, 3.0, N_GENES))
+    return make_world()
 
 
 @pytest.fixture(scope="session")
@@ -79,22 +85,22 @@ def knowledge():
     return make_knowledge()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def alpha_shift():
-    return dict.fromkeys(ALPHA_UP, 3.0) | dict.fromkeys(ALPHA_DOWN, 0.3)
+    return ALPHA_SHIFT
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings():
     return GroundingSettings(n_draws=1999)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def context():
     return GroundingContext(seed=0, control_strategy="synthetic_control")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ask(knowledge):
     def build(name, **changes):
         known = knowledge.perturbations[name]
@@ -113,6 +119,21 @@ def ask(knowledge):
 
 @pytest.fixture
 def arms(world):
+    return make_arms(world)
+
+
+@pytest.fixture(scope="session")
+def world_of_seed():
+    return make_world
+
+
+@pytest.fixture(scope="session")
+def arms_of_seed():
+    """``arms`` from a world whose draws do not depend on what other tests drew."""
+    return lambda seed: make_arms(make_world(seed))
+
+
+def make_arms(world):
     """GroundingCells for a shift of prompt and prediction; predictions keep the query's cells."""
 
     def build(shift, *, n=80, prompt_shift=None, with_control=True, baselines=()):
@@ -128,7 +149,30 @@ def arms(world):
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def alpha_cells():
+    """Cells in which prompt and prediction respond to ALPHA, as does the baseline "shift". Do not change them."""
+    return make_arms(make_world())(ALPHA_SHIFT, baselines=[("shift", ALPHA_SHIFT)])
+
+
+@pytest.fixture(scope="session")
+def score(knowledge, settings, context):
+    """Score cells for a query; any argument can be replaced."""
+
+    def run(cells, query, **changes):
+        values = {"knowledge": knowledge, "settings": settings, "context": context} | changes
+        return score_prediction(cells, query=query, **values)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def alpha(alpha_cells, ask, score):
+    """The score of ``alpha_cells`` when ALPHA is asked for."""
+    return score(alpha_cells, ask("ALPHA"))
+
+
+@pytest.fixture(scope="session")
 def swap_labels():
     """The same cells with treated and control exchanged, in the prompt and in the prediction."""
 

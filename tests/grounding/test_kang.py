@@ -79,11 +79,11 @@ def test_kang_when_labels_are_swapped_then_one(arms):
     assert scores(judge(*arms[::-1], "IFN-beta")) == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("name", "at_most"), [("TNF-alpha", 5.5), ("IL-6", 3), ("IL-2", 3), ("TGF-beta1", 3)])
-def test_kang_when_a_wrong_question_is_asked_then_below_the_threshold(arms, name, at_most):
-    result = judge(*arms, name)
-    assert max(scores(result)) <= at_most
-    assert result.composite.value < 4
+def test_kang_when_a_wrong_question_is_asked_then_below_the_threshold(arms):
+    for name, at_most in {"TNF-alpha": 5.5, "IL-6": 3, "IL-2": 3, "TGF-beta1": 3}.items():
+        result = judge(*arms, name)
+        assert max(scores(result)) <= at_most
+        assert result.composite.value < 4
 
 
 def test_kang_when_controls_play_the_treatment_then_high_scores_are_rare(arms):

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
-from haystack_kernel.grounding import PredictionFacts, build_predictions, score_prediction
+from haystack_kernel.grounding import PredictionFacts, build_predictions, update_run_facts
 
 FACTS = PredictionFacts(
     run_id="run-20260101",
@@ -38,9 +38,9 @@ ADDED = {
 }
 
 
-@pytest.fixture
-def cells(arms, alpha_shift):
-    made = arms(alpha_shift, n=40)
+@pytest.fixture(scope="module")
+def cells(arms_of_seed, alpha_shift):
+    made = arms_of_seed(7)(alpha_shift, n=40)
     made.query.obs["tissue_name"] = [None, "blood"] * 20
     made.query.obs.index.name = "cell_id"
     for adata in (made.treated, made.control_pred):
@@ -49,11 +49,14 @@ def cells(arms, alpha_shift):
     return made
 
 
+@pytest.fixture(scope="module")
+def grounded(cells, ask, score):
+    return score(cells, ask("ALPHA"))
+
+
 @pytest.fixture
-def adata(cells, ask, knowledge, settings, context):
-    query = ask("ALPHA")
-    grounded = score_prediction(cells, query=query, knowledge=knowledge, settings=settings, context=context)
-    return build_predictions(cells, grounded=grounded, query=query, facts=FACTS)
+def adata(cells, ask, grounded):
+    return build_predictions(cells, grounded=grounded, query=ask("ALPHA"), facts=FACTS)
 
 
 def same(one, two):
@@ -127,15 +130,21 @@ def test_predictions_when_plotted_by_scanpy_then_groups_are_found(adata, tmp_pat
     mpl.pyplot.close("all")
 
 
-def test_predictions_when_there_is_no_control_prediction_then_no_layer(cells, ask, knowledge, settings, context):
-    alone, query = dataclasses.replace(cells, control_pred=None), ask("ALPHA")
-    grounded = score_prediction(alone, query=query, knowledge=knowledge, settings=settings, context=context)
-    assert set(build_predictions(alone, grounded=grounded, query=query, facts=FACTS).layers) == {"query"}
+def test_predictions_when_there_is_no_control_prediction_then_no_layer(cells, ask, grounded):
+    alone = dataclasses.replace(cells, control_pred=None)
+    assert set(build_predictions(alone, grounded=grounded, query=ask("ALPHA"), facts=FACTS).layers) == {"query"}
 
 
-def test_predictions_when_cells_differ_from_the_query_then_raises(cells, ask, knowledge, settings, context):
-    query = ask("ALPHA")
-    grounded = score_prediction(cells, query=query, knowledge=knowledge, settings=settings, context=context)
+def test_predictions_when_cells_differ_from_the_query_then_raises(cells, ask, grounded):
     wrong = dataclasses.replace(cells, treated=cells.treated[::-1].copy())
     with pytest.raises(ContractError, match="other cells"):
-        build_predictions(wrong, grounded=grounded, query=query, facts=FACTS)
+        build_predictions(wrong, grounded=grounded, query=ask("ALPHA"), facts=FACTS)
+
+
+def test_run_facts_when_the_predictions_join_another_run_then_only_these_change(adata):
+    before = dict(adata.uns["haystack"])
+    other = dataclasses.replace(FACTS, run_id="run-20260202", rounds=[])
+    after = update_run_facts(adata, facts=other).uns["haystack"]
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"run_id", "rounds"}
+    assert json.loads(after["run_id"]) == "run-20260202"

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import score_prediction
 from haystack_kernel.grounding.components.network import network_null
 from haystack_kernel.grounding.records import Basis
 from haystack_kernel.grounding.signatures.regulons import activated_factors, undetected_targets, widen
@@ -41,77 +40,64 @@ def wired(knowledge):
     return dataclasses.replace(knowledge, network=tuple(edges), perturbations=entries)
 
 
-@pytest.fixture
-def judge(wired, settings, context):
+@pytest.fixture(scope="module")
+def network(wired, score):
     def run(cells, query, **changes):
-        values = {"knowledge": wired, "settings": settings, "context": context} | changes
-        return {c.name: c for c in score_prediction(cells, query=query, **values).components}[keys.NETWORK]
+        result = score(dataclasses.replace(cells, baselines={}), query, **({"knowledge": wired} | changes))
+        return next(item for item in result.components if item.name == keys.NETWORK)
 
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ask_wired(ask, wired):
-    def build(name, **changes):
-        query = ask(name, **changes)
-        asked = query.perturbation.model_copy(update={"targets": wired.perturbations[name].targets})
+    def build(name, *, targets=None):
+        query = ask(name)
+        asked = query.perturbation.model_copy(update={"targets": targets or wired.perturbations[name].targets})
         return query.model_copy(update={"perturbation": asked})
 
     return build
 
 
-def test_network_when_the_asked_cascade_is_there_then_as_high_as_its_seeds_allow(arms, alpha_shift, ask_wired, judge):
-    found = judge(arms(alpha_shift), ask_wired("ALPHA"))
-    n_seeds = found.detail["n_start_sets"]
-    assert found.p_specificity == pytest.approx(1 / (n_seeds + 1))
+def test_network_when_the_asked_cascade_is_there_then_as_high_as_its_start_genes_allow(alpha_cells, ask_wired, network):
+    found = network(alpha_cells, ask_wired("ALPHA"))
+    n_starts = found.detail["n_start_sets"]
+    assert found.p_specificity == pytest.approx(1 / (n_starts + 1))
     assert found.p_signal == pytest.approx(1 / 2000)
     assert found.score > 6
     assert found.n_genes == 40  # the cells show the genes, not the factor
-    assert f"1 in {n_seeds + 1}" in found.reason
+    assert f"1 in {n_starts + 1}" in found.reason
     assert found.detail["leading_edges"][0].startswith("TFA ")
 
 
-def test_network_when_labels_are_swapped_then_one(arms, alpha_shift, swap_labels, ask_wired, judge):
-    swapped = swap_labels(arms(alpha_shift))
-    found = judge(swapped, ask_wired("ALPHA"))
-    assert found.score == 1
-    assert found.statistic < 0
+def test_network_when_labels_are_swapped_or_another_is_asked_then_low(alpha_cells, swap_labels, ask_wired, network):
+    swapped = network(swap_labels(alpha_cells), ask_wired("ALPHA"))
+    assert swapped.score == 1
+    assert swapped.statistic < 0
+    other = network(alpha_cells, ask_wired("BETA"))
+    assert other.score < 4
+    assert other.detail["competing"][0].startswith("ALPHA")
 
 
-def test_network_when_another_is_asked_then_low_and_the_competing_one_is_named(arms, alpha_shift, ask_wired, judge):
-    found = judge(arms(alpha_shift), ask_wired("BETA"))
-    assert found.score < 4
-    assert found.detail["competing"][0].startswith("ALPHA")
-
-
-def test_network_when_only_the_prediction_shows_it_then_the_prompt_denies_it(arms, alpha_shift, ask_wired, judge):
-    found = judge(arms(alpha_shift, prompt_shift={}), ask_wired("ALPHA"))
+def test_network_when_only_the_prediction_shows_it_then_the_prompt_denies_it(alpha_cells, world, ask_wired, network):
+    found = network(dataclasses.replace(alpha_cells, prompt=world.cells(80)), ask_wired("ALPHA"))
     assert found.p_specificity < 0.05
     assert found.p_signal > 0.01
 
 
-def test_network_when_the_walk_has_no_start_then_nan_with_a_reason(arms, ask_wired, judge, wired, context):
-    cells = arms({}, n=20)
-    lost = {**wired.perturbations, "ALPHA": dataclasses.replace(wired.perturbations["ALPHA"], targets=("NOPE",))}
-    unsigned = dataclasses.replace(wired.perturbations["ALPHA"], type="drug", family="something")
+def test_network_when_the_walk_has_no_start_then_nan_with_a_reason(alpha_cells, ask_wired, network, wired):
+    def knowing(**changes):
+        asked = dataclasses.replace(wired.perturbations["ALPHA"], **changes)
+        return dataclasses.replace(wired, perturbations={**wired.perturbations, "ALPHA": asked})
+
+    short = dataclasses.replace(wired, network=tuple(cascade("ALPHAR", "TFA", ALPHA_UP[:6])))
     cases = {
-        "no target of ALPHA (NOPE)": (
-            ask_wired("ALPHA").model_copy(
-                update={"perturbation": ask_wired("ALPHA").perturbation.model_copy(update={"targets": ("NOPE",)})}
-            ),
-            dataclasses.replace(wired, perturbations=lost),
-        ),
-        "activates or inhibits": (
-            ask_wired("ALPHA"),
-            dataclasses.replace(wired, perturbations={**wired.perturbations, "ALPHA": unsigned}),
-        ),
-        "reaches 6 of the tested": (
-            ask_wired("ALPHA"),
-            dataclasses.replace(wired, network=tuple(cascade("ALPHAR", "TFA", ALPHA_UP[:6]))),
-        ),
+        "no target of ALPHA (NOPE)": (ask_wired("ALPHA", targets=("NOPE",)), knowing(targets=("NOPE",))),
+        "activates or inhibits": (ask_wired("ALPHA"), knowing(type="drug", family="something")),
+        "reaches 6 of the tested": (ask_wired("ALPHA"), short),
     }
     for reason, (query, known) in cases.items():
-        found = judge(cells, query, knowledge=known)
+        found = network(alpha_cells, query, knowledge=known)
         assert math.isnan(found.score)
         assert reason in found.reason
 
@@ -119,10 +105,7 @@ def test_network_when_the_walk_has_no_start_then_nan_with_a_reason(arms, ask_wir
 def test_network_null_when_two_targets_then_as_counted_over_all_pairs(wired, ask_wired, settings, context):
     twins = dataclasses.replace(wired.perturbations["ALPHA"], targets=("ALPHAR", "R0"))
     known = dataclasses.replace(wired, perturbations={**wired.perturbations, "ALPHA": twins})
-    query = ask_wired("ALPHA")
-    query = query.model_copy(
-        update={"perturbation": query.perturbation.model_copy(update={"targets": ("ALPHAR", "R0")})}
-    )
+    query = ask_wired("ALPHA", targets=("ALPHAR", "R0"))
     basis = Basis(query, known, settings, context)
     network, mass = build_network(known), asked_walk(basis)
     genes = np.array([network.place[gene] for gene in GENES if gene in network.place])

@@ -1,7 +1,8 @@
 """Three cell types and four donors, each with genes of its own; what is predicted is X cells of donor d1."""
 
-import dataclasses
+import functools
 import math
+import zlib
 
 import anndata as ad
 import numpy as np
@@ -9,12 +10,13 @@ import pandas as pd
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
+from haystack_kernel.grounding import GroundingCells, GroundingContext
 from haystack_kernel.grounding.components.observational import nearest_type
 from haystack_kernel.grounding.signatures.reference import build_reference
 from haystack_kernel.schema import StructuredQuery
 
 pytestmark = pytest.mark.slow
+CONTEXT = GroundingContext(seed=0, control_strategy="query_as_control")
 
 N_GENES = 1500  # of the designed world
 GENES = [f"G{i}" for i in range(N_GENES)]
@@ -29,27 +31,28 @@ def factors(donor, strength=2.5):
     return effect
 
 
-@pytest.fixture
-def make(world):
-    """``make("Y", "d1")``: 30 cells of one type and donor, with the genes of both."""
+@pytest.fixture(scope="module")
+def make(world_of_seed):
+    """``make("Y", "d1")``: 30 cells of one type and donor, with the genes of both; ``number`` draws other cells."""
 
-    def build(cell_type, donor, *, n=30, tissue="lung", strength=2.5):
+    @functools.cache
+    def build(cell_type, donor, *, strength=2.5, number=0):
+        world = world_of_seed(zlib.crc32(repr((cell_type, donor, strength, number)).encode()))
         effects = {donor: factors(donor, strength)}
-        adata = world.cells(n, shift=TYPES[cell_type], donors=(donor,), donor_effects=effects, cell_type=cell_type)
-        adata.obs[keys.TISSUE], adata.obs[keys.DATASET] = tissue, "study"
+        adata = world.cells(30, shift=TYPES[cell_type], donors=(donor,), donor_effects=effects, cell_type=cell_type)
+        adata.obs[keys.TISSUE], adata.obs[keys.DATASET] = "lung", "study"
         return adata
 
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reference(make):
     """Every type in every donor, but for X in d1, which is asked for; donors differ unless ``strength`` is 1."""
 
-    def build(*, strength=2.5, target="d1", left_out=("X", "d1")):
-        pairs = [(name, donor) for name in TYPES for donor in DONORS if (name, donor) != left_out]
-        parts = [make(*pair, strength=strength) for pair in pairs]
-        cells = ad.concat(parts)
+    def build(*, strength=2.5, target="d1"):
+        pairs = [(name, donor) for name in TYPES for donor in DONORS if (name, donor) != ("X", "d1")]
+        cells = ad.concat([make(*pair, strength=strength, number=1) for pair in pairs])
         cells.obs[keys.KINSHIP] = np.where(cells.obs[keys.CELL_TYPE] == "X", "asked", "other")
         cells.obs[keys.IS_TARGET_DONOR] = cells.obs[keys.DONOR] == target
         cells.obs[keys.IS_TARGET_TISSUE] = False
@@ -63,24 +66,21 @@ def ask(**changes):
     return StructuredQuery(**(values | {"donor_id": "d1", "marker_genes": tuple(TYPES["X"])} | changes))
 
 
-@pytest.fixture
-def judge(make, knowledge, settings, reference):
+@pytest.fixture(scope="module")
+def judge(make, score, reference):
     def run(predicted, *, query=None, prompt=("X", "d2"), cells=None, start=("Y", "d1"), control="Y"):
         began = make(*start)
         predicted = predicted.copy()
         predicted.obs = began.obs.copy()
         roles = GroundingCells(predicted, None, began, make(*prompt), make(control, "d2"))
-        context = GroundingContext(seed=0, control_strategy="query_as_control")
         cells = reference() if cells is None else cells
-        judged = score_prediction(
-            roles, query=query or ask(), knowledge=knowledge, settings=settings, context=context, reference=cells
-        )
-        return {item.name: item for item in judged.components} | {"composite": judged.composite}
+        found = score(roles, query or ask(), context=CONTEXT, reference=cells)
+        return {item.name: item for item in found.components} | {"composite": found.composite}
 
     return run
 
 
-def test_observational_when_the_cells_are_right_then_all_that_can_be_judged_is_high(judge, make):
+def test_observational_when_the_cells_are_right_then_all_that_can_be_scored_is_high(judge, make):
     found = judge(make("X", "d1"))
     assert found[keys.MARKER].score > 9
     assert found[keys.CELL_TYPE_COHERENCE].score > 9
@@ -119,7 +119,6 @@ def test_donor_effect_when_donors_do_not_differ_then_low(judge, make, reference)
     assert judge(make("X", "d1", strength=1), cells=reference(strength=1))[keys.DONOR_EFFECT].score < 4
 
 
-@pytest.mark.slow
 def test_donor_signal_when_labels_are_drawn_at_random_within_the_type_then_small_p_values_are_rare(reference):
     cells, rng, found = reference(strength=1), np.random.default_rng(2), []
     for _ in range(24):
@@ -169,12 +168,10 @@ def test_tissue_when_two_types_show_it_then_it_is_measured(judge, make, referenc
     assert found.score > 9
 
 
-def test_observational_when_there_is_no_reference_then_nan_with_the_reason(make, knowledge, settings):
-    roles = GroundingCells(make("X", "d1"), None, make("Y", "d1"), make("X", "d2"), make("Y", "d2"))
-    roles = dataclasses.replace(roles, query=roles.treated)
-    context = GroundingContext(seed=0, control_strategy="query_as_control")
-    judged = score_prediction(roles, query=ask(), knowledge=knowledge, settings=settings, context=context)
-    reasons = {item.name: item.reason for item in judged.components}
+def test_observational_when_there_is_no_reference_then_nan_with_the_reason(make, score):
+    cells = make("X", "d1")
+    roles = GroundingCells(cells, None, cells, make("X", "d2"), make("Y", "d2"))
+    reasons = {item.name: item.reason for item in score(roles, ask(), context=CONTEXT).components}
     assert "no reference cells" in reasons[keys.DONOR_EFFECT]
     assert "no reference cells" in reasons[keys.CELL_TYPE_COHERENCE]
 

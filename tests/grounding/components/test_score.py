@@ -1,3 +1,5 @@
+"""From p values to scores, and from components to the composite."""
+
 import math
 
 import pytest
@@ -18,13 +20,10 @@ def parts(*scores):
     ]
 
 
-@pytest.mark.parametrize(("p", "score"), [(1.0, 1.0), (0.5, 1.0), (0.05, 4.0), (0.005, 7.0), (0.0005, 10), (1e-4, 10)])
-def test_score_from_p_when_given_then_follows_the_formula(p, score):
-    assert score_from_p(p) == pytest.approx(score)
-
-
-def test_score_from_p_when_999_draws_then_nine_point_one_is_the_most():
-    assert round(score_from_p(1 / 1000), 1) == 9.1
+def test_score_from_p_when_given_then_follows_the_formula():
+    for p, score in ((1.0, 1.0), (0.5, 1.0), (0.05, 4.0), (0.005, 7.0), (0.0005, 10), (1e-4, 10)):
+        assert score_from_p(p) == pytest.approx(score)
+    assert round(score_from_p(1 / 1000), 1) == 9.1  # the most that 999 draws can show
 
 
 def test_score_from_p_when_nan_then_nan_and_when_zero_then_raises():

@@ -1,13 +1,14 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingContext, score_prediction
+from haystack_kernel.grounding import GroundingContext
 from haystack_kernel.grounding.components.score import composite
 from haystack_kernel.grounding.confidence.aspects import load_nulls, percentile_among
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
@@ -16,52 +17,44 @@ from haystack_kernel.schema import EngineAgreement
 NAN = float("nan")
 
 
-@pytest.fixture
-def judge(knowledge, settings, ask):
-    def run(cells, **changes):
-        values = {"seed": 0, "engine": "stack", "evidence": ("other_cell_type",), "frac_genes_found": 0.75}
-        context = GroundingContext(**(values | changes))
-        return score_prediction(cells, query=ask("ALPHA"), knowledge=knowledge, settings=settings, context=context)
-
-    return run
-
-
 def rows(grounded):
     return {item.name: item for item in grounded.confidence.aspects}
 
 
-@pytest.fixture
-def repeated(arms, alpha_shift):
-    """The designed cells, with the same prediction drawn twice more."""
-    cells = arms(alpha_shift, baselines=[("shift", alpha_shift)])
-    again = [arms(alpha_shift) for _ in range(2)]
-    return dataclasses.replace(cells, repeats=tuple((one.treated, one.control_pred) for one in again))
+CONTEXT = GroundingContext(seed=0, engine="stack", evidence=("other_cell_type",), frac_genes_found=0.75)
 
 
-def test_confidence_when_all_is_at_hand_then_each_aspect_says_its_number(repeated, judge):
-    found = judge(repeated)
-    shown = rows(found)
+@pytest.fixture(scope="module")
+def repeated(alpha_cells, arms_of_seed, alpha_shift, ask, score):
+    """The score of the designed cells, with the same prediction drawn twice more."""
+    again = [arms_of_seed(seed)(alpha_shift) for seed in (1, 2)]
+    cells = dataclasses.replace(alpha_cells, repeats=tuple((one.treated, one.control_pred) for one in again))
+    return score(cells, ask("ALPHA"), context=CONTEXT)
+
+
+def test_confidence_when_all_is_at_hand_then_each_aspect_says_its_number(repeated):
+    shown = rows(repeated)
     assert shown["evidence distance"].value == 1
     assert shown["gene coverage"].value == 0.75
     assert shown["donors"].words == "4 of 4 donors of the prompt move the same way as the prediction."
-    assert shown["agreement with baselines"].value == found.agreement[0].pearson
-    de = found.de
+    assert shown["agreement with baselines"].value == repeated.agreement[0].pearson
+    de = repeated.de
     passing = (de[keys.LOG2FC].abs() >= 0.5) & (de[keys.PADJ] <= 0.05)
     assert shown["stability"].value == pytest.approx(de.loc[passing, keys.STABILITY].mean())
     assert shown["genes that flip"].value <= 1
     assert not math.isnan(shown["control strategy"].value)
 
 
-def test_confidence_when_little_is_at_hand_then_nan_rows_say_why(arms, alpha_shift, judge):
-    cells = dataclasses.replace(arms(alpha_shift, with_control=False), prompt_control=None)
-    shown = rows(judge(cells, evidence=(), frac_genes_found=NAN))
+def test_confidence_when_little_is_at_hand_then_nan_rows_say_why(alpha_cells, ask, score):
+    cells = dataclasses.replace(alpha_cells, control_pred=None, prompt_control=None, baselines={})
+    shown = rows(score(cells, ask("ALPHA"), context=GroundingContext(seed=0, engine="stack")))
     assert all(math.isnan(item.value) == bool(item.reason) for item in shown.values())
     unknown = {name for name, item in shown.items() if math.isnan(item.value)}
     assert unknown == set(shown) - {"choice of weights", "null percentile"}
     assert "no matched control cells" in shown["donors"].reason
 
 
-def test_confidence_when_a_donor_moves_the_other_way_then_three_of_four(arms, alpha_shift, judge):
+def test_confidence_when_a_donor_moves_the_other_way_then_three_of_four(arms, alpha_shift, ask, score):
     cells = arms(alpha_shift, n=120)
     against = (cells.prompt.obs[keys.DONOR] == "d3").to_numpy()
     swapped = (cells.prompt_control.obs[keys.DONOR] == "d3").to_numpy()
@@ -69,19 +62,15 @@ def test_confidence_when_a_donor_moves_the_other_way_then_three_of_four(arms, al
     counts, untreated = cells.prompt.X.toarray(), cells.prompt_control.X.toarray()
     counts[against], untreated[swapped] = untreated[swapped], counts[against].copy()
     prompt.X, control.X = csr_matrix(counts), csr_matrix(untreated)
-    shown = rows(judge(dataclasses.replace(cells, prompt=prompt, prompt_control=control)))
+    shown = rows(score(dataclasses.replace(cells, prompt=prompt, prompt_control=control), ask("ALPHA")))
     assert shown["donors"].value == 0.75
     assert shown["donors"].words.startswith("3 of 4 donors")
 
 
-def test_confidence_when_weights_change_then_the_range_holds_the_score(arms, alpha_shift, judge):
-    found = judge(arms(alpha_shift, prompt_shift={}))
+def test_confidence_when_weights_change_then_the_range_holds_the_score(alpha_cells, world, ask, score):
+    found = score(dataclasses.replace(alpha_cells, prompt=world.cells(80)), ask("ALPHA"))
     aspect = rows(found)["choice of weights"]
-    low, high = (
-        float(word)
-        for word in aspect.words.rstrip(".").replace("between", "").split()
-        if word[0].isdigit() and "%" not in word
-    )
+    low, high = (float(number) for number in re.findall(r"between (\S+) and (\S+)\.$", aspect.words)[0])
     assert low <= found.composite.value <= high
     assert aspect.value == pytest.approx(high - low, abs=0.11)
     scores = [item.score for item in found.components if not math.isnan(item.score)]
@@ -89,11 +78,11 @@ def test_confidence_when_weights_change_then_the_range_holds_the_score(arms, alp
     assert found.composite == composite(found.components, donor_matched=True)
 
 
-def test_confidence_when_the_score_is_high_then_nearly_all_null_and_wrong_prompts_lie_below(arms, alpha_shift, judge):
-    aspect = rows(judge(arms(alpha_shift)))["null percentile"]
+def test_confidence_when_the_score_is_high_then_nearly_all_null_and_wrong_prompts_lie_below(alpha):
+    aspect = rows(alpha)["null percentile"]
     measured = load_nulls("perturbational")
     assert measured.size >= 150
-    assert aspect.value == percentile_among(judge(arms(alpha_shift)).composite.value, measured) > 0.95
+    assert aspect.value == percentile_among(alpha.composite.value, measured) > 0.95
     assert f"of {measured.size} null or wrong prompts in simulated worlds" in aspect.words
 
 
@@ -110,25 +99,23 @@ def agreement(engine, pearson, score):
     return EngineAgreement(engine=engine, pearson=pearson, n_de=1, composite=score)
 
 
-@pytest.mark.parametrize(
-    ("pearson", "score", "own", "seeds", "expected"),
-    [
-        (0.97, 7.3, 7.3, NAN, "adds_nothing"),  # no seed: the bar is 0.95
-        (0.80, 7.3, 7.3, 0.78, "adds_nothing"),  # closer to the baseline than to itself
+def test_verdict_by_rule():
+    rules = [  # correlation with the baseline, its score, own score, own correlation between seeds
+        (0.97, 7.3, 7.3, NAN, "adds_nothing"),  # no seed: 0.95 is the limit
+        (0.80, 7.3, 7.3, 0.78, "adds_nothing"),  # more similar to the baseline than to itself
         (0.97, 3.0, 7.3, 1.0, "adds_nothing"),  # the same response, however well it repeats itself
         (0.80, 7.3, 7.3, 0.99, "not_told_apart"),
         (0.80, 7.9, 7.3, 0.99, "falls_behind"),
         (0.80, 6.7, 7.3, 0.99, "adds"),
         (0.80, NAN, 7.3, 0.99, "not_told_apart"),
         (NAN, 1.0, 7.3, 0.99, "not_compared"),
-    ],
-)
-def test_verdict_by_rule(pearson, score, own, seeds, expected):
-    given = [agreement("weighted", pearson, score), agreement("none", NAN, 1.0 if not math.isnan(score) else NAN)]
-    verdict, words = engine_verdict("stack", agreement=given, own=own, between_seeds=seeds)
-    assert verdict == expected
-    assert words.endswith(".")
-    assert ("indistinguishable" in words) == (expected == "adds_nothing")
+    ]
+    for pearson, score, own, seeds, expected in rules:
+        given = [agreement("weighted", pearson, score), agreement("none", NAN, NAN if math.isnan(score) else 1.0)]
+        verdict, words = engine_verdict("stack", agreement=given, own=own, between_seeds=seeds)
+        assert verdict == expected
+        assert words.endswith(".")
+        assert ("STACK is indistinguishable from" in words) == (expected == "adds_nothing")
 
 
 def test_verdict_when_the_engine_is_a_baseline_then_says_so():

@@ -3,7 +3,7 @@ import pytest
 from scipy import sparse
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.grounding.de.profiles import compute_profile, log_normalise, normalise_cp10k, pooled_sd
+from haystack_kernel.grounding.de.profiles import compute_profile, correlate, log_normalise, normalise_cp10k, pooled_sd
 
 COUNTS = np.array([[1, 0, 9], [0, 0, 0], [4, 4, 2], [0, 5, 5]], dtype=np.float32)
 
@@ -32,10 +32,17 @@ def test_profile_when_computed_then_equals_dense_numpy():
     assert np.allclose(pooled_sd(profile, other), by_hand)
 
 
-@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
-def test_normalise_when_values_are_no_counts_then_raises(bad):
-    with pytest.raises(InvalidInputError, match="raw counts"):
-        normalise_cp10k(np.array([[1.0, bad]]))
+def test_normalise_when_values_are_no_counts_then_raises():
+    for bad in (-1.0, np.nan, np.inf):
+        with pytest.raises(InvalidInputError, match="raw counts"):
+            normalise_cp10k(np.array([[1.0, bad]]))
+
+
+def test_correlate_when_given_then_equals_numpy_and_constant_is_nan():
+    one, two = np.random.default_rng(0).normal(size=(2, 50))
+    assert correlate(one, two) == pytest.approx(np.corrcoef(one, two)[0, 1])
+    assert np.isnan(correlate(one, np.ones(50)))
+    assert np.isnan(correlate(one[:2], two[:2]))
 
 
 def test_profile_when_an_arm_is_empty_then_raises():

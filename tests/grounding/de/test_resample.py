@@ -4,31 +4,28 @@ import numpy as np
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.grounding import GroundingContext, score_prediction
+from haystack_kernel.grounding import GroundingContext
 from haystack_kernel.grounding.de.resample import without_donors
 from haystack_kernel.grounding.de.table import PSEUDO_CP10K, compute_de, demand_stability
 from inference.baselines import Cells, predict
 
 
-@pytest.fixture
-def judge(knowledge, settings, ask):
-    quick = settings.model_copy(update={"n_draws": 199})
+@pytest.fixture(scope="module")
+def table(score, settings, ask):
+    quick = settings.model_copy(update={"n_draws": 99})
 
-    def run(cells, engine="stack"):
-        context = GroundingContext(seed=0, engine=engine)
-        return score_prediction(cells, query=ask("ALPHA"), knowledge=knowledge, settings=quick, context=context)
+    def run(cells, **changes):
+        cells = dataclasses.replace(cells, baselines={}, **changes)
+        return score(cells, ask("ALPHA"), settings=quick, context=GroundingContext(seed=0, engine="stack")).de
 
     return run
 
 
-def test_stability_when_other_seeds_disagree_then_the_call_is_taken_back(arms, alpha_shift, judge):
-    cells = arms(alpha_shift)
+def test_stability_when_other_seeds_disagree_then_the_call_is_withdrawn(alpha_cells, arms, alpha_shift, table):
     flat, same = arms({}), arms(alpha_shift)
-    once = judge(cells).de
-    held = judge(dataclasses.replace(cells, repeats=((same.treated, same.control_pred),) * 2)).de
-    lost = judge(
-        dataclasses.replace(cells, repeats=((same.treated, same.control_pred), (flat.treated, flat.control_pred)))
-    ).de
+    once = table(alpha_cells)
+    held = table(alpha_cells, repeats=((same.treated, same.control_pred),) * 2)
+    lost = table(alpha_cells, repeats=((same.treated, same.control_pred), (flat.treated, flat.control_pred)))
     assert once[keys.STABILITY].isna().all()
     assert once[keys.IS_DE].sum() > 10
     assert held[keys.IS_DE].sum() > 10
@@ -37,8 +34,8 @@ def test_stability_when_other_seeds_disagree_then_the_call_is_taken_back(arms, a
     assert lost.attrs["n_resamples"] == 2
 
 
-def test_stability_when_recomputed_gene_by_gene_then_equal(arms, alpha_shift, settings):
-    cells, again = arms(alpha_shift), arms(alpha_shift)
+def test_stability_when_recomputed_gene_by_gene_then_equal(alpha_cells, arms, alpha_shift, settings):
+    cells, again = alpha_cells, arms(alpha_shift)
     genes = list(cells.query.var_names)
     de = compute_de(cells.treated.X, cells.query.X, genes=genes, padded=np.zeros(len(genes), bool), settings=settings)
     found = demand_stability(de, resamples=[(again.treated.X, again.query.X)], settings=settings)
@@ -54,8 +51,8 @@ def test_stability_when_recomputed_gene_by_gene_then_equal(arms, alpha_shift, se
     assert de[keys.STABILITY].isna().all()
 
 
-def test_without_donors_when_a_baseline_then_one_prediction_per_donor_left_out(arms, alpha_shift):
-    cells = arms(alpha_shift)
+def test_without_donors_when_a_baseline_then_one_prediction_per_donor_left_out(alpha_cells):
+    cells = alpha_cells
     found = without_donors(cells, engine="shift", seed=3)
     assert len(found) == 4
     keep = [(adata.obs[keys.DONOR] != "d1").to_numpy() for adata in (cells.prompt, cells.prompt_control)]
@@ -74,20 +71,15 @@ def test_without_donors_when_a_baseline_then_one_prediction_per_donor_left_out(a
     assert (found[0] != expected).nnz == 0
 
 
-@pytest.mark.parametrize("engine", ["stack", "none", ""])
-def test_without_donors_when_the_engine_is_none_of_them_then_nothing(arms, engine):
-    assert without_donors(arms({}, n=20), engine=engine, seed=0) == []
+def test_without_donors_when_the_engine_has_a_model_or_two_donors_are_left_then_nothing(alpha_cells):
+    assert all(without_donors(alpha_cells, engine=engine, seed=0) == [] for engine in ("stack", "none", ""))
+    two = alpha_cells.prompt[alpha_cells.prompt.obs[keys.DONOR].isin(["d1", "d2"])].copy()
+    assert without_donors(dataclasses.replace(alpha_cells, prompt=two), engine="shift", seed=0) == []
 
 
-def test_without_donors_when_two_donors_are_left_then_nothing(arms):
-    cells = arms({}, n=20)
-    two = cells.prompt[cells.prompt.obs[keys.DONOR].isin(["d1", "d2"])].copy()
-    assert without_donors(dataclasses.replace(cells, prompt=two), engine="shift", seed=0) == []
-
-
-def test_ground_when_a_gene_is_padded_then_no_seed_can_call_it(arms, alpha_shift, judge):
+def test_when_a_gene_is_padded_then_no_seed_can_call_it(arms, alpha_shift, table):
     cells, again = arms(alpha_shift), arms(alpha_shift)
     cells.treated.var[keys.PADDED] = cells.treated.var_names.isin(list(alpha_shift))
-    de = judge(dataclasses.replace(cells, repeats=((again.treated, again.control_pred),))).de
+    de = table(cells, repeats=((again.treated, again.control_pred),))
     assert not de.loc[de[keys.PADDED], keys.IS_DE].any()
     assert de.loc[de[keys.PADDED], keys.PADJ].isna().all()

@@ -28,19 +28,17 @@ def counts():
     return rng.poisson(rates, (37, 120)).astype(float), rng.poisson(rates * 1.4, (51, 120)).astype(float)
 
 
-@pytest.mark.parametrize("sizes", [(37, 51), (5, 3), (1, 1), (1, 20)])
-def test_rank_sum_when_values_tie_then_equals_scipy(counts, sizes):
-    one, two = counts[0][: sizes[0]], counts[1][: sizes[1]]
-    varies = np.ptp(np.vstack([one, two]), axis=0) > 0
-    reference = stats.mannwhitneyu(
-        one[:, varies], two[:, varies], axis=0, method="asymptotic", use_continuity=False, alternative="two-sided"
-    )
-    auroc, z, p = rank_sum(sparse.csr_matrix(one), sparse.csr_matrix(two))
-    assert np.abs(p[varies] - reference.pvalue).max() < 1e-10
-    assert np.allclose(auroc[varies], reference.statistic / (sizes[0] * sizes[1]), atol=1e-12)
-    assert np.array_equal(np.sign(z[varies].round(9)), np.sign((auroc[varies] - 0.5).round(9)))
-    assert (p[~varies] == 1).all()
-    assert (z[~varies] == 0).all()
+def test_rank_sum_when_values_tie_then_equals_scipy(counts):
+    for n_one, n_two in ((37, 51), (5, 3), (1, 1), (1, 20)):
+        one, two = counts[0][:n_one], counts[1][:n_two]
+        varies = np.ptp(np.vstack([one, two]), axis=0) > 0
+        reference = stats.mannwhitneyu(one[:, varies], two[:, varies], method="asymptotic", use_continuity=False)
+        auroc, z, p = rank_sum(sparse.csr_matrix(one), sparse.csr_matrix(two))
+        assert np.abs(p[varies] - reference.pvalue).max() < 1e-10
+        assert np.allclose(auroc[varies], reference.statistic / (n_one * n_two), atol=1e-12)
+        assert np.array_equal(np.sign(z[varies].round(9)), np.sign((auroc[varies] - 0.5).round(9)))
+        assert (p[~varies] == 1).all()
+        assert (z[~varies] == 0).all()
 
 
 def test_rank_sum_when_a_gene_is_constant_but_not_zero_then_p_is_one():
