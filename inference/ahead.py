@@ -1,6 +1,6 @@
-"""Prepares the next task in a thread while the program works on the one before.
+"""Prepares the next task in a thread while the program works on the current one.
 
-In: what prepares a task. Out: the task prepared, waited for or made on the spot.
+In: a function that prepares a task. Out: the prepared task.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Made = TypeVar("Made")
 
 
 class Ahead(Generic[Item, Made]):
-    """Prepares one item ahead, never more.
+    """Prepares at most one item ahead.
 
-    At most two items are held at once: the one in use and the next one. The thread is a daemon: a program that is
-    asked to end does not wait for a slow download.
+    Two items at most are held at once: the current one and the next one. The thread is a daemon, so that a program that
+    is asked to end does not wait for a slow download.
 
     Parameters
     ----------
     prepare
-        Makes an item ready; called in the thread, or by :meth:`take` for an item that was not begun.
+        Prepares an item; called in the thread, or by :meth:`take` for an item that was not begun.
     """
 
     def __init__(self, prepare: Callable[[Item], Made]) -> None:
@@ -33,7 +33,7 @@ class Ahead(Generic[Item, Made]):
         self._begun: tuple[Item, Future[Made]] | None = None
 
     def begin(self, item: Item) -> None:
-        """Start on ``item``; the one begun before must have been taken."""
+        """Start to prepare ``item``; an item begun before must have been taken."""
         if self._begun is not None:
             msg = "one item is prepared already; take it first"
             raise RuntimeError(msg)
@@ -42,7 +42,7 @@ class Ahead(Generic[Item, Made]):
         threading.Thread(target=self._fill, args=(item, future), name="ahead", daemon=True).start()
 
     def take(self, item: Item) -> Made:
-        """Return ``item`` prepared, or raise what its preparation raised."""
+        """Return the prepared ``item``, or raise the error of its preparation."""
         if self._begun is None or self._begun[0] is not item:
             return self._prepare(item)
         future, self._begun = self._begun[1], None
@@ -51,5 +51,5 @@ class Ahead(Generic[Item, Made]):
     def _fill(self, item: Item, future: Future[Made]) -> None:
         try:
             future.set_result(self._prepare(item))
-        except BaseException as error:  # noqa: BLE001 - the thread's door: raised again where the item is taken
+        except BaseException as error:  # noqa: BLE001 - raised again where the item is taken
             future.set_exception(error)

@@ -1,11 +1,11 @@
-"""The predictions every other engine has to beat: numpy only, raw counts in, raw counts out.
+"""Simple baselines that every other engine has to beat; they need numpy only and predict raw counts.
 
-In: prompt cells (treated), control cells (matched, untreated), query cells. Out: the query cells as they would be.
+In: prompt cells (treated), their control cells (untreated), query cells. Out: the predicted query cells.
 
 Formulas, with y = log1p(1e4 x / L): ``none`` leaves the cells alone; ``shift`` adds mean y(prompt) - mean y(control)
 to each gene's mean; ``mean`` adds the plain average of that difference over the prompt's cell types; ``weighted``
-adds its average with weights exp(10 r) n / (n + 30), r = how alike a type's control profile and the query are,
-n = cells of the smaller arm.
+adds its average with weights exp(10 r) n / (n + 30), r = similarity (correlation) of the type's control profile and the
+query cells, n = cells of the smaller arm.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 SIMILARITY_POWER = 10.0
 SHRINK_CELLS = 30.0
 N_VARIABLE_GENES = 1000
-MIN_CELLS_MEAN = 5  # cells a type needs in both arms to count in the mean response
+MIN_CELLS_MEAN = 5  # cells that a type needs in both arms to count in the mean response
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Raw counts of one role, and what is known of each cell."""
+    """Raw counts of one role, with the cell type and donor of each cell."""
 
     counts: sparse.csr_matrix  # cells x genes, whole numbers
     genes: tuple[str, ...]  # symbols; compared without regard to case
@@ -53,16 +53,16 @@ class Cells:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted counts in the query's shape, and how they were reached."""
+    """Predicted counts in the shape of the query cells, and how they were computed."""
 
-    counts: sparse.csr_matrix  # float32, whole numbers (means where the engine was asked for them)
-    expected_log: NDArray[np.float64]  # per gene, the mean log1p(CP10k) aimed at
-    changeable: NDArray[np.bool_]  # per gene: prompt and control hold it, so the engine could change it
+    counts: sparse.csr_matrix  # float32, whole numbers; means where the engine was asked for means
+    expected_log: NDArray[np.float64]  # per gene, the target mean of log1p(CP10k)
+    changeable: NDArray[np.bool_]  # per gene: whether the engine could change it, because its inputs contain it
     weights: dict[str, float] = field(default_factory=dict)  # cell type -> share in the response, summing to 1
     notes: tuple[str, ...] = ()
-    expected: NDArray[np.float32] | None = None  # cells x genes: the mean each count was drawn from
-    logits: NDArray[np.float32] | None = None  # per cell, the model's last logit: low ones were rewritten first
-    record: dict[str, Any] = field(default_factory=dict)  # what else belongs into the output's record
+    expected: NDArray[np.float32] | None = None  # cells x genes: the mean that each count was drawn from
+    logits: NDArray[np.float32] | None = None  # per cell, the model's last logit; low ones were rewritten first
+    record: dict[str, Any] = field(default_factory=dict)  # further entries of the output's record
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,23 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
     engine
         One of ``none``, ``mean``, ``shift``, ``weighted``.
     prompt, control
-        Treated cells and their untreated counterparts. Without ``control`` the query cells are the reference.
+        Treated cells and their control cells. Without ``control`` the query cells serve as the control.
     query
-        Cells to transform; the result keeps their order, genes and library sizes as reference.
+        Cells to transform; the result keeps their order and genes, and refers to their library sizes.
     seed
-        Fixes the sampled molecules.
+        Random seed of the sampled molecules.
 
     Returns
     -------
-    Counts whose mean log1p(CP10k) per gene is max(mean y(query) + response, 0), read against the original library
-    sizes. Genes that prompt or control lack stay as they are, with ``changeable`` False.
+    Counts whose mean log1p(CP10k) per gene, by the original library sizes, is max(mean y(query) + response, 0).
+    Genes that the prompt or control cells lack stay unchanged, with ``changeable`` False.
 
     Raises
     ------
     EngineError
-        Another engine.
+        The engine is no baseline.
     InputError
-        A role without cells, or no gene in common.
+        A role has no cells, or the roles have no gene in common.
     """
     if engine not in BASELINES:
         msg = f"unknown baseline {engine!r}; possible: {', '.join(BASELINES)}"
@@ -134,7 +134,7 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
 
 
 def _compute_arms(prompt: Cells, control: Cells, notes: list[str]) -> _Arms:
-    """Bring prompt and control to their shared genes and average them per cell type of the prompt."""
+    """Restrict prompt and control cells to their shared genes, and average them per cell type of the prompt."""
     first, second = (_columns(cells.genes) for cells in (prompt, control))
     shared = [name for name in first if name in second]
     if len(shared) < len(first.keys() | second.keys()):
@@ -167,8 +167,8 @@ def _response(
         return arms.shift, {}
     share = np.ones(used.size)
     if engine == "weighted":
-        likeness = _similarity(arms.control[np.ix_(used, column)], base)
-        share = np.exp(SIMILARITY_POWER * likeness) * arms.smaller[used] / (arms.smaller[used] + SHRINK_CELLS)
+        similarity = _similarity(arms.control[np.ix_(used, column)], base)
+        share = np.exp(SIMILARITY_POWER * similarity) * arms.smaller[used] / (arms.smaller[used] + SHRINK_CELLS)
     share = share / share.sum()
     weights = {arms.types[index]: float(value) for index, value in zip(used, share, strict=True)}
     return share @ (arms.prompt[used] - arms.control[used]), weights
@@ -191,7 +191,7 @@ def _columns(genes: tuple[str, ...]) -> dict[str, int]:
 
 
 def _type_means(logs: sparse.csr_matrix, cell_type: NDArray[np.str_], types: tuple[str, ...]) -> Floats:
-    """Mean rows per type; NaN for a type without cells."""
+    """Mean row of each type; NaN for a type without cells."""
     return np.vstack([_mean_rows(logs[np.flatnonzero(cell_type == name)]) for name in types])
 
 

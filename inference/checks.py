@@ -1,4 +1,4 @@
-"""Looks at cells before anything is spent on them: finds the raw counts and the gene symbols, or says how to fix it.
+"""Checks cells before anything is spent on them: finds raw counts and gene symbols, or explains how to fix the file.
 
 In: an AnnData or an h5ad file. Out: raw counts with gene symbols, and notes.
 """
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name")
-MAX_COUNT = 2**24 - 1  # float32 holds whole numbers up to here
+MAX_COUNT = 2**24 - 1  # the largest whole number up to which float32 is exact
 
 _ENSEMBL = re.compile(r"ENS([A-Z]{3,4})?G\d{6,}(\.\d+)?$")
 _MOUSE = re.compile(r"([A-Z][a-z0-9]+[a-z]|[A-Z][a-z]+\d)[a-z0-9.-]*$|mt-[A-Z]|H2-[A-Z]")
 _MAJORITY = 0.5
 _MIN_NAMES = 10  # fewer names than this are not judged for mouse capitalisation
 _N_EXAMPLES = 5
-_MIN_GENES_WITH_ZEROS = 1000  # a cell detects a fraction of so many
+_MIN_GENES_WITH_ZEROS = 1000  # no single cell detects all of so many genes
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Checked:
     """Cells fit for prediction."""
 
     counts: sparse.csr_matrix  # float32, non-negative whole numbers, cells x genes
-    genes: tuple[str, ...]  # human symbols, no name twice
-    source: str  # "X", "raw" or "layers['counts']": where the counts were
+    genes: tuple[str, ...]  # human symbols, each once
+    source: str  # where the counts were found: "X", "raw" or "layers['counts']"
     var: Any  # pandas DataFrame of those genes, as in the file
     notes: tuple[str, ...] = ()
 
@@ -49,14 +49,14 @@ def read_cells(path: Path, *, name: str, symbols: str | None = None) -> tuple[An
 
 
 def read_file(path: Path, *, name: str) -> AnnData:
-    """Read an h5ad file, whatever it holds.
+    """Read an h5ad file without checking its content.
 
     Parameters
     ----------
     path
         Local file.
     name
-        How messages call it: the address the reader knows.
+        Name of the file in messages: the address that the user gave.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def read_file(path: Path, *, name: str) -> AnnData:
         msg = f"{name}: no such file; give the path or gs:// address of an h5ad file"
         raise InputError(msg)
     try:
-        with no_warnings():  # repeated names are an error below, old file layouts are fine
+        with no_warnings():  # repeated names are refused later; old file layouts are accepted
             adata = ad.read_h5ad(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         size = path.stat().st_size
@@ -105,7 +105,12 @@ def check_counts(adata: AnnData, *, name: str = "cells", symbols: str | None = N
         msg = f"{name}: {adata.n_obs} cells x {adata.n_vars} genes; give a file with at least one of each"
         raise InputError(msg)
     counts, source, var = _find_counts(adata, name)
-    genes, notes = _find_symbols(var, name, symbols)
+    if symbols is not None and symbols in var.columns:
+        genes, notes = _translate(var, symbols, name)
+    else:
+        genes, notes = _find_symbols(var, name)
+        if symbols is not None:
+            notes.insert(0, f"{name}: var has no column {symbols!r}; gene names are looked for elsewhere")
     _check_names(genes, name)
     if source != "X":
         notes.append(f"{name}: raw counts taken from {source}, X holds other values")
@@ -126,7 +131,7 @@ def _find_counts(adata: AnnData, name: str) -> tuple[sparse.csr_matrix, str, Any
         if values is None:
             faults.append(f"{source} is missing")
             continue
-        matrix = sparse.csr_matrix(values)  # also copies: the caller's object is never changed
+        matrix = sparse.csr_matrix(values)  # a copy, so that the caller's object never changes
         if fault := _fault(matrix):
             faults.append(f"{source} {fault}")
             continue
@@ -142,39 +147,34 @@ def _find_counts(adata: AnnData, name: str) -> tuple[sparse.csr_matrix, str, Any
 
 
 def _fault(matrix: sparse.csr_matrix) -> str:
-    """Why the values are not raw counts; empty if they are."""
+    """Why the values are not raw counts; empty where they are."""
     values = matrix.data
     if values.dtype.kind not in "biuf":
         return f"has type {values.dtype}, not numbers"
-    if not values.size or not values.any():
+    if not values.any():
         return "holds only zeros"
     if not np.isfinite(values).all():
         return f"holds {int((~np.isfinite(values)).sum())} NaN or infinite values"
     low, high = float(values.min()), float(values.max())
     if low < 0:
         return f"has negative values (down to {low:.3g}): it looks scaled or batch-corrected"
-    if (values != np.rint(values)).any():
-        share = float((values != np.rint(values)).mean())
+    if share := float((values != np.rint(values)).mean()):
         kind = "log-normalised" if high < 20 else "normalised"
         return f"is not whole numbers ({share:.0%} of the non-zero values, maximum {high:.3g}): it looks {kind}"
     if high > MAX_COUNT:
         return f"has a count of {high:.3g}, above {MAX_COUNT}"
-    if matrix.shape[1] >= _MIN_GENES_WITH_ZEROS and np.count_nonzero(values) == np.prod(matrix.shape):
+    has_no_zero = np.count_nonzero(values) == np.prod(matrix.shape)
+    if has_no_zero and matrix.shape[1] >= _MIN_GENES_WITH_ZEROS:
         return f"has no zero among {matrix.shape[1]} genes: it looks like ranks, scores or bulk, not single cells"
     return ""
 
 
-def _find_symbols(var: Any, name: str, asked: str | None) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401
-    """Gene symbols from the column asked for, from the index, or from a column when the index holds Ensembl ids."""
+def _find_symbols(var: Any, name: str) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401
+    """Gene symbols from the index, or from a column where the index holds Ensembl ids."""
     names = [str(item) for item in var.index]
-    if asked is not None:
-        if asked in var.columns:
-            return _translate(var, asked, names, name)
-        genes, notes = _find_symbols(var, name, None)
-        return genes, [f"{name}: var has no column {asked!r}; gene names are looked for elsewhere", *notes]
     if np.mean([bool(_ENSEMBL.match(item)) for item in names]) <= _MAJORITY:
         return tuple(names), []
-    if sum(item.startswith("ENSMUSG") for item in names) > _MAJORITY * len(names):
+    if np.mean([item.startswith("ENSMUSG") for item in names]) > _MAJORITY:
         raise InputError(_mouse_message(name, names), about="species")
     column = next((item for item in SYMBOL_COLUMNS if item in var.columns), None)
     if column is None:
@@ -183,13 +183,13 @@ def _find_symbols(var: Any, name: str, asked: str | None) -> tuple[tuple[str, ..
             f"add one of {', '.join(SYMBOL_COLUMNS)} to var, or make symbols the var index"
         )
         raise InputError(msg, about="symbols")
-    return _translate(var, column, names, name)
+    return _translate(var, column, name)
 
 
-def _translate(var: Any, column: str, names: list[str], name: str) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401
+def _translate(var: Any, column: str, name: str) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401
     """Symbols from a column; a gene without one, or with one already seen, keeps its name in the index."""
     genes, seen, n_kept = [], set(), 0
-    for own, value in zip(names, var[column], strict=True):
+    for own, value in zip(map(str, var.index), var[column], strict=True):
         symbol = str(value) if isinstance(value, str) and value.strip() else own
         if symbol.upper() in seen:
             symbol, n_kept = own, n_kept + 1

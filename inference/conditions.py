@@ -1,4 +1,4 @@
-"""Which prompts a column of cells gives, and what the outputs made with them are called.
+"""The prompts that a column of cells defines, and the file names of their outputs.
 
 In: cells and the name of an obs column. Out: a label per cell, the values to use, a file name per value.
 """
@@ -24,7 +24,7 @@ _MAX_NAME = 150
 
 
 def split_labels(base: AnnData, column: str, *, name: str) -> NDArray[np.str_]:
-    """Value of each base cell as text, "" where it has none; raises :class:`InputError` for an unknown column."""
+    """Value of each base cell as text, "" where it has none. Raises :class:`InputError` for an unknown column."""
     if column not in base.obs.columns:
         has = ", ".join(map(str, base.obs.columns)) or "none"
         msg = f"{name}: obs has no column {column!r}; it has {has}: name one of them with --split-column"
@@ -36,7 +36,7 @@ def split_labels(base: AnnData, column: str, *, name: str) -> NDArray[np.str_]:
 def choose_values(
     labels: NDArray[np.str_], asked: tuple[str, ...] | None, *, column: str, name: str
 ) -> tuple[str, ...]:
-    """Values to predict with: those asked for, or all in alphabetical order."""
+    """Values to predict with: those asked for, otherwise all in alphabetical order."""
     there = sorted(set(labels.tolist()) - {""})
     if not there:
         msg = f"{name}: obs[{column!r}] holds no value; name a column of conditions with --split-column"
@@ -53,9 +53,9 @@ def choose_values(
 
 
 def output_names(labels: NDArray[np.str_]) -> dict[str, str]:
-    """Value -> file name without ending, runs of characters beyond ``A-Za-z0-9._-`` written as ``_``.
+    """Value -> file name without suffix; characters other than ``A-Za-z0-9._-`` become ``_``.
 
-    Values that would share a name, or have a very long one, get a digest of their own behind it.
+    Values that would share a name, or have a very long one, get a digest appended.
     """
     names = {value: _UNSAFE.sub("_", value) for value in sorted(set(labels.tolist()) - {""})}
     uses = Counter(names.values())

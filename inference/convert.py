@@ -1,6 +1,6 @@
-"""Rewrites a checkpoint as safetensors, and says what a checkpoint is.
+"""Rewrites a checkpoint as safetensors, and describes checkpoints.
 
-In: addresses of a checkpoint and perhaps its gene list. Out: a ``.safetensors`` file; facts as JSON-able dictionaries.
+In: addresses of a checkpoint and optionally its gene list. Out: a ``.safetensors`` file; facts as dictionaries.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 SUFFIX = ".safetensors"
 
 _WARNING = (
-    "warning: --trust-pickle lets {name} run any code it holds, with your rights, while it is read; go on only if you "
-    "trust whoever made it. What this writes needs no trust."
+    "warning: with --trust-pickle, {name} can run any code with your permissions while it is read; continue only if "
+    "you trust its author. The file that this command writes needs no trust."
 )
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What to convert, and how."""
+    """A checkpoint to convert, and how."""
 
     source: str  # address of a .ckpt, .pt or .safetensors file
     target: str  # address of the .safetensors file to write
     precision: str = "fp32"
-    genelist: str | None = None  # its names' digest is noted, so that another list is refused later
-    is_trusted: bool = False  # the source may run code of its own where it cannot be read without
-    licence: str | None = None  # None: the source's own, or that of the published weights
+    genelist: str | None = None  # its digest is stored in the target, so that another list is refused later
+    is_trusted: bool = False  # the source may run its own code where it cannot be read otherwise
+    licence: str | None = None  # None: that of the source, otherwise that of the published weights
     citation: str | None = None
 
 
 def convert(asked: Conversion, *, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Rewrite a checkpoint; the target appears whole, after what was written has been read again and compared.
+    """Rewrite a checkpoint; the target appears complete, after the written file was read again and compared.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def convert(asked: Conversion, *, folder: Path, say: Callable[[str], None]) -> d
     folder
         Local scratch space.
     say
-        Told of progress, and warned before a file may run code.
+        Receives progress, and a warning before a file may run code.
 
     Returns
     -------
@@ -65,9 +65,11 @@ def convert(asked: Conversion, *, folder: Path, say: Callable[[str], None]) -> d
     Raises
     ------
     ModelError
-        The source cannot be used, its weights do not fit the precision, or the gene list is another model's.
-    UriError, StorageError
-        See there.
+        The source cannot be used, its weights exceed the precision, or the gene list belongs to another model.
+    UriError
+        The target is no ``.safetensors`` address, or equals the source.
+    StorageError
+        The disk or the bucket failed.
     """
     target = check_uri(asked.target)
     if not target.endswith(SUFFIX):
@@ -99,12 +101,12 @@ def convert(asked: Conversion, *, folder: Path, say: Callable[[str], None]) -> d
 
 
 def describe(uri: str, *, genelist: str | None, folder: Path) -> dict[str, Any]:
-    """Say what a checkpoint is: sizes, parameters, window, digest, licence, citation, and whether a gene list fits.
+    """Describe a checkpoint: sizes, parameters, window, digest, licence, citation, and whether a gene list fits.
 
     Raises
     ------
     ModelError
-        It is none, or the gene list is no list; a list that does not fit is told in the facts.
+        The file is no checkpoint, or the gene list cannot be read. A list that does not fit is reported in the facts.
     """
     path = _fetch(uri, folder=folder)
     found = read_weights(path, name=uri)
@@ -136,12 +138,14 @@ def _describe_list(uri: str, found: Weights, *, model: str, folder: Path) -> dic
     except ModelError as error:
         return facts | {"fits": False, "reason": str(error)}
     is_known = GENES_KEY in found.metadata
-    reason = "the names are those noted in the file" if is_known else "the number of names; the file notes no more"
+    reason = (
+        "the names match the digest in the file" if is_known else "the number of names matches; the file has no digest"
+    )
     return facts | {"fits": True, "reason": reason}
 
 
 def _metadata(asked: Conversion, found: Weights, *, source: Path) -> dict[str, str]:
-    """What the new file says of itself, besides the sizes."""
+    """Metadata of the new file, besides the sizes."""
     return {
         **found.metadata,
         "licence": asked.licence or found.metadata.get("licence", LICENCE),
@@ -154,7 +158,7 @@ def _metadata(asked: Conversion, found: Weights, *, source: Path) -> dict[str, s
 
 
 def _rounding(name: str, tensor: torch.Tensor, found: Weights, asked: Conversion) -> float:
-    """Largest absolute change of a weight by the new precision."""
+    """Largest absolute change of a weight through the new precision."""
     before = found.tensors[name]
     if not torch.isfinite(before).all():
         msg = f"{asked.source}: tensor {name} holds values that are not finite; the checkpoint is damaged, give another"
@@ -170,7 +174,7 @@ def _rounding(name: str, tensor: torch.Tensor, found: Weights, asked: Conversion
 
 
 def _compare(path: Path, tensors: dict[str, torch.Tensor], found: Weights, *, name: str) -> None:
-    """Read what was written and compare it bit for bit."""
+    """Read the written file and compare it bit for bit."""
     again = read_weights(path, name=name)
     wrong = [key for key, tensor in tensors.items() if not torch.equal(again.tensors[key], tensor)]
     if wrong or again.config != found.config:

@@ -1,11 +1,11 @@
-"""Moves raw counts so that each gene's mean log profile reaches a target, cells staying sparse whole numbers.
+"""Changes raw counts so that the mean log profile of each gene reaches a target; counts stay sparse whole numbers.
 
-In: counts, the library sizes they are read against, one target per gene, a seed. Out: counts.
+In: counts, the library sizes they are normalised by, one target per gene, a seed. Out: counts.
 
 Genes that go up gain molecules as a Poisson process with rate L_i in cell i; genes that go down lose molecules by
-thinning. Both are run molecule by molecule until the realised mean stands at the target, which is the bisection of
-the rate on the draw itself, solved exactly. Every random number is a hash of (seed, gene name, counter), so a gene's
-outcome does not depend on which genes are drawn beside it, nor in which order.
+thinning. Both proceed molecule by molecule until the realised mean reaches the target, which solves exactly what a
+bisection of the rate would approach. Every random number is a hash of (seed, gene name, counter), so a gene's
+result does not depend on the other genes that are drawn, nor on their order.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 TARGET_SUM = 1e4
-MAX_LOG = float(np.log1p(TARGET_SUM))  # log1p(CP10k) of a cell whose every molecule is this gene
+MAX_LOG = float(np.log1p(TARGET_SUM))  # log1p(CP10k) of a cell whose molecules are all of this gene
 
-_UNIT = 2.0**40  # log steps are summed as whole numbers of 2**-40: sums are exact in any order
-_BLOCK = 2_000_000  # molecules and dense entries held at once
-_MAX_BLOCK_GENES = 4096  # a block's gene number takes the top 12 bits of the sorting key
+_UNIT = 2.0**40  # log steps are summed as multiples of 2**-40, so that sums are exact in any order
+_BLOCK = 2_000_000  # molecules and dense entries in memory at once
+_MAX_BLOCK_GENES = 4096  # the number of a gene in its block takes the top 12 bits of the sorting key
 _CELL_SHIFT = np.uint64(24)  # molecules of one gene in one cell are numbered below 2**24
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every block needs: cells x genes counts by column, one scale per cell, what each gene has to gain."""
+    """Inputs of every block: counts by column, one scale per cell, and the gain that each gene needs."""
 
     counts: sparse.csc_matrix
     scale: Floats  # 1e4 / L per cell; 0 for an empty cell

@@ -1,6 +1,6 @@
-"""The one place that knows which engines this program has.
+"""The engines of this program.
 
-In: an engine's name, and the job's manifest for the one that needs a model. Out: the function that predicts with it.
+In: the name of an engine, and the job's manifest for the engine that needs a model. Out: a function that predicts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from inference.stack.embed import Embedding
     from inference.stack.engine import StackEngine
 
-DEFAULT_ENGINE = "weighted"  # while no model is given
+DEFAULT_ENGINE = "weighted"  # where no model is given
 _ROLES = _MODEL, _GENES = "model", "gene list"
 
 
@@ -50,12 +50,12 @@ def require_packages() -> None:
 
 
 def default_engine(model: str | None) -> str:
-    """Engine meant by a command line that names none."""
+    """Engine of a command line that names none."""
     return MODEL_ENGINE if model else DEFAULT_ENGINE
 
 
 class Engines:
-    """The engines of one job; the model is read when a task first asks for it, and once."""
+    """The engines of one job; the model is read once, when a task first needs it."""
 
     def __init__(self, manifest: Manifest, *, folder: Path, progress: Callable[[str], None] | None = None) -> None:
         self._manifest = manifest
@@ -71,9 +71,9 @@ class Engines:
         Raises
         ------
         EngineError
-            No such engine here.
+            There is no such engine.
         ModelError, StorageError
-            Its model cannot be read.
+            The model cannot be read.
         """
         if name in BASELINES:
             return partial(predict, name)
@@ -84,29 +84,29 @@ class Engines:
 
     @property
     def model(self) -> StackEngine:
-        """The model, for those who need more of it than predictions; raises as :meth:`find`."""
+        """The loaded model, for more than predictions; raises as :meth:`find` does."""
         return self._stack
 
     def embed(self, query: Cells) -> Embedding:
-        """Vectors of cells by the model; raises as :meth:`find`."""
+        """Compute the model's vectors of cells; raises as :meth:`find` does."""
         require_packages()
         from inference.stack.embed import embed_query
 
         return embed_query(self._stack, query)
 
     def known_genes(self, name: str, genes: Sequence[str]) -> NDArray[np.bool_] | None:
-        """Whether the model has each gene; None for an engine that is no model."""
+        """Whether the model has each gene; None for an engine without a model."""
         return has_gene(genes, model_genes=self._stack.genes) if name == MODEL_ENGINE else None
 
     def digests(self, name: str, *, kind: str = GENERATE) -> dict[str, str]:
-        """Sha256 of what an engine reads besides the cells, and of the settings that change its outcome."""
+        """Sha256 of the model files that an engine reads, and of the settings that change its output."""
         if name != MODEL_ENGINE:
             return {}
         settings = {"precision": self._manifest.precision, "kind": kind}
         if kind != EMBED:
             settings |= {field.name: getattr(self._settings, field.name) for field in fields(GenerationSettings)}
             if self._settings.output_mode != "exact":
-                del settings["batch_size"]  # only the reference's random stream depends on it
+                del settings["batch_size"]  # only the random stream of the reference depends on it
         text = json.dumps(settings, sort_keys=True)
         return {
             "model": self._digest(self._manifest.model, _MODEL),
@@ -127,7 +127,7 @@ class Engines:
     @cached_property
     def _stack(self) -> StackEngine:
         require_packages()
-        # Threads that wait spin by default, and on a busy machine take the processor from those they wait for.
+        # Waiting threads spin by default, and on a busy machine they take the processor from the threads they wait for.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - read once, when torch is first imported
         from inference.stack.engine import Source, load_engine
 

@@ -1,4 +1,4 @@
-"""Every error the inference program raises, one class per thing the reader can do about it.
+"""The errors of the inference program, one class for each remedy.
 
 In: nothing. Out: exception classes.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """A cell file cannot be used as it is: the message names the file, what was found and how to fix it.
+    """A cell file cannot be used as it is; the message names the file, what was found and how to fix it.
 
-    ``about`` says which question of the preflight it answers: counts, symbols, duplicates or species; else empty.
+    ``about`` names the question of the preflight: counts, symbols, duplicates or species; it may be empty.
     """
 
     def __init__(self, message: str, *, about: str = "") -> None:
@@ -18,23 +18,23 @@ class InputError(ValueError):
 
 
 class ModelError(InputError):
-    """A checkpoint or its gene list cannot be used: the message says what is wrong with it and what to give instead."""
+    """A checkpoint or its gene list cannot be used; the message says what is wrong and what to give instead."""
 
 
 class EngineError(ValueError):
-    """The engine asked for is not part of this program: the message names those that are."""
+    """The engine or device asked for is not available; the message names those that are."""
 
 
 class UriError(ValueError):
-    """An address is not one this program reads or writes: the message says which forms are."""
+    """The program cannot read or write an address of this form; the message names the possible forms."""
 
 
 class StorageError(OSError):
-    """The disk or the storage service failed: the same command may work once it is back."""
+    """The disk or the storage service failed; the same command may succeed later."""
 
 
 class BucketError(StorageError):
-    """A bucket refused or failed for longer than was waited: ``status`` is its HTTP answer, None where none came."""
+    """A bucket refused, or failed for too long; ``status`` is its HTTP status, None where there was no response."""
 
     def __init__(self, message: str, *, status: int | None = None, is_passing: bool = False) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""Reads and writes local paths and gs:// addresses: whole files, published in one step.
+"""Reads and writes local paths and gs:// addresses: whole files, each published in one step.
 
-In: addresses. Out: bytes, local copies, digests, and which shard of a Batch array this is.
+In: addresses. Out: bytes, local copies, digests, and the shard of a Batch array that this process is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORMS = "a local path, file:///path or gs://bucket/path"
 
 
 def shard() -> tuple[int, int]:
-    """Index and count of this task in its Batch array, (0, 1) outside one.
+    """Index and count of this task in its Batch array; (0, 1) outside one.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def check_uri(uri: str) -> str:
     Raises
     ------
     UriError
-        Empty, another scheme, a step upwards, a control character, a malformed bucket.
+        The address is empty, has another scheme, a step upwards, a control character, or a malformed bucket.
     """
     if not uri or _CONTROL.search(uri):
         msg = f"address {uri!r} is empty or holds control characters; possible: {_FORMS}"
@@ -74,7 +74,7 @@ def check_uri(uri: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file is there."""
+    """Whether a file exists."""
     uri = check_uri(uri)
     if not _is_remote(uri):
         return Path(uri).is_file()
@@ -83,21 +83,21 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Read a whole file; FileNotFoundError if it is missing."""
+    """Read a whole file; raises FileNotFoundError where it is missing."""
     uri = check_uri(uri)
     with _clear_errors(uri):
         return _objects().read(uri) if _is_remote(uri) else Path(uri).read_bytes()
 
 
 def local_copy(uri: str, *, folder: Path) -> Path:
-    """Return a local path holding the file: itself if local, else a download into ``folder``.
+    """Return a local path of the file: the file itself where it is local, otherwise a download into ``folder``.
 
     Raises
     ------
     FileNotFoundError
-        The object or its bucket is not there.
+        The file, or its bucket, does not exist.
     StorageError
-        Disk full, no permission, or the service failed.
+        The disk is full, permission is denied, or the service failed.
     """
     uri = check_uri(uri)
     if not _is_remote(uri):
@@ -111,12 +111,12 @@ def local_copy(uri: str, *, folder: Path) -> Path:
 
 
 def publish(path: Path, uri: str) -> None:
-    """Move a finished local file to ``uri`` so that readers see the old file or the whole new one.
+    """Move a finished local file to ``uri`` so that readers see either the old file or the complete new one.
 
     Raises
     ------
     StorageError
-        Disk full, no permission, no such bucket, or the service failed.
+        The disk is full, permission is denied, the bucket does not exist, or the service failed.
     """
     uri = check_uri(uri)
     if _is_remote(uri):
@@ -138,7 +138,7 @@ def publish(path: Path, uri: str) -> None:
 
 
 def write_text(text: str, uri: str, *, folder: Path) -> None:
-    """Publish a small text file, by way of a temporary one in ``folder``."""
+    """Publish a small text file through a temporary one in ``folder``."""
     path = folder / f"{uuid.uuid4().hex}.txt"
     with _clear_errors(uri, missing_is_fault=True):
         path.write_text(text, encoding="utf-8")
@@ -147,7 +147,7 @@ def write_text(text: str, uri: str, *, folder: Path) -> None:
 
 
 def remove(uri: str) -> None:
-    """Delete a file if it is there."""
+    """Delete a file where it exists."""
     uri = check_uri(uri)
     with suppress(FileNotFoundError), _clear_errors(uri):
         if _is_remote(uri):
@@ -167,7 +167,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def clear_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a failed local write (disk full, no permission) into one :class:`StorageError`."""
+    """Turn a failed local write (disk full, no permission) into a :class:`StorageError`."""
     with _clear_errors(str(path), missing_is_fault=True):
         yield
 
@@ -187,7 +187,7 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _clear_errors(uri: str, *, missing_is_fault: bool = False) -> Iterator[None]:
-    """One sentence per cause; FileNotFoundError passes unless ``missing_is_fault``."""
+    """Raise :class:`StorageError` with one sentence per cause; FileNotFoundError passes unless ``missing_is_fault``."""
     try:
         yield
     except StorageError:

@@ -1,6 +1,6 @@
-"""Command-line flags of the model, shared by this package's programs; each is named like the manifest's field.
+"""Command-line flags of the model, shared by the programs of this package and named like the manifest's fields.
 
-In: a parser. Out: the same parser, its defaults the manifest's.
+In: a parser. Out: the same parser with these flags; defaults are those of the manifest.
 """
 
 from __future__ import annotations
@@ -23,35 +23,45 @@ FIELDS = (
     "device",
     "threads",
 )
-_FIXED_HELP = "the same prompt cells in every window and step: faster, fewer prompt cells are seen"
-_OUTPUT_HELP = "counts, their means, or counts by the reference's random stream (default: %(default)s)"
+_FIXED_HELP = "use the same prompt cells in every window and step: faster, but fewer prompt cells are used"
+_OUTPUT_HELP = "counts, their means, or counts from the reference's random stream (default: %(default)s)"
 
 
 def add_model_flags(parser: argparse.ArgumentParser, *, steps: str = "--diffusion-steps") -> None:
-    """Add the flags that say how the model is run; ``steps`` names the one for the number of steps."""
+    """Add the flags for running the model; ``steps`` is the name of the flag for the number of steps."""
     group = parser.add_argument_group("the model")
     add = group.add_argument
-    add(steps, dest="diffusion_steps", type=positive, help="steps of the generation (default: %(default)s)")
-    add("--batch-size", type=positive, help="windows of cells at once (default: %(default)s)")
-    add("--prompt-ratio", type=float, help="share of a window that is fixed prompt (default: %(default)s)")
-    add("--context-ratio", type=float, help="share of further context, last step (default: %(default)s)")
-    add("--context-ratio-min", type=float, help="the same at the first step (default: %(default)s)")
-    add("--mode", choices=MODES, help="rewrite cells little by little, or all each step (default: %(default)s)")
+    add(steps, dest="diffusion_steps", type=positive, help="number of generation steps (default: %(default)s)")
+    add("--batch-size", type=positive, help="windows of cells computed at once (default: %(default)s)")
+    add(
+        "--prompt-ratio",
+        type=float,
+        help="share of a window for prompt cells that attend only to each other (default: %(default)s)",
+    )
+    add(
+        "--context-ratio",
+        type=float,
+        help="share of a window for further context, at the last step (default: %(default)s)",
+    )
+    add("--context-ratio-min", type=float, help="share for further context at the first step (default: %(default)s)")
+    add(
+        "--mode", choices=MODES, help="mdm rewrites some cells in each step, vanilla all of them (default: %(default)s)"
+    )
     add("--output-mode", choices=OUTPUT_MODES, help=_OUTPUT_HELP)
     add("--fixed-prompt", action="store_true", help=_FIXED_HELP)
-    add("--precision", choices=PRECISIONS, help="of the arithmetic (default: %(default)s)")
-    add("--device", help=f"{DEVICES} (default: %(default)s)")
-    add("--threads", type=positive, help="processor threads (default: as many as there are)")
+    add("--precision", choices=PRECISIONS, help="precision of the arithmetic (default: %(default)s)")
+    add("--device", help=f"device: {DEVICES} (default: %(default)s)")
+    add("--threads", type=positive, help="number of processor threads (default: torch decides)")
     parser.set_defaults(**{name: Manifest.__dataclass_fields__[name].default for name in FIELDS})
 
 
 def model_fields(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fields of a manifest, as given by :func:`add_model_flags`."""
+    """Fields of a manifest from the flags of :func:`add_model_flags`."""
     return {name: getattr(arguments, name) for name in FIELDS}
 
 
 def positive(text: str) -> int:
-    """Whole number of at least 1; argparse reports what else is given."""
+    """Parse a whole number of at least 1; argparse reports anything else."""
     value = int(text)
     if value < 1:
         msg = f"{text} is below 1"

@@ -1,4 +1,4 @@
-"""Reads the input files of a manifest's tasks, each once however many tasks share it.
+"""Reads the input files of a manifest's tasks, each file once even where several tasks share it.
 
 In: tasks. Out: digests and checked cells of their files.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from inference.manifest import Task
 
-CELL_TYPE_COLUMNS = ("cell_type_name", "cell_type")  # the first one present is read
+CELL_TYPE_COLUMNS = ("cell_type_name", "cell_type")  # the first one that exists is read
 DONOR_COLUMNS = ("donor_id", "donor")
 UNKNOWN = "unknown"
 
@@ -38,10 +38,10 @@ class Loaded:
 
 
 class Inputs:
-    """Reads each input file once and forgets it after the last task that needs it.
+    """Reads each input file once, and drops it after the last task that needs it.
 
-    One thread may read for a later task while another releases an earlier one: a file that the later one needs is
-    still counted, so it is never forgotten under the reader.
+    One thread may read files for a later task while another thread releases an earlier task. A file that the later task
+    needs is still counted, so it is never dropped while it is read.
     """
 
     def __init__(self, tasks: Sequence[Task], *, folder: Path) -> None:
@@ -58,13 +58,13 @@ class Inputs:
         return self._digests[uri]
 
     def cells(self, uri: str) -> Loaded:
-        """Return a file's cells."""
+        """Cells of a file."""
         if uri not in self._loaded:
             self._loaded[uri] = load_cells(self._path(uri), uri)
         return self._loaded[uri]
 
     def release(self, task: Task) -> None:
-        """Say that ``task`` needs its inputs no more."""
+        """Drop the inputs of ``task`` that no later task needs."""
         for uri in input_uris(task).values():
             self._uses[uri] -= 1
             if self._uses[uri] <= 0:
@@ -84,13 +84,13 @@ class Inputs:
 
 
 def input_uris(task: Task) -> dict[str, str]:
-    """Role -> address of each file the task reads."""
+    """Role -> address of each file that the task reads."""
     roles = {"prompt": task.prompt, "control": task.control, "query": task.query}
     return {role: check_uri(uri) for role, uri in roles.items() if uri is not None}
 
 
 def load_cells(path: Path, uri: str) -> Loaded:
-    """Read a local file; messages and notes call it ``uri``. Raises :class:`InputError`."""
+    """Read a local file, which messages and notes call ``uri``; raises :class:`InputError`."""
     adata, checked = read_cells(path, name=uri)
     notes = list(checked.notes)
     labels = []

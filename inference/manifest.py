@@ -1,6 +1,6 @@
-"""The contract between the kernel and the inference program: what to predict, where to put it. Standard library only.
+"""The contract between the kernel and the inference program: what to predict, and where to put it.
 
-In: JSON text. Out: frozen dataclasses, checked field by field.
+In: JSON text. Out: frozen dataclasses, checked field by field. It needs the standard library only.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from typing import Any
 
 MANIFEST_VERSION = 1
 BASELINES = ("none", "mean", "shift", "weighted")
-MODEL_ENGINE = "stack"  # the one that needs ``model`` and ``genelist``
-MODEL_PACKAGES = ("torch", "safetensors")  # what it needs beyond the baselines
-DEMO_MODEL = "demo"  # as ``model``: the one that comes with the package, gene list included (a file is "./demo")
-DEMO_STEPS = 1  # of its generation: it predicts best at once, and loses accuracy where it reads its own output again
+MODEL_ENGINE = "stack"  # the engine that needs ``model`` and ``genelist``
+MODEL_PACKAGES = ("torch", "safetensors")  # packages that only this engine needs
+DEMO_MODEL = "demo"  # as ``model``: the packaged model and its genes (a file is "./demo")
+DEMO_STEPS = 1  # steps of its generation: more steps read its own output again and lose accuracy
 ENGINES = (*BASELINES, MODEL_ENGINE)
 MODES = ("mdm", "vanilla")
 OUTPUT_MODES = ("sampled", "expected", "exact")
 PRECISIONS = ("auto", "fp32", "bf16")
-GENERATE, EMBED = "generate", "embed"  # predict the query cells under the prompt; describe them as vectors
+GENERATE, EMBED = "generate", "embed"  # predict the query cells under the prompt; compute their vectors
 KINDS = (GENERATE, EMBED)
 DEVICES = "auto, cpu, cuda or cuda:<number>"
-OUTPUT_UNS = "haystack_inference"  # uns key of an output: how it was made, as one JSON text
-RESULT_SUFFIX = ".result.json"  # written beside each output, after it: its presence means the output is whole
-ERROR_SUFFIX = ".error.json"  # written beside where the output would be when its task failed; gone once it succeeds
+OUTPUT_UNS = "haystack_inference"  # uns key of an output: how it was made, as JSON text
+RESULT_SUFFIX = (
+    ".result.json"  # file beside each output, written after it: its presence means that the output is complete
+)
+ERROR_SUFFIX = ".error.json"  # file beside the output of a failed task, removed once the task succeeds
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
@@ -36,9 +38,9 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """One prediction: transform ``query`` as ``prompt`` differs from ``control``; all are h5ad URIs.
+    """One prediction: transform the query cells as the prompt differs from its control; all by the address of an h5ad.
 
-    Of kind ``embed`` it only describes the query cells by the model's vectors; it reads no prompt then.
+    A task of kind ``embed`` computes the model's vectors of the query cells and reads no prompt.
     """
 
     id: str
@@ -47,7 +49,7 @@ class Task:
     output: str
     seed: int
     engine: str
-    control: str | None = None  # matched unperturbed cells; None: the engine must not need them
+    control: str | None = None  # matched control cells; None where the engine does not need them
     kind: str = GENERATE
 
 
@@ -56,25 +58,29 @@ class Manifest:
     """All tasks of one job."""
 
     tasks: tuple[Task, ...]
-    model: str | None = None  # checkpoint URI or "demo"; None for the engines that need none
+    model: str | None = None  # address of a checkpoint, or "demo"; None for engines without a model
     genelist: str | None = None
     diffusion_steps: int = 5
-    batch_size: int = 32  # windows the model sees at once
-    precision: str = "auto"  # of the model's arithmetic: "fp32", "bf16", or what the runtime holds for best
-    prompt_ratio: float = 0.25  # share of a window's rows that see only each other
-    context_ratio: float = 0.4  # share that is context besides, at the last step
-    context_ratio_min: float = 0.2  # the same at the first step
-    mode: str = "mdm"  # "mdm" rewrites some of the query cells a step, "vanilla" all of them
-    output_mode: str = "sampled"  # counts; "expected": their means; "exact": counts by the reference's random stream
-    fixed_prompt: bool = False  # the same prompt cells in every window and step: faster, fewer prompt cells are seen
+    batch_size: int = 32  # windows computed at once
+    precision: str = "auto"  # of the model's arithmetic: "fp32", "bf16", or the faster one that fits the device
+    prompt_ratio: float = 0.25  # share of a window's rows that attend only to each other
+    context_ratio: float = 0.4  # further share that is context, at the last step
+    context_ratio_min: float = 0.2  # the further share at the first step
+    mode: str = "mdm"  # "mdm" rewrites some of the query cells in each step, "vanilla" all of them
+    output_mode: str = (
+        "sampled"  # "sampled": counts; "expected": their means; "exact": counts from the reference's random stream
+    )
+    fixed_prompt: bool = (
+        False  # the same prompt cells in every window and step: faster, but fewer prompt cells are used
+    )
     device: str = "auto"
-    threads: int | None = None  # of the processor; None: as many as torch finds
+    threads: int | None = None  # processor threads; None: torch decides
     version: int = MANIFEST_VERSION
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What is written beside an output once it is published."""
+    """The result file of a task, written beside its output once that is published."""
 
     id: str
     engine: str
@@ -83,17 +89,19 @@ class TaskResult:
     n_cells: int
     n_genes: int
     seconds: float
-    frac_genes_found: float  # share of the query's genes that the engine could change
+    frac_genes_found: float  # share of the query cells' genes that the engine could change
     peak_memory_gib: float
     seed: int
     versions: dict[str, str] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)  # role -> sha256 of what was read: a rerun skips on equality
+    inputs: dict[str, str] = field(
+        default_factory=dict
+    )  # role -> sha256 of the input; a rerun skips the task where all are equal
     notes: tuple[str, ...] = ()
     kind: str = GENERATE
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """Write ``manifest`` as JSON text, keys sorted so that equal manifests give equal bytes."""
+    """Write ``manifest`` as JSON text; keys are sorted, so that equal manifests give equal bytes."""
     return json.dumps(asdict(manifest), indent=1, sort_keys=True)
 
 
@@ -103,8 +111,8 @@ def parse_manifest(text: str | bytes) -> Manifest:
     Raises
     ------
     ManifestError
-        Not JSON, another version, unknown or missing fields, an unknown engine, repeated task ids or outputs, a
-        parameter out of its range, engine ``stack`` without a model.
+        The text is no JSON or of another version; fields are unknown, missing or out of range; task ids or outputs
+        repeat; the engine is unknown; or engine ``stack`` has no model.
     """
     try:
         raw = json.loads(text)
@@ -129,33 +137,30 @@ def parse_manifest(text: str | bytes) -> Manifest:
 
 def check_manifest(manifest: Manifest) -> None:
     """Check the fields that concern all tasks; raises :class:`ManifestError`."""
-    for name, least in (("diffusion_steps", 1), ("batch_size", 1), ("threads", 1)):
+    _check_numbers(manifest)
+    _check_choices(manifest)
+    for name in ("id", "output"):
+        values = [getattr(task, name) for task in manifest.tasks]
+        if repeated := sorted({value for value in values if values.count(value) > 1}):
+            msg = f"tasks must differ in {name!r}; repeated: {repeated}"
+            raise ManifestError(msg)
+    for name in ("model", "genelist"):
+        value = getattr(manifest, name)
+        if value is not None and not _is_text(value):
+            msg = f"{name!r} must be an address or null, got {value!r}"
+            raise ManifestError(msg)
+    _check_model(manifest)
+
+
+def _check_numbers(manifest: Manifest) -> None:
+    for name in ("diffusion_steps", "batch_size", "threads"):
         value = getattr(manifest, name)
         if name == "threads" and value is None:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            msg = f"{name!r} must be a whole number of at least {least}, got {value!r}"
+        if not _is_whole(value) or value < 1:
+            msg = f"{name!r} must be a whole number of at least 1, got {value!r}"
             raise ManifestError(msg)
     _check_ratios(manifest)
-    if not isinstance(manifest.fixed_prompt, bool):
-        msg = f"'fixed_prompt' must be true or false, got {manifest.fixed_prompt!r}"
-        raise ManifestError(msg)
-    if manifest.fixed_prompt and manifest.output_mode == "exact":
-        msg = "'fixed_prompt' cannot be with output mode 'exact', which takes the prompt cells that the reference takes"
-        raise ManifestError(msg)
-    for name, possible in (("mode", MODES), ("output_mode", OUTPUT_MODES), ("precision", PRECISIONS)):
-        if getattr(manifest, name) not in possible:
-            msg = f"{name!r} is {getattr(manifest, name)!r}; possible: {', '.join(possible)}"
-            raise ManifestError(msg)
-    if not (isinstance(manifest.device, str) and _DEVICE.fullmatch(manifest.device)):
-        msg = f"'device' is {manifest.device!r}; possible: {DEVICES}"
-        raise ManifestError(msg)
-    for field_name in ("id", "output"):
-        values = [getattr(task, field_name) for task in manifest.tasks]
-        if repeated := sorted({value for value in values if values.count(value) > 1}):
-            msg = f"tasks must differ in {field_name!r}; repeated: {repeated}"
-            raise ManifestError(msg)
-    _check_model(manifest)
 
 
 def _check_ratios(manifest: Manifest) -> None:
@@ -173,16 +178,26 @@ def _check_ratios(manifest: Manifest) -> None:
         raise ManifestError(msg)
 
 
-def _check_model(manifest: Manifest) -> None:
-    for name in ("model", "genelist"):
-        value = getattr(manifest, name)
-        if not (value is None or (isinstance(value, str) and value)):
-            msg = f"{name!r} must be an address or null, got {value!r}"
+def _check_choices(manifest: Manifest) -> None:
+    if not isinstance(manifest.fixed_prompt, bool):
+        msg = f"'fixed_prompt' must be true or false, got {manifest.fixed_prompt!r}"
+        raise ManifestError(msg)
+    for name, possible in (("mode", MODES), ("output_mode", OUTPUT_MODES), ("precision", PRECISIONS)):
+        if getattr(manifest, name) not in possible:
+            msg = f"{name!r} is {getattr(manifest, name)!r}; possible: {', '.join(possible)}"
             raise ManifestError(msg)
+    if manifest.fixed_prompt and manifest.output_mode == "exact":
+        msg = "'fixed_prompt' is not possible with output mode 'exact', which must use the reference's prompt cells"
+        raise ManifestError(msg)
+    if not (isinstance(manifest.device, str) and _DEVICE.fullmatch(manifest.device)):
+        msg = f"'device' is {manifest.device!r}; possible: {DEVICES}"
+        raise ManifestError(msg)
+
+
+def _check_model(manifest: Manifest) -> None:
     needing = [task.id for task in manifest.tasks if task.engine == MODEL_ENGINE]
     missing = [name for name in ("model", "genelist") if getattr(manifest, name) is None]
-    missing = [] if manifest.model == DEMO_MODEL else missing
-    if needing and missing:
+    if needing and missing and manifest.model != DEMO_MODEL:  # the packaged model brings its gene list
         msg = (
             f"engine {MODEL_ENGINE!r} (task {needing[0]!r}) needs {' and '.join(map(repr, missing))}: give the "
             f"checkpoint and its gene list (--model-gcs, --genelist-gcs), or choose another engine: "
@@ -191,13 +206,21 @@ def _check_model(manifest: Manifest) -> None:
         raise ManifestError(msg)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def dump_result(result: TaskResult) -> str:
     """Write a task's result as JSON text."""
     return json.dumps(asdict(result), indent=1, sort_keys=True)
 
 
 def parse_result(text: str | bytes) -> TaskResult:
-    """Read a task's result; raises :class:`ManifestError` when it is not one."""
+    """Read a task's result; raises :class:`ManifestError` where the text is none."""
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -220,36 +243,35 @@ def _parse_task(raw: object) -> Task:
 
 def check_task(task: Task) -> None:
     """Check the fields of one task; raises :class:`ManifestError`."""
-    for name in ("id", "query", "output"):
-        if not isinstance(getattr(task, name), str) or not getattr(task, name):
-            msg = f"task {task.id!r}: {name!r} must be a non-empty string, got {getattr(task, name)!r}"
-            raise ManifestError(msg)
-    _check_kind(task)
-    if not (task.control is None or (isinstance(task.control, str) and task.control)):
-        msg = f"task {task.id!r}: 'control' must be a non-empty string or null, got {task.control!r}"
-        raise ManifestError(msg)
-    if not isinstance(task.seed, int) or isinstance(task.seed, bool):
-        msg = f"task {task.id!r}: 'seed' must be a whole number, got {task.seed!r}"
-        raise ManifestError(msg)
-    if task.engine not in ENGINES:
-        msg = f"task {task.id!r}: unknown engine {task.engine!r}; possible: {', '.join(ENGINES)}"
-        raise ManifestError(msg)
-    if task.kind == EMBED and task.engine != MODEL_ENGINE:
-        msg = f"task {task.id!r}: engine {task.engine!r} has no embedding; kind {EMBED!r} needs engine {MODEL_ENGINE!r}"
+    if fault := _fault_of(task):
+        msg = f"task {task.id!r}: {fault}"
         raise ManifestError(msg)
 
 
-def _check_kind(task: Task) -> None:
-    if task.kind not in KINDS:
-        msg = f"task {task.id!r}: unknown kind {task.kind!r}; possible: {', '.join(KINDS)}"
-        raise ManifestError(msg)
-    is_address = isinstance(task.prompt, str) and bool(task.prompt)
-    if not (is_address or (task.kind == EMBED and task.prompt is None)):
-        msg = f"task {task.id!r}: 'prompt' must be a non-empty string, got {task.prompt!r}"
-        raise ManifestError(msg)
-    if task.kind == EMBED and (task.prompt is not None or task.control is not None):
-        msg = f"task {task.id!r}: kind {EMBED!r} reads the query cells alone; leave out 'prompt' and 'control'"
-        raise ManifestError(msg)
+def _fault_of(task: Task) -> str:
+    """What is wrong with a task; empty where nothing is."""
+    is_embedding = task.kind == EMBED
+    texts: dict[str, object] = {"id": task.id, "query": task.query, "output": task.output}
+    if not is_embedding:
+        texts["prompt"] = task.prompt
+    for name, value in texts.items():
+        if not _is_text(value):
+            return f"{name!r} must be a non-empty string, got {value!r}"
+    faults = {
+        f"unknown kind {task.kind!r}; possible: {', '.join(KINDS)}": task.kind not in KINDS,
+        f"kind {EMBED!r} reads the query cells alone; leave out 'prompt' and 'control'": (
+            is_embedding and (task.prompt, task.control) != (None, None)
+        ),
+        f"'control' must be a non-empty string or null, got {task.control!r}": (
+            task.control is not None and not _is_text(task.control)
+        ),
+        f"'seed' must be a whole number, got {task.seed!r}": not _is_whole(task.seed),
+        f"unknown engine {task.engine!r}; possible: {', '.join(ENGINES)}": task.engine not in ENGINES,
+        f"engine {task.engine!r} has no embedding; kind {EMBED!r} needs engine {MODEL_ENGINE!r}": (
+            is_embedding and task.engine != MODEL_ENGINE
+        ),
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), "")
 
 
 def _build(kind: type[Any], raw: dict[str, Any]) -> Any:  # noqa: ANN401 - one of the three dataclasses above

@@ -1,8 +1,8 @@
-"""The program for checkpoints: rewrite one, describe one, predict with one for every value of a column.
+"""The program for checkpoints: convert one, describe one, or predict with one for every value of a column.
 
-In: ``convert FILE OUT``, ``info FILE`` or ``generate --checkpoint …``; gs:// addresses wherever local paths are.
-Out: files; progress on stderr, one JSON line on stdout. Exit 0 done, 2 usage or bad input, 3 storage failed,
-130 interrupted, 143 ended by SIGTERM (a rerun of ``generate`` does what is left).
+In: ``convert FILE OUT``, ``info FILE`` or ``generate --checkpoint …``; every address may be local or gs://.
+Out: files; progress on stderr, one JSON line on stdout. Exit codes: 0 done, 2 wrong usage or input, 3 storage failed,
+130 interrupted, 143 ended by SIGTERM (run ``generate`` again to finish the rest).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 DONE, USAGE, STORAGE, INTERRUPTED, STOPPED = 0, 2, 3, 130, 143
 PRECISIONS = ("fp32", "fp16", "bf16")
 
-_IGNORED = ("num_workers", "mask_rate")  # of the reference's command line: accepted, and of no effect
-_FILE_HELP = "a .ckpt, .pt or .safetensors file: path or gs:// address, as all below"
+_IGNORED = ("num_workers", "mask_rate")  # flags of the reference's command line that are accepted without effect
+_FILE_HELP = "a .ckpt, .pt or .safetensors file: path or gs:// address, as for all files below"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stop.listening(), tempfile.TemporaryDirectory(prefix="haystack-") as name:
             facts = run(arguments, folder=Path(name), stop=stop)
     except StoppedError:
-        _say("stopped on request; run again for the rest")
+        _say("stopped on request; run again to finish the rest")
         return STOPPED
     except KeyboardInterrupt:
-        _say("interrupted; run again for the rest")
+        _say("interrupted; run again to finish the rest")
         return INTERRUPTED
     except (InputError, EngineError, UriError, ManifestError) as error:
         _say(f"error: {error}")
@@ -115,7 +115,9 @@ def _generate(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dic
 
 
 def _parser() -> argparse.ArgumentParser:
-    text = "Checkpoints: rewrite, describe, predict. `haystack model` and `python -m inference.model` are the same."
+    text = (
+        "Convert, describe or run checkpoints. `haystack model` and `python -m inference.model` are the same program."
+    )
     parser = argparse.ArgumentParser(prog="haystack model", description=text)
     commands = parser.add_subparsers(required=True, metavar="convert|info|generate")
     _add_convert(commands)
@@ -125,22 +127,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_convert(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
-    text = "Rewrite a checkpoint as safetensors: the model alone, without pickle."
+    text = "Rewrite a checkpoint as safetensors, which holds only the model and contains no pickle."
     parser = commands.add_parser("convert", help=text, description=text)
     parser.set_defaults(run=_convert)
     parser.add_argument("file", help=_FILE_HELP)
     parser.add_argument("output", help="the .safetensors file to write")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (default: %(default)s)")
-    parser.add_argument("--genelist", help="the model's genes: noted in the file, so that another list is refused")
     parser.add_argument(
-        "--trust-pickle", action="store_true", help="let the file run code of its own: only for one you trust"
+        "--precision", choices=PRECISIONS, default="fp32", help="precision of the weights (default: %(default)s)"
     )
-    parser.add_argument("--licence", help="of the weights, told with every output (default: the file's, or Arc's)")
-    parser.add_argument("--citation", help="of the weights, told with every output (default: the file's, or Arc's)")
+    parser.add_argument(
+        "--genelist", help="the model's genes: their digest is stored in the file, so that another list is refused"
+    )
+    parser.add_argument(
+        "--trust-pickle", action="store_true", help="allow the file to run its own code: only for files you trust"
+    )
+    parser.add_argument(
+        "--licence", help="licence of the weights, stored in every output (default: the file's, or Arc's)"
+    )
+    parser.add_argument("--citation", help="citation of the weights, stored in every output (default: as above)")
 
 
 def _add_info(commands: Any) -> None:  # noqa: ANN401
-    text = "Sizes, parameters, window, digest, licence, citation, and whether a gene list fits."
+    text = "Show sizes, parameters, window, digest, licence, citation, and whether a gene list fits."
     parser = commands.add_parser("info", help=text, description=text)
     parser.set_defaults(run=_info)
     parser.add_argument("file", help=_FILE_HELP)
@@ -148,7 +156,9 @@ def _add_info(commands: Any) -> None:  # noqa: ANN401
 
 
 def _add_generate(commands: Any) -> None:  # noqa: ANN401
-    text = "Predict the test cells once for every value of a column of the base cells; takes stack-generation's flags."
+    text = (
+        "Predict the test cells once for every value of a column of the base cells; accepts stack-generation's flags."
+    )
     parser = commands.add_parser("generate", help=text, description=text)
     parser.set_defaults(run=_generate)
     add = parser.add_argument
@@ -156,13 +166,17 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     add("--base-adata", required=True, help="cells that serve as prompts, h5ad")
     add("--test-adata", required=True, help="cells to predict, h5ad")
     add("--genelist", required=True, help="the model's genes: JSON, text or pickled list")
-    add("--output-dir", required=True, help="folder of the outputs, one <value>.h5ad each")
-    add("--split-column", required=True, help="obs column of the base cells: each of its values is one prompt")
-    add("--split-values", nargs="*", help="only these values (default: all)")
+    add("--output-dir", required=True, help="folder of the outputs, one <value>.h5ad per value")
+    add("--split-column", required=True, help="obs column of the base cells; each of its values defines one prompt")
+    add("--split-values", nargs="*", help="predict only these values (default: all)")
     add("--gene-name-col", help="var column with the gene symbols (default: the index)")
-    add("--random-seed", type=int, default=0, help="fixes the draws (default: %(default)s)")
-    add("--concatenate", action="store_true", help="one file concatenated.h5ad, obs['split_value'] tells them apart")
-    add("--show-progress", action="store_true", help="tell every step")
+    add("--random-seed", type=int, default=0, help="random seed of the draws (default: %(default)s)")
+    add(
+        "--concatenate",
+        action="store_true",
+        help="write one file, concatenated.h5ad, with the value in obs['split_value']",
+    )
+    add("--show-progress", action="store_true", help="report every step")
     add("--num-workers", help=argparse.SUPPRESS)
     add("--mask-rate", help=argparse.SUPPRESS)
     add_model_flags(parser, steps="--num-steps")

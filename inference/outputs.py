@@ -1,4 +1,4 @@
-"""Writes what a task made as an h5ad file: the query cells with their prediction, or with their vectors.
+"""Writes the output of a task as an h5ad file: the query cells with their prediction, or with their vectors.
 
 In: a prediction or an embedding, the query as read, the record of how it was made. Out: a local file.
 """
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from inference.baselines import Prediction
     from inference.inputs import Loaded
 
-PADDED = "padded"  # var: the prediction could not change this gene: the engine or its prompt lacks it
+PADDED = "padded"  # var: the prediction could not change this gene, because the engine or its prompt lacks it
 MODEL_GENE = "model_gene"  # var: the model has this gene; absent where the engine is no model
 GEN_LOGIT = "gen_logit"  # obs: the model's last logit of each cell
 EXPECTED_LOG = "expected_log"  # var: mean log1p(CP10k) of a gene over the counts that could have been drawn
-EXPECTED = "expected"  # layer: the mean each count was drawn from, where the engine has one
+EXPECTED = "expected"  # layer: the mean that each count was drawn from, where the engine gives one
 EMBEDDING = "X_stack"  # obsm: the model's vector of each cell
 
 
@@ -41,7 +41,7 @@ def write_prediction(
     query
         The cells it was predicted for; their obs and var are kept.
     known
-        Per gene, whether the model has it; None for an engine that is no model.
+        Per gene, whether the model has it; None for an engine without a model.
     record
         JSON of how it was made.
     path
@@ -50,7 +50,7 @@ def write_prediction(
     Raises
     ------
     StorageError
-        The disk is full or not to be written to.
+        The disk is full or read-only.
     """
     var = _var(query, known)
     var[PADDED] = ~prediction.changeable
@@ -81,7 +81,7 @@ def write_cells(path: Path, *, counts: sparse.csr_matrix, **parts: Any) -> None:
     """Write cells as h5ad; ``parts`` are those of an AnnData."""
     import anndata as ad
 
-    # repeated cell names are the query's own, and no reason to warn
+    # repeated cell names come from the query cells and are no reason to warn
     with clear_disk_errors(path), no_warnings(), ad.settings.override(allow_write_nullable_strings=True):
         adata = ad.AnnData(X=counts, **parts)
         adata.write_h5ad(path, convert_strings_to_categoricals=False, compression="gzip", compression_opts=1)

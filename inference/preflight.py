@@ -1,4 +1,4 @@
-"""Every question about cells answered before anything is spent on them, also where one of the answers is no.
+"""Answers every question about cells before anything is spent on them, even where one of the answers is no.
 
 In: an AnnData and, where there is a model, its genes. Out: ``Preflight``: yes/no answers, coverage, refusals.
 """
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-LOW_COVERAGE = 0.5  # share of the model's genes below which the answer is a warning
-COVERAGE = "model genes covered"  # the question about a model
+LOW_COVERAGE = 0.5  # share of the model's genes below which coverage is a warning
+COVERAGE = "model genes covered"  # the question that concerns a model
 _N_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One question: ``ok`` is True for yes, False for a no that refuses the cells, None for "see the detail"."""
+    """The answer to one question: ``ok`` is True for yes, False where the cells are refused, None for a note."""
 
     question: str
     ok: bool | None
@@ -37,10 +37,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was asked of one set of cells.
+    """All answers about one set of cells.
 
     ``frac_model_genes`` is the share of the model's genes that the cells have, 0 to 1; NaN where no model was named or
-    the genes could not be read. ``refusals`` say what was given and how to fix it; empty when the cells can be used.
+    the genes could not be read. ``refusals`` say what was given and how to fix it; empty where the cells can be used.
     """
 
     name: str
@@ -72,13 +72,13 @@ def examine(
     adata
         Cells x genes.
     name
-        Put in front of every refusal.
+        Prefix of every refusal.
     model_genes
         The model's genes, in any order and case; None where no model is involved.
 
     Returns
     -------
-    The answers, and the checked counts; None instead of these where a refusal is among the answers.
+    The answers, and the checked counts; None instead of the counts where an answer is a refusal.
     """
     checked, refusals = _checked(adata, name)
     answers = [_size(adata), _counts(adata, checked, refusals)]
@@ -104,7 +104,7 @@ def load_model_genes(path: Path, *, name: str) -> tuple[str, ...]:
 
 
 def _checked(adata: AnnData, name: str) -> tuple[Checked | None, dict[str, str]]:
-    """Check the cells; where that refuses them, ask the questions about counts and about genes apart."""
+    """Check the cells; where they are refused, check counts and genes separately to find every fault."""
     try:
         return check_counts(adata, name=name), {}
     except InputError as error:
@@ -119,7 +119,7 @@ def _checked(adata: AnnData, name: str) -> tuple[Checked | None, dict[str, str]]
 
 
 def _only_counts(adata: AnnData) -> AnnData:
-    """The same values under names that nothing can be said against."""
+    """The same values under valid names."""
     import anndata as ad
     import pandas as pd
 
@@ -140,7 +140,7 @@ def _only_genes(adata: AnnData) -> AnnData:
 
     one = sparse.csr_matrix(([np.float32(1)], ([0], [0])), shape=(1, adata.n_vars))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that names repeat is one of the answers
+        warnings.simplefilter("ignore")  # repeated names are reported as one of the answers
         return ad.AnnData(X=one, var=adata.var)
 
 

@@ -1,4 +1,4 @@
-"""Silences warnings for a while, also when two threads ask for it at once.
+"""Silences warnings inside a block, also where two threads do so at once.
 
 In: nothing. Out: a context manager.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOCK = threading.RLock()  # the filters belong to the process: interleaved blocks would put back the wrong ones
+_LOCK = threading.RLock()  # filters belong to the process: interleaved blocks would restore the wrong ones
 
 
 @contextmanager

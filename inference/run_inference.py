@@ -1,8 +1,8 @@
 """The inference program: one prediction from flags, or every task of a manifest.
 
-In: ``--prompt-gcs --query-gcs --output-gcs …`` or ``--manifest URI``; local paths wherever gs:// is.
-Out: outputs and result files; progress on stderr, one JSON line on stdout. Exit 0 done, 1 a task failed, 2 usage or
-bad input, 3 storage failed, 143 ended by SIGTERM (a rerun does what is left).
+In: ``--prompt-gcs --query-gcs --output-gcs …`` or ``--manifest URI``; every address may be local or gs://.
+Out: outputs and result files; progress on stderr, one JSON line on stdout. Exit codes: 0 done, 1 a task failed, 2 wrong
+usage or input, 3 storage failed, 143 ended by SIGTERM (run again to finish the remaining tasks).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DONE, FAILED, USAGE, STORAGE, STOPPED = 0, 1, 2, 3, 143
-SINGLE_TASK = "predictions"  # task id of a run from flags
+SINGLE_TASK = "predictions"  # task id where flags describe the task
 
 _NEEDED = ("prompt_gcs", "query_gcs", "output_gcs")
 _NEEDED_TO_EMBED = ("query_gcs", "output_gcs")
@@ -52,7 +52,7 @@ _BAD_INPUT = (InputError, EngineError, UriError, ManifestError)
 
 @dataclass
 class Tally:
-    """What became of the tasks; printed as the summary line."""
+    """The outcome of all tasks, printed as the summary line."""
 
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -94,17 +94,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
-    """Run the tasks in order; a failing one is recorded beside its output and does not stop the others.
+    """Run the tasks in order; a failure is recorded beside the task's output and does not stop the other tasks.
 
-    While one task computes, a thread downloads and reads what the next one needs: the files of two tasks at most are
-    held at once, on disk and in memory, and those that later tasks share.
+    While one task computes, a thread downloads and reads the inputs of the next. Disk and memory hold the files of at
+    most two tasks at once, and files that later tasks share.
 
     Parameters
     ----------
     manifest
         What to run, and with which model.
     tally
-        Filled as tasks end.
+        Receives the outcome of each task.
 
     Returns
     -------
@@ -112,12 +112,12 @@ def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
     """
     stop = Stop()
     try:
-        # The thread may still be writing a download when the program is told to end: what it leaves is let be.
+        # The thread may still be writing a download when the program is told to end, so cleaning up may fail.
         with stop.listening(), tempfile.TemporaryDirectory(prefix="haystack-", ignore_cleanup_errors=True) as name:
             _run_all(manifest.tasks, job=Job.of(manifest, folder=Path(name), stop=stop), tally=tally)
     except StoppedError:
         tally.is_stopped = True
-        _say("stopped on request; run again for the rest")
+        _say("stopped on request; run again to finish the remaining tasks")
         return STOPPED
     if not tally.failed:
         return DONE
@@ -136,7 +136,7 @@ class Job:
 
     @classmethod
     def of(cls, manifest: Manifest, *, folder: Path, stop: Stop) -> Job:
-        """Set up; nothing is read yet."""
+        """Set up a job without reading any file."""
         inputs = Inputs(manifest.tasks, folder=folder)
         engines = Engines(manifest, folder=folder, progress=_say)
         ahead = Ahead(partial(prepare, engines=engines, inputs=inputs, folder=folder))
@@ -162,7 +162,7 @@ def _run_one(task: Task, *, following: Task | None, job: Job, tally: Tally) -> N
         result = None
         if not prepared.is_done:
             result = run_task(task, prepared, engines=job.engines, folder=job.folder, stop=job.stop, start=start)
-    except Exception as error:  # noqa: BLE001 - the container's outer door: recorded, and the next task runs
+    except Exception as error:  # noqa: BLE001 - any failure is recorded, and the next task runs
         _record_failure(task, error, job=job, tally=tally)
         return
     if result is None:
@@ -187,7 +187,7 @@ def _record_failure(task: Task, error: Exception, *, job: Job, tally: Tally) -> 
 
 
 def _read_manifest(arguments: argparse.Namespace) -> Manifest:
-    """Tasks of this process and their parameters, every address checked before anything is read."""
+    """Tasks and parameters of this process; all addresses are checked before any file is read."""
     if arguments.manifest is None:
         manifest = _manifest_of_flags(arguments)
     else:
@@ -228,29 +228,33 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the flags; ends the program with exit code 2 where they do not fit together."""
     parser = _parser()
     found = parser.parse_args(argv)
-    flags = {action.dest: action for action in parser._actions if action.dest not in {"manifest", "help"}}
-    if found.manifest is None:
-        needed = _NEEDED_TO_EMBED if found.embed else _NEEDED
-        if missing := [flags[name].option_strings[0] for name in needed if not getattr(found, name)]:
-            parser.error(f"missing {', '.join(missing)}; give {' and '.join(map(_flag, needed))}, or --manifest alone")
-    elif given := [flag.option_strings[0] for name, flag in flags.items() if getattr(found, name) != flag.default]:
-        parser.error(f"--manifest says everything itself; leave out {', '.join(given)}")
+    if found.manifest is not None:
+        alone = parser.parse_args([f"--manifest={found.manifest}"])
+        if given := dict(vars(found).items() - vars(alone).items()):
+            parser.error(f"--manifest contains everything; leave out {', '.join(map(_flag, sorted(given)))}")
+        return found
+    needed = _NEEDED_TO_EMBED if found.embed else _NEEDED
+    if missing := [name for name in needed if not getattr(found, name)]:
+        named = ", ".join(map(_flag, missing))
+        parser.error(f"missing {named}; give {' and '.join(map(_flag, needed))}, or --manifest alone")
     return found
 
 
 def _parser() -> argparse.ArgumentParser:
-    text = "Predict how cells respond to a prompt."
+    text = "Predict how query cells respond to the effect that prompt cells show."
     parser = argparse.ArgumentParser(prog="python -m inference.run_inference", description=text)
-    parser.add_argument("--manifest", help="JSON of many tasks: path or gs:// address; excludes all other flags")
-    parser.add_argument("--prompt-gcs", help="treated cells, h5ad (path or gs:// address, as all below)")
+    parser.add_argument("--manifest", help="JSON file with many tasks: path or gs:// address; excludes all other flags")
+    parser.add_argument("--prompt-gcs", help="treated cells, h5ad (path or gs:// address, as for all files below)")
     parser.add_argument("--query-gcs", help="cells to transform, h5ad")
-    parser.add_argument("--control-gcs", help="untreated counterparts of the prompt cells, h5ad")
-    parser.add_argument("--output-gcs", help="where to put the predicted cells, h5ad")
-    parser.add_argument("--model-gcs", help="model checkpoint: .ckpt, .pt or .safetensors; the baselines need none")
+    parser.add_argument("--control-gcs", help="control cells of the prompt cells, h5ad")
+    parser.add_argument("--output-gcs", help="output file of the predicted cells, h5ad")
+    parser.add_argument("--model-gcs", help="model checkpoint: .ckpt, .pt or .safetensors; baselines need none")
     parser.add_argument("--genelist-gcs", help="the model's genes: JSON, text or pickled list")
-    parser.add_argument("--engine", help=f"{', '.join(ENGINES)} (default: stack with a model, else weighted)")
-    parser.add_argument("--seed", type=int, default=0, help="fixes the sampled counts (default: 0)")
-    parser.add_argument("--embed", action="store_true", help="describe the query cells as vectors; no prompt is read")
+    parser.add_argument("--engine", help=f"{', '.join(ENGINES)} (default: stack with a model, otherwise weighted)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the sampled counts (default: 0)")
+    parser.add_argument(
+        "--embed", action="store_true", help="compute vectors of the query cells instead; reads no prompt"
+    )
     add_model_flags(parser)
     return parser
 

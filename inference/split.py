@@ -1,6 +1,6 @@
-"""Predicts the same query cells once per value of a column of the prompt cells: one prompt and one output a value.
+"""Predicts the same query cells once for each value of a column of the prompt cells, with one output per value.
 
-In: base cells with a column of conditions, test cells, a model. Out: one h5ad a condition, or all of them in one.
+In: base cells with a column of conditions, test cells, a model. Out: one h5ad per condition, or one for all.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONCATENATED = "concatenated"
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What to predict, and where to put it."""
+    """What to predict, and where to write it."""
 
     base: str  # address of the cells that serve as prompts
     test: str  # address of the cells to predict
@@ -58,7 +58,7 @@ class SplitRequest:
 
 @dataclass(frozen=True)
 class _State:
-    """What all values share."""
+    """Inputs that all values share."""
 
     labels: NDArray[np.str_]  # of the base cells; "" for none
     base: Checked
@@ -69,7 +69,7 @@ class _State:
 
 @dataclass
 class Outcome:
-    """What became of each value."""
+    """The outcome of each value."""
 
     done: dict[str, str] = field(default_factory=dict)  # value -> address of its output
     skipped: dict[str, str] = field(default_factory=dict)
@@ -77,20 +77,20 @@ class Outcome:
 
 
 class SplitRun:
-    """One request: base and test cells and the model are read once.
+    """One request; base cells, test cells and the model are read once.
 
     Parameters
     ----------
     asked
         What to predict.
     engines
-        Gives the model.
+        Provides the model.
     folder
         Local scratch space.
     say
-        Told of progress.
+        Receives progress.
     stop
-        Holds a request to end back while an output is published.
+        Delays a request to end while an output is published.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class SplitRun:
         self._engines, self._folder, self._say, self._stop = engines, folder, say, stop
 
     def run(self) -> Outcome:
-        """Predict and publish; a value whose output is there, made from the same inputs, is left alone.
+        """Predict and publish every value; one whose output exists, made from the same inputs, is skipped.
 
         Raises
         ------
         InputError, ModelError, EngineError, UriError, StorageError
-            See there; outputs already published stay.
+            An input, the model, an address or the storage cannot be used; outputs already published stay.
         """
         base_path, base, base_checked = self._read(self.asked.base)
         test_path, test, test_checked = self._read(self.asked.test)
@@ -129,12 +129,14 @@ class SplitRun:
         return self.outcome
 
     def _outputs(self, labels: NDArray[np.str_], values: tuple[str, ...]) -> dict[str, str]:
-        """Value -> address of its output; none is one of the inputs."""
+        """Value -> address of its output; refuses an output that is an input."""
         folder = self.asked.output_dir.rstrip("/") or "/"
         if self.asked.is_concatenated:
             found = dict.fromkeys(values, check_uri(f"{folder}/{CONCATENATED}.h5ad"))
         else:
-            names = output_names(labels)  # of all values: what a part of them is called does not depend on the part
+            names = output_names(
+                labels
+            )  # names of all values, so that a name does not depend on which values are asked for
             found = {value: check_uri(f"{folder}/{names[value]}.h5ad") for value in values}
         inputs = {check_uri(uri) for uri in (self.asked.base, self.asked.test, self.asked.genelist)}
         if clash := inputs.intersection(found.values()):
@@ -177,7 +179,7 @@ class SplitRun:
         self.outcome.done |= dict.fromkeys(values, uri)
 
     def _predict(self, value: str, state: _State) -> tuple[Prediction, dict[str, Any]]:
-        """Predict the test cells over all of the model's genes, in its order."""
+        """Predict the test cells over all of the model's genes, in the model's order."""
         engine = self._engines.model
         test, base = state.test_checked, state.base
         aligned = align(test.counts, test.genes, model_genes=engine.genes, role="test")
@@ -223,7 +225,7 @@ class SplitRun:
         self._say(f"{uri}: {counts.shape[0]} cells x {counts.shape[1]} genes")
 
     def _key(self, state: _State, values: tuple[str, ...]) -> str:
-        """Digest of all that decides an output's content."""
+        """Digest of everything that determines an output."""
         asked = [self.asked.column, list(values), self.asked.gene_column, self.asked.seed, self.asked.is_concatenated]
         return hashlib.sha256(json.dumps([state.inputs, asked], sort_keys=True).encode()).hexdigest()
 
@@ -262,7 +264,7 @@ def _cells(counts: sparse.csr_matrix, genes: tuple[str, ...]) -> Cells:
 
 
 def _key_of(path: Path) -> str | None:
-    """What an output of ours says it was made from; None of any other file."""
+    """The digest stored in an output of this program; None for any other file."""
     import h5py
 
     try:

@@ -1,6 +1,6 @@
-"""A request to end the program, and the writes that finish first.
+"""A request to end the program, delayed until writes in progress are finished.
 
-In: SIGTERM. Out: an exception at a moment that leaves nothing half written.
+In: SIGTERM. Out: an exception at a moment when no file is half written.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 class StoppedError(BaseException):
-    """The program was asked to end; not an ``Exception``, so that no task reports it as its own failure."""
+    """The program was asked to end. It is no ``Exception``, so that no task reports it as a failure."""
 
 
 class Stop:
-    """Remembers a request to end, and lets a publication in hand finish first."""
+    """Records a request to end, and lets a publication in progress finish first."""
 
     def __init__(self) -> None:
         self.is_asked = False
         self._is_writing = False
 
     def handle(self, _signum: int, _frame: FrameType | None) -> None:
-        """Signal handler: raise at once, or at the end of the publication in hand."""
+        """Signal handler: raise at once, or at the end of the publication in progress."""
         is_first, self.is_asked = not self.is_asked, True
         if is_first and not self._is_writing:
             raise StoppedError
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Heed SIGTERM inside the block."""
+        """Handle SIGTERM inside the block."""
         before = signal.signal(signal.SIGTERM, self.handle)
         try:
             yield
@@ -42,7 +42,7 @@ class Stop:
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
-        """Hold a stop back until the block is done."""
+        """Delay a stop until the block has finished."""
         self._is_writing = True
         try:
             yield

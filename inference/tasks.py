@@ -1,4 +1,4 @@
-"""Runs one task of a manifest: read its cells, predict, publish the output, then the result that vouches for it.
+"""Runs one task of a manifest: reads its cells, predicts, publishes the output, and then its result file.
 
 In: a task. Out: an h5ad at its output address and ``<output>.result.json``, or nothing.
 """
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task whose inputs are at hand."""
+    """A task with its inputs."""
 
     digests: dict[str, str]  # of every input, the model's files and the settings
     loaded: dict[str, Loaded]  # role -> cells; empty for a task that is done
@@ -49,12 +49,12 @@ class Prepared:
 
 
 def prepare(task: Task, *, engines: Engines, inputs: Inputs, folder: Path) -> Prepared:
-    """Download and read what a task needs, unless its output is there already, made from these very inputs.
+    """Download and read the inputs of a task, unless its output already exists and was made from the same inputs.
 
     Raises
     ------
     InputError, ModelError, UriError, StorageError
-        A file is missing, unfit or out of reach.
+        A file is missing, unusable or out of reach.
     """
     uris = input_uris(task)
     digests = {role: inputs.digest(uri) for role, uri in uris.items()} | engines.digests(task.engine, kind=task.kind)
@@ -69,17 +69,17 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
     Parameters
     ----------
     task
-        What to predict and where to put it.
+        What to predict and where to write it.
     prepared
-        Its inputs, of a task that is not done.
+        Inputs of the task, which is not done yet.
     engines
         The job's engines.
     folder
         Local scratch space.
     stop
-        Holds a request to end back while output and result are published.
+        Delays a request to end while output and result are published.
     start
-        When the task's turn began, by ``time.monotonic``: the result tells the seconds since.
+        When the task began, by ``time.monotonic``; the result reports the seconds since then.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
     Raises
     ------
     InputError, ModelError, EngineError, StorageError
-        See there; nothing is published then.
+        An input, the model or the storage cannot be used; nothing is published.
     """
     path = folder / "output.h5ad"
     make = _embed if task.kind == EMBED else _predict
@@ -110,7 +110,7 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
         notes=tuple(record["notes"]),
     )
     with stop.finishing():
-        remove(task.output + RESULT_SUFFIX)  # an older result must not vouch for the new output
+        remove(task.output + RESULT_SUFFIX)  # an older result must not stand beside the new output
         publish(path, task.output)
         write_text(dump_result(result), task.output + RESULT_SUFFIX, folder=folder)
         remove(task.output + ERROR_SUFFIX)
@@ -118,7 +118,7 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
 
 
 def is_done(task: Task, *, digests: dict[str, str], folder: Path) -> bool:
-    """Whether the output is there, whole, and made by this task from these inputs."""
+    """Whether the output exists, is complete, and was made by this task from these inputs."""
     try:
         result = parse_result(read_bytes(task.output + RESULT_SUFFIX))
     except (FileNotFoundError, ManifestError):
@@ -170,7 +170,7 @@ def _embed(task: Task, prepared: Prepared, *, engines: Engines, path: Path) -> t
 
 
 def _record(task: Task, prepared: Prepared, engines: Engines, *, notes: tuple[str, ...]) -> dict[str, Any]:
-    """What every output says of itself."""
+    """Entries that every output's record has."""
     of_inputs = [note for item in prepared.loaded.values() for note in item.notes]
     return {
         "engine": task.engine,

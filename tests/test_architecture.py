@@ -328,7 +328,7 @@ COMPLEX_LATER = {  # files that still have functions above it
         "manage/local_checks.py", "manage/step_inputs.py",
         "rounds/literature.py", "store/uris.py",
     )),
-    "inference/manifest.py", "inference/stack/config.py", "inference/stack/genes.py", "tools/grounding_quality.py",
+    "tools/grounding_quality.py",
 }  # fmt: skip
 
 

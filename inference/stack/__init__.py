@@ -1,4 +1,7 @@
-"""Our own runtime of the published STACK architecture; torch is imported by the modules that compute, no other.
+"""An independent runtime of the published STACK architecture.
 
-``config`` and ``genes`` need no torch; ``checkpoint``, ``model``, ``generate`` and ``engine`` do.
+In: a checkpoint, its gene list, and cells. Out: predicted counts, or vectors of cells.
+
+Only the modules that compute import torch: ``config``, ``genes`` and ``layout`` do not; ``checkpoint``, ``model``,
+``generate`` and ``engine`` do.
 """

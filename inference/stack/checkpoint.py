@@ -1,4 +1,4 @@
-"""Reads a checkpoint's sizes and weights, and nothing that could run code.
+"""Reads the sizes and weights of a checkpoint, and nothing that could run code.
 
 In: a ``.ckpt`` or ``.pt`` file of torch, or ``.safetensors`` with the sizes in its metadata. Out: a model.
 """
@@ -38,7 +38,7 @@ _N_NAMED = 4
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as read, and what has to be said with its output."""
+    """A model as read, with the citation and licence that its outputs must carry."""
 
     model: StackModel
     citation: str = CITATION
@@ -49,7 +49,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file holds of a model, as it is stored."""
+    """The tensors and metadata of a model as they are stored in a file."""
 
     config: StackConfig
     tensors: dict[str, torch.Tensor]  # those the model uses, by the names of ``tensor_shapes``
@@ -63,7 +63,7 @@ class Weights:
 
 
 def load_checkpoint(path: Path, *, name: str) -> Checkpoint:
-    """Read a model; weights stay in the mapped file until they are used. See :func:`read_weights`."""
+    """Read a model as :func:`read_weights` does; weights stay in the mapped file until they are used."""
     found = read_weights(path, name=name)
     used = {key: tensor.to(torch.float32) for key, tensor in found.tensors.items()}
     return Checkpoint(
@@ -76,22 +76,22 @@ def load_checkpoint(path: Path, *, name: str) -> Checkpoint:
 
 
 def read_weights(path: Path, *, name: str, is_trusted: bool = False) -> Weights:
-    """Read sizes and weights, and nothing else of what a training checkpoint carries.
+    """Read sizes and weights, and nothing else that a training checkpoint contains.
 
     Parameters
     ----------
     path
         Local file.
     name
-        How messages call it: the address the reader knows.
+        Name of the file in messages: the address that the user gave.
     is_trusted
-        Let a torch file run code of its own while it is read, where it cannot be read without.
+        Allow a torch file to run its own code while it is read, where it cannot be read otherwise.
 
     Raises
     ------
     ModelError
-        Not a checkpoint, cut short, of another architecture, with tensors missing or misshapen, or holding objects
-        that only a trusted file may build.
+        The file is no checkpoint, incomplete, of another architecture, has missing or misshapen tensors, or contains
+        objects that only a trusted file may build.
     """
     metadata: dict[str, str] = {}
     trusted_notes: tuple[str, ...] = ()
@@ -114,9 +114,9 @@ def check_genes(genes: Sequence[str], *, n_genes: int, genes_sha256: str | None,
     genes
         Names in order.
     n_genes, genes_sha256
-        What the checkpoint says of its list; the digest is None where it says nothing.
+        Number and digest of the genes according to the checkpoint; the digest is None where it gives none.
     name, model
-        How messages call the two files.
+        Names of the two files in messages.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def save_safetensors(
     config, tensors
         The model; tensor names as in :func:`inference.stack.config.tensor_shapes`.
     metadata
-        More to say, such as ``citation`` and ``licence``; by default the published model's are meant.
+        Further entries such as ``citation`` and ``licence``; without them those of the published model apply.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, metadata={**(metadata or {}), CONFIG_KEY: json.dumps(asdict(config))})
@@ -157,7 +157,7 @@ def save_safetensors(
 
 
 def _sort_metadata(path: Path) -> None:
-    """Give equal models equal bytes: the library writes the metadata in an order of its own each time."""
+    """Sort the metadata, which the library writes in a varying order, so that equal models give equal bytes."""
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -225,7 +225,7 @@ def _read_safetensors(path: Path, name: str) -> tuple[StackConfig, dict[str, Any
 
 
 def _refused(error: Exception) -> str | None:
-    """Name of the class or function that the safe reader would not build."""
+    """Name of the class or function that the safe reader refused to build."""
     found = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
     return found.group(1) if found else None
 
@@ -247,25 +247,30 @@ def _unreadable(path: Path, name: str, error: Exception) -> str:
 
 
 def _check_tensors(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    if missing := [key for key in shapes if not isinstance(tensors.get(key), torch.Tensor)]:
+    missing, misshapen, other = [], [], []
+    for key, shape in shapes.items():
+        tensor = tensors.get(key)
+        if not isinstance(tensor, torch.Tensor):
+            missing.append(key)
+        elif tuple(tensor.shape) != shape:
+            misshapen.append(f"{key} is {tuple(tensor.shape)}, needed {shape}")
+        elif not tensor.is_floating_point():
+            other.append(f"{key} ({tensor.dtype})")
+    if missing:
         msg = (
             f"{name}: {len(missing)} of the {len(shapes)} tensors of the STACK architecture are missing "
             f"({_some(missing)}), found {_some(list(tensors)) or 'none'}; it is another model or an incomplete copy: "
             f"give a STACK checkpoint"
         )
         raise ModelError(msg)
-    wrong = [
-        f"{key} is {tuple(tensors[key].shape)}, needed {shape}"
-        for key, shape in shapes.items()
-        if tuple(tensors[key].shape) != shape
-    ]
-    if wrong:
+    if misshapen:
         msg = (
-            f"{name}: {len(wrong)} tensors have a shape that model_config does not allow ({_some(wrong, '; ')}); "
-            f"config and weights are of different models: give the checkpoint they were saved in together"
+            f"{name}: {len(misshapen)} tensors have a shape that model_config does not allow "
+            f"({_some(misshapen, '; ')}); config and weights are of different models: give the checkpoint they were "
+            f"saved in together"
         )
         raise ModelError(msg)
-    if other := [f"{key} ({tensors[key].dtype})" for key in shapes if not tensors[key].is_floating_point()]:
+    if other:
         msg = f"{name}: tensors are not of a floating type ({_some(other)}); give unquantised weights"
         raise ModelError(msg)
 

@@ -1,4 +1,4 @@
-"""What a STACK checkpoint must hold: the sizes of the model, and from them the name and shape of every tensor.
+"""What a STACK checkpoint contains: the sizes of the model, and from them the name and shape of every tensor.
 
 In: the ``model_config`` of a checkpoint. Out: :class:`StackConfig`, checked; no torch.
 """
@@ -15,7 +15,7 @@ CITATION = (
 )
 LICENCE = "Arc Research Institute Stack Model Non-Commercial License"
 
-CELL_HEADS = 8  # heads over a cell's own tokens, where they divide token_dim
+CELL_HEADS = 8  # attention heads over a cell's own tokens, where 8 divides token_dim
 _MAX_SIZE = 1_000_000
 _MAX_LAYERS = 1000
 
@@ -39,67 +39,74 @@ class StackConfig:
 
     @property
     def n_token_heads(self) -> int:
-        """Heads of the attention inside a cell: 8 if they divide ``token_dim``, else its largest fitting divisor."""
+        """Attention heads inside a cell: 8 where 8 divides ``token_dim``, otherwise its largest divisor that fits."""
         if self.token_dim % CELL_HEADS == 0:
             return CELL_HEADS
         return next(n for n in range(min(self.n_heads, self.token_dim), 0, -1) if self.token_dim % n == 0)
 
 
+_SIZES = tuple(item.name for item in fields(StackConfig))
+
+
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How the query cells are rewritten; the defaults are the reference's."""
+    """How the query cells are rewritten; the defaults are those of the reference implementation."""
 
     diffusion_steps: int = 5
-    batch_size: int = 32  # windows the model sees at once
-    prompt_ratio: float = 0.25  # share of a window's rows that see only each other
-    context_ratio: float = 0.4  # share that is context besides, at the last step
-    context_ratio_min: float = 0.2  # the same at the first step
-    mode: str = "mdm"  # "mdm" rewrites some cells a step, "vanilla" all of them
+    batch_size: int = 32  # windows computed at once
+    prompt_ratio: float = 0.25  # share of a window's rows that attend only to each other
+    context_ratio: float = 0.4  # further share that is context, at the last step
+    context_ratio_min: float = 0.2  # the further share at the first step
+    mode: str = "mdm"  # "mdm" rewrites some cells in each step, "vanilla" all of them
     output_mode: str = "sampled"  # "sampled", "expected", or "exact": the reference's own random stream
-    fixed_prompt: bool = False  # the same prompt cells in every window and step
+    fixed_prompt: bool = False  # use the same prompt cells in every window and step
 
 
 def parse_config(raw: object, *, name: str) -> StackConfig:
-    """Read the sizes out of a checkpoint's ``model_config``; entries that name no size are ignored.
+    """Read the sizes from a checkpoint's ``model_config``; other entries are ignored.
 
     Parameters
     ----------
     raw
         The mapping found in the checkpoint.
     name
-        How messages call the checkpoint: the address the reader knows.
+        Name of the checkpoint in messages: the address that the user gave.
 
     Raises
     ------
     ModelError
-        No mapping, a size missing or not a positive whole number, sizes that do not fit together.
+        The value is no mapping, a size is missing or no positive whole number, or sizes do not fit together.
     """
-    wanted = [item.name for item in fields(StackConfig)]
     if not isinstance(raw, dict):
-        msg = f"{name}: model_config is {type(raw).__name__}, not a mapping of {', '.join(wanted)}; {_REMEDY}"
+        msg = f"{name}: model_config is {type(raw).__name__}, not a mapping of {', '.join(_SIZES)}; {_REMEDY}"
         raise ModelError(msg)
-    if missing := [key for key in wanted if key not in raw]:
+    if missing := [key for key in _SIZES if key not in raw]:
         has = ", ".join(map(str, raw)) or "nothing"
         msg = f"{name}: model_config lacks {', '.join(missing)} (it has {has}); {_REMEDY}"
         raise ModelError(msg)
-    sizes: dict[str, Any] = {key: raw[key] for key in wanted}
+    sizes: dict[str, Any] = {key: raw[key] for key in _SIZES}
     for key, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_SIZE:
+        if type(value) is not int or not 1 <= value <= _MAX_SIZE:  # True is no size
             msg = (
                 f"{name}: model_config[{key!r}] must be a whole number from 1 to {_MAX_SIZE}, got {value!r}; {_REMEDY}"
             )
             raise ModelError(msg)
     config = StackConfig(**sizes)
-    if config.n_layers > _MAX_LAYERS:
-        msg = f"{name}: {config.n_layers} layers are more than {_MAX_LAYERS}; {_REMEDY}"
-        raise ModelError(msg)
-    if config.cell_dim % config.n_heads:
-        msg = f"{name}: n_heads {config.n_heads} does not divide n_hidden x token_dim = {config.cell_dim}; {_REMEDY}"
-        raise ModelError(msg)
-    if config.n_cells < 2:
-        msg = f"{name}: windows of {config.n_cells} cell leave no room for prompt and query; {_REMEDY}"
+    if fault := _misfit(config):
+        msg = f"{name}: {fault}; {_REMEDY}"
         raise ModelError(msg)
     return config
+
+
+def _misfit(config: StackConfig) -> str:
+    """Why these sizes are no model; empty where they are one."""
+    if config.n_layers > _MAX_LAYERS:
+        return f"{config.n_layers} layers are more than {_MAX_LAYERS}"
+    if config.cell_dim % config.n_heads:
+        return f"n_heads {config.n_heads} does not divide n_hidden x token_dim = {config.cell_dim}"
+    if config.n_cells < 2:
+        return f"windows of {config.n_cells} cell leave no room for prompt and query"
+    return ""
 
 
 def tensor_shapes(config: StackConfig) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The model's view of cells as vectors, without any prompt.
+"""Computes the model's vectors of cells, without a prompt.
 
 In: a loaded model and cells. Out: one vector per cell.
 """
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_FILL_SEED = 42  # the reference's: it fixes which cells fill up the last window
+_FILL_SEED = 42  # as in the reference; it determines which cells fill the last window
 _SAY_EVERY = 50  # batches
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Vectors of cells, and how they were made."""
+    """Vectors of cells, and how they were computed."""
 
     vectors: Floats  # cells x (n_hidden * token_dim)
-    known: NDArray[np.bool_]  # per gene of the cells: the model has it
+    known: NDArray[np.bool_]  # per gene of the cells: whether the model has it
     notes: tuple[str, ...]
-    record: dict[str, Any]  # what belongs into the output's record
+    record: dict[str, Any]  # entries of the output's record
 
 
 def embed_query(engine: StackEngine, query: Cells) -> Embedding:
-    """Describe the query cells by the model's final tokens.
+    """Compute vectors of the query cells: the model's final tokens.
 
     Parameters
     ----------
     engine
-        The loaded model; of its settings only the batch size is read, and it does not change the result on a CPU.
+        The loaded model. Of its settings only the batch size is used, which does not change the result on a CPU.
     query
-        Cells in the order that decides who shares a window: cells of a window see each other.
+        Cells in order: consecutive cells share a window, and cells of a window attend to each other.
 
     Raises
     ------
     InputError
         None of the genes is in the model.
     ModelError
-        The model gave values that are not finite.
+        The model returned values that are not finite.
     """
     test = align(query.counts, query.genes, model_genes=engine.genes, role="query")
     model = engine.checkpoint.model
@@ -83,19 +83,19 @@ def embed_cells(
     batch_size: int,
     progress: Callable[[str], None] | None = None,
 ) -> Floats:
-    """Final tokens of every cell, flattened.
+    """Compute the final tokens of every cell, flattened.
 
     Parameters
     ----------
     model
         The model.
     counts
-        Raw counts, cells x model genes. Consecutive cells form the windows; the last one is filled up with cells drawn
+        Raw counts, cells x model genes. Consecutive cells form the windows; the last window is filled with cells drawn
         from itself.
     batch_size
-        Windows computed at once on a GPU; a CPU computes them one by one, so that no rounding depends on it.
+        Windows computed at once on a GPU. A CPU computes them one by one, so that rounding does not depend on it.
     progress
-        Told now and then.
+        Receives a line every 50 batches.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The model as an engine: cells in, a prediction over the query's own genes out.
+"""The model as an engine that predicts over the query cells' own genes.
 
 In: a checkpoint, its gene list, prompt and query cells. Out: :class:`inference.baselines.Prediction`.
 """
@@ -37,16 +37,16 @@ _FIRST_BF16 = (8, 0)  # compute capability of the first GPUs that multiply bfloa
 
 @dataclass(frozen=True)
 class Source:
-    """A file the model comes from."""
+    """A file of the model."""
 
     path: Path  # local
-    name: str  # how messages call it: the address the reader knows
+    name: str  # its name in messages: the address that the user gave
     sha256: str
 
 
 @dataclass(frozen=True)
 class StackEngine:
-    """A loaded model and how to use it; called like every other engine."""
+    """A loaded model with its settings; called like every other engine."""
 
     checkpoint: Checkpoint
     genes: dict[str, int]  # upper-cased name -> the model's column
@@ -55,19 +55,19 @@ class StackEngine:
     progress: Callable[[str], None] | None = None
 
     def __call__(self, *, prompt: Cells, control: Cells | None, query: Cells, seed: int) -> Prediction:
-        """Rewrite the query cells as the prompt cells show; ``control`` is not read.
+        """Rewrite the query cells as the prompt cells show; ``control`` is not used.
 
         Returns
         -------
-        Counts over the query's genes in their order. Genes the model lacks keep the query's counts; ``changeable`` is
-        False for them, and for genes the prompt lacks, which the model saw as zeros.
+        Counts over the query cells' genes in their order. Genes that the model lacks keep their counts. ``changeable``
+        is False for them, and for genes that the prompt lacks, which the model saw as zeros.
 
         Raises
         ------
         InputError
-            A role without cells, or none of its genes in the model.
+            A role has no cells, or none of its genes is in the model.
         ModelError
-            The model gave values that are not finite.
+            The model returned values that are not finite.
         """
         base = align(prompt.counts, prompt.genes, model_genes=self.genes, role="prompt")
         test = align(query.counts, query.genes, model_genes=self.genes, role="query")
@@ -143,30 +143,30 @@ def load_engine(
     precision: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> StackEngine:
-    """Read model and gene list.
+    """Read a model and its gene list.
 
     Parameters
     ----------
     model, genelist
         The two files.
     settings
-        How to generate.
+        Settings of the generation.
     device
         ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:<number>``.
     threads
-        Processor threads of torch; None leaves its own choice.
+        Processor threads of torch; None leaves the choice to torch.
     precision
         ``fp32``, ``bf16`` (weights and inputs of the large layers rounded to bfloat16), or ``auto``: ``bf16`` on a GPU
-        that computes in it, else ``fp32``.
+        that supports it, otherwise ``fp32``.
     progress
-        Told of each step.
+        Receives a line for each step.
 
     Raises
     ------
     ModelError
         One of the files cannot be used, or they do not belong together.
     EngineError
-        The device or the precision is not here.
+        The device or the precision is not available.
     """
     chosen = _find_device(device)
     kind = _find_precision(precision, device=chosen, is_exact=settings.output_mode == "exact")
@@ -192,7 +192,9 @@ def _find_device(device: str) -> torch.device:
         return torch.device("cuda" if n_gpus else "cpu")
     number = re.fullmatch(r"cuda(?::(\d+))?", device)
     if number and int(number.group(1) or 0) >= n_gpus:
-        msg = f"device {device!r} is not here: torch sees {n_gpus} GPUs; choose cpu or auto, or a machine with a GPU"
+        msg = (
+            f"device {device!r} is not available: torch sees {n_gpus} GPUs; choose cpu or auto, or a machine with a GPU"
+        )
         raise EngineError(msg)
     return torch.device(device)
 
@@ -208,7 +210,7 @@ def _find_precision(precision: str, *, device: torch.device, is_exact: bool) -> 
 
 
 def _own_genes(generated: sparse.csr_matrix, test: Aligned, query: Cells) -> sparse.csr_matrix:
-    """Put the generated genes among the query's others, in the query's order."""
+    """Combine the generated genes with the query cells' other genes, in the order of the query cells."""
     others = np.setdiff1d(np.arange(len(query.genes)), test.own)
     joined = sparse.hstack([generated, query.counts[:, others]], format="csc", dtype=np.float32)
     result = joined[:, np.argsort(np.concatenate([test.own, others]))].tocsr()
@@ -218,7 +220,7 @@ def _own_genes(generated: sparse.csr_matrix, test: Aligned, query: Cells) -> spa
 
 
 def _expected_log(step: Step, test: Aligned, expected: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean log1p(CP10k) per gene over the counts that could have been drawn, or of the means where none are drawn."""
+    """Expected mean log1p(CP10k) per gene over all possible draws, or of the means where no counts are drawn."""
     library = expected.sum(axis=1, dtype=np.float64, keepdims=True)
     scale = np.divide(TARGET_SUM, library, out=np.zeros_like(library), where=library > 0)
     found = np.log1p(expected * scale).mean(axis=0)

@@ -1,6 +1,6 @@
-"""One step in the reference's random stream: what it draws, in its order, on the processor.
+"""One step with the random stream of the reference: the same draws in the same order, on the processor.
 
-In: the state of a generation. Out: expected counts and counts for every query cell, equal to the reference's.
+In: the state of a generation. Out: expected counts and counts of every query cell, equal to those of the reference.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _SEED_BITS = 2**32
 
 @torch.inference_mode()
 def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Show every query cell to the model once and draw as the reference would.
+    """Run the model once on every query cell, and draw as the reference does.
 
-    One gamma draw runs over all rows of a batch of windows, then one Poisson draw; the generator makes both row by
-    row, so a window's gamma draw runs beside the computation of the next window.
+    One gamma draw covers all rows of a batch of windows, then one Poisson draw follows. The generator makes both row by
+    row, so the gamma draw of one window can run while the next window is computed.
 
     Parameters
     ----------
     state
-        The cells; learns the logits.
+        The cells; receives the logits.
     layout
         How the step divides its windows.
     batch_size
-        Windows per batch, which the stream depends on.
+        Windows per batch, which the random stream depends on.
     seed
-        The step's own.
+        Seed of this step.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
     """
     model, order = state.model, state.order_prompt(seed)
     generator = torch.Generator().manual_seed(seed % _SEED_BITS)
-    torch.empty((), dtype=torch.int64).random_(generator=generator)  # the reference's data loader takes one
+    torch.empty((), dtype=torch.int64).random_(generator=generator)  # the data loader of the reference draws one number
     state.begin_step(layout)
     expected, sample = torch.empty_like(state.counts), torch.empty_like(state.counts)
     with ThreadPoolExecutor(1) as drawing:
@@ -64,15 +64,15 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
                 cells = cells_of(number, layout, len(sample))
                 expected[cells] = mean[layout.n_base : layout.n_base + len(cells)].to(expected.device)
                 rates.append(drawing.submit(reference_rates, mean.cpu(), dispersion.cpu(), generator))
-            # A product with one column rounds by the number of rows: the reference's are these.
+            # The rounding of a product with one column depends on the number of rows, so take those of the reference.
             logits = model.predict_logits(torch.cat(finals), n_ctx=layout.n_ctx, first_row=layout.n_ctx)
             own = logits[:, layout.n_base - layout.n_ctx :].flatten()
             first = batch.start * layout.n_test
             state.logits[first : first + len(own)] = own[: len(state.logits) - first]
-            drawn_rates = [rate.result() for rate in rates]  # all of them before the stream's first Poisson draw
+            drawn_rates = [rate.result() for rate in rates]  # all gamma draws come before the first Poisson draw
             for number, rate in zip(batch, drawn_rates, strict=True):
                 cells = cells_of(number, layout, len(sample))
-                n_read = layout.n_base + len(cells)  # of the last window; nothing reads the stream beyond
+                n_read = layout.n_base + len(cells)  # of the last window; later numbers of the stream are not used
                 drawn = torch.poisson(rate[:n_read] if number == state.n_windows - 1 else rate, generator=generator)
                 sample[cells] = drawn[layout.n_base : n_read].to(sample.device)
     state.check(expected)
@@ -80,5 +80,5 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
 
 
 def cells_of(window: int, layout: Layout, n_query: int) -> Tensor:
-    """Query cells whose prediction is taken from a window; what tops up the last one is left out."""
+    """Query cells whose prediction is taken from a window, without the cells that fill the last window."""
     return torch.arange(window * layout.n_test, min((window + 1) * layout.n_test, n_query))

@@ -1,4 +1,4 @@
-"""In-context generation: the query cells are rewritten step by step until they look like the prompt's condition.
+"""In-context generation: query cells are rewritten step by step until they resemble the prompt's condition.
 
 In: a model, prompt and query counts over its genes. Out: predicted counts, expected counts and a logit per cell.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """State after one step; the arrays are the run's own and change with the next one."""
+    """The state after one step; its arrays belong to the generation and change with the next step."""
 
     def __init__(self, number: int, state: State, *, logits: Floats, is_kept: NDArray[np.bool_]) -> None:
         self.number = number
@@ -65,7 +65,7 @@ def context_schedule(settings: GenerationSettings) -> list[float]:
 
 
 def mask_schedule(n_steps: int) -> list[float]:
-    """Share of the cells that stays masked after each step, float32 as in the reference."""
+    """Share of the cells that stay masked after each step, float32 as in the reference."""
     share = 1 - torch.arange(1, n_steps + 1, dtype=torch.float32) / n_steps
     share[-1] = 0.0
     return [float(value) for value in share]
@@ -81,31 +81,28 @@ def iterate_steps(
     model
         The model.
     prompt, query
-        Raw counts, cells x model genes: at least one cell each; fewer than a window needs are used in turn.
+        Raw counts, cells x model genes, at least one cell each. Fewer cells than a window needs are used repeatedly.
     settings
         Steps, ratios, mode and output mode.
     seed
-        Fixes the prompt cells of each window and the draws.
+        Random seed of the prompt cells of each window and of the draws.
 
     Yields
     ------
-    The state after each step; fewer than asked for if no masked cell is left.
+    The state after each step. There are fewer steps than asked for where no masked cell is left.
 
     Raises
     ------
     InputError
         A role without cells.
     ModelError
-        The model gave values that are not finite.
+        The model returned values that are not finite.
 
     References
     ----------
     Dong et al. 2026, doi 10.64898/2026.01.09.698608.
     """
-    for role, n_cells in (("prompt", prompt.shape[0]), ("query", len(query))):
-        if not n_cells:
-            msg = f"there is no {role} cell; give at least one"
-            raise InputError(msg)
+    _check_roles(prompt=prompt.shape[0], query=len(query))
     is_exact = settings.output_mode == "exact"
     state = State.begin(model.exactly() if is_exact else model, prompt=prompt, query=query)
     is_masked = np.ones(len(query), dtype=bool)
@@ -131,14 +128,21 @@ def iterate_steps(
             state.rewrite(torch.from_numpy(new), n_test=layout.n_test, draw=draw, is_last=is_last)
         if settings.mode == "mdm":
             is_masked[new] = False
-            is_masked |= logits > 0  # an earlier generation can be drawn again
+            is_masked |= logits > 0  # a cell rewritten earlier can be drawn again
         yield Step(number, state, logits=logits, is_kept=is_kept)
 
 
-def choose_kept(logits: Floats, is_masked: NDArray[np.bool_], *, share: float) -> NDArray[np.bool_]:
-    """Choose the cells that keep their counts: those not masked, and of the masked those with the highest logits.
+def _check_roles(**n_cells: int) -> None:
+    for role, n in n_cells.items():
+        if not n:
+            msg = f"there is no {role} cell; give at least one"
+            raise InputError(msg)
 
-    ``share`` is the part of all cells that is to stay masked; at least one cell is masked.
+
+def choose_kept(logits: Floats, is_masked: NDArray[np.bool_], *, share: float) -> NDArray[np.bool_]:
+    """Choose the cells that keep their counts: those not masked, and the masked ones with the highest logits.
+
+    ``share`` is the share of all cells that stays masked. At least one cell must be masked.
     """
     n_masked, n_cells = int(is_masked.sum()), is_masked.size
     fraction = min(max((n_masked / n_cells - share) * n_cells / n_masked, 0.0), 1.0)
@@ -149,7 +153,7 @@ def choose_kept(logits: Floats, is_masked: NDArray[np.bool_], *, share: float) -
 
 
 def _propose(state: State, *, layout: Layout, settings: GenerationSettings, seed: int, step: int) -> None:
-    """Show every query cell to the model once; the state learns final tokens, logits and dispersions."""
+    """Run the model once on every query cell; the state receives final tokens, logits and dispersions."""
     model, needs_dispersion = state.model, settings.output_mode == "sampled"
     if settings.fixed_prompt:
         order = state.order_prompt(seed)
@@ -157,7 +161,9 @@ def _propose(state: State, *, layout: Layout, settings: GenerationSettings, seed
     else:
         order, kept = state.order_prompt(seed + step), None
     state.begin_step(layout)
-    size = 1 if model.device.type == "cpu" else settings.batch_size  # one by one: no rounding depends on it
+    size = (
+        1 if model.device.type == "cpu" else settings.batch_size
+    )  # one by one, so that rounding does not depend on the batch size
     for start in range(0, state.n_windows, size):
         windows = torch.arange(start, min(start + size, state.n_windows))
         base = torch.zeros_like(windows) if settings.fixed_prompt else windows

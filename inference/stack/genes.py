@@ -1,4 +1,4 @@
-"""The model's gene list, and cells brought into its order.
+"""The model's gene list, and the alignment of cells to it.
 
 In: a JSON, text or pickle file of names; counts with gene symbols. Out: upper-cased names, aligned counts; no torch.
 """
@@ -29,7 +29,7 @@ MAX_BYTES = 64 * 2**20
 LOW_COVERAGE = 0.5  # share of the model's genes below which an output carries a warning
 FORMS = "a JSON list, one name per line, or a pickled list, tuple or numpy array of str"
 
-DAMAGE = (  # what reading a damaged or crafted pickle can end in
+DAMAGE = (  # errors that reading a damaged or crafted pickle can raise
     pickle.UnpicklingError,
     ArithmeticError,
     AssertionError,
@@ -69,39 +69,42 @@ def read_names(path: Path, *, name: str) -> tuple[str, ...]:
     Parameters
     ----------
     path
-        Local file: JSON, text (one name per line) or pickle. A pickle is read by an unpickler that can build lists,
-        tuples and numpy arrays of str and nothing else.
+        Local file: JSON, text (one name per line) or pickle. A pickle is read by an unpickler that can build only
+        lists, tuples and numpy arrays of str.
     name
-        How messages call it.
+        Name of the file in messages.
 
     Raises
     ------
     ModelError
-        The file is of another form, holds anything but names, repeats one, or is empty.
+        The file has another form, holds anything but names, repeats a name, or is empty.
     """
     if path.stat().st_size > MAX_BYTES:
         msg = f"{name}: {path.stat().st_size} bytes is no gene list; give {FORMS}"
         raise ModelError(msg)
-    data = path.read_bytes()
-    if path.suffix in _PICKLE_SUFFIXES or data[:1] == b"\x80":
-        raw = _from_pickle(data, name)
-    elif path.suffix == ".json" or data.lstrip()[:1] in (b"[", b"{"):
-        raw = _from_json(data, name)
-    else:
-        raw = _from_text(data, name)
-    if not all(isinstance(item, str) and item.strip() for item in raw):
-        bad = next(item for item in raw if not (isinstance(item, str) and item.strip()))
-        msg = f"{name}: holds {type(bad).__name__} {str(bad)[:40]!r} where a gene name is needed; give {FORMS}"
-        raise ModelError(msg)
+    raw = _parse(path.read_bytes(), suffix=path.suffix, name=name)
+    for item in raw:
+        if not isinstance(item, str) or not item.strip():
+            msg = f"{name}: holds {type(item).__name__} {str(item)[:40]!r} where a gene name is needed; give {FORMS}"
+            raise ModelError(msg)
     names = tuple(str(item).strip() for item in raw)
     if not names:
         msg = f"{name}: holds no names; give {FORMS}"
         raise ModelError(msg)
     uses = Counter(gene.upper() for gene in names)
-    if repeated := sorted(gene for gene, n_uses in uses.items() if n_uses > 1)[:_N_EXAMPLES]:
+    if repeated := sorted(uses - Counter(set(uses)))[:_N_EXAMPLES]:
         msg = f"{name}: names appear more than once ({', '.join(repeated)}); give the list the model was trained with"
         raise ModelError(msg)
     return names
+
+
+def _parse(data: bytes, *, suffix: str, name: str) -> Sequence[Any]:
+    """Items of a file, by its suffix or its first bytes."""
+    if suffix in _PICKLE_SUFFIXES or data[:1] == b"\x80":
+        return _from_pickle(data, name)
+    if suffix == ".json" or data.lstrip()[:1] in (b"[", b"{"):
+        return _from_json(data, name)
+    return _from_text(data, name)
 
 
 def digest_genes(genes: Sequence[str]) -> str:
@@ -110,25 +113,25 @@ def digest_genes(genes: Sequence[str]) -> str:
 
 
 def has_gene(genes: Sequence[str], *, model_genes: Collection[str]) -> NDArray[np.bool_]:
-    """Whether the model has each gene; of two that differ only in case the first one counts, as in :func:`align`."""
+    """Whether the model has each gene; of two genes that differ only in case the first counts, as in :func:`align`."""
     upper = [gene.upper() for gene in genes]
     first = {gene: column for column, gene in reversed(list(enumerate(upper)))}
     return np.array([gene in model_genes and first[gene] == column for column, gene in enumerate(upper)], dtype=bool)
 
 
 def coverage_warnings(record: Mapping[str, Any]) -> list[str]:
-    """What to say of cells that lack most of the model's genes.
+    """Warnings about cells that lack most of the model's genes.
 
     Parameters
     ----------
     record
-        An output's record; ``record["model"]`` holds ``frac_model_genes_in_query`` and ``…_in_prompt``, 0 to 1. Nothing
-        is said of a record without them.
+        Record of an output; ``record["model"]`` holds ``frac_model_genes_in_query`` and ``…_in_prompt``, 0 to 1. A
+        record without them gives no warnings.
     """
     found = record.get("model", {})
     shares = {role: found.get(f"frac_model_genes_in_{role}", 1.0) for role in ("query", "prompt")}
     return [
-        f"warning: the {role} has only {share:.0%} of the model's genes and the model sees 0 in all others: take the "
+        f"warning: the {role} has only {share:.0%} of the model's genes and the model sees 0 in all others: treat the "
         f"output with caution, or give cells with more genes, named by human symbols"
         for role, share in shares.items()
         if share < LOW_COVERAGE
@@ -136,18 +139,18 @@ def coverage_warnings(record: Mapping[str, Any]) -> list[str]:
 
 
 def align(counts: sparse.csr_matrix, genes: Sequence[str], *, model_genes: dict[str, int], role: str) -> Aligned:
-    """Bring cells into the model's gene order; names are compared upper-cased.
+    """Bring cells into the model's gene order; names are compared in upper case.
 
     Parameters
     ----------
     counts
         Raw counts, cells x genes.
     genes
-        Symbols of the columns. Of two that differ only in case the first one counts.
+        Symbols of the columns. Of two that differ only in case, the first counts.
     model_genes
         Upper-cased name -> the model's column.
     role
-        What the cells are, for messages.
+        Role of the cells, for messages.
 
     Raises
     ------
@@ -213,7 +216,7 @@ class _RefusedError(pickle.UnpicklingError):
 
 
 def _empty_array(*_: object) -> NDArray[Any]:
-    return np.empty(0, dtype="S1")  # its content follows as state, checked by numpy against its size
+    return np.empty(0, dtype="S1")  # its content follows as state, which numpy checks against its size
 
 
 def _array_of(buffer: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any]:
@@ -224,7 +227,7 @@ def _dtype_of(kind: str, *_: object) -> np.dtype[Any]:
     if not isinstance(kind, str) or kind[:1] not in {"U", "O"}:
         msg = f"an array of {kind!r}"
         raise _RefusedError(msg)
-    return np.dtype(kind, align=False, copy=True)  # a copy: its state follows, and numpy shares the plain ones
+    return np.dtype(kind, align=False, copy=True)  # a copy, because its state follows and numpy shares plain dtypes
 
 
 def _latin1(text: str, _encoding: str) -> bytes:
@@ -236,7 +239,7 @@ _ALLOWED_NUMPY = {"_reconstruct": _empty_array, "_frombuffer": _array_of}
 
 
 class _NamesUnpickler(pickle.Unpickler):
-    """Knows str, list, tuple and the four parts of a pickled numpy array of str."""
+    """Builds only str, list, tuple and the four parts of a pickled numpy array of str."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - what pickle asks for
         if module == "numpy" and name in _ALLOWED:

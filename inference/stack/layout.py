@@ -1,6 +1,6 @@
-"""How one step divides a window of cells.
+"""The division of a window of cells in one step.
 
-In: a window's size and the ratios. Out: which rows are prompt, context, kept and query; no torch.
+In: the size of a window and the ratios. Out: the numbers of prompt, context, kept and query rows; no torch.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layout:
-    """How one step divides a window: prompt rows first, then query rows."""
+    """Numbers of rows in a window: prompt rows come first, then query rows."""
 
     n_base: int  # prompt cells
-    n_ctx: int  # rows that count as context: n_base, or one less
-    n_keep: int  # rows that see only each other
+    n_ctx: int  # rows that are context: n_base, or one less
+    n_keep: int  # rows that attend only to each other
     n_test: int  # query cells
 
 

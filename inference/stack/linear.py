@@ -1,6 +1,6 @@
-"""Matrix products of the large layers: oneDNN's on a processor, where torch offers them, else torch's default.
+"""Matrix products of the large layers: by oneDNN on a processor where torch offers it, otherwise by torch's default.
 
-In: rows and weights. Out: the product of each row, whatever rows stand beside it and however many threads compute.
+In: rows and weights. Out: the product of each row, independent of the other rows and of the number of threads.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ class Linear(Protocol):
 
 
 def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Torch's default; with weights in bfloat16 the rows are rounded to it, too."""
+    """Product by torch's default; where the weights are bfloat16, the rows are rounded to bfloat16 as well."""
     if weight.dtype == x.dtype:
         return F.linear(x, weight, bias)
     return F.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """OneDNN's product, measured up to 1.7 times as fast as torch's default for float32 on processors.
+    """Product by oneDNN, measured up to 1.7 times as fast as torch's default for float32 on processors.
 
-    Of weights with gaps between their rows it takes seconds where torch's default takes a fraction of one.
+    For weights that are not contiguous it takes seconds where torch's default takes a fraction of a second.
     """
     if not weight.is_contiguous():
         return F.linear(x, weight, bias)
-    bias = None if bias is None else bias.contiguous()  # the operator reads it as if it were
+    bias = None if bias is None else bias.contiguous()  # the operator assumes contiguous memory
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 
 
 def choose_linear(device: torch.device, dtype: torch.dtype) -> Linear:
-    """Take the fastest product for weights of ``dtype`` on ``device``."""
+    """Choose the fastest product for weights of ``dtype`` on ``device``."""
     if device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        with suppress(AttributeError, RuntimeError):  # the operator is torch's own business and may go away
+        with suppress(AttributeError, RuntimeError):  # the operator is internal to torch and may disappear
             one = torch.ones(2, 2)
             if torch.equal(onednn_linear(one, one, torch.ones(2)), torch.full((2, 2), 3.0)):
                 return onednn_linear

@@ -41,16 +41,16 @@ _LAYER = (  # what ``Ops`` needs of each layer
 
 @dataclass(frozen=True)
 class WindowOutput:
-    """What the model says about rows ``first_row`` and later of each window."""
+    """The model's output for rows ``first_row`` and later of each window."""
 
-    mean: torch.Tensor  # (windows, rows, genes), counts expected: each row sums to its library size
+    mean: torch.Tensor  # (windows, rows, genes), expected counts: each row sums to its library size
     dispersion: torch.Tensor  # (windows, genes), inverse dispersion theta of the negative binomial
     logits: torch.Tensor  # (windows, rows); 0 for context rows
 
 
 @dataclass
 class KeptRows:
-    """Rows that see only each other, computed once: each layer's keys and values, and their final state."""
+    """Rows that attend only to each other, computed once: keys and values of each layer, and the final state."""
 
     keys_values: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     final: torch.Tensor | None = None  # (1, rows, cell_dim)
@@ -58,16 +58,16 @@ class KeptRows:
 
 
 class StackModel:
-    """Weights and the forward pass; nothing is initialised, the tensors are used as they were read.
+    """Weights and the forward pass; the tensors are used as they were read.
 
     Parameters
     ----------
     config, tensors
         Sizes and weights.
     ops
-        Who computes the parts that differ between machines; None: the fastest here.
+        Backend for the parts that differ between machines; None chooses the fastest available one.
     is_exact
-        Compute in the reference's own order of operations, so that even the last bit agrees.
+        Compute in the reference's order of operations, so that results agree bit for bit.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class StackModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return self._tensors["gene_pos_embedding"].device
 
     def to(self, device: torch.device, *, precision: str = "fp32") -> StackModel:
@@ -101,7 +101,7 @@ class StackModel:
         return StackModel(self.config, moved)
 
     def exactly(self) -> StackModel:
-        """Return the same weights, computing as the reference does to the last bit."""
+        """Return a model with the same weights that computes bit for bit as the reference does."""
         return StackModel(self.config, self._tensors, is_exact=True)
 
     @torch.inference_mode()
@@ -113,10 +113,10 @@ class StackModel:
         counts
             (windows, cells, genes) raw counts, float32: prompt rows first, then query rows.
         n_ctx
-            Rows that are context: the dispersion and the mean token vector come from them; the others are marked as
-            query by an embedding.
+            Rows that are context: dispersion and mean token vector come from them. The other rows are marked as query
+            rows by an embedding.
         n_keep
-            Rows that see only each other.
+            Rows that attend only to each other.
         first_row
             First row to predict.
 
@@ -142,7 +142,7 @@ class StackModel:
 
     @torch.inference_mode()
     def embed_cells(self, counts: torch.Tensor) -> torch.Tensor:
-        """First tokens (cells, cell_dim) of raw counts (cells, genes): they depend on the cell alone."""
+        """First tokens (cells, cell_dim) of raw counts (cells, genes); they depend on each cell alone."""
         n_cells = len(counts)
         if n_cells < _LEAST_ROWS:
             counts = F.pad(counts, (0, 0, 0, _LEAST_ROWS - n_cells))
@@ -150,7 +150,7 @@ class StackModel:
 
     @torch.inference_mode()
     def run_layers(self, rows: torch.Tensor, *, n_ctx: int, n_keep: int, kept: KeptRows | None = None) -> torch.Tensor:
-        """Let the cells of each window see each other.
+        """Run all layers, in which the cells of each window attend to each other.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class StackModel:
 
     @torch.inference_mode()
     def keep_rows(self, rows: torch.Tensor) -> KeptRows:
-        """Compute rows (1, rows, cell_dim) of first tokens that see only each other, once for many windows."""
+        """Compute rows (1, rows, cell_dim) of first tokens that attend only to each other, once for many windows."""
         kept = KeptRows()
         for index in range(self.config.n_layers):
             rows = self._layer(index, rows, n_keep=0, record=kept)
@@ -193,7 +193,7 @@ class StackModel:
 
     @torch.inference_mode()
     def predict_mean(self, rows: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
-        """Counts expected (..., genes) from final tokens (..., cell_dim) and library sizes (...)."""
+        """Expected counts (..., genes) from final tokens (..., cell_dim) and library sizes (...)."""
         return torch.softmax(self._head(rows, part=MEAN).float(), dim=-1).mul_(library.unsqueeze(-1))
 
     @torch.inference_mode()
@@ -209,7 +209,7 @@ class StackModel:
             raw = self._head(context, part=DISPERSION)
         if self._is_exact:
             return reference_softplus(raw).median(dim=1).values
-        return F.softplus(raw.float().median(dim=1).values)  # a rising function changes no order
+        return F.softplus(raw.float().median(dim=1).values)  # a monotone function does not change the median row
 
     def _layer(
         self,
@@ -252,11 +252,13 @@ class StackModel:
     def _attend(
         self, name: str, x: torch.Tensor, *, n_keep: int, before: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Attention over a window's cells, and its keys and values; ``before``: those of cells in front."""
+        """Attention over the cells of a window, with its keys and values; ``before`` are those of preceding cells."""
         n_windows, length, size = x.shape
         n_heads = self.config.n_heads
         weight = self._tensors[f"{name}.qkv.weight"]
-        qkv = self._multiply(x.to(weight.dtype) if x.is_cuda else x, weight)  # a GPU attends in the weights' precision
+        qkv = self._multiply(
+            x.to(weight.dtype) if x.is_cuda else x, weight
+        )  # on a GPU, attention has the precision of the weights
         query, key, value = qkv.view(n_windows, length, 3, n_heads, size // n_heads).permute(2, 0, 3, 1, 4)
         if before is not None:
             key, value = (
@@ -277,7 +279,7 @@ class StackModel:
         """One of the output layer's two values per gene: the mean's logit or the raw dispersion."""
         hidden = F.gelu(self._linear("output_mlp.0", rows))
         weight = self._tensors["output_mlp.3.weight"][part::2]
-        if part == MEAN and self._multiply is onednn_linear:  # the other half's copy would not earn its memory
+        if part == MEAN and self._multiply is onednn_linear:  # a copy of the other half would not be worth its memory
             if self._mean_weight is None:
                 self._mean_weight = weight.contiguous()
             weight = self._mean_weight

@@ -1,7 +1,7 @@
-"""The mean of log1p(CP10k) over the counts that could have been drawn, summed instead of sampled.
+"""The expectation of log1p(CP10k) over all possible draws, computed as a sum.
 
-In: mean, dispersion and library size of each value. Out: its expectation; a gene's average over cells then carries no
-noise of a draw, which the same average over drawn counts does.
+In: mean, dispersion and library size of each value. Out: its expectation. Unlike an average over drawn counts, a gene's
+average over cells then contains no sampling noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LARGE_MEAN, _NARROW = 20.0, 8.0  # above both (mean, inverse dispersion) a second-order expansion is as good
 _MOST_TERMS = 1000
-_REST = 1e-5  # probability left over at which the sum ends
+_REST = 1e-5  # remaining probability at which the sum ends
 _LEAST_DISPERSION = 1e-3
 
 
@@ -43,7 +43,11 @@ def expect_log(mean: Floats, dispersion: Floats, *, scale: Floats) -> Floats:
     summed = (mean <= _LARGE_MEAN) | (theta < _NARROW)
     mean, theta, scale = (part[summed] for part in (mean, theta, scale))
     odds, term = mean / (mean + theta), np.exp(-theta * np.log1p(mean / theta))
-    left, total, beyond = 1 - term, np.zeros_like(mean), mean.astype(np.float64)  # beyond: what of the mean is left
+    left, total, beyond = (
+        1 - term,
+        np.zeros_like(mean),
+        mean.astype(np.float64),
+    )  # beyond: the part of the mean not yet summed
     rest = np.arange(mean.size)
     for count in range(1, _MOST_TERMS):
         rest = rest[left[rest] > _REST]

@@ -1,6 +1,6 @@
-"""The parts of the model that differ between machines: one interface, and the choice of who computes it.
+"""The parts of the model that differ between machines: one interface, and the choice of its backend.
 
-In: a device and a precision. Out: an :class:`Ops`: compiled for the processor, Triton for a GPU, or plain torch.
+In: a device and a precision. Out: an :class:`Ops`: compiled code for a processor, Triton for a GPU, or plain torch.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ NORM_EPS = 1e-5
 
 
 class Ops(Protocol):
-    """What a backend computes; tensors lie on the model's device, all results are new tensors."""
+    """What a backend computes; tensors are on the model's device, and all results are new tensors."""
 
-    name: str  # as it stands in the record of a prediction
+    name: str  # as in the record of a prediction
 
     def mix_tokens(  # noqa: PLR0913 - one argument per tensor
         self,
@@ -50,14 +50,14 @@ class Ops(Protocol):
 
 
 def choose_ops(device: torch.device, precision: str) -> Ops:
-    """Take the fastest backend that is here; plain torch works everywhere.
+    """Choose the fastest available backend; plain torch works everywhere.
 
     Parameters
     ----------
     device
-        Where the model lies.
+        Device of the model.
     precision
-        ``fp32`` or ``bf16``. The processor's kernels compute in fp32 either way.
+        ``fp32`` or ``bf16``. The processor's kernels always compute in fp32.
     """
     if device.type == "cuda" and find_spec("triton"):
         from inference.stack.ops_triton import TritonOps, why_not

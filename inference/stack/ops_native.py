@@ -1,6 +1,6 @@
-"""The interchangeable parts of the model in compiled code for the processor, where it was built.
+"""The interchangeable parts of the model in compiled code for the processor.
 
-In: tokens and weights in float32 on the processor. Out: tensors there; None where the extension is not installed.
+In: tokens and weights in float32 on the processor. Out: tensors; no backend where the extension was not built.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class NativeOps:
         self.name = f"native ({kernels.variants()[-1]})"
 
     def variants(self) -> list[str]:
-        """Kernels that this processor can run, best last."""
+        """Kernels that this processor can run, the best one last."""
         return list(self._kernels.variants())
 
     def use(self, variant: str) -> None:
-        """Compute with these kernels from now on; ValueError where the processor cannot."""
+        """Use these kernels from now on; raises ValueError where the processor cannot run them."""
         self._kernels.use(variant)
         self.name = f"native ({variant})"
 

@@ -1,4 +1,4 @@
-"""The interchangeable parts of the model in plain torch: what runs where nothing faster is installed.
+"""The interchangeable parts of the model in plain torch, for machines without a faster backend.
 
 In: tokens and weights on any device. Out: tensors there.
 """

@@ -1,4 +1,4 @@
-"""Negative-binomial counts, drawn two ways: by the reference's random stream, or by a hash of each value's place.
+"""Negative-binomial counts, drawn from the reference's random stream or by a hash of each value's position.
 
 In: mean, dispersion, and a generator or a (seed, step, cell) key. Out: whole counts, float32.
 """
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Keys = NDArray[np.uint64]
 
-MAX_RATE = 1e8  # the reference's bound on a Poisson rate
-MAX_COUNT = 2**24 - 1  # float32 holds whole numbers up to here
+MAX_RATE = 1e8  # bound of the reference on a Poisson rate
+MAX_COUNT = 2**24 - 1  # the largest whole number up to which float32 is exact
 
-_SMALLEST_DISPERSION = 1e-30  # a softplus that underflows would give 0 / 0
+_SMALLEST_DISPERSION = 1e-30  # an underflow of softplus would give 0 / 0
 _RECURRENCE_STEPS = 48  # counts up to here are found by summing probabilities, the few above by bisection
 _LARGE_MEAN = 40.0
 _ROWS = 64  # cells drawn at once
@@ -32,9 +32,9 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def reference_rates(mean: torch.Tensor, dispersion: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Gamma draw of one window in the reference's order: Poisson rates of the shape of ``mean`` (cells, genes).
+    """Draw Poisson rates of one window in the order of the reference, in the shape of ``mean`` (cells, genes).
 
-    Drawing window after window reads the same stream as one draw over all of them.
+    Drawing window by window uses the same random stream as one draw over all windows.
     """
     shape = dispersion.clamp_min(_SMALLEST_DISPERSION).expand_as(mean).contiguous()
     drawn = torch._standard_gamma(shape, generator=generator) / (shape / mean)
@@ -56,9 +56,9 @@ def draw_counts(
     mean, dispersion
         (cells, genes): mean and inverse dispersion of each value.
     seed, step
-        Of the run, and of its step.
+        Seed of the run, and number of its step.
     cells
-        Number of each row's cell, its identity in the hash; a gene's is its column.
+        Number of the cell of each row, which identifies it in the hash; a gene is identified by its column.
 
     Returns
     -------
@@ -73,12 +73,12 @@ def draw_counts(
 
 
 def uniforms(seed: int, *, step: int, cells: Sequence[int], n_genes: int) -> Floats:
-    """Numbers in (0, 1), shape (cells, genes): 53 bits of splitmix64 at each place."""
+    """Numbers in (0, 1), shape (cells, genes): 53 bits of splitmix64 at each position."""
     return _uniforms_at(row_keys(seed, step=step, cells=cells)[:, None], np.arange(1, n_genes + 1, dtype=np.uint64))
 
 
 def row_keys(seed: int, *, step: int, cells: Sequence[int]) -> Keys:
-    """Hash of each cell's row, from which a gene's number continues."""
+    """Hash of each cell's row, to which the number of a gene is added."""
     row = stream_key(seed, step=step)
     return np.array([_mix_int(row + _GOLDEN * (cell + 1)) for cell in cells], dtype=np.uint64)
 
@@ -139,7 +139,7 @@ def invert(u: Floats, *, mean: Floats, dispersion: Floats) -> Floats:
 
 
 def _bisect(u: Floats, mean: Floats, theta: Floats) -> Floats:
-    """The same for counts above 0, whatever their size; counts end at the largest that float32 holds."""
+    """As :func:`invert` for counts above 0, by bisection; counts are limited to the largest that float32 represents."""
     p = theta / (theta + mean)
     low, high = np.zeros(u.shape), np.minimum(np.maximum(2.0 * np.ceil(mean), 64.0), MAX_COUNT)
     short = np.flatnonzero(special.betainc(theta, high + 1.0, p) < u)

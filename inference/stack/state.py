@@ -1,4 +1,4 @@
-"""What a generation knows of its cells, as tensors on the model's device; windows are put together from them.
+"""The state of a generation: tensors of its cells on the model's device, from which windows are assembled.
 
 In: a model, prompt and query counts. Out: the query cells' counts, rewritten step by step.
 """
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_SEED_BITS = 2**32  # numpy's seeds lie below
+_SEED_BITS = 2**32  # numpy accepts seeds below this
 _ROWS = {"cpu": 128, "cuda": 1024}  # cells whose profiles are computed at once
 
 
 @dataclass
 class State:
-    """One generation. Each cell's first tokens are computed once, and again only after its counts changed."""
+    """One generation. The first tokens of a cell are computed once, and again only after its counts change."""
 
     model: StackModel
     prompt_tokens: Tensor  # (prompt cells, cell_dim)
@@ -41,7 +41,7 @@ class State:
     logits: Tensor  # (query cells,)
     final: Tensor  # (query cells, cell_dim): tokens after the last layer
     dispersion: Tensor  # (windows, genes)
-    is_finite: Tensor  # whether everything since the last look was
+    is_finite: Tensor  # whether all values since the last check were finite
     drawn_at: Tensor  # (query cells,): row of the dispersions drawn with, over all steps; -1 before the first draw
     drawn_with: list[Tensor] = field(default_factory=list)  # of each step that drew, its dispersions
     n_windows: int = 0
@@ -50,7 +50,7 @@ class State:
     @classmethod
     @torch.inference_mode()
     def begin(cls, model: StackModel, *, prompt: sparse.csr_matrix, query: Floats) -> State:
-        """Start with the query as it is."""
+        """Start with the unchanged query cells."""
         counts = torch.from_numpy(query.astype(np.float32, copy=True)).to(model.device)
         rows = _rows(model)
         prompt_tokens = torch.cat(
@@ -79,7 +79,7 @@ class State:
         return torch.from_numpy(order).to(self.model.device)
 
     def keep_prompt(self, cells: Tensor) -> KeptRows | None:
-        """Return prompt rows that see only each other, computed the first time they are asked for."""
+        """Return prompt rows that attend only to each other; they are computed at the first call."""
         if not len(cells):
             return None
         if len(cells) not in self.kept:
@@ -87,14 +87,14 @@ class State:
         return self.kept[len(cells)]
 
     def begin_step(self, layout: Layout) -> None:
-        """Make room for what the windows of a step will say."""
+        """Allocate memory for the outputs of a step."""
         self.n_windows = -(-len(self.counts) // layout.n_test)
         self.dispersion = self.counts.new_empty(self.n_windows, self.counts.shape[1])
 
     def window_rows(self, windows: Tensor, *, layout: Layout, order: Tensor, base: Tensor) -> Tensor:
-        """First tokens (windows, cells, cell_dim): prompt cells in ``order``, then query cells; both are used in turn.
+        """First tokens (windows, cells, cell_dim): prompt cells in ``order``, then query cells, both used cyclically.
 
-        ``base`` is each window's place in the order, counted in windows.
+        ``base`` is the position of each window in the order, counted in windows.
         """
         prompt, query = window_cells(
             windows, base=base, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
@@ -112,7 +112,7 @@ class State:
     def learn(
         self, windows: Tensor, flat: Tensor, *, layout: Layout, kept: KeptRows | None, needs_dispersion: bool
     ) -> None:
-        """Note what the model says of ``windows``, whose final tokens are ``flat``; what tops them up is left out."""
+        """Store the outputs for ``windows`` with final tokens ``flat``, but not of cells that only fill a window."""
         first, n_cells = int(windows[0]) * layout.n_test, len(windows) * layout.n_test
         cells = slice(first, min(first + n_cells, len(self.counts)))
         n_own = cells.stop - cells.start
@@ -125,12 +125,12 @@ class State:
             )
 
     def read_logits(self) -> Floats:
-        """Bring the step's logits to the host: the one wait for a GPU in a step.
+        """Copy the logits of the step to the host, which is the only wait for a GPU in a step.
 
         Raises
         ------
         ModelError
-            They, or anything the state was given since, is not finite.
+            The logits, or other values stored since the last call, are not finite.
         """
         is_finite = self.is_finite & torch.isfinite(self.logits).all()
         if not is_finite:
@@ -179,7 +179,7 @@ class State:
 def window_cells(
     windows: Tensor, *, base: Tensor, layout: Layout, n_prompt: int, n_query: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Places in the prompt's order (windows, n_base) and query cells (windows, n_test) of windows."""
+    """Positions in the prompt's order (windows, n_base) and numbers of query cells (windows, n_test) of windows."""
     prompt = (base[:, None] * layout.n_base + torch.arange(layout.n_base)) % n_prompt
     query = (windows[:, None] * layout.n_test + torch.arange(layout.n_test)) % n_query
     return prompt.to(device, non_blocking=True), query.to(device, non_blocking=True)

@@ -1,6 +1,6 @@
-"""Reads a pickle as its author meant it, code included; only for files the reader has been told to trust.
+"""Reads a pickle with the code it contains; only for files that the user declared as trusted.
 
-In: a torch file, through ``torch.load``. Out: its object; classes of packages that are not installed are stood in for.
+In: a torch file, through ``torch.load``. Out: its object, with stand-ins for classes that are not installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StandIn(dict[str, Any]):
-    """Takes whatever a pickle does to an object whose class is not installed, and does nothing with it."""
+    """Accepts everything that a pickle does to an object whose class is not installed, and ignores it."""
 
     def __init__(self, *_args: object, **_named: object) -> None:
         super().__init__()
@@ -23,18 +23,18 @@ class StandIn(dict[str, Any]):
         if isinstance(state, dict):
             self.update(state)
 
-    def __hash__(self) -> int:  # type: ignore[override]  # it may have been the key of a mapping
+    def __hash__(self) -> int:  # type: ignore[override]  # it may be the key of a mapping
         return id(self)
 
     def append(self, _item: object) -> None:
-        """Take an item of what was a list."""
+        """Ignore an item of a list."""
 
     def extend(self, _items: object) -> None:
-        """Take items of what was a list."""
+        """Ignore items of a list."""
 
 
 class Lenient:
-    """A pickle module for ``torch.load``, and what it could not build."""
+    """A pickle module for ``torch.load``, with the names of what it could not build."""
 
     def __init__(self) -> None:
         absent = self.absent = set[str]()
@@ -55,7 +55,7 @@ class Lenient:
 
 
 def as_mapping(value: object) -> Mapping[str, Any] | None:
-    """Return a mapping as it is, an object's attributes as one, None of anything else; sizes become plain numbers."""
+    """Return a mapping, or the attributes of an object as one; None for other values. Numpy scalars become numbers."""
     if isinstance(value, dict):
         items = value
     elif hasattr(value, "__dict__") and not isinstance(value, type):

@@ -140,7 +140,7 @@ def test_code_in_a_checkpoint_runs_only_with_trust_and_a_warning(tmp_path, raw, 
     assert "haystack model convert --trust-pickle" in said
     code, facts, said = _run(capsys, "convert", source, tmp_path / "m.safetensors", "--trust-pickle")
     assert (code, sentinel.exists()) == (0, True)
-    assert said.startswith("warning: --trust-pickle lets")
+    assert said.startswith("warning: with --trust-pickle, ")
     assert f"read as a trusted file: it builds {os.system.__module__}.system" in facts["notes"][0]
     assert load_checkpoint(tmp_path / "m.safetensors", name="m").model.config.n_genes == 40
 
@@ -229,7 +229,7 @@ def test_info_tells_whether_a_gene_list_fits(tmp_path, raw, genelist, capsys):
         return found["fits"], found["reason"]
 
     assert fits(target, [gene.upper() for gene in GENES])[0]
-    assert fits(source, GENES) == (True, "the number of names; the file notes no more")
+    assert fits(source, GENES) == (True, "the number of names matches; the file has no digest")
     assert "names 39 genes, the model" in fits(source, GENES[1:])[1]
     is_fit, reason = fits(target, GENES[::-1])
     assert not is_fit

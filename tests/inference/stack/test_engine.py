@@ -123,7 +123,7 @@ def test_gene_list_of_another_model_is_refused(files):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpu_that_is_not_there_is_refused(files):
-    with pytest.raises(EngineError, match=r"device 'cuda:1' is not here: torch sees 0 GPUs"):
+    with pytest.raises(EngineError, match=r"device 'cuda:1' is not available: torch sees 0 GPUs"):
         _load(files, device="cuda:1")
     assert _load(files, device="auto").checkpoint.model.device.type == "cpu"
 
