@@ -1,4 +1,4 @@
-"""What HAYSTACK knows of biology: cell types, perturbations, pathways, tissues, diseases, and how to name them.
+"""Biological knowledge: cell types, perturbations, pathways, tissues, diseases, and how they are named.
 
 In: packaged tables, files that users add, any text a person may write. Out: entries, resolutions with alternatives,
 ontology distances.

@@ -1,4 +1,4 @@
-"""What a treatment does to its targets: a cytokine activates its receptors, an inhibitor the opposite.
+"""The effect of a treatment on its targets: a cytokine activates its receptors, an inhibitor blocks its targets.
 
 In: a perturbation and the table of actions. Out: +1, -1, or 0 where it is not known.
 """
@@ -17,7 +17,7 @@ _BY_TYPE = {"cytokine": 1, "genetic": -1, "drug": 0}
 
 
 def action_on_targets(entry: PerturbationEntry, *, knowledge: Knowledge) -> int:
-    """Sign of a treatment's effect on its targets: by its family in the table, by the family's name, by its type."""
+    """Return the sign of the effect on targets: by family in the table, by name of the family, by type."""
     if (known := knowledge.actions.get(entry.family)) is not None:
         return known
     if _INHIBITS.search(entry.family):

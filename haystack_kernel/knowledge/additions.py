@@ -1,4 +1,4 @@
-"""Files of a user's own become part of what is known: read once, checked, kept in a compact form.
+"""Add a user's own files to the knowledge: read once, checked, kept in a compact form.
 
 In: an ontology, gene sets, a network or a table of targets. Out: a file in the knowledge folder, and its header.
 """
@@ -37,7 +37,7 @@ def add_knowledge(
     columns: Mapping[str, str] | None = None,
     separator: str = "|",
 ) -> Header:
-    """Read a file and keep it in the knowledge folder; nothing is kept where any of it is wrong.
+    """Read a file and keep it in the knowledge folder; nothing is kept if any part of it is wrong.
 
     Parameters
     ----------
@@ -109,28 +109,31 @@ def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], sepa
 
 
 def _kind_of(path: Path, raw: bytes) -> str:
-    """Kind by the ending of the name; for ontologies by the ids that most terms have, for tables by the columns."""
+    """Return the kind by the ending of the name; for ontologies by the ids inside, for tables by the columns."""
     endings = [end.lower() for end in path.suffixes if end.lower() != ".gz"]
     ending = endings[-1] if endings else ""
-    if _SUFFIXES.get(ending) == "targets" and (form := find_form(raw)) is not None:
-        return form.kind
-    if ending in _SUFFIXES:
-        return _SUFFIXES[ending]
     if ending in (".obo", ".json"):
-        text = decode(raw, path=path)
-        if ending == ".json" or is_obo(text):
-            pattern = r"(?m)^id:\s*{}:" if ending == ".obo" else r'"{}:\d+"\s*:\s*\{{'
-            counts = {kind: len(re.findall(pattern.format(prefix), text)) for kind, prefix in ONTOLOGIES.items()}
-            best = max(counts, key=lambda one: counts[one])
-            if counts[best]:
-                return best
-        message = f"{path} holds no CL, UBERON or MONDO term. Give one of these ontologies, or say --kind."
-        raise InvalidInputError(message, path=str(path))
+        return _ontology_of(path, raw, ending=ending)
+    if ending in _SUFFIXES:
+        form = find_form(raw) if _SUFFIXES[ending] == "targets" else None
+        return form.kind if form else _SUFFIXES[ending]
     message = (
-        f"what {path.name} holds cannot be told from its name. Say --kind {'|'.join(ROWS)}, or give a file ending in "
+        f"the kind of {path.name} cannot be told from its name. Give --kind {'|'.join(ROWS)}, or a file ending in "
         ".obo, .json, .gmt or .tsv (.gz may follow)."
     )
     raise InvalidInputError(message, path=str(path))
+
+
+def _ontology_of(path: Path, raw: bytes, *, ending: str) -> str:
+    """Return the ontology that most terms of a file belong to."""
+    text = decode(raw, path=path)
+    pattern = r"(?m)^id:\s*{}:" if ending == ".obo" else r'"{}:\d+"\s*:\s*\{{'
+    counts = {kind: len(re.findall(pattern.format(prefix), text)) for kind, prefix in ONTOLOGIES.items()}
+    best = max(counts, key=lambda one: counts[one])
+    if not counts[best] or (ending == ".obo" and not is_obo(text)):
+        message = f"{path} has no CL, UBERON or MONDO term. Give one of these ontologies, or its kind with --kind."
+        raise InvalidInputError(message, path=str(path))
+    return best
 
 
 def _name_of(path: Path, name: str | None) -> str:

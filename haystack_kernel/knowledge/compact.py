@@ -1,4 +1,4 @@
-"""The compact form of an addition: one file, a header line and a line of rows, both JSON, written in one move.
+"""The compact form of an addition: one file with a header line and a line of rows, both JSON, written atomically.
 
 In: an ``Addition``. Out: ``<folder>/<name>.json``, and the same addition again.
 """
@@ -34,7 +34,7 @@ ROWS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an addition without reading its rows; ``order`` grows, and later ones override earlier ones."""
+    """The header of an addition, read without its rows; ``order`` grows, and later ones override earlier ones."""
 
     name: str
     kind: SourceKind
@@ -49,7 +49,7 @@ class Header:
 
     @property
     def source(self) -> Source:
-        """The part of it that goes into the record of a run."""
+        """Return the part that goes into the record of a run."""
         return Source(self.name, self.kind, self.version, self.digest, self.n_terms, self.licence)
 
 
@@ -97,13 +97,13 @@ def write_addition(addition: Addition, folder: Path) -> Path:
 
 
 def list_headers(folder: Path) -> list[Header]:
-    """Headers of all additions, oldest first; empty where the folder does not exist."""
+    """Return the headers of all additions, oldest first; empty where the folder does not exist."""
     headers = [read_header(path) for path in sorted(folder.glob("*.json"))]
     return sorted(headers, key=lambda one: (one.order, one.name))
 
 
 def read_header(path: Path) -> Header:
-    """First line of an addition.
+    """Return the first line of an addition.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_addition(path: Path) -> Addition:
-    """The whole of an addition, checked against the digest in its header.
+    """Return a whole addition, checked against the digest in its header.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def _header(line: bytes, *, path: Path) -> tuple[Header, str]:
 
 
 def _flat(row: object) -> list[Any]:
-    """Values of a record in the order of its fields, without those at the end that are as by default."""
+    """Return the values of a record in the order of its fields, without defaults at the end."""
     named = fields(row)  # type: ignore[arg-type]
     values = [getattr(row, one.name) for one in named]
     while values[-1] == named[len(values) - 1].default:

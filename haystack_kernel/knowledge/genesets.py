@@ -38,26 +38,19 @@ def read_gene_sets(raw: bytes, *, path: Path) -> tuple[Pathway, ...]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, *rest = line.split("\t")
-        name = clean_name(name, path=path, where=f"line {number}")
-        genes = [cell.partition(",")[0].strip() for cell in rest[1:]]
-        genes = [gene for gene in genes if gene]
-        if not name or not genes:
-            raise _refused(path, number, "a set needs a name, a description and at least one gene, tab separated")
-        if len(genes) > MAX_GENES:
-            raise _refused(path, number, f"{name} has {len(genes):,} genes; {MAX_GENES:,} are possible")
+        name, description, genes = _read_set(line, path=path, number=number)
         if name in pathways:
             raise _refused(path, number, f"the set {name} is defined a second time")
         symbols = {gene: 1 for gene in genes if _SYMBOL.fullmatch(gene)}
         n_entries += len(genes)
         strange += [gene for gene in genes if gene not in symbols]
-        pathways[name] = Pathway(name, symbols, _synonyms(name), rest[0].strip()[:200])
+        pathways[name] = Pathway(name, symbols, _synonyms(name), description)
     if not pathways:
-        message = f"{path} holds no gene set. Give a GMT file: name, description, genes, tab separated."
+        message = f"{path} has no gene set. Give a GMT file: name, description, genes, tab separated."
         raise InvalidInputError(message, path=str(path))
     if len(strange) > n_entries / 5:
         message = (
-            f"{path}: {len(strange):,} of {n_entries:,} entries, such as {strange[0][:60]!r}, are no gene symbols. "
+            f"{path}: {len(strange):,} of {n_entries:,} entries, such as {strange[0][:60]!r}, are not gene symbols. "
             "Give a GMT file of symbols."
         )
         raise InvalidInputError(message, path=str(path), n_strange=len(strange))
@@ -65,8 +58,21 @@ def read_gene_sets(raw: bytes, *, path: Path) -> tuple[Pathway, ...]:
     return tuple(pathways.values())
 
 
+def _read_set(line: str, *, path: Path, number: int) -> tuple[str, str, list[str]]:
+    """Return name, description and genes of one line; empty cells are left out."""
+    name, *rest = line.split("\t")
+    name = clean_name(name, path=path, where=f"line {number}")
+    genes = [cell.partition(",")[0].strip() for cell in rest[1:]]
+    genes = [gene for gene in genes if gene]
+    if not name or not genes:
+        raise _refused(path, number, "a set needs a name, a description and at least one gene, tab separated")
+    if len(genes) > MAX_GENES:
+        raise _refused(path, number, f"{name} has {len(genes):,} genes; {MAX_GENES:,} are possible")
+    return name, rest[0].strip()[:200], genes
+
+
 def _synonyms(name: str) -> tuple[str, ...]:
-    """The name in plain words: HALLMARK_TNFA_SIGNALING_VIA_NFKB is "tnfa signaling via nfkb" as well."""
+    """Return the name in plain words: HALLMARK_TNFA_SIGNALING_VIA_NFKB is also "tnfa signaling via nfkb"."""
     words = re.sub(r"^(?:HALLMARK|REACTOME|KEGG|WP|BIOCARTA|PID|GO[A-Z]{2})_", "", name).replace("_", " ")
     return (words.lower(),) if name.isupper() and "_" in name else ()
 
@@ -76,11 +82,11 @@ def _check_human(pathways: dict[str, Pathway], *, path: Path) -> None:
     n_mouse = sum(_MOUSE_LIKE.fullmatch(gene) is not None for gene in genes)
     if n_mouse > len(genes) / 2:
         message = (
-            f"{path}: {n_mouse:,} of {len(genes):,} symbols are written as those of mice (Stat1). Everything here is "
+            f"{path}: {n_mouse:,} of {len(genes):,} symbols are written like mouse symbols (Stat1). All tables are "
             "human: give the human release of the sets."
         )
         raise InvalidInputError(message, path=str(path))
 
 
 def _refused(path: Path, number: int, what: str) -> InvalidInputError:
-    return InvalidInputError(f"{path} line {number}: {what}. Mend the line.", path=str(path), line=number)
+    return InvalidInputError(f"{path} line {number}: {what}. Correct the line.", path=str(path), line=number)

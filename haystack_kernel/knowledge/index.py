@@ -1,4 +1,4 @@
-"""All names of one kind of term, findable under every way of writing them.
+"""An index of all names of one kind of term, under every way of writing them.
 
 In: a ``Knowledge`` and a kind. Out: an ``Index`` from keys to terms, built once per table set.
 """
@@ -36,13 +36,13 @@ class Surface:
 
     @property
     def norms(self) -> list[str]:
-        """Normal forms of its words."""
+        """Return the normal forms of its words."""
         return self.key.split(" ") if self.key else []
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Terms of one kind by key; the five maps go from strict to lenient and are made when first asked for."""
+    """Terms of one kind by key; the five maps go from strict to lenient and are built on first use."""
 
     kind: TermKind
     names: Mapping[str, str]  # id -> canonical name
@@ -53,7 +53,7 @@ class Index:
 
     @property
     def fold_greek(self) -> bool:
-        """Whether TGF-beta may be written TGFb; for cells it may not: a beta cell is no B cell."""
+        """Whether TGF-beta may be written TGFb; for cells it may not: a beta cell is not a B cell."""
         return self.kind == "perturbation"
 
     @functools.cached_property
@@ -82,7 +82,7 @@ class Index:
 
     @functools.cached_property
     def phrase(self) -> dict[str, tuple[Surface, ...]]:
-        """Phrase key -> names; none for treatments, whose names are no phrases."""
+        """Phrase key -> names; none for treatments, whose names are not phrases."""
         if self.fold_greek:
             return {}
         pairs = ((normalise.phrase_key(one.norms), one) for one in self.surfaces)
@@ -115,24 +115,24 @@ class Index:
         return dict(found)
 
     def keys_like(self, key: str) -> list[str]:
-        """Spaced keys worth comparing with this one: all, or in large tables those that share a word or the start."""
+        """Return spaced keys to compare with this one: all, or in large tables those with a shared word or start."""
         if len(self.spaced) <= ALL_KEYS:
             return list(self.spaced)
         shared = (one.key for word in key.split() if len(word) > 2 for one in self.by_word.get(word, [])[:ALL_KEYS])
         return list(dict.fromkeys([*shared, *self.by_start.get(key[:2], [])]))
 
     def match(self, surface: Surface, *, lenient: bool = False) -> Match:
-        """Describe a hit; ``lenient`` where more than the writing differed."""
+        """Return a match; ``lenient`` where more than the spelling differed."""
         is_name = surface.is_name and not lenient
         score, how = (NAME_SCORE, "name") if is_name else (SYNONYM_SCORE, "synonym")
         return Match.model_validate({"id": surface.id, "name": self.names[surface.id], "score": score, "how": how})
 
     def close(self, term: str, *, score: float) -> Match:
-        """Describe a term that is near, not equal."""
+        """Return a match for a term that is similar, not equal."""
         return Match(id=term, name=self.names[term], score=round(score, 4), how="fuzzy")
 
     def written(self, words: Sequence[Word]) -> list[Match]:
-        """Terms whose name or synonym these words are; more than one where terms share a synonym."""
+        """Return the terms whose name or synonym these words are; several where terms share a synonym."""
         said, fold = [word.norm for word in words], self.fold_greek
         found = self.spaced.get(" ".join(said)) or self.compact.get(normalise.compact_key(said, fold_greek=fold))
         if found:
@@ -151,19 +151,21 @@ class Index:
 
 @functools.lru_cache(maxsize=32)
 def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
-    """The index of one kind; empty for donors and datasets, which no table lists."""
+    """Return the index of one kind; empty for donors and datasets, which no table lists."""
     entries = _entries(kind, knowledge=knowledge)
-    fold = kind == "perturbation"
-    families: dict[str, list[str]] = defaultdict(list)
-    ids = {} if fold else {term.lower(): term for term in entries}
-    for term, entry in knowledge.perturbations.items() if fold else ():
-        families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
-        ids.update({value.lower(): term for value in entry.external_ids.values()})
+    if kind == "perturbation":  # its table has no ids of its own
+        families = _families(knowledge)
+        ids = {
+            one.lower(): term for term, entry in knowledge.perturbations.items() for one in entry.external_ids.values()
+        }
+    else:
+        families = {}
+        ids = {term.lower(): term for term in entries}
     return Index(
         kind=kind,
         names={term: entry.name for term, entry in entries.items()},
         ids=ids,
-        families={family: tuple(members) for family, members in families.items() if family and len(members) > 1},
+        families=families,
         short_forms=_short_forms(kind, knowledge=knowledge),
         surfaces=tuple(
             Surface(term, text, text == entry.name, normalise.spaced_key(normalise.split_words(text)))
@@ -171,6 +173,14 @@ def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
             for text in (entry.name, *entry.synonyms)
         ),
     )
+
+
+def _families(knowledge: Knowledge) -> dict[str, tuple[str, ...]]:
+    """Return the members of each family of treatments that has more than one."""
+    families: dict[str, list[str]] = defaultdict(list)
+    for term, entry in knowledge.perturbations.items():
+        families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
+    return {family: tuple(members) for family, members in families.items() if family and len(members) > 1}
 
 
 def _entries(

@@ -1,4 +1,4 @@
-"""What stands in labels beside the term itself: modifiers, salts and doses, brackets, words that the term implies.
+"""Parts of labels beside the term itself: modifiers, salts and doses, brackets, words that the term implies.
 
 In: a label. Out: its words without them, or the matches of what is left.
 """
@@ -15,6 +15,8 @@ from haystack_kernel.knowledge.index import index_of
 from haystack_kernel.knowledge.ontology import ancestors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from haystack_kernel.knowledge.index import Index
     from haystack_kernel.knowledge.normalise import Word
     from haystack_kernel.knowledge.terms import Knowledge
@@ -46,7 +48,7 @@ _BRACKETS = re.compile(r"^\s*([^()\[\]]*\S)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
 
 
 def without_modifiers(text: str, *, kind: TermKind) -> list[Word]:
-    """Words outside brackets that are no modifier; empty where nothing was left out, or nothing is left."""
+    """Return words outside brackets without modifiers; empty where there was none, or where nothing is left."""
     outside = normalise.split_words(re.sub(r"\([^()]*\)", " ", text))
     if outside != normalise.split_words(text):
         return []  # brackets are read elsewhere
@@ -58,7 +60,7 @@ def without_modifiers(text: str, *, kind: TermKind) -> list[Word]:
 
 
 def without_salt(text: str, *, index: Index) -> list[Match]:
-    """Matches of a drug or cytokine without its dose, the salts behind its name, or the rh of a recombinant one."""
+    """Match a drug or cytokine without its dose, the salts after its name, or the rh of a recombinant one."""
     words = normalise.split_words(_DOSE.sub("", text))
     while len(words) > 1 and words[-1].norm in SALTS:
         words = words[:-1]
@@ -68,13 +70,13 @@ def without_salt(text: str, *, index: Index) -> list[Match]:
 
 
 def split_brackets(text: str) -> tuple[str, str] | None:
-    """Label and explanation of ``label (explanation)``; None for any other form."""
+    """Return label and explanation of ``label (explanation)``; None for any other form."""
     found = _BRACKETS.match(text)
     return (found[1], found[2]) if found else None
 
 
 def without_redundant(words: list[Word], *, index: Index, knowledge: Knowledge) -> list[Match]:
-    """The one cell type that is left when words which it implies are left out.
+    """Return the cell type that remains when words which it implies are left out.
 
     Implied are its home tissue (blood monocyte), a type above it (neutrophil granulocyte) and its markers with a plus
     sign (CD1C+ cDC2).
@@ -82,20 +84,25 @@ def without_redundant(words: list[Word], *, index: Index, knowledge: Knowledge) 
     if index.kind != "cell_type" or not 2 <= len(words) <= MAX_WORDS:
         return []
     for n_dropped in (1, 2):
-        found: dict[str, Match] = {}
-        for dropped in combinations(range(len(words)), n_dropped):
-            kept = [word for place, word in enumerate(words) if place not in dropped]
-            if all(word.norm == "cell" for word in kept):
-                continue
-            matches = index.written(kept)
-            if len(matches) == 1 and all(
-                _is_implied(words[place], term=matches[0].id, index=index, knowledge=knowledge) for place in dropped
-            ):
-                found[matches[0].id] = index.close(matches[0].id, score=REDUNDANT_SCORE)
-        lower = [term for term in found if not any(term in ancestors(one, knowledge=knowledge) for one in found)]
+        found = dict.fromkeys(_implying(words, n_dropped, index=index, knowledge=knowledge))
         if found:
-            return [found[term] for term in lower]
+            above = {up for term in found for up in ancestors(term, knowledge=knowledge)}
+            return [index.close(term, score=REDUNDANT_SCORE) for term in found if term not in above]
     return []
+
+
+def _implying(words: list[Word], n_dropped: int, *, index: Index, knowledge: Knowledge) -> Iterator[str]:
+    """Yield the terms that are left without some of the words and imply each of those."""
+    for dropped in combinations(range(len(words)), n_dropped):
+        kept = [word for place, word in enumerate(words) if place not in dropped]
+        if all(word.norm == "cell" for word in kept):
+            continue
+        matches = index.written(kept)
+        if len(matches) != 1:
+            continue
+        term = matches[0].id
+        if all(_is_implied(words[place], term=term, index=index, knowledge=knowledge) for place in dropped):
+            yield term
 
 
 def _is_implied(word: Word, *, term: str, index: Index, knowledge: Knowledge) -> bool:

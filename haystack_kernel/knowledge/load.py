@@ -1,4 +1,4 @@
-"""All that is known: the packaged tables, and what the user added to them.
+"""Load the packaged tables and the user's additions to them.
 
 In: the knowledge folder, if any. Out: one ``Knowledge``, the same object until something is added.
 """

@@ -1,4 +1,4 @@
-"""Known terms named in a free text: the longest names first, none twice.
+"""Find known terms in a free text: the longest names first, none twice.
 
 In: a question. Out: mentions in order of appearance, each with its resolution.
 """
@@ -16,6 +16,8 @@ from haystack_kernel.knowledge.resolve import resolve
 from haystack_kernel.knowledge.spelling import correct_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from haystack_kernel.knowledge.index import Index, Surface
     from haystack_kernel.knowledge.normalise import Word
     from haystack_kernel.knowledge.terms import Knowledge
@@ -79,13 +81,26 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
     """Find the cell types, perturbations, tissues and diseases that a text names.
 
     The longest name wins and names do not overlap: "lung fibroblasts" is one cell type, "fibroblasts in the lung" a
-    cell type and a tissue. Words of a family ("interferon") count and come back ambiguous, unless a member is named
-    too. Typing errors are mended in words of eight letters or more. Ordinary English words and the word "cell" alone
-    are no mentions.
+    cell type and a tissue. Words of a family ("interferon") are found and marked ambiguous, unless a member is named
+    too. Typing errors are corrected in words of eight letters or more. Ordinary English words and the word "cell"
+    alone are not mentions.
+
+    Parameters
+    ----------
+    text
+        A question, or any text.
+    knowledge
+        The tables that terms are looked up in.
 
     Returns
     -------
     Mentions in order of appearance; empty where nothing is named.
+
+    Examples
+    --------
+    >>> from haystack_kernel.knowledge import load_knowledge
+    >>> [mention.text for mention in find_mentions("lung fibroblasts under TNF", knowledge=load_knowledge())]
+    ['lung fibroblasts', 'TNF']
     """
     words = normalise.split_words(text)
     spans = [span for kind in KINDS for span in _spans(text, words, index=index_of(kind, knowledge=knowledge))]
@@ -114,26 +129,26 @@ def _is_said_closer(mention: Mention, others: list[Mention], *, knowledge: Knowl
 
 
 def _spans(text: str, words: list[Word], *, index: Index) -> list[_Span]:
-    """Every stretch that names a term, overlapping ones included; misspelt only where nothing exact covers it."""
-    spans = [
-        _Span(index.kind, first, stop, is_exact=True)
-        for first in range(len(words))
-        for stop in range(first + 1, min(first + MAX_WORDS, len(words)) + 1)
-        if _is_named(text, words, (first, stop), index=index)
-    ]
+    """Return every stretch that names a term; misspelt names only where no exact one covers them."""
+    spans = list(_named_spans(text, words, index=index))
     covered = {place for span in spans for place in range(span.first, span.stop)}
     for place, word in enumerate(words):
         if place in covered or word.norm in _ENGLISH:
             continue
-        for mended in correct_words([word], index=index, min_length=MIN_TYPO_LENGTH):
-            reading = [*words[:place], *mended, *words[place + 1 :]]
-            spans += [
-                _Span(index.kind, first, stop, is_exact=False)
-                for first in range(max(0, place - MAX_WORDS), place + 1)
-                for stop in range(place + 1, min(first + MAX_WORDS, len(words)) + 1)
-                if _is_named(text, reading, (first, stop), index=index)
-            ]
+        for corrected in correct_words([word], index=index, min_length=MIN_TYPO_LENGTH):
+            reading = [*words[:place], *corrected, *words[place + 1 :]]
+            spans += _named_spans(text, reading, index=index, around=place)
     return spans
+
+
+def _named_spans(text: str, words: list[Word], *, index: Index, around: int | None = None) -> Iterator[_Span]:
+    """Yield every stretch of at most MAX_WORDS words that names a term; all, or those around a corrected word."""
+    firsts = range(len(words)) if around is None else range(max(0, around - MAX_WORDS), around + 1)
+    for first in firsts:
+        shortest = first + 1 if around is None else around + 1
+        for stop in range(shortest, min(first + MAX_WORDS, len(words)) + 1):
+            if _is_named(text, words, (first, stop), index=index):
+                yield _Span(index.kind, first, stop, is_exact=around is None)
 
 
 def _is_named(text: str, words: list[Word], place: tuple[int, int], *, index: Index) -> bool:
@@ -142,19 +157,24 @@ def _is_named(text: str, words: list[Word], place: tuple[int, int], *, index: In
     gaps = [text[before.end : after.start] for before, after in pairwise(part)]
     if not all(_JOIN_WIDE.fullmatch(gap) for gap in gaps) or _means_another(text, words, place, index=index):
         return False
-    key, norms = normalise.spaced_key(part), [word.norm for word in part]
-    if not all(_JOIN.fullmatch(gap) for gap in gaps):
-        return any(
-            _JOIN.fullmatch(surface.text) is None and "," in surface.text for surface in index.spaced.get(key, ())
-        )
-    found = index.spaced.get(key, ())
+    key = normalise.spaced_key(part)
+    if not all(_JOIN.fullmatch(gap) for gap in gaps):  # with commas or brackets: only a name that has commas too
+        return any("," in surface.text for surface in index.spaced.get(key, ()))
+    found = _surfaces(part, gaps, index=index)
+    if not found:
+        return key in index.families or (index.kind == "perturbation" and key in _WHOLE_GROUPS)
+    return any(_is_written_so(part, text=text, surface=surface) for surface in found)
+
+
+def _surfaces(part: list[Word], gaps: list[str], *, index: Index) -> tuple[Surface, ...]:
+    """Return the names that words may be: as they stand, read as one word, or in another order around "of"."""
+    norms = [word.norm for word in part]
+    found = index.spaced.get(normalise.spaced_key(part), ())
     if not found and _is_one_name(part, gaps):
         found = index.compact.get(normalise.compact_key(norms, fold_greek=index.fold_greek), ())
     if not found and _is_joined_by_of(part, index=index):
         found = index.bag.get(normalise.bag_key(norms, fold_greek=index.fold_greek), ())
-    if not found:
-        return key in index.families or (index.kind == "perturbation" and key in _WHOLE_GROUPS)
-    return any(_is_written_so(part, text=text, surface=surface) for surface in found)
+    return found
 
 
 def _is_joined_by_of(part: list[Word], *, index: Index) -> bool:
@@ -180,35 +200,42 @@ def _is_written_so(part: list[Word], *, text: str, surface: Surface) -> bool:
     if len(part) > 1 or not written.isalpha():
         return any(letter.isalpha() for letter in written)
     stem = written.removesuffix("s") if len(written) > 2 else written
-    if sum(letter.isupper() for letter in stem) >= 2:
+    if _n_capitals(stem) >= 2:
         return True
     if part[0].norm in _ENGLISH or written.lower() in _ENGLISH:
         return False
-    if stem == surface.text:
-        return len(stem) > 1
-    is_abbreviation = len(surface.text) <= _SHORT and sum(letter.isupper() for letter in surface.text) >= 2
-    if not is_abbreviation:
-        return len(stem) >= 3
-    return len(stem) >= (3 if surface.id.isascii() and ":" not in surface.id else 4)
+    return len(stem) >= (2 if stem == surface.text else _least_letters(surface))
+
+
+def _least_letters(surface: Surface) -> int:
+    """Return how many letters a name needs without its capitals: more for abbreviations of cells."""
+    is_abbreviation = len(surface.text) <= _SHORT and _n_capitals(surface.text) >= 2
+    is_treatment = surface.id.isascii() and ":" not in surface.id  # ids of ontologies have a colon
+    return 4 if is_abbreviation and not is_treatment else 3
+
+
+def _n_capitals(text: str) -> int:
+    return sum(letter.isupper() for letter in text)
 
 
 def _means_another(text: str, words: list[Word], place: tuple[int, int], *, index: Index) -> bool:
-    """Anti-TNF and IL-6 receptor are not the cytokine; a short name inside a hyphenated word is not itself."""
+    """Whether a name is part of another one: anti-TNF and IL-6 receptor are not the cytokine."""
     first, stop = place
-    start, end = words[first].start, words[stop - 1].end
     before = words[first - 1] if first else None
     after = words[stop] if stop < len(words) else None
     if index.kind == "perturbation":
         if before and before.norm == "anti":
             return True
-        if (
-            after
-            and after.norm in _NOT_THE_TERM_AFTER
-            and normalise.spaced_key(words[first : stop + 1]) not in index.families
-        ):
+        longer = normalise.spaced_key(words[first : stop + 1])  # "JAK inhibitor" is a family of treatments itself
+        if after and after.norm in _NOT_THE_TERM_AFTER and longer not in index.families:
             return True
-    if end - start > _SHORT:
-        return False
+    start, end = words[first].start, words[stop - 1].end
+    return end - start <= _SHORT and _is_hyphenated(text, before=before, span=(start, end), after=after)
+
+
+def _is_hyphenated(text: str, *, before: Word | None, span: tuple[int, int], after: Word | None) -> bool:
+    """Whether a name is part of a hyphenated word, other than one such as "TNF-treated"."""
+    start, end = span
     if before and text[before.end : start] == "-":
         return True
     return bool(after and text[end : after.start] == "-" and after.norm not in _AFTER_A_HYPHEN)

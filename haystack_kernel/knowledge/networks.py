@@ -1,4 +1,4 @@
-"""Networks and regulons in the forms in which their makers publish them, told apart by their columns.
+"""Read networks and regulons in their published forms, told apart by their columns.
 
 In: bytes of a table of OmniPath, STRING, CollecTRI or DoRothEA. Out: edges with a direction and a sign.
 """
@@ -65,13 +65,13 @@ FORMS = (
 
 
 def find_form(raw: bytes) -> Form | None:
-    """The form whose columns a table has; None where it is another table."""
+    """Return the form whose columns a table has; None for another table."""
     header = set(_cells(_header(raw[:20_000].decode("utf-8", errors="replace"))))
     return next((form for form in FORMS if header.issuperset((form.regulator, form.target, *form.marks))), None)
 
 
 def read_edges(raw: bytes, *, path: Path, kind: str) -> SourceFile:
-    """Read a network or regulons; of two rows about the same pair the later counts.
+    """Read a network or regulons; of two rows about the same pair the later one counts.
 
     Parameters
     ----------
@@ -84,29 +84,24 @@ def read_edges(raw: bytes, *, path: Path, kind: str) -> SourceFile:
     -------
     OmniPath: directed edges with one sign; STRING: associations of combined score 0.7 or more, both ways, as
     activating, with the score as weight; regulons: the sign of the weight, which is also kept as weight. Notes count
-    what was left out. A gene is no target of itself here.
+    what was left out. A gene is never a target of itself.
 
     Raises
     ------
     InvalidInputError
-        The columns are of no known form, a number is none, proteins are Ensembl ids, or no edge remains.
+        The columns are of no known form, a value is not a number, proteins are Ensembl ids, or no edge remains.
     """
-    form = find_form(raw)
-    if form is None or form.kind != kind:
-        known = "; ".join(f"{one.name}: {', '.join((one.regulator, one.target, *one.marks))}" for one in FORMS)
-        given = ", ".join(_cells(_header(decode(raw, path=path)))[:12])
-        message = f"{path} has the columns {given}, which are no {kind}. Known forms are {known}."
-        raise InvalidInputError(message, path=str(path), kind=kind)
     text = decode(raw, path=path)
     first = _header(text)
+    columns = _cells(first)
+    form = _checked_form(raw, columns=columns, path=path, kind=kind)
     lines = [line for line in text.splitlines() if line.strip() and line != first and not line.startswith("#")]
     check_count(len(lines), path=path, what="edges")
-    columns = _cells(first)
     edges: dict[tuple[str, str], Edge] = {}
     n_left_out = 0
     for number, cells in enumerate(csv.reader(io.StringIO("\n".join(lines)), delimiter=_delimiter(first)), 2):
         if len(cells) != len(columns):
-            message = f"{path}: row {number} has {len(cells)} columns, the header has {len(columns)}. Mend the row."
+            message = f"{path}: row {number} has {len(cells)} columns, the header has {len(columns)}. Correct the row."
             raise InvalidInputError(message, path=str(path), row=number)
         row = dict(zip(columns, cells, strict=True))
         found = _edges(row, form=form, path=path, number=number)
@@ -120,9 +115,20 @@ def read_edges(raw: bytes, *, path: Path, kind: str) -> SourceFile:
         notes.append(f"{n_left_out:,} rows without direction, sign or symbols, or below the score, left out")
     if form.name == "STRING":
         notes.append("associations state no sign: they are walked both ways, as activating")
-    comments = "\n".join(line for line in text[:20_000].splitlines() if line.startswith("#"))
-    version = version_in_name(path)
-    return SourceFile(tuple(edges.values()), (), version, find_licence(comments), tuple(notes))
+    comments = "\n".join(re.findall(r"(?m)^#.*$", text[:20_000]))
+    return SourceFile(tuple(edges.values()), (), version_in_name(path), find_licence(comments), tuple(notes))
+
+
+def _checked_form(raw: bytes, *, columns: list[str], path: Path, kind: str) -> Form:
+    form = find_form(raw)
+    if form is None or form.kind != kind:
+        known = "; ".join(f"{one.name}: {', '.join((one.regulator, one.target, *one.marks))}" for one in FORMS)
+        message = (
+            f"{path} has the columns {', '.join(columns[:12])}, which are not those of a {kind} table. Known forms are "
+            f"{known}."
+        )
+        raise InvalidInputError(message, path=str(path), kind=kind)
+    return form
 
 
 def _edges(row: Mapping[str, str], *, form: Form, path: Path, number: int) -> list[Edge]:
@@ -133,30 +139,43 @@ def _edges(row: Mapping[str, str], *, form: Form, path: Path, number: int) -> li
             "and node2, or preferredName_A and preferredName_B)."
         )
         raise InvalidInputError(message, path=str(path), row=number)
-    if one == two or not _SYMBOL.fullmatch(one) or not _SYMBOL.fullmatch(two):
+    are_genes = _SYMBOL.fullmatch(one) and _SYMBOL.fullmatch(two)
+    if one == two or not are_genes:
         return []
     if form.name == "OmniPath":
-        rises, falls = (row[name] in _TRUE for name in form.marks[1:])
-        if row["is_directed"] not in _TRUE or rises == falls:
-            return []
-        return [Edge(one, two, 1 if rises else -1, "signalling", form.name)]
-    try:
-        value = float(row[form.marks[-1]])
-    except ValueError as error:
-        message = f"{path}: row {number}: {form.marks[-1]} {row[form.marks[-1]]!r} is no number. Mend the row."
-        raise InvalidInputError(message, path=str(path), row=number) from error
+        sign = _omnipath_sign(row, form=form)
+        return [Edge(one, two, sign, "signalling", form.name)] if sign else []
+    value = _number(row[form.marks[-1]], column=form.marks[-1], path=path, number=number)
     if form.name == "STRING":
-        score = value / form.score_one
-        if score < MIN_COMBINED:
-            return []
-        return [Edge(a, b, 1, "association", form.name, score) for a, b in ((one, two), (two, one))]
-    if not value:
+        return _associations(one, two, score=value / form.score_one)
+    return [Edge(one, two, 1 if value > 0 else -1, "transcription", form.name, abs(value))] if value else []
+
+
+def _omnipath_sign(row: Mapping[str, str], *, form: Form) -> int:
+    """Return +1 or -1; 0 for an edge without direction, or with both signs or none."""
+    rises, falls = (row[name] in _TRUE for name in form.marks[1:])
+    if row["is_directed"] not in _TRUE or rises == falls:
+        return 0
+    return 1 if rises else -1
+
+
+def _associations(one: str, two: str, *, score: float) -> list[Edge]:
+    """Return edges both ways, because an association has no direction; none below the score of high confidence."""
+    if score < MIN_COMBINED:
         return []
-    return [Edge(one, two, 1 if value > 0 else -1, "transcription", form.name, abs(value))]
+    return [Edge(a, b, 1, "association", "STRING", score) for a, b in ((one, two), (two, one))]
+
+
+def _number(text: str, *, column: str, path: Path, number: int) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        message = f"{path}: row {number}: {column} {text!r} is not a number. Correct the row."
+        raise InvalidInputError(message, path=str(path), row=number) from error
 
 
 def _header(text: str) -> str:
-    """First line that is no comment; STRING's own begins with "#node1"."""
+    """Return the first line that is not a comment; STRING's own begins with "#node1"."""
     lines = (line for line in text.splitlines() if line.strip())
     return next((line for line in lines if not line.startswith(("#", "!")) or line.startswith("#node1")), "")
 

@@ -1,4 +1,4 @@
-"""Writing differences that do not change meaning: case, Greek letters, hyphens, plurals, British spelling.
+"""Normalise writing that does not change the meaning: case, Greek letters, hyphens, plurals, British spelling.
 
 In: text as people write it. Out: words with their place in the text, and keys under which equal names meet.
 """
@@ -99,7 +99,7 @@ class Word:
 
 
 def split_words(text: str) -> list[Word]:
-    """Words of a text in order, each in its normal form.
+    """Split a text into words, each in its normal form.
 
     ``CD14-positive`` and ``CD14 +`` become one word ``cd14+``; ``CD16-negative`` and ``CD16-`` become ``cd16neg``;
     ``type II`` becomes ``type 2``.
@@ -121,12 +121,12 @@ def split_words(text: str) -> list[Word]:
 
 
 def spaced_key(words: list[Word]) -> str:
-    """Normal forms joined by blanks: equal for texts that differ in case, hyphens, plural or spelling only."""
+    """Return normal forms joined by blanks: equal for texts that differ in case, hyphens, plural or spelling only."""
     return " ".join(word.norm for word in words)
 
 
 def compact_key(norms: Sequence[str], *, fold_greek: bool) -> str:
-    """Normal forms without blanks; ``fold_greek`` writes alpha as a, so that TGF-beta1 and TGFb1 meet."""
+    """Return normal forms without blanks; ``fold_greek`` writes alpha as a, so that TGF-beta1 and TGFb1 meet."""
     return "".join(map(_fold, norms) if fold_greek else norms)
 
 
@@ -153,7 +153,7 @@ def phrase_key(norms: Sequence[str]) -> str:
 
 
 def content_words(words: list[Word]) -> frozenset[str]:
-    """Normal forms that carry meaning: without articles, prepositions and "cell"."""
+    """Return normal forms that carry meaning: without articles, prepositions and "cell"."""
     return frozenset(word.norm for word in words) - STOP_WORDS
 
 
@@ -197,6 +197,6 @@ def _is_joined(text: str, before: Word, word: Word) -> bool:
 
 
 def _is_marked_negative(text: str, word: Word) -> bool:
-    """CD16- with nothing joined on: a marker that the cell lacks."""
+    """Whether a word is a marker that the cell lacks: CD16- with nothing after the hyphen."""
     after = text[word.end : word.end + 2]
     return word.norm.startswith("cd") and word.norm[-1].isdigit() and after[:1] == "-" and not after[1:].isalnum()

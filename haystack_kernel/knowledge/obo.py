@@ -1,4 +1,4 @@
-"""An ontology in the OBO flat format, read through pronto.
+"""Read an ontology in the OBO flat format through pronto.
 
 In: bytes of the file and the prefix of the wanted ids. Out: an ``SourceFile``.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError, MissingExtraError
@@ -39,16 +40,18 @@ _LINK_IDS = {  # the same relations by their ids in the Relation Ontology
 _TAGS = frozenset(("id", "name", "synonym", "is_a", "relationship", "is_obsolete", "alt_id"))
 _REPLACED = re.compile(r"(replaced_by|consider):[ \t]*(\S+)")
 _EMPTY_NAME = "(no name)"
+_FOREIGN = "links to terms of other files left out"
+_VALUELESS = "lines without a value left out"
 _NO_VALUE = re.compile(r"\s*(?:!.*)?$")
 
 
 def is_obo(text: str) -> bool:
-    """Whether a text begins as OBO files do; XML and everything else is left to no parser at all."""
+    """Whether a text begins as OBO files do; nothing else, such as XML, reaches a parser."""
     return re.match(r"\s*(?:!.*\n\s*)*(?:format-version|data-version|ontology|\[Term\])", text) is not None
 
 
 def read_obo(raw: bytes, *, path: Path, prefix: str) -> SourceFile:
-    """Terms whose id starts with ``prefix`` and a colon; exact synonyms only.
+    """Read terms whose id starts with ``prefix`` and a colon, with exact synonyms only.
 
     Only the lines that matter here reach the parser: no import is followed, no definition or cross-reference is read.
     Links to terms that the file does not define, and lines without a value, are left out and counted in ``notes``.
@@ -70,54 +73,57 @@ def read_obo(raw: bytes, *, path: Path, prefix: str) -> SourceFile:
     ontology = _parse("\n".join(lines), path=path)
     found = [term for term in ontology.terms() if term.id.startswith(f"{prefix}:")]
     check_count(len(found), path=path, what="terms")
-    live = [_term(term, path=path) for term in found if not term.obsolete]
-    if not live:
-        message = f"{path} holds no {prefix} term that is in use. Give --kind as the ontology that it holds."
-        raise InvalidInputError(message, path=str(path), prefix=prefix)
-    known = {term.id for term in live}
-    live = [_with_known_links(term, known=known) for term in live]
-    check_acyclic({term.id: term.parents for term in live}, path=path)
-    header = text[: text.find("[Term]")]
+    live = _live(found, path=path, prefix=prefix)
     return SourceFile(
         rows=tuple(live),
         obsolete=tuple(_obsolete(found, text=text, path=path)),
         version=ontology.metadata.data_version or version_in_name(path),
-        licence=find_licence(header),
+        licence=find_licence(text[: text.find("[Term]")]),
         notes=tuple(f"{count:,} {what}" for what, count in dropped.items() if count),
     )
 
 
 def _wanted(text: str) -> tuple[list[str], dict[str, int]]:
-    """The lines that matter, with a declaration of each relation, and what was left out."""
+    """Return the lines that matter, with a declaration of each relation, and how many were left out for what reason."""
     defined = set(re.findall(r"(?m)^id:[ \t]*(\S+)", text))
     kept = ["format-version: 1.2"]
-    dropped = {"links to terms of other files left out": 0, "lines without a value left out": 0}
+    dropped = {_FOREIGN: 0, _VALUELESS: 0}
     stanza = ""
     for line in text.splitlines():
         if line.startswith("["):
             stanza = line.strip()
             kept += ["", stanza] if stanza == "[Term]" else []
-            continue
-        tag, colon, value = line.partition(":")
-        if not colon or (stanza != "[Term]" and (stanza or tag != "data-version")) or (stanza and tag not in _TAGS):
-            continue
-        if _NO_VALUE.match(value):
-            dropped["lines without a value left out"] += 1
-            kept += [f"name: {_EMPTY_NAME}"] if tag == "name" else []
-            continue
-        if tag in ("is_a", "relationship"):
-            words = value.split("!")[0].split()
-            relation = "is_a" if tag == "is_a" else _LINK_IDS.get(words[0])
-            target = words[0] if tag == "is_a" else (words[1] if len(words) > 1 else "")
-            if relation is None:
-                continue
-            if target not in defined:
-                dropped["links to terms of other files left out"] += 1
-                continue
-            line = f"is_a: {target}" if relation == "is_a" else f"relationship: {relation} {target}"
-        kept.append(line)
-    declared = [line for link in LINKS for line in ("", "[Typedef]", f"id: {link}", f"name: {link}")]
-    return [*kept, *declared, ""], dropped
+        elif _is_wanted(line, stanza=stanza):
+            written, reason = _rewritten(line, defined=defined)
+            kept += [written] if written else []
+            if reason:
+                dropped[reason] += 1
+    for link in LINKS:
+        kept += ["", "[Typedef]", f"id: {link}", f"name: {link}"]
+    return [*kept, ""], dropped
+
+
+def _is_wanted(line: str, *, stanza: str) -> bool:
+    tag, colon, _ = line.partition(":")
+    if not colon:
+        return False
+    return tag in _TAGS if stanza == "[Term]" else not stanza and tag == "data-version"
+
+
+def _rewritten(line: str, *, defined: set[str]) -> tuple[str, str]:
+    """Return a line as the parser shall see it, empty for none, and why it was left out, empty without a reason."""
+    tag, _, value = line.partition(":")
+    if _NO_VALUE.match(value):
+        return (f"name: {_EMPTY_NAME}" if tag == "name" else ""), _VALUELESS
+    if tag not in ("is_a", "relationship"):
+        return line, ""
+    words = [*value.split("!")[0].split(), ""]
+    relation, target = ("is_a", words[0]) if tag == "is_a" else (_LINK_IDS.get(words[0], ""), words[1])
+    if not relation:
+        return "", ""
+    if target not in defined:
+        return "", _FOREIGN
+    return (f"is_a: {target}" if tag == "is_a" else f"relationship: {relation} {target}"), ""
 
 
 def _parse(text: str, *, path: Path) -> pronto.Ontology:
@@ -157,26 +163,44 @@ def _term(term: pronto.Term, *, path: Path) -> OntologyTerm:
     return OntologyTerm(term.id, name, tuple(sorted(exact)), parents, links["part_of"], links["develops_from"])
 
 
-def _with_known_links(term: OntologyTerm, *, known: set[str]) -> OntologyTerm:
-    """The same term without links to retired terms or to those of another ontology."""
+def _live(found: list[pronto.Term], *, path: Path, prefix: str) -> list[OntologyTerm]:
+    """Return the terms in use, without links to retired terms or to those of another ontology."""
+    live = [_term(term, path=path) for term in found if not term.obsolete]
+    if not live:
+        message = f"{path} has no {prefix} term that is in use. Give the ontology of the file with --kind."
+        raise InvalidInputError(message, path=str(path), prefix=prefix)
+    known = {term.id for term in live}
 
-    def keep(ids: tuple[str, ...]) -> tuple[str, ...]:
+    def keep(term: OntologyTerm, ids: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(one for one in ids if one in known and one != term.id)
 
-    return OntologyTerm(
-        term.id, term.name, term.synonyms, keep(term.parents), keep(term.part_of), keep(term.develops_from)
-    )
+    linked = [
+        replace(
+            term,
+            parents=keep(term, term.parents),
+            part_of=keep(term, term.part_of),
+            develops_from=keep(term, term.develops_from),
+        )
+        for term in live
+    ]
+    check_acyclic({term.id: term.parents for term in linked}, path=path)
+    return linked
 
 
 def _obsolete(terms: list[pronto.Term], *, text: str, path: Path) -> Iterator[Obsolete]:
-    """Retired terms; their successors are read here, because pronto knows only those that the file defines."""
+    """Yield retired terms and alternative ids.
+
+    Their successors are read from the text, because pronto knows only those that the file defines.
+    """
     stanzas = {term: stanza for stanza in text.split("\n[") for term in re.findall(r"(?m)^id:[ \t]*(\S+)", stanza)[:1]}
     for term in terms:
-        if term.obsolete:
-            name = re.sub(r"(?i)^obsolete\s+", "", clean_name(term.name or "", path=path, where=term.id))
-            said = _REPLACED.findall(stanzas[term.id])
-            replaced, consider = (tuple(x for tag, x in said if tag == one) for one in ("replaced_by", "consider"))
-            yield Obsolete(term.id, "" if name == _EMPTY_NAME else name, replaced, consider)
-        else:
+        if not term.obsolete:
             for other in sorted(term.alternate_ids):
                 yield Obsolete(other, "", (term.id,))
+            continue
+        name = re.sub(r"(?i)^obsolete\s+", "", clean_name(term.name or "", path=path, where=term.id))
+        said: dict[str, list[str]] = {"replaced_by": [], "consider": []}
+        for tag, successor in _REPLACED.findall(stanzas[term.id]):
+            said[tag].append(successor)
+        name = "" if name == _EMPTY_NAME else name
+        yield Obsolete(term.id, name, tuple(said["replaced_by"]), tuple(said["consider"]))

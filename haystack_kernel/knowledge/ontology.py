@@ -1,9 +1,9 @@
-"""Walks over the graphs of cell types, tissues and diseases: who is above, below and beside a term.
+"""Walk over the graphs of cell types, tissues and diseases: terms above, below and beside a term.
 
 In: ids of one ontology and a ``Knowledge``. Out: sets of ids and distances in steps along the links.
 
-Kinds are is_a: :func:`ancestors` and :func:`descendants` follow nothing else unless told to. Nearness is is_a, part_of
-and develops_from: :func:`distance` and :func:`neighbours` follow all three, as far as the tables know them.
+:func:`ancestors` and :func:`descendants` follow is_a alone unless told otherwise. :func:`distance` and
+:func:`neighbours` follow is_a, part_of and develops_from, as far as the tables know them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALL_RELATIONS: tuple[Relation, ...] = ("is_a", "part_of", "develops_from")
 
 
 def ancestors(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] = IS_A) -> frozenset[str]:
-    """Every term above this one along ``relations``, itself excluded.
+    """Return every term above this one along ``relations``, itself excluded.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def ancestors(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] 
 
 
 def descendants(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] = IS_A) -> frozenset[str]:
-    """Every term below this one along ``relations``, itself excluded.
+    """Return every term below this one along ``relations``, itself excluded.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def distance(a: str, b: str, *, knowledge: Knowledge, relations: tuple[Relation,
 def neighbours(
     id: str, *, hops: int, knowledge: Knowledge, relations: tuple[Relation, ...] = ALL_RELATIONS
 ) -> dict[str, int]:
-    """Terms of the same ontology within ``hops`` steps (at most 4), nearest first, itself excluded: id -> distance.
+    """Return terms of the same ontology within ``hops`` steps (at most 4), nearest first: id -> distance.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def neighbours(
 
 
 def _up(table: Table, term: str, *, relations: tuple[Relation, ...]) -> list[str]:
-    """What lies directly above a term; links to terms that the table lacks are none."""
+    """Return the terms directly above a term; links to terms that the table lacks are ignored."""
     entry = table[term]
     links = {"is_a": entry.parents, "part_of": entry.part_of, "develops_from": entry.develops_from}
     return [high for relation in relations for high in links[relation] if high in table]
@@ -119,7 +119,7 @@ def _up(table: Table, term: str, *, relations: tuple[Relation, ...]) -> list[str
 
 @functools.lru_cache(maxsize=4096)
 def _steps_up(term: str, *, knowledge: Knowledge, relations: tuple[Relation, ...]) -> dict[str, int]:
-    """Itself and everything above it -> steps of the shortest way up."""
+    """Return the term and everything above it -> steps of the shortest way up."""
     table = getattr(knowledge, _kind_of(term, knowledge=knowledge))
     steps, frontier, level = {term: 0}, [term], 0
     while frontier:
@@ -132,7 +132,7 @@ def _steps_up(term: str, *, knowledge: Knowledge, relations: tuple[Relation, ...
 
 @functools.lru_cache(maxsize=16)
 def _below(kind: str, *, knowledge: Knowledge, relations: tuple[Relation, ...]) -> dict[str, tuple[str, ...]]:
-    """Term -> what lies directly below it."""
+    """Return each term -> the terms directly below it."""
     table: Table = getattr(knowledge, kind)
     below: dict[str, list[str]] = {}
     for term in table:
@@ -142,7 +142,7 @@ def _below(kind: str, *, knowledge: Knowledge, relations: tuple[Relation, ...]) 
 
 
 def _kind_of(term: str, *, knowledge: Knowledge) -> str:
-    """Name of the table that holds the id."""
+    """Return the name of the table that contains the id."""
     for kind in ("cell_types", "tissues", "diseases"):
         if term in getattr(knowledge, kind):
             return kind

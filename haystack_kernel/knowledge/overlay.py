@@ -1,4 +1,4 @@
-"""Additions laid over the packaged tables: a later row wins in what it states, and keeps what it does not state.
+"""Combine additions with the packaged tables: a later row wins in what it states and keeps the rest.
 
 In: a ``Knowledge`` and additions, oldest first. Out: a new ``Knowledge`` with its version, digest and sources.
 
@@ -20,7 +20,7 @@ from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, Tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from haystack_kernel.knowledge.compact import Addition
     from haystack_kernel.knowledge.readers import OntologyTerm
@@ -35,20 +35,17 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
     pathways, perturbations, obsolete = dict(base.pathways), dict(base.perturbations), dict(base.obsolete)
     origin = dict.fromkeys(pathways, "packaged")
     edges = {(edge.regulator, edge.target): edge for edge in base.network}
+    add: dict[str, Callable[[Addition], None]] = {
+        "cl": lambda one: _add_terms(cell_types, one.rows, make=CellType),
+        "uberon": lambda one: _add_terms(tissues, one.rows, make=Tissue),
+        "mondo": lambda one: _add_terms(diseases, one.rows, make=Disease),
+        "genesets": lambda one: _add_pathways(pathways, one.rows, origin=origin, source=one.header.name),
+        "network": lambda one: _add_edges(edges, one.rows),
+        "regulons": lambda one: _add_edges(edges, one.rows),
+        "targets": lambda one: _add_targets(perturbations, one.rows),
+    }
     for addition in additions:
-        kind, rows = addition.header.kind, addition.rows
-        if kind == "cl":
-            _add_terms(cell_types, rows, make=CellType)
-        elif kind == "uberon":
-            _add_terms(tissues, rows, make=Tissue)
-        elif kind == "mondo":
-            _add_terms(diseases, rows, make=Disease)
-        elif kind == "genesets":
-            _add_pathways(pathways, rows, origin=origin, source=addition.header.name)
-        elif kind in ("network", "regulons"):
-            _add_edges(edges, rows)
-        else:
-            _add_targets(perturbations, rows)
+        add[addition.header.kind](addition)
         obsolete.update({one.id: one for one in addition.obsolete})
     live = cell_types.keys() | tissues.keys() | diseases.keys()
     return Knowledge(
@@ -126,7 +123,7 @@ def _key(text: str) -> str:
 
 
 def _digest(base: Knowledge, additions: Sequence[Addition]) -> str:
-    """Sha256 over the digests of everything, in order; that of the base where nothing is added."""
+    """Return the SHA-256 of all digests, in order; the base's own where nothing is added."""
     if not additions:
         return base.digest
     digest = hashlib.sha256(base.digest.encode())

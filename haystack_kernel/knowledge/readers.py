@@ -1,4 +1,4 @@
-"""What every kind of addition is read with: bounded bytes, text, versions, licences, and one shape for ontology terms.
+"""Helpers that read every kind of addition: bounded bytes, text, versions, licences, and one form of ontology terms.
 
 In: a path. Out: bytes or text of bounded size; InvalidInputError says what was given and what to give instead.
 """
@@ -45,7 +45,7 @@ class OntologyTerm:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What a file holds: ontology terms, pathways or perturbations, what it retires, and what it says of itself."""
+    """The content of a file: ontology terms, pathways or perturbations, retired ids, version and licence."""
 
     rows: tuple[Any, ...]
     obsolete: tuple[Obsolete, ...]
@@ -55,7 +55,7 @@ class SourceFile:
 
 
 def read_bounded(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
-    """Bytes of a file, unpacked where it is gzip, and the SHA-256 of the file as it lies.
+    """Return the bytes of a file, unpacked where it is gzip, and the SHA-256 of the file itself.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def read_bounded(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]
 
 
 def decode(raw: bytes, *, path: Path) -> str:
-    """Text of the bytes; InvalidInputError where they are not UTF-8."""
+    """Return the text of the bytes; InvalidInputError where they are not UTF-8."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,22 +100,24 @@ def decode(raw: bytes, *, path: Path) -> str:
 
 
 def version_in_name(path: Path) -> str:
-    """Release that a file name states, ``2026-03-26`` or ``7.2``; else that none is stated."""
+    """Return the release that a file name states, ``2026-03-26`` or ``7.2``; else that none is stated."""
     found = _DATE.search(path.name) or _RELEASE.search(path.name)
     return found[1] if found else _UNSTATED
 
 
 def find_licence(text: str) -> str:
-    """Licence named in a header, as written there; "" where none is."""
+    """Return the licence named in a header, as written there; "" where none is."""
     found = _LICENCE.search(text)
     return found[1].strip() if found else ""
 
 
 def clean_name(text: str, *, path: Path, where: str) -> str:
-    """One name on one line, at most ``MAX_TEXT`` characters."""
+    """Return a name on one line, at most ``MAX_TEXT`` characters."""
     name = " ".join(text.split())
     if len(name) > MAX_TEXT:
-        message = f"{path.name}, {where}: a name of {len(name):,} characters; {MAX_TEXT:,} are possible. Mend the file."
+        message = (
+            f"{path.name}, {where}: a name of {len(name):,} characters; {MAX_TEXT:,} are possible. Correct the file."
+        )
         raise InvalidInputError(message, path=str(path))
     return name
 
@@ -123,7 +125,7 @@ def clean_name(text: str, *, path: Path, where: str) -> str:
 def check_count(n_rows: int, *, path: Path, what: str) -> None:
     """Refuse a file with more rows than any real source has."""
     if n_rows > MAX_TERMS:
-        message = f"{path} holds {n_rows:,} {what}; {MAX_TERMS:,} are possible. Cut it to what you need."
+        message = f"{path} has {n_rows:,} {what}; {MAX_TERMS:,} are possible. Cut it to what you need."
         raise InvalidInputError(message, path=str(path))
 
 
@@ -148,5 +150,5 @@ def check_acyclic(parents: Mapping[str, Iterable[str]], *, path: Path) -> None:
 
 
 def _too_large(path: Path, max_bytes: int) -> InvalidInputError:
-    message = f"{path} holds more than {max_bytes / 2**20:.3g} MiB. Give a smaller release, such as the 'base' one."
+    message = f"{path} has more than {max_bytes / 2**20:.3g} MiB. Give a smaller release, such as the 'base' one."
     return InvalidInputError(message, path=str(path))

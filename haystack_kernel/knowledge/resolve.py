@@ -1,4 +1,4 @@
-"""From a label as people write it to the term it means, with the terms it may also mean.
+"""Resolve a label as people write it to the term that it means, with the terms that it may also mean.
 
 In: text and a kind of term. Out: a ``Resolution``; a wrong guess is worse than none.
 """
@@ -28,12 +28,12 @@ from haystack_kernel.schema import Match, Resolution
 if TYPE_CHECKING:
     from haystack_kernel.knowledge.index import Index
     from haystack_kernel.knowledge.normalise import Word
-    from haystack_kernel.knowledge.terms import Knowledge, ShortForm
+    from haystack_kernel.knowledge.terms import Knowledge, Obsolete, ShortForm
     from haystack_kernel.schema import TermKind
 
 MAX_ALTERNATIVES = 5
 MODIFIER_SCORE = 0.93  # "activated B cell" taken as B cell
-MIN_NEAREST = 0.5  # similarity from which an unknown text is shown with a known term beside it
+MIN_NEAREST = 0.5  # spelling similarity from which a known term is offered for an unknown text
 FAMILY_SCORE = 0.7  # "JAK inhibitor" taken as one of its members
 PART_SCORE = 0.6  # "interferon" taken as one of those that carry the word
 MIN_COVERAGE = 0.4  # share of a term's letters that the part must have, where several terms carry it
@@ -62,12 +62,20 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
         A label or a stretch of a question.
     kind
         Which table to search; donors and datasets have none and are never matched.
+    knowledge
+        The tables.
 
     Returns
     -------
-    ``match`` None where nothing is close enough, with up to 5 nearest known terms as alternatives. ``ambiguous``
+    ``match`` is None where nothing is close enough, with up to 5 closest known terms as alternatives. ``ambiguous``
     where other terms fit about as well: ``match`` is then the first of them and the alternatives the others. ``note``
-    says what a reader should know: an obsolete id, a short form of several things, a mended spelling.
+    says what a reader should know: an obsolete id, a short form of several things, a corrected spelling.
+
+    Examples
+    --------
+    >>> from haystack_kernel.knowledge import load_knowledge
+    >>> resolve("cDC1", kind="cell_type", knowledge=load_knowledge()).match.name
+    'CD141-positive myeloid dendritic cell'
     """
     index = index_of(kind, knowledge=knowledge)
     by_id = _by_id(text, kind=kind, index=index, knowledge=knowledge)
@@ -88,14 +96,14 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
 
 
 def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge) -> Resolution:
-    """Nothing is written so: without implied words, with errors mended, as a part of a name, or only the nearest."""
+    """Resolve what is not written as any name: by implied words, typing errors or parts of names, or not at all."""
     if matches := without_redundant(words, index=index, knowledge=knowledge):
         return _resolution(text, matches, index=index)
     if matches := _corrected(words, index=index):
         return _resolution(text, matches, index=index, note=f"read as a misspelling of {matches[0].name!r}")
     if matches := _in_part(words, index=index):
         found = _resolution(text, matches, index=index)
-        note = "" if found.ambiguous else f"no more than a part of the name of {matches[0].name!r}"
+        note = "" if found.ambiguous else f"only a part of the name of {matches[0].name!r}"
         return found.model_copy(update={"ambiguous": True, "note": note})  # a part alone is never sure
     near = () if _ID.fullmatch(text.strip()) else _nearest(words, index=index)
     return Resolution(text=text, kind=index.kind, alternatives=near)
@@ -114,28 +122,28 @@ def _resolution(text: str, matches: list[Match], *, index: Index, note: str = ""
 
 
 def _by_id(text: str, *, kind: TermKind, index: Index, knowledge: Knowledge) -> Resolution | None:
-    """A text that is an id; a retired one is named with its replacement."""
+    """Resolve a text that is an id; a retired id is named with its replacement."""
     said = text.strip().replace("_", ":")
     known = index.ids.get(text.strip().lower()) or index.ids.get(said.lower())
     if known is not None:
         return Resolution(text=text, kind=kind, match=Match(id=known, name=index.names[known], score=1, how="id"))
     retired = knowledge.obsolete.get(said.upper())
-    if retired is None:
-        return None
-    named = f"{retired.id} ({retired.name})" if retired.name else retired.id
+    return None if retired is None else _of_retired(text, retired, index=index)
+
+
+def _of_retired(text: str, retired: Obsolete, *, index: Index) -> Resolution:
+    """Resolve a retired id to its one replacement, or else offer the candidates."""
+    note = f"{retired.id} ({retired.name}) is obsolete" if retired.name else f"{retired.id} is obsolete"
     live = [term for term in retired.replaced_by if term in index.names]
     if len(live) == 1:
         name = index.names[live[0]]
-        note = f"{named} is obsolete; replaced by {live[0]} ({name})"
-        return Resolution(text=text, kind=kind, match=Match(id=live[0], name=name, score=1, how="id"), note=note)
+        match = Match(id=live[0], name=name, score=1, how="id")
+        return Resolution(text=text, kind=index.kind, match=match, note=f"{note}; replaced by {live[0]} ({name})")
     offered = [term for term in (*retired.replaced_by, *retired.consider) if term in index.names]
-    elsewhere = (
-        f"; replaced by {', '.join(retired.replaced_by)}, which is not known here" if retired.replaced_by else ""
-    )
+    if not offered and retired.replaced_by:
+        note += f"; replaced by {', '.join(retired.replaced_by)}, which is not known here"
     near = tuple(index.close(term, score=MIN_NEAREST) for term in offered[:MAX_ALTERNATIVES])
-    return Resolution(
-        text=text, kind=kind, alternatives=near, note=f"{named} is obsolete{elsewhere if not near else ''}"
-    )
+    return Resolution(text=text, kind=index.kind, alternatives=near, note=note)
 
 
 def _of_short_form(text: str, short: ShortForm, *, index: Index) -> Resolution:
@@ -155,7 +163,7 @@ def _of_short_form(text: str, short: ShortForm, *, index: Index) -> Resolution:
 
 
 def _plain(text: str, words: list[Word], *, index: Index) -> list[Match]:
-    """Written as it is, as a salt or dose of it, or with a modifier."""
+    """Match a label as written, without salt or dose, or without a modifier."""
     if found := index.written(words):
         return found
     if index.kind == "perturbation" and (found := without_salt(text, index=index)):
@@ -165,35 +173,44 @@ def _plain(text: str, words: list[Word], *, index: Index) -> list[Match]:
 
 
 def _in_brackets(text: str, outside: str, inside: str, *, index: Index, knowledge: Knowledge) -> Resolution | None:
-    """A label with an explanation: each says the same, one says more, or they contradict each other."""
-    said = {}
-    for place, part in (("outside", outside), ("inside", inside)):
-        words = normalise.split_words(part)
-        short = index.short_forms.get(normalise.spaced_key(words))
-        said[place] = list(short.terms) if short else [one.id for one in _plain(part, words, index=index)]
-    out, within = said["outside"], said["inside"]
-    both = [term for term in within if term in out]
-    if len(both) == 1 or (len(both) > 1 and set(out) == set(within)):
-        return _resolution(text, [index.close(term, score=SYNONYM_SCORE) for term in both], index=index)
-    if len(out) == len(within) == 1 and index.kind == "cell_type":
-        if out[0] in ancestors(within[0], knowledge=knowledge):
-            return _resolution(text, [index.close(within[0], score=MODIFIER_SCORE)], index=index)
-        if within[0] in ancestors(out[0], knowledge=knowledge):
-            return _resolution(text, [index.close(out[0], score=MODIFIER_SCORE)], index=index)
+    """Resolve a label with an explanation: both say the same, one says more, or they contradict each other."""
+    out, within = _terms_of(outside, index=index), _terms_of(inside, index=index)
     if out and within:
-        both = list(dict.fromkeys((*within, *out)))
-        return _doubtful(text, both, index=index)
-    label = normalise.split_words(outside)
+        return _of_both(text, out, within, index=index, knowledge=knowledge)
     if within:
-        is_short = len(label) == 1 and len(label[0].norm) <= 4
-        terms = [index.close(term, score=MODIFIER_SCORE) for term in within]
-        return _resolution(text, terms, index=index) if is_short else _doubtful(text, within, index=index)
+        label = normalise.split_words(outside)
+        if len(label) == 1 and len(label[0].norm) <= 4:  # an abbreviation and what it stands for
+            return _close(text, within, index=index)
+        return _doubtful(text, within, index=index)
     if not out:
         return None
     rest = [word.norm for word in normalise.split_words(inside) if word.norm not in MODIFIERS]
-    if "cell" in rest and "line" not in rest:  # it names cells that nobody knows here
+    if "cell" in rest and "line" not in rest:  # it names cells that are not known
         return _doubtful(text, out, index=index)
-    return _resolution(text, [index.close(term, score=MODIFIER_SCORE) for term in out], index=index)
+    return _close(text, out, index=index)
+
+
+def _terms_of(part: str, *, index: Index) -> list[str]:
+    words = normalise.split_words(part)
+    short = index.short_forms.get(normalise.spaced_key(words))
+    return list(short.terms) if short else [one.id for one in _plain(part, words, index=index)]
+
+
+def _of_both(text: str, out: list[str], within: list[str], *, index: Index, knowledge: Knowledge) -> Resolution:
+    """Resolve a label and an explanation that are both known."""
+    both = [term for term in within if term in out]
+    if len(both) == 1 or (both and set(out) == set(within)):
+        return _resolution(text, [index.close(term, score=SYNONYM_SCORE) for term in both], index=index)
+    if len(out) == len(within) == 1 and index.kind == "cell_type":
+        if out[0] in ancestors(within[0], knowledge=knowledge):
+            return _close(text, within, index=index)
+        if within[0] in ancestors(out[0], knowledge=knowledge):
+            return _close(text, out, index=index)
+    return _doubtful(text, list(dict.fromkeys((*within, *out))), index=index)
+
+
+def _close(text: str, terms: list[str], *, index: Index) -> Resolution:
+    return _resolution(text, [index.close(term, score=MODIFIER_SCORE) for term in terms], index=index)
 
 
 def _doubtful(text: str, terms: list[str], *, index: Index) -> Resolution:
@@ -212,20 +229,27 @@ def _corrected(words: list[Word], *, index: Index) -> list[Match]:
 
 
 def _in_part(words: list[Word], *, index: Index) -> list[Match]:
-    """A family ("JAK inhibitor") or a part of several names ("interferon"): its members, likeliest first."""
-    wanted, written = normalise.content_words(words), normalise.spaced_key(words)
-    members = index.families.get(written, ())
+    """Return the members of a family ("JAK inhibitor"), or the names that contain a part ("interferon")."""
+    members = index.families.get(normalise.spaced_key(words), ())
     if members:
         return [index.close(term, score=FAMILY_SCORE) for term in members]
-    if len("".join(wanted)) < 3 or all(word in _VAGUE | SALTS or word.isdigit() for word in wanted):
+    wanted = normalise.content_words(words)
+    is_vague = all(word in _VAGUE | SALTS or word.isdigit() for word in wanted)
+    if is_vague or len("".join(wanted)) < 3:
         return []
+    coverage = _coverage(wanted, n_letters=len(normalise.spaced_key(words)), index=index)
+    least = MIN_COVERAGE if len(coverage) > 1 else MIN_COVERAGE_ALONE
+    return [index.close(term, score=PART_SCORE) for term, share in coverage.items() if share >= least]
+
+
+def _coverage(wanted: frozenset[str], *, n_letters: int, index: Index) -> dict[str, float]:
+    """Return for each term with all these words and more the largest share of a name's letters that they make up."""
     coverage: dict[str, float] = {}
     rarest = min((index.by_word.get(word, []) for word in wanted), key=len)
     for surface in rarest:
         if wanted < frozenset(surface.key.split()) - normalise.STOP_WORDS:
-            coverage[surface.id] = max(len(written) / len(surface.key), coverage.get(surface.id, 0))
-    least = MIN_COVERAGE if len(coverage) > 1 else MIN_COVERAGE_ALONE
-    return [index.close(term, score=PART_SCORE) for term, share in coverage.items() if share >= least]
+            coverage[surface.id] = max(n_letters / len(surface.key), coverage.get(surface.id, 0))
+    return coverage
 
 
 def _nearest(words: list[Word], *, index: Index) -> tuple[Match, ...]:

@@ -1,77 +1,79 @@
-"""Typing errors in long words: which known words a misspelt one may stand for.
+"""Correct typing errors in long words: the known words that a misspelt one may stand for.
 
-In: words and an index. Out: the words with errors mended, in every plausible reading.
+In: words and an index. Out: the words with errors corrected, in every plausible reading.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rapidfuzz.distance import OSA
-
-from haystack_kernel.knowledge.normalise import Word
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from haystack_kernel.knowledge.index import Index
+    from haystack_kernel.knowledge.normalise import Word
 
 MAX_READINGS = 8
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_ALIKE = frozenset({"ck", "sz", "sc", "mn", "gj", "vw", "vf", "dt", "bp", "iy", "qk", "xs"})  # for the ear
+_SOUNDS = frozenset(
+    {"ck", "sz", "sc", "mn", "gj", "vw", "vf", "dt", "bp", "iy", "qk", "xs"}
+)  # pairs that sound similar
 
 
 def correct_words(words: list[Word], *, index: Index, min_length: int, known: Container[str] = ()) -> list[list[Word]]:
-    """The same words with typing errors mended: every reading in which each unknown long word became a known one.
+    """Return the words with typing errors corrected, in every reading that turns unknown long words into known ones.
 
     A word keeps its first letter and changes by one edit (two from twelve letters on, never two in a drug or cytokine).
-    A letter is exchanged only for one beside it on the keyboard, or for one that sounds alike. Empty where nothing can
-    or need be mended.
+    A letter is exchanged only for one beside it on the keyboard, or for one that sounds similar. Empty where nothing
+    can or need be corrected.
     """
     readings: list[list[Word]] = [[]]
     changed = False
     for word in words:
-        is_known = word.norm in index.by_word or word.norm in known
-        options = [word.norm] if is_known else _spellings(word.norm, index=index, min_length=min_length)
-        changed = changed or (not is_known and bool(options))
-        readings = [
-            [*read, Word(o, word.raw, word.start, word.end)] for read in readings for o in options or [word.norm]
-        ]
+        options: list[str] = []
+        if word.norm not in index.by_word and word.norm not in known:
+            options = _spellings(word.norm, index=index, min_length=min_length)
+        changed = changed or bool(options)
+        variants = [replace(word, norm=norm) for norm in options or [word.norm]]
+        readings = [[*read, variant] for read in readings for variant in variants]
     return readings if changed and len(readings) <= MAX_READINGS else []
 
 
 def _spellings(norm: str, *, index: Index, min_length: int) -> list[str]:
-    """Known words one slip of the keyboard away from this one, the nearest only."""
+    """Return the known words one slip of the keyboard away from this one, the closest only."""
     is_drug_like = index.kind == "perturbation"
-    if not norm.isalpha() or len(norm) < max(min_length, 9 if is_drug_like else 0):
+    if is_drug_like:  # their names differ by a letter (IFN-alpha and -gamma, tofacitinib and baricitinib)
+        min_length = max(min_length, 9)
+    if not norm.isalpha() or len(norm) < min_length:
         return []
     allowed = 2 if len(norm) >= 12 and not is_drug_like else 1
-    lengths = range(len(norm) - allowed, len(norm) + allowed + 1)
-    near = [
-        (OSA.distance(norm, known, score_cutoff=allowed), known)
-        for length in lengths
-        for known in index.spelling.get((norm[0], length), ())
-    ]
-    best = min((edits for edits, _ in near), default=allowed + 1)
+    near: dict[int, list[str]] = {}
+    for length in range(len(norm) - allowed, len(norm) + allowed + 1):
+        for known in index.spelling.get((norm[0], length), ()):
+            near.setdefault(OSA.distance(norm, known, score_cutoff=allowed), []).append(known)
+    best = min(near, default=allowed + 1)  # beyond the cutoff every distance is allowed + 1
     if best > allowed:
         return []
-    return sorted(known for edits, known in near if edits == best and _is_slip(norm, known))
+    return sorted(known for known in near[best] if _is_slip(norm, known))
 
 
 def _is_slip(written: str, known: str) -> bool:
-    """Whether the letters exchanged, if any, are easily taken for each other."""
+    """Whether the letters exchanged, if any, are easily confused."""
     if len(written) != len(known):
         return True
     pairs = [(a, b) for a, b in zip(written, known, strict=True) if a != b]
     if len(pairs) == 2 and pairs[0] == pairs[1][::-1]:
         return True  # two letters changed places
-    return all(_are_alike(a, b) for a, b in pairs) or len(pairs) > 2
+    return all(_are_confused(a, b) for a, b in pairs) or len(pairs) > 2
 
 
-def _are_alike(a: str, b: str) -> bool:
+def _are_confused(a: str, b: str) -> bool:
     if a in "aeiouy" and b in "aeiouy":
         return True
-    if "".join(sorted(a + b)) in _ALIKE:
+    if "".join(sorted(a + b)) in _SOUNDS:
         return True
     places = {letter: (row, column) for row, letters in enumerate(_ROWS) for column, letter in enumerate(letters)}
     if a not in places or b not in places:

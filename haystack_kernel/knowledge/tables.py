@@ -51,7 +51,7 @@ def load_knowledge_from(folder: Path) -> Knowledge:
     Parameters
     ----------
     folder
-        Holds ``actions.tsv``, ``cell_types.tsv``, ``diseases.tsv``, ``network.tsv``, ``pathways.tsv``,
+        Contains ``actions.tsv``, ``cell_types.tsv``, ``diseases.tsv``, ``network.tsv``, ``pathways.tsv``,
         ``perturbations.tsv``, ``short_forms.tsv`` and ``tissues.tsv``: UTF-8, tab separated, ``#`` comment lines (one
         says ``version <x>``), then a header; lists joined by ``;``, signed lists written ``GENE+;GENE-``, pairs
         ``key=value;key=value``.
@@ -171,7 +171,7 @@ def _short_form(row: _Row, *, kinds: Mapping[str, Mapping[str, object]]) -> Shor
 
 @dataclass(frozen=True)
 class _Row:
-    """One data line; every complaint about it names file and line."""
+    """One data line; every error about it names file and line."""
 
     path: Path
     line: int
@@ -189,7 +189,7 @@ class _Row:
             return ()
         parts, framed = tuple(self.cells[column].split(";")), f";{self.cells[column]};"
         if ";;" in framed or "; " in framed or " ;" in framed or len(set(parts)) < len(parts):
-            self.fail(f"{column} holds an empty, padded or repeated item: {self.cells[column]!r}")
+            self.fail(f"{column} has an empty, padded or repeated item: {self.cells[column]!r}")
         return parts
 
     def sign(self, column: str) -> int:
@@ -245,13 +245,18 @@ def _read_table(path: Path) -> _Table:
     if version is None:
         top.fail("a comment line above the header must say 'version <x>'")
     rows = tuple(_row(path, number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line)
+    if path.name != "network.tsv":
+        _check_unique(rows)
+    return _Table(rows, version[1], raw)
+
+
+def _check_unique(rows: Iterable[_Row]) -> None:
     seen: set[str] = set()
     for row in rows:
         name = row.cells.get("name", row.id)
-        if path.name != "network.tsv" and (row.id in seen or name in seen - {row.id}):
+        if row.id in seen or name in seen - {row.id}:
             row.fail(f"{row.id} ({name}) is defined twice")
         seen |= {row.id, name}
-    return _Table(rows, version[1], raw)
 
 
 def _row(path: Path, number: int, line: str) -> _Row:
@@ -275,7 +280,7 @@ def _joined_version(tables: Mapping[str, _Table]) -> str:
 
 
 def _joined_digest(tables: Mapping[str, _Table]) -> str:
-    """Sha256 over names and bytes of all tables, in alphabetical order."""
+    """Return the SHA-256 of names and bytes of all tables, in alphabetical order."""
     digest = hashlib.sha256()
     for file, table in sorted(tables.items()):
         digest.update(f"{file} {len(table.raw)}\n".encode())

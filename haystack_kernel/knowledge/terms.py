@@ -1,4 +1,4 @@
-"""What is known of biology: one record for each kind of term, and the whole of them.
+"""Records of biological knowledge: one for each kind of term, and one for all of them.
 
 In: nothing. Out: frozen records; ids and canonical names are the keys of :class:`Knowledge`.
 """
@@ -151,6 +151,6 @@ class Knowledge:
     actions: dict[str, int] = field(default_factory=dict)  # family -> +1 activates its targets, -1 inhibits them
 
     def digests(self) -> dict[str, str]:
-        """Version and digest of everything that takes part, for the run record; the first covers all of it."""
+        """Return version and digest of every source, for the run record; the first covers all of them."""
         added = {f"knowledge:{one.kind}:{one.name} {one.version}": one.digest for one in self.sources}
         return {f"knowledge:{self.version}": self.digest, **added}

@@ -94,7 +94,7 @@ def test_add_when_no_kind_is_said_then_it_is_told_from_the_file(folder, write, n
         ("x.obo", b"<?xml version='1.0'?>", {}, "no CL, UBERON or MONDO term"),
         ("x.json", b"{}", {}, "no CL, UBERON or MONDO term"),
         ("x.gmt", GMT.encode(), {"kind": "pathways"}, "kind 'pathways' is unknown; possible: cl, uberon, mondo"),
-        ("x.json", json.dumps(ONTOLOGY).encode(), {"kind": "mondo"}, "holds no MONDO term"),
+        ("x.json", json.dumps(ONTOLOGY).encode(), {"kind": "mondo"}, "has no MONDO term"),
         ("x.gmt", GMT.encode(), {"columns": {"name": "x"}}, "a column mapping is for targets"),
         ("x.gmt", GMT.encode(), {"name": "../x"}, "the name '../x' is invalid"),
         ("x.gmt", GMT.encode(), {"name": "packaged"}, "the name 'packaged' is invalid"),
@@ -117,7 +117,7 @@ def test_add_when_file_is_missing_or_a_folder_then_said(folder, tmp_path):
 def test_read_when_a_small_gzip_unpacks_to_too_much_then_refused(write):
     path = write("x.gmt.gz", gzip.compress(GMT.encode() * 1000))
     assert path.stat().st_size < 1000
-    with pytest.raises(InvalidInputError, match=r"holds more than 0\.00954 MiB"):
+    with pytest.raises(InvalidInputError, match=r"has more than 0\.00954 MiB"):
         read_bounded(path, max_bytes=10_000)
     assert len(read_bounded(path)[0]) == len(GMT) * 1000
 

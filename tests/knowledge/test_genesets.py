@@ -39,9 +39,9 @@ def test_read_when_few_entries_are_no_symbols_then_they_are_left_out():
         ("a\tb\n", "line 1: a set needs a name, a description and at least one gene"),
         ("\tb\tTNF\n", "line 1: a set needs a name"),
         (GOOD + "my set (GO:1)\t\tTNF\n", "line 5: the set my set .* is defined a second time"),
-        ("a\tb\tone two\tthree four\tTNF\n", "2 of 3 entries, such as 'one two', are no gene symbols"),
-        ("a\tb\tStat1\tIrf7\tIsg15\tH2-K1\tTNF\n", "written as those of mice"),
-        ("# nothing\n", "holds no gene set"),
+        ("a\tb\tone two\tthree four\tTNF\n", "2 of 3 entries, such as 'one two', are not gene symbols"),
+        ("a\tb\tStat1\tIrf7\tIsg15\tH2-K1\tTNF\n", "written like mouse symbols"),
+        ("# nothing\n", "has no gene set"),
         ("a\tb\t" + "\t".join(f"G{number}" for number in range(30_001)), "30,001 genes; 30,000 are possible"),
     ],
 )

@@ -82,8 +82,12 @@ def test_add_when_an_edge_is_known_then_the_later_one_counts(added, write):
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
-        (COLLECTRI, "network", "columns source, target, weight, which are no network. Known forms are OmniPath"),
-        ("source\ttarget\tweight\nTFA\tB\tmuch\n", None, "row 2: weight 'much' is no number"),
+        (
+            COLLECTRI,
+            "network",
+            "columns source, target, weight, which are not those of a network table. Known forms are OmniPath",
+        ),
+        ("source\ttarget\tweight\nTFA\tB\tmuch\n", None, "row 2: weight 'much' is not a number"),
         ("source\ttarget\tweight\nTFA\tB\n", None, "row 2 has 2 columns, the header has 3"),
         ("source\ttarget\tweight\nTFA\tTFA\t1\n", None, "no row of this CollecTRI table gives an edge"),
     ],

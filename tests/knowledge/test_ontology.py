@@ -132,7 +132,7 @@ def linked() -> Knowledge:
     return Knowledge(LINKED, {}, {}, {}, {}, version="test", digest="")
 
 
-def test_nearness_when_developing_or_part_then_counted_like_is_a(linked):
+def test_distance_when_developing_or_part_then_counted_like_is_a(linked):
     assert distance("P", "M", knowledge=linked) == 1
     assert distance("O", "T", knowledge=linked) == 1
     assert distance("P", "T", knowledge=linked) == 3  # up to M, L, down to T

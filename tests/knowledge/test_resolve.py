@@ -345,7 +345,7 @@ def test_resolve_when_only_a_part_of_one_name_then_offered_as_doubtful(text):
     resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
     assert resolution.match.how == "fuzzy"
     assert resolution.ambiguous
-    assert resolution.note == f"no more than a part of the name of {resolution.match.name!r}"
+    assert resolution.note == f"only a part of the name of {resolution.match.name!r}"
 
 
 def test_resolve_when_misspelt_then_the_note_says_what_it_was_read_as():

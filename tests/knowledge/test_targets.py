@@ -42,15 +42,19 @@ def test_read_when_comma_separated_with_its_own_fields_then_no_mapping_is_needed
 @pytest.mark.parametrize(
     ("text", "columns", "says"),
     [
-        (TABLE, {"name": "drug"}, "which column of x.tsv holds the target: --map target=COLUMN. It has drug, genes"),
+        (
+            TABLE,
+            {"name": "drug"},
+            "no column is mapped to target. Give --map target=COLUMN; the columns are drug, genes",
+        ),
         (TABLE, {"name": "drug", "target": "gene"}, "x.tsv has no column 'gene'; it has drug, genes, moa, key"),
         (TABLE, {"name": "drug", "target": "genes", "dose": "moa"}, "unknown field 'dose' in the mapping; possible"),
         (TABLE, {"name": "drug", "target": "genes", "id:": "key"}, "unknown field 'id:'"),
         (TABLE, {"name": "drug", "target": "genes", "type": "moa"}, "row 2: type 'jak inhibitor' is not one of"),
         (TABLE + "gamma\tTNF\n", COLUMNS, "row 5 has 2 columns, the header has 4"),
         (TABLE, {"name": "drug", "target": "key"}, None),
-        ("drug\tgenes\na\tsome protein\n", {"name": "drug", "target": "genes"}, "no cell of the column 'genes' holds"),
-        ("#only a remark\n", COLUMNS, "no table with a header line"),
+        ("drug\tgenes\na\tsome protein\n", {"name": "drug", "target": "genes"}, "no cell of column 'genes' has"),
+        ("#only a remark\n", COLUMNS, "not a table with a header line"),
     ],
 )
 def test_read_when_wrong_then_the_fault_is_named(text, columns, says):
