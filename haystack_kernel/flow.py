@@ -24,39 +24,65 @@ if TYPE_CHECKING:
     Step = Callable[[RunRecord, Ports], RunRecord | Answer[RunRecord]]
 
 
-def next_step(record: RunRecord) -> str | None:
-    """Name of the first unfinished step, or None when the run is done, cancelled or was stopped by an error."""
+def next_step(record: RunRecord, *, until: str | None = None) -> str | None:
+    """Name of the first unfinished step.
+
+    Parameters
+    ----------
+    record
+        The run.
+    until
+        Only steps that come before this one in the order of :data:`STEPS`; None: all.
+
+    Returns
+    -------
+    None when the run is done, cancelled, stopped by an error, or at ``until`` or past it.
+    """
     if record.status != "running":
         return None
     if record.query is None:
-        return "understand"
-    if not record.candidates:
-        return "retrieve"
-    if record.termination is None:
-        return _next_in_round(record.rounds[-1] if record.rounds else None)
-    return "interpret" if record.interpretation is None else "publish"
+        step = "understand"
+    elif not record.candidates:
+        step = "retrieve"
+    elif record.termination is None:
+        step = _next_in_round(record.rounds[-1] if record.rounds else None)
+    else:
+        step = "interpret" if record.interpretation is None else "publish"
+    order = list(STEPS)
+    return step if until is None or order.index(step) < order.index(until) else None
 
 
-def work(record: RunRecord, ports: Ports, *, until: str | None = None) -> RunRecord:
+def work(
+    record: RunRecord, ports: Ports, *, until: str | None = None, check: Callable[[], None] | None = None
+) -> RunRecord:
     """Do every unfinished step, or those that come before ``until`` in the order of :data:`STEPS`.
 
     A run that is already at ``until`` or past it is returned as it is, so the phases of a notebook stay apart when it
     goes on with an old run.
+
+    Parameters
+    ----------
+    record
+        The run.
+    ports
+        What the run talks to.
+    until
+        The step to stop before; None works the run to its end.
+    check
+        Called before every save; raises ConflictError where another worker has taken the run over.
 
     Raises
     ------
     HaystackError
         A step failed; the record says which and why, and everything before it is saved.
     """
-    order = list(STEPS)
-    end = order.index(until) if until is not None else len(order)
-    while (step := next_step(record)) is not None and order.index(step) < end:
-        record = advance(record, ports)
+    while next_step(record, until=until) is not None:
+        record = advance(record, ports, check=check)
     return record
 
 
-def advance(record: RunRecord, ports: Ports) -> RunRecord:
-    """Do the next unfinished step and save its outcome, good or bad."""
+def advance(record: RunRecord, ports: Ports, *, check: Callable[[], None] | None = None) -> RunRecord:
+    """Do the next unfinished step and save its outcome, good or bad; ``check`` as in :func:`work`."""
     step = next_step(record)
     if step is None:
         return record
@@ -67,6 +93,8 @@ def advance(record: RunRecord, ports: Ports) -> RunRecord:
     except Exception as error:  # whatever it was, the record must not say that the run goes on
         save_failure(record, ports, step=step, error=error)
         raise
+    if check is not None:
+        check()
     record = ports.store.save(after)
     tell_done(record, ports)
     return record

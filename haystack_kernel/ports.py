@@ -162,6 +162,18 @@ class Store(Protocol):
         """Read a file; raises NotFoundError."""
         ...
 
+    def create_file(self, run_id: str, path: str, data: bytes) -> bool:
+        """Write a file unless it exists; whether this call wrote it."""
+        ...
+
+    def try_write(self, run_id: str, path: str, data: bytes) -> bool:
+        """Write a file in one try; whether that worked."""
+        ...
+
+    def names(self, run_id: str, folder: str) -> list[str]:
+        """Names directly below a folder of the run folder."""
+        ...
+
     def exists(self, run_id: str, path: str) -> bool:
         """Whether the file is there."""
         ...

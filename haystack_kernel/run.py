@@ -23,6 +23,7 @@ from haystack_kernel.rounds import estimate_round
 from haystack_kernel.rounds.publishing import write_report
 from haystack_kernel.schema import RunRecord
 from haystack_kernel.steering import (
+    abandoned,
     check_free,
     describe,
     lost_orchestrator,
@@ -30,8 +31,9 @@ from haystack_kernel.steering import (
     orchestrator_status,
     stop,
     stop_job,
+    wait_until_free,
 )
-from haystack_kernel.store import check_run_id, layout, new_run_id, read_csv, read_h5ad
+from haystack_kernel.store import Lease, check_run_id, find_worker, layout, new_run_id, read_csv, read_h5ad
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +45,10 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
     from haystack_kernel.schema import CostEstimate, JobStatus, RunConfig, Settings, StructuredQuery
+    from haystack_kernel.store import Worker
 
 
-_ASK_JOB_S = 5.0  # between two looks at an orchestrator while its run is followed
+_ASK_WORKER_S = 5.0  # between two looks at who works on a run that is followed
 
 
 class Run:
@@ -119,9 +122,17 @@ class Run:
         ConflictError
             Another process works on this run; follow it with :func:`attach`.
         """
+        if flow.next_step(self.record, until=until) is None:
+            return self
         ports = replace(self._ports, settings=pinned(self._ports.settings, self.record))
+        store, ttl_s = ports.store, ports.settings.lease.ttl_s
         try:
-            self.record = flow.work(self.record, ports, until=until)
+            with Lease.acquire(store, self.run_id, clock=ports.clock, ttl_s=ttl_s) as lease:
+                following = layout.record_file(self.record.serial + 1)
+                if lease.took_over or store.exists(self.run_id, following):
+                    # a conflict where this run has moved on; else the worker before finds this record in its way
+                    self.record = store.save(self.record)
+                self.record = flow.work(self.record, ports, until=until, check=lease.check)
         except BaseException as error:
             with suppress(HaystackError):  # the storage may be what failed: the first error is the one to show
                 self.refresh()
@@ -142,7 +153,7 @@ class Run:
         return self
 
     def check_free(self) -> None:
-        """Raise ConflictError where the run's orchestrator is working on it."""
+        """Raise ConflictError where another worker, or the run's orchestrator, is working on it."""
         check_free(self.record, self._ports)
 
     # --- looking ---
@@ -219,23 +230,34 @@ class Run:
         ------
         JobFailedError
             The run's orchestrator ended before the run did.
+        HaystackError
+            Nobody is working on the run any more.
         """
-        seen, clock, asked = 0, self._ports.clock, -_ASK_JOB_S
+        seen, clock, asked = 0, self._ports.clock, -_ASK_WORKER_S
         while True:
-            is_due = self.record.orchestrator is not None and clock.monotonic() - asked >= _ASK_JOB_S
-            # asked before the record is read, which may say that it is over
-            job = orchestrator_status(self.record, self._ports, tend=True) if is_due else None
-            asked = clock.monotonic() if is_due else asked
+            is_due = clock.monotonic() - asked >= _ASK_WORKER_S
+            if is_due:  # asked before the record is read, which may say that the run is over
+                asked = clock.monotonic()
+                job = orchestrator_status(self.record, self._ports, tend=True)
+                worker = find_worker(self._ports.store, self.run_id)[1]
             for time in self.refresh().record.steps[seen:]:
                 show(f"{time.step}: done ({time.seconds:.1f} s)")
             seen = len(self.record.steps)
             if self.record.status != "running":
                 return self
-            if failure := lost_orchestrator(self.record, job):
-                again = " or ".join(f"`{command}`" for command in next_commands(self.record, status="failed"))
-                msg = f"{failure.message} ({again} goes on)"
-                raise JobFailedError(msg, **failure.facts)
+            if is_due:
+                self._require_worker(worker, job)
             clock.sleep(poll_s)
+
+    def _require_worker(self, worker: Worker | None, job: JobStatus | None) -> None:
+        """Raise the error of a run that counts as running though nobody works on it."""
+        again = " or ".join(f"`{command}`" for command in next_commands(self.record, status="interrupted"))
+        if failure := lost_orchestrator(self.record, job, worker=worker, now=self._ports.clock.now()):
+            msg = f"{failure.message} ({again} goes on)"
+            raise JobFailedError(msg, **failure.facts)
+        if left := abandoned(self.record, worker, job, now=self._ports.clock.now()):
+            msg = f"{left}; {again} goes on"
+            raise HaystackError(msg, run_id=self.run_id)
 
     def notebook(self) -> NotebookNode | None:
         """The executed notebook; None when the run was not made by one."""
@@ -431,6 +453,7 @@ def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[st
     from haystack_kernel.planners.check import clean_text
 
     record = ports.store.load(run_id)
+    wait_until_free(record, ports)
     if question is not None and clean_text(question) != record.question:
         msg = f"run {run_id} asks {record.question!r}, not {question!r}; leave run_id out to start a new run"
         raise InvalidInputError(msg, run_id=run_id)

@@ -11,24 +11,33 @@ from haystack_kernel import flow
 from haystack_kernel.errors import ConflictError, HaystackError, InvalidInputError
 from haystack_kernel.jobs import expected_handle
 from haystack_kernel.schema import Failure, JobStatus
-from haystack_kernel.store import layout
+from haystack_kernel.store import find_worker, layout, taken
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from haystack_kernel.ports import Executor, Ports
     from haystack_kernel.schema import ExecutorName, RunRecord
+    from haystack_kernel.store import Worker
 
+GRACE_S = 30.0  # without a worker, before a run that counts as running counts as left
 _CANCEL_TRIES = 20
 
 
 def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
     """The state of a run in a few JSON-able values; a score of None means not scored.
 
-    A run whose orchestrator ended without saying so in the record is shown as failed, with the job's own reason.
+    A run whose orchestrator ended without saying so in the record is shown as failed, with the job's own reason; one
+    that nobody works on any more is shown as interrupted.
     """
+    now, worker = ports.clock.now(), find_worker(ports.store, record.run_id)[1]
     orchestrator = orchestrator_status(record, ports)
-    record = ports.store.load(record.run_id) if orchestrator is not None else record  # it may have ended meanwhile
-    failure = record.failure or lost_orchestrator(record, orchestrator)
-    status = "failed" if failure and record.status == "running" else record.status
+    record = ports.store.load(record.run_id)  # it may have ended meanwhile
+    failure = record.failure or lost_orchestrator(record, orchestrator, worker=worker, now=now)
+    left = abandoned(record, worker, orchestrator, now=now)
+    status: str = record.status
+    if status == "running" and (failure or left):
+        status = "failed" if failure else "interrupted"
     folder, score = ports.store.uri(record.run_id), record.score
     return {
         "run_id": record.run_id,
@@ -42,6 +51,8 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "folder": folder,
         "report": f"{folder}/{layout.REPORT}" if record.status == "done" else None,
         "failure": failure.model_dump() if failure else None,
+        "worker": _shown_worker(worker, now=now),
+        "detail": left,
         "orchestrator": _shown_job(record, orchestrator),
         "forked_from": record.forked_from.run_id if record.forked_from else None,
         "notes": list(record.notes),
@@ -73,12 +84,16 @@ def orchestrator_status(record: RunRecord, ports: Ports, *, tend: bool = False) 
         return JobStatus(state="unknown", detail=str(error))
 
 
-def lost_orchestrator(record: RunRecord, status: JobStatus | None) -> Failure | None:
+def lost_orchestrator(
+    record: RunRecord, status: JobStatus | None, *, worker: Worker | None, now: datetime
+) -> Failure | None:
     """The failure of a run that counts as running though its orchestrator has ended; None where all is well.
 
-    ``record`` must have been read after ``status``: a run that ended in between is no failure.
+    ``record`` must have been read after ``status`` and ``worker``: a run that ended in between is no failure.
     """
     if status is None or record.status != "running" or not status.is_terminal:
+        return None
+    if worker is not None and worker.is_alive(now):  # somebody resumed it without a job
         return None
     run_id, detail = record.run_id, status.detail or "no reason given"
     state = "ended" if status.state == "succeeded" else status.state
@@ -88,14 +103,65 @@ def lost_orchestrator(record: RunRecord, status: JobStatus | None) -> Failure | 
     return Failure(kind="JobFailedError", message=msg, step=step, facts={**facts, "exit_code": status.exit_code})
 
 
-def check_free(record: RunRecord, ports: Ports) -> None:
-    """Refuse to work on a run that its orchestrator works on.
+def abandoned(record: RunRecord, worker: Worker | None, job: JobStatus | None, *, now: datetime) -> str | None:
+    """Say who left a run that counts as running; None where somebody works on it, or may be about to.
+
+    Parameters
+    ----------
+    record
+        Read after ``worker`` and ``job``, so that a run that ended in between counts as ended.
+    worker
+        Of the newest lease; None where nobody has worked on the run yet.
+    job
+        State of the run's orchestrator; None where it has none.
+    now
+        Wall time.
+    """
+    if record.status != "running" or job is not None or (worker is not None and worker.is_alive(now)):
+        return None
+    # between two cells of a notebook, or while its kernel starts, nobody holds a lease and all is well
+    seen = [record.created_at, *(time.finished_at for time in record.steps)]
+    if worker is not None and worker.ended == "paused":
+        seen.append(worker.renewed_at)
+    if (worker is None or worker.ended == "paused") and abs((now - max(seen)).total_seconds()) < GRACE_S:
+        return None
+    text = f"nobody is working on run {record.run_id}"
+    if worker is None:
+        return text
+    how = {"interrupted": "was interrupted", "paused": "stopped", "": "ended without a word"}[worker.ended]
+    return f"{text}: {worker} {how}, last seen {worker.renewed_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def wait_until_free(record: RunRecord, ports: Ports) -> None:
+    """Refuse a run that another worker holds; an orchestrator's next attempt waits for the lease of the one before.
 
     Raises
     ------
     ConflictError
-        The job is waiting or running, or belongs to another machine that cannot be asked.
+        The worker lives.
     """
+    worker = find_worker(ports.store, record.run_id)[1]
+    if worker is not None and record.orchestrator is not None:
+        deadline = ports.clock.monotonic() + worker.ttl_s
+        while worker.is_alive(ports.clock.now()) and ports.clock.monotonic() < deadline:
+            ports.clock.sleep(min(5.0, worker.ttl_s / 3))
+            worker = find_worker(ports.store, record.run_id)[1] or worker
+    if record.status != "done" and worker is not None and worker.is_alive(ports.clock.now()):
+        raise taken(record.run_id, worker)
+
+
+def check_free(record: RunRecord, ports: Ports) -> None:
+    """Refuse to work on a run that another worker or its orchestrator works on.
+
+    Raises
+    ------
+    ConflictError
+        A worker holds the run's lease; or the job is waiting or running, or belongs to another machine that cannot be
+        asked.
+    """
+    worker = find_worker(ports.store, record.run_id)[1] if record.status != "done" else None
+    if worker is not None and worker.is_alive(ports.clock.now()):
+        raise taken(record.run_id, worker)
     status = orchestrator_status(record, ports) if record.status == "running" else None
     if status is None or status.is_terminal:
         return
@@ -158,6 +224,13 @@ def executor_named(name: ExecutorName, ports: Ports) -> Executor:
         msg = f"there is no executor {name!r} here; possible: {there} (batch needs HAYSTACK_BATCH__* settings)"
         raise InvalidInputError(msg, executor=name)
     return ports.executors[name]
+
+
+def _shown_worker(worker: Worker | None, *, now: datetime) -> dict[str, Any] | None:
+    if worker is None:
+        return None
+    renewed_at = f"{worker.renewed_at:%Y-%m-%dT%H:%M:%SZ}"
+    return {"host": worker.host, "pid": worker.pid, "renewed_at": renewed_at, "alive": worker.is_alive(now)}
 
 
 def _shown_job(record: RunRecord, status: JobStatus | None) -> dict[str, Any] | None:

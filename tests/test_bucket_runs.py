@@ -67,7 +67,7 @@ def test_a_run_killed_while_it_saves_is_finished_by_another_process_with_an_empt
         os.killpg(process.pid, signal.SIGKILL)
         return True
 
-    in_bucket.fail("record/0006.json", kind="reset", holds=killed)
+    in_bucket.fail("record/0005.json", kind="reset", holds=killed)
     assert process.wait(timeout=600) == -signal.SIGKILL
     before = attach(RUN_ID).record
     assert [time.step.split()[0] for time in before.steps] == STORY[:4]
@@ -90,4 +90,4 @@ def test_the_command_works_in_a_bucket_that_limits_writes_to_one_object(in_bucke
     assert {cell["metadata"]["papermill"]["status"] for cell in notebook["cells"]} == {"completed"}
     assert not [line for line in in_bucket.requests if "/storage/v1/b?" in line]  # buckets are never listed
     asked = Counter(line.split()[0] for line in in_bucket.requests)
-    assert sum(asked.values()) < 170  # 134 where nothing fails
+    assert sum(asked.values()) < 230  # 181, those for leases included

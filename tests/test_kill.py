@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from haystack_kernel.run import resume
+from haystack_kernel.errors import ConflictError, HaystackError
+from haystack_kernel.run import attach, resume
 
 QUESTION = "How would B cells respond to IFN-beta?"
 STORY = [
@@ -52,7 +53,7 @@ def doing(store):
 
 def wait_for(process, store, step):
     deadline = time.monotonic() + PATIENCE_S
-    while doing(store) != step:
+    while doing(store) != step or not list(store.glob("runs/*/lease/*.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, newest(store).get("steps")
         time.sleep(0.01)
@@ -105,7 +106,7 @@ def test_when_only_the_kernel_dies_the_command_says_so_and_resume_goes_on(few_ce
     kill(family(process)[1:])
     out, err = process.communicate(timeout=PATIENCE_S)
     status = json.loads(out)
-    assert (process.returncode, status["status"]) == (1, "running")
+    assert (process.returncode, status["status"]) == (1, "interrupted")
     assert "kernel died" in err
     assert f"haystack resume {status['run_id']}" in err
     assert "Traceback" not in err
@@ -139,3 +140,106 @@ def test_cancel_from_another_process_ends_the_command_and_the_job(few_cells):
     assert (process.returncode, status["status"], status["failure"]) == (1, "cancelled", None)
     assert f"run {status['run_id']} was cancelled" in err
     assert not psutil.pid_exists(job)
+
+
+# --- who works on a run ---------------------------------------------------------------------------------------------
+
+RUN_ID = "run-20260102t030405-abcdef"
+WORK = """
+import sys
+from haystack_kernel.run import open_run
+run_id, question, step = sys.argv[1:]
+def listen(event):
+    if event.phase == step and event.message != "done":
+        print("at", flush=True)
+        sys.stdin.readline()
+open_run(question, run_id=run_id, progress=listen, approve=True).work()
+"""
+
+
+@pytest.fixture
+def worker(few_cells):
+    """Start a process that works on the run and waits for a line at the beginning of a step: ``worker(step)``."""
+    started = []
+
+    def start_worker(step):
+        command = [sys.executable, "-c", WORK, RUN_ID, QUESTION, step]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, text=True, **pipes))
+        return started[-1]
+
+    yield start_worker
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(params=["local", "batch"])
+def executor(request, monkeypatch):
+    """Both executors, chosen by the environment; jobs of the cloud go to a local Batch service."""
+    if request.param == "local":
+        yield request.param
+        return
+    from tests.conftest import load_server
+
+    served = load_server("batch")
+    with served.batch_server(served.REAL) as server:
+        given = {"PROJECT": "lab", "REGION": "us-central1", "INFERENCE_IMAGE": "registry/haystack-inference:1"}
+        given |= {"ENDPOINT": server.address, "INSECURE": "true", "POLL_INTERVAL_S": "1"}
+        for name, value in given.items():
+            monkeypatch.setenv(f"HAYSTACK_BATCH__{name}", value)
+        monkeypatch.setenv("HAYSTACK_JOBS__EXECUTOR", "batch")
+        yield request.param
+
+
+def test_a_worker_that_is_gone_at_any_step_is_told_and_another_one_goes_on(worker, executor):
+    """Killed and interrupted in turns, at the beginning of every step after the question was understood."""
+    for number, step in enumerate(STORY[1:]):
+        process = worker(step)
+        assert process.stdout.readline() == "at\n", process.communicate()
+        before = attach(RUN_ID).status()
+        assert (before["status"], before["next_step"]) == ("running", step)
+        assert (before["worker"]["pid"], before["worker"]["alive"]) == (process.pid, True)
+        with pytest.raises(ConflictError, match=f"process {process.pid} on "):
+            resume(RUN_ID)
+        process.send_signal(signal.SIGINT if number % 2 else signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+        after = attach(RUN_ID).status()
+        assert (after["status"], after["next_step"], after["worker"]["alive"]) == ("interrupted", step, False)
+        assert after["next_commands"][0] == f"haystack resume {RUN_ID}"
+        with pytest.raises(HaystackError, match=f"nobody is working on run {RUN_ID}: process {process.pid} "):
+            attach(RUN_ID).follow(str)
+    run = resume(RUN_ID, approve=True).work()
+    assert run.status()["status"] == "done"
+    assert [time.step.split()[0] for time in run.record.steps] == STORY
+
+
+def test_a_stopped_worker_that_continues_after_another_took_over_changes_nothing(worker, monkeypatch):
+    monkeypatch.setenv("HAYSTACK_LEASE__TTL_S", "1.5")
+    process = worker("choose")
+    assert process.stdout.readline() == "at\n", process.communicate()
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + PATIENCE_S
+    while attach(RUN_ID).status()["worker"]["alive"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    run = resume(RUN_ID).work(until="assemble")
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate("go on\n", timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert f"ConflictError: run {RUN_ID} is being worked on by process {os.getpid()}" in err
+    assert attach(RUN_ID).record == run.record
+    assert [time.step for time in run.record.steps] == ["understand", "retrieve", "choose 1"]
+
+
+def test_of_two_resumes_at_once_exactly_one_works(worker):
+    attach_at = worker("retrieve")
+    assert attach_at.stdout.readline() == "at\n", attach_at.communicate()
+    attach_at.kill()
+    attach_at.wait()
+    both = [worker("choose") for _ in range(2)]
+    said = [process.stdout.readline() for process in both]
+    assert sorted(said) == ["", "at\n"]
+    loser = both[said.index("")]
+    assert "ConflictError" in loser.communicate(timeout=PATIENCE_S)[1]
+    assert attach(RUN_ID).status()["worker"]["pid"] == both[said.index("at\n")].pid

@@ -55,6 +55,8 @@ def test_open_run_saves_the_question_as_understood_before_anything_is_searched(r
         "folder": str(tiny_env / "runs" / run.run_id),
         "report": None,
         "failure": None,
+        "worker": None,
+        "detail": None,
         "orchestrator": None,
         "forked_from": None,
         "notes": [],

@@ -161,6 +161,16 @@ class BucketSettings(_Section):
     save_interval_s: float = Field(default=10.0, ge=1, description="a running notebook goes up at most this often")
 
 
+class LeaseSettings(_Section):
+    """How a worker shows that it still works on a run."""
+
+    ttl_s: float | None = Field(
+        default=None,
+        ge=1,
+        description="a worker that was not heard of for so long counts as gone; None: 30 on a disk, 90 in a bucket",
+    )
+
+
 class LiteratureSettings(_Section):
     """Which literature sources are asked, how politely, and for how long. Keys are optional and never recorded."""
 
@@ -211,6 +221,7 @@ class Settings(_Section):
     cost: CostSettings = CostSettings()
     cells: CellSettings = CellSettings()
     bucket: BucketSettings = BucketSettings()
+    lease: LeaseSettings = LeaseSettings()
     literature: LiteratureSettings = LiteratureSettings()
 
     @field_validator("atlases", mode="before")

@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from haystack_kernel.errors import ConflictError, ContractError, InvalidInputError, NotFoundError
+from haystack_kernel.errors import (
+    ConflictError,
+    ContractError,
+    InvalidInputError,
+    NotFoundError,
+    ServiceError,
+    StorageError,
+)
 from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, RunSummary, is_run_id
 from haystack_kernel.store import layout
 from haystack_kernel.store.buckets import open_files
 from haystack_kernel.store.uris import check_inner_path, check_run_id, check_storage
+from inference.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from inference.patience import Patience
 
 
 class RunStore:
@@ -45,6 +51,7 @@ class RunStore:
     def __init__(self, storage: str, *, patience: Patience | None = None) -> None:
         self.storage = check_storage(storage)
         self._files, self._root = open_files(self.storage, patience=patience)
+        self._impatient, _ = open_files(self.storage, patience=Patience(seconds=0))
 
     def create(self, record: RunRecord) -> RunRecord:
         """Save the first record of a run; ConflictError when the run exists."""
@@ -126,6 +133,22 @@ class RunStore:
         """Write a file of the run folder atomically and return its reference."""
         self._files.write(self._path(run_id, path), data)
         return FileRef(path=path, sha256=hashlib.sha256(data).hexdigest(), n_bytes=len(data))
+
+    def create_file(self, run_id: str, path: str, data: bytes) -> bool:
+        """Write a file of the run folder unless it exists; returns whether this call wrote it."""
+        return self._files.create(self._path(run_id, path), data)
+
+    def try_write(self, run_id: str, path: str, data: bytes) -> bool:
+        """Write a file of the run folder without waiting for a storage that fails; returns whether it was written."""
+        try:
+            self._impatient.write(self._path(run_id, path), data)
+        except (StorageError, ServiceError):
+            return False
+        return True
+
+    def names(self, run_id: str, folder: str) -> list[str]:
+        """Return the names directly below a folder of the run folder; none where there is no such folder."""
+        return self._files.names(self._path(run_id, folder))
 
     def read(self, run_id: str, path: str) -> bytes:
         """Bytes of a file of the run folder; NotFoundError when it is not there."""
