@@ -65,7 +65,17 @@ class Worker(Frozen):
 
 
 def find_worker(store: Store, run_id: str) -> tuple[int, Worker | None]:
-    """Return the number of the newest lease of a run and its worker; 0 and None where nobody has worked on it yet."""
+    """Find who works on a run, or worked on it last.
+
+    Parameters
+    ----------
+    store, run_id
+        The run.
+
+    Returns
+    -------
+    Number of the newest lease and the worker it names; 0 and None where nobody has worked on the run yet.
+    """
     stems = [name.removesuffix(".json") for name in store.names(run_id, layout.LEASES)]
     number = max((int(stem) for stem in stems if stem.isdigit()), default=0)
     if number == 0:
@@ -189,7 +199,19 @@ class Lease:
 
 
 def taken(run_id: str, worker: Worker | None) -> ConflictError:
-    """Return the error of a run that another worker holds."""
+    """Say that another worker holds a run.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    worker
+        Who holds it; None where that cannot be read.
+
+    Returns
+    -------
+    The error to raise.
+    """
     who = str(worker) if worker else "another process"
     msg = (
         f"run {run_id} is being worked on by {who}; follow it with `haystack attach {run_id}`, "
