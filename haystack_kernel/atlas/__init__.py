@@ -1,6 +1,6 @@
-"""Large cell collections as one searchable index: built once from h5ad files, read by rows.
+"""An atlas is a searchable index of large cell collections: built once from h5ad files, then read by rows.
 
-In: source h5ad files and how their columns are named. Out: ``build_atlas``, ``open_atlases`` and what an atlas holds.
+In: source files and a mapping of their columns. Out: ``build_atlas``, ``open_atlases``, ``atlas_info`` and others.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:  # listing atlases must not import anndata or DuckDB
+def __getattr__(name: str) -> object:  # lazy, because listing atlases must not import anndata or DuckDB
     if name in _MODULES:
         return getattr(import_module(f"haystack_kernel.atlas.{_MODULES[name]}"), name)
     msg = f"haystack_kernel.atlas has no {name!r}; it has {__all__}"

@@ -1,4 +1,4 @@
-"""From one h5ad file to an atlas, or to further datasets of one: check, harmonise, count, publish.
+"""Build an atlas from one h5ad file, or add its datasets to an atlas: check, harmonise, count, publish.
 
 In: a source file, a ``Mapping``, the knowledge tables. Out: the atlas folder and a ``BuildReport``. The expression
 stays in the source file.
@@ -54,7 +54,7 @@ class BuildReport(Frozen):
     counts_in: str = Field(description="where the raw counts are: X, raw/X or layers/…")
     gene_symbols_from: str
     duplicate_genes: tuple[str, ...] = Field(description="symbols of columns left out; the first is kept")
-    unmapped: tuple[Unmapped, ...] = Field(description="labels kept as they stand, with the nearest known terms")
+    unmapped: tuple[Unmapped, ...] = Field(description="labels kept unchanged, with the nearest known terms")
     notes: tuple[str, ...] = ()
     digest: str
 
@@ -68,19 +68,19 @@ class _Found:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build, beside what is read.
+    """Options of a build.
 
     Attributes
     ----------
     dataset
-        Name of the dataset where the mapping has no dataset column; None takes the name of the atlas, or with ``add``
+        Name of the dataset if the mapping has no dataset column; None takes the name of the atlas, or with ``add``
         the name of the file.
     add
-        Add to an atlas that holds other datasets, or replace the dataset of that name; the others are not touched.
-        Without it an atlas with other datasets is refused.
+        True adds to an atlas with other datasets, or replaces the dataset of the same name; the others are not changed.
+        False refuses an atlas that has other datasets.
     skip_totals
-        Read no counts beyond a sample: genes per cell are the stored entries of a CSR file, counts per cell stay
-        empty (NaN). For files of hundreds of gigabytes.
+        True reads only a sample of the counts, for files of hundreds of gigabytes: genes per cell are the stored
+        entries of a CSR file, and counts per cell stay empty (NaN).
     """
 
     dataset: str | None = None
@@ -98,7 +98,7 @@ def build_atlas(
     options: BuildOptions | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Index one h5ad file as an atlas or as a dataset of one; the expression itself is never copied.
+    """Index one h5ad file as an atlas, or as a dataset of one; the expression itself is not copied.
 
     Parameters
     ----------
@@ -109,27 +109,27 @@ def build_atlas(
     root
         Folder of the atlases.
     mapping
-        Which columns of obs name what, from :func:`load_mapping`.
+        How to read the columns of obs, from :func:`load_mapping`.
     knowledge
-        Tables that labels are resolved with.
+        Knowledge tables, which resolve labels to known terms.
     options
         See :class:`BuildOptions`; None takes its defaults.
     progress
-        Listener of progress events; None listens to nothing.
+        Receives progress events; None for no listener.
 
     Returns
     -------
-    What was built: numbers of cells and genes, labels without a known term, remarks, and the digest of the index.
+    Numbers of cells and genes, labels without a known term, notes, and the digest of the index.
 
     Raises
     ------
     NotFoundError
         The file does not exist.
     InvalidInputError
-        The file is damaged, empty, not raw counts, not human, or has repeated genes or no control; or the atlas holds
-        other datasets.
+        The file is damaged or empty, has no raw counts, is not human, or has repeated genes or no control; or the
+        atlas has other datasets.
     MissingKeyError
-        obs or var lacks a column that the mapping needs; the message lists the columns there are.
+        obs or var lacks a column that the mapping needs; the message lists the existing columns.
     StorageError
         The atlas folder cannot be written.
     """
@@ -147,7 +147,7 @@ def build_atlas(
     tell("computing the digest of the source file", 0.75)
     mark = fingerprint(source)
     if (mark.n_bytes, mark.mtime) != (before.n_bytes, before.mtime):
-        msg = f"{source} changed while it was read; build again when nothing writes to it"
+        msg = f"{source} changed while it was read; build again when no process writes to it"
         raise ConflictError(msg, uri=source)
     tell("writing the index", 0.85)
     grouped = group_cells(CellColumns(found.columns.text, found.columns.is_control, n_genes, totals))
@@ -158,7 +158,7 @@ def build_atlas(
 
 
 def resolvers_of(knowledge: Knowledge) -> Resolvers:
-    """Resolve labels through the knowledge tables."""
+    """Return the functions that resolve labels with the knowledge tables."""
     from haystack_kernel.knowledge import resolve
 
     return Resolvers(
@@ -179,7 +179,7 @@ def _teller(name: str, progress: Progress | None) -> Callable[[str, float], None
 
 
 def _stem(source: str) -> str:
-    """Name of a file as a dataset name."""
+    """The name of a file, made a valid name of a dataset."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", source.rpartition("/")[2].removesuffix(".h5ad")).strip("_.-")
 
 
@@ -190,12 +190,12 @@ def _dataset_names(found: _Found) -> list[str]:
 def _count(
     h5: h5py.File, counts: Counts, tell: Callable[[str, float], None], *, skip_totals: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Genes and counts of each cell; with ``skip_totals`` the stored entries of each cell and NaN."""
+    """Numbers of genes and of counts per cell; with ``skip_totals`` the stored entries per cell, and NaN."""
     if not skip_totals:
         return cell_stats(h5, counts, tick=lambda part: tell(f"reading counts from {counts.path}", 0.05 + 0.7 * part))
     if counts.encoding != "csr":
         msg = (
-            f"{counts.path} is stored as {counts.encoding}, so genes per cell are not known without reading it; write "
+            f"{counts.path} is stored as {counts.encoding}, so genes per cell are unknown without reading it; write "
             "the file as CSR, or build without --skip-totals"
         )
         raise InvalidInputError(msg, encoding=counts.encoding)
@@ -204,7 +204,7 @@ def _count(
 
 
 def _read(h5: h5py.File, mapping: Mapping, *, uri: str, dataset: str, resolvers: Resolvers) -> _Found:
-    """Everything but the counts themselves, checked."""
+    """Read and check everything except the counts themselves."""
     _check_cells(h5, uri)
     fields = read_fields(h5["obs"], mapping, uri=uri)
     if "organism" in fields:
@@ -222,11 +222,11 @@ def _check_cells(h5: h5py.File, uri: str) -> None:
 
 
 def _check_shape(h5: h5py.File, counts: Counts, uri: str) -> None:
-    told = (n_rows(h5["obs"]), n_rows(h5[counts.var]))
-    if counts.shape != told:
+    declared = (n_rows(h5["obs"]), n_rows(h5[counts.var]))
+    if counts.shape != declared:
         msg = (
-            f"{uri}: {counts.path} is {counts.shape[0]} x {counts.shape[1]}, obs and {counts.var} have {told[0]} and "
-            f"{told[1]} rows; the file is damaged: write it again with anndata"
+            f"{uri}: {counts.path} is {counts.shape[0]} x {counts.shape[1]}, but obs has {declared[0]} and "
+            f"{counts.var} {declared[1]} rows; the file is damaged: write it again with anndata"
         )
         raise InvalidInputError(msg, uri=uri)
 
@@ -290,13 +290,15 @@ def _notes(found: _Found, n_genes: NDArray[np.int64], totals: NDArray[np.float64
     notes: list[str] = []
     if found.counts.encoding == "csc":
         place = found.counts.path
-        notes.append(f"{place} is stored by gene (CSC): the first fetch rearranges it by cell, up to cells.rows_gib")
+        notes.append(
+            f"{place} is stored by gene (CSC): the first fetch rearranges it by cell, within the limit cells.rows_gib"
+        )
     if empty := int((n_genes == 0).sum()):
-        notes.append(f"{empty} cells have no counts at all")
+        notes.append(f"{empty} cells have no counts")
     if np.isnan(totals).any():
         notes.append(
-            "counts per cell were not read (--skip-totals): a sample of the values was checked, total_counts is empty "
-            "and the depth of cells does not count in the ranking of candidates"
+            "counts per cell were not read (--skip-totals): a sample of the values was checked, total_counts is empty, "
+            "and candidates are ranked without the depth of their cells"
         )
     notes += found.columns.notes
     return tuple(notes)

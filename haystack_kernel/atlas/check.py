@@ -1,6 +1,6 @@
-"""Whether an atlas and its source files are still those of its record, and pointing it at a file that has moved.
+"""Check that an atlas and its source files match its record, and record the new path of a file that has moved.
 
-In: the name of an atlas. Out: a verdict and a remedy for each file; imports neither pandas nor DuckDB.
+In: the name of an atlas. Out: a status and a remedy for each file; imports neither pandas nor DuckDB.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def check_atlas(name: str, root: str | Path, *, deep: bool = False) -> dict[str, Any]:
     """Compare an atlas and its source files with its record.
 
-    The index is always read whole. A source file of the recorded size and time is taken for the same file; one of the
-    recorded size and another time is read, and the digest decides.
+    The index is always read completely. A source file with the recorded size and time counts as unchanged; if only its
+    time differs, the file is read and its digest decides.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ def check_atlas(name: str, root: str | Path, *, deep: bool = False) -> dict[str,
     root
         Folder of the atlases.
     deep
-        Read every source file and compare its digest, whatever its time says.
+        Read every source file and compare its digest, even if its size and time match.
 
     Returns
     -------
     ``name``, ``ok``, ``deep`` and ``files``: a list of ``file``, ``dataset`` ("" for several), ``status`` (``ok``,
-    ``missing``, ``truncated``, ``changed``, ``damaged``), ``detail`` and ``remedy`` ("" where nothing is to be done).
+    ``missing``, ``truncated``, ``changed``, ``damaged``), ``detail`` and ``remedy`` ("" if nothing needs to be done).
     """
     record = load_record(name, root)
     folder = atlas_folder(name, root)
@@ -57,16 +57,16 @@ def check_atlas(name: str, root: str | Path, *, deep: bool = False) -> dict[str,
 
 
 def check_whole(record: AtlasRecord, folder: Path) -> None:
-    """Compare sizes only: the parts of the index are there, every source is there and as long as it was.
+    """Check that the parts of the index and the source files exist and have the recorded sizes.
 
     Raises
     ------
     StorageError
-        A part of the index is missing or of another size.
+        A part of the index is missing or has another size.
     NotFoundError
         A source file has moved.
     InvalidInputError
-        A source file has changed or was cut short.
+        A source file has changed or is truncated.
     """
     from haystack_kernel.atlas.sources.h5ad import fingerprint
 
@@ -81,45 +81,45 @@ def check_whole(record: AtlasRecord, folder: Path) -> None:
     for dataset, entry in record.datasets.items():
         uri = source_uri(entry.source, folder)
         again = (
-            f"put it back, or tell its new place with `haystack atlas move {record.name} NEWPATH --dataset {dataset}`"
+            f"put it back, or give its new path with `haystack atlas move {record.name} NEWPATH --dataset {dataset}`"
         )
         try:
             now = fingerprint(uri, with_digest=False)
         except NotFoundError as error:
-            msg = f"the cells of atlas {record.name!r} were read from {uri}, which is gone; {again}"
+            msg = f"the cells of atlas {record.name!r} were read from {uri}, which does not exist any more; {again}"
             raise NotFoundError(msg, path=uri, atlas=record.name) from error
         if now.n_bytes != entry.source.n_bytes:
             msg = (
                 f"{uri} has {now.n_bytes} bytes, atlas {record.name!r} was built from {entry.source.n_bytes}: it was "
-                f"changed or cut short; restore it, or build dataset {dataset!r} of atlas {record.name!r} again"
+                f"changed or truncated; restore it, or build dataset {dataset!r} of atlas {record.name!r} again"
             )
             raise InvalidInputError(msg, path=uri, atlas=record.name)
 
 
 def move_source(name: str, new: str, *, root: str | Path, dataset: str | None = None) -> dict[str, Any]:
-    """Point an atlas at the new place of a source file, which must be the same file byte for byte.
+    """Record the new path of a source file that has moved; it must be the same file byte for byte.
 
     Parameters
     ----------
     name
         Name of the atlas.
     new
-        Path or URI of the file now.
+        New path or URI of the file.
     root
         Folder of the atlases.
     dataset
-        One dataset of that file; None where the atlas has one file only. Every dataset of the file moves with it.
+        A dataset of that file; None if the atlas has one file only. All datasets of the file move with it.
 
     Returns
     -------
-    ``name``, ``datasets`` that moved, ``source`` as it was and as it is now.
+    ``name``, ``datasets`` that moved, and ``source`` with the old and the new path.
 
     Raises
     ------
     NotFoundError
-        No such atlas, dataset or file.
+        The atlas, the dataset or the file does not exist.
     InvalidInputError
-        The atlas has several files and no dataset is named, or the file is another one.
+        The atlas has several files and no dataset is given, or the file is a different one.
     """
     from haystack_kernel.atlas.publish import republish
     from haystack_kernel.atlas.sources.h5ad import fingerprint
@@ -135,11 +135,11 @@ def move_source(name: str, new: str, *, root: str | Path, dataset: str | None = 
         )
         raise InvalidInputError(msg, path=uri, atlas=name)
     inside = "://" not in uri and Path(uri).is_relative_to(folder.absolute())
-    told = {"uri": str(Path(uri).relative_to(folder.absolute())) if inside else uri, "mtime": now.mtime}
+    update = {"uri": str(Path(uri).relative_to(folder.absolute())) if inside else uri, "mtime": now.mtime}
 
     def point_at(entry: DatasetRecord) -> DatasetRecord:
         moves = entry.source.uri == old.uri
-        return entry.model_copy(update={"source": entry.source.model_copy(update=told)}) if moves else entry
+        return entry.model_copy(update={"source": entry.source.model_copy(update=update)}) if moves else entry
 
     def change(record: AtlasRecord) -> AtlasRecord:
         return record.model_copy(update={"datasets": {key: point_at(one) for key, one in record.datasets.items()}})
@@ -183,7 +183,7 @@ def _check_source(source: SourceFile, uri: str, *, deep: bool) -> dict[str, str]
 
 
 def _same_bytes(old: SourceFile, n_bytes: int, digest: str) -> bool:
-    """A remote digest covers what the store says, which changes with the place; then the size must do."""
+    """Compare digests. That of a remote file covers metadata, which changes when it moves: then sizes decide."""
     if old.digest.startswith("sha256:") and digest.startswith("sha256:"):
         return old.digest == digest
     return old.digest == digest or old.n_bytes == n_bytes
@@ -197,7 +197,7 @@ def _file_of(record: AtlasRecord, dataset: str | None) -> DatasetRecord:
             raise NotFoundError(msg, atlas=record.name, dataset=dataset)
         return record.datasets[dataset]
     if len({entry.source.uri for entry in record.datasets.values()}) > 1:
-        msg = f"atlas {record.name!r} has several files; say which dataset has moved with --dataset: {known}"
+        msg = f"atlas {record.name!r} has several files; name the dataset that has moved with --dataset: {known}"
         raise InvalidInputError(msg, atlas=record.name)
     return next(iter(record.datasets.values()))
 

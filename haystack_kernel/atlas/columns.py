@@ -1,6 +1,6 @@
-"""What the columns of one obs table look like: their distinct labels, and how many of these are known terms.
+"""Summarise the columns of one obs table: distinct labels, and how many of these are known terms.
 
-In: an open h5ad. Out: a ``ColumnLook`` per column; long text columns are looked at in their first rows only.
+In: an open h5ad. Out: a ``ColumnLook`` per column; of long text columns only the first rows are read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from haystack_kernel.atlas.harmonise import Resolvers
 
 _ROWS = 100_000
-_MAX_LABELS = 5_000  # a column of more distinct texts is a list of barcodes, not of labels
+_MAX_LABELS = 5_000  # a column with more distinct texts holds barcodes, not labels
 _TRIED = 150  # labels of one column that are looked up
 _CONTROL = re.compile(
     r"\b(control|ctrl|dmso|dimethyl sulfoxide|pbs|vehicle|untreated|unstim\w*|unperturbed|mock|naive|"
@@ -36,7 +36,7 @@ _WORD = r"[A-Za-z0-9]"
 
 @dataclass(frozen=True)
 class ColumnLook:
-    """One obs column: ``labels`` most frequent first, "" for missing left out."""
+    """Summary of one obs column; ``labels`` are the most frequent first, without missing ones."""
 
     name: str
     labels: tuple[str, ...]
@@ -44,17 +44,17 @@ class ColumnLook:
     known: dict[str, float]  # kind of term -> fraction of the labels that are known terms
 
     def shown(self, *, n: int = 4) -> str:
-        """The first labels in words."""
+        """The first labels as text."""
         return ", ".join(self.labels[:n]) + (", …" if len(self.labels) > n else "")
 
     def all_match(self, pattern: str) -> bool:
-        """Whether most labels have this form."""
+        """Whether most labels match the pattern."""
         hits = sum(re.fullmatch(pattern, label) is not None for label in self.labels)
         return bool(self.labels) and hits > len(self.labels) / 2
 
 
 def look_at_obs(h5: h5py.File, *, resolvers: Resolvers) -> list[ColumnLook]:
-    """Look at every column of obs that holds labels."""
+    """Summarise every column of obs that holds labels."""
     obs = h5["obs"]
     looks = []
     for name in column_names(obs):
@@ -65,7 +65,7 @@ def look_at_obs(h5: h5py.File, *, resolvers: Resolvers) -> list[ColumnLook]:
 
 
 def controls_among(labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels that mean untreated, as far as words can tell: "control", "vehicle (DMSO)", "NT"."""
+    """Labels whose words mean untreated: "control", "vehicle (DMSO)", "NT"."""
     exact = tuple(label for label in labels if label.casefold() in _KNOWN)
     return exact or tuple(label for label in labels if _CONTROL.search(label.replace("_", " ")))
 

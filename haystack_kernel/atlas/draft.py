@@ -1,4 +1,4 @@
-"""A mapping drafted by looking at obs: which column probably holds what, why, and what else it could be.
+"""Draft a mapping from the columns of obs: which column probably holds which field, why, and what else is possible.
 
 In: an h5ad and the knowledge tables. Out: a ``Draft``, whose YAML text ``haystack atlas build --schema`` reads.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from haystack_kernel.atlas.harmonise import Resolvers
     from haystack_kernel.knowledge import Knowledge
 
-# field -> names that columns of it have, the surest first; matched against whole words of the column's name
+# field -> typical names of its column, the surest first; compared with whole words of the column's name
 NAMES = {
     "cell_type": (
         *("cell_type", "celltype", "cell_ontology_class", "cell_label", "cell_annotation", "annotation"),
@@ -60,7 +60,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Draft:
-    """A drafted mapping; ``missing`` are fields that are needed and that no column fits."""
+    """A drafted mapping; ``missing`` are needed fields for which no column was found."""
 
     guesses: tuple[Guess, ...]
     missing: tuple[str, ...]
@@ -68,7 +68,7 @@ class Draft:
 
 
 def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
-    """Look at obs of one h5ad and draft how to read it.
+    """Draft how to read one h5ad file from the columns of its obs.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
 
     Returns
     -------
-    The guesses with their reasons, and the YAML text; fields that nothing fits are left out or named as missing.
+    The guesses with their reasons, and the YAML text. Fields without a column are left out, or named as missing.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
     missing = () if chosen & {"cell_type", "cell_type_id"} else ("cell_type",)
     head = [
         f"How HAYSTACK reads {_one_line(source)} ({n_cells:,} cells, {n_genes:,} genes).",
-        "Drafted by looking at obs: check every line. Each field names an obs column, or {value: constant}.",
+        "Drafted from the columns of obs: check every line. Each field names an obs column, or {value: constant}.",
         "Then: haystack atlas build FILE --name NAME --schema THIS_FILE",
         *_fitting_schemas(looks),
     ]
@@ -138,7 +138,7 @@ def _guess_ids(looks: list[ColumnLook]) -> tuple[list[Guess], list[ColumnLook]]:
 
 
 def _best(field: str, looks: list[ColumnLook]) -> list[ColumnLook]:
-    """Columns that may be the field, the likeliest first."""
+    """Columns that may hold the field, the most likely first."""
     scored = [(_score(field, look), look) for look in looks]
     ranked = sorted((pair for pair in scored if pair[0] >= _MIN_SCORE), key=lambda pair: -pair[0])
     return [look for _, look in ranked]
@@ -181,7 +181,7 @@ def _score_labels(field: str, look: ColumnLook, *, named: float) -> float:
 
 
 def _score_perturbation(look: ColumnLook, *, named: float, known: float) -> float:
-    """Treatments have a control among them, or are known by name in a column called so."""
+    """Treatments include a control, or are known by name in a column with a typical name."""
     if look.known["cell_type"] > 0.5 or (not named and known < 0.5):
         return 0.0
     control = 0.5 if controls_among(look.labels) else 0.0
@@ -189,7 +189,7 @@ def _score_perturbation(look: ColumnLook, *, named: float, known: float) -> floa
 
 
 def _varies(look: ColumnLook) -> bool:
-    """Whether some cells are treated; a column of controls only says no more than no column."""
+    """Whether some cells are treated; a column that holds controls only is of no use."""
     return len(set(look.labels) - set(controls_among(look.labels))) > 0
 
 
@@ -202,8 +202,10 @@ def _perturbation(ranked: list[ColumnLook], *, resolvers: Resolvers, genes: froz
     if kind:
         found.append(Guess("perturbation_type", {"value": kind}, why))
     if controls:
-        return [*found, Guess("control", list(controls), f"means untreated; treated: {_listed(treated)}")]
-    why = f"no label looks like a control, so all cells count as treated; name the control here: {_listed(treated)}"
+        return [*found, Guess("control", list(controls), f"labels of untreated cells; treated: {_listed(treated)}")]
+    why = (
+        f"no label looks like a control, so all cells count as treated; add the control label here: {_listed(treated)}"
+    )
     return [*found, Guess("control", [], why)]
 
 
@@ -227,11 +229,11 @@ def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, gene
 
 
 def _why(look: ColumnLook, others: list[ColumnLook], *, kind: str | None) -> str:
-    also = [f"{other.name} ({_said(other, kind)})" for other in others[:4]]
-    return f"{_said(look, kind)}: {look.shown()}" + (f"; also possible: {', '.join(also)}" if also else "")
+    also = [f"{other.name} ({_label_counts(other, kind)})" for other in others[:4]]
+    return f"{_label_counts(look, kind)}: {look.shown()}" + (f"; also possible: {', '.join(also)}" if also else "")
 
 
-def _said(look: ColumnLook, kind: str | None) -> str:
+def _label_counts(look: ColumnLook, kind: str | None) -> str:
     number = f"{len(look.labels)} label{'s' if len(look.labels) != 1 else ''}"
     return f"{number}, {look.known[kind]:.0%} known" if kind and kind in look.known else number
 
@@ -241,7 +243,7 @@ def _listed(labels: list[str]) -> str:
 
 
 def _fitting_schemas(looks: list[ColumnLook]) -> list[str]:
-    """Packaged schemas whose columns are all there."""
+    """Packaged schemas all of whose needed columns exist."""
     has = {look.name for look in looks}
     fitting = []
     for name, schema in SCHEMAS.items():
@@ -259,7 +261,7 @@ def _yaml(head: list[str], guesses: list[Guess], missing: tuple[str, ...], looks
         lines.append(f"{one.field}: {json.dumps(one.value, ensure_ascii=False)}")
     if missing:
         held = ", ".join(f"{look.name} ({look.shown(n=3)})" for look in looks if not look.is_numeric)
-        lines.append(f"# cell_type: no column looks like cell types; name it here. obs has {_one_line(held)}")
+        lines.append(f"# cell_type: no column looks like cell types; give its name here. obs has {_one_line(held)}")
     if not any(one.field == "perturbation" for one in guesses):
         lines.append("# perturbation: no column looks like treatments, so every cell is an unperturbed control")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Reading the expression of chosen cells from the sources an atlas was built from.
+"""Read the expression of selected cells from the source files of an atlas.
 
 In: dataset records and row numbers. Out: raw counts in the gene space of the source, or the union of several.
 """
@@ -39,7 +39,7 @@ _MAX_SHOWN = 3
 
 @dataclass(frozen=True)
 class Part:
-    """Raw counts of some cells of one dataset; ``columns`` are the matrix columns that stand for ``symbols``."""
+    """Raw counts of some cells of one dataset; ``columns`` are the matrix columns of ``symbols``."""
 
     matrix: sp.csr_matrix
     symbols: tuple[str, ...]
@@ -48,16 +48,16 @@ class Part:
 
 @dataclass(frozen=True)
 class CellReader:
-    """Reads rows of sources, with what this disk may keep of them.
+    """Reads rows of source files, using what this disk keeps of them.
 
     Parameters
     ----------
     cache
-        Keeps chunks of sources in a bucket; None keeps none.
+        Keeps chunks of sources that are in a bucket; None keeps none.
     row_store
-        Keeps matrices that are stored by gene rearranged by cell; None reads such a source whole on every fetch.
+        Keeps matrices stored by gene, rearranged by cell; None reads such a source completely on every fetch.
     progress
-        Hears of a rearrangement, which may take minutes.
+        Receives events of a rearrangement, which may take minutes.
     """
 
     cache: ChunkCache | None = None
@@ -65,19 +65,19 @@ class CellReader:
     progress: Progress | None = None
 
     def fetch_part(self, entry: DatasetRecord, folder: Path, cells: pd.DataFrame) -> Part:
-        """Counts of ``cells`` (column ``cell_index``; of one dataset), in that order.
+        """Read the counts of ``cells``, rows of one dataset, in their order.
 
-        The source must be the one that was indexed, and the counts read must add up to what the index says of each
-        cell, where ``cells`` has ``n_genes`` and ``total_counts``.
+        The source must be unchanged since it was indexed. Where ``cells`` has ``n_genes`` and ``total_counts``, the
+        counts that were read are compared with them.
 
         Raises
         ------
         NotFoundError
-            The source is gone.
+            The source does not exist any more.
         InvalidInputError
-            It changed since the atlas was built, is cut short or damaged.
+            The source changed since the atlas was built, is truncated or damaged.
         StorageError, ServiceError
-            It may not be read; the service that holds it fails.
+            The source may not be read, or its storage service fails.
         ContractError
             The gene list of the atlas is missing or changed.
         """
@@ -115,12 +115,12 @@ class CellReader:
 
 
 def load_genes(entry: DatasetRecord, folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Symbols of a dataset and the columns of the source file they stand for.
+    """Gene symbols of a dataset, and their columns in the source file.
 
     Raises
     ------
     ContractError
-        The gene list is missing or is not the one of the record.
+        The gene list is missing or differs from the record.
     """
     path = folder / entry.genes.path
     if not path.is_file() or path.stat().st_size != entry.genes.n_bytes:
@@ -133,22 +133,22 @@ def load_genes(entry: DatasetRecord, folder: Path) -> tuple[tuple[str, ...], NDA
 
 
 def check_unchanged(source: SourceFile, uri: str) -> None:
-    """Compare a source with what was indexed: size, time, the bytes where only that differs; in a bucket the version.
+    """Compare a source with the indexed one: size and time, bytes if only the time differs; in a bucket its version.
 
     Raises
     ------
     NotFoundError, StorageError, ServiceError
-        It is gone or cannot be looked at.
+        The source does not exist or cannot be read.
     InvalidInputError
-        It is another file by now.
+        The source is a different file now.
     """
     now = fingerprint(uri, with_digest="://" in uri)
-    told = f"{now.n_bytes} bytes, {source.n_bytes} when it was indexed"
+    found = f"{now.n_bytes} bytes, {source.n_bytes} when it was indexed"
     if now.n_bytes == source.n_bytes:
         if "://" in uri:
             if now.digest == source.digest:
                 return
-            told = "it is another version of the object"
+            found = "it is another version of the object"
         elif now.mtime == source.mtime:
             return
         else:
@@ -156,16 +156,16 @@ def check_unchanged(source: SourceFile, uri: str) -> None:
             if seen in _VERIFIED or fingerprint(uri).digest == source.digest:
                 _VERIFIED.add(seen)
                 return
-            told = "its bytes are others"
+            found = "its bytes differ"
     msg = (
-        f"{uri} changed since the atlas was built ({told}); restore it, or build the atlas again: rows of the index "
-        "would name other cells"
+        f"{uri} changed since the atlas was built ({found}); restore it, or build the atlas again, because rows of the "
+        "index would name other cells"
     )
     raise InvalidInputError(msg, path=uri)
 
 
 def _check_sums(counts: sp.csr_matrix, cells: pd.DataFrame, *, uri: str) -> None:
-    """Each row must have the number of genes and of counts that the index recorded, where it recorded them."""
+    """Compare the numbers of genes and of counts of each row with those in the index, where it has them."""
     if not {keys.N_GENES, keys.TOTAL_COUNTS} <= set(cells.columns):
         return
     n_stored = np.diff(counts.indptr)
@@ -177,7 +177,7 @@ def _check_sums(counts: sp.csr_matrix, cells: pd.DataFrame, *, uri: str) -> None
     if not same.all():
         rows = cells[keys.CELL_INDEX].to_numpy()[~same][:_MAX_SHOWN]
         msg = (
-            f"{uri}: {int((~same).sum())} of {len(same)} cells do not have the counts that the index says (rows "
+            f"{uri}: {int((~same).sum())} of {len(same)} cells do not have the counts that the index recorded (rows "
             f"{', '.join(map(str, rows))}): the file changed or is damaged; restore it, or build the atlas again"
         )
         raise InvalidInputError(msg, path=uri)

@@ -1,4 +1,4 @@
-"""Cells in the order of the index, and the groups of equal cells that searches read instead of the cells.
+"""Sort cells in the order of the index, and group equal cells: searches read the groups instead of the cells.
 
 In: the columns of one file as categoricals, genes and counts per cell. Out: ``cells.parquet`` rows, written in blocks,
 and one row per group; texts stay codes until a block is written.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# groups are equal in all of these; cells are sorted by them in this order, then by their row in the source
+# the cells of a group agree in all of these; cells are sorted by them in this order, then by their row in the source
 GROUP_COLUMNS = (
     keys.DATASET,
     keys.PERTURBATION,
@@ -44,7 +44,7 @@ MEDIAN_COUNTS = "median_total_counts"
 MEDIAN_GENES = "median_n_genes"
 FIRST_ROW = "first_row"  # of the group in its part of cells.parquet
 ROWS_PER_BLOCK = 50_000
-MAX_DENSE = 1 << 24  # codes up to here are made dense with one pass instead of a sort
+MAX_DENSE = 1 << 24  # codes up to here are renumbered in one pass instead of by sorting
 _PLAIN = {"compression": "zstd", "store_schema": False}  # texts read as plain strings everywhere
 
 
@@ -60,14 +60,14 @@ class CellColumns:
 
 @dataclass(frozen=True)
 class GroupedCells:
-    """The same cells with their order in the index; ``first[i]:first[i + 1]`` of ``order`` are the cells of group i."""
+    """Cells with their order in the index; ``order[first[i]:first[i + 1]]`` are the cells of group i."""
 
     cells: CellColumns
     order: NDArray[np.int64]
     first: NDArray[np.int64]
 
     def datasets(self) -> dict[str, tuple[int, int]]:
-        """Dataset -> its first group and the one behind its last."""
+        """Dataset -> its first group and the group after its last."""
         labels = self.cells.text[keys.DATASET]
         codes = labels.codes[self.order[self.first[:-1]]]
         starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.array([], dtype=np.int64)
@@ -83,7 +83,7 @@ def group_cells(cells: CellColumns, *, max_dense: int = MAX_DENSE) -> GroupedCel
     Parameters
     ----------
     max_dense
-        Combinations of labels that are numbered through a table of all of them; more are numbered by sorting.
+        Largest number of combinations of labels that a table numbers; more are numbered by sorting.
     """
     numbers = np.zeros(len(cells.is_control), dtype=np.int64)
     width = 1
@@ -111,7 +111,7 @@ def write_cells(
 
 
 def write_groups(path: Path, grouped: GroupedCells, *, groups: tuple[int, int]) -> None:
-    """Write one row for each of some consecutive groups: what its cells share, how many they are, where they lie."""
+    """Write one row for each of some consecutive groups: shared labels, number and position of its cells."""
     first = grouped.first[groups[0] : groups[1] + 1]
     cells, members = grouped.cells, grouped.order[first[0] : first[-1]]
     sizes = np.diff(first)
@@ -147,7 +147,7 @@ def _blocks(span: tuple[int, int], starts: NDArray[Any]) -> Iterator[int]:
 
 
 def _ranks(cells: CellColumns, name: str) -> tuple[NDArray[Any], int]:
-    """A number per cell that sorts as the text does, and how many there are."""
+    """A number per cell that sorts like the text, and the count of distinct numbers."""
     if name == keys.IS_CONTROL:
         return cells.is_control.astype(np.int64), 2
     labels = cells.text[name]
@@ -156,7 +156,7 @@ def _ranks(cells: CellColumns, name: str) -> tuple[NDArray[Any], int]:
 
 
 def _dense(numbers: NDArray[np.int64], limit: int, *, max_dense: int) -> tuple[NDArray[np.int64], int]:
-    """The same order with no number left out."""
+    """Numbers without gaps in the same order, and how many they are."""
     if limit <= max_dense:
         present = np.zeros(limit, dtype=bool)
         present[numbers] = True
@@ -188,7 +188,7 @@ def _block(grouped: GroupedCells, rows: NDArray[np.int64]) -> pa.Table:
 
 
 def _texts(cells: CellColumns, name: str, rows: NDArray[np.int64]) -> pa.Array:
-    """Texts of some rows with a dictionary of just these, so that a block's smallest and largest text are its own."""
+    """Texts of some rows with a dictionary of these texts only, so that the statistics of a block are its own."""
     if name == keys.IS_CONTROL:
         return pa.array(cells.is_control[rows])
     labels = cells.text[name]

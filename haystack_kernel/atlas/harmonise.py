@@ -1,7 +1,7 @@
-"""The columns of one file in HAYSTACK's words: ontology ids, canonical names, controls, prefixed donors.
+"""Harmonise the columns of one file: ontology ids, canonical names, controls, prefixed donors.
 
 In: obs columns as categoricals, a ``Mapping``, functions that resolve a label. Out: the columns of cells.parquet and
-the labels that nothing known answers to. Labels are resolved once each, never per cell.
+the labels without a known term. Each distinct label is resolved once, not once per cell.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class Resolvers:
-    """From a label to a known term; ``perturbation_type`` maps a canonical name to its type, "" where unknown."""
+    """Functions from a label to a known term; ``perturbation_type`` maps a canonical name to its type or ""."""
 
     cell_type: Callable[[str], Resolution]
     perturbation: Callable[[str], Resolution]
@@ -47,7 +47,7 @@ class Resolvers:
 
 @dataclass(frozen=True)
 class Harmonised:
-    """Text columns by name of :mod:`haystack_kernel.keys`, which cells are controls, and what to report."""
+    """Text columns by their names in :mod:`haystack_kernel.keys`, which cells are controls, and what to report."""
 
     text: dict[str, pd.Categorical]
     is_control: NDArray[np.bool_]
@@ -61,7 +61,7 @@ def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.
     Raises
     ------
     MissingKeyError
-        A required column is absent, or no column holds the cell type; the message lists what obs has.
+        A required column is missing, or no column holds the cell type; the message lists the columns of obs.
     """
     has = column_names(obs)
     fields: dict[str, pd.Categorical] = {}
@@ -81,18 +81,18 @@ def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.
 
 
 def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: str, resolvers: Resolvers) -> Harmonised:
-    """Put the fields of one file into HAYSTACK's words.
+    """Convert the fields of one file to ontology ids, canonical names and categories.
 
     Parameters
     ----------
     fields
         Field of ``Mapping`` -> text per cell, "" where missing; from :func:`read_fields`.
     dataset
-        Name of the dataset where the mapping has no dataset column.
+        Name of the dataset if the mapping has no dataset column.
 
     Returns
     -------
-    Missing text is "". A label that resolves to nothing keeps its text as name, gets no id, and is reported.
+    Missing text is "". A label without a known term keeps its text as name, has no id, and is reported.
 
     Raises
     ------
@@ -132,13 +132,15 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
 
 
 def sex_category(text: str) -> str:
-    """``female``, ``male`` or "" where it is not told."""
+    """``female``, ``male`` or "" if unknown."""
     word = text.casefold()
-    return "female" if word in {"f", "female", "w"} else "male" if word in {"m", "male"} else ""
+    if word in {"f", "female", "w"}:
+        return "female"
+    return "male" if word in {"m", "male"} else ""
 
 
 def age_category(text: str) -> str:
-    """Age group of a number of years or a developmental stage; another text stays as it is, unknown becomes "".
+    """Age group of a number of years or a developmental stage; other texts are kept, unknown becomes "".
 
     Groups: prenatal, child (under 13), adolescent (13-17), young adult (18-39), middle aged (40-64), older adult.
     """
@@ -164,14 +166,14 @@ def _datasets(named: pd.Categorical | None, default: str, n_cells: int) -> dict[
 
 
 def _without_known_types(text: dict[str, pd.Categorical], unmapped: list[Unmapped]) -> tuple[str, ...]:
-    """A warning where not one label of the cell type column is known: probably the wrong column was named."""
+    """A note if no label of the cell type column is known: probably the wrong column was given."""
     if not any(text[keys.CELL_TYPE_ID].categories):
         labels = [one for one in unmapped if one.kind == "cell_type"]
         shown = ", ".join(one.label for one in sorted(labels, key=lambda one: -one.n_cells)[:5]) or "empty"
         note = (
             f"no cell type is known to the ontology (0 of {len(labels)} labels; {shown}): questions find these cells "
-            "by their label only. If another column holds the cell types name it with cell_type_column, or read the "
-            "labels as known types with `rename: {cell_type: {label: known name}}` in a YAML mapping"
+            "by their label only. If another column holds the cell types, give it with cell_type_column; or map the "
+            "labels to known types with `rename: {cell_type: {label: known name}}` in a YAML mapping"
         )
         return (note,)
     return ()
@@ -237,14 +239,14 @@ def _controls(labels: pd.Categorical, mapping: Mapping) -> frozenset[str]:
     shown = ", ".join(sorted(present - {""})[:12])
     if "" in present - controls:
         msg = (
-            f"some cells have no perturbation label; the others have {shown or 'none either'}. Fill the label, or name "
-            "the empty text among the controls if these cells are untreated"
+            f"some cells have no perturbation label; the others have {shown or 'none either'}. Fill in the label, or "
+            "add the empty text to the controls if these cells are untreated"
         )
         raise InvalidInputError(msg, labels=sorted(present))
     if mapping.control and not controls:
         msg = (
             f"no cell is a control: the perturbation labels are {shown}; controls are {', '.join(mapping.control)}. "
-            "Name the control with control=[…], or give an empty list if the file holds treated cells only"
+            "Give the control labels with control=[…], or an empty list if the file holds treated cells only"
         )
         raise InvalidInputError(msg, labels=sorted(present), control=list(mapping.control))
     return controls
@@ -286,7 +288,7 @@ def _perturbations(
 
 
 def _stated_type(kind: str) -> str:
-    """The type of a perturbation as the file states it; "" where it states none."""
+    """The type of a perturbation that the file states; "" if it states none."""
     stated = _known(kind).casefold()
     if stated and stated not in PERTURBATION_TYPES:
         msg = f"perturbation type {kind!r} is unknown; possible: {', '.join(PERTURBATION_TYPES)}"
@@ -297,6 +299,6 @@ def _stated_type(kind: str) -> str:
 def _missing(name: str, tried: tuple[str, ...], has: list[str], uri: str) -> MissingKeyError:
     msg = (
         f"{uri}: obs has no column for {name} (tried {', '.join(tried)}); it has {', '.join(has) or 'no columns'}. "
-        f"Name the right one with {name}_column, or use another schema"
+        f"Give the right one with {name}_column, or use another schema"
     )
     return MissingKeyError(msg, uri=uri, field=name, tried=list(tried), columns=has)

@@ -1,4 +1,4 @@
-"""Several atlases as one collection of cells: conditions, selection by criteria, counts of the selected cells.
+"""One or several atlases as one collection of cells: conditions, selection by criteria, counts of selected cells.
 
 In: built atlases. Out: tables and AnnData; implements :class:`haystack_kernel.ports.Atlas`.
 """
@@ -69,7 +69,7 @@ def open_atlases(names: Sequence[str], *, root: str | Path, reader: CellReader |
     root
         Folder of the atlases.
     reader
-        Reads expression; None keeps nothing on this disk beside the atlas.
+        Reads the expression; None keeps nothing on this disk besides the atlas.
 
     Returns
     -------
@@ -78,13 +78,13 @@ def open_atlases(names: Sequence[str], *, root: str | Path, reader: CellReader |
     Raises
     ------
     NotFoundError
-        No such atlas (the message lists those there are), or a source file has moved.
+        An atlas does not exist (the message lists those that do), or a source file has moved.
     InvalidInputError
-        No name given, or a source file has changed since the atlas was built.
+        No name was given, or a source file has changed since the atlas was built.
     """
     if not names:
         known = ", ".join(list_atlases(root)) or "none"
-        msg = f"no atlas named; there is {known} under {root}"
+        msg = f"no atlas was named; atlases under {root}: {known}"
         raise InvalidInputError(msg, root=str(root))
     records = {}
     for name in dict.fromkeys(names):
@@ -94,7 +94,7 @@ def open_atlases(names: Sequence[str], *, root: str | Path, reader: CellReader |
 
 
 class AtlasCollection:
-    """Cells of one or several atlases seen as one collection."""
+    """The cells of one or several atlases as one collection."""
 
     def __init__(self, records: dict[str, AtlasRecord], *, root: str | Path, reader: CellReader | None = None) -> None:
         self._records = records
@@ -111,17 +111,19 @@ class AtlasCollection:
     def conditions(self) -> pd.DataFrame:
         """One row per distinct condition; see :meth:`haystack_kernel.ports.Atlas.conditions`.
 
-        Read from the groups that were counted when the atlas was built, never from the cells.
+        They come from the groups that were counted when the atlas was built, not from the cells.
         """
         if self._conditions is None:
             with self._connection.cursor() as cursor:
-                self._conditions = cursor.sql(_CONDITIONS).to_arrow_table().to_pandas()  # a third quicker than df()
+                self._conditions = (
+                    cursor.sql(_CONDITIONS).to_arrow_table().to_pandas()
+                )  # takes a third less time than df()
         return self._conditions.copy()
 
     def select(self, cell_set: CellSet) -> pd.DataFrame:
         """Rows of cells.parquet that satisfy the criteria, with ``cell_id`` and ``atlas``; ordered by cell_id.
 
-        The groups say where the cells lie, and only these blocks are read.
+        The groups hold the positions of the cells, so only the blocks with these cells are read.
 
         Raises
         ------
@@ -188,7 +190,7 @@ class AtlasCollection:
         return {name: record.digest for name, record in self._records.items()}
 
     def _load_groups(self) -> None:
-        """Read the groups of all atlases, so that a build that replaces one changes nothing here."""
+        """Read the groups of all atlases into memory, so that a later build does not change this collection."""
         for position, (name, record) in enumerate(self._records.items()):
             files = [glob_literal(find_part(entry.groups, self._folders[name])) for entry in record.datasets.values()]
             into = "INSERT INTO groups" if position else "CREATE TABLE groups AS"
@@ -204,7 +206,10 @@ class AtlasCollection:
     def _rows(self, atlas: str, entry: DatasetRecord, spans: pd.DataFrame) -> pd.DataFrame:
         path = find_part(entry.cells, self._folders[atlas])
         if not path.is_file():
-            msg = f"{path.name} of atlas {atlas!r} is gone: it was built again more than a day ago; open it again"
+            msg = (
+                f"{path.name} of atlas {atlas!r} does not exist any more: the atlas was built again more than a day "
+                "ago; open it again"
+            )
             raise NotFoundError(msg, path=str(path), atlas=atlas)
         places = list(zip(spans[FIRST_ROW].tolist(), spans[N_CELLS].tolist(), strict=True))
         found: pd.DataFrame = rows_of(path, places).to_pandas()

@@ -1,4 +1,4 @@
-"""Text columns as codes: relabelled, joined and paired without touching a text per cell.
+"""Relabel, join and pair text columns through their codes, without handling a text per cell.
 
 In: categoricals. Out: categoricals.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAX_COUNTED = 1 << 24  # pairs that are counted in a table of all of them; more are sorted
+MAX_COUNTED = 1 << 24  # pairs up to here are counted in a table of all; more are sorted
 
 
 def recode(labels: pd.Categorical, change: Callable[[str], str]) -> pd.Categorical:
@@ -28,7 +28,7 @@ def recode(labels: pd.Categorical, change: Callable[[str], str]) -> pd.Categoric
 def distinct_pairs(
     first: pd.Categorical, second: pd.Categorical, *, max_counted: int = MAX_COUNTED
 ) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
-    """Distinct pairs that occur, and the number of its pair for every cell."""
+    """The distinct pairs that occur, and for every cell the number of its pair."""
     width = len(second.categories)
     codes = first.codes.astype(np.int64) * width + second.codes
     possible = len(first.categories) * width

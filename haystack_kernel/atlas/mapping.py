@@ -1,4 +1,4 @@
-"""How the columns of one file are named: four schemas as data, any other file through a small YAML mapping.
+"""Names of the columns of one file: four schemas as data, any other file through a small YAML mapping.
 
 In: the name of a schema or a YAML file, and single fields given as flags. Out: one frozen ``Mapping``.
 """
@@ -26,7 +26,7 @@ COMMON_CONTROLS = (
     "non-targeting",
 )
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol")
-ALIASES = {  # the harmonised column names are understood as well
+ALIASES = {  # the harmonised column names are accepted as well
     "cell_type_name": "cell_type",
     "cell_type_cl_id": "cell_type_id",
     "cell_type_ontology_term_id": "cell_type_id",
@@ -46,7 +46,7 @@ ALIASES = {  # the harmonised column names are understood as well
 
 
 class Column(Frozen):
-    """Where one harmonised field comes from: the first of ``columns`` that obs has, or one value for all cells."""
+    """Source of one harmonised field: the first of ``columns`` that obs has, or one value for all cells."""
 
     columns: tuple[str, ...] = ()
     value: str | None = Field(default=None, description="constant; also used where none of the columns exists")
@@ -55,7 +55,7 @@ class Column(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _from_short_form(cls, given: object) -> object:
-        """A bare name or list of names is a required column; a number as constant is its text."""
+        """Convert a name or a list of names to a required column, and a numeric constant to text."""
         if isinstance(given, str):
             return {"columns": (given,), "required": True}
         if isinstance(given, (list, tuple)):
@@ -194,7 +194,7 @@ def load_mapping(name_or_path: str | Path, **overrides: Any) -> Mapping:  # noqa
     NotFoundError
         The YAML file does not exist.
     InvalidInputError
-        Unknown schema, unreadable YAML or an unknown field; the message lists what is possible.
+        The schema or a field is unknown, or the YAML is invalid; the message lists what is possible.
     """
     base = SCHEMAS.get(str(name_or_path))
     values: dict[str, Any] = _read_yaml(name_or_path) if base is None else base.model_dump()

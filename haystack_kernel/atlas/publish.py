@@ -1,7 +1,7 @@
-"""Writing an atlas: parts of the index for new datasets, put in place so that no reader sees half of it.
+"""Write an atlas: parts of the index for new datasets, put in place so that no reader sees an incomplete index.
 
-In: the sorted cells of the new datasets, their records. Out: the parts, gene lists and ``atlas.json``; the renaming of
-the latter is the one moment at which the atlas changes.
+In: the sorted cells of the new datasets, their records. Out: the parts, gene lists and ``atlas.json``; the atlas
+changes at the moment when the latter is renamed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from haystack_kernel.atlas.record import DatasetRecord
     from haystack_kernel.atlas.sources.genes import GeneSpace
 
-_KEEP_S = 24 * 3600.0  # what a build replaced stays readable that long, for processes that opened the atlas before
+_KEEP_S = 24 * 3600.0  # replaced parts stay readable so long, for processes that opened the atlas before
 _SUMMARIES = {
     "cell_types": {"id": keys.CELL_TYPE_ID, "name": keys.CELL_TYPE},
     "perturbations": {"name": keys.PERTURBATION, "type": keys.PERTURBATION_TYPE},
@@ -51,10 +51,10 @@ _SUMMARIES = {
 def publish_index(
     folder: Path, grouped: GroupedCells, datasets: dict[str, DatasetRecord], *, genes: GeneSpace, add: bool
 ) -> AtlasRecord:
-    """Write the parts of ``datasets`` and name them in ``atlas.json``; parts of other datasets are not touched.
+    """Write the parts of ``datasets`` and name them in ``atlas.json``; parts of other datasets are not changed.
 
-    New parts lie beside the old ones under names of their own until the renaming of ``atlas.json``, so a build that is
-    killed at any moment leaves the old atlas. Builds of one atlas at the same time wait for each other.
+    New parts have names of their own and lie beside the old ones until ``atlas.json`` is renamed, so a build that is
+    killed at any moment leaves the old atlas. Concurrent builds of one atlas wait for each other.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def republish(folder: Path, change: Callable[[AtlasRecord], AtlasRecord]) -> Atl
 
 
 def record_before(folder: Path, datasets: Iterable[str], *, add: bool) -> AtlasRecord | None:
-    """Record of the atlas that a build of ``datasets`` changes; None where there is none, or none this version reads.
+    """Record of the atlas that a build of ``datasets`` changes; None if this version finds none that it can read.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def record_before(folder: Path, datasets: Iterable[str], *, add: bool) -> AtlasR
 
 @contextmanager
 def _written(folder: Path) -> Iterator[Path]:
-    """A staging folder under the lock of the atlas; failures to write become StorageError."""
+    """Yield a staging folder under the lock of the atlas; failures to write become StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder), _staging(folder) as staging:
@@ -155,7 +155,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    for left in folder.glob(".staging-*"):  # of a build that was killed; the lock says it is not running
+    for left in folder.glob(".staging-*"):  # left by a build that was killed: the lock is free, so it does not run
         shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
     try:
@@ -201,7 +201,7 @@ def _put_in_place(staging: Path, folder: Path, record: AtlasRecord) -> None:
 
 
 def _retire(folder: Path, record: AtlasRecord) -> None:
-    """Move parts that are no longer named aside, and delete what was moved long ago."""
+    """Move parts that the record no longer names aside, and delete those that were moved a day ago."""
     now = (folder / RECORD_FILE).stat().st_mtime
     named = {ref.path for ref in index_files(record)}
     aside = folder / RETIRED_FOLDER
@@ -224,7 +224,7 @@ def _digest(datasets: dict[str, DatasetRecord]) -> str:
 
 
 def _summary(groups: list[Path]) -> dict[str, Any]:
-    """Counts of what the atlas holds, most frequent first."""
+    """Numbers of cells by cell type, perturbation and so on, most frequent first."""
     connection = duckdb.connect(":memory:")
     try:
         table = connection.from_parquet([glob_literal(path) for path in groups])

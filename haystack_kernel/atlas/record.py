@@ -1,4 +1,4 @@
-"""What ``atlas.json`` holds, and reading it: which atlases there are and what is in one.
+"""The content of ``atlas.json``, and reading it: which atlases exist and what one holds.
 
 In: the folder of all atlases. Out: ``AtlasRecord``, lists and summaries; imports neither pandas nor DuckDB.
 """
@@ -25,21 +25,21 @@ DATASET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
 class Unmapped(Frozen):
-    """A label that was kept as it stands because nothing known answers to it."""
+    """A label that was kept unchanged because no known term matches it."""
 
     kind: str
     label: str
     n_cells: int
-    nearest: tuple[str, ...] = Field(default=(), description="known terms that come closest")
+    nearest: tuple[str, ...] = Field(default=(), description="nearest known terms")
 
 
 class SourceFile(Frozen):
-    """The h5ad that holds the expression; ``uri`` is relative to the atlas folder where the file lies in it."""
+    """The file that holds the expression; ``uri`` is relative if the file lies in the atlas folder."""
 
     uri: str
     n_bytes: int
     mtime: float = Field(description="seconds since 1970; 0 for a remote file")
-    digest: str = Field(description="sha256:… of the bytes, or store:… of what a remote store says of them")
+    digest: str = Field(description="sha256:… of the bytes, or store:… of the metadata of a remote store")
     counts_in: str = Field(description="X, raw/X or layers/…")
     encoding: str = Field(description="csr, csc or dense")
     n_cells: int
@@ -63,7 +63,7 @@ class DatasetRecord(Frozen):
 
 
 class AtlasRecord(Frozen):
-    """The whole of ``atlas.json``; ``digest`` covers the index, the gene lists and the digests of the sources."""
+    """The content of ``atlas.json``; ``digest`` covers the index, the gene lists and the digests of the sources."""
 
     schema_version: int = ATLAS_VERSION
     name: str
@@ -74,7 +74,7 @@ class AtlasRecord(Frozen):
 
 
 def list_atlases(root: str | Path) -> list[str]:
-    """Names of the atlases under ``root``, sorted; empty where there is no such folder.
+    """List the names of the atlases under ``root``.
 
     Parameters
     ----------
@@ -97,17 +97,17 @@ def load_record(name: str, root: str | Path) -> AtlasRecord:
     Raises
     ------
     InvalidInputError
-        ``name`` cannot be the name of an atlas.
+        ``name`` is not a valid name of an atlas.
     NotFoundError
-        No such atlas; the message lists those there are.
+        The atlas does not exist; the message lists those that do.
     ContractError
-        The file is of another version or damaged.
+        The file has another version or is damaged.
     """
     path = atlas_folder(name, root) / RECORD_FILE
     if not path.is_file():
         known = list_atlases(root)
         msg = (
-            f"no atlas {name!r} under {root}; there is {', '.join(known) or 'none'}. Build it with "
+            f"no atlas {name!r} under {root}; atlases there: {', '.join(known) or 'none'}. Build it with "
             f"'haystack atlas build FILE.h5ad --name {name} --schema …'"
         )
         raise NotFoundError(msg, name=name, known=known)
@@ -124,7 +124,7 @@ def load_record(name: str, root: str | Path) -> AtlasRecord:
 
 
 def atlas_info(name: str, root: str | Path) -> dict[str, Any]:
-    """What one atlas holds, as plain JSON values.
+    """Describe one atlas as plain JSON values.
 
     Parameters
     ----------
@@ -184,11 +184,11 @@ def index_files(record: AtlasRecord) -> list[FileRef]:
 
 
 def find_part(ref: FileRef, folder: Path) -> Path:
-    """Where a part of the index lies; a build that replaced it has moved it aside."""
+    """Path of a part of the index; a build that replaced the part has moved it aside."""
     path = folder / ref.path
     return path if path.is_file() else folder / RETIRED_FOLDER / path.name
 
 
 def source_uri(source: SourceFile, folder: Path) -> str:
-    """Address of a source file, also where it is recorded relative to the atlas folder."""
+    """Full address of a source file, which may be recorded relative to the atlas folder."""
     return source.uri if "://" in source.uri or Path(source.uri).is_absolute() else str(folder / source.uri)

@@ -327,7 +327,7 @@ def test_source_in_a_remote_store_is_read_in_place(write, build, obs, mapping, r
     cells = atlas.select(CellSet(atlas="tiny", dataset="tiny", is_control=False))
     assert atlas.fetch(cells).X.sum() == cells[keys.TOTAL_COUNTS].sum()
     files.rm("/bucket/a.h5ad")
-    with pytest.raises(NotFoundError, match=r"memory://bucket/a\.h5ad, which is gone"):
+    with pytest.raises(NotFoundError, match=r"memory://bucket/a\.h5ad, which does not exist any more"):
         open_atlases(["tiny"], root=root)
 
 

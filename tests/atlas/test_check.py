@@ -117,7 +117,7 @@ def test_move_when_the_atlas_has_several_files_then_the_dataset_must_be_named(at
     other = Path(write("b.h5ad", {key: values[:4] for key, values in obs.items()}, counts=None))
     build(str(other), load_mapping("cellxgene"), dataset="second", add=True)
     moved = source.rename(source.with_name("moved.h5ad"))
-    with pytest.raises(InvalidInputError, match="say which dataset has moved with --dataset: second, tiny"):
+    with pytest.raises(InvalidInputError, match="name the dataset that has moved with --dataset: second, tiny"):
         move_source(atlas, str(moved), root=root)
     with pytest.raises(NotFoundError, match="no dataset 'third'; it has second, tiny"):
         move_source(atlas, str(moved), root=root, dataset="third")

@@ -90,7 +90,7 @@ def test_barcodes_and_cluster_numbers_are_not_cell_types(write, knowledge):
     obs = {"cluster": ["0", "1", "2"], "barcode": ["AAAC", "AAAG", "AAAT"]}
     draft = draft_mapping(write("a.h5ad", obs), knowledge=knowledge)
     assert draft.missing == ("cell_type",)
-    assert "# cell_type: no column looks like cell types; name it here. obs has cluster" in draft.text
+    assert "# cell_type: no column looks like cell types; give its name here. obs has cluster" in draft.text
 
 
 def test_alternatives_and_fitting_schemas_are_named(write, knowledge):

@@ -61,7 +61,7 @@ def test_a_source_that_was_only_touched_is_the_same_source(atlas, source, counts
 def test_a_source_of_the_same_size_and_other_bytes_is_refused(atlas, source):
     change_values(source)
     os.utime(source, (1, 1))
-    with pytest.raises(InvalidInputError, match=r"a\.h5ad changed since the atlas was built \(its bytes are others\)"):
+    with pytest.raises(InvalidInputError, match=r"a\.h5ad changed since the atlas was built \(its bytes differ\)"):
         values_of(atlas)
 
 
@@ -78,7 +78,7 @@ def test_counts_that_do_not_add_up_to_the_index_are_refused(atlas, source):
     change_values(source)
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(
-        InvalidInputError, match=r"2 of 40 cells do not have the counts that the index says \(rows 0, 39"
+        InvalidInputError, match=r"2 of 40 cells do not have the counts that the index recorded \(rows 0, 39"
     ):
         values_of(atlas)
 

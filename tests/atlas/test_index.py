@@ -136,7 +136,7 @@ def test_digests_change_with_the_source(atlas, build, write, obs, root, counts_o
 
 
 def test_open_when_name_unknown_then_the_known_are_listed(atlas, root):
-    with pytest.raises(NotFoundError, match=r"no atlas 'blood'.*there is healthy, tiny"):
+    with pytest.raises(NotFoundError, match=r"no atlas 'blood'.*atlases there: healthy, tiny"):
         open_atlases(["blood"], root=root)
     with pytest.raises(NotFoundError, match="not open; open are tiny, healthy"):
         atlas.select(CellSet(atlas="blood", dataset="x", is_control=True))
@@ -149,11 +149,11 @@ def test_open_when_source_moved_or_cut_then_path_and_remedy_are_named(atlas, sou
     data = path.read_bytes()
     path.write_bytes(data[:-100])
     with pytest.raises(
-        InvalidInputError, match=r"a\.h5ad has .* changed or cut short; restore it, or build dataset 'tiny'"
+        InvalidInputError, match=r"a\.h5ad has .* changed or truncated; restore it, or build dataset 'tiny'"
     ):
         open_atlases(["tiny"], root=root)
     path.rename(path.with_suffix(".moved"))
-    with pytest.raises(NotFoundError, match=r"a\.h5ad, which is gone; put it back, or tell its new place with"):
+    with pytest.raises(NotFoundError, match=r"a\.h5ad, which does not exist any more; put it back, or give its new path with"):
         open_atlases(["tiny"], root=root)
 
 

@@ -1,6 +1,6 @@
-"""The demo atlas: simulated cells in the shape of three real data sets, so that the first question needs no download.
+"""The demo atlas: simulated cells in the form of three real data sets, so that the first question needs no download.
 
-In: the folder of all atlases. Out: atlas "demo" with its source files; everything in it is simulated and says so.
+In: the folder of all atlases. Out: atlas "demo" with its source files; all of its cells are labelled as simulated.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _MADE_FROM = ("cell_types.tsv", "pathways.tsv", "perturbations.tsv")
 
 
 def ensure_demo(root: str | Path, *, seed: int = DEMO_SEED, progress: Progress | None = None) -> None:
-    """Make the demo atlas unless it is there and whole; processes that start at once wait for the first.
+    """Create the demo atlas unless it exists and is complete; processes that start together wait for the first.
 
     Parameters
     ----------
     root
         Local folder of all atlases; the atlas goes to ``<root>/demo``, its h5ad files to ``<root>/demo-source``.
     seed
-        The simulated world; the shipped one is ``DEMO_SEED``.
+        Seed of the simulated world; the demo atlas uses ``DEMO_SEED``.
     progress
-        Hears what is being made.
+        Receives progress events; None for no listener.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def ensure_demo(root: str | Path, *, seed: int = DEMO_SEED, progress: Progress |
         return
     try:
         with _locked(folder / SOURCE_FOLDER):
-            if not _is_whole(folder, sources):  # made while this process waited
+            if not _is_whole(folder, sources):  # another process may have made it meanwhile
                 _make(folder, sources, seed=seed, progress=progress)
     except OSError as error:
         if isinstance(error, StorageError):
@@ -66,7 +66,7 @@ def ensure_demo(root: str | Path, *, seed: int = DEMO_SEED, progress: Progress |
 
 
 def _sources(folder: Path, seed: int) -> dict[str, Path]:
-    """Data set -> its file; the name changes with everything the cells are made from."""
+    """Data set -> its file; the name contains a digest of everything the cells are made from."""
     digest = hashlib.sha256(f"{DEMO_VERSION} {seed}".encode())
     tables = [_PACKAGE / "knowledge" / "data" / name for name in _MADE_FROM]
     for path in (Path(__file__).with_name("genes.txt"), *tables):
@@ -76,7 +76,7 @@ def _sources(folder: Path, seed: int) -> dict[str, Path]:
 
 
 def _is_whole(folder: Path, sources: dict[str, Path]) -> bool:
-    """Whether the atlas indexes exactly these files and nothing of it was cut short; reads no cells."""
+    """Whether the atlas indexes exactly these files and every file has its recorded size; reads no cells."""
     from haystack_kernel.atlas.record import index_files, load_record
 
     try:
@@ -103,7 +103,7 @@ def _make(folder: Path, sources: dict[str, Path], *, seed: int, progress: Progre
     made = simulate(
         make_world(seed, knowledge=knowledge), progress=lambda what, part: _tell(progress, what, 0.6 * part)
     )
-    (folder / DEMO_ATLAS / RECORD_FILE).unlink(missing_ok=True)  # of another seed or version: nothing is kept of it
+    (folder / DEMO_ATLAS / RECORD_FILE).unlink(missing_ok=True)  # of another seed or version, of which nothing is kept
     for number, (dataset, adata) in enumerate(made.items(), 1):
         beside = sources[dataset].with_suffix(".part")
         adata.write_h5ad(beside, compression="gzip", compression_opts=1)

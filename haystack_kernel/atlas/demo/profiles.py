@@ -1,4 +1,4 @@
-"""What untreated cells of the simulated world express: gene abundances that are alike in related cell types.
+"""Expression of untreated cells of the simulated world: gene abundances that are similar in related cell types.
 
 In: a seed, the fixed gene list, marker genes of the knowledge tables. Out: shares of counts per cell type and gene.
 """
@@ -35,7 +35,7 @@ _INDUCIBLE_SPREAD = 0.8
 
 
 def rng_of(seed: int, *words: str) -> np.random.Generator:
-    """Return a generator that depends on the seed and on what it is for, not on what was drawn before."""
+    """Return a generator that depends on the seed and on its purpose, but not on earlier draws."""
     key = hashlib.sha256("|".join(words).encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(key[:8], "little")])
 

@@ -1,4 +1,4 @@
-"""What each treatment does in the simulated world: half of it is in the knowledge tables, half is the world's secret.
+"""Effects of each treatment in the simulated world: half of the genes are in the knowledge tables, half are not.
 
 In: a seed, the knowledge tables, gene abundances. Out: one ``Programme`` per treatment, with its effects.
 """
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Role = Literal["true", "wrong", "reversed", "inert"]
 
-TWINS = {"IFN-alpha1": "IFN-beta"}  # acts as the other does, a little weaker; shares its role
-N_KNOWN = 36  # genes of a typical programme taken from the tables where they have as many; as many private ones
+TWINS = {"IFN-alpha1": "IFN-beta"}  # the first acts like the second, but more weakly, and shares its role
+N_KNOWN = 36  # genes of a typical programme from the tables, if they have as many; and as many private ones
 _FRAC_INERT = 0.10
 _FRAC_WRONG = 0.08  # the tables name genes of other pathways
 _FRAC_REVERSED = 0.07  # the tables have the direction wrong
@@ -58,7 +58,7 @@ class Programme:
 
 
 def draw_roles(seed: int) -> dict[str, Role]:
-    """Return which treatments obey the tables; drawn over the full list, so that it depends on the seed alone."""
+    """Return which treatments follow the tables; drawn over the full list, so that it depends on the seed only."""
     names = [name for name in (*CYTOKINES, *DRUGS) if name not in TWINS]
     order = [str(name) for name in rng_of(seed, "roles").permutation(names)]
     counts: list[tuple[Role, int]] = [
@@ -74,7 +74,7 @@ def draw_roles(seed: int) -> dict[str, Role]:
 
 
 def make_programmes(seed: int, *, knowledge: Knowledge, abundance: NDArray[np.float64]) -> dict[str, Programme]:
-    """Canonical name -> programme, for the treatments of the demo that the tables know and give genes for."""
+    """Canonical name -> programme, for the treatments of the demo that are in the tables with their genes."""
     roles = draw_roles(seed)
     entries = {label: _entry(label, knowledge=knowledge) for label in (*CYTOKINES, *DRUGS)}
     usable = {label: entry for label, entry in entries.items() if entry and expected_genes(entry, knowledge=knowledge)}
@@ -121,7 +121,7 @@ def _make_programme(
 
 
 def expected_genes(entry: PerturbationEntry, *, knowledge: Knowledge) -> dict[str, int]:
-    """Gene -> sign that the tables expect after the treatment, within the demo's gene list; response genes first."""
+    """Gene -> sign expected by the tables after the treatment, for genes of the demo; response genes come first."""
     place = set(load_genes()[0])
     expected = {gene: sign for gene, sign in entry.response.items() if gene in place}
     for pathway, sign in entry.pathways.items():
@@ -139,7 +139,7 @@ def _entry(label: str, *, knowledge: Knowledge) -> PerturbationEntry | None:
 
 
 def _stranger(mine: PerturbationEntry, *, entries: dict[str, PerturbationEntry], seed: int) -> PerturbationEntry:
-    """Return a treatment of another family that shares no pathway, whose genes stand in for the right ones."""
+    """Return a treatment of another family that shares no pathway; its genes replace the right ones."""
     others = [
         entry
         for entry in entries.values()
@@ -164,7 +164,7 @@ class _Core:
         return _STRONG.get(self.name, 1.0) * float(np.exp(self._rng("strength").normal(0, _STRENGTH_SD)))
 
     def choose_known(self, entry: PerturbationEntry, *, knowledge: Knowledge) -> dict[str, float]:
-        """Gene -> signed log fold change as the tables would have it."""
+        """Gene -> signed log fold change with the signs that the tables expect."""
         expected = expected_genes(entry, knowledge=knowledge)
         response = sorted(gene for gene in expected if gene in entry.response)
         others = sorted(gene for gene in expected if gene not in entry.response)
@@ -177,7 +177,7 @@ class _Core:
     def choose_private(
         self, known: dict[str, float], *, avoid: set[str], abundance: NDArray[np.float64]
     ) -> dict[str, float]:
-        """As many genes that no table expects, from those some cell type expresses."""
+        """As many genes that no table expects, chosen from genes that some cell type expresses."""
         genes, _ = load_genes()
         pool = [genes[column] for column in _eligible(abundance) if genes[column] not in {*known, *avoid}]
         rng = self._rng("private")

@@ -1,6 +1,6 @@
-"""Counts of simulated cells: gamma-Poisson around expected shares, with nuisance that no treatment causes.
+"""Draw counts of simulated cells: gamma-Poisson around expected shares, with nuisance that no treatment causes.
 
-In: groups of like cells (type, donor, treatment). Out: integer counts as CSR, the same for the same seed.
+In: groups of cells of the same type, donor and treatment. Out: integer counts as CSR, the same for the same seed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _DONOR_SD = 0.15  # gene by gene, natural log, shared by the donor's cell types
 _DONOR_TYPE_SD = 0.08
 _INFLAMMATION_SD = 0.35  # of the donor's inflammation module
-_RESPONSE_SD = 0.20  # between samples, natural log of how strongly the donor answers
+_RESPONSE_SD = 0.20  # between samples, natural log of how strongly the donor responds
 _STRESS_SAMPLE_SD, _STRESS_CELL_SD = 0.25, 0.45
 _CYCLING_LOG_FOLD = 2.5
 _AMBIENT = (2.0, 48.0)  # beta distribution of the share of ambient RNA: mean 4 %
@@ -56,7 +56,7 @@ class Sample:
     donor: str
     perturbation: str | None  # canonical name; None: control
     groups: tuple[Group, ...]
-    batch: str = ""  # tells apart samples of the same donor and treatment
+    batch: str = ""  # distinguishes samples of the same donor and treatment
 
 
 def dispersion(mu: NDArray[T]) -> NDArray[T]:
@@ -70,7 +70,7 @@ def sample_counts(world: World, sample: Sample) -> sp.csr_matrix:
 
     Returns
     -------
-    float32 CSR of whole numbers, cells x ``world.genes``. Depends on the world and on the sample's names alone.
+    float32 CSR of whole numbers, cells x ``world.genes``. Depends only on the world and on the names of the sample.
     """
     return sample_cells(world, sample)[0]
 

@@ -1,4 +1,4 @@
-"""The three simulated data sets, written as their models are written.
+"""The three simulated data sets, in the form of the real data sets that they imitate.
 
 In: a world. Out: AnnData objects in the columns of Parse 10M PBMC, OpenProblems 2023 and Tabula Sapiens.
 """
@@ -36,12 +36,12 @@ def simulate(world: World, *, progress: Callable[[str, float], None] | None = No
     Parameters
     ----------
     progress
-        Called with what was finished and the fraction done.
+        Called with a message and the fraction done.
 
     Returns
     -------
-    Data set name -> AnnData: ``X`` whole counts (float32 CSR), var index = gene symbols, ``uns["simulated"]`` says that
-    it is. ``demo_cytokine_pbmc``: ``cell_type``, ``cytokine`` (control PBS), ``treatment``, ``donor``, ``sample``.
+    Data set name -> AnnData: ``X`` whole counts (float32 CSR), var index = gene symbols, ``uns["simulated"]`` is
+    true. ``demo_cytokine_pbmc``: ``cell_type``, ``cytokine`` (control PBS), ``treatment``, ``donor``, ``sample``.
     ``demo_drug_pbmc``: ``cell_type``, ``sm_name`` (control Dimethyl Sulfoxide), ``SMILES``, ``donor_id``,
     ``plate_name``, ``control``; the DMSO wells of plate_2 hold other donors than its treated wells.
     ``demo_tissues``: ``cell_ontology_class``, ``cell_ontology_id``, ``tissue``, ``donor``, ``sex``.

@@ -1,12 +1,12 @@
-"""The simulated world: what is true of its cells, known to the demo's simulator and to tests, never to the score.
+"""The simulated world: the truth about its cells, which the simulator and tests know and the score never reads.
 
-In: a seed and the knowledge tables, of which the world obeys a part. Out: a ``World`` that answers what cells express.
+In: a seed and the knowledge tables, which the world follows in part. Out: a ``World``: expected shares of counts.
 
 Nothing here is measured biology. Half of each treatment's genes come from the tables, half are the world's own;
-cell types answer differently; for some treatments the tables are wrong or reversed, and some do nothing at all. The
+cell types respond differently; for some treatments the tables are wrong or reversed, and some do nothing at all. The
 seed draws which. DEMO_SEED is not a random choice: it is the first tuning seed in which TGF-beta1 (also in lung
 fibroblasts), IFN-beta with its twin IFN-alpha1, IFN-gamma and TNF-alpha act as the tables say, so that the first
-question a newcomer asks has an answer. Other treatments of the shipped demo are inert, wrong or reversed on purpose.
+question of a newcomer has an answer. Other treatments of the shipped demo are inert, wrong or reversed on purpose.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class World:
         Parameters
         ----------
         strength
-            Factor on the log fold changes: how strongly this sample answers.
+            Factor on the log fold changes: how strongly this sample responds.
         """
         row = self.row(cell_type)
         if perturbation is None:

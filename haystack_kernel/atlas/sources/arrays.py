@@ -56,12 +56,12 @@ class Chunked(Protocol):
         ...
 
     def visit(self, pieces: Sequence[Piece], use: Callable[[int, int, NDArray[Any]], None]) -> None:
-        """Read the pieces; ``use`` gets chunk number, place in the chunk of the first value given, and values."""
+        """Read the pieces; ``use`` gets the chunk number, the place of the first value in the chunk, and the values."""
         ...
 
 
 def take(array: Chunked, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[Any]:
-    """Values of ascending ranges that do not overlap, one after the other, each chunk read once.
+    """Read the values of ascending ranges that do not overlap; each chunk is read once.
 
     ``array`` has one dimension; the ranges lie inside it.
     """
@@ -141,9 +141,9 @@ class LocalArray:
         Raises
         ------
         InvalidInputError
-            The file is cut short, or a chunk is damaged.
+            The file is truncated, or a chunk is damaged.
         NotFoundError, StorageError
-            It is gone or may not be read.
+            The file does not exist or may not be read.
         """
         with _opened(self.path) as handle:
 
@@ -165,7 +165,7 @@ class LocalArray:
         raw = os.pread(handle, size, offset)
         if len(raw) < size:
             msg = (
-                f"{self.path} is cut short: {self.name} continues to byte {offset + size}, the file ends before; copy "
+                f"{self.path} is truncated: {self.name} continues to byte {offset + size}, the file ends earlier; copy "
                 "it again"
             )
             raise InvalidInputError(msg, uri=str(self.path))
@@ -210,7 +210,7 @@ class RemoteArray:
         InvalidInputError
             A chunk is damaged.
         NotFoundError, StorageError, ServiceError
-            The object is gone, may not be read, or the service fails.
+            The object does not exist, may not be read, or the service fails.
         """
         layout = self.layout
         for piece in pieces:
@@ -247,7 +247,7 @@ def _opened(path: Path) -> Any:  # noqa: ANN401 - a binary file
     try:
         return path.open("rb", buffering=0)
     except FileNotFoundError as error:
-        msg = f"{path} is gone; put it back, or build the atlas again from its new place"
+        msg = f"{path} does not exist any more; put it back, or build the atlas again from its new path"
         raise NotFoundError(msg, uri=str(path)) from error
     except PermissionError as error:
         msg = f"{path} may not be read by this user; change its permissions"
@@ -263,7 +263,7 @@ def _decoded(raw: bytes, layout: Layout, *, number: int, where: str) -> NDArray[
 
 
 def _in_threads(work: Callable[[Any], None], items: Sequence[Any]) -> None:
-    """Spread ``items`` over threads; few of them are not worth one."""
+    """Process ``items`` in threads, unless they are few."""
     if len(items) < 4 or N_THREADS == 1:
         work(items)
         return

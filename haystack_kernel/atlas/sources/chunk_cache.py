@@ -1,7 +1,7 @@
 """Chunks of remote files kept on this disk, up to a size; several processes may use it at once.
 
-In: keys and bytes that were checked. Out: the bytes again. A fault of the cache never fails a read: it answers "not
-here", and a damaged entry or file is dropped.
+In: keys and checked bytes. Out: the bytes again. A fault of the cache never fails a read: it counts as a missing
+entry, and a damaged entry or file is dropped.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ CREATE TABLE IF NOT EXISTS chunks (
 CREATE INDEX IF NOT EXISTS by_use ON chunks (used, n_bytes);
 CREATE TABLE IF NOT EXISTS content (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TRIGGER IF NOT EXISTS gone AFTER DELETE ON chunks BEGIN DELETE FROM content WHERE id = OLD.id; END;
-"""  # the bytes lie apart: noting a use would write them again
+"""  # the bytes are in a table of their own: marking a use would write them again
 _AT_ONCE = 500
 _KEPT_SHARE = 0.9  # an eviction goes below the limit by this, so that not every fetch evicts
 TIMEOUT_S = 10.0
 
 
 class ChunkCache:
-    """Least recently used chunks go first when ``limit_bytes`` is passed.
+    """A cache that drops the least recently used chunks when ``limit_bytes`` is exceeded.
 
     Parameters
     ----------
     folder
-        Where the one file of the cache lies; made on first use.
+        Folder of the cache's one file; created on first use.
     limit_bytes
         Sum of the chunks kept; 0 keeps nothing.
     """
@@ -45,7 +45,7 @@ class ChunkCache:
         self._limit = limit_bytes
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """The entries there are, now the most recently used; damaged ones are dropped."""
+        """Return the entries that exist and mark them as used; damaged ones are dropped."""
         wanted = list(keys)
         found: dict[str, bytes] = {}
         if not wanted or not self._path.is_file():
@@ -72,7 +72,7 @@ class ChunkCache:
         return found
 
     def put(self, entries: Mapping[str, bytes]) -> None:
-        """Keep entries, all of one call or none; the least recently used make room."""
+        """Store the entries of one call, all or none; the least recently used are dropped to make room."""
         kept = {key: data for key, data in entries.items() if len(data) <= self._limit}
         if not kept:
             return
@@ -121,7 +121,7 @@ class ChunkCache:
         connection.executemany("DELETE FROM chunks WHERE id = ?", going)
 
     def _drop_if_damaged(self, error: sqlite3.Error) -> None:
-        """Start anew where the file itself is damaged; leave it where it is only busy, full or not writable."""
+        """Delete a damaged file; keep one that is only busy, full or not writable."""
         if isinstance(error, sqlite3.OperationalError):
             return
         for path in (self._path, self._path.with_name(self._path.name + "-journal")):
@@ -130,5 +130,5 @@ class ChunkCache:
 
 
 def _next_use(connection: sqlite3.Connection) -> int:
-    """A number above all before: no clock, which may jump, and the same for all processes."""
+    """A number above all earlier ones; a clock may jump, and processes would not share it."""
     return int(connection.execute("SELECT coalesce(max(used), 0) + 1 FROM chunks").fetchone()[0])

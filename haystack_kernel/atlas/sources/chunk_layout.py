@@ -1,6 +1,6 @@
-"""Where the chunks of an HDF5 array lie in its file, and how each is encoded, so that they can be read side by side.
+"""Positions and encodings of the chunks of an HDF5 array in its file, so that they can be read concurrently.
 
-In: an open h5py data set. Out: ``Layout``, which needs the file no more; it travels as arrays of numbers.
+In: an open h5py data set. Out: ``Layout``, which no longer needs the file and is stored as arrays of numbers.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Layout:
     """Chunks of one array in C order of the grid; the bytes of chunk ``i`` are ``sizes[i]`` from ``offsets[i]`` on.
 
     ``filters`` are HDF5 filter numbers in the order of writing, with their options. Bit ``k`` of ``masks[i]`` says that
-    chunk ``i`` went without filter ``k``. A chunk of size 0 was never written and holds ``fill``. A chunk of the edge
-    is stored whole. An array stored in one piece is seen as one dimension without filters.
+    chunk ``i`` was written without filter ``k``. A chunk of size 0 was never written and holds ``fill``. A chunk at the
+    edge has full size. An array stored in one piece is treated as one dimension without filters.
     """
 
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Layout:
         return tuple(-(-n // step) for n, step in zip(self.shape, self.chunks, strict=True))
 
     def to_arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Everything as named arrays of numbers and text, for one ``.npz``."""
+        """Convert to named arrays of numbers and text, for one ``.npz``."""
         flat = [number for code, options in self.filters for number in (code, len(options), *options)]
         return {
             f"{prefix}/shape": np.array([self.shape, self.chunks], dtype=np.int64),
@@ -62,7 +62,7 @@ class Layout:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Layout:
-        """What :meth:`to_arrays` gave; KeyError or ValueError where it is not that."""
+        """Convert back from :meth:`to_arrays`; other arrays raise KeyError or ValueError."""
         shape, chunks = (tuple(int(n) for n in row) for row in arrays[f"{prefix}/shape"])
         flat, filters = [int(n) for n in arrays[f"{prefix}/filters"]], []
         while flat:
@@ -82,7 +82,7 @@ def read_layout(dataset: h5py.Dataset, *, uri: str) -> Layout:
     InvalidInputError
         The data are not in this file (external or virtual), or are not numbers.
     MissingExtraError
-        The chunks are compressed in a way that this installation cannot undo.
+        The chunks are compressed with a filter that is not installed.
     """
     if dataset.dtype.kind not in "biuf":
         msg = f"{uri}: {dataset.name} holds {dataset.dtype} values, not numbers; write it again with anndata"

@@ -1,4 +1,4 @@
-"""The count matrix inside an h5ad: where it is, whether it holds counts, and its rows, all in blocks.
+"""Find the count matrix of an h5ad, check that it holds counts, and read it in blocks.
 
 In: an open h5ad. Out: the place of the raw counts, genes and counts per cell.
 """
@@ -41,7 +41,7 @@ def find_counts(h5: h5py.File, *, uri: str) -> Counts:
     Raises
     ------
     InvalidInputError
-        No place holds non-negative whole numbers; the message says what each holds and what to do.
+        None of them holds non-negative whole numbers; the message says what each holds and what to do.
     """
     found: list[str] = []
     for path, var in _places(h5):
@@ -60,7 +60,7 @@ def find_counts(h5: h5py.File, *, uri: str) -> Counts:
 def cell_stats(
     h5: h5py.File, counts: Counts, *, tick: Callable[[float], None] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Genes with a count and total counts of each cell, checking every value on the way.
+    """Count the detected genes and the total counts of each cell, and check every value.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def _sample(node: Any, encoding: str) -> NDArray[Any]:  # noqa: ANN401 - h5py no
 
 
 def _fault_of_full(node: Any, encoding: str, shape: tuple[int, int]) -> str:  # noqa: ANN401 - h5py node
-    """Why a matrix without any zero cannot be counts of single cells; ranks, for one, are whole numbers too."""
+    """Why a matrix without zeros cannot be counts of single cells; ranks, for example, are whole numbers too."""
     if shape[1] < MIN_GENES_WITH_ZEROS:
         return ""
     n_zero = (
@@ -159,7 +159,7 @@ def _fault_of_full(node: Any, encoding: str, shape: tuple[int, int]) -> str:  # 
 
 
 def _fault(values: NDArray[Any]) -> str:
-    """Why these values cannot be counts; empty when they can."""
+    """Why these values cannot be counts; empty if they can."""
     if not values.size:
         return ""
     if values.dtype.kind not in "fiub":

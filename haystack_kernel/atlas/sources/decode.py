@@ -1,4 +1,4 @@
-"""Chunks of HDF5 arrays from bytes to numbers.
+"""Decode chunks of HDF5 arrays from bytes to numbers.
 
 In: the stored bytes of a chunk and the layout of its array. Out: its values, flat.
 """
@@ -28,14 +28,14 @@ _LOCK = threading.Lock()
 
 
 class DecodeError(ValueError):
-    """The bytes are not a chunk of that layout; callers say of which file."""
+    """The bytes are not a chunk of that layout; callers add the name of the file."""
 
 
 def decode(raw: bytes, layout: Layout, *, mask: int = 0) -> NDArray[Any]:
     """Undo the filters of one chunk.
 
-    gzip and shuffle are undone here, without the lock of the HDF5 library, so that threads work side by side; any other
-    filter by that library.
+    gzip and shuffle are decoded here, without the lock of the HDF5 library, so that threads run concurrently; the
+    library decodes all other filters.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def decode(raw: bytes, layout: Layout, *, mask: int = 0) -> NDArray[Any]:
         return _by_library(raw, layout, mask=mask)
     whole = int(np.prod(layout.chunks)) * layout.dtype.itemsize
     if active and len(data) != whole:
-        msg = f"{len(data)} bytes where {whole} belong"
+        msg = f"{len(data)} bytes instead of {whole}"
         raise DecodeError(msg)
     return np.frombuffer(data, dtype=layout.dtype)
 
@@ -85,7 +85,7 @@ def _by_library(raw: bytes, layout: Layout, *, mask: int) -> NDArray[Any]:
 
 @lru_cache(maxsize=16)
 def _pipeline(filters: Filters, chunks: tuple[int, ...], dtype: str) -> h5py.h5p.PropDCID:
-    """Properties under which the library makes exactly these filters.
+    """Properties with which the library creates exactly these filters.
 
     A filter may put the type and size of values before the options that were asked for, so what a file holds is not
     always what has to be asked: the leading options are left out until the result is the same.
@@ -111,7 +111,7 @@ def _pipeline(filters: Filters, chunks: tuple[int, ...], dtype: str) -> h5py.h5p
 
 @contextmanager
 def _chunk_in_memory(plist: h5py.h5p.PropDCID, chunks: tuple[int, ...], dtype: str) -> Iterator[h5py.Dataset]:
-    """Open a data set of one chunk, in a file that is nowhere on a disk."""
+    """Open a data set of one chunk in a file that exists in memory only."""
     with h5py.File("chunk", "w", driver="core", backing_store=False) as h5:
         space, kind = h5py.h5s.create_simple(chunks), h5py.h5t.py_create(np.dtype(dtype))
         yield h5py.Dataset(h5py.h5d.create(h5.id, b"chunk", kind, space, dcpl=plist))

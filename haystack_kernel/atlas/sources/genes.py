@@ -1,6 +1,6 @@
-"""The genes of a file: upper-case human symbols, unique, and a refusal where they are not human genes.
+"""Read the genes of a file as unique upper-case human symbols, and refuse genes of other species.
 
-In: var of an open h5ad. Out: ``GeneSpace``: symbols, and the columns of the file they stand for.
+In: var of an open h5ad. Out: ``GeneSpace``: symbols, and their columns in the file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_genes(h5: h5py.File, var: str, *, columns: Sequence[str], uri: str) -> 
     MissingKeyError
         The index holds Ensembl ids and no column has symbols.
     InvalidInputError
-        No genes, the same name twice in the index, or genes that are not human.
+        There are no genes, a name occurs twice in the index, or the genes are not human.
     """
     frame = h5[var]
     labels = read_text(frame, index_name(frame))
@@ -84,12 +84,14 @@ def read_genes(h5: h5py.File, var: str, *, columns: Sequence[str], uri: str) -> 
 
 
 def check_organism(values: Sequence[str], *, uri: str) -> None:
-    """Refuse cells of any species but human; ``values`` are the distinct texts of obs."""
+    """Refuse cells that are not human; ``values`` are the distinct texts of the organism column."""
     known = {value for value in values if value}
     human = {"homo sapiens", "human", "ncbitaxon:9606", "h. sapiens", "homo_sapiens"}
     if other := sorted(value for value in known if value.casefold() not in human):
         what = "mixes species" if len(known) > len(other) else "is not human"
-        msg = f"{uri} {what}: organism is {sorted(known)}. Only Homo sapiens is served; keep the human cells and genes"
+        msg = (
+            f"{uri} {what}: organism is {sorted(known)}. Only Homo sapiens is supported; keep the human cells and genes"
+        )
         raise InvalidInputError(msg, uri=uri, organisms=sorted(known))
 
 

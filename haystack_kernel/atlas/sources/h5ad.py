@@ -1,4 +1,4 @@
-"""One source opened without loading it: its obs and var columns, its count matrix, its fingerprint.
+"""Open one source without loading it: its obs and var columns, its count matrix, its fingerprint.
 
 In: a path or ``gs://`` URI of an h5ad file or a Zarr store. Out: columns as categoricals, fingerprints.
 """
@@ -31,9 +31,9 @@ _TEXT_BLOCK = 500_000
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Which file it was: ``mtime`` in seconds since 1970 (0 where the store has none), ``digest`` of its bytes.
+    """Identity of a file: ``mtime`` in seconds since 1970 (0 if the store has none), ``digest`` of its bytes.
 
-    The digest of a remote file is taken over what its store says of it (checksum, generation, size), not its bytes.
+    The digest of a remote file covers what its store reports (checksum, generation, size), not its bytes.
     """
 
     uri: str
@@ -44,16 +44,16 @@ class Fingerprint:
 
 @contextmanager
 def open_h5ad(uri: str) -> Iterator[h5py.File]:
-    """Open a local or remote h5ad, or a Zarr store in AnnData's layout, for reading; both answer alike.
+    """Open a local or remote h5ad, or a Zarr store in AnnData's layout, for reading; both have the same interface.
 
     Raises
     ------
     NotFoundError
         There is no such file.
     InvalidInputError
-        The file is not HDF5, is cut short, or has no obs, var and X.
+        The file is not HDF5, is truncated, or has no obs, var and X.
     StorageError, ServiceError
-        The file exists and may not be read; the service that holds it fails.
+        The file may not be read, or its storage service fails.
     """
     if is_zarr(uri):
         with open_group(uri) as group:
@@ -75,9 +75,9 @@ def open_h5ad_handle(source: Any, *, uri: str) -> Iterator[h5py.File]:  # noqa: 
         raise
     except (OSError, KeyError, RuntimeError) as error:  # HDF5 reports damage as any of these
         told = error.__cause__ or error.__context__
-        if isinstance(told, HaystackError):  # what the file object said, not what HDF5 made of it
+        if isinstance(told, HaystackError):  # the error of the file object, which HDF5 would hide
             raise told from error
-        msg = f"{uri} cannot be read as h5ad ({error}): not an HDF5 file, or cut short or damaged; copy it again"
+        msg = f"{uri} cannot be read as h5ad ({error}): not an HDF5 file, or truncated or damaged; copy it again"
         raise InvalidInputError(msg, uri=uri) from error
 
 
@@ -203,7 +203,7 @@ def recoded(labels: pd.Categorical, texts: list[str]) -> pd.Categorical:
 
 
 def _in_blocks(node: h5py.Dataset, block_rows: int) -> pd.Categorical:
-    """Texts that were stored one per row, as codes; never all texts at once."""
+    """Convert texts that are stored one per row to codes, block by block, so that memory never holds all texts."""
     seen: dict[str, int] = {}
     codes = np.empty(node.shape[0], dtype=np.int32)
     for first in range(0, node.shape[0], block_rows):

@@ -1,4 +1,4 @@
-"""Opening the count matrix of a source for reading rows: its structure is read once and remembered.
+"""Open the count matrix of a source for reading rows; its structure is read once and kept.
 
 In: a source file, a store or an object in a bucket. Out: ``Matrix``.
 """
@@ -55,9 +55,9 @@ def open_matrix(  # noqa: PLR0913 - what a source is and what may be kept of it
     identity
         Digest of the source: layouts and chunks are remembered under it.
     n_bytes
-        Size of a file in a bucket, where it is known.
+        Size of a file in a bucket, if known.
     folder
-        Where the layout of a file in a bucket is kept; None reads it every time.
+        Folder in which the layout of a file in a bucket is kept; None reads it every time.
     cache
         Keeps chunks of a source in a bucket.
 
@@ -125,7 +125,7 @@ def _remote_layouts(file: RemoteFile, place: str, *, identity: str, folder: Path
 
 
 def _kept_layouts(path: Path, identity: str) -> dict[str, Layout]:
-    """What was kept for this version of the source; empty where there is nothing, or nothing usable."""
+    """Layouts that were kept for this version of the source; empty if there are none that can be used."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["identity"]) != identity:
@@ -138,7 +138,7 @@ def _kept_layouts(path: Path, identity: str) -> dict[str, Layout]:
 
 
 def _keep(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write in one step; a folder that cannot be written keeps nothing."""
+    """Write atomically; if the folder cannot be written, nothing is kept."""
     temporary = ""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:

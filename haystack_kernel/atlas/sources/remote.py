@@ -1,4 +1,4 @@
-"""Byte ranges of a file in a bucket: many at once, checked for length, faults in words.
+"""Read byte ranges of a file in a bucket: many at once, checked for length, with clear errors.
 
 In: an address. Out: bytes, and a file object through which h5py reads the structure of an h5ad.
 """
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-MAX_GAP = 1 << 17  # bytes; a request of its own costs the time in which a bucket sends about ten times this
+MAX_GAP = 1 << 17  # bytes; a further request takes the time in which a bucket sends about ten times as many
 MAX_REQUEST = 1 << 22
-N_TRIES = 3  # of a range that comes back short; refusals of the service are tried again by the client library
+N_TRIES = 3  # of a range that comes back incomplete; the client library retries when the service refuses
 BLOCK = 1 << 16
 MAX_BLOCKS = 512
 
 
 @contextmanager
 def remote_errors(uri: str) -> Iterator[None]:
-    """Turn what a file system may raise while reading into one sentence and a remedy.
+    """Convert errors of a file system while reading to errors of HAYSTACK with a remedy.
 
     Raises
     ------
     NotFoundError
-        No such object or bucket.
+        The object or the bucket does not exist.
     StorageError
-        It may not be read.
+        The object may not be read.
     ServiceError
-        The service failed or refused (429, 5xx) more often than the client library tries.
+        The service failed or refused (429, 5xx) after all tries of the client library.
     """
     try:
         yield
@@ -87,12 +87,12 @@ class RemoteFile:
     uri
         Any fsspec address with a scheme.
     size
-        Bytes of the object where they are known; None asks.
+        Size of the object in bytes; None asks the service.
 
     Attributes
     ----------
     n_requests
-        Ranges asked for so far.
+        Number of ranges requested so far.
 
     Raises
     ------
@@ -108,12 +108,12 @@ class RemoteFile:
             self.size = int(self._fs.info(self._path)["size"]) if size is None else size
 
     def read_many(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
-        """Bytes of every range, in order, fetched concurrently; neighbouring ranges share a request.
+        """Read every range, in order, concurrently; neighbouring ranges share a request.
 
         Raises
         ------
         ServiceError
-            A range came back short ``N_TRIES`` times.
+            A range came back incomplete ``N_TRIES`` times.
         """
         requests = _merged(offsets, sizes)
         found: dict[tuple[int, int], bytes] = {}
@@ -131,7 +131,7 @@ class RemoteFile:
         if missing:
             msg = (
                 f"{self.uri}: {len(missing)} of {len(requests)} parts came back incomplete {N_TRIES} times; nothing of "
-                "them was kept. Try again; if it stays, the file was cut short: copy it again"
+                "them was kept. Try again; if that fails too, the file is truncated: copy it again"
             )
             raise ServiceError(msg, service="storage", retryable=True)
         return [found[whole][offset - whole[0] :][:size] for whole, offset, size in _assigned(requests, offsets, sizes)]
@@ -169,8 +169,8 @@ def _assigned(
 class RangedReader(io.RawIOBase):
     """A seekable file over ranges, for the many small reads of an HDF5 file's structure.
 
-    Blocks are kept. Where a node of a B-tree (version 1, what h5py writes by default) is read, the nodes below it are
-    fetched at once, so a tree costs as many waits as it has levels and not as many as it has nodes.
+    Blocks are kept. When a node of a B-tree (version 1, the default of h5py) is read, the nodes below it are fetched
+    together, so that reading a tree waits once per level and not once per node.
     """
 
     def __init__(self, source: RemoteFile) -> None:

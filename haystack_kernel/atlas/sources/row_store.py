@@ -1,6 +1,6 @@
-"""Matrices that are stored by gene (CSC), written again by cell on this disk, so that a fetch need not read them whole.
+"""Matrices stored by gene (CSC) are rewritten by cell on this disk, so that a fetch need not read them completely.
 
-In: a matrix stored by gene. Out: the same as CSR from one file per source, least recently used first out.
+In: a matrix stored by gene. Out: the same as CSR from one file per source, the least recently used dropped first.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ class RowStore:
     limit_bytes: int
 
     def by_row(self, matrix: Matrix, *, identity: str, tick: Callable[[float], None] | None = None) -> Matrix | None:
-        """Return the matrix stored by cell, rearranging it where that was not done before.
+        """Return the matrix stored by cell, rearranging it if that was not done before.
 
-        Three passes over the entries, in blocks; while it works, the disk holds a copy of 16 bytes an entry beside the
-        result. Of two processes at once both work and one result stays.
+        This takes three passes over the entries, in blocks, and temporarily 16 bytes of disk per entry besides the
+        result. If two processes do it at the same time, one result is kept.
 
         Parameters
         ----------
         identity
-            Digest of the source and place of the matrix: another version is another file.
+            Digest of the source and place of the matrix; each version has its own file.
         tick
             Called with the fraction 0..1 done.
 
         Returns
         -------
-        None where the result would pass the limit or the disk cannot hold it; then read the matrix as it is.
+        None if the result would exceed the limit or the free disk space; then read the matrix as it is stored.
         """
         n_stored = int(matrix.arrays["data"].shape[0])
         path = self.folder / f"rows-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.h5"

@@ -1,7 +1,7 @@
-"""Rows of a stored count matrix as CSR, whatever way it is stored.
+"""Read rows of a stored count matrix as CSR, however it is stored.
 
-In: the arrays of a matrix and row numbers. Out: float32 CSR in the order asked. Memory holds the rows asked for and a
-bounded number of chunks, never the matrix.
+In: the arrays of a matrix and row numbers. Out: float32 CSR in the given order. Memory holds the requested rows
+and a bounded number of chunks, never the whole matrix.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ class Matrix:
 
 
 def read_rows(matrix: Matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:
-    """Rows of the matrix in the order asked for; any order, repeats and none at all are allowed.
+    """Read rows of the matrix in the given order; rows may repeat, and there may be none.
 
     Returns
     -------
-    float32 CSR, ``len(rows)`` x genes of the file, column indices sorted within each row, entries as stored. CSR and
-    dense matrices are read around the rows; one stored by gene (CSC) is read whole, block by block.
+    float32 CSR, ``len(rows)`` x genes of the file, column indices sorted within each row, entries as stored. Of CSR
+    and dense matrices only the chunks with these rows are read; a matrix stored by gene (CSC) is read completely.
 
     Raises
     ------
     InvalidInputError
-        A row that the matrix has not, or a matrix whose parts contradict each other.
+        A row does not exist, or the parts of the matrix contradict each other.
     """
     wanted, place = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
     if wanted.size and (wanted[0] < 0 or wanted[-1] >= matrix.shape[0]):
         outside = wanted[0] if wanted[0] < 0 else wanted[-1]
-        msg = f"row {int(outside)} asked of {matrix.uri}, which has {matrix.shape[0]}; build the atlas again"
+        msg = f"row {int(outside)} is beyond the {matrix.shape[0]} rows of {matrix.uri}; build the atlas again"
         raise InvalidInputError(msg, uri=matrix.uri)
     if not wanted.size:
         return sp.csr_matrix((0, matrix.shape[1]), dtype=np.float32)
@@ -124,7 +124,7 @@ def _from_csc(matrix: Matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:
 
 
 def _both(matrix: Matrix, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The same ranges of indices and data, side by side: a wait for a bucket is waited once."""
+    """The same ranges of indices and data, read concurrently, so that a bucket is waited for once."""
     with ThreadPoolExecutor(2) as pool:
         indices = pool.submit(take, matrix.arrays["indices"], starts, stops)
         data = pool.submit(take, matrix.arrays["data"], starts, stops)

@@ -1,4 +1,4 @@
-"""Arrays of a Zarr store, on this disk or in a bucket, read by the chunks that are needed.
+"""Read arrays of a Zarr store, on this disk or in a bucket, by the chunks that are needed.
 
 In: an open Zarr array. Out: its chunks, as :class:`haystack_kernel.atlas.sources.arrays.Chunked` asks for them.
 """
@@ -60,7 +60,7 @@ class ZarrArray:
         InvalidInputError
             A chunk is damaged.
         NotFoundError, StorageError, ServiceError
-            The store is gone, may not be read, or the service fails.
+            The store does not exist, may not be read, or the service fails.
         """
         whole = int(np.prod(self.chunks))
         per_batch = max(1, BATCH_BYTES // max(1, whole * self.dtype.itemsize))
@@ -68,7 +68,7 @@ class ZarrArray:
             self._visit_batch([piece.number for piece in pieces[first : first + per_batch]], use)
 
     def _visit_batch(self, numbers: list[int], use: Callable[[int, int, NDArray[Any]], None]) -> None:
-        """Hand over the chunks that the cache holds, read the others side by side, and keep these in the cache."""
+        """Pass on the chunks that the cache holds, read the others concurrently, and store these in the cache."""
         keys = {number: f"{self.identity}/{self.name}/{number}" for number in numbers}
         cached = self.cache.get(keys.values()) if self.cache else {}
         missing = []

@@ -23,7 +23,7 @@ _BLOCK = 1 << 22
 
 
 def is_zarr(uri: str) -> bool:
-    """Whether the address names a Zarr store: by its ending, on this disk also by what the folder holds."""
+    """Whether the address is a Zarr store: by its ending, and for a local folder also by its files."""
     if uri.rstrip("/").endswith(".zarr"):
         return True
     return "://" not in uri and any((Path(uri) / name).is_file() for name in _ROOTS)
@@ -31,16 +31,16 @@ def is_zarr(uri: str) -> bool:
 
 @contextmanager
 def open_group(uri: str) -> Iterator[Any]:
-    """Open the store for reading; the group answers like an open h5ad.
+    """Open the store for reading; the group has the interface of an open h5ad.
 
     Raises
     ------
     NotFoundError
-        There is no store.
+        The store does not exist.
     InvalidInputError
         The store is damaged.
     StorageError, ServiceError
-        It may not be read, or the service fails.
+        The store may not be read, or the service fails.
     """
     import zarr
 
@@ -57,12 +57,12 @@ def open_group(uri: str) -> Iterator[Any]:
         raise
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # Zarr reports damage as any of these
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        msg = f"{uri} cannot be read as a Zarr store ({text}): not one, or damaged; copy it again"
+        msg = f"{uri} cannot be read as a Zarr store ({text}): it is none, or damaged; copy it again"
         raise InvalidInputError(msg, uri=uri) from error
 
 
 def _remote_store(uri: str) -> Any:  # noqa: ANN401 - a Zarr store
-    """Read through the file system that everything else uses: one made for Zarr's own loop is never closed."""
+    """Use the shared file system object: one that is made for Zarr's own event loop is never closed."""
     import zarr
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
