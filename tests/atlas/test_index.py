@@ -153,7 +153,9 @@ def test_open_when_source_moved_or_cut_then_path_and_remedy_are_named(atlas, sou
     ):
         open_atlases(["tiny"], root=root)
     path.rename(path.with_suffix(".moved"))
-    with pytest.raises(NotFoundError, match=r"a\.h5ad, which does not exist any more; put it back, or give its new path with"):
+    with pytest.raises(
+        NotFoundError, match=r"a\.h5ad, which does not exist any more; put it back, or give its new path with"
+    ):
         open_atlases(["tiny"], root=root)
 
 
