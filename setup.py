@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: notebooks travel in the wheel, the model's kernels are compiled where they can be.
+"""Build steps that pyproject.toml cannot express: notebooks go into the wheel, and the model's kernels are compiled.
 
 In: notebooks/*.ipynb and inference/stack/native of the checkout. Out: copies of the notebooks in the built package (an
 editable install reads the checkout's), and the optional extension inference.stack._native.
