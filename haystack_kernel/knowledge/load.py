@@ -26,6 +26,10 @@ def load_knowledge(folder: str | Path | None = None) -> Knowledge:
         Where ``haystack knowledge add`` keeps additions, ``Settings.knowledge``; None, or a folder that does not
         exist, gives the packaged tables alone. A second call returns the same object, unless the folder has changed.
 
+    Returns
+    -------
+    All terms, pathways and edges of the network.
+
     Raises
     ------
     ContractError

@@ -30,6 +30,19 @@ ALL_RELATIONS: tuple[Relation, ...] = ("is_a", "part_of", "develops_from")
 def ancestors(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] = IS_A) -> frozenset[str]:
     """Return every term above this one along ``relations``, itself excluded.
 
+    Parameters
+    ----------
+    id
+        Id of a term, such as ``CL:0000236``.
+    knowledge
+        Tables with the terms.
+    relations
+        Kinds of edges that are followed.
+
+    Returns
+    -------
+    Ids of the terms above; empty at a root.
+
     Raises
     ------
     NotFoundError
@@ -40,6 +53,19 @@ def ancestors(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] 
 
 def descendants(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...] = IS_A) -> frozenset[str]:
     """Return every term below this one along ``relations``, itself excluded.
+
+    Parameters
+    ----------
+    id
+        Id of a term, such as ``CL:0000236``.
+    knowledge
+        Tables with the terms.
+    relations
+        Kinds of edges that are followed.
+
+    Returns
+    -------
+    Ids of the terms below; empty at a leaf.
 
     Raises
     ------
@@ -59,6 +85,17 @@ def distance(a: str, b: str, *, knowledge: Knowledge, relations: tuple[Relation,
 
     Parent and child are 1 apart, siblings 2. Paths go up first and down afterwards, never down and up again, so two
     cell types are not called near because one rare type has both as parents.
+
+    Parameters
+    ----------
+    a
+        Id of a term.
+    b
+        Id of another term of the same ontology.
+    knowledge
+        Tables with the terms.
+    relations
+        Kinds of edges that are followed.
 
     Returns
     -------
@@ -84,6 +121,21 @@ def neighbours(
     id: str, *, hops: int, knowledge: Knowledge, relations: tuple[Relation, ...] = ALL_RELATIONS
 ) -> dict[str, int]:
     """Return terms of the same ontology within ``hops`` steps (at most 4), nearest first: id -> distance.
+
+    Parameters
+    ----------
+    id
+        Id of a term, such as ``CL:0000236``.
+    hops
+        Largest distance, at most 4.
+    knowledge
+        Tables with the terms.
+    relations
+        Kinds of edges that are followed.
+
+    Returns
+    -------
+    Id of each neighbour and its distance, the nearest first.
 
     Raises
     ------

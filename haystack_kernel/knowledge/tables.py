@@ -56,6 +56,10 @@ def load_knowledge_from(folder: Path) -> Knowledge:
         says ``version <x>``), then a header; lists joined by ``;``, signed lists written ``GENE+;GENE-``, pairs
         ``key=value;key=value``.
 
+    Returns
+    -------
+    What the tables hold.
+
     Raises
     ------
     ContractError
