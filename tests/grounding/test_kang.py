@@ -55,8 +55,8 @@ def score_only(treated, control, basis):
     genes = treated.var_names
     de = compute_de(treated.X, control.X, genes=genes, padded=np.zeros(len(genes), bool), settings=basis.settings)
     tested, sets = set(de.loc[de[keys.IS_TESTED], keys.GENE]), expected_sets(basis)
-    signal = self_contained_null(treated, control, sets=sets, tested=tested, n_draws=basis.settings.n_draws, seed=0)
-    components = compute_components(de, predicted=treated, signal=signal, basis=basis)
+    null = self_contained_null(treated, control, sets=sets, tested=tested, n_draws=basis.settings.n_draws, seed=0)
+    components = compute_components(de, self_contained=null, basis=basis)
     return [component.score for component in components if component.name in JUDGED]
 
 
