@@ -321,7 +321,6 @@ COMPLEX_LATER = {  # files that still have functions above it
         "literature/europepmc.py", "literature/reading.py", "literature/search.py", "rounds/literature.py",
         "store/uris.py",
     )),
-    "tools/grounding_quality.py",
 }  # fmt: skip
 
 

@@ -1,12 +1,13 @@
-"""What the score is worth: right prompts against decoys, and against the truth, on simulated worlds never looked at.
+"""What the score is worth: right prompts against decoys, and against the truth, on simulated worlds.
 
-In: number of questions, engine. Out: Markdown tables on stdout and one JSON line per prediction in a file.
+In: number of questions, engine. Out: Markdown tables on stdout, one JSON line per prediction in a file, and with
+``--nulls`` the packaged table of null composites. Run it as ``python -m tools.grounding_quality``.
 
 Every question hides one (cell type, treatment) pair and is worked five times with the same query cells: the right
 prompt (the treatment in other cell types); the same with knowledge tables whose treatments are shuffled; and three
 decoys: another treatment, labels swapped (controls as treated), and a null (the controls split in two). Accuracy is the
 Pearson correlation of the predicted with the world's true change of mean log1p(CP10k), which nothing here has seen.
-Literature is not asked. Worlds: of the seeds for reporting, those that no tuning has touched.
+Literature is not asked. The default worlds are those that no tuning has touched.
 """
 
 import argparse
@@ -18,7 +19,6 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from demo_model import PROMPT_TYPES, draw, mean_log
 from scipy import sparse
 from scipy.stats import rankdata, spearmanr
 
@@ -27,12 +27,14 @@ from haystack_kernel.atlas.demo.facts import CELL_TYPES
 from haystack_kernel.atlas.demo.world import make_world
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
+from haystack_kernel.grounding.confidence.aspects import NULLS
 from haystack_kernel.grounding.signatures.sets import overlap_coefficient
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.planners.offline import OfflinePlanner
 from inference.baselines import Cells, predict
 from inference.manifest import DEMO_MODEL, DEMO_STEPS
 from inference.models import packaged
+from tools.simulated import PROMPT_TYPES, draw, mean_log
 from tools.truth import true_log_shift
 
 WORLDS = range(1040, 1050)
@@ -123,42 +125,45 @@ def wrong_treatment(world, name, *, knowledge, rng):
     return str(rng.choice(sorted(others)))
 
 
-def work(world, name, cell_type, *, engine, knowledge, shuffled, settings, rng):
-    """One question, five times."""
+def make_prompts(world, name, cell_type, *, other, rng):
+    """(treated, control) prompt cells of every kind of prompt."""
     types = [cl for cl in PROMPT_TYPES[world.programmes[name].kind] if cl != cell_type]
-    donors = [f"d{i}" for i in range(N_DONORS)]
-    drawn = {"n_cells": N_PER_DONOR, "donors": donors}
+    drawn = {"n_cells": N_PER_DONOR, "donors": [f"d{i}" for i in range(N_DONORS)]}
     treated, control = draw(world, types, name, **drawn), draw(world, types, None, **drawn)
-    other = wrong_treatment(world, name, knowledge=knowledge, rng=rng)
-    query = draw(world, [cell_type], None, n_cells=N_QUERY // N_DONORS, donors=[f"q{i}" for i in range(N_DONORS)])
-    label = next(fact.name for fact in CELL_TYPES if fact.id == cell_type)
-    question = f"How would {label}s respond to {name}?"
-    arms = {
+    query_donors = [f"q{i}" for i in range(N_DONORS)]
+    query = draw(world, [cell_type], None, n_cells=N_QUERY // N_DONORS, donors=query_donors)
+    prompts = {
         "right": (treated, control),
         "shuffled tables": (treated, control),
         "wrong treatment": (draw(world, types, other, **drawn), control),
         "labels swapped": (control, treated),
         "controls split": halve(control, rng=rng),
     }
+    return query, prompts
+
+
+def work(world, name, cell_type, *, engine, knowledge, shuffled, settings, rng):
+    """Work one question five times; one row per kind of prompt."""
+    other = wrong_treatment(world, name, knowledge=knowledge, rng=rng)
+    query, prompts = make_prompts(world, name, cell_type, other=other, rng=rng)
+    label = next(fact.name for fact in CELL_TYPES if fact.id == cell_type)
+    question = f"How would {label}s respond to {name}?"
     shift = true_log_shift(world, cell_type, name)
     truth = np.array([shift[gene] for gene in world.genes])
     seed = int(rng.integers(2**31))
-    made = {}
-    for kind, (prompt, base) in arms.items():
-        if kind == "shuffled tables":
-            made[kind] = made["right"]
-        else:
-            made[kind] = engine(prompt, base, query, seed)
+    made = {kind: engine(*prompts[kind], query, seed) for kind in KINDS if kind != "shuffled tables"}
+    made["shuffled tables"] = made["right"]  # the prediction is the same, only what is known of it differs
+    for kind in KINDS:
         predicted, reference, effect = made[kind]
         tables = shuffled if kind == "shuffled tables" else knowledge
+        prompt, control = prompts[kind]
         result = score_prediction(
-            GroundingCells(predicted, reference, as_adata(query), as_adata(prompt), as_adata(base)),
+            GroundingCells(predicted, reference, as_adata(query), as_adata(prompt), as_adata(control)),
             query=OfflinePlanner(tables).understand(question).value,
             knowledge=tables,
             settings=settings,
             context=GroundingContext(seed=seed, engine="benchmark"),
         )
-        moves = effect.std() > 0 and truth.std() > 0
         yield {
             "world": world.seed,
             "treatment": name,
@@ -167,9 +172,14 @@ def work(world, name, cell_type, *, engine, knowledge, shuffled, settings, rng):
             "kind": kind,
             "other": other if kind == "wrong treatment" else None,
             "score": result.composite.value,
-            "accuracy": float(np.corrcoef(effect, truth)[0, 1]) if moves else None,
+            "accuracy": accuracy(effect, truth),
             "components": {one.name: one.score for one in result.components},
         }
+
+
+def accuracy(effect, truth):
+    """Pearson correlation of the predicted with the true change; None where one of them is constant."""
+    return float(np.corrcoef(effect, truth)[0, 1]) if effect.std() > 0 and truth.std() > 0 else None
 
 
 def make_engine(name):
@@ -202,50 +212,60 @@ def auroc(right, decoy):
 
 
 def show(rows, *, engine):
-    """Tables of one engine."""
+    """Print the tables of one engine."""
     table = pd.DataFrame(rows)
     table["score"] = table["score"].astype(float)
     true = table[table["role"] == "true"]
     print(f"\n## {engine}: {table.groupby(['world', 'treatment', 'cell_type']).ngroups} questions\n")
-    print("| prompt | n | scored | median score | share >= 7 | AUROC of right against it |\n|---|---|---|---|---|---|")
-    right = true.loc[true["kind"] == "right", "score"]
-    sets = [("right, tables true", right)]
-    sets += [
-        (f"right, {role}", table.loc[(table["role"] == role) & (table["kind"] == "right"), "score"])
-        for role in ("wrong", "reversed", "inert", "no response")
-    ]
-    sets += [
-        (kind, (true if kind == "shuffled tables" else table).query("kind == @kind")["score"]) for kind in KINDS[1:]
-    ]
-    sets.append(("all decoys", table.loc[table["kind"].isin(DECOYS), "score"]))
-    for name, scores in sets:
-        share = np.mean(scores.dropna() >= 7) if scores.notna().any() else float("nan")
-        print(
-            f"| {name} | {len(scores)} | {scores.notna().sum()} | {scores.median():.2f} | {share:.1%} | "
-            f"{'' if name.startswith('right, tables') else f'{auroc(right, scores):.3f}'} |"
-        )
+    show_kinds(table, true)
     known = true[(true["kind"] == "right") & true["score"].notna() & true["accuracy"].notna()]
     rho, p = spearmanr(known["score"], known["accuracy"].astype(float))
     print(f"\nSpearman of score and accuracy within right prompts: {rho:.2f} (p {p:.2g}, n {len(known)})")
     for kind in ("right", "shuffled tables"):
         some = true[true["kind"] == kind]
         print(f"{kind}: median score {some['score'].median():.2f}, median accuracy {some['accuracy'].median():.3f}")
-    parts = pd.DataFrame(list(table["components"]), index=table.index).join(table[["kind", "role"]])
-    names = [name for name in parts.columns if name not in {"kind", "role"} and parts[name].notna().any()]
+    show_components(table)
+
+
+def show_kinds(table, true):
+    """Scores by kind of prompt and by what the tables know of the treatment."""
+    print("| prompt | n | scored | median score | share >= 7 | AUROC of right against it |\n|---|---|---|---|---|---|")
+    right = true.loc[true["kind"] == "right", "score"]
+    sets = {"right, tables true": right}
+    for role in ("wrong", "reversed", "inert", "no response"):
+        sets[f"right, {role}"] = table.loc[(table["role"] == role) & (table["kind"] == "right"), "score"]
+    for kind in KINDS[1:]:
+        some = true if kind == "shuffled tables" else table
+        sets[kind] = some.loc[some["kind"] == kind, "score"]
+    sets["all decoys"] = table.loc[table["kind"].isin(DECOYS), "score"]
+    for name, scores in sets.items():
+        share = np.mean(scores.dropna() >= 7) if scores.notna().any() else float("nan")
+        against = "" if name == "right, tables true" else f"{auroc(right, scores):.3f}"
+        print(f"| {name} | {len(scores)} | {scores.notna().sum()} | {scores.median():.2f} | {share:.1%} | {against} |")
+
+
+def show_components(table):
+    """Share of scores of 7 or more, by component and kind of prompt."""
+    parts = pd.DataFrame(list(table["components"]), index=table.index)
+    names = [name for name in parts.columns if parts[name].notna().any()]
     print(f"\n| component: share >= 7 | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
     for kind in KINDS:
-        some = parts[(parts["kind"] == kind) & ((parts["role"] == "true") if kind in KINDS[:2] else True)]
-        print(f"| {kind} | {' | '.join(f'{np.mean(some[name].dropna().astype(float) >= 7):.1%}' for name in names)} |")
+        some = table["kind"] == kind
+        if kind not in DECOYS:
+            some &= table["role"] == "true"
+        shares = [f"{np.mean(parts.loc[some, name].dropna().astype(float) >= 7):.1%}" for name in names]
+        print(f"| {kind} | {' | '.join(shares)} |")
 
 
 def write_nulls(rows, path, *, made):
-    """The table that reports place a score in: composites of null and of wrong prompts, by kind of question."""
+    """Write the table that reports place a score in: composites of null and of wrong prompts, by kind of question."""
     table = pd.DataFrame(rows)
     table["score"] = table["score"].astype(float)
-    scores = {
-        name: sorted(round(value, 3) for value in table.loc[table["kind"].isin(kinds), "score"].dropna())
-        for name, kinds in {"null": ("labels swapped", "controls split"), "wrong_prompt": ("wrong treatment",)}.items()
-    }
+    kinds = {"null": ("labels swapped", "controls split"), "wrong_prompt": ("wrong treatment",)}
+    scores = {}
+    for name, some in kinds.items():
+        found = table.loc[table["kind"].isin(some), "score"].dropna()
+        scores[name] = sorted(round(value, 3) for value in found)
     path.write_text(json.dumps({"made": made, "perturbational": scores}) + "\n", encoding="utf-8")
 
 
@@ -256,7 +276,8 @@ def main():
     parser.add_argument("--engine", default="weighted", choices=("shift", "weighted", "mean", "stack"))
     parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS[:4]))
     parser.add_argument("--out", type=Path, default=Path("grounding_quality.jsonl"))
-    parser.add_argument("--nulls", type=Path, help="also write the packaged table of nulls; from worlds for tuning")
+    told = "also write the table of null composites (default: the packaged one); use worlds for tuning"
+    parser.add_argument("--nulls", type=Path, nargs="?", const=NULLS, help=told)
     options = parser.parse_args()
     knowledge, settings = load_knowledge(), load_settings().grounding
     engine, rows = make_engine(options.engine), []

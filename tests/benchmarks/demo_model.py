@@ -10,43 +10,21 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
-from haystack_kernel.atlas.demo.facts import CELL_TYPES, CYTOKINE_LABELS, DEMO_SEED, DRUG_LABELS
-from haystack_kernel.atlas.demo.sampling import Group, Sample, sample_counts
+from haystack_kernel.atlas.demo.facts import CELL_TYPES, DEMO_SEED
 from haystack_kernel.atlas.demo.world import make_world
 from haystack_kernel.knowledge import load_knowledge
-from inference.baselines import Cells, predict
-from inference.draw import log_normalise
+from inference.baselines import predict
 from inference.manifest import DEMO_MODEL, DEMO_STEPS
 from inference.models import packaged
 from inference.stack.config import GenerationSettings
 from inference.stack.engine import Source, load_engine
 from tools.lessons import choose_held
+from tools.simulated import PROMPT_TYPES, draw, mean_log
 from tools.truth import true_log_shift
 
 UNSEEN = (1010,)  # of the seeds reserved for reporting; 1000, 1001 and 1003 served a tuning once
 N_DONORS, N_PER_DONOR, N_QUERY = 4, 12, 128
-PROMPT_TYPES = {
-    kind: [cl for cl, _ in labels.values()] for kind, labels in (("cytokine", CYTOKINE_LABELS), ("drug", DRUG_LABELS))
-}
-
-
-def draw(world, cell_types, treatment, *, n_cells, donors):
-    """Cells of several donors, with their labels."""
-    parts, types, names = [], [], []
-    for donor in donors:
-        sample = Sample("measured", donor, treatment, tuple(Group(cl, n_cells) for cl in cell_types))
-        parts.append(sample_counts(world, sample))
-        types += [cl for cl in cell_types for _ in range(n_cells)]
-        names += [donor] * (n_cells * len(cell_types))
-    counts = sparse.vstack(parts, format="csr")
-    return Cells(counts, world.genes, np.array(types), np.array(names))
-
-
-def mean_log(counts):
-    """Mean log1p(CP10k) per gene."""
-    return np.asarray(log_normalise(sparse.csr_matrix(counts)).mean(axis=0)).ravel()
 
 
 def compare(shift, truth):

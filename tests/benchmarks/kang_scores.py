@@ -1,19 +1,20 @@
-"""What the score says of measured cells: IFN-beta on the public Kang 2018 subset, each cell type hidden in turn.
+"""What the score says about measured cells: IFN-beta on the public Kang 2018 subset, each cell type hidden in turn.
 
-In: the h5ad, engines. Out: a Markdown table, one row per hidden type, engine and labelling: composite, components, the
-three leading pathways. Labellings: ``right``; ``swapped`` (controls labelled as treated, treated as controls);
-``wrong`` (the IFN-beta cells labelled TNF-alpha, and TNF-alpha asked for). The last two must score low.
+In: the h5ad, engines. Out: a Markdown table with one row per hidden type, engine and labelling: composite, components,
+the three leading pathways. Labellings: ``right``; ``swapped`` (control cells labelled as treated, treated cells as
+control); ``wrong`` (the IFN-beta cells labelled TNF-alpha, and TNF-alpha asked for). The last two must score low.
 """
 
 import argparse
+import itertools
 import math
-import sys
 import tempfile
 from pathlib import Path
 
 import anndata as ad
 from kang_accuracy import hidden_types
 
+from haystack_kernel import keys
 from haystack_kernel.atlas import build_atlas, load_mapping
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.knowledge import load_knowledge
@@ -27,7 +28,7 @@ LABELS = {
 
 
 def make_atlas(adata, labels, *, folder):
-    """Settings whose only atlas holds the cells under other labels."""
+    """Build an atlas of the cells under other labels; the settings returned know no other atlas."""
     renamed = adata.copy()
     old = adata.obs["perturbation"].astype(str)
     named = old.where(old == "control", "IFN-beta")
@@ -42,7 +43,7 @@ def make_atlas(adata, labels, *, folder):
 
 
 def ask(settings, name, *, treatment, engine):
-    """One run up to its scores."""
+    """Work one run up to its scores."""
     model = {"model": "demo"} if engine == "stack" else {}
     run = open_run(
         f"How would {name}s respond to {treatment}?",
@@ -63,8 +64,8 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("h5ad", help="e.g. kang2018_ifnb_public.h5ad")
-    parser.add_argument("--engines", nargs="+", default=["shift", "weighted", "stack"])
-    parser.add_argument("--types", nargs="*", help="cell types; all that have enough cells by default")
+    parser.add_argument("--engines", nargs="+", default=["shift", "weighted", "stack"], help="engines to run")
+    parser.add_argument("--types", nargs="*", help="cell types to hide (default: all that have enough cells)")
     options = parser.parse_args()
     adata = ad.read_h5ad(options.h5ad)
     print("| hidden | engine | labels | composite | pathway | target | network | DE | leading pathways |")
@@ -72,15 +73,12 @@ def main():
     for labels, (treatment, mapping) in LABELS.items():
         with tempfile.TemporaryDirectory() as name:
             settings = make_atlas(adata, mapping, folder=Path(name))
-            for cell_type in options.types or hidden_types(adata):
-                for engine in options.engines:
-                    value, scores, leading, n_de = ask(settings, str(cell_type), treatment=treatment, engine=engine)
-                    shown = [scores[part] for part in ("pathway_coherence", "target_activation", "network_coherence")]
-                    cells = ["-" if math.isnan(one) else f"{one:.1f}" for one in (value, *shown)]
-                    print(
-                        f"| {cell_type} | {engine} | {labels} | {' | '.join(cells)} | {n_de} | {', '.join(leading)} |"
-                    )
-                    sys.stdout.flush()
+            cell_types = options.types or hidden_types(adata)
+            for cell_type, engine in itertools.product(map(str, cell_types), options.engines):
+                value, scores, leading, n_de = ask(settings, cell_type, treatment=treatment, engine=engine)
+                shown = [value, *(scores[name] for name in (keys.PATHWAY, keys.TARGET, keys.NETWORK))]
+                cells = " | ".join("-" if math.isnan(one) else f"{one:.1f}" for one in shown)
+                print(f"| {cell_type} | {engine} | {labels} | {cells} | {n_de} | {', '.join(leading)} |", flush=True)
 
 
 if __name__ == "__main__":
