@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from haystack_kernel import rounds
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.drift import current_digests, pinned
+from haystack_kernel.config.opening import check_opening
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.manage.changes import change_config
 from haystack_kernel.manage.step_inputs import step_inputs
-from haystack_kernel.run import Run, new_record
+from haystack_kernel.run import Run, first_record, new_record
 from haystack_kernel.schema import Fork, Round
 from haystack_kernel.store import check_run_id, layout, read_h5ad, write_h5ad
 from inference.manifest import RESULT_SUFFIX
@@ -69,7 +70,7 @@ def fork(
     InvalidInputError
         An option is unknown, a value is invalid, or nothing differs from the old run.
     NotFoundError
-        There is no such run.
+        The run, an atlas or a file of the changes does not exist.
 
     Examples
     --------
@@ -82,7 +83,11 @@ def fork(
     ports = connect(settings)
     parent = ports.store.load(check_run_id(run_id))
     config = change_config(parent.config, changes or {}, settings=settings)
-    child = new_record(question or parent.question, run_id=new_run_id, config=config, ports=ports)
+    if question is None:
+        child = new_record(parent.question, run_id=new_run_id, config=config, ports=ports)
+        check_opening(config, ports, run_id=child.run_id)
+    else:
+        child = first_record(question, run_id=new_run_id, config=config, ports=ports)
     before, after = parent.config.model_dump(mode="json"), config.model_dump(mode="json")
     changed = {name: value for name, value in after.items() if value != before[name]}
     changed |= {"question": child.question} if child.question != parent.question else {}

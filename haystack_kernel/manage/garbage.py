@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import ConflictError, ContractError, InvalidInputError, NotFoundError
+from haystack_kernel.errors import ConflictError, ContractError, HaystackError, InvalidInputError, NotFoundError
 from haystack_kernel.schema import FileRef, JobHandle
-from haystack_kernel.store import layout
+from haystack_kernel.store import Lease, find_worker, layout, taken
 from inference.manifest import RESULT_SUFFIX, ManifestError, parse_result
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 _TEMPORARY_AGE_S = 3600.0  # a younger one may be in the middle of its writing
 _SCRATCH = "jobs"  # in the cache folder
+_KEPT: dict[type[HaystackError], str] = {  # why a run that was not named is left alone
+    NotFoundError: "no record",
+    ContractError: "another version",
+    ConflictError: "running",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ def collect_garbage(
     Of a finished run these are the cells and outputs of rounds that are not the best; tables and manifests stay. A run
     that stopped also keeps its last round, so that it can go on. Temporary files of interrupted writes go, and the
     folders of local jobs in the cache: all of runs that are done, and superseded attempts of others. Record, leases,
-    notebook, report, published files and the best round are never deleted. A run that is running is left alone.
+    notebook, report, published files and the best round are never deleted. A run that is running, or that a worker
+    holds, is left alone.
 
     Parameters
     ----------
@@ -89,7 +95,7 @@ def collect_garbage(
     Raises
     ------
     ConflictError
-        A run named in ``run_ids`` is running.
+        A run named in ``run_ids`` is running, or a worker holds it.
     InvalidInputError
         A number is negative.
     NotFoundError
@@ -111,40 +117,42 @@ def collect_garbage(
     found: list[Garbage] = []
     ended: set[str] = set()
     for run_id in wanted:
-        record, why = _load(run_id, ports, is_named=bool(run_ids), older_than_days=older_than_days)
-        if record is None:
-            found.append(Garbage(run_id, kept=why))
+        try:
+            record = ports.store.load(run_id)
+            found.append(_collect_run(record, ports, older_than_days=older_than_days, delete=delete))
+        except (NotFoundError, ContractError, ConflictError) as error:
+            if run_ids:
+                raise
+            found.append(Garbage(run_id, kept=_KEPT[type(error)]))
             continue
-        garbage = _find_garbage(record, ports)
-        found.append(garbage)
-        if record.status in ("done", "cancelled"):
+        if record.status in ("done", "cancelled") and not found[-1].kept:
             ended.add(run_id)
-        if delete and garbage.paths:
-            _remove(record, garbage, ports)
     scratch = _collect_scratch(Path(ports.settings.cache) / _SCRATCH, ended=ended, ports=ports, delete=delete)
     return Collection(runs=tuple(found), scratch=scratch, is_deleted=delete)
 
 
-def _load(run_id: str, ports: Ports, *, is_named: bool, older_than_days: float | None) -> tuple[RunRecord | None, str]:
-    """The record of a run from which something may be deleted, or why the run is left alone.
+def _collect_run(record: RunRecord, ports: Ports, *, older_than_days: float | None, delete: bool) -> Garbage:
+    """Find the garbage of one run, and delete it if asked to.
 
-    A run that the user named is not left alone silently: what keeps it raises.
+    Raises
+    ------
+    ConflictError
+        The run is running, or a worker holds it whatever its record says, which is saved only after each step.
     """
-    try:
-        record = ports.store.load(run_id)
-    except (NotFoundError, ContractError) as error:
-        if is_named:
-            raise
-        return None, "no record" if isinstance(error, NotFoundError) else "another version"
+    run_id, now = record.run_id, ports.clock.now()
+    worker = find_worker(ports.store, run_id)[1]
+    if worker is not None and worker.is_alive(now):
+        raise taken(run_id, worker)
     if record.status == "running":
-        if is_named:
-            msg = f"run {run_id} is running; wait for it, or `haystack cancel {run_id}` first"
-            raise ConflictError(msg, run_id=run_id)
-        return None, "running"
-    age_days = (ports.clock.now() - record.created_at).total_seconds() / 86400
-    if older_than_days is not None and age_days <= older_than_days:
-        return None, "young"
-    return record, ""
+        msg = f"run {run_id} is running; wait for it, or `haystack cancel {run_id}` first"
+        raise ConflictError(msg, run_id=run_id)
+    if older_than_days is not None and (now - record.created_at).total_seconds() <= older_than_days * 86400:
+        return Garbage(run_id, kept="young")
+    garbage = _find_garbage(record, ports)
+    if delete and garbage.paths:
+        with Lease.acquire(ports.store, run_id, clock=ports.clock):  # so that no worker starts meanwhile
+            _remove(record, garbage, ports)
+    return garbage
 
 
 def _find_garbage(record: RunRecord, ports: Ports) -> Garbage:

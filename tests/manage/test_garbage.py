@@ -8,6 +8,7 @@ import pytest
 from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
 from haystack_kernel.manage import collect_garbage, compare, fork
 from haystack_kernel.run import attach
+from haystack_kernel.store import Lease
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +45,7 @@ def test_delete_keeps_the_best_round_and_every_table_and_records_what_is_gone(fi
     after = world_ports.store.files(finished.run_id)
     record = world_ports.store.load(finished.run_id)
     gone = set(before) - set(after)
+    assert {path.split("/")[0] for path in set(after) - set(before)} == {"lease", "record"}
     assert gone == set(found.runs[0].paths) == {ref.path for ref in record.removed}
     assert all(ref.sha256 and ref.n_bytes == before[ref.path] for ref in record.removed)
     assert record.status == "done"
@@ -78,6 +80,21 @@ def test_a_running_run_is_refused_by_name_and_skipped_among_others(finished, par
     every = {item.run_id: item for item in collect_garbage().runs}
     assert every[parent.run_id].kept == "running"
     assert every[finished.run_id].paths
+
+
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_a_run_that_a_worker_holds_is_left_alone_whatever_its_record_says(finished, world_ports, status):
+    record = world_ports.store.save(finished.model_copy(update={"status": status}))
+    before = world_ports.store.files(record.run_id)
+    with Lease.acquire(world_ports.store, record.run_id, clock=world_ports.clock):
+        kept = {item.run_id: item.kept for item in collect_garbage(delete=True).runs}
+        assert kept[record.run_id] == "running"
+        with pytest.raises(ConflictError, match="is being worked on by process"):
+            collect_garbage([record.run_id], delete=True)
+    assert before.keys() <= world_ports.store.files(record.run_id).keys()
+    leases = [path for path in world_ports.store.files(record.run_id) if path.startswith("lease/")]
+    assert bool(collect_garbage([record.run_id], delete=True).runs[0].paths) == (status == "done")
+    assert set(leases) <= world_ports.store.files(record.run_id).keys()
 
 
 def test_young_and_newest_runs_can_be_kept(finished):
