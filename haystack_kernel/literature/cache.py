@@ -1,4 +1,4 @@
-"""Answers of the literature services kept on this disk, each for a limited time.
+"""Cache answers of the literature services on this disk, each for a limited time.
 
 In: the text that makes two requests the same. Out: the answer's bytes, or None.
 """
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class AnswerCache:
-    """A folder of answers; what is too old or damaged counts as absent, a full disk keeps nothing and stops nobody."""
+    """A folder of answers; old or damaged ones count as absent, and a full disk only stops caching."""
 
     def __init__(self, folder: Path, *, days: float, clock: Clock) -> None:
         self._folder, self._age, self._clock = folder, timedelta(days=days), clock
 
     def read(self, key: str) -> bytes | None:
-        """The answer kept for ``key``."""
+        """Return the answer stored for ``key``; None where there is none."""
         try:
             head, _, body = self._path(key).read_bytes().partition(b"\n")
             facts = json.loads(head)
@@ -35,7 +35,7 @@ class AnswerCache:
         return body if is_whole and timedelta(0) <= age <= self._age else None
 
     def write(self, key: str, body: bytes) -> None:
-        """Keep an answer, and drop those that are too old."""
+        """Store an answer and delete those that are too old."""
         head = {"at": self._clock.now().isoformat(), "sha256": hashlib.sha256(body).hexdigest()}
         path = self._path(key)
         temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")

@@ -1,6 +1,6 @@
-"""What one sentence says of one gene under the asked perturbation: rises, falls, or nothing that a rule can read.
+"""Read what one sentence says about one gene under the asked perturbation: rises, falls, or nothing certain.
 
-In: the sentence, where gene, other genes and perturbation stand. Out: +1, -1 or 0. A rule that is not sure says 0:
+In: the sentence, and where gene, other genes and perturbation stand. Out: +1, -1 or 0. A rule that is not sure says 0:
 questions, negations, inhibited perturbations, other agents, and statements on activity instead of expression.
 """
 
@@ -26,7 +26,7 @@ _DOWN = (
     r"silenc(?:es|ed|ing)|impair\w*|prevent(?:s|ed|ing)?"
 )
 _VERB = re.compile(rf"\b(?:(?P<up>{_UP})|(?P<down>{_DOWN}))\b", re.IGNORECASE)
-_GENE, _ASKED = "\x01", "\x02"  # what genes and the perturbation are masked with, letter by letter
+_GENE, _ASKED = "\x01", "\x02"  # letters that mask genes and the perturbation
 _WORDS_BETWEEN = 12
 _HEDGE = re.compile(
     r"\b(?:whether|hypothes\w+|to (?:determine|test|examine|investigate|assess) |may|might|could|unclear|unknown|"
@@ -84,7 +84,7 @@ class _Verb:
 
 
 def read_direction(sentence: str, gene: Span, *, genes: Sequence[Span], asked: Sequence[Span]) -> int:
-    """Direction of ``gene`` under the asked perturbation; see the module.
+    """Return the direction of a gene under the asked perturbation, as one sentence states it.
 
     Parameters
     ----------
@@ -94,72 +94,115 @@ def read_direction(sentence: str, gene: Span, *, genes: Sequence[Span], asked: S
         The gene in question, and every gene of the sentence.
     asked
         Where the perturbation is named.
+
+    Returns
+    -------
+    +1, -1, or 0 where no rule is sure; see the module.
     """
     if _HEDGE.search(sentence) or _OTHER_MATTER.match(sentence, gene.end):
         return 0
-    masked = _mask(_mask(sentence, genes, _GENE), asked, _ASKED)
     named = [span for span in asked if not _is_weakened(sentence, span)]
     if not named:
         return 0
-    verbs = [
-        _Verb(found.start(), found.end(), 1 if found["up"] else -1)
-        for found in _VERB.finditer(masked)
-        if not (_is_attached(masked, found.start()) and not _is_attached_to(masked, found.start(), named))
-    ]
-    after = next((verb for verb in verbs if verb.start >= gene.end), None)
-    if after is not None and (found := _PASSIVE.match(masked[gene.end : after.start])):
-        said = masked[gene.end : after.start]
-        follows = masked[after.end :].lstrip()
-        if found["aux"] or (_NOUN.search(said) and (not follows or not follows[0].isalnum() or _BY.match(follows))):
-            return 0 if re.search(r"\bnot\b", said) else _passive(masked, after, named=named)
+    masked = _mask(_mask(sentence, genes, _GENE), asked, _ASKED)
+    verbs = _verbs(masked, named=named)
+    verb = _passive_verb(masked, verbs, gene=gene)
+    if verb is not None:
+        is_negated = re.search(r"\bnot\b", masked[gene.end : verb.start])
+        return 0 if is_negated else _passive(masked, verb, named=named)
     before = [verb for verb in verbs if verb.end <= gene.start]
     return _active(masked, before, gene=gene, named=named) if before else 0
 
 
+def _verbs(masked: str, *, named: Sequence[Span]) -> list[_Verb]:
+    """Return the verbs of direction, without those tied to another agent ("LPS-induced")."""
+    found = []
+    for match in _VERB.finditer(masked):
+        start = match.start()
+        if _is_attached_to(masked, start, named) or not _is_attached(masked, start):
+            found.append(_Verb(start, match.end(), 1 if match["up"] else -1))
+    return found
+
+
+def _passive_verb(masked: str, verbs: Sequence[_Verb], *, gene: Span) -> _Verb | None:
+    """Return the verb whose subject is the gene, if there is one: GENE was increased; GENE expression rose after."""
+    verb = next((verb for verb in verbs if verb.start >= gene.end), None)
+    if verb is None:
+        return None
+    said = masked[gene.end : verb.start]
+    found = _PASSIVE.match(said)
+    if found is None:
+        return None
+    if found["aux"]:
+        return verb
+    follows = masked[verb.end :].lstrip()
+    ends_clause = not follows or not follows[0].isalnum() or _BY.match(follows)
+    return verb if _NOUN.search(said) and ends_clause else None
+
+
 def _passive(masked: str, verb: _Verb, *, named: Sequence[Span]) -> int:
-    """Passive: GENE was increased by ASKED; upon ASKED, GENE was increased."""
-    rest = masked[verb.end :]
-    agent = re.match(r"\s*(?:\w+\s+){0,2}?by\s+", rest, re.IGNORECASE)
+    """Read the passive: GENE was increased by ASKED; upon ASKED, GENE was increased."""
+    agent = re.match(r"\s*(?:\w+\s+){0,2}?by\s+", masked[verb.end :], re.IGNORECASE)
     behind = next((span for span in named if span.start >= verb.end), None)
     if agent:
         near = behind is not None and behind.start - verb.end - agent.end() <= 30
         return verb.sign if near else 0
     if behind is not None:
-        gap = masked[verb.end : behind.start]
-        return verb.sign if _BY.search(gap) and not _BOUNDARY.search(gap) else 0
+        return verb.sign if _is_cause(masked[verb.end : behind.start]) else 0
     ahead = next((span for span in named if span.end <= verb.start), None)
     return verb.sign if ahead is not None and not _BOUNDARY.search(masked[ahead.end : verb.start]) else 0
 
 
 def _active(masked: str, verbs: list[_Verb], *, gene: Span, named: Sequence[Span]) -> int:
-    """Active: ASKED increased GENE; ASKED-induced GENE; increased GENE in response to ASKED."""
+    """Read the active: ASKED increased GENE; ASKED-induced GENE; increased GENE in response to ASKED."""
     verb = verbs[-1]
-    gap = masked[verb.end : gene.start]
-    if len(gap.split()) > _WORDS_BETWEEN or _BOUNDARY.search(gap) or _NOT_THE_OBJECT.search(gap):
+    if not _leads_to_object(masked[verb.end : gene.start]):
         return 0
     if _is_attached_to(masked, verb.start, named):
         return verb.sign
-    sign, head = verb.sign, verb
-    for earlier in reversed(verbs[:-1]):  # "suppressed the induction of GENE"
-        if not _SMALL.fullmatch(masked[earlier.end : head.start]):
-            break
-        sign, head = sign * earlier.sign, earlier
+    head = _chained(masked, verbs)
     if _NEGATION.search(masked[: head.start]):
         return 0
+    is_agent = _is_agent(masked, head, gene=gene, named=named)
+    return head.sign if is_agent else 0
+
+
+def _is_agent(masked: str, head: _Verb, *, gene: Span, named: Sequence[Span]) -> bool:
+    """Whether the perturbation is the subject of an active verb, or the cause named after its object."""
     ahead = [span for span in named if span.end <= head.start]
     if ahead:
-        return sign if _is_subject(masked, ahead[-1], head) else 0
+        return _is_subject(masked, ahead[-1], head)
     behind = next((span for span in named if span.start >= gene.end), None)
     if behind is None or not _NO_AGENT.search(masked[: head.start]):
-        return 0
-    between = masked[gene.end : behind.start]
-    return sign if _BY.search(between) and not _BOUNDARY.search(between) else 0
+        return False
+    return _is_cause(masked[gene.end : behind.start])
+
+
+def _leads_to_object(gap: str) -> bool:
+    """Whether the words between a verb and a gene leave the gene its object."""
+    return len(gap.split()) <= _WORDS_BETWEEN and not _BOUNDARY.search(gap) and not _NOT_THE_OBJECT.search(gap)
+
+
+def _chained(masked: str, verbs: Sequence[_Verb]) -> _Verb:
+    """Return the first verb of a chain with the sign of all: "suppressed the induction of GENE" means that it falls."""
+    head = verbs[-1]
+    for earlier in reversed(verbs[:-1]):
+        if not _SMALL.fullmatch(masked[earlier.end : head.start]):
+            break
+        head = _Verb(earlier.start, earlier.end, head.sign * earlier.sign)
+    return head
+
+
+def _is_cause(gap: str) -> bool:
+    """Whether the words before the perturbation make it the cause, in the same clause."""
+    return _BY.search(gap) is not None and not _BOUNDARY.search(gap)
 
 
 def _is_subject(masked: str, asked: Span, verb: _Verb) -> bool:
     """Whether nothing between the perturbation and the verb is a subject of its own."""
     between = masked[asked.end : verb.start]
-    if (turns := list(_BOUNDARY.finditer(between))) and not _ONLY_ADVERBS.fullmatch(between[turns[-1].end() :]):
+    turns = list(_BOUNDARY.finditer(between))
+    if turns and not _ONLY_ADVERBS.fullmatch(between[turns[-1].end() :]):
         return False
     if re.search(rf"{_GENE}\s+(?:\w+ly\s+)?$", between) and _VERB.search(between):
         return False

@@ -1,4 +1,4 @@
-"""Europe PMC, which also holds the preprints of bioRxiv and medRxiv: one search returns whole entries.
+"""Europe PMC, which also has the preprints of bioRxiv and medRxiv: one search returns whole entries.
 
 In: a PaperQuery. Out: papers. References: https://europepmc.org/RestfulWebService (search, resultType core).
 """
@@ -20,12 +20,12 @@ INTERVAL_S = 0.2
 
 
 def interval_s(_: LiteratureSettings) -> float:
-    """Least time between two requests, as the service asks for."""
+    """Return the minimum time between two requests, as the service asks for."""
     return INTERVAL_S
 
 
 def find(query: PaperQuery, *, fetcher: Fetcher, settings: LiteratureSettings) -> list[Paper]:
-    """Ask for the most relevant papers with an abstract."""
+    """Return the most relevant papers with an abstract."""
     groups = [query.perturbation, query.cell_type, query.genes]
     wanted = [any_of(group, form='TITLE_ABS:"{}"') for group in groups if group]
     params = {
@@ -49,14 +49,12 @@ def _paper(entry: dict[str, Any]) -> Paper | None:
     own = text.plain(entry.get("id"))
     if not title or not (pmid or doi or own):
         return None
+    identifier = f"doi:{doi}" if doi else f"europepmc:{own}"
     journal = section(section(entry, "journalInfo"), "journal").get("title")
     publisher = section(entry, "bookOrReportDetails").get("publisher")  # of a preprint
-    kinds = names(section(entry, "pubTypeList").get("pubType"))
-    notes = [str(item.get("type")) for item in entries(section(entry, "commentCorrectionList"), "commentCorrection")]
-    kinds += ["Retracted Publication"] if any(note.casefold() == "retraction in" for note in notes) else []
     authors = text.plain(entry.get("authorString"), limit=2_000).rstrip(".").split(", ")
     return Paper(
-        id=f"pmid:{pmid}" if pmid else f"doi:{doi}" if doi else f"europepmc:{own}",
+        id=f"pmid:{pmid}" if pmid else identifier,
         title=title,
         abstract=text.plain(entry.get("abstractText"), limit=text.MAX_ABSTRACT),
         doi=doi,
@@ -65,5 +63,14 @@ def _paper(entry: dict[str, Any]) -> Paper | None:
         year=text.year(entry.get("pubYear")),
         authors=tuple(author for author in authors if author),
         sources=("europepmc",),
-        retracted=text.is_retracted(title, kinds),
+        retracted=text.is_retracted(title, _kinds(entry)),
     )
+
+
+def _kinds(entry: dict[str, Any]) -> list[str]:
+    """Return the publication types; a paper that a notice retracts is one more."""
+    kinds = names(section(entry, "pubTypeList").get("pubType"))
+    for item in entries(section(entry, "commentCorrectionList"), "commentCorrection"):
+        if str(item.get("type")).casefold() == "retraction in":
+            kinds.append("Retracted Publication")
+    return kinds

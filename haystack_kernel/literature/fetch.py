@@ -1,4 +1,4 @@
-"""One polite request: paced, kept on disk, tried again where that can help, within limits of time and size.
+"""Send one polite request: paced, cached on disk, retried where that can help, within limits of time and size.
 
 In: requests of a source. Out: the parsed answer, or SourceError with a reason that holds no address and no key.
 """
@@ -32,7 +32,7 @@ READ_TIMEOUT_S = 10.0
 
 
 class SourceError(Exception):
-    """Why a source gave no answer, in words for people; stays inside this package."""
+    """A source gave no answer; the message says why. Never leaves this package."""
 
 
 class MalformedError(ValueError):
@@ -41,7 +41,7 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked. ``form`` goes in the body; ``private`` (keys, addresses) is sent and never kept."""
+    """A request. ``form`` goes in the body; ``private`` (keys, addresses) is sent and never stored."""
 
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
@@ -51,12 +51,12 @@ class Request:
 
     @property
     def key(self) -> str:
-        """What makes two requests the same one."""
+        """Return the text by which equal requests are recognised."""
         return repr((self.url, sorted(self.params.items()), sorted(self.form.items())))
 
 
 class Pace:
-    """Least time between the starts of two requests to one source, whoever makes them."""
+    """Minimum time between the starts of two requests to one source, from any thread."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s, self._next, self._lock = interval_s, 0.0, threading.Lock()
@@ -72,14 +72,18 @@ class Pace:
 
 
 class Fetcher:
-    """Requests to one source.
+    """Send requests to one source.
 
     Parameters
     ----------
+    settings
+        Tries, timeouts and size limit.
+    clock
+        Measures time and waits.
     pace
-        Shared by all who ask this source.
+        Shared by all requests to this source.
     cache
-        Kept answers; None keeps none.
+        Stored answers; None stores none.
     deadline
         End of the search by ``clock.monotonic``.
     """
@@ -99,7 +103,14 @@ class Fetcher:
         self._agent = f"{agent} (mailto:{settings.email})" if settings.email else agent
 
     def get(self, request: Request, parse: Callable[[bytes], Parsed]) -> Parsed:
-        """Answer of ``request``, parsed; only an answer that could be parsed is kept.
+        """Return the parsed answer of a request; only an answer that could be parsed is stored.
+
+        Parameters
+        ----------
+        request
+            What is asked.
+        parse
+            Reads the answer; raises MalformedError where it is not in the documented form.
 
         Raises
         ------
@@ -125,7 +136,7 @@ class Fetcher:
                 if self._cache is not None:
                     self._cache.write(request.key, body)
                 return parsed
-        raise SourceError("it was not asked")  # pragma: no cover - tries is at least 1 # noqa: EM101
+        raise SourceError("it was not searched")  # pragma: no cover - tries is at least 1 # noqa: EM101
 
     def _ask(self, request: Request) -> bytes:
         self._pace.wait(self._clock)
@@ -184,7 +195,7 @@ class Fetcher:
         return b"".join(found)
 
     def _retry_after(self, text: str) -> float | None:
-        """Seconds asked for, given as a number or as a date."""
+        """Return the seconds that the source asks to wait, given as a number or as a date."""
         if text.strip().isdigit():
             return float(text)
         try:
@@ -194,17 +205,17 @@ class Fetcher:
         return max((when.replace(tzinfo=when.tzinfo or UTC) - self._clock.now()).total_seconds(), 0.0)
 
     def _pause(self, error: _TransientError, *, attempt: int) -> None:
-        """Wait as long as was asked for, else exponentially with jitter; give up where the time is too short."""
+        """Wait as long as the source asked for, else exponentially with jitter; give up where time is too short."""
         jitter = 0.5 + random.random()
         pause = FIRST_PAUSE_S * 2 ** (attempt - 1) * jitter if error.wait_s is None else error.wait_s
         if self._clock.monotonic() + pause >= self._deadline:
-            msg = f"{error}, and asked for {pause:.0f} s of patience" if error.wait_s is not None else str(error)
+            msg = f"{error}, and asked to wait {pause:.0f} s" if error.wait_s is not None else str(error)
             raise SourceError(msg) from None
         self._clock.sleep(pause)
 
 
 class _TransientError(Exception):
-    """Worth another try; ``wait_s`` is how long the source asked to wait, None where it did not say."""
+    """Worth another try; ``wait_s`` is how long the source asked to wait, None where it did not say so."""
 
     def __init__(self, message: str, *, wait_s: float | None = None) -> None:
         super().__init__(message)
@@ -213,7 +224,7 @@ class _TransientError(Exception):
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Reading the certificates takes longer than a request."""
+    """Return the certificates, read once: reading them takes longer than a request."""
     return httpx.create_ssl_context()
 
 

@@ -1,4 +1,4 @@
-"""JSON of strangers: whatever is not where it should be counts as absent, a broken document as malformed.
+"""Read foreign JSON: fields that are not in place count as absent, a broken document as malformed.
 
 In: bytes. Out: dictionaries and lists that can be walked without surprise.
 """
@@ -12,7 +12,7 @@ from haystack_kernel.literature.fetch import MalformedError
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The document, which must be an object.
+    """Return the document, which must be an object.
 
     Raises
     ------
@@ -31,18 +31,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def section(value: dict[str, Any], name: str) -> dict[str, Any]:
-    """The object under a name; empty where there is none."""
+    """Return the object under a name; empty where there is none."""
     found = value.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def entries(value: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """The objects of the list under a name."""
+    """Return the objects of the list under a name."""
     found = value.get(name)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def names(value: object) -> list[str]:
-    """A list of texts, or one text as such a list."""
+    """Return a list of texts; one text becomes a list of one."""
     found = value if isinstance(value, list) else [value]
     return [item for item in found if isinstance(item, str)]

@@ -1,4 +1,4 @@
-"""Papers of several sources become one list: the same paper once, with everything known of it.
+"""Merge the papers of several sources into one list: each paper once, with everything known about it.
 
 In: papers by source. Out: papers without duplicates, in the order found.
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import Paper, PaperSource
 
-TRUST: tuple[PaperSource, ...] = ("pubmed", "europepmc", "semanticscholar")  # whose words are kept where two differ
-SAME_TITLE = 60.0  # two titles of one identifier below this likeness: one of the sources is wrong
+TRUST: tuple[PaperSource, ...] = ("pubmed", "europepmc", "semanticscholar")  # the first wins where two differ
+SAME_TITLE = 60.0  # two titles of one identifier with less similarity than this: one of the sources is wrong
 MIN_TITLE = 20  # shorter titles are shared by different papers
 _FIELDS = ("abstract", "doi", "pmid", "journal", "year", "authors")
 
@@ -56,7 +56,7 @@ def _keys(paper: Paper) -> list[str]:
 
 
 def _join(first: Paper, second: Paper) -> Paper:
-    """What ``first`` lacks is taken from ``second``; retracted in one is retracted."""
+    """Fill what ``first`` lacks from ``second``; a paper retracted in one is retracted."""
     update = {name: getattr(second, name) for name in _FIELDS if not getattr(first, name) and getattr(second, name)}
     update["sources"] = tuple(dict.fromkeys((*first.sources, *second.sources)))
     update["retracted"] = first.retracted or second.retracted

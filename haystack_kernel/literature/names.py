@@ -1,4 +1,4 @@
-"""Names in running text: genes by symbol or common name, and the asked perturbation.
+"""Find names in running text: genes by symbol or common name, and the asked perturbation.
 
 In: a sentence. Out: spans. Short and ambiguous symbols count only where the text says that a gene is meant.
 """
@@ -33,7 +33,7 @@ _GENE_BEFORE = re.compile(r"\b(?:expression|levels?|transcription|mRNA|genes?)(?
 
 
 class Span(NamedTuple):
-    """Where a name stands, and whose it is."""
+    """Where a name stands, and what it names."""
 
     start: int
     end: int
@@ -45,7 +45,7 @@ class _NameAt(Protocol):
 
 
 class GeneNames:
-    """Finds genes of a list.
+    """Find genes of a list.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class GeneNames:
         self._starts = _prefixes(self._symbols) | _prefixes(self._aliases)
 
     def find(self, sentence: str) -> list[Span]:
-        """Genes in order, the longest name at each place."""
+        """Return genes in order, the longest name at each place."""
         return _scan(sentence, self._name, may_start=self._may_start)
 
     def _may_start(self, word: str) -> bool:
@@ -88,14 +88,14 @@ class GeneNames:
 
 
 class PhraseNames:
-    """Finds any of a few names, whatever their case, hyphens and Greek letters."""
+    """Find any of a few names, whatever their case, hyphens and Greek letters."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._keys = {key for name in names if len(key := key_of(name)) > 2}
         self._starts = _prefixes(self._keys)
 
     def find(self, sentence: str) -> list[Span]:
-        """Names in order, the longest at each place."""
+        """Return names in order, the longest at each place."""
         return _scan(sentence, self._name, may_start=lambda word: key_of(word) in self._starts)
 
     def _name(self, sentence: str, start: int, end: int, *, gaps: frozenset[str]) -> str | None:
@@ -104,7 +104,7 @@ class PhraseNames:
 
 @functools.lru_cache(maxsize=50_000)
 def key_of(name: str) -> str:
-    """A name in the form in which its spellings are one: "TGF-β 1" and "TGFbeta1"."""
+    """Return one form for all spellings of a name: "TGF-β 1" and "TGFbeta1"."""
     return re.sub(r"[\W_]+", "", name.casefold().translate(_GREEK))
 
 
@@ -132,7 +132,7 @@ def _scan(sentence: str, name_at: _NameAt, *, may_start: Callable[[str], bool]) 
 
 
 def _reach(sentence: str, words: list[tuple[int, int]], place: int) -> int:
-    """The last word that may belong to one name with the word at ``place``."""
+    """Return the last word that may belong to one name with the word at ``place``."""
     last = place
     while last + 1 < len(words) and last - place < MAX_WORDS - 1:
         if sentence[words[last][1] : words[last + 1][0]] not in _GAPS:

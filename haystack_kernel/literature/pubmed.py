@@ -26,12 +26,12 @@ TOOL = "haystack-kernel"
 
 
 def interval_s(settings: LiteratureSettings) -> float:
-    """Least time between two requests, as the service asks for."""
+    """Return the minimum time between two requests, as the service asks for."""
     return INTERVAL_S if settings.ncbi_api_key is None else INTERVAL_WITH_KEY_S
 
 
 def find(query: PaperQuery, *, fetcher: Fetcher, settings: LiteratureSettings) -> list[Paper]:
-    """Ask for the ids of the most relevant papers, then for the papers; what was not asked for is dropped."""
+    """Return the most relevant papers: their ids first, then the entries; entries with other ids are dropped."""
     groups = [query.perturbation, query.cell_type, query.genes]
     term = " AND ".join(any_of(group, form='"{}"[Title/Abstract]') for group in groups if group)
     private = {"email": settings.email} if settings.email else {}
@@ -64,7 +64,7 @@ def _parse_ids(body: bytes) -> list[str]:
 
 
 def _parse_papers(body: bytes) -> list[Paper]:
-    """Entries of a PubmedArticleSet. Its DOCTYPE is allowed; entities are refused, and nothing external is read."""
+    """Return the entries of a PubmedArticleSet; entities are refused, and nothing external is read."""
     try:
         root = fromstring(body, forbid_dtd=False, forbid_entities=True, forbid_external=True)
     except (ParseError, DefusedXmlException, ValueError):
@@ -101,7 +101,7 @@ def _paper(entry: Element) -> Paper | None:
 
 
 def _abstract(entry: Element) -> str:
-    """Parts of the abstract, each after its label."""
+    """Return the parts of the abstract, each after its label."""
     parts = []
     for item in entry.iterfind(".//Article/Abstract/AbstractText"):
         label = item.get("Label")

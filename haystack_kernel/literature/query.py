@@ -1,4 +1,4 @@
-"""What to search for: the names of the perturbation, of the cells, and of genes.
+"""Build the search: the names of the perturbation, of the cells, and of genes.
 
 In: a StructuredQuery, gene symbols. Out: a PaperQuery; each source writes it in its own language.
 """
@@ -20,7 +20,7 @@ MAX_GENES = 20
 
 
 def build_query(query: StructuredQuery) -> PaperQuery | None:
-    """Names of the asked perturbation and cells; None where no perturbation is asked for.
+    """Build a search for the asked perturbation and cells; None where no perturbation is asked for.
 
     No predicted gene is among them: a search for what was predicted finds what was predicted.
     """
@@ -34,12 +34,12 @@ def build_query(query: StructuredQuery) -> PaperQuery | None:
 
 
 def with_genes(query: PaperQuery, genes: Sequence[str]) -> PaperQuery:
-    """The same perturbation with any of ``genes``, in whatever cells."""
+    """Return the search for the same perturbation with any of ``genes``, in any cells."""
     return query.model_copy(update={"genes": tuple(genes[:MAX_GENES]), "cell_type": ()})
 
 
 def any_of(names: Sequence[str], *, form: str = '"{}"') -> str:
-    """Names as one group of a boolean query, each a quoted phrase; characters with a meaning of their own are dropped.
+    """Join names as one group of a boolean query, each a quoted phrase; special characters are dropped.
 
     ``form`` says how a phrase is written, e.g. ``"{}"[Title/Abstract]``.
     """
@@ -48,12 +48,12 @@ def any_of(names: Sequence[str], *, form: str = '"{}"') -> str:
 
 
 def _short(names: Iterable[str | None]) -> list[str]:
-    """Names of at least four letters: shorter ones ("FB") mean too much else."""
+    """Return names of at least four letters: shorter ones ("FB") have too many other meanings."""
     return [name for name in names if name and len(name) >= 4]
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """The first names that a service does not read alike: case and hyphens do not tell them apart."""
+    """Return the first names that a service tells apart; case and hyphens make no difference to it."""
     found: dict[str, str] = {}
     for name in names:
         found.setdefault(re.sub(r"[\s-]+", " ", name.casefold()).strip(), name)

@@ -1,6 +1,6 @@
-"""Papers read by rule: what they say of which gene under the asked perturbation, as one signed gene set.
+"""Read papers by rules: what they say about each gene under the asked perturbation, as one signed gene set.
 
-In: a PaperSearch, names, genes. Out: a ``Reading``; it knows nothing of any prediction.
+In: a PaperSearch, names, genes. Out: a ``Reading``, which does not depend on any prediction.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from haystack_kernel.literature.sentences import split_sentences
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from haystack_kernel.literature.names import Span
     from haystack_kernel.schema import Paper, PaperSearch
 
 
@@ -32,7 +33,7 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What the papers of one search say.
+    """The statements of the papers of one search.
 
     ``claims`` by paper id, ``signed`` gene -> +1 or -1 by majority of papers, ``votes`` gene -> (papers that say it
     rises, that it falls), ``popularity`` gene -> papers that name it at all. Retracted papers have claims, but
@@ -49,7 +50,7 @@ class Reading:
 
 
 def read_papers(search: PaperSearch, *, genes: Sequence[str]) -> Reading:
-    """Read title and abstract of every paper.
+    """Read title and abstract of every paper of a search.
 
     Parameters
     ----------
@@ -63,66 +64,83 @@ def read_papers(search: PaperSearch, *, genes: Sequence[str]) -> Reading:
     A paper has one vote per gene, the sign of the sum over its sentences; a gene with as many votes up as down is not
     in ``signed``. The perturbation's own gene, where its name stands for the perturbation, is not read.
     """
-    failed = [answer for answer in search.answers if answer.reason and not answer.n_papers]
-    if search.answers and len(failed) == len(search.answers):
-        told = "; ".join(f"{answer.source}: {answer.reason}" for answer in failed)
-        return Reading(reason=f"no literature source answered ({told})")
-    if not search.papers:
-        return Reading(reason="the literature sources know no paper on this perturbation in these cells")
+    reason = _why_nothing(search)
+    if reason:
+        return Reading(reason=reason)
     names, asked = GeneNames(genes), PhraseNames(search.query.perturbation)
     claims, popularity = dict[str, tuple[Claim, ...]](), Counter[str]()
     ups, downs = Counter[str](), Counter[str]()
-    counted = [paper for paper in search.papers if not paper.retracted]
+    n_papers = n_telling = 0
     for paper in search.papers:
         found, named = _read(paper, names=names, asked=asked)
         claims[paper.id] = found
-        if paper.retracted:
+        if paper.retracted:  # shown, but without a vote
             continue
+        votes = _votes(found)
         popularity.update(named)
-        for gene, vote in _votes(found).items():
-            (ups if vote > 0 else downs)[gene] += 1
-    votes = {gene: (ups[gene], downs[gene]) for gene in sorted(ups.keys() | downs.keys())}
+        ups.update(gene for gene, vote in votes.items() if vote > 0)
+        downs.update(gene for gene, vote in votes.items() if vote < 0)
+        n_papers += 1
+        n_telling += bool(votes)
+    counted = {gene: (ups[gene], downs[gene]) for gene in sorted(ups.keys() | downs.keys())}
     return Reading(
         claims=claims,
-        signed={gene: 1 if up > down else -1 for gene, (up, down) in votes.items() if up != down},
-        votes=votes,
+        signed={gene: 1 if up > down else -1 for gene, (up, down) in counted.items() if up != down},
+        votes=counted,
         popularity=dict(popularity),
-        n_papers=len(counted),
-        n_telling=sum(bool(_votes(claims[paper.id])) for paper in counted),
+        n_papers=n_papers,
+        n_telling=n_telling,
     )
 
 
+def _why_nothing(search: PaperSearch) -> str:
+    """Return why there is nothing to read; empty where there is."""
+    failed = [answer for answer in search.answers if answer.reason and not answer.n_papers]
+    if search.answers and len(failed) == len(search.answers):
+        reasons = "; ".join(f"{answer.source}: {answer.reason}" for answer in failed)
+        return f"no literature source answered ({reasons})"
+    if not search.papers:
+        return "the literature sources found no paper on this perturbation in these cells"
+    return ""
+
+
 def _read(paper: Paper, *, names: GeneNames, asked: PhraseNames) -> tuple[tuple[Claim, ...], set[str]]:
-    """Claims of one paper, and every gene it names."""
+    """Return the claims of one paper, and every gene that it names."""
     claims, named = [], set[str]()
     parts: tuple[tuple[Literal["title", "abstract"], str], ...] = (("title", paper.title), ("abstract", paper.abstract))
     for where, text in parts:
         for start, end in split_sentences(text):
             sentence = text[start:end]
             perturbations = asked.find(sentence)
-            genes = [
-                gene
-                for gene in names.find(sentence)
-                if not any(span.start < gene.end and gene.start < span.end for span in perturbations)
-            ]
+            genes = [gene for gene in names.find(sentence) if not _overlaps(gene, perturbations)]
             named |= {gene.name for gene in genes}
             if perturbations and not _is_shouted(sentence):
-                found = {gene.name: 0 for gene in genes}
-                for gene in genes:
-                    said = read_direction(sentence, gene, genes=genes, asked=perturbations)
-                    found[gene.name] = found[gene.name] or said
-                claims += [Claim(gene, said, sentence, where, start, end) for gene, said in found.items()]
+                directions = _directions(sentence, genes, asked=perturbations)
+                claims += [Claim(gene, said, sentence, where, start, end) for gene, said in directions.items()]
     return tuple(claims), named
 
 
+def _overlaps(gene: Span, spans: Iterable[Span]) -> bool:
+    return any(span.start < gene.end and gene.start < span.end for span in spans)
+
+
+def _directions(sentence: str, genes: Sequence[Span], *, asked: Sequence[Span]) -> dict[str, int]:
+    """Return what a sentence says about each gene: the first of its mentions that says anything."""
+    found = {gene.name: 0 for gene in genes}
+    for gene in genes:
+        said = read_direction(sentence, gene, genes=genes, asked=asked)
+        found[gene.name] = found[gene.name] or said
+    return found
+
+
 def _is_shouted(sentence: str) -> bool:
-    """Whether it is all in capitals, where any word may look like a symbol."""
+    """Whether a sentence is in capitals, where any word may look like a symbol."""
     letters = [letter for letter in sentence if letter.isalpha()]
     return sum(letter.isupper() for letter in letters) > 0.7 * len(letters)
 
 
 def _votes(claims: Iterable[Claim]) -> dict[str, int]:
-    """The paper's word on each gene of which its sentences, summed, say something."""
+    """Return the sign of a paper's summed statements on each gene."""
     totals = Counter[str]()
     for claim in claims:
         totals[claim.gene] += claim.direction

@@ -1,4 +1,4 @@
-"""All sources asked at the same time; what some of them cannot answer does not hold up the others.
+"""Search all sources at the same time; sources that fail or are slow do not delay the others.
 
 In: a PaperQuery. Out: a PaperSearch with the merged papers and, per source, how it answered.
 """
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 class PaperSearcher:
-    """Implements the LiteratureSource port.
+    """Search the literature sources; implements :class:`haystack_kernel.ports.LiteratureSource`.
 
     Parameters
     ----------
+    settings
+        Which sources are asked, and for how long.
     folder
         Where answers are kept for ``settings.cache_days``.
     clock
@@ -39,22 +41,27 @@ class PaperSearcher:
         self._lock = threading.Lock()
 
     def search(self, query: PaperQuery, *, sources: Sequence[PaperSource] | None = None) -> PaperSearch:
-        """Ask the sources in threads of their own; one that hangs past ``timeout_s`` is left behind."""
+        """Search the sources in threads of their own; one that takes longer than ``timeout_s`` is left behind.
+
+        Parameters
+        ----------
+        query
+            Names of the perturbation, cells and genes.
+        sources
+            Sources to ask; None asks all.
+
+        Returns
+        -------
+        The merged papers, and how each source answered.
+
+        Examples
+        --------
+        >>> searcher.search(PaperQuery(perturbation=("IFN-beta",))).papers  # doctest: +SKIP
+        """
         asked = [name for name in TRUST if sources is None or name in sources]
-        found: dict[PaperSource, list[Paper] | str] = {}
-        threads = [
-            threading.Thread(target=self._ask, args=(name, query, found), name=f"literature-{name}", daemon=True)
-            for name in asked
-        ]
-        for thread in threads:
-            thread.start()
-        until = self._clock.monotonic() + self._settings.timeout_s
-        for thread in threads:
-            thread.join(max(until - self._clock.monotonic(), 0.05))
-        late = f"it did not answer within {self._settings.timeout_s:g} s (setting literature.timeout_s)"
-        outcomes = {name: found.get(name, late) for name in asked}
+        outcomes = self._ask_all(asked, query)
         papers, dropped = merge_papers(
-            paper for name in TRUST for paper in outcomes.get(name, ()) if not isinstance(paper, str)
+            paper for outcome in outcomes.values() if not isinstance(outcome, str) for paper in outcome
         )
         n_dropped = Counter(paper.sources[0] for paper in dropped)
         return PaperSearch(
@@ -63,6 +70,23 @@ class PaperSearcher:
             papers=tuple(papers),
             answers=tuple(_answer(name, outcomes[name], n_dropped=n_dropped[name]) for name in asked),
         )
+
+    def _ask_all(self, asked: Sequence[PaperSource], query: PaperQuery) -> dict[PaperSource, list[Paper] | str]:
+        """Return what each source found, or why it found nothing, in the order asked."""
+        found: dict[PaperSource, list[Paper] | str] = {}
+        threads = []
+        for name in asked:
+            thread = threading.Thread(
+                target=self._ask, args=(name, query, found), name=f"literature-{name}", daemon=True
+            )
+            thread.start()
+            threads.append(thread)
+        until = self._clock.monotonic() + self._settings.timeout_s
+        for thread in threads:
+            thread.join(max(until - self._clock.monotonic(), 0.05))
+        late = f"it did not answer within {self._settings.timeout_s:g} s (setting literature.timeout_s)"
+        # Copied here, so that a thread left behind cannot change the result.
+        return {name: found.get(name, late) for name in asked}
 
     def _ask(self, name: PaperSource, query: PaperQuery, found: dict[PaperSource, list[Paper] | str]) -> None:
         from haystack_kernel.literature.cache import AnswerCache

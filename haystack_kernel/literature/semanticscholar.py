@@ -1,4 +1,4 @@
-"""Semantic Scholar: a search in plain words; it knows no boolean query and finds nothing for words with a hyphen.
+"""Semantic Scholar: a search in plain words, without boolean queries; words with a hyphen find nothing.
 
 In: a PaperQuery. Out: papers. References: https://api.semanticscholar.org/api-docs/graph (paper/search).
 """
@@ -22,12 +22,12 @@ N_GENES = 5  # more words find less
 
 
 def interval_s(_: LiteratureSettings) -> float:
-    """Least time between two requests, as the service asks for."""
+    """Return the minimum time between two requests, as the service asks for."""
     return INTERVAL_S
 
 
 def find(query: PaperQuery, *, fetcher: Fetcher, settings: LiteratureSettings) -> list[Paper]:
-    """Ask for the papers that fit the words best."""
+    """Return the papers that fit the words best."""
     words = (*query.perturbation[:1], *query.cell_type[:1], *query.genes[:N_GENES], "gene expression")
     key = settings.semanticscholar_api_key
     request = Request(

@@ -1,4 +1,4 @@
-"""Sentences of an abstract, and where each stands.
+"""Split an abstract into sentences with their places.
 
 In: plain text. Out: (start, end) offsets.
 """

@@ -1,4 +1,4 @@
-"""Text of others made plain: markup out, white space single, lengths limited; identifiers in one form.
+"""Make foreign text plain: no markup, single spaces, limited lengths; identifiers in one form.
 
 In: strings as services give them. Out: plain text, DOIs, PMIDs, years.
 """
@@ -27,7 +27,7 @@ _RETRACTED_TYPES = frozenset(
 
 
 def plain(value: object, *, limit: int = MAX_NAME) -> str:
-    """Text without tags, entities and control characters; empty for what is no text."""
+    """Return text without tags, entities and control characters; empty for anything else than text."""
     if not isinstance(value, str):
         return ""
     text = _TAG.sub(" ", _HEADING.sub(": ", value[: limit * 4]))
@@ -38,7 +38,7 @@ def plain(value: object, *, limit: int = MAX_NAME) -> str:
 
 
 def doi(value: object) -> str | None:
-    """A DOI in lower case and without its address; None for what is none."""
+    """Return a DOI in lower case and without its address; None for anything else."""
     if not isinstance(value, str):
         return None
     found = _DOI.fullmatch(re.sub(r"^\s*(?:https?://(?:dx\.)?doi\.org/|doi:)\s*", "", value.strip().lower()))
@@ -46,13 +46,13 @@ def doi(value: object) -> str | None:
 
 
 def pmid(value: object) -> str | None:
-    """A PubMed id, digits without leading zeros; None for what is none."""
+    """Return a PubMed id, digits without leading zeros; None for anything else."""
     text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     return text.lstrip("0") or None if re.fullmatch(r"\d{1,9}", text, re.ASCII) else None
 
 
 def year(value: object) -> int | None:
-    """The first year of four digits; None where there is none."""
+    """Return the first year of four digits; None where there is none."""
     found = re.search(r"\b(1[89]\d\d|2[01]\d\d)\b", str(value))
     return int(found.group()) if found else None
 
@@ -63,5 +63,5 @@ def is_retracted(title: str, kinds: list[str]) -> bool:
 
 
 def title_key(title: str) -> str:
-    """Title by which papers without a common id are recognised: letters and digits only."""
+    """Return the title by which papers without a common id are recognised: letters and digits only."""
     return re.sub(r"[\W_]+", "", title.casefold())

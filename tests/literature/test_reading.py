@@ -67,4 +67,4 @@ def test_all_sources_down_and_no_paper_are_told_apart():
         "pubmed: it answered 500; europepmc: it answered 500" in read_papers(search(answers=down), genes=GENES).reason
     )
     empty = [SourceAnswer(source="pubmed"), SourceAnswer(source="europepmc", reason="it answered 500")]
-    assert "know no paper" in read_papers(search(answers=empty), genes=GENES).reason
+    assert "found no paper" in read_papers(search(answers=empty), genes=GENES).reason

@@ -116,7 +116,7 @@ def test_a_source_that_asks_for_patience_gets_it(find, server, clock, wait, leas
     ("fault", "says"),
     [
         ((500, b"oops"), "it answered 500, a fault of the service (3 tries)"),
-        ((429, b"", {"Retry-After": "3600"}), "it answered 429, too many requests, and asked for 3600 s of patience"),
+        ((429, b"", {"Retry-After": "3600"}), "it answered 429, too many requests, and asked to wait 3600 s"),
         ((404, b""), "it answered 404"),
         ((302, b"", {"Location": "http://127.0.0.1:9/"}), "it answered 302"),
         ((200, b'{"resultList": '), "its answer is not in the documented form: no JSON"),
