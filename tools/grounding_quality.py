@@ -271,11 +271,17 @@ def write_nulls(rows, path, *, made):
 
 def main():
     """Work the questions and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=80)
-    parser.add_argument("--engine", default="weighted", choices=("shift", "weighted", "mean", "stack"))
-    parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS[:4]))
-    parser.add_argument("--out", type=Path, default=Path("grounding_quality.jsonl"))
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.grounding_quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--questions", type=int, default=80, help="number of questions over all worlds")
+    parser.add_argument("--engine", default="weighted", choices=("shift", "weighted", "mean", "stack"), help="engine")
+    parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS[:4]), help="seeds of simulated worlds")
+    parser.add_argument(
+        "--out", type=Path, default=Path("grounding_quality.jsonl"), help="file that gets a line per row"
+    )
     told = "also write the table of null composites (default: the packaged one); use worlds for tuning"
     parser.add_argument("--nulls", type=Path, nargs="?", const=NULLS, help=told)
     options = parser.parse_args()
