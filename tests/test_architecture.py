@@ -447,3 +447,16 @@ def test_the_pages_name_make_targets_that_exist():
     assert not {shown(path): names - targets for path, names in named.items() if names - targets}
     assert "test" in named[ROOT / "README.md"]
     assert {"test", "lint"} <= named[ROOT / ".ci" / "run"]
+
+
+def test_contributing_names_files_and_rows_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`([\w/]+\.(?:py|md))`", text))
+    assert len(files) > 15
+    assert not {name for name in files if not (ROOT / name).exists() and not (PACKAGE / name).exists()}
+    table = text.split("\n\n\\*")[0]
+    rows = [set(re.findall(r"`(\w+)/?`", line.split("|")[1])) for line in table.splitlines() if line.startswith("| `")]
+    assert [name for row in rows for name in row if name not in DEPTH] == []
+    deepest = [min(DEPTH[name] for name in row) for row in rows]
+    assert deepest == sorted(deepest, reverse=True)
+    assert set().union(*rows) | {"__init__", "__main__"} == DEPTH.keys()
