@@ -210,7 +210,7 @@ def interpret(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
 
 def publish(record: RunRecord, ports: Ports) -> RunRecord:
     """Best round -> the files at the top of the run folder, and the report."""
-    return publishing.publish(record, ports)
+    return publishing.publish(rounds.keep_bills(record, ports), ports)
 
 
 STEPS: dict[str, tuple[Step, str]] = {

@@ -6,7 +6,7 @@ implements them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from haystack_kernel.errors import InvalidInputError
@@ -101,13 +101,62 @@ class Atlas(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Consent:
+    """Consent to spending, given by the call that is under way and by nothing else.
+
+    No setting, record, spec or environment variable holds it, so that nothing stored ever authorises spending.
+
+    Parameters
+    ----------
+    approve
+        Whether jobs that cost money may be started.
+    max_usd
+        Dollars that all jobs of a run together may cost; the smaller of this and the setting ``cost.max_usd`` holds.
+
+    Raises
+    ------
+    InvalidInputError
+        ``approve`` is not a boolean, or ``max_usd`` no amount of money.
+    """
+
+    approve: bool = False
+    max_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.approve, bool):  # the text "False" would count as true
+            msg = f"approve is {self.approve!r}; give True or False"
+            raise InvalidInputError(msg, approve=repr(self.approve))
+        cap = self.max_usd
+        if cap is None:
+            return
+        if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not cap >= 0:
+            msg = f"max_cost is {cap!r}; give an amount in US dollars, 0 or more"
+            raise InvalidInputError(msg, max_cost=repr(cap))
+
+    @classmethod
+    def given(cls, approve: bool | None, max_cost: float | None) -> Consent:  # noqa: FBT001 - as callers name them
+        """The consent of a call's arguments; None: not given."""
+        return cls(approve=False if approve is None else approve, max_usd=max_cost)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The same as arguments of the command line."""
+        cap = () if self.max_usd is None else ("--max-cost", repr(self.max_usd))
+        return (*(("--yes",) if self.approve else ()), *cap)
+
+
 class Executor(Protocol):
-    """Runs jobs. Submit-or-attach: the same spec twice is one job."""
+    """Runs jobs. Submit-or-attach: the same spec twice is one job.
+
+    An executor is built with the :class:`Consent` of the call that is under way, and creates nothing that costs money
+    without it.
+    """
 
     name: str
 
     def submit(self, spec: JobSpec) -> JobHandle:
-        """Start the job, or find it if it was started before."""
+        """Start the job, or find it if it was started before; raises ApprovalNeededError where consent is lacking."""
         ...
 
     def status(self, job: JobHandle) -> JobStatus:
@@ -115,7 +164,10 @@ class Executor(Protocol):
         ...
 
     def tend(self, job: JobHandle) -> JobStatus:
-        """State now, after doing what the job needs to go on (another attempt after a preemption or a stock-out)."""
+        """State now, after doing what the job needs to go on (another attempt after a preemption or a stock-out).
+
+        Without consent no attempt is started: the status says what waits for approval, and nothing is lost.
+        """
         ...
 
     def cancel(self, job: JobHandle) -> JobStatus:
@@ -247,6 +299,7 @@ class Ports:
     executors: Mapping[str, Executor]
     clock: Clock
     progress: Progress
+    consent: Consent = field(default_factory=Consent)
 
     def planner_named(self, name: str) -> Planner:
         """Return the planner that a record names; ``auto`` is the first of those there are.

@@ -16,10 +16,18 @@ from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
 from haystack_kernel.config.opening import check_opening
 from haystack_kernel.config.options import build_config, changed_options
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import ContractError, HaystackError, InvalidInputError, JobFailedError, NotFoundError
+from haystack_kernel.errors import (
+    ApprovalNeededError,
+    ContractError,
+    HaystackError,
+    InvalidInputError,
+    JobFailedError,
+    NotFoundError,
+)
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import Consent
 from haystack_kernel.progress import notebook_progress
-from haystack_kernel.rounds import estimate_round
+from haystack_kernel.rounds import estimate_round, keep_bills
 from haystack_kernel.rounds.publishing import write_report
 from haystack_kernel.schema import RunRecord
 from haystack_kernel.steering import (
@@ -232,6 +240,8 @@ class Run:
             The run's orchestrator ended before the run did.
         HaystackError
             Nobody is working on the run any more.
+        ApprovalNeededError
+            The orchestrator lost its machine, and its next attempt waits for consent to spending.
         """
         seen, clock, asked = 0, self._ports.clock, -_ASK_WORKER_S
         while True:
@@ -251,6 +261,8 @@ class Run:
 
     def _require_worker(self, worker: Worker | None, job: JobStatus | None) -> None:
         """Raise the error of a run that counts as running though nobody works on it."""
+        if job is not None and job.needs_approval:
+            raise ApprovalNeededError(job.needs_approval, run_id=self.run_id)
         again = " or ".join(f"`{command}`" for command in next_commands(self.record, status="interrupted"))
         if failure := lost_orchestrator(self.record, job, worker=worker, now=self._ports.clock.now()):
             msg = f"{failure.message} ({again} goes on)"
@@ -311,9 +323,9 @@ def open_run(
     settings
         None reads them from the layers and the environment.
     approve
-        True lets jobs that cost money start; None takes the settings'. It is consent, no part of what is asked.
+        True lets jobs that cost money start while this run object works; it is stored nowhere.
     max_cost
-        Dollars that all jobs of the run together may cost; None takes the settings'.
+        Dollars that all jobs of the run together may cost; the smaller of this and the setting ``cost.max_usd`` holds.
     **options
         Fields of :class:`haystack_kernel.schema.RunConfig`; None takes the settings' value. ``hide`` also takes
         ``"CELL TYPE:PERTURBATION"`` strings.
@@ -323,8 +335,9 @@ def open_run(
     InvalidInputError
         A bad id, option or question, or a run id that belongs to another question or to other options.
     """
-    settings = settings or load_settings(storage=storage, cost={"approve": approve, "max_usd": max_cost})
-    ports = connect(settings, progress=progress or notebook_progress())
+    settings = settings or load_settings(storage=storage)
+    consent = Consent.given(approve, max_cost)
+    ports = connect(settings, progress=progress or notebook_progress(), consent=consent)
     if run_id is not None and ports.store.has(check_run_id(run_id)):
         return _remember(_reopen(ports, run_id=run_id, question=question, options=options))
     if question is None:
@@ -424,8 +437,8 @@ def resume(
     ConflictError
         The run's orchestrator works on it.
     """
-    settings = load_settings(storage=storage, cost={"approve": approve, "max_usd": max_cost})
-    ports = connect(settings, progress=progress or notebook_progress())
+    consent = Consent.given(approve, max_cost)
+    ports = connect(load_settings(storage=storage), progress=progress or notebook_progress(), consent=consent)
     run = Run(ports.store.load(check_run_id(run_id)), ports=ports)
     run.check_free()
     run.record = _revive(run.record, run._ports)
@@ -467,4 +480,4 @@ def _revive(record: RunRecord, ports: Ports) -> RunRecord:
     """The record ready to go on, with a note of everything that changed around it."""
     found = find_drift(record, ports, versions=software_versions())
     notes = (*record.notes, *(note for note in found if note not in record.notes))
-    return flow.revive(record, ports).model_copy(update={"notes": notes})
+    return flow.revive(keep_bills(record, ports), ports).model_copy(update={"notes": notes})

@@ -32,7 +32,8 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
     """
     now, worker = ports.clock.now(), find_worker(ports.store, record.run_id)[1]
     orchestrator = orchestrator_status(record, ports)
-    record = ports.store.load(record.run_id)  # it may have ended meanwhile
+    # it may have ended meanwhile; what the orchestrator cost is known to its job alone until a step saves it
+    record = ports.store.load(record.run_id).with_bills_of(orchestrator)
     failure = record.failure or lost_orchestrator(record, orchestrator, worker=worker, now=now)
     left = abandoned(record, worker, orchestrator, now=now)
     status: str = record.status
@@ -48,6 +49,7 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "score": None if score != score else round(score, 3),  # noqa: PLR0124 - NaN
         "termination": record.termination,
         "cost_usd": round(record.cost_usd, 4),
+        "cost_by_kind": {kind: round(usd, 4) for kind, usd in record.cost_by_kind.items()},
         "folder": folder,
         "report": f"{folder}/{layout.REPORT}" if record.status == "done" else None,
         "failure": failure.model_dump() if failure else None,
@@ -56,13 +58,15 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "orchestrator": _shown_job(record, orchestrator),
         "forked_from": record.forked_from.run_id if record.forked_from else None,
         "notes": list(record.notes),
-        "next_commands": next_commands(record, status=status),
+        "next_commands": next_commands(record, status=status, job=orchestrator),
     }
 
 
-def next_commands(record: RunRecord, *, status: str) -> list[str]:
+def next_commands(record: RunRecord, *, status: str, job: JobStatus | None = None) -> list[str]:
     """What a person may want to type now."""
     run_id = record.run_id
+    if status == "running" and job is not None and job.needs_approval:
+        return [f"haystack submit {run_id} --yes", f"haystack cancel {run_id}"]
     if status == "running":
         return [f"haystack attach {run_id}", f"haystack cancel {run_id}"]
     if status == "done":

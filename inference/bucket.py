@@ -161,7 +161,7 @@ class Objects:
             raise
 
     def _put(self, uri: str, source: Callable[[], BinaryIO], *, size: int, over: int | None) -> int | None:
-        token, attempts = uuid.uuid4().hex, Attempts(uri, self._patience)
+        token, attempts = uuid.uuid4().hex, Attempts(uri, self._patience.when_saving())
         crc32c = _checksum(source)
 
         def send() -> int:

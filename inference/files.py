@@ -27,6 +27,7 @@ _GS = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(?P<key>[
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CHUNK = 1 << 20
+SAVE_PATIENCE_S = 1800.0  # a bucket that fails is waited for this long before a finished prediction is given up
 _FORMS = "a local path, file:///path or gs://bucket/path"
 
 
@@ -177,7 +178,7 @@ def _is_remote(uri: str) -> bool:
 
 
 def _objects() -> Objects:
-    return Objects(Patience(tell=_say))
+    return Objects(Patience(saving_s=SAVE_PATIENCE_S, tell=_say))
 
 
 def _say(line: str) -> None:

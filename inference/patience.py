@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inference.errors import BucketError
@@ -36,6 +36,8 @@ class Patience:
     ----------
     seconds
         Longest time between the first failure and the last try; a chunk that gets through starts it anew.
+    saving_s
+        The same for what is written: what was computed would be lost. None: as ``seconds``.
     sleep, monotonic
         The clock.
     tell
@@ -43,10 +45,15 @@ class Patience:
     """
 
     seconds: float = 300.0
+    saving_s: float | None = None
     longest_pause_s: float = 32.0
     sleep: Callable[[float], None] = time.sleep  # noqa: TID251 - the container has no clock to inject
     monotonic: Callable[[], float] = time.monotonic
     tell: Callable[[str], None] = _silent
+
+    def when_saving(self) -> Patience:
+        """The patience for what is written."""
+        return self if self.saving_s is None else replace(self, seconds=self.saving_s)
 
 
 class Attempts:

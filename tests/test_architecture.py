@@ -317,7 +317,7 @@ def test_the_conda_environment_installs_the_same_pins():
 MOST_COMPLEX = 12
 COMPLEX_LATER = {  # files that still have functions above it
     *(f"haystack_kernel/{name}" for name in (
-        "jobs/batch/events.py", "jobs/batch/request.py", "jupyter/engine.py", "rounds/literature.py",
+        "jupyter/engine.py", "rounds/literature.py",
         "store/uris.py",
     )),
 }  # fmt: skip

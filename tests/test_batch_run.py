@@ -17,6 +17,7 @@ from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config, changed_options
 from haystack_kernel.errors import ApprovalNeededError, InvalidInputError, JobFailedError
 from haystack_kernel.jobs import BatchExecutor
+from haystack_kernel.ports import Consent
 from haystack_kernel.report.methods import methods_paragraph
 from haystack_kernel.run import Run, open_run, resume
 from haystack_kernel.schema import CostSettings, RunRecord
@@ -57,9 +58,10 @@ def world(ports, cloud):
             **batch,
         }
         section = type(ports.settings.batch)(**given)
-        cost = CostSettings(approve=approve, max_usd=max_usd)
-        settings = ports.settings.model_copy(update={"batch": section, "cost": cost})
-        return replace(ports, settings=settings, executors={"batch": BatchExecutor(settings, clock=ports.clock)})
+        settings = ports.settings.model_copy(update={"batch": section})
+        consent = Consent(approve=approve, max_usd=max_usd)
+        executor = BatchExecutor(settings, clock=ports.clock, consent=consent)
+        return replace(ports, settings=settings, executors={"batch": executor}, consent=consent)
 
     return make
 
@@ -134,7 +136,7 @@ def test_what_failed_attempts_cost_counts_against_the_cap(world, ask, cloud):
     ports = world(max_usd=0.095)
     record = flow.revive(ports.store.load(record.run_id), ports)
     assert record.cost_usd == pytest.approx((0.134 + 10 / 730) * 420 / 3600)  # 0.017
-    with pytest.raises(ApprovalNeededError, match=r"spent 0\.02 USD, and the cap is 0\.10 USD"):
+    with pytest.raises(ApprovalNeededError, match=r"spent 0\.02 USD.*The cap is 0\.10 USD"):
         flow.work(record, ports, until="ground")
     assert len(cloud.started) == 1
     ports = world(max_usd=1)
@@ -172,9 +174,9 @@ def test_cancel_of_a_run_cancels_its_cloud_job(world, ask, cloud):
     assert held.job.status.state == served.State.CANCELLED
 
 
-def test_consent_is_no_part_of_what_a_run_is(tiny_settings):
+def test_the_cap_is_no_part_of_what_a_run_is(tiny_settings):
     config = build_config(tiny_settings, executor="local")
-    allowed = tiny_settings.model_copy(update={"cost": CostSettings(approve=True, max_usd=3)})
+    allowed = tiny_settings.model_copy(update={"cost": CostSettings(max_usd=3)})
     assert build_config(allowed, executor="local") == config
     assert changed_options(config, allowed) == ""
     assert "executor is 'local', not 'batch'" in changed_options(

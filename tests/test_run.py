@@ -52,6 +52,7 @@ def test_open_run_saves_the_question_as_understood_before_anything_is_searched(r
         "score": None,
         "termination": None,
         "cost_usd": 0,
+        "cost_by_kind": {},
         "folder": str(tiny_env / "runs" / run.run_id),
         "report": None,
         "failure": None,

@@ -16,7 +16,7 @@ from haystack_kernel.jobs import BatchExecutor, LocalExecutor, SystemClock
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.literature import PaperSearcher
 from haystack_kernel.planners.offline import OfflinePlanner
-from haystack_kernel.ports import Ports, ProgressEvent
+from haystack_kernel.ports import Consent, Ports, ProgressEvent
 from haystack_kernel.store import RunStore
 from inference.patience import Patience
 
@@ -31,7 +31,9 @@ DEMO_ATLAS = "demo"
 RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn")
 
 
-def connect(settings: Settings | None = None, *, progress: Progress | None = None) -> Ports:
+def connect(
+    settings: Settings | None = None, *, progress: Progress | None = None, consent: Consent | None = None
+) -> Ports:
     """Build everything a run talks to.
 
     Parameters
@@ -40,6 +42,8 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
         None reads them from the packaged layers, ``haystack.toml`` and the environment.
     progress
         Listener of progress events; None listens to nothing.
+    consent
+        Consent to spending of the call that is under way; None: none, so that nothing that costs money is started.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
     if "://" in settings.cache:
         msg = f"cache {settings.cache!r} must be a local folder: jobs of this machine keep their logs there"
         raise InvalidInputError(msg, cache=settings.cache)
-    clock = SystemClock()
+    clock, consent = SystemClock(), consent or Consent()
     progress = progress or _silent
     return Ports(
         settings=settings,
@@ -59,11 +63,12 @@ def connect(settings: Settings | None = None, *, progress: Progress | None = Non
         store=RunStore(settings.storage, patience=_bucket_patience(settings, clock=clock, progress=progress)),
         literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),
         executors={
-            "local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock),
-            "batch": BatchExecutor(settings, clock=clock),
+            "local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock, consent=consent),
+            "batch": BatchExecutor(settings, clock=clock, consent=consent),
         },
         clock=clock,
         progress=progress,
+        consent=consent,
     )
 
 
@@ -90,7 +95,13 @@ def _bucket_patience(settings: Settings, *, clock: Clock, progress: Progress) ->
     def tell(line: str) -> None:
         progress(ProgressEvent(run_id="", phase="storage", message=line))
 
-    return Patience(seconds=settings.bucket.patience_s, sleep=clock.sleep, monotonic=clock.monotonic, tell=tell)
+    return Patience(
+        seconds=settings.bucket.patience_s,
+        saving_s=settings.bucket.save_patience_s,
+        sleep=clock.sleep,
+        monotonic=clock.monotonic,
+        tell=tell,
+    )
 
 
 def _cell_reader(settings: Settings, *, progress: Progress) -> CellReader:

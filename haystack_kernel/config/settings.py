@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import Settings
+from haystack_kernel.schema.settings import NO_STANDING_CONSENT
 
 LAYERS = ("default", "dev", "prod", "test")
 _PACKAGED = Path(__file__).with_name("settings.toml")
@@ -82,7 +83,10 @@ def _read_layers(layer: str) -> dict[str, Any]:
     values = raw.as_dict()
     lists = [name for name, value in values.items() if isinstance(value, list)]  # Dynaconf merges these as well
     values |= {name: get_history(raw, key=name)[-1]["value"] for name in lists}
-    return {name: value for name, value in _lower(values).items() if name != "load_dotenv"}
+    found = {name: value for name, value in _lower(values).items() if name != "load_dotenv"}
+    if "approve" in (found.get("cost") or {}):
+        raise InvalidInputError(NO_STANDING_CONSENT)
+    return found
 
 
 def _explain(loc: tuple[int | str, ...], message: str, *, is_unknown: bool) -> str:

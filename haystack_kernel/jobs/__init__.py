@@ -2,7 +2,8 @@
 
 from haystack_kernel.jobs.batch.executor import BatchExecutor
 from haystack_kernel.jobs.batch.request import check_settings
-from haystack_kernel.jobs.cost import check_approval, describe, estimate_cost
+from haystack_kernel.jobs.consent import SpendingGate
+from haystack_kernel.jobs.cost import describe, estimate_cost
 from haystack_kernel.jobs.local import LocalExecutor
 from haystack_kernel.jobs.spec import (
     BASELINE_PREFIX,
@@ -23,11 +24,11 @@ __all__ = [
     "TREATED",
     "BatchExecutor",
     "LocalExecutor",
+    "SpendingGate",
     "SystemClock",
     "build_job_spec",
     "build_manifest",
     "build_orchestrator_spec",
-    "check_approval",
     "check_settings",
     "describe",
     "estimate_cost",

@@ -1,30 +1,41 @@
-"""What a job may cost before it starts, what it did cost after, and whether it may start at all.
+"""What a job may cost before it starts, and what it did cost after.
 
-In: a job, settings, the packaged list prices. Out: CostEstimate, Bill, or ApprovalNeededError; pure but for the table.
+In: a job, settings, the packaged list prices. Out: CostEstimate, Bill; pure but for the table.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haystack_kernel.errors import ApprovalNeededError
-from haystack_kernel.jobs.batch.attempts import takes_spot
+from haystack_kernel.jobs.batch.attempts import rung_of
 from haystack_kernel.jobs.batch.machines import MACHINES, find_machine, machine_of
 from haystack_kernel.schema import Bill, CostEstimate
+from haystack_kernel.schema.jobs import PROVISIONING_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haystack_kernel.jobs.batch.attempts import Attempt
     from haystack_kernel.jobs.batch.machines import Machine
-    from haystack_kernel.schema import BatchSettings, CostSettings, JobSpec
+    from haystack_kernel.schema import BatchSettings, JobSpec, Provisioning
 
 _HOURS_A_MONTH = 730.0
+# Flex start is often cheaper than on demand, by an amount that differs between machine types: no promise is made.
+_PRICE_COLUMN: dict[Provisioning, str] = {"spot": "spot", "flex_start": "on_demand", "on_demand": "on_demand"}
+FREE = CostEstimate(
+    machine="",
+    low_usd=0,
+    likely_usd=0,
+    high_usd=0,
+    low_s=0,
+    likely_s=0,
+    high_s=0,
+    basis="a process of this machine costs nothing",
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,10 @@ class Prices:
     usd_per_hour: dict[str, dict[str, float]]
     disk_usd_per_gib_month: float
 
-    def per_hour(self, machine: Machine, *, spot: bool, disk_gib: int) -> float:
+    def per_hour(self, machine: Machine, *, provisioning: Provisioning, disk_gib: int) -> float:
         """Dollars an hour of one machine with its boot disk."""
         disk = disk_gib * self.disk_usd_per_gib_month / _HOURS_A_MONTH
-        return self.usd_per_hour[machine.machine_type]["spot" if spot else "on_demand"] + disk
+        return self.usd_per_hour[machine.machine_type][_PRICE_COLUMN[provisioning]] + disk
 
 
 @cache
@@ -86,7 +97,11 @@ def n_shards(n_tasks: int, settings: BatchSettings) -> int:
 
 
 def estimate_cost(
-    spec: JobSpec, settings: BatchSettings, *, spot: bool | None = None, measured_s: Sequence[float] = ()
+    spec: JobSpec,
+    settings: BatchSettings,
+    *,
+    provisioning: Provisioning | None = None,
+    measured_s: Sequence[float] = (),
 ) -> CostEstimate:
     """Cost of one attempt on Google Cloud Batch.
 
@@ -96,8 +111,8 @@ def estimate_cost(
         The job; its time limit bounds ``high``.
     settings
         Machines, Spot, disk, shards.
-    spot
-        Whether the attempt runs on Spot; None: as the first attempt would.
+    provisioning
+        How the attempt's machines are provisioned; None: as those of the first attempt would be.
     measured_s
         Seconds of tasks like these, e.g. of earlier rounds; they replace the typical ones.
 
@@ -107,18 +122,20 @@ def estimate_cost(
     and a slow start, so an attempt costs no more than that unless the machine's start takes longer still.
     """
     machine, prices = machine_of(spec, settings), load_prices()
-    spot = takes_spot(spec, settings) if spot is None else spot
+    provisioning = provisioning or rung_of(spec, 0, settings).provisioning
     shards = n_shards(spec.n_tasks, settings) if spec.kind == "inference" else 1
     start = _BOOT + _PULL[spec.kind] + (_DRIVERS if machine.accelerator else _Seconds(0, 0, 0))
     work = _work(spec, has_gpu=bool(machine.accelerator), shards=shards, measured_s=measured_s)
     limit = spec.timeout_s
     seconds = _Seconds(start.low + min(work.low, limit), start.likely + min(work.likely, limit), start.high + limit)
-    price = prices.per_hour(machine, spot=spot, disk_gib=settings.boot_disk_gib) * shards / 3600
-    dearest = prices.per_hour(machine, spot=False, disk_gib=settings.boot_disk_gib) * shards / 3600
+    disk_gib = settings.boot_disk_gib
+    price = prices.per_hour(machine, provisioning=provisioning, disk_gib=disk_gib) * shards / 3600
+    dearest = prices.per_hour(machine, provisioning="on_demand", disk_gib=disk_gib) * shards / 3600
     seen = f"{len(measured_s)} task(s) measured before" if measured_s else "typical times, none measured yet"
+    flex = "; flex start at the price on demand, the provider may charge less" if provisioning == "flex_start" else ""
     return CostEstimate(
         machine=machine.words,
-        spot=spot,
+        provisioning=provisioning,
         n_machines=shards,
         low_usd=seconds.low * price,
         likely_usd=seconds.likely * price,
@@ -126,20 +143,29 @@ def estimate_cost(
         low_s=seconds.low,
         likely_s=seconds.likely,
         high_s=seconds.high,
-        basis=f"list prices of {prices.as_of} (version {prices.version}, to be checked); {seen}; high: the whole time "
-        f"limit of {limit:g} s on demand",
+        basis=f"list prices of {prices.as_of} (version {prices.version}, to be checked){flex}; {seen}; high: the whole "
+        f"time limit of {limit:g} s on demand",
     )
+
+
+def estimate_attempt(attempt: Attempt, settings: BatchSettings) -> CostEstimate:
+    """Cost of an attempt that is planned or recorded: of its own tasks, as its machines are provisioned."""
+    spec = attempt.spec
+    if attempt.tasks:
+        spec = spec.model_copy(update={"n_tasks": len(attempt.tasks)})
+    return estimate_cost(spec, settings, provisioning=attempt.rung.provisioning)
 
 
 def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: float) -> Bill:
     """Bill of an attempt whose machines were paid for ``seconds`` each."""
-    machine, spot = find_machine(attempt.machine), attempt.rung.spot
-    per_hour = load_prices().per_hour(machine, spot=spot, disk_gib=settings.boot_disk_gib)
+    machine, provisioning = find_machine(attempt.machine), attempt.rung.provisioning
+    per_hour = load_prices().per_hour(machine, provisioning=provisioning, disk_gib=settings.boot_disk_gib)
     return Bill(
+        kind=attempt.spec.kind,
         job_id=attempt.job_id,
         attempt=attempt.number,
         machine=machine.words,
-        spot=spot,
+        provisioning=provisioning,
         n_machines=attempt.n_shards,
         seconds=seconds,
         usd=per_hour * seconds * attempt.n_shards / 3600,
@@ -147,48 +173,9 @@ def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: f
     )
 
 
-def check_approval(estimate: CostEstimate, *, spent_usd: float, cost: CostSettings, run_id: str) -> None:
-    """Refuse to spend what nobody approved or what the cap does not allow.
-
-    Parameters
-    ----------
-    estimate
-        Of the job about to start; the cap must hold its ``high``.
-    spent_usd
-        What the run's jobs cost so far.
-    cost
-        Consent and cap.
-
-    Raises
-    ------
-    ApprovalNeededError
-        Nothing has been started or spent by this call.
-    """
-    facts = {
-        "run_id": run_id,
-        "likely_usd": round(estimate.likely_usd, 4),
-        "high_usd": round(estimate.high_usd, 4),
-        "spent_usd": round(spent_usd, 4),
-    }
-    words = f"the job would cost {describe(estimate)}; the run has spent {spent_usd:.2f} USD"
-    if not cost.approve:
-        msg = (
-            f"{words}. Nothing was started: approve it with `haystack resume {run_id} --yes` (in Python "
-            f"resume({run_id!r}, approve=True)), and cap it with --max-cost USD"
-        )
-        raise ApprovalNeededError(msg, **facts)
-    if cost.max_usd is not None and spent_usd + estimate.high_usd > cost.max_usd:
-        needed = math.ceil(100 * (spent_usd + estimate.high_usd)) / 100
-        msg = (
-            f"{words}, and the cap is {cost.max_usd:.2f} USD. Nothing was started: raise it with `haystack resume "
-            f"{run_id} --yes --max-cost {needed:.2f}`, or lower jobs.timeout_s, which bounds the highest cost"
-        )
-        raise ApprovalNeededError(msg, **facts)
-
-
 def describe(estimate: CostEstimate) -> str:
     """The estimate in words: likely, range, machines, time."""
-    where = f"{estimate.n_machines} x {estimate.machine}{' on Spot' if estimate.spot else ''}"
+    where = f"{estimate.n_machines} x {estimate.machine} {PROVISIONING_WORDS[estimate.provisioning]}"
     usd = f"about {estimate.likely_usd:.2f} USD ({estimate.low_usd:.2f} to at most {estimate.high_usd:.2f} an attempt)"
     time = f"{estimate.low_s / 60:.0f} to {estimate.high_s / 60:.0f} min"
     return f"{usd} on {where} for {time} [{estimate.basis}]"

@@ -1,6 +1,8 @@
 """Jobs as subprocesses of this machine, with the same entry point and manifest as in the cloud.
 
-In: a JobSpec. Out: a process group that outlives the kernel, found again from any process through its attempt folder.
+In: a JobSpec. Out: processes that outlive the kernel, found again from any process through the attempt's folder. Every
+process of an attempt inherits a variable of its environment that names the folder, also those that begin a session of
+their own, as the kernels of notebooks do. An attempt lives while one of them does, whichever of them was killed.
 """
 
 from __future__ import annotations
@@ -18,103 +20,112 @@ from typing import TYPE_CHECKING
 import psutil
 
 from haystack_kernel.errors import StorageError
+from haystack_kernel.jobs.consent import Spending, SpendingGate
+from haystack_kernel.jobs.cost import FREE
 from haystack_kernel.jobs.spec import expected_handle
 from haystack_kernel.schema import JobStatus
 from haystack_kernel.store import hide_home
 
 if TYPE_CHECKING:
-    from haystack_kernel.ports import Clock
+    from haystack_kernel.ports import Clock, Consent
     from haystack_kernel.schema import JobHandle, JobKind, JobSpec, JobState
 
 _PROGRAMS: dict[JobKind, str] = {"inference": "inference.run_inference", "orchestrator": "haystack_kernel"}
-_START_GRACE_S = 20.0  # an attempt folder without a process id is being started by somebody for this long
+_START_GRACE_S = 20.0  # an attempt folder without a process is being started by somebody for this long
 _LOG_TAIL_BYTES = 4000
-# The shell notes how the program ended, for whoever looks later; exec would lose that.
-_SCRIPT = '"$@" >result.txt 2>log.txt; code=$?; echo $code >exit.tmp && mv exit.tmp exit; exit $code'
+_MARK = "ATTEMPT_OF_HAYSTACK"  # variable of every process of an attempt; not HAYSTACK_…, which would be a setting
+_CANCELLED, _EXIT, _PID = "cancelled", "exit", "pid.json"
+# The shell notes how the program ended, for whoever looks later; exec would lose that. It starts no program that was
+# cancelled before: who cancels writes the marker first and then looks for processes, so one of the two is seen.
+_SCRIPT = (
+    f'if [ -e {_CANCELLED} ]; then code=143; else "$@" >result.txt 2>log.txt; code=$?; fi; '
+    f"echo $code >exit.tmp && mv exit.tmp {_EXIT}; exit $code"
+)
 
 
 class LocalExecutor:
-    """Implements :class:`haystack_kernel.ports.Executor` with one process group a job.
+    """Implements :class:`haystack_kernel.ports.Executor` with processes of this machine.
 
     Parameters
     ----------
     scratch
         Folder of the attempt folders ``<job_id>/attempt-<n>`` (process id, log, exit code).
     clock
-        Used while a cancelled process is given time to end.
+        Used while a cancelled job is given time to end.
+    consent
+        Of the call that is under way. Jobs of this machine cost nothing and need none; an orchestrator passes it on to
+        the jobs that it starts.
     """
 
     name = "local"
 
-    def __init__(self, scratch: str, *, clock: Clock) -> None:
+    def __init__(self, scratch: str, *, clock: Clock, consent: Consent | None = None) -> None:
         self._scratch = Path(scratch)
         self._clock = clock
+        self._gate = SpendingGate(consent)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def submit(self, spec: JobSpec) -> JobHandle:
-        """Start the job, or attach to it when it runs or has succeeded already.
+        """Start the job, or attach to it when any of its processes lives or it has succeeded already.
 
         Raises
         ------
         StorageError
             The attempt folder cannot be made.
         """
-        folder = self._scratch / spec.job_id
-        newest = _newest_attempt(folder)
+        newest = _newest_attempt(self._scratch / spec.job_id)
         if newest is None or self._look(newest).state in ("failed", "cancelled"):
-            newest = self._start(folder, spec)
+            self._gate.check(spec, FREE, Spending())
+            if newest is not None:  # its program has ended; what it left behind must not work beside the next attempt
+                self._end_all(newest)
+            self._start(spec, after=newest)
         return expected_handle(spec, executor="local", now=self._clock.now())
 
     def status(self, job: JobHandle) -> JobStatus:
         """State of the newest attempt, with the end of its log."""
         newest = _newest_attempt(self._scratch / job.job_id)
-        if newest is None:
-            return self._untraced(job)
-        return self._look(newest)
-
-    def tend(self, job: JobHandle) -> JobStatus:
-        """State now; a process of this machine needs nothing to go on."""
-        return self.status(job)
-
-    def cancel(self, job: JobHandle) -> JobStatus:
-        """Ask the process group to end, then end it; returns when it has."""
-        newest = _newest_attempt(self._scratch / job.job_id)
-        status = self.status(job)
-        if newest is None or status.is_terminal:
-            return status
-        (newest / "cancelled").touch()
-        process = _find_process(newest)
-        if process is not None:
-            for signal_number, patience_s in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal_number)
-                if self._ended_within(newest, patience_s):
-                    break
-        return self.status(job)
-
-    def _untraced(self, job: JobHandle) -> JobStatus:
-        """Failed, so that it is started again; but the orchestrator of another machine may well be at work there."""
+        if newest is not None:
+            return self._look(newest)
+        # Failed, so that it is started again; but the orchestrator of another machine may well be at work there.
         if job.kind == "orchestrator" and job.location not in ("", platform.node()):
             detail = f"it is a process of {job.location}, which cannot be seen from here"
             return JobStatus(state="unknown", detail=detail)
         detail = f"no trace of the job in {hide_home(str(self._scratch))} (never started, or the cache was emptied)"
         return JobStatus(state="failed", detail=detail)
 
-    def _start(self, folder: Path, spec: JobSpec) -> Path:
-        before = _newest_attempt(folder)
-        attempt = folder / f"attempt-{int(before.name.rpartition('-')[2]) + 1 if before else 1}"
+    def tend(self, job: JobHandle) -> JobStatus:
+        """State now; a process of this machine needs nothing to go on."""
+        return self.status(job)
+
+    def cancel(self, job: JobHandle) -> JobStatus:
+        """Ask all processes of the job to end, then end them; returns when they have."""
+        newest = _newest_attempt(self._scratch / job.job_id)
+        status = self.status(job)
+        if newest is None or status.is_terminal:
+            return status
+        (newest / _CANCELLED).touch()  # before the look for processes: see _SCRIPT
+        self._end_all(newest)
+        return self.status(job)
+
+    def _start(self, spec: JobSpec, *, after: Path | None) -> None:
+        """Start the attempt that follows ``after``, unless another process does so right now."""
+        number = 1 if after is None else _number(after) + 1
+        attempt = self._scratch / spec.job_id / f"attempt-{number}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            attempt.parent.mkdir(parents=True, exist_ok=True)
             attempt.mkdir()
         except FileExistsError:
-            return attempt  # another process is starting the same attempt right now: attach to it
+            return
         except OSError as error:
             msg = f"cannot make {attempt} for the job's log ({error}); set HAYSTACK_CACHE to a folder with space"
             raise StorageError(msg, path=str(attempt)) from error
         settings = [f"{name}={value}" for name, value in spec.environment.items()]
-        program = ["/usr/bin/env", *settings, sys.executable, "-m", _PROGRAMS[spec.kind], *spec.command]
+        command = spec.command
+        if spec.kind == "orchestrator":
+            command = (command[0], *self._gate.consent.words, *command[1:])
+        program = ["/usr/bin/env", *settings, sys.executable, "-m", _PROGRAMS[spec.kind], *command]
         child = subprocess.Popen(
-            ["/bin/sh", "-c", _SCRIPT, "sh", *program],
+            ["/usr/bin/env", f"{_MARK}={attempt.resolve()}", "/bin/sh", "-c", _SCRIPT, "sh", *program],
             cwd=attempt,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -122,34 +133,60 @@ class LocalExecutor:
             start_new_session=True,
         )
         self._children[child.pid] = child
-        identity = {"pid": child.pid, "created": _creation_time(child.pid)}
+        try:
+            created = psutil.Process(child.pid).create_time()
+        except psutil.NoSuchProcess:
+            created = 0.0
         temporary = attempt / "pid.tmp"
-        temporary.write_text(json.dumps(identity), encoding="utf-8")
-        temporary.replace(attempt / "pid.json")
-        return attempt
+        temporary.write_text(json.dumps({"pid": child.pid, "created": created}), encoding="utf-8")
+        temporary.replace(attempt / _PID)
 
     def _look(self, attempt: Path) -> JobStatus:
+        if (attempt / _EXIT).exists():
+            return self._ended(attempt)
         tail = _log_tail(attempt)
-        if (attempt / "exit").exists():
-            code = int((attempt / "exit").read_text(encoding="utf-8"))
-            self._reap(attempt)
-            cancelled = code != 0 and (attempt / "cancelled").exists()
-            state: JobState = "succeeded" if code == 0 else "cancelled" if cancelled else "failed"
-            detail = "" if code == 0 else _last_line(tail) or f"exit code {code}"
-            return JobStatus(state=state, detail=detail, exit_code=code, log_tail=tail)
-        process = _find_process(attempt)
-        if process is not None:
+        if _leader(attempt) is not None:
             return JobStatus(state="running", detail=_last_line(tail), log_tail=tail)
-        age_s = self._clock.now().timestamp() - attempt.stat().st_mtime
-        if not (attempt / "pid.json").exists() and age_s < _START_GRACE_S:
-            return JobStatus(state="queued", detail="starting")
-        if (attempt / "exit").exists():  # it ended between the two looks
-            return self._look(attempt)
+        if others := _processes(attempt):
+            detail = f"its leading process is gone, {len(others)} other(s) of it go on"
+            return JobStatus(state="running", detail=detail, log_tail=tail)
+        if (attempt / _EXIT).exists():  # it ended between the two looks
+            return self._ended(attempt)
         self._reap(attempt)
-        if (attempt / "cancelled").exists():
+        if (attempt / _CANCELLED).exists():  # also where it was not started yet: its script starts nothing then
             return JobStatus(state="cancelled", detail="cancelled", log_tail=tail)
+        age_s = self._clock.now().timestamp() - attempt.stat().st_mtime
+        if not (attempt / _PID).exists() and age_s < _START_GRACE_S:
+            return JobStatus(state="queued", detail="starting")
         detail = "the process vanished without an exit code (killed, out of memory, or the machine restarted)"
         return JobStatus(state="failed", detail=detail, log_tail=tail)
+
+    def _ended(self, attempt: Path) -> JobStatus:
+        """The state that the exit code tells."""
+        tail, code = _log_tail(attempt), int((attempt / _EXIT).read_text(encoding="utf-8"))
+        self._reap(attempt)
+        state: JobState = "succeeded" if code == 0 else "failed"
+        detail = "" if code == 0 else _last_line(tail) or f"exit code {code}"
+        if code != 0 and (attempt / _CANCELLED).exists():
+            state, detail = "cancelled", "cancelled"
+        return JobStatus(state=state, detail=detail, exit_code=code, log_tail=tail)
+
+    def _end_all(self, attempt: Path) -> None:
+        """End every process of the attempt, also those that appear meanwhile."""
+        for signal_number, patience_s in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
+            deadline = self._clock.monotonic() + patience_s
+            told: set[int] = set()
+            while alive := _processes(attempt):
+                for process in alive:
+                    if process.pid not in told:
+                        told.add(process.pid)
+                        with suppress(psutil.Error):
+                            process.send_signal(signal_number)
+                if self._clock.monotonic() >= deadline:
+                    break
+                self._clock.sleep(0.05)
+            else:
+                return
 
     def _reap(self, attempt: Path) -> None:
         """Collect our own child so that it leaves no zombie and no ResourceWarning."""
@@ -160,30 +197,38 @@ class LocalExecutor:
                 child.wait(timeout=1.0)
                 del self._children[child.pid]
 
-    def _ended_within(self, attempt: Path, patience_s: float) -> bool:
-        deadline = self._clock.monotonic() + patience_s
-        while self._clock.monotonic() < deadline:
-            if _find_process(attempt) is None:
-                return True
-            self._clock.sleep(0.05)
-        return _find_process(attempt) is None
+
+def _number(attempt: Path) -> int:
+    return int(attempt.name.rpartition("-")[2])
 
 
 def _newest_attempt(folder: Path) -> Path | None:
-    attempts = sorted(folder.glob("attempt-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return attempts[-1] if attempts else None
+    return max(folder.glob("attempt-*"), key=_number, default=None)
+
+
+def _processes(attempt: Path) -> list[psutil.Process]:
+    """All live processes of the attempt: the first one, and those whose environment carries the attempt's mark."""
+    mark, leader, found = str(attempt.resolve()), _leader(attempt), []
+    for process in psutil.process_iter():
+        try:
+            is_own = process == leader or process.environ().get(_MARK) == mark
+            if is_own and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):  # ended meanwhile, or of another user
+            continue
+    return found
 
 
 def _identity(attempt: Path) -> tuple[int, float] | None:
     try:
-        raw = json.loads((attempt / "pid.json").read_text(encoding="utf-8"))
+        raw = json.loads((attempt / _PID).read_text(encoding="utf-8"))
         return int(raw["pid"]), float(raw["created"])
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
 
-def _find_process(attempt: Path) -> psutil.Process | None:
-    """Return the attempt's live process; a reused process id or a zombie is not it."""
+def _leader(attempt: Path) -> psutil.Process | None:
+    """The attempt's first process while it lives, which is cheap to tell; a reused process id or a zombie is not it."""
     identity = _identity(attempt)
     if identity is None:
         return None
@@ -193,13 +238,6 @@ def _find_process(attempt: Path) -> psutil.Process | None:
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
-
-
-def _creation_time(pid: int) -> float:
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return 0.0
 
 
 def _log_tail(attempt: Path) -> str:

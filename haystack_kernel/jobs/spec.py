@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import JobHandle, JobSpec
+from haystack_kernel.schema import JobHandle, JobOwner, JobSpec
 from haystack_kernel.store import layout
 from inference.manifest import BASELINES, MODEL_ENGINE, Manifest, Task, dump_manifest
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import ControlStrategy, ExecutorName, RunConfig
 
-_JOB_ID = re.compile(r"haystack-(?P<run_id>[a-z][a-z0-9-]{7,44})-[0-9a-f]{8}")
+_JOB_ID = re.compile(r"haystack-(?P<owner>[a-z][a-z0-9-]{7,44})-[0-9a-f]{8}")
 TREATED = "treated"
 CONTROL = "control"
 BASELINE_PREFIX = "baseline-"
@@ -88,8 +88,7 @@ def build_job_spec(
     """
     digest = hashlib.sha256(f"{round_number}\n{dump_manifest(manifest)}".encode()).hexdigest()
     return JobSpec(
-        run_id=run_id,
-        round=round_number,
+        owner=JobOwner(id=run_id, round=round_number),
         job_id=f"haystack-{run_id}-{digest[:8]}",
         command=("--manifest", manifest_uri),
         manifest_uri=manifest_uri,
@@ -100,26 +99,38 @@ def build_job_spec(
     )
 
 
-def run_id_of(job_id: str) -> str:
-    """The run that a job belongs to; InvalidInputError for an id of another form."""
-    found = _JOB_ID.fullmatch(job_id)
-    if found is None:
+def owner_of(job: JobHandle) -> JobOwner:
+    """What a job works for; the handles of earlier versions say it in the job's id alone."""
+    if job.owner is not None:
+        return job.owner
+    check_job_id_form(job.job_id)
+    found = _JOB_ID.fullmatch(job.job_id)
+    return JobOwner(id=found["owner"] if found else "")
+
+
+def check_job_id_form(job_id: str) -> None:
+    """Raise InvalidInputError unless the id is ``haystack-<owner>-<8 hexadecimal digits>``."""
+    if _JOB_ID.fullmatch(job_id) is None:
         msg = f"job id {job_id!r} is not haystack-<run id>-<8 hexadecimal digits>"
         raise InvalidInputError(msg, job_id=job_id)
-    return found["run_id"]
 
 
 def build_orchestrator_spec(
-    run_id: str, *, words: tuple[str, ...], environment: dict[str, str], timeout_s: float
+    run_id: str,
+    *,
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    timeout_s: float,
+    follow_up_usd: float = 0.0,
 ) -> JobSpec:
     """The job that works a whole run by the command ``haystack <words>``.
 
-    Its id follows from the run alone: submitting it again, with another approval or other settings, finds the same job.
+    Its id follows from the run alone: submitting it again, with other settings, finds the same job. Consent to spending
+    is no part of it: the executor adds the consent of the call that is under way to each attempt's command.
     """
     digest = hashlib.sha256(f"orchestrator\n{run_id}".encode()).hexdigest()
     return JobSpec(
-        run_id=run_id,
-        round=0,
+        owner=JobOwner(id=run_id),
         kind="orchestrator",
         job_id=f"haystack-{run_id}-{digest[:8]}",
         command=words,
@@ -127,6 +138,7 @@ def build_orchestrator_spec(
         n_tasks=1,
         timeout_s=timeout_s,
         environment=environment,
+        follow_up_usd=follow_up_usd,
     )
 
 
@@ -135,6 +147,7 @@ def expected_handle(spec: JobSpec, *, executor: ExecutorName, now: datetime) -> 
     return JobHandle(
         job_id=spec.job_id,
         kind=spec.kind,
+        owner=spec.owner,
         executor=executor,
         manifest_uri=spec.manifest_uri,
         spec_hash=spec.spec_hash,

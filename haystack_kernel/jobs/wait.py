@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.errors import JobFailedError
+from haystack_kernel.errors import ApprovalNeededError, JobFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,8 @@ def wait(
 
     Raises
     ------
+    ApprovalNeededError
+        The job lost its machine, and the next attempt needs consent that this call does not have.
     JobFailedError
         It failed, was cancelled, or a limit passed (it is cancelled then); ``facts`` hold state, exit code, the end
         of its log and the page of its console.
@@ -88,6 +90,8 @@ def wait(
             on_status(status)
         if status.is_terminal:
             break
+        if status.needs_approval:  # nothing that waits for consent comes by waiting
+            raise ApprovalNeededError(status.needs_approval, job_id=job.job_id)
         now, is_running = clock.monotonic(), status.state == "running"
         spent[phase] = spent.get(phase, 0.0) + now - before
         before, phase = now, (status.attempt, is_running, status.n_done)

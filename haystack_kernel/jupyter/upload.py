@@ -52,7 +52,7 @@ class NotebookUpload:
         self.is_last = False
         self._uri, self._copy, self._interval_s = uri, copy, interval_s
         self._clock, self._warn = patience.monotonic, warn
-        self._last, self._now_and_then = Objects(patience), Objects(replace(patience, seconds=0.0))
+        self._last, self._now_and_then = Objects(patience), Objects(replace(patience, seconds=0.0, saving_s=0.0))
         self._next_at = self._clock()
         self._uploaded, self._warned = "", ""
 
@@ -125,7 +125,7 @@ def open_upload(uri: str, *, warn: Callable[[str], None]) -> NotebookUpload:
     """Handler with the limits and the cache folder of the settings."""
     settings = load_settings()
     copy = Path(settings.cache) / "notebooks" / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}.ipynb"
-    patience = Patience(seconds=settings.bucket.patience_s, tell=warn)
+    patience = Patience(seconds=settings.bucket.patience_s, saving_s=settings.bucket.save_patience_s, tell=warn)
     return NotebookUpload(uri, copy=copy, interval_s=settings.bucket.save_interval_s, patience=patience, warn=warn)
 
 

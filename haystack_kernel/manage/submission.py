@@ -14,9 +14,11 @@ from haystack_kernel import flow
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import DEMO_ATLASES, build_config
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import HaystackError, InvalidInputError
-from haystack_kernel.jobs import build_orchestrator_spec, expected_handle
+from haystack_kernel.errors import ApprovalNeededError, HaystackError, InvalidInputError
+from haystack_kernel.jobs import build_orchestrator_spec, check_settings, describe, estimate_cost, expected_handle
+from haystack_kernel.ports import Consent
 from haystack_kernel.progress import progress_line
+from haystack_kernel.rounds import estimate_round
 from haystack_kernel.run import Run, first_record, open_run
 from haystack_kernel.schema import Settings, is_run_id
 from haystack_kernel.steering import executor_named, orchestrator_status
@@ -66,7 +68,8 @@ def submit(
     ports
         None builds them from the settings.
     approve, max_cost
-        Consent to spending and its cap in dollars, as in :func:`haystack_kernel.open_run`; they travel with the job.
+        Consent to spending and its cap in dollars, as in :func:`haystack_kernel.open_run`. The job that is started by
+        this call gets them for the jobs that it starts itself; a further attempt needs the consent of its own call.
     show
         Gets lines worth reading before anything is started.
     **options
@@ -76,29 +79,53 @@ def submit(
     ------
     InvalidInputError
         The question or an option is refused, or names files of this machine that a cloud job could not read.
+    ApprovalNeededError
+        The orchestrator's machine costs money and this call does not consent to it, or a cap does not hold it together
+        with the first job that it would start. Nothing was started; the run is kept.
     """
     storage = options.pop("storage", None)
-    cost = {"approve": approve, "max_usd": max_cost}
 
     def tell(event: ProgressEvent) -> None:
         show(progress_line(event))
 
-    ports = ports or connect(settings or load_settings(storage=storage, cost=cost), progress=tell)
-    settings = ports.settings
+    if ports is None:
+        settings = settings or load_settings(storage=storage)
+        ports = connect(settings, progress=tell, consent=Consent.given(approve, max_cost))
     if question is not None and is_run_id(question):
         question, run_id = None, question
     if run_id is not None and ports.store.has(check_run_id(run_id)):
         record = ports.store.load(run_id)
-        status = orchestrator_status(record, ports, tend=record.status == "running")
-        if record.status == "done" or (record.status == "running" and status and not status.is_terminal):
+        if _is_in_hand(record, ports):
             return Run(record, ports=ports)
-        record = open_run(question, run_id=run_id, settings=settings, **options).record
-        check_reachable(record.config, settings)
+        record = open_run(question, run_id=run_id, settings=ports.settings, **options).record
+        check_reachable(record.config, ports.settings)
     else:
         record = _begin(question, run_id=run_id, ports=ports, options=options)
     for note in record.notes:
         show(f"note: {note}")
-    return Run(_hand_over(record, ports, approval=approval_words(approve, max_cost)), ports=ports)
+    spec = orchestrator_spec(record, ports)
+    if record.config.executor == "batch":
+        check_settings(spec, ports.settings.batch)
+        n_rounds = record.config.max_rounds - len(record.rounds)
+        show(f"the orchestrator costs {describe(estimate_cost(spec, ports.settings.batch))}")
+        show(f"each of up to {n_rounds} round(s) costs {describe(estimate_round(record, ports))}")
+    return Run(_hand_over(record, ports, spec=spec), ports=ports)
+
+
+def _is_in_hand(record: RunRecord, ports: Ports) -> bool:
+    """Whether a run is done or its job works on it; a job that lost its machine gets its next attempt.
+
+    Raises
+    ------
+    ApprovalNeededError
+        The next attempt costs money, and this call does not consent to it.
+    """
+    if record.status != "running":
+        return record.status == "done"
+    status = orchestrator_status(record, ports, tend=True)
+    if status is not None and status.needs_approval:
+        raise ApprovalNeededError(status.needs_approval, run_id=record.run_id)
+    return status is not None and not status.is_terminal
 
 
 def check_reachable(config: RunConfig, settings: Settings) -> None:
@@ -128,21 +155,18 @@ def check_reachable(config: RunConfig, settings: Settings) -> None:
         raise InvalidInputError(msg, paths=local)
 
 
-def approval_words(approve: bool | None, max_cost: float | None) -> tuple[str, ...]:  # noqa: FBT001 - as asked
-    """Consent to spending as words of the command line."""
-    return (("--yes",) if approve else ()) + (("--max-cost", f"{max_cost:g}") if max_cost is not None else ())
-
-
-def orchestrator_spec(record: RunRecord, ports: Ports, *, approval: tuple[str, ...] = ()) -> JobSpec:
+def orchestrator_spec(record: RunRecord, ports: Ports) -> JobSpec:
     """The job that works ``record``: ``haystack run`` on the record there is, which holds the options."""
     settings = ports.settings
-    options = ("--run-id", record.run_id, "--storage", settings.storage, *approval)
-    words = ("run", *options, "--", record.question)  # the user's text may begin with a dash
+    # The question comes last, after "--", since it may begin with a dash.
+    words = ("run", "--run-id", record.run_id, "--storage", settings.storage, "--", record.question)
+    starts_jobs = record.config.executor == "batch" and record.termination is None
     return build_orchestrator_spec(
         record.run_id,
         words=words,
         environment=travelling_settings(settings, config=record.config),
         timeout_s=record.config.max_rounds * settings.jobs.timeout_s + _OVERHEAD_S,
+        follow_up_usd=estimate_round(record, ports).high_usd if starts_jobs else 0.0,
     )
 
 
@@ -185,10 +209,9 @@ def _begin(question: str | None, *, run_id: str | None, ports: Ports, options: d
     return first_record(question, run_id=run_id, config=config, ports=ports)
 
 
-def _hand_over(record: RunRecord, ports: Ports, *, approval: tuple[str, ...]) -> RunRecord:
+def _hand_over(record: RunRecord, ports: Ports, *, spec: JobSpec) -> RunRecord:
     """Save the intent, then submit; the job writes the next records, so nothing is saved afterwards."""
     executor = executor_named(record.config.executor, ports)
-    spec = orchestrator_spec(record, ports, approval=approval)
     handle = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
     record = ports.store.save(record.model_copy(update={"orchestrator": handle}))
     try:

@@ -5,7 +5,7 @@ In: the run record and the ports. Out: the round, further filled; files under ``
 
 from haystack_kernel.rounds.cells import assemble, search
 from haystack_kernel.rounds.decision import decide, read_feedback
-from haystack_kernel.rounds.job import collect, estimate_round, keep_good_job, submit
+from haystack_kernel.rounds.job import collect, estimate_round, keep_bills, keep_good_job, submit
 from haystack_kernel.rounds.record import query_of
 from haystack_kernel.rounds.score import embed, ground, prediction_facts
 
@@ -16,6 +16,7 @@ __all__ = [
     "embed",
     "estimate_round",
     "ground",
+    "keep_bills",
     "keep_good_job",
     "prediction_facts",
     "query_of",

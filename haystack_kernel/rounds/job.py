@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from haystack_kernel.errors import ContractError, JobFailedError, NotFoundError
+from haystack_kernel.errors import ContractError, HaystackError, JobFailedError, NotFoundError
 from haystack_kernel.jobs import (
     TREATED,
     build_job_spec,
     build_manifest,
-    check_approval,
     describe,
     estimate_cost,
     expected_handle,
@@ -52,25 +51,35 @@ def submit(record: RunRecord, ports: Ports) -> Round:
     Raises
     ------
     ApprovalNeededError
-        The job costs money and nobody approved it, or the run's cap does not hold it; nothing was started.
+        The job costs money and this call does not consent to it, or a cap does not hold it; nothing was started.
     """
     last = record.rounds[-1]
     if last.spec is None:
         raise out_of_order(record)
     executor = ports.executors[record.config.executor]
-    spec, cost = last.spec.placed_in(ports.store.uri(record.run_id)), ports.settings.cost
+    spec = last.spec.placed_in(ports.store.uri(record.run_id))
     kept = {"manifest_uri": last.spec.manifest_uri}  # in the record as in the spec: a path of the run folder
     if record.config.executor == "local":
         return last.model_copy(update={"job": executor.submit(spec).model_copy(update=kept)})
     estimate = estimate_round(record, ports, spec=spec)
     job = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
-    if executor.status(job).state not in _STARTED:  # else it was approved before, and this pays for nothing new
-        check_approval(estimate, spent_usd=record.cost_usd, cost=cost, run_id=record.run_id)
+    if executor.status(job).state not in _STARTED:
         message = f"the job costs {describe(estimate)}"
         ports.progress(ProgressEvent(run_id=record.run_id, phase="submit", message=message, round=last.number))
-        budget = None if cost.max_usd is None else cost.max_usd - record.cost_usd
-        job = executor.submit(spec.model_copy(update={"budget_usd": budget}))
+        job = executor.submit(spec)  # which asks for consent before it creates anything
     return last.model_copy(update={"job": job.model_copy(update=kept), "estimate": estimate})
+
+
+def keep_bills(record: RunRecord, ports: Ports) -> RunRecord:
+    """The record with what its orchestrator has cost so far; unchanged where none works it or it cannot be asked."""
+    job = record.orchestrator
+    if job is None or job.executor not in ports.executors:
+        return record
+    try:
+        status = ports.executors[job.executor].status(job)
+    except HaystackError:  # a bill that cannot be asked for must not stop a run
+        return record
+    return record.with_bills_of(status)
 
 
 def estimate_round(record: RunRecord, ports: Ports, *, spec: JobSpec | None = None) -> CostEstimate:
@@ -104,7 +113,10 @@ def keep_good_job(record: RunRecord, ports: Ports) -> Round:
     state, spec, last = status.state, last.spec, _with_bills(last, status)
     if state in ("failed", "cancelled"):
         return last.model_copy(update={"job": None})
-    if state == "succeeded" and record.failure is not None and record.failure.step == "collect":
+    failure = record.failure
+    # a collection that stopped for want of consent says nothing against the outputs
+    is_bad = failure is not None and failure.step == "collect" and failure.kind != "ApprovalNeededError"
+    if state == "succeeded" and is_bad:
         tag = hashlib.sha256(spec.job_id.encode()).hexdigest()[:8]
         job_id = f"{spec.job_id.rpartition('-')[0]}-{tag}"
         return last.model_copy(update={"job": None, "spec": spec.model_copy(update={"job_id": job_id})})

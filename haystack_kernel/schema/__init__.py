@@ -33,7 +33,17 @@ from haystack_kernel.schema.base import (
     is_run_id,
 )
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
-from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec, JobStatus
+from haystack_kernel.schema.jobs import (
+    Bill,
+    CostEstimate,
+    JobHandle,
+    JobOwner,
+    JobSpec,
+    JobStatus,
+    Provisioned,
+    Provisioning,
+    SpendingKind,
+)
 from haystack_kernel.schema.literature import Citation, Citations, Paper, PaperQuery, PaperSearch, Quote, SourceAnswer
 from haystack_kernel.schema.query import HiddenPair, Match, Perturbation, Resolution, StructuredQuery
 from haystack_kernel.schema.run import (
@@ -107,6 +117,7 @@ __all__ = [
     "JobHandle",
     "JobKind",
     "JobSettings",
+    "JobOwner",
     "JobSpec",
     "JobState",
     "JobStatus",
@@ -123,6 +134,8 @@ __all__ = [
     "PaperSearch",
     "PaperSource",
     "Perturbation",
+    "Provisioned",
+    "Provisioning",
     "Quote",
     "RECORD_FIELDS",
     "ROUND_FIELDS",
@@ -142,6 +155,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Settings",
     "SourceAnswer",
+    "SpendingKind",
     "Stance",
     "StepTime",
     "Strategy",

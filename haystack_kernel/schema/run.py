@@ -25,7 +25,7 @@ from haystack_kernel.schema.base import (
     Termination,
 )
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
-from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec
+from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec, JobStatus, SpendingKind
 from haystack_kernel.schema.query import HiddenPair, StructuredQuery
 from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
 from haystack_kernel.schema.settings import RetrievalSettings
@@ -47,13 +47,14 @@ ROUND_FIELDS: dict[RoundStep | Literal["spending", "running"], tuple[str, ...]] 
     "spending": ("estimate", "bills"),
     "running": ("files",),
 }
-RECORD_FIELDS: dict[RecordStep | Literal["opening", "running"], tuple[str, ...]] = {
+RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tuple[str, ...]] = {
     "opening": ("schema_version", "run_id", "question", "config", "settings", "created_at", "forked_from", "versions"),
     "understand": ("query",),
     "retrieve": ("candidates", "query_set", "digests"),
     "rounds": ("rounds", "best_round", "termination"),
     "interpret": ("interpretation",),
     "publish": ("files",),
+    "spending": ("bills",),
     "running": ("serial", "orchestrator", "status", "steps", "failure", "notes", "removed"),
 }
 
@@ -210,6 +211,9 @@ class RunRecord(Frozen):
     created_at: datetime
     forked_from: Fork | None = None
     orchestrator: JobHandle | None = Field(default=None, description="job that works the run; None: a process does")
+    bills: tuple[Bill, ...] = Field(
+        default=(), description="of what belongs to no round: the orchestrator, the planner"
+    )
     status: RunStatus = "running"
     steps: tuple[StepTime, ...] = ()
     query: StructuredQuery | None = None
@@ -263,9 +267,40 @@ class RunRecord(Frozen):
         return best.composite.value if best and best.composite else NAN
 
     @property
+    def all_bills(self) -> tuple[Bill, ...]:
+        """Bills of the rounds, then those that belong to no round."""
+        return (*(bill for item in self.rounds for bill in item.bills), *self.bills)
+
+    @property
     def cost_usd(self) -> float:
-        """What the jobs of all rounds cost so far by list prices."""
-        return sum((bill.usd for item in self.rounds for bill in item.bills), start=0.0)
+        """What the run cost so far by list prices: its rounds, its orchestrator and its planner."""
+        return sum((bill.usd for bill in self.all_bills), start=0.0)
+
+    @property
+    def cost_by_kind(self) -> dict[SpendingKind, float]:
+        """The same by what it was spent on; kinds without a bill are left out."""
+        found: dict[SpendingKind, float] = {}
+        for bill in self.all_bills:
+            found[bill.kind] = found.get(bill.kind, 0.0) + bill.usd
+        return found
+
+    def with_bills_of(self, job: JobStatus | None) -> RunRecord:
+        """Return the record with the bills of a job that belongs to no round, such as its orchestrator.
+
+        Parameters
+        ----------
+        job
+            What is known of the job now; None: nothing is.
+
+        Returns
+        -------
+        The record with each attempt billed once, however often it is seen; an attempt that runs counts so far.
+        """
+        if job is None:
+            return self
+        accrued = () if job.accrued is None else (job.accrued,)
+        merged = {(bill.kind, bill.job_id): bill for bill in (*self.bills, *job.bills, *accrued)}
+        return self.model_copy(update={"bills": tuple(merged.values())})
 
 
 def _default_of(model: type[Frozen], name: str) -> Any:  # noqa: ANN401 - the default of any field

@@ -13,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from haystack_kernel.schema.base import AtlasName, ControlStrategy, EngineChoice, ExecutorName
 
+NO_STANDING_CONSENT = (
+    "cost.approve is not a setting: spending is approved by each call. Remove it from haystack.toml and from the "
+    "environment (HAYSTACK_COST__APPROVE), and give --yes on the command line or approve=True in Python"
+)
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -109,6 +114,13 @@ class BatchSettings(_Section):
     boot_disk_gib: int = Field(default=100, ge=30)
     spot: bool = Field(default=False, description="first attempts of a prediction on Spot, the last on demand")
     spot_attempts: int = Field(default=2, ge=1, description="without zones; with zones one each")
+    flex_start: bool = Field(
+        default=False,
+        description="jobs with a GPU wait for a flex-start machine (FLEX_START) between Spot and on demand",
+    )
+    flex_start_patience_s: float = Field(
+        default=1800, ge=0, description="longest wait for a flex-start machine; then one on demand is asked for"
+    )
     max_attempts: int = Field(default=4, ge=1, description="of one submission, the first included")
     tasks_per_shard: int = Field(default=16, ge=1, description="more tasks than this share several machines")
     max_shards: int = Field(default=8, ge=1)
@@ -123,6 +135,9 @@ class BatchSettings(_Section):
     poll_interval_s: float = Field(default=10, gt=0)
     queue_timeout_s: float = Field(default=7200, gt=0, description="waiting for a machine, apart from jobs.timeout_s")
     stockout_patience_s: float = Field(default=600, ge=0, description="then the next place of the ladder is tried")
+    boot_patience_s: float = Field(
+        default=1800, gt=0, description="a machine that is paid for but has not begun to work by then is given up"
+    )
     settle_s: float = Field(default=60, ge=0, description="wait for late events, and for a job that is not found")
     endpoint: str = Field(default="", description="host:port of another Batch service, e.g. a local one")
     insecure: bool = Field(default=False, description="the endpoint speaks plain text and takes local paths")
@@ -139,10 +154,21 @@ class BatchSettings(_Section):
 
 
 class CostSettings(_Section):
-    """Consent to spending; local jobs are free and need none."""
+    """A standing limit on spending; no setting approves any, each call does (``--yes``, ``approve=True``)."""
 
-    approve: bool = Field(default=False, description="jobs that cost money may be started")
-    max_usd: float | None = Field(default=None, ge=0, description="cap of a run, all its rounds and attempts together")
+    max_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="cap of a run, all its rounds, attempts and its orchestrator together; the smaller of this and the "
+        "cap of the call holds",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_standing_consent(cls, data: object) -> object:
+        if isinstance(data, dict) and "approve" in data:
+            raise ValueError(NO_STANDING_CONSENT)
+        return data
 
 
 class CellSettings(_Section):
@@ -158,6 +184,9 @@ class BucketSettings(_Section):
     """How ``gs://`` storage is used."""
 
     patience_s: float = Field(default=300.0, ge=0, description="a bucket that fails is tried again for this long")
+    save_patience_s: float = Field(
+        default=1800.0, ge=0, description="the same for what was computed and is to be saved, so that it is not lost"
+    )
     save_interval_s: float = Field(default=10.0, ge=1, description="a running notebook goes up at most this often")
 
 

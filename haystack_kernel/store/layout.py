@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema.run import RoundStep
 
 RUNS = "runs"  # folder of the run folders in a storage
+CAMPAIGNS = "campaigns"  # folder of the campaign folders, whose jobs lie as those of a run
 NOTEBOOK = "run.ipynb"
 REPORT = "report.html"
 NEWEST = "run.json"

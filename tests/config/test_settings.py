@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from haystack_kernel.config.settings import LAYERS, load_settings
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import RetrievalSettings, RunConfig, RunRecord, Settings
+from haystack_kernel.schema import CostSettings, RetrievalSettings, RunConfig, RunRecord, Settings
 
 
 @pytest.fixture
@@ -160,7 +160,6 @@ def test_the_cloud_is_set_by_variables_lists_and_tables_included(folder, monkeyp
         "HAYSTACK_BATCH__ENDPOINT": "localhost:8080",
         "HAYSTACK_BATCH__INSECURE": "true",
         "HAYSTACK_BATCH__SECRETS": f'{{ANTHROPIC_API_KEY = "{secret}"}}',
-        "HAYSTACK_COST__APPROVE": "true",
         "HAYSTACK_COST__MAX_USD": "12.5",
     }.items():
         monkeypatch.setenv(name, value)
@@ -170,6 +169,18 @@ def test_the_cloud_is_set_by_variables_lists_and_tables_included(folder, monkeyp
     assert batch.zones == ("us-central1-a", "us-central1-b")
     assert (batch.endpoint, batch.insecure) == ("localhost:8080", True)
     assert batch.secrets == {"ANTHROPIC_API_KEY": secret}
-    assert (cost.approve, cost.max_usd) == (True, 12.5)
-    capped = load_settings(cost={"approve": None, "max_usd": 3})  # what the caller leaves out stays as configured
-    assert (capped.cost.approve, capped.cost.max_usd) == (True, 3)
+    assert cost.max_usd == 12.5
+    assert load_settings(cost={"max_usd": None}).cost.max_usd == 12.5  # what the caller leaves out stays as configured
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_no_setting_approves_spending_and_one_that_tries_says_what_to_do(folder, monkeypatch, value):
+    monkeypatch.setenv("HAYSTACK_COST__APPROVE", value)
+    with pytest.raises(InvalidInputError, match=r"cost\.approve is not a setting.*--yes.*approve=True"):
+        load_settings()
+    monkeypatch.delenv("HAYSTACK_COST__APPROVE")
+    (folder / "haystack.toml").write_text(f"[default.cost]\napprove = {value}\n")
+    with pytest.raises(InvalidInputError, match=r"Remove it from haystack\.toml"):
+        load_settings()
+    with pytest.raises(ValueError, match="not a setting"):
+        CostSettings(approve=True)

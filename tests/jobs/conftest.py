@@ -8,9 +8,11 @@ import pytest
 
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.jobs import BatchExecutor, build_job_spec, wait
+from haystack_kernel.ports import Consent
 from inference.manifest import Manifest, Task, dump_manifest
 
 RUN_ID = "run-20260102t030405-abcdef"
+APPROVED = Consent(approve=True)
 
 
 def load_server_module():
@@ -66,7 +68,7 @@ def batch_settings(cloud, tmp_path):
 def make_spec(tmp_path):
     """A job with so many tasks, its manifest in the run folder: ``make_spec(5)``."""
 
-    def make(n_tasks=3, *, budget_usd=None):
+    def make(n_tasks=3):
         folder = tmp_path / "store" / "runs" / RUN_ID / "rounds" / "1"
         folder.mkdir(parents=True, exist_ok=True)
         tasks = tuple(
@@ -85,17 +87,17 @@ def make_spec(tmp_path):
         spec = build_job_spec(
             manifest, run_id=RUN_ID, round_number=1, manifest_uri=f"{folder}/manifest.json", timeout_s=1800
         )
-        return spec.model_copy(update={"budget_usd": budget_usd, "needs_gpu": True})
+        return spec.model_copy(update={"needs_gpu": True})
 
     return make
 
 
 @pytest.fixture
 def start(batch_settings, clock):
-    """An executor as a new process would have it: ``start(spot=True)``."""
+    """An executor as a new process would have it, with consent: ``start(spot=True)``."""
 
-    def make(**batch):
-        return BatchExecutor(batch_settings(**batch), clock=clock)
+    def make(consent=APPROVED, **batch):
+        return BatchExecutor(batch_settings(**batch), clock=clock, consent=consent)
 
     return make
 

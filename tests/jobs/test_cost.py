@@ -1,20 +1,18 @@
-"""Prices, estimates and consent: what a job may cost, and that nothing starts without being asked for."""
+"""Prices and estimates: what a job may cost."""
 
 import pytest
 
-from haystack_kernel.errors import ApprovalNeededError
-from haystack_kernel.jobs import check_approval, describe, estimate_cost
+from haystack_kernel.jobs import describe, estimate_cost
 from haystack_kernel.jobs.batch.machines import MACHINES
 from haystack_kernel.jobs.cost import load_prices, n_shards
-from haystack_kernel.schema import BatchSettings, CostSettings, JobSpec
+from haystack_kernel.schema import BatchSettings, JobSpec
 
 RUN_ID = "run-20260102t030405-abcdef"
 
 
 def spec_of(**changes):
     given = {
-        "run_id": RUN_ID,
-        "round": 1,
+        "owner": {"id": RUN_ID, "round": 1},
         "job_id": f"haystack-{RUN_ID}-01234567",
         "command": (),
         "spec_hash": "0",
@@ -74,26 +72,10 @@ def test_shards_multiply_the_machines():
     assert estimate.high_usd == pytest.approx(2 * alone.high_usd)
 
 
-def test_without_approval_nothing_may_start_and_the_message_has_the_numbers_and_the_way():
-    estimate = estimate_cost(spec_of(), BatchSettings())
-    with pytest.raises(ApprovalNeededError, match=rf"haystack resume {RUN_ID} --yes") as caught:
-        check_approval(estimate, spent_usd=0, cost=CostSettings(), run_id=RUN_ID)
-    assert f"{estimate.likely_usd:.2f} USD" in str(caught.value)
-    assert "a2-highgpu-1g" in describe(estimate)
-    assert caught.value.facts["likely_usd"] == round(estimate.likely_usd, 4)
-
-
-def test_a_cap_alone_approves_nothing():
-    estimate = estimate_cost(spec_of(), BatchSettings())
-    with pytest.raises(ApprovalNeededError, match="--yes"):
-        check_approval(estimate, spent_usd=0, cost=CostSettings(max_usd=100), run_id=RUN_ID)
-
-
-def test_the_cap_must_hold_the_highest_cost_on_top_of_what_was_spent():
-    estimate = estimate_cost(spec_of(), BatchSettings())
-    cost = CostSettings(approve=True, max_usd=estimate.high_usd + 1)
-    check_approval(estimate, spent_usd=1, cost=cost, run_id=RUN_ID)
-    with pytest.raises(ApprovalNeededError, match="--max-cost") as caught:
-        check_approval(estimate, spent_usd=1.01, cost=cost, run_id=RUN_ID)
-    named = float(str(caught.value).partition("--max-cost ")[2].split("`")[0])
-    check_approval(estimate, spent_usd=1.01, cost=CostSettings(approve=True, max_usd=named), run_id=RUN_ID)
+def test_a_flex_start_machine_is_estimated_at_the_price_on_demand_and_the_estimate_says_so():
+    flex = estimate_cost(spec_of(), BatchSettings(flex_start=True))
+    standard = estimate_cost(spec_of(), BatchSettings())
+    assert flex.provisioning == "flex_start"
+    assert flex.likely_usd == standard.likely_usd
+    assert "flex start at the price on demand" in flex.basis
+    assert "with flex start" in describe(flex)

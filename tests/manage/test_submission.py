@@ -77,7 +77,7 @@ def test_submit_saves_the_intent_before_the_job_and_returns_at_once(hand_over, c
     assert (made.record.serial, made.record.status) == (1, "running")
     assert [time.step for time in made.record.steps] == ["understand"]  # once: the job goes on from there
     (spec,) = cloud.submitted
-    assert (spec.kind, spec.round, spec.job_id) == ("orchestrator", 0, made.record.orchestrator.job_id)
+    assert (spec.kind, spec.owner.round, spec.job_id) == ("orchestrator", 0, made.record.orchestrator.job_id)
     options = ("--run-id", made.run_id, "--storage", made._ports.settings.storage)
     assert spec.command == ("run", *options, "--", QUESTION)
     assert made.record.config.seed == 4
@@ -89,7 +89,7 @@ def test_the_first_record_is_there_when_the_job_starts(cloud_ports, cloud):
 
     class Looking(Cloud):
         def submit(self, spec):
-            seen.append(cloud_ports.store.load(spec.run_id).orchestrator.job_id == spec.job_id)
+            seen.append(cloud_ports.store.load(spec.owner.id).orchestrator.job_id == spec.job_id)
 
     submit(QUESTION, ports=replace(cloud_ports, executors={"local": Looking()}))
     assert seen == [True]
@@ -198,9 +198,11 @@ def test_folders_of_this_machine_do_not_travel_to_another():
     assert "HAYSTACK_ATLAS_ROOT" not in travelling_settings(settings, config=only_demo)
 
 
-def test_the_approval_travels_in_the_words_of_the_command(hand_over, cloud):
+def test_consent_is_in_no_spec_and_no_setting(hand_over, cloud):
     hand_over(approve=True, max_cost=5)
-    assert cloud.submitted[0].command[-5:] == ("--yes", "--max-cost", "5", "--", QUESTION)
+    (spec,) = cloud.submitted
+    assert "--yes" not in spec.command
+    assert not [name for name in spec.environment if "COST" in name]
 
 
 def test_the_time_limit_of_the_job_leaves_room_for_every_round(cloud_ports, record):

@@ -14,6 +14,7 @@ import grpc
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError
 from haystack_kernel.jobs import BatchExecutor, build_job_spec, expected_handle, wait
+from haystack_kernel.ports import Consent
 from inference.manifest import Manifest, Task, dump_manifest
 
 RUN_ID = "run-20260102t030405-abcdef"
@@ -55,9 +56,10 @@ class World:
         self.served = served
         self.clock = Clock()
         self.batch = {}
+        self.max_usd = None
 
     def executor(self):
-        """As a process that starts now has it."""
+        """As a process that starts now, with consent to spending, has it."""
         given = {
             "project": "lab",
             "region": "us-central1",
@@ -68,9 +70,9 @@ class World:
         }
         storage = str(self.folder / "store")
         settings = load_settings(layer="test", storage=storage, knowledge=str(self.folder), batch=given)
-        return BatchExecutor(settings, clock=self.clock)
+        return BatchExecutor(settings, clock=self.clock, consent=Consent(approve=True, max_usd=self.max_usd))
 
-    def spec(self, *, budget_usd=None):
+    def spec(self):
         """The job, its manifest written."""
         folder = self.folder / "store" / "runs" / RUN_ID / "rounds" / "1"
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ class World:
         (folder / "manifest.json").write_text(dump_manifest(manifest))
         uri = f"{folder}/manifest.json"
         spec = build_job_spec(manifest, run_id=RUN_ID, round_number=1, manifest_uri=uri, timeout_s=1800)
-        return spec.model_copy(update={"needs_gpu": True, "budget_usd": budget_usd})
+        return spec.model_copy(update={"needs_gpu": True})
 
     def finish(self, executor=None, job=None):
         """Submit unless there is a job, and wait; returns state and detail, errors as their class and text."""
@@ -164,12 +166,21 @@ def _preempted_for_ever(here):
     return here.finish()
 
 
-def _budget(here):
-    """An attempt costs 2.58 USD at the most and the first, on Spot, 0.17: a cap of 2.70 holds no second one."""
+def _cap(here):
+    """An attempt costs 2.58 USD at the most and the first, on Spot, 0.17: a cap of 2.70 holds no second one.
+
+    With a larger cap the same job goes on.
+    """
     here.batch = {"spot": True}
     here.plan({"end": 50001, "variables": {"LIGHT_STOP_AFTER": "0"}})
+    here.max_usd = 2.70
     executor = here.executor()
-    return here.finish(executor, executor.submit(here.spec(budget_usd=2.70)))
+    job = executor.submit(here.spec())
+    first = here.finish(executor, job)
+    assert len(here.server.jobs) == 1
+    here.max_usd = 2.80
+    assert here.finish(here.executor(), job).startswith("succeeded")
+    return first
 
 
 def _restarted(here):
@@ -379,8 +390,8 @@ CASES = (
     Case("service out of reach for many looks", _outage, "succeeded", 1),
     Case("preempted once", _preempted_once, "succeeded", 2),
     Case("preempted three times", _preempted_thrice, "succeeded", 4),
-    Case("preempted for ever", _preempted_for_ever, r"taken back.*4 of 4 attempts", 4, n_tasks=0),
-    Case("preempted, and the cap holds no other attempt", _budget, r"could exceed the cap", 1, n_tasks=0),
+    Case("preempted for ever", _preempted_for_ever, r"on-demand machine was taken away.*4 of 4 attempts", 4, n_tasks=0),
+    Case("preempted, and the cap holds no other attempt", _cap, r"The cap is 2\.70 USD.*--max-cost 2\.76", 2),
     Case("machine restarted after two tasks", _restarted, "succeeded", 2),
     Case("preempted after the last output", _broken_off_when_all_was_done, "succeeded everything was published", 1),
     Case("quota of 0", _quota_zero, "JobFailedError.*has none of this quota.*Limit: 0", 0, n_tasks=0, n_created=1),

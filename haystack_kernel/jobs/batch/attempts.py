@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from haystack_kernel.errors import ContractError
-from haystack_kernel.schema import Bill, Frozen, JobSpec, JobState
+from haystack_kernel.jobs.batch.machines import machine_of
+from haystack_kernel.schema import Bill, Frozen, JobSpec, JobState, Provisioned
+from haystack_kernel.schema.jobs import PROVISIONING_WORDS
 
 if TYPE_CHECKING:
     from haystack_kernel.jobs.places import Places
@@ -24,16 +26,16 @@ if TYPE_CHECKING:
     Record = TypeVar("Record", bound=Frozen)
 
 
-class Rung(Frozen):
-    """One step of the ladder: where an attempt may run, and whether on Spot."""
+class Rung(Provisioned):
+    """One step of the ladder: where an attempt may run, and how its machines are provisioned."""
 
-    spot: bool
     locations: tuple[str, ...]
 
     @property
     def words(self) -> str:
-        """For people."""
-        return f"{'Spot' if self.spot else 'on demand'} in {', '.join(name.split('/')[1] for name in self.locations)}"
+        """The rung in a sentence."""
+        places = ", ".join(name.split("/")[1] for name in self.locations)
+        return f"{PROVISIONING_WORDS[self.provisioning]} in {places}"
 
 
 class Attempt(Frozen):
@@ -50,6 +52,8 @@ class Attempt(Frozen):
     n_shards: int
     machine: str
     rung: Rung
+    highest_usd: float | None = None
+    """What the attempt reserves of its owner's cap until its bill is known; None: intended by an earlier version."""
     created_at: datetime
 
 
@@ -78,21 +82,31 @@ def attempt_id(job_id: str, number: int) -> str:
     return f"{job_id.rpartition('-')[0]}-{tag}"
 
 
-def ladder(settings: BatchSettings, *, spot: bool) -> list[Rung]:
+def ladder(spec: JobSpec, settings: BatchSettings) -> list[Rung]:
     """Where the attempts of a submission run, in order; the last rung holds for all further ones.
 
-    One zone each (on Spot if wanted), then every zone, or the region, on demand.
+    Spot (one zone each, or the region a few times), then a flex-start machine, then on demand: one zone each unless
+    they were tried on Spot, then every zone, or the region. An orchestrator runs on demand only, since nobody may watch
+    over it. Flex start is for machines with a GPU; an attempt names one machine type, with which Batch can combine it.
     """
-    zones = [f"zones/{zone}" for zone in settings.zones]
-    last = Rung(spot=False, locations=tuple(zones) or (f"regions/{settings.region}",))
-    if not zones:
-        return [*([Rung(spot=True, locations=last.locations)] * settings.spot_attempts if spot else []), last]
-    return [*(Rung(spot=spot, locations=(zone,)) for zone in zones), last]
+    zones: list[tuple[str, ...]] = [(f"zones/{zone}",) for zone in settings.zones]
+    everywhere = tuple(place for (place,) in zones) or (f"regions/{settings.region}",)
+    if _takes_spot(spec, settings):
+        steps = [Rung(provisioning="spot", locations=zone) for zone in zones or [everywhere] * settings.spot_attempts]
+        zones = []
+    else:
+        steps = []
+    if _takes_flex_start(spec, settings):
+        steps.append(Rung(provisioning="flex_start", locations=everywhere))
+    return [*steps, *(Rung(provisioning="on_demand", locations=place) for place in (*zones, everywhere))]
 
 
-def takes_spot(spec: JobSpec, settings: BatchSettings) -> bool:
-    """Whether Spot machines are taken: for predictions only, since nobody may watch over an orchestrator."""
+def _takes_spot(spec: JobSpec, settings: BatchSettings) -> bool:
     return settings.spot and spec.kind == "inference"
+
+
+def _takes_flex_start(spec: JobSpec, settings: BatchSettings) -> bool:
+    return settings.flex_start and spec.kind == "inference" and bool(machine_of(spec, settings).accelerator)
 
 
 def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
@@ -100,7 +114,7 @@ def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
 
     The bound on attempts shortens the ladder from its middle, so that the last one allowed is on demand.
     """
-    rungs = ladder(settings, spot=takes_spot(spec, settings))
+    rungs = ladder(spec, settings)
     is_last = index >= settings.max_attempts - 1 and settings.max_attempts > 1
     return rungs[-1] if is_last else rungs[min(index, len(rungs) - 1)]
 
@@ -131,6 +145,11 @@ class Ledger:
         numbers = self.numbers()
         return self._read(self._path(numbers[-1]), Attempt) if numbers else None
 
+    def attempts(self) -> list[Attempt]:
+        """All attempts, in order."""
+        found = [self._read(self._path(number), Attempt) for number in self.numbers()]
+        return [attempt for attempt in found if attempt is not None]
+
     def intend(self, attempt: Attempt) -> Attempt:
         """Record the intent; returns the attempt of that number on record, which another process may have made."""
         path = self._path(attempt.number)
@@ -157,10 +176,10 @@ class Ledger:
         """How the attempt ended, None while it has not or nobody has seen it."""
         return self._read(self._path(attempt.number, "end"), Ending)
 
-    def bills(self, *, since: int = 1) -> list[Bill]:
-        """Bills of the ended attempts from number ``since``."""
-        paths = [self._path(number, "end") for number in self.numbers() if number >= since]
-        return [ending.bill for path in paths if (ending := self._read(path, Ending)) is not None]
+    def bills(self) -> list[Bill]:
+        """Bills of the ended attempts."""
+        endings = [self._read(self._path(number, "end"), Ending) for number in self.numbers()]
+        return [ending.bill for ending in endings if ending is not None]
 
     def _path(self, number: int, part: str = "") -> str:
         return f"{self._folder}/attempt-{number:04d}{f'.{part}' if part else ''}.json"

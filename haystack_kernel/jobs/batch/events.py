@@ -6,7 +6,7 @@ In: a Job and its Tasks, as the service returns them. Out: a Reading; pure.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,19 +27,25 @@ _STATES: dict[str, JobState] = {
     "FAILED": "failed",
     "CANCELLED": "cancelled",
 }
-_PASSING = {"CANCELLATION_IN_PROGRESS": "being cancelled", "DELETION_IN_PROGRESS": "being deleted"}
+PASSING = {"CANCELLATION_IN_PROGRESS": "being cancelled", "DELETION_IN_PROGRESS": "being deleted"}
 _EXIT_CODES = {
     50000: ("machine", "the service ended the task without naming a reason"),
-    50001: ("preempted", "the Spot machine was taken back"),
+    50001: ("preempted", "the machine was taken back"),
     50002: ("machine", "the machine stopped reporting"),
     50003: ("machine", "the machine was restarted"),
     50004: ("machine", "the task did not answer"),
     50005: ("too_long", "the time limit was reached: raise jobs.timeout_s (finished tasks are kept)"),
     50006: ("machine", "the machine was made anew"),
 }
+_TAKEN_BACK = {  # what a preemption means depends on how the machine was provisioned
+    "SPOT": "the Spot machine was taken back",
+    "PREEMPTIBLE": "the Spot machine was taken back",
+    "FLEX_START": "the flex-start machine was taken back",
+    "STANDARD": "the on-demand machine was taken away (host maintenance or a fault of the host)",
+}
 _CLASSLESS = 50000  # not retried: what it stands for may come again
-RETRYABLE = ("preempted", "machine", "stockout")
-HOPELESS = ("quota_zero", "invalid")
+RETRYABLE = ("preempted", "machine", "stockout", "drivers")
+HOPELESS = ("quota_zero", "invalid", "drivers", "disk")
 _REASONS = (  # of waiting: cause, what the event says, what to do
     (
         "quota_zero",
@@ -62,6 +68,24 @@ _REASONS = (  # of waiting: cause, what the event says, what to do
         "the service cannot use the request: check machine, network and service account of section batch",
     ),
 )
+_MACHINE_REASONS = (  # why a machine that came up was of no use, in events and in the log
+    (
+        "drivers",
+        re.compile(
+            r"install\w* (the )?(nvidia |gpu )*drivers?\b.{0,200}(fail|error|exit status [1-9]|timed? ?out)"
+            r"|fail\w* to install (the )?(nvidia |gpu )*drivers?\b"
+            r"|could not select device driver|nvidia-smi has failed|nvidia driver.{0,40}not loaded",
+            re.IGNORECASE,
+        ),
+        "the GPU driver was not installed on the machine: if it fails on others too, set other batch.zones",
+    ),
+    (
+        "disk",
+        re.compile(r"no space left on device|the disk is full", re.IGNORECASE),
+        "the boot disk of the machine is full: raise batch.boot_disk_gib",
+    ),
+)
+_BEGUN_DRIVERS = re.compile(r"install\w* (the )?(nvidia |gpu )*drivers?\b", re.IGNORECASE)
 _EXIT_TEXT = re.compile(r"exit code (\d+)")
 _MOVE = re.compile(r"from (\w+) to (\w+)")
 
@@ -76,10 +100,12 @@ class Reading:
     exit_code: int | None = None
     n_done: int = 0
     seconds: float = 0.0  # each machine was paid for, of a job that has ended
+    up_since: float | None = None  # time at which the first machine was being made
+    up_seconds: float = 0.0  # from then to the last event, whether or not the program ran
     last_events: tuple[str, ...] = ()
 
 
-def read_job(job: batch_v1.Job, tasks: Sequence[batch_v1.Task] = ()) -> Reading:
+def read_job(job: batch_v1.Job, tasks: Sequence[batch_v1.Task] = (), *, log: str = "") -> Reading:
     """State and reason of a job.
 
     Parameters
@@ -88,23 +114,41 @@ def read_job(job: batch_v1.Job, tasks: Sequence[batch_v1.Task] = ()) -> Reading:
         As returned by the service; its events may come in any order.
     tasks
         Its tasks, as far as they exist: the service may show them late or never.
+    log
+        End of the log of a job that failed: it names faults of the machine that no exit code tells apart.
     """
     name = _state_name(job)
     events = in_order(job.status.status_events)
     counts = {key: int(value) for group in job.status.task_groups.values() for key, value in group.counts.items()}
-    n_done = counts.get("SUCCEEDED", 0)
-    last = tuple(event.description for event in events[-3:])
+    shared = Reading(
+        "unknown",
+        n_done=counts.get("SUCCEEDED", 0),
+        last_events=tuple(event.description for event in events[-3:]),
+        up_since=_since(events),
+        up_seconds=paid_seconds(events, came_up=True),
+    )
     if name not in _STATES:
-        return Reading("unknown", detail=_PASSING.get(name, f"state {name}"), n_done=n_done, last_events=last)
+        return replace(shared, detail=PASSING.get(name, f"state {name}"))
     state = _STATES[name]
-    seconds = max(paid_seconds(events), _run_seconds(job))
     if state in ("queued", "scheduled"):
-        cause, detail = _why_waiting(events)
-        return Reading(state, cause, detail, n_done=n_done, last_events=last)
+        cause, detail = _why_useless(events, log, job=job) or _why_waiting(events)
+        return replace(shared, state=state, cause=cause, detail=detail)
+    seconds = max(paid_seconds(events), _run_seconds(job))
     if state != "failed":
-        return Reading(state, n_done=n_done, seconds=seconds, last_events=last)
-    cause, detail, code = _why_failed(events, tasks)
-    return Reading("failed", cause, detail, code, n_done=n_done, seconds=seconds, last_events=last)
+        return replace(shared, state=state, seconds=seconds)
+    cause, detail, code = _why_failed(events, tasks, job=job)
+    if cause in ("program", "machine", "unknown") and (found := _why_useless(events, log, job=job)):
+        cause, detail = found
+        seconds = max(seconds, shared.up_seconds)  # a machine that never got to work is paid for all the same
+    return replace(shared, state=state, cause=cause, detail=detail, exit_code=code, seconds=seconds)
+
+
+def explain_hang(log: str) -> tuple[str, str]:
+    """Cause and remedy of a machine that is paid for and does not begin to work, from the end of its log."""
+    if _BEGUN_DRIVERS.search(log):
+        _, _, advice = _MACHINE_REASONS[0]
+        return "drivers", f"the installation of the GPU driver does not end: {advice}"
+    return "machine", "the machine does not begin to work; another one is tried"
 
 
 def in_order(events: Iterable[batch_v1.StatusEvent]) -> list[batch_v1.StatusEvent]:
@@ -112,18 +156,32 @@ def in_order(events: Iterable[batch_v1.StatusEvent]) -> list[batch_v1.StatusEven
     return sorted(events, key=lambda event: _time(event) or 0.0)
 
 
-def paid_seconds(events: Sequence[batch_v1.StatusEvent]) -> float:
+def paid_seconds(events: Sequence[batch_v1.StatusEvent], *, came_up: bool = False) -> float:
     """Seconds from the machines' first start to the job's last event; 0 where no machine came up.
 
-    Machines are made once the job is scheduled, so their boot counts; a job that never ran had none.
+    Machines are made once the job is scheduled, so their boot counts. A job that never ran had none, unless something
+    else shows that one ``came_up``.
     """
-    moves = [(found.group(2), _time(event)) for event in events if (found := _MOVE.search(event.description))]
-    began = [at for to, at in moves if to == "SCHEDULED" and at is not None]
-    ran = [at for to, at in moves if to == "RUNNING" and at is not None]
-    if not ran:
+    ran = [at for to, at in _moves(events) if to == "RUNNING"]
+    began = _since(events)
+    if began is None or not (ran or came_up):
         return 0.0
     last = max(at for event in events if (at := _time(event)) is not None)
-    return max(last - min(began or ran), 0.0)
+    return max(last - began, 0.0)
+
+
+def _moves(events: Sequence[batch_v1.StatusEvent]) -> list[tuple[str, float]]:
+    """States that the job moved to, and when."""
+    found = ((_MOVE.search(event.description), _time(event)) for event in events)
+    return [(move.group(2), at) for move, at in found if move is not None and at is not None]
+
+
+def _since(events: Sequence[batch_v1.StatusEvent]) -> float | None:
+    """When the first machine was being made; None before that."""
+    moves = _moves(events)
+    scheduled = [at for to, at in moves if to == "SCHEDULED"]
+    ran = [at for to, at in moves if to == "RUNNING"]
+    return min(scheduled or ran, default=None)
 
 
 def exit_code_of(task: batch_v1.Task) -> int | None:
@@ -143,28 +201,67 @@ def exit_code_of(task: batch_v1.Task) -> int | None:
     return codes[-1] if codes else None
 
 
-def _why_failed(events: Sequence[batch_v1.StatusEvent], tasks: Sequence[batch_v1.Task]) -> tuple[str, str, int | None]:
-    codes = [code for task in tasks if (code := exit_code_of(task)) is not None]
-    if not codes:
-        texts = [event.description for task in tasks for event in in_order(task.status.status_events)]
-        texts += [event.description for event in events]
-        codes = [int(found.group(1)) for text in texts if (found := _EXIT_TEXT.search(text))][-1:]
+def _why_failed(
+    events: Sequence[batch_v1.StatusEvent], tasks: Sequence[batch_v1.Task], *, job: batch_v1.Job
+) -> tuple[str, str, int | None]:
+    """Cause, remedy and exit code of a job that failed."""
+    codes = [code for task in tasks if (code := exit_code_of(task)) is not None] or _codes_in_words(events, tasks)
     if not codes:
         cause, detail = _why_waiting(events)
         said = events[-1].description if events else "no event says why"
         return (cause or "unknown", detail or f"no task left an exit code; the last event: {said}", None)
-    own = [code for code in codes if code not in _EXIT_CODES]
-    stubborn = [code for code in codes if _kind(code)[0] not in RETRYABLE or code == _CLASSLESS]
-    code = (own or stubborn or codes)[0]
+    code = max(codes, key=_weight)
     cause, words = _kind(code)
     if code == _CLASSLESS:
         cause = "unknown"
+    if cause == "preempted":
+        words = _TAKEN_BACK.get(_provisioning_name(job), words)
     many = f" ({len(codes)} tasks failed)" if len(codes) > 1 else ""
     return cause, f"{words}{many}", code
 
 
+def _codes_in_words(events: Sequence[batch_v1.StatusEvent], tasks: Sequence[batch_v1.Task]) -> list[int]:
+    """The last exit code that the text of an event names: the tasks of a job may never show."""
+    texts = [event.description for task in tasks for event in in_order(task.status.status_events)]
+    texts += [event.description for event in events]
+    return [int(found.group(1)) for text in texts if (found := _EXIT_TEXT.search(text))][-1:]
+
+
+def _weight(code: int) -> int:
+    """Which of several exit codes decides: the program's own, then what must not be repeated, then the rest."""
+    if code not in _EXIT_CODES:
+        return 2
+    return 1 if _kind(code)[0] not in RETRYABLE or code == _CLASSLESS else 0
+
+
 def _kind(code: int) -> tuple[str, str]:
     return _EXIT_CODES.get(code, ("program", f"the program ended with exit code {code}: see the end of its log"))
+
+
+def _why_useless(events: Sequence[batch_v1.StatusEvent], log: str, *, job: batch_v1.Job) -> tuple[str, str] | None:
+    """Cause and remedy where the events or the log name a fault of the machine itself."""
+    for text in (*(event.description for event in reversed(events)), *reversed(log.splitlines())):
+        for cause, pattern, advice in _MACHINE_REASONS:
+            if pattern.search(text):
+                disk = _disk_gib(job)
+                now = f" (it has {disk} GiB)" if cause == "disk" and disk else ""
+                return cause, f"{advice}{now} (it says: {text.strip()[:300]})"
+    return None
+
+
+def _policy(job: batch_v1.Job) -> Any:  # noqa: ANN401 - a protocol buffer, or None
+    instances = job.allocation_policy.instances
+    return instances[0].policy if instances else None
+
+
+def _provisioning_name(job: batch_v1.Job) -> str:
+    policy = _policy(job)
+    return str(policy.provisioning_model.name) if policy is not None else ""
+
+
+def _disk_gib(job: batch_v1.Job) -> int:
+    policy = _policy(job)
+    return int(policy.boot_disk.size_gb) if policy is not None else 0
 
 
 def _why_waiting(events: Sequence[batch_v1.StatusEvent]) -> tuple[str, str]:

@@ -1,37 +1,54 @@
 """Jobs on Google Cloud Batch, owned by the client: started once, followed from anywhere, tried again within bounds.
 
-In: a JobSpec. Out: cloud jobs whose ids follow from it. Before anything is asked of the cloud the intent is recorded
-in the run folder by a file that only one process can create, and the cloud takes an id only once, so a lost answer, a
-killed kernel or a second orchestrator finds the job instead of buying another. The service itself never retries a task
-(its retries overwrite logs and hide what happened); :meth:`BatchExecutor.tend` starts the next attempt, under an id of
-its own and one rung further on the ladder (zones, Spot, on demand), only for what the machine did to the task, never
-for what the program did. The inference program publishes each output whole, with a digest, as it finishes, and skips
-it when it is there, so an attempt costs what is still missing and no finished task is paid twice.
+In: a JobSpec. Out: cloud jobs whose ids follow from it. Every attempt passes the gate of
+:mod:`haystack_kernel.jobs.consent`: without consent of the call that is under way nothing is created. Before anything
+is asked of the cloud the intent is recorded in the run folder by a file that only one process can create, and the cloud
+takes an id only once, so a lost answer, a killed kernel or a second orchestrator finds the job instead of buying
+another. The service itself never retries a task (its retries overwrite logs and hide what happened).
+:meth:`BatchExecutor.tend` starts the next attempt, under an id of its own and one rung further on the ladder (Spot,
+flex start, on demand), only for what the machine did to the task, never for what the program did. The inference program
+publishes each output whole, with a digest, as it finishes, and skips it when it is there, so an attempt costs what is
+still missing and no finished task is paid twice.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from haystack_kernel.errors import ConflictError, ServiceError
-from haystack_kernel.jobs.batch.attempts import Attempt, Ending, Ledger, attempt_id, rung_of
-from haystack_kernel.jobs.batch.events import HOPELESS, RETRYABLE, read_job
+from haystack_kernel.errors import ApprovalNeededError, ConflictError, ServiceError
+from haystack_kernel.jobs.batch.attempts import Attempt, Ending, Ledger, rung_of
+from haystack_kernel.jobs.batch.events import HOPELESS, PASSING, RETRYABLE, explain_hang, read_job
 from haystack_kernel.jobs.batch.launch import Launcher
 from haystack_kernel.jobs.batch.logs import LogReader
-from haystack_kernel.jobs.batch.request import APP, check_settings
+from haystack_kernel.jobs.batch.request import APP, check_settings, storage_tag
 from haystack_kernel.jobs.batch.service import BatchService, require_batch
 from haystack_kernel.jobs.batch.watch import UNCONFIRMED, Seen, Watch, seen_of
-from haystack_kernel.jobs.cost import estimate_cost
+from haystack_kernel.jobs.consent import SpendingGate
 from haystack_kernel.jobs.places import Places
-from haystack_kernel.jobs.spec import expected_handle, run_id_of
-from haystack_kernel.schema import JobStatus
+from haystack_kernel.jobs.spec import check_job_id_form, expected_handle, owner_of
+from haystack_kernel.schema import JobOwner, JobStatus
+from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
-    from haystack_kernel.ports import Clock
+    from haystack_kernel.ports import Clock, Consent
     from haystack_kernel.schema import JobHandle, JobSpec, Settings
 
 _CANCEL_POLL_S, _CANCEL_PATIENCE_S = 5.0, 900.0
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A job that lives on in the cloud, and bills, though no run folder counts on it."""
+
+    name: str
+    job_id: str
+    owner: str
+    kind: str
+    state: str
+    reason: str
+    is_of_this_storage: bool
 
 
 class BatchExecutor:
@@ -44,24 +61,29 @@ class BatchExecutor:
         job, so a machine without the extra ``gcp`` can build it.
     clock
         Deadlines and pauses.
+    consent
+        Of the call that is under way; None: none was given, so that nothing that costs money is created.
     """
 
     name = "batch"
 
-    def __init__(self, settings: Settings, *, clock: Clock) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock, consent: Consent | None = None) -> None:
         self._settings = settings
         self._clock = clock
         self._service = BatchService(settings.batch, clock=clock)
-        self._watch = Watch(self._service, settings.batch, clock=clock)
-        self._places = Places(settings.bucket.patience_s, clock=clock)
-        self._launcher = Launcher(self._service, settings, places=self._places, clock=clock)
         self._logs = LogReader(settings.batch.project, clock=clock, connect=self._service.logging_client)
+        self._watch = Watch(self._service, settings.batch, clock=clock, logs=self._logs)
+        self._places = Places(settings.bucket.patience_s, clock=clock)
+        gate = SpendingGate(consent, standing_cap_usd=settings.cost.max_usd)
+        self._launcher = Launcher(self._service, settings, places=self._places, clock=clock, gate=gate)
 
     def submit(self, spec: JobSpec) -> JobHandle:
         """Start the job, or attach to the attempt that waits, runs or has succeeded.
 
         Raises
         ------
+        ApprovalNeededError
+            An attempt would have to be created, and consent is lacking or the cap does not hold it.
         InvalidInputError
             A setting is missing or wrong, or the service refuses the request; nothing was started.
         ConflictError
@@ -71,20 +93,21 @@ class BatchExecutor:
         """
         require_batch()
         check_settings(spec, self._settings.batch)
-        run_id_of(spec.job_id)
-        folder = self._launcher.folder(spec.run_id, spec.job_id)
-        ledger = self._ledger(folder)
+        check_job_id_form(spec.job_id)
+        folder = self._launcher.folder(spec.owner, spec.job_id)
+        ledger = Ledger(self._places, folder)
         attempt = ledger.newest()
         if attempt is None:
-            attempt = self._launcher.intend(ledger, spec, number=1, first=1)
+            attempt = self._start(ledger, spec, number=1, first=1)
         elif attempt.spec.spec_hash != spec.spec_hash:
             msg = f"{folder} holds job {spec.job_id} made from another spec; start a new run"
             raise ConflictError(msg, job_id=spec.job_id)
         else:
             seen = self._watch.look(ledger, attempt)
             if seen.has_ended and self._end(ledger, attempt, seen).state != "succeeded":
-                attempt = self._launcher.intend(ledger, spec, number=attempt.number + 1, first=attempt.number + 1)
-        self._launcher.create(ledger, attempt)
+                attempt = self._start(ledger, spec, number=attempt.number + 1, first=attempt.number + 1)
+            else:
+                self._launcher.create(ledger, attempt)
         handle = expected_handle(spec, executor="batch", now=self._clock.now())
         return handle.model_copy(update={"location": self._service.name(attempt.job_id)})
 
@@ -98,12 +121,23 @@ class BatchExecutor:
             seen = self._watch.look(ledger, attempt)
         except ServiceError as error:
             return self._status(ledger, attempt, Seen("unknown", detail=str(error)))
-        if self._goes_on(ledger, attempt, seen):
-            seen = Seen("queued", detail=f"{seen.detail}; the next attempt starts when the run is worked on")
+        if not self._goes_on(attempt, seen):
+            return self._status(ledger, attempt, seen, with_log=True)
+        following = self._launcher.plan(attempt.spec, number=attempt.number + 1, first=attempt.first)
+        try:
+            self._launcher.check_consent(following)
+        except ApprovalNeededError as error:
+            return self._waiting(ledger, attempt, seen, error)
+        seen = Seen(
+            "queued", detail=f"{seen.detail}; the next attempt starts when the run is worked on", bill=seen.bill
+        )
         return self._status(ledger, attempt, seen, with_log=True)
 
     def tend(self, job: JobHandle) -> JobStatus:
         """State now, after doing what the job needs: asking again for what was never confirmed, the next attempt.
+
+        Without consent, or where the cap does not hold the attempt, it is not started: the job counts as queued, and
+        ``needs_approval`` says how to give the consent.
 
         Raises
         ------
@@ -130,9 +164,10 @@ class BatchExecutor:
         if attempt is None:
             return _no_trace(job)
         seen = self._watch.look(ledger, attempt)
-        if self._goes_on(ledger, attempt, seen):  # an attempt of that number that is over keeps others from making it
+        if self._goes_on(attempt, seen):  # an attempt of that number that is over keeps others from making it
             self._end(ledger, attempt, seen)
-            attempt = self._launcher.intend(ledger, attempt.spec, number=attempt.number + 1, first=attempt.first)
+            following = self._launcher.plan(attempt.spec, number=attempt.number + 1, first=attempt.first)
+            attempt = ledger.intend(following)
             seen = self._watch.look(ledger, attempt)
         if not seen.has_ended:
             seen = self._stop(ledger, attempt)
@@ -141,74 +176,142 @@ class BatchExecutor:
             self._launcher.cancel(attempt)
         return self._status(ledger, attempt, seen, with_log=True)
 
-    def orphans(self) -> list[str]:
-        """Names of the jobs in the cloud that carry this application's label, live on, and are in no run folder."""
+    def orphans(self) -> list[Orphan]:
+        """Jobs of this application that live on in the cloud and that no run folder of this storage counts on.
+
+        A job of another storage, which may be somebody else's, is listed as such: it must never be cancelled from here.
+        """
         found = []
         for job in self._service.list("app", APP):
-            job_id, run_id = job.name.rpartition("/")[2], job.labels.get("run-id", "")
             reading = read_job(job)
-            if reading.state in ("succeeded", "failed", "cancelled"):
+            if reading.state in ("succeeded", "failed", "cancelled") or reading.detail in PASSING.values():
                 continue
-            ledger = self._ledger(self._launcher.folder(run_id, job.labels.get("job", "")))
-            known = {attempt_id(job.labels.get("job", ""), number) for number in ledger.numbers()}
-            if job_id not in known:
-                found.append(job.name)
+            job_id, labels = job.name.rpartition("/")[2], dict(job.labels)
+            is_ours = labels.get("storage") == storage_tag(self._settings.storage)
+            owner = JobOwner(kind="campaign", id=labels["campaign-id"]) if "campaign-id" in labels else None
+            owner = owner or JobOwner(id=labels.get("run-id", ""))
+            reason = f"it belongs to another storage than {self._settings.storage}"
+            if is_ours or "storage" not in labels:  # jobs of earlier versions do not name theirs
+                reason = self._why_orphaned(owner, labels.get("job", ""), job_id)
+            if reason:
+                found.append(
+                    Orphan(
+                        name=job.name,
+                        job_id=job_id,
+                        owner=owner.id,
+                        kind=labels.get("kind", ""),
+                        state=reading.state,
+                        reason=reason,
+                        is_of_this_storage=is_ours,
+                    )
+                )
         return found
+
+    def cancel_orphan(self, orphan: Orphan) -> None:
+        """Ask the cloud to stop an orphan of this storage; its record in the cloud stays."""
+        self._launcher.cancel_job(orphan.job_id)
+
+    def _why_orphaned(self, owner: JobOwner, label: str, job_id: str) -> str:
+        """Why nobody counts on a live job; empty where a run folder does."""
+        ledger = Ledger(self._places, self._launcher.folder(owner, label))
+        for attempt in ledger.attempts():
+            if attempt.job_id == job_id:
+                return "its attempt is recorded as ended" if ledger.ending(attempt) else ""
+        return f"no attempt of {owner.kind} {owner.id} in {self._settings.storage} is this job"
 
     # --- one step on ---
 
     def _tend(self, ledger: Ledger, attempt: Attempt) -> JobStatus:
         seen = self._watch.look(ledger, attempt)
         if seen.cause == UNCONFIRMED:
-            self._launcher.create(ledger, attempt)
+            try:
+                self._launcher.create(ledger, attempt)
+            except ApprovalNeededError as error:
+                return self._waiting(ledger, attempt, seen, error)
             seen = self._watch.look(ledger, attempt)
         if seen.state in ("queued", "scheduled"):
             seen = self._unstick(ledger, attempt, seen)
         if not seen.has_ended:
             return self._status(ledger, attempt, seen)
         seen = self._end(ledger, attempt, seen)
-        if not self._goes_on(ledger, attempt, seen):
+        if not self._goes_on(attempt, seen):
             return self._status(ledger, attempt, self._last_word(attempt, seen), with_log=seen.state != "succeeded")
-        following = self._launcher.intend(ledger, attempt.spec, number=attempt.number + 1, first=attempt.first)
-        self._launcher.create(ledger, following)
+        try:
+            following = self._start(ledger, attempt.spec, number=attempt.number + 1, first=attempt.first)
+        except ApprovalNeededError as error:
+            return self._waiting(ledger, attempt, seen, error)
         detail = f"attempt {following.number}, {following.rung.words}, after: {seen.detail}"
         return self._status(ledger, following, Seen("queued", detail=detail))
 
+    def _start(self, ledger: Ledger, spec: JobSpec, *, number: int, first: int) -> Attempt:
+        """Start an attempt, after the ends of the owner's other jobs are on record: each then counts its bill."""
+        folder = self._launcher.owner_folder(spec.owner)
+        for job_id in self._places.names(f"{folder}/{layout.JOBS}"):
+            other = Ledger(self._places, f"{folder}/{layout.job_folder(job_id)}")
+            newest = other.newest() if job_id != spec.job_id else None
+            if newest is None or other.ending(newest) is not None:
+                continue
+            with suppress(ServiceError, ConflictError):  # what cannot be asked stays reserved
+                self._end(other, newest, self._watch.look(other, newest))
+        return self._launcher.start(ledger, spec, number=number, first=first)
+
+    def _waiting(self, ledger: Ledger, attempt: Attempt, seen: Seen, error: ApprovalNeededError) -> JobStatus:
+        """The state of a job whose next attempt waits for consent; nothing is lost."""
+        before = f"{seen.detail}; " if seen.has_ended else ""
+        detail = f"{before}the next attempt waits for approval: {error}"
+        bill = seen.bill if seen.has_ended else None
+        status = self._status(ledger, attempt, Seen("queued", detail=detail, bill=bill))
+        return status.model_copy(update={"needs_approval": str(error)})
+
     def _unstick(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> Seen:
         """Stop an attempt that waits for what will not come; one that may still come is left alone."""
-        hopeless = seen.cause in HOPELESS
-        if seen.cause != "stockout":
-            self._watch.forget(attempt, "stockout")
-        elif self._watch.is_over(attempt, "stockout", patience_s=self._settings.batch.stockout_patience_s):
-            hopeless = self._has_elsewhere(attempt)
-        if not hopeless:
+        found = self._why_give_up(ledger, attempt, seen)
+        if found is None:
             return seen
+        cause, detail = found
         stopped = self._stop(ledger, attempt)
         if stopped.state != "cancelled":
             return stopped
-        return replace(stopped, state="failed", cause=seen.cause, detail=seen.detail)
+        bill = stopped.bill
+        if cause in ("drivers", "disk", "machine"):  # the machine was there, though the program never ran
+            bill = self._watch.bill(attempt, state="failed", seconds=stopped.up_seconds)
+        return replace(stopped, state="failed", cause=cause, detail=detail, bill=bill)
+
+    def _why_give_up(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> tuple[str, str] | None:
+        """Cause and words where an attempt that waits is to be stopped; None while it may still come to run."""
+        stuck = self._stuck_in(attempt, seen)
+        if seen.cause in HOPELESS or (stuck == "stockout" and self._has_elsewhere(attempt)):
+            return seen.cause, seen.detail
+        if stuck == "flex_start":
+            return "stockout", f"no flex-start machine within {self._settings.batch.flex_start_patience_s:g} s"
+        if stuck != "boot":
+            return None
+        confirmed = ledger.confirmed(attempt)
+        return explain_hang(self._logs.tail(confirmed.uid) if confirmed else "")
+
+    def _stuck_in(self, attempt: Attempt, seen: Seen) -> str:
+        """What an attempt has been waiting in for longer than is borne; empty: nothing."""
+        batch, now = self._settings.batch, ""
+        if seen.cause == "stockout":
+            now, patience_s = "stockout", batch.stockout_patience_s
+        elif not seen.cause and seen.state == "scheduled":
+            now, patience_s = "boot", batch.boot_patience_s
+        elif not seen.cause and attempt.rung.provisioning == "flex_start":
+            # such a machine may be given at any time within days, and no event says that there is none
+            now, patience_s = "flex_start", batch.flex_start_patience_s
+        for what in {"stockout", "boot", "flex_start"} - {now}:
+            self._watch.forget(attempt, what)
+        return now if now and self._watch.is_over(attempt, now, patience_s=patience_s) else ""
 
     def _has_elsewhere(self, attempt: Attempt) -> bool:
         """Whether the next attempt would look for a machine somewhere else; in the same place waiting is better."""
         index, batch = attempt.number - attempt.first + 1, self._settings.batch
         return index < batch.max_attempts and rung_of(attempt.spec, index, batch) != attempt.rung
 
-    def _goes_on(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> bool:
-        """Whether another attempt follows one that ended like this: a cause that may pass, attempts and money left."""
-        if seen.state != "failed" or seen.cause not in RETRYABLE:
-            return False
-        if attempt.number - attempt.first + 1 >= self._settings.batch.max_attempts:
-            return False
-        return self._affords_another(ledger, attempt, seen)
-
-    def _affords_another(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> bool:
-        budget = attempt.spec.budget_usd
-        if budget is None:
-            return True
-        bills = {bill.job_id: bill for bill in ledger.bills(since=attempt.first)}
-        bills |= {seen.bill.job_id: seen.bill} if seen.bill else {}
-        highest = estimate_cost(attempt.spec, self._settings.batch).high_usd
-        return sum(bill.usd for bill in bills.values()) + highest <= budget
+    def _goes_on(self, attempt: Attempt, seen: Seen) -> bool:
+        """Whether another attempt follows one that ended like this: a cause that may pass, and attempts left."""
+        made = attempt.number - attempt.first + 1
+        return seen.state == "failed" and seen.cause in RETRYABLE and made < self._settings.batch.max_attempts
 
     def _last_word(self, attempt: Attempt, seen: Seen) -> Seen:
         """Say why no attempt follows where one might have."""
@@ -216,8 +319,6 @@ class BatchExecutor:
             return seen
         made = attempt.number - attempt.first + 1
         bound = f"{made} of {self._settings.batch.max_attempts} attempts (batch.max_attempts) were made"
-        if made < self._settings.batch.max_attempts:
-            bound = "another attempt could exceed the cap: raise --max-cost"
         return replace(seen, detail=f"{seen.detail}. {bound}; every one kept what it finished")
 
     def _end(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> Seen:
@@ -248,14 +349,13 @@ class BatchExecutor:
     # --- where things are ---
 
     def _ledger_of(self, job: JobHandle) -> Ledger:
-        return self._ledger(self._launcher.folder(run_id_of(job.job_id), job.job_id))
-
-    def _ledger(self, folder: str) -> Ledger:
-        return Ledger(self._places, folder)
+        return Ledger(self._places, self._launcher.folder(owner_of(job), job.job_id))
 
     def _status(self, ledger: Ledger, attempt: Attempt, seen: Seen, *, with_log: bool = False) -> JobStatus:
         bills = {bill.job_id: bill for bill in ledger.bills()}
-        bills |= {seen.bill.job_id: seen.bill} if seen.bill else {}
+        accrued = seen.bill if seen.bill and seen.state == "running" else None
+        if seen.bill and accrued is None:
+            bills[seen.bill.job_id] = seen.bill
         confirmed = ledger.confirmed(attempt)
         return JobStatus(
             state=seen.state,
@@ -266,6 +366,7 @@ class BatchExecutor:
             log_tail=self._logs.tail(confirmed.uid) if with_log and confirmed else "",
             attempt=attempt.number,
             bills=tuple(bills.values()),
+            accrued=accrued,
             console=self._service.console(attempt.job_id),
         )
 

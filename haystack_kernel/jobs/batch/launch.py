@@ -1,6 +1,6 @@
-"""Starting the attempts of a job: the intent first, then the request, however often it has to be asked.
+"""Starting the attempts of a job: consent first, then the intent on record, then the request.
 
-In: a JobSpec, the number of the attempt. Out: an Attempt on record, and its job in the cloud.
+In: a JobSpec, the number of the attempt. Out: an Attempt on record, and its job in the cloud; or ApprovalNeededError.
 """
 
 from __future__ import annotations
@@ -9,25 +9,29 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.errors import ApprovalNeededError, InvalidInputError
 from haystack_kernel.jobs.batch.attempts import Attempt, Confirmed, Ending, Ledger, attempt_id, rung_of
 from haystack_kernel.jobs.batch.machines import machine_of
 from haystack_kernel.jobs.batch.request import build_request
 from haystack_kernel.jobs.batch.service import AbsentError, RefusedError, TakenError
 from haystack_kernel.jobs.batch.watch import check_same
-from haystack_kernel.jobs.cost import bill_of, n_shards
+from haystack_kernel.jobs.cost import bill_of, estimate_attempt, n_shards
 from haystack_kernel.jobs.outputs import is_complete, missing_tasks, read_manifest, write_part
+from haystack_kernel.jobs.spending import read_spending
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
     from haystack_kernel.jobs.batch.service import BatchService
+    from haystack_kernel.jobs.consent import SpendingGate
     from haystack_kernel.jobs.places import Places
     from haystack_kernel.ports import Clock
-    from haystack_kernel.schema import JobSpec, Settings
+    from haystack_kernel.schema import JobOwner, JobSpec, Settings
+
+_OWNERS = {"run": layout.RUNS, "campaign": layout.CAMPAIGNS}
 
 
 class Launcher:
-    """Makes attempts.
+    """Makes attempts; the only caller of the service's ``create_job``.
 
     Parameters
     ----------
@@ -39,20 +43,29 @@ class Launcher:
         Manifests and outputs.
     clock
         Stamps the intents.
+    gate
+        Asked right before anything is created.
     """
 
-    def __init__(self, service: BatchService, settings: Settings, *, places: Places, clock: Clock) -> None:
+    def __init__(
+        self, service: BatchService, settings: Settings, *, places: Places, clock: Clock, gate: SpendingGate
+    ) -> None:
         self._service = service
         self._places = places
         self._settings = settings
         self._clock = clock
+        self._gate = gate
 
-    def folder(self, run_id: str, job_id: str) -> str:
+    def owner_folder(self, owner: JobOwner) -> str:
+        """Address of the run folder or campaign folder."""
+        return f"{self._settings.storage}/{_OWNERS[owner.kind]}/{owner.id}"
+
+    def folder(self, owner: JobOwner, job_id: str) -> str:
         """Where the attempts of a job are recorded."""
-        return f"{self._settings.storage}/{layout.RUNS}/{run_id}/{layout.job_folder(job_id)}"
+        return f"{self.owner_folder(owner)}/{layout.job_folder(job_id)}"
 
-    def intend(self, ledger: Ledger, spec: JobSpec, *, number: int, first: int) -> Attempt:
-        """Record what the attempt will be, or take what another process recorded under that number.
+    def plan(self, spec: JobSpec, *, number: int, first: int) -> Attempt:
+        """What the attempt will be; nothing is recorded yet.
 
         A further attempt of a job with several shards gets a manifest of the tasks that are missing, so that no
         machine starts to find nothing to do.
@@ -78,13 +91,43 @@ class Launcher:
             rung=rung_of(spec, number - first, batch),
             created_at=self._clock.now(),
         )
-        return ledger.intend(attempt)
+        return attempt.model_copy(update={"highest_usd": estimate_attempt(attempt, batch).high_usd})
+
+    def check_consent(self, attempt: Attempt) -> None:
+        """Raise ApprovalNeededError unless the attempt may be created now; the rest of its owner's spending counts."""
+        batch = self._settings.batch
+        spending = read_spending(self.owner_folder(attempt.spec.owner), places=self._places, settings=batch)
+        self._gate.check(attempt.spec, estimate_attempt(attempt, batch), spending.without(attempt.job_id))
+
+    def start(self, ledger: Ledger, spec: JobSpec, *, number: int, first: int) -> Attempt:
+        """Record the next attempt, or take what another process recorded under that number, and create its job.
+
+        Raises
+        ------
+        ApprovalNeededError
+            Consent is lacking, or the caps do not hold the attempt; nothing was started.
+        """
+        planned = self.plan(spec, number=number, first=first)
+        self.check_consent(planned)  # so that an attempt without consent leaves no trace
+        attempt = ledger.intend(planned)
+        try:
+            self.create(ledger, attempt)
+        except ApprovalNeededError as error:
+            # Another process has reserved the same money in between. Ours is withdrawn: two attempts that each found
+            # room in the cap never both go on.
+            if attempt is planned:
+                bill = bill_of(attempt, self._settings.batch, state="not started", seconds=0.0)
+                ledger.end(attempt, Ending(state="failed", cause="unapproved", detail=str(error), bill=bill))
+            raise
+        return attempt
 
     def create(self, ledger: Ledger, attempt: Attempt) -> None:
         """Ask for the attempt's job, unless the cloud is known to have it: it takes an id once.
 
         Raises
         ------
+        ApprovalNeededError
+            As :meth:`start`: an attempt that was never confirmed needs the consent of the call that asks again.
         InvalidInputError
             The service refuses the request for good; nothing was started, and the attempt has ended.
         ConflictError
@@ -95,7 +138,10 @@ class Launcher:
         if attempt.tasks:
             whole = read_manifest(attempt.spec.manifest_uri, self._places)
             write_part(self._part_uri(attempt.spec, attempt.number), whole, tasks=attempt.tasks, places=self._places)
-        request = build_request(attempt, self._settings.batch)
+        self.check_consent(attempt)
+        request = build_request(
+            attempt, self._settings.batch, storage=self._settings.storage, consent=self._gate.consent
+        )
         try:
             job = self._service.create(request)
         except TakenError:
@@ -112,9 +158,13 @@ class Launcher:
 
     def cancel(self, attempt: Attempt) -> None:
         """Ask the cloud to stop the attempt's job; one that never came to be, or has ended, is let be."""
-        request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"cancel {attempt.job_id}"))
+        self.cancel_job(attempt.job_id)
+
+    def cancel_job(self, job_id: str) -> None:
+        """The same by the job's id."""
+        request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"cancel {job_id}"))
         with suppress(AbsentError, RefusedError):
-            self._service.cancel(attempt.job_id, request_id)
+            self._service.cancel(job_id, request_id)
 
     def is_complete(self, attempt: Attempt) -> bool:
         """Whether every output of the job has been published whole."""
@@ -123,4 +173,4 @@ class Launcher:
         return is_complete(read_manifest(attempt.spec.manifest_uri, self._places), self._places)
 
     def _part_uri(self, spec: JobSpec, number: int) -> str:
-        return f"{self.folder(spec.run_id, spec.job_id)}/attempt-{number:04d}.manifest.json"
+        return f"{self.folder(spec.owner, spec.job_id)}/attempt-{number:04d}.manifest.json"

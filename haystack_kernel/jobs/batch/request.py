@@ -5,6 +5,7 @@ In: an Attempt and settings. Out: a CreateJobRequest; pure, no network.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from datetime import timedelta
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.jobs.batch.attempts import Attempt
     from haystack_kernel.jobs.batch.machines import Machine
+    from haystack_kernel.ports import Consent
     from haystack_kernel.schema import BatchSettings, JobSpec
 
 APP = "haystack"
@@ -27,10 +29,13 @@ _JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _SECRET = re.compile(r"projects/[^/]+/secrets/[^/]+/versions/[^/]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_LONGEST_FLEX_S = 7 * 86_400.0
 _RESERVED = ("goog-", "google-")
 
 
-def build_request(attempt: Attempt, settings: BatchSettings) -> batch_v1.CreateJobRequest:
+def build_request(
+    attempt: Attempt, settings: BatchSettings, *, storage: str = "", consent: Consent | None = None
+) -> batch_v1.CreateJobRequest:
     """The request of one attempt, the same however often it is built.
 
     Parameters
@@ -39,6 +44,10 @@ def build_request(attempt: Attempt, settings: BatchSettings) -> batch_v1.CreateJ
         What to run, where, in how many shards.
     settings
         Where, on what and as whom.
+    storage
+        Where the run folders are; its tag is a label of the job.
+    consent
+        Of the call that is under way: an orchestrator gets it as words of its command. It is part of no record.
 
     Raises
     ------
@@ -52,7 +61,7 @@ def build_request(attempt: Attempt, settings: BatchSettings) -> batch_v1.CreateJ
     check_job_id(attempt.job_id)
     machine = find_machine(attempt.machine)
     task = batch_v1.TaskSpec(
-        runnables=[batch_v1.Runnable(container=_container(attempt, settings))],
+        runnables=[batch_v1.Runnable(container=_container(attempt, settings, consent=consent))],
         compute_resource=batch_v1.ComputeResource(
             cpu_milli=settings.cpu_milli or machine.cpu_milli, memory_mib=settings.memory_mib or machine.memory_mib
         ),
@@ -65,9 +74,9 @@ def build_request(attempt: Attempt, settings: BatchSettings) -> batch_v1.CreateJ
     )
     job = batch_v1.Job(
         task_groups=[group],
-        allocation_policy=_allocation(attempt, machine, settings),
+        allocation_policy=_allocation(attempt, machine, settings, storage=storage),
         logs_policy=batch_v1.LogsPolicy(destination=batch_v1.LogsPolicy.Destination.CLOUD_LOGGING),
-        labels=build_labels(attempt, settings),
+        labels=build_labels(attempt, settings, storage=storage),
     )
     request = batch_v1.CreateJobRequest(
         parent=f"projects/{settings.project}/locations/{settings.region}", job_id=attempt.job_id, job=job
@@ -80,19 +89,25 @@ def build_request(attempt: Attempt, settings: BatchSettings) -> batch_v1.CreateJ
     return request
 
 
-def build_labels(attempt: Attempt, settings: BatchSettings) -> dict[str, str]:
+def build_labels(attempt: Attempt, settings: BatchSettings, *, storage: str = "") -> dict[str, str]:
     """Labels of the job and its machines: what bills, sweeps and re-attaching go by."""
     spec = attempt.spec
     own = {
         "app": APP,
-        "run-id": spec.run_id,
+        f"{spec.owner.kind}-id": spec.owner.id,
         "job": spec.job_id,
         "kind": spec.kind,
-        "round": str(spec.round),
+        "round": str(spec.owner.round),
         "attempt": str(attempt.number),
         "spec-hash": spec.spec_hash[:HASH_DIGITS],
+        "storage": storage_tag(storage),
     }
     return {name: clean_label(value) for name, value in {**settings.labels, **own}.items()}
+
+
+def storage_tag(storage: str) -> str:
+    """What tells jobs of one storage from those of another: several people may share a project and a region."""
+    return hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:16]
 
 
 def clean_label(text: str) -> str:
@@ -134,19 +149,32 @@ def _wrong(spec: JobSpec, settings: BatchSettings) -> list[str]:
         found.append(f"batch.zones {', '.join(far)} lie outside batch.region {settings.region}")
     if not settings.insecure and spec.manifest_uri and not spec.manifest_uri.startswith("gs://"):
         found.append(f"its container cannot read {spec.manifest_uri}; give --storage gs://bucket/prefix")
+    if settings.flex_start and spec.kind == "inference" and spec.timeout_s > _LONGEST_FLEX_S:
+        found.append("batch.flex_start takes jobs of 7 days at most: lower jobs.timeout_s")
+    return [*found, *_wrong_network(settings), *_wrong_names(settings), *_too_big(spec, settings)]
+
+
+def _wrong_network(settings: BatchSettings) -> list[str]:
+    found = []
     if settings.subnetwork and not settings.network:
         found.append("batch.subnetwork needs batch.network")
     if settings.no_external_ip and not settings.subnetwork:
         found.append("batch.no_external_ip needs batch.network and batch.subnetwork, with Private Google Access or NAT")
-    for name, secret in settings.secrets.items():
-        if not (_VARIABLE.fullmatch(name) and _SECRET.fullmatch(secret)):
-            found.append(f"batch.secrets {name} must be projects/<p>/secrets/<name>/versions/<n or latest>")
-    found += [
+    return found
+
+
+def _wrong_names(settings: BatchSettings) -> list[str]:
+    secrets = [
+        f"batch.secrets {name} must be projects/<p>/secrets/<name>/versions/<n or latest>"
+        for name, secret in settings.secrets.items()
+        if not (_VARIABLE.fullmatch(name) and _SECRET.fullmatch(secret))
+    ]
+    labels = [
         f"batch.labels {name!r} must be 1 to 63 of a-z, 0-9, '_', '-', and not begin with goog"
         for name in settings.labels
         if not _LABEL_KEY.fullmatch(name) or name.startswith(_RESERVED)
     ]
-    return [*found, *_too_big(spec, settings)]
+    return [*secrets, *labels]
 
 
 def _too_big(spec: JobSpec, settings: BatchSettings) -> list[str]:
@@ -160,12 +188,14 @@ def _too_big(spec: JobSpec, settings: BatchSettings) -> list[str]:
     return found
 
 
-def _container(attempt: Attempt, settings: BatchSettings) -> batch_v1.Runnable.Container:
+def _container(attempt: Attempt, settings: BatchSettings, *, consent: Consent | None) -> batch_v1.Runnable.Container:
     from google.cloud import batch_v1
 
     if attempt.spec.kind == "orchestrator":
+        verb, *rest = attempt.command
+        words = consent.words if consent is not None else ()
         return batch_v1.Runnable.Container(
-            image_uri=settings.orchestrator_image, entrypoint="haystack", commands=list(attempt.command)
+            image_uri=settings.orchestrator_image, entrypoint="haystack", commands=[verb, *words, *rest]
         )
     return batch_v1.Runnable.Container(  # the image's entry point is the inference program
         image_uri=settings.inference_image,
@@ -182,14 +212,17 @@ def _environment(spec: JobSpec, settings: BatchSettings) -> batch_v1.Environment
     return batch_v1.Environment(variables=dict(spec.environment), secret_variables=secrets)
 
 
-def _allocation(attempt: Attempt, machine: Machine, settings: BatchSettings) -> batch_v1.AllocationPolicy:
+def _allocation(
+    attempt: Attempt, machine: Machine, settings: BatchSettings, *, storage: str
+) -> batch_v1.AllocationPolicy:
     from google.cloud import batch_v1
 
     policy = batch_v1.AllocationPolicy
     models = policy.ProvisioningModel
+    model = {"spot": models.SPOT, "flex_start": models.FLEX_START, "on_demand": models.STANDARD}
     instance = policy.InstancePolicy(
         machine_type=machine.machine_type,
-        provisioning_model=models.SPOT if attempt.rung.spot else models.STANDARD,
+        provisioning_model=model[attempt.rung.provisioning],
         boot_disk=policy.Disk(size_gb=settings.boot_disk_gib),
     )
     if machine.accelerator:
@@ -197,7 +230,7 @@ def _allocation(attempt: Attempt, machine: Machine, settings: BatchSettings) -> 
     made = policy(
         instances=[policy.InstancePolicyOrTemplate(policy=instance, install_gpu_drivers=bool(machine.accelerator))],
         location=policy.LocationPolicy(allowed_locations=list(attempt.rung.locations)),
-        labels=build_labels(attempt, settings),
+        labels=build_labels(attempt, settings, storage=storage),
     )
     if settings.service_account:
         made.service_account = batch_v1.ServiceAccount(email=settings.service_account)

@@ -115,7 +115,7 @@ class BatchService:
             exceptions.Cancelled,
             exceptions.RetryError,
         )
-        pause = _FIRST_PAUSE_S
+        pause, last = _FIRST_PAUSE_S, None
         for tries_left in reversed(range(_TRIES)):
             try:
                 answer = self._function(method)(request=request, retry=None, timeout=_CALL_TIMEOUT_S)
@@ -126,6 +126,7 @@ class BatchService:
                 if _PLUGIN in str(error):
                     raise self._denied(error) from error
                 if not tries_left:
+                    last = error
                     break
             except exceptions.NotFound as error:
                 raise AbsentError(_line(error)) from error
@@ -135,8 +136,15 @@ class BatchService:
                 raise RefusedError(_line(error)) from error
             self._clock.sleep(pause * self._random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_S)
+        if isinstance(last, exceptions.ResourceExhausted):
+            msg = (
+                f"Google Cloud Batch refuses {method} because a quota is used up, and goes on doing so: {_line(last)}. "
+                "Wait for other jobs to end, or ask for more of the quota that it names (IAM & Admin > Quotas), then "
+                "resume the run"
+            )
+            raise ServiceError(msg, service="batch", retryable=True, quota=_line(last)) from last
         msg = "Google Cloud Batch is out of reach; jobs go on without us, and resuming the run finds them"
-        raise ServiceError(msg, service="batch", retryable=True)
+        raise ServiceError(msg, service="batch", retryable=True) from last
 
     def _denied(self, error: Exception) -> ServiceError:
         from google.api_core.exceptions import PermissionDenied

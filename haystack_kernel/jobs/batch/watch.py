@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.jobs.batch.attempts import Attempt, Ending, Ledger
     from haystack_kernel.jobs.batch.events import Reading
+    from haystack_kernel.jobs.batch.logs import LogReader
     from haystack_kernel.jobs.batch.service import BatchService
     from haystack_kernel.ports import Clock
     from haystack_kernel.schema import BatchSettings, Bill, JobState
@@ -38,7 +39,8 @@ class Seen:
     detail: str = ""
     exit_code: int | None = None
     n_done: int = 0
-    bill: Bill | None = None  # of an attempt that has ended
+    bill: Bill | None = None  # of an attempt that has ended, or so far
+    up_seconds: float = 0.0  # that each machine has been paid for, whether or not the program ran
     is_recorded: bool = False  # its end is in the run folder
 
     @property
@@ -58,12 +60,15 @@ class Watch:
         Patience.
     clock
         Measures it.
+    logs
+        Read where a job failed: they name what no exit code does.
     """
 
-    def __init__(self, service: BatchService, settings: BatchSettings, *, clock: Clock) -> None:
+    def __init__(self, service: BatchService, settings: BatchSettings, *, clock: Clock, logs: LogReader) -> None:
         self._service = service
         self._settings = settings
         self._clock = clock
+        self._logs = logs
         self._since: dict[tuple[str, str], float] = {}
 
     def look(self, ledger: Ledger, attempt: Attempt) -> Seen:
@@ -92,7 +97,10 @@ class Watch:
             ledger.confirm(attempt, Confirmed(name=job.name, uid=job.uid))
         reading = read_job(job)
         if reading.state == "failed":
-            reading = read_job(job, self._service.tasks(attempt.job_id, GROUP))
+            tasks = self._service.tasks(attempt.job_id, GROUP)
+            reading = read_job(job, tasks)
+            if reading.cause in ("program", "machine", "unknown"):
+                reading = read_job(job, tasks, log=self._logs.tail(job.uid))
             if reading.cause == "unknown" and reading.exit_code is None and not self.is_over(attempt, "reason"):
                 return Seen("unknown", detail="it failed; the service has not said why yet", n_done=reading.n_done)
         return self._of_reading(reading, attempt)
@@ -129,7 +137,20 @@ class Watch:
         bill = None
         if reading.state in _ENDED:
             bill = self.bill(attempt, state=reading.state, seconds=reading.seconds)
-        return Seen(reading.state, reading.cause, detail, reading.exit_code, reading.n_done, bill)
+        elif reading.state == "running" and reading.up_since is not None:
+            # the two clocks may differ; the job is no older than its intent
+            now, intended = self._clock.now().timestamp(), attempt.created_at.timestamp()
+            so_far = max(now - max(reading.up_since, intended), 0.0)
+            bill = self.bill(attempt, state="running: so far", seconds=so_far)
+        return Seen(
+            reading.state,
+            reading.cause,
+            detail,
+            reading.exit_code,
+            reading.n_done,
+            bill,
+            up_seconds=reading.up_seconds,
+        )
 
 
 def check_same(job: batch_v1.Job, attempt: Attempt) -> None:

@@ -20,16 +20,20 @@ def settings(tiny_env, batch_settings):
 
 def test_a_run_is_submitted_once_and_cancelled_with_its_job(settings, cloud):
     made = submit(QUESTION, settings=settings, executor="batch", approve=True, max_cost=5)
-    again = submit(made.run_id, settings=settings)
+    again = submit(made.run_id, settings=settings)  # which needs no consent: it finds the job
     assert again.record.orchestrator == made.record.orchestrator
     shown = made.status()
     assert shown["orchestrator"]["executor"] == "batch"
     assert shown["orchestrator"]["state"] in ("queued", "scheduled", "running")
     (path,) = [p for p in made._ports.store.files(made.run_id) if p.endswith("attempt-0001.json")]
-    spec = json.loads(made._ports.store.read(made.run_id, path))["spec"]
-    assert spec["command"][:2] == ["run", QUESTION]
-    assert spec["command"][-3:] == ["--yes", "--max-cost", "5"]
-    assert "HAYSTACK_CACHE" not in spec["environment"]
+    stored = made._ports.store.read(made.run_id, path).decode()
+    assert "--yes" not in stored
+    assert "--max-cost" not in stored
+    assert json.loads(stored)["spec"]["command"][-2:] == ["--", QUESTION]
+    assert "HAYSTACK_CACHE" not in json.loads(stored)["spec"]["environment"]
+    (held,) = cloud.jobs.values()
+    words = list(held.job.task_groups[0].task_spec.runnables[0].container.commands)
+    assert words[:4] == ["run", "--yes", "--max-cost", "5"]
     made.cancel()
     assert made.status()["status"] == "cancelled"
     assert made.orchestrator_status().state == "cancelled"

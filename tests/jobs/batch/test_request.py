@@ -8,7 +8,8 @@ from google.cloud import batch_v1
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs.batch.attempts import Attempt, Rung, attempt_id, ladder, rung_of
 from haystack_kernel.jobs.batch.machines import MACHINES
-from haystack_kernel.jobs.batch.request import build_request, check_job_id, clean_label
+from haystack_kernel.jobs.batch.request import build_request, check_job_id, clean_label, storage_tag
+from haystack_kernel.ports import Consent
 from haystack_kernel.schema import BatchSettings, JobSpec
 
 RUN_ID = "run-20260102t030405-abcdef"
@@ -27,8 +28,7 @@ def settings_of(**changes):
 
 def spec_of(**changes):
     given = {
-        "run_id": RUN_ID,
-        "round": 2,
+        "owner": {"id": RUN_ID, "round": 2},
         "job_id": f"haystack-{RUN_ID}-01234567",
         "command": ("--manifest", "gs://b/m.json"),
         "manifest_uri": "gs://b/m.json",
@@ -49,7 +49,7 @@ def request_of(spec=None, settings=None, clock=None, **changes):
         "command": spec.command,
         "n_shards": 1,
         "machine": "a100-40gb",
-        "rung": Rung(spot=False, locations=("regions/us-east1",)),
+        "rung": Rung(provisioning="on_demand", locations=("regions/us-east1",)),
         "created_at": "2026-01-02T00:00:00Z",
     }
     return build_request(Attempt(**{**given, **changes}), settings or settings_of())
@@ -93,6 +93,7 @@ def test_labels_bill_and_find_the_job():
         "round": "2",
         "attempt": "3",
         "spec-hash": "0123456789abcdef" * 2,
+        "storage": storage_tag(""),
         "team": "stein-lab",
     }
     assert all(value == clean_label(value) for value in labels.values())
@@ -134,7 +135,7 @@ def test_spot_zones_network_and_account_are_where_the_service_reads_them():
         boot_disk_gib=200,
         shm_gib=16,
     )
-    rung = Rung(spot=True, locations=("zones/us-east1-b",))
+    rung = Rung(provisioning="spot", locations=("zones/us-east1-b",))
     request = request_of(settings=settings, rung=rung, n_shards=8)
     policy = request.job.allocation_policy
     assert policy.instances[0].policy.provisioning_model == POLICY.ProvisioningModel.SPOT
@@ -152,9 +153,7 @@ def test_spot_zones_network_and_account_are_where_the_service_reads_them():
 def test_an_orchestrator_gets_its_command_settings_and_secrets_and_a_prediction_no_secret():
     secret = "projects/lab/secrets/claude/versions/latest"
     settings = settings_of(secrets={"anthropic_api_key": secret})
-    spec = spec_of(
-        kind="orchestrator", round=0, command=("run", "How?"), manifest_uri="", environment={"HAYSTACK_SEED": "3"}
-    )
+    spec = spec_of(kind="orchestrator", command=("run", "How?"), manifest_uri="", environment={"HAYSTACK_SEED": "3"})
     task = request_of(spec, settings, machine="cpu").job.task_groups[0].task_spec
     container = task.runnables[0].container
     assert (container.image_uri, container.entrypoint) == ("registry/orchestrator:1", "haystack")
@@ -212,18 +211,58 @@ def test_the_longest_run_id_fits_into_the_ids_of_all_attempts():
         check_job_id(name)
 
 
-def test_the_ladder_goes_through_the_zones_on_spot_and_ends_on_demand_everywhere():
+def rungs_of(spec=None, **changes):
+    return [(rung.provisioning, rung.locations) for rung in ladder(spec or spec_of(), settings_of(**changes))]
+
+
+def test_the_ladder_goes_from_spot_over_flex_start_to_on_demand_everywhere():
     zones = ("us-east1-b", "us-east1-c")
-    steps = [(rung.spot, rung.locations) for rung in ladder(settings_of(zones=zones), spot=True)]
-    both = ("zones/us-east1-b", "zones/us-east1-c")
-    assert steps == [(True, both[:1]), (True, both[1:]), (False, both)]
-    region = settings_of(spot_attempts=2)
-    assert [rung.spot for rung in ladder(region, spot=True)] == [True, True, False]
-    assert [rung.spot for rung in ladder(region, spot=False)] == [False]
+    first, second = ("zones/us-east1-b",), ("zones/us-east1-c",)
+    spots, last = [("spot", first), ("spot", second)], ("on_demand", first + second)
+    flex = ("flex_start", first + second)
+    assert rungs_of(zones=zones, spot=True) == [*spots, last]
+    assert rungs_of(zones=zones, spot=True, flex_start=True) == [*spots, flex, last]
+    assert rungs_of(zones=zones) == [("on_demand", first), ("on_demand", second), last]
+    region = ("regions/us-east1",)
+    assert rungs_of(spot=True, spot_attempts=2) == [("spot", region)] * 2 + [("on_demand", region)]
+    assert rungs_of(flex_start=True) == [("flex_start", region), ("on_demand", region)]
+    on_demand = [("on_demand", region)]
+    assert rungs_of(spec_of(needs_gpu=False), flex_start=True) == on_demand  # it is for machines with a GPU
+    assert rungs_of(spec_of(kind="orchestrator"), spot=True, flex_start=True) == on_demand
+
+
+def test_a_flex_start_request_names_one_machine_type_and_no_job_is_too_long_for_it():
+    rung = Rung(provisioning="flex_start", locations=("regions/us-east1",))
+    settings = settings_of(flex_start=True)
+    (instance,) = request_of(rung=rung, settings=settings).job.allocation_policy.instances
+    assert instance.policy.provisioning_model == POLICY.ProvisioningModel.FLEX_START
+    with pytest.raises(InvalidInputError, match="7 days at most"):
+        request_of(spec_of(timeout_s=8 * 86_400), settings)
 
 
 def test_the_last_attempt_allowed_is_on_demand_however_long_the_ladder():
     settings = settings_of(zones=[f"us-east1-{letter}" for letter in "abcdef"], max_attempts=3, spot=True)
     rungs = [rung_of(spec_of(), index, settings) for index in range(3)]
-    assert [rung.spot for rung in rungs] == [True, True, False]
+    assert [rung.provisioning for rung in rungs] == ["spot", "spot", "on_demand"]
     assert len(rungs[-1].locations) == 6
+
+
+def test_consent_is_in_the_command_of_an_orchestrator_and_in_nothing_else():
+    spec = spec_of(kind="orchestrator", command=("run", "--", "- a question"))
+    given = Attempt(
+        number=1,
+        first=1,
+        job_id=spec.job_id,
+        spec=spec,
+        command=spec.command,
+        n_shards=1,
+        machine="cpu",
+        rung=Rung(locations=("regions/us-east1",)),
+        created_at="2026-01-02T00:00:00Z",
+    )
+    made = build_request(given, settings_of(), consent=Consent(approve=True, max_usd=0.1234567))
+    (runnable,) = made.job.task_groups[0].task_spec.runnables
+    assert list(runnable.container.commands) == ["run", "--yes", "--max-cost", "0.1234567", "--", "- a question"]
+    assert "--yes" not in given.model_dump_json()
+    bare = build_request(given, settings_of(), consent=Consent())
+    assert list(bare.job.task_groups[0].task_spec.runnables[0].container.commands) == ["run", "--", "- a question"]

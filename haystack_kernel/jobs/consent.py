@@ -1,0 +1,129 @@
+"""The gate in front of every executor: a job that costs money is created only with consent that is given now.
+
+In: the consent of the call that is under way, the standing cap, what the owner has spent and reserved so far. Out:
+nothing, or ApprovalNeededError. Executors ask the gate right before they create anything: for first and for further
+attempts, for attempts whose answer was lost and that are asked for again, for predictions, orchestrators and campaigns
+alike. A job of this machine passes the same gate at a cost of zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel.errors import ApprovalNeededError
+from haystack_kernel.jobs.cost import describe
+from haystack_kernel.ports import Consent
+
+if TYPE_CHECKING:
+    from haystack_kernel.schema import CostEstimate, JobOwner, JobSpec, SpendingKind
+
+
+@dataclass(frozen=True)
+class Outlay:
+    """What one attempt has cost, or may cost at the most while its end is not known."""
+
+    kind: SpendingKind
+    job_id: str
+    usd: float
+    is_reserved: bool
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a run or a campaign has spent and reserved, attempt by attempt."""
+
+    outlays: tuple[Outlay, ...] = ()
+
+    @property
+    def spent_usd(self) -> float:
+        """Bills of the attempts that have ended."""
+        return sum((item.usd for item in self.outlays if not item.is_reserved), start=0.0)
+
+    @property
+    def reserved_usd(self) -> float:
+        """Highest costs of the attempts that may still run."""
+        return sum((item.usd for item in self.outlays if item.is_reserved), start=0.0)
+
+    def without(self, job_id: str) -> Spending:
+        """The same without one attempt."""
+        return Spending(tuple(item for item in self.outlays if item.job_id != job_id))
+
+
+class SpendingGate:
+    """Decides whether an attempt may be created.
+
+    Parameters
+    ----------
+    consent
+        Of the call that is under way.
+    standing_cap_usd
+        The setting ``cost.max_usd``, which only limits; None: no limit.
+    """
+
+    def __init__(self, consent: Consent | None = None, *, standing_cap_usd: float | None = None) -> None:
+        self.consent = consent or Consent()
+        self._standing_cap_usd = standing_cap_usd
+
+    def check(self, spec: JobSpec, estimate: CostEstimate, spending: Spending) -> None:
+        """Refuse an attempt that nobody approved now, or that the caps do not hold.
+
+        Parameters
+        ----------
+        spec
+            The job.
+        estimate
+            Of the attempt; the caps must hold its highest cost beside what is spent and reserved.
+        spending
+            Of the job's owner, without this attempt.
+
+        Raises
+        ------
+        ApprovalNeededError
+            Nothing has been started or spent by this call.
+        """
+        if estimate.high_usd == 0:
+            return
+        spent, reserved, owner = spending.spent_usd, spending.reserved_usd, spec.owner
+        what = "The orchestrator" if spec.kind == "orchestrator" else "The job"
+        words = f"{what} would cost {describe(estimate)}; {owner.kind} {owner.id} has spent {spent:.2f} USD"
+        if reserved:
+            words += f", and up to {reserved:.2f} USD are reserved for jobs that may still run"
+        facts = {
+            "run_id": owner.id,
+            "likely_usd": round(estimate.likely_usd, 4),
+            "high_usd": round(estimate.high_usd, 4),
+            "spent_usd": round(spent, 4),
+            "reserved_usd": round(reserved, 4),
+        }
+        if not self.consent.approve:
+            msg = (
+                f"{words}. It was not started: approve it with {approval_command(spec)}, and cap it with --max-cost USD"
+            )
+            raise ApprovalNeededError(msg, **facts)
+        needed = spent + reserved + estimate.high_usd + spec.follow_up_usd
+        caps = [cap for cap in (self.consent.max_usd, self._standing_cap_usd) if cap is not None]
+        if not caps or needed <= min(caps):
+            return
+        rounded = math.ceil(100 * needed) / 100
+        if spec.follow_up_usd:
+            words += f"; the first job that it starts may cost {spec.follow_up_usd:.2f} USD at most"
+        msg = f"{words}. The cap is {min(caps):.2f} USD. It was not started: "
+        if self._standing_cap_usd is not None and needed > self._standing_cap_usd:
+            msg += f"raise the setting cost.max_usd (HAYSTACK_COST__MAX_USD) to {rounded:.2f} first, then give "
+        else:
+            msg += "raise the cap with "
+        msg += f"{approval_command(spec, max_cost=rounded)}, or lower jobs.timeout_s, which bounds the highest cost"
+        raise ApprovalNeededError(msg, **facts)
+
+
+def approval_command(spec: JobSpec, *, max_cost: float | None = None) -> str:
+    """How to give the consent that a job lacks, on the command line and in Python."""
+    owner: JobOwner = spec.owner
+    cap = "" if max_cost is None else f", max_cost={max_cost:.2f}"
+    if owner.kind != "run":
+        return f"approve=True{cap}"
+    verb = "submit" if spec.kind == "orchestrator" else "resume"
+    flag = "" if max_cost is None else f" --max-cost {max_cost:.2f}"
+    return f"`haystack {verb} {owner.id} --yes{flag}` (in Python {verb}({owner.id!r}, approve=True{cap}))"

@@ -1,0 +1,241 @@
+"""All ways to start anything, with every lack of consent: the Batch service is asked to create nothing."""
+
+import io
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import ApprovalNeededError, HaystackError
+from haystack_kernel.jupyter.execute import execute_run
+from haystack_kernel.manage import fork, submit
+from haystack_kernel.ports import Consent
+from haystack_kernel.run import attach, open_run, resume
+from tests.servers import batch as served
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "How would B cells respond to IFN-beta?"
+RUN_ID = "run-20260102t030405-abcdef"
+GIVEN = {"approve": True, "max_cost": 100.0}
+LACKING = {  # arguments of the call, and the standing cap
+    "none was given": ({}, None),
+    "it was refused": ({"approve": False}, None),
+    "a cap alone": ({"max_cost": 100.0}, None),
+    "the cap of the call is too small": ({"approve": True, "max_cost": 0.0001}, None),
+    "the standing cap is too small": ({"approve": True}, "0.0001"),
+    "both caps, the smaller holds": ({"approve": True, "max_cost": 100.0}, "0.0001"),
+}
+LOST = {"end": 50001, "is_dead": True}
+
+
+@dataclass
+class World:
+    """A run folder whose next step costs money, and a service."""
+
+    store: object
+    prepared: object
+    server: served.BatchServer
+
+    def begin_anew(self):
+        """The run as it was before anything was started, and a service without jobs."""
+        shutil.rmtree(self.store, ignore_errors=True)
+        shutil.copytree(self.prepared, self.store)
+        self.server.jobs.clear()
+        self.server.plans.clear()
+
+    def lose(self, job):
+        """Look at a job until its machine is lost; whoever looks has no consent."""
+        executor = connect(load_settings()).executors["batch"]
+        while "next attempt" not in executor.status(job).detail:
+            pass
+
+
+@pytest.fixture
+def world(few_cells, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHT_LOG", str(tmp_path / "computed.txt"))
+    with served.batch_server() as server:
+        given = {
+            "PROJECT": "lab",
+            "REGION": "us-central1",
+            "INFERENCE_IMAGE": "registry/haystack-inference:1",
+            "ORCHESTRATOR_IMAGE": "registry/haystack-orchestrator:1",
+            "ENDPOINT": server.address,
+            "INSECURE": "true",
+            "POLL_INTERVAL_S": "0.05",
+            "SETTLE_S": "0",
+        }
+        for name, value in given.items():
+            monkeypatch.setenv(f"HAYSTACK_BATCH__{name}", value)
+        open_run(QUESTION, run_id=RUN_ID, executor="batch", max_rounds=1).work(until="submit")
+        prepared = tmp_path / "prepared"
+        shutil.move(few_cells, prepared)
+        yield World(few_cells, prepared, server)
+
+
+# --- where a run may stand ------------------------------------------------------------------------------------------
+
+
+def nothing_started(world):
+    pass
+
+
+def prediction_lost(world):
+    """The machine of the prediction was taken back while nobody looked."""
+    world.server.plans = [served.Plan(**LOST)]
+    run = resume(RUN_ID, **GIVEN).work(until="collect")
+    world.lose(run.record.rounds[0].job)
+
+
+def orchestrator_lost(world):
+    world.server.plans = [served.Plan(**LOST)]
+    world.lose(submit(RUN_ID, **GIVEN).record.orchestrator)
+
+
+def forget(world):
+    """What a process leaves that was killed between the intent on record and the call: no job, no confirmation."""
+    for path in world.store.glob("runs/*/jobs/*/attempt-*.job.json"):
+        path.unlink()
+    world.server.jobs.clear()
+
+
+def prediction_unconfirmed(world):
+    resume(RUN_ID, **GIVEN).work(until="collect")
+    forget(world)
+
+
+def orchestrator_unconfirmed(world):
+    submit(RUN_ID, **GIVEN)
+    forget(world)
+
+
+# --- how it may go on -----------------------------------------------------------------------------------------------
+
+
+def by_open_run(consent):
+    open_run(QUESTION, run_id=RUN_ID, **consent).work(until="ground")
+
+
+def by_resume(consent):
+    resume(RUN_ID, **consent).work(until="ground")
+
+
+def by_fork(consent):
+    child = fork(RUN_ID, changes={"seed": 5})
+    resume(child.run_id, **consent).work(until="ground")
+
+
+def by_submit(consent):
+    submit(RUN_ID, **consent)
+
+
+def by_a_new_submit(consent):
+    submit(QUESTION, executor="batch", **consent)
+
+
+def by_looking(consent):
+    """Whoever looks gives no consent, whatever was given before."""
+    run = attach(RUN_ID)
+    run.status()
+    run.job_status()
+    if run.record.orchestrator is not None:
+        run.follow(lambda line: None, poll_s=0.01)
+
+
+def by_papermill(consent):
+    outcome = execute_run(QUESTION, storage=None, run_id=RUN_ID, options={}, spending=consent, stream=io.StringIO())
+    if outcome.error:
+        raise outcome.error
+
+
+WALK = (  # where a run stands, how it goes on, and how many jobs good consent creates
+    (nothing_started, by_open_run, 1),
+    (nothing_started, by_resume, 1),
+    (nothing_started, by_fork, 1),
+    (nothing_started, by_submit, 1),
+    (nothing_started, by_a_new_submit, 1),
+    (prediction_lost, by_open_run, 1),
+    (prediction_lost, by_resume, 1),
+    (prediction_lost, by_fork, 1),
+    (prediction_lost, by_submit, 1),
+    (prediction_lost, by_looking, 0),
+    (orchestrator_lost, by_submit, 1),
+    (orchestrator_lost, by_looking, 0),
+    (prediction_unconfirmed, by_resume, 1),
+    (prediction_unconfirmed, by_looking, 0),
+    (orchestrator_unconfirmed, by_submit, 1),
+    (orchestrator_unconfirmed, by_looking, 0),
+)
+
+
+def count_created(world, stands, goes_on, consent):
+    """Jobs that the service created while the run went on, and the class of the error that ended it."""
+    before, ended = set(world.server.jobs), ""
+    try:
+        goes_on(consent)
+    except HaystackError as error:
+        ended = type(error).__name__
+    return len(set(world.server.jobs) - before), ended
+
+
+@pytest.mark.filterwarnings("ignore:run ")
+def test_without_consent_no_way_creates_a_job_and_with_it_each_creates_its_own(world, monkeypatch):
+    for stands, goes_on, n_jobs in WALK:
+        acts = n_jobs > 0
+        for name, (consent, standing) in LACKING.items() if acts else ():
+            world.begin_anew()
+            stands(world)
+            with monkeypatch.context() as patch:
+                if standing is not None:
+                    patch.setenv("HAYSTACK_COST__MAX_USD", standing)
+                found = count_created(world, stands, goes_on, consent)
+            assert found == (0, "ApprovalNeededError"), f"{stands.__name__}, {goes_on.__name__}: {name}"
+        world.begin_anew()
+        stands(world)
+        n_created, _ = count_created(world, stands, goes_on, GIVEN)
+        assert n_created == n_jobs, f"{stands.__name__}, {goes_on.__name__}"
+
+
+@pytest.mark.filterwarnings("ignore:run ")
+def test_papermill_with_the_parameters_of_the_notebook_starts_nothing_without_consent(world):
+    for consent in ({}, {"approve": True, "max_cost": 0.0001}):
+        world.begin_anew()
+        assert count_created(world, nothing_started, by_papermill, consent) == (0, "ApprovalNeededError"), consent
+
+
+def test_what_waits_for_approval_says_so_and_with_which_command(world):
+    world.begin_anew()
+    orchestrator_lost(world)
+    run = attach(RUN_ID)
+    shown = run.status()
+    assert shown["status"] == "running"
+    assert shown["next_commands"][0] == f"haystack submit {RUN_ID} --yes"
+    assert "waits for approval: The orchestrator would cost about" in shown["orchestrator"]["detail"]
+    assert shown["cost_by_kind"]["orchestrator"] > 0
+    with pytest.raises(ApprovalNeededError, match=f"haystack submit {RUN_ID} --yes"):
+        run.follow(lambda line: None)
+    assert len(world.server.jobs) == 1
+
+
+def test_the_orchestrator_and_its_predictions_share_one_cap(world):
+    """A cap that holds the orchestrator, or the prediction, but not both starts neither."""
+    world.begin_anew()
+    run = attach(RUN_ID)
+    prediction = run.estimate().high_usd
+    with pytest.raises(ApprovalNeededError, match="the first job that it starts may cost") as caught:
+        submit(RUN_ID, approve=True, max_cost=0.0001)
+    orchestrator = caught.value.facts["high_usd"]
+    with pytest.raises(ApprovalNeededError):
+        submit(RUN_ID, approve=True, max_cost=orchestrator + 0.5 * prediction)
+    assert world.server.jobs == {}
+    world.server.plans = [served.Plan(is_idle=True)]
+    submit(RUN_ID, approve=True, max_cost=orchestrator + prediction + 0.001)
+    # what the live orchestrator may cost is reserved: a prediction beside it needs room for both
+    ports = connect(load_settings(), consent=Consent(approve=True, max_usd=orchestrator + 0.5 * prediction))
+    record = ports.store.load(RUN_ID)
+    spec = record.rounds[-1].spec.placed_in(ports.store.uri(RUN_ID))
+    with pytest.raises(ApprovalNeededError, match="are reserved for jobs that may still run"):
+        ports.executors["batch"].submit(spec)
+    assert len(world.server.jobs) == 1
