@@ -1,5 +1,7 @@
 """Which prompt cells are found: ten questions of all five task types on the demo atlas, with and without the answer.
 
+Run from the root of the checkout: ``python -m tests.benchmarks.candidates [FOLDER]``.
+
 In: a folder for the demo atlas (default: a temporary one). Out: candidate tables and a summary in Markdown on stdout.
 
 ``r`` is the Pearson correlation, over genes, of what a candidate shows (mean log1p CP10k of prompt minus control) with

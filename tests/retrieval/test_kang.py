@@ -67,7 +67,8 @@ def test_kang_when_asked_for_fcgr3a_monocytes_then_cd14_monocytes_come_first(kan
     assert set(cells.prompt_cells.obs[keys.PERTURBATION]) == {"IFN-beta"}
     by_hand = sum(len(kang.select(one.prompt)) for one in found[:3])
     assert cells.prompt_cells.n_obs == by_hand == sum(one.prompt.n_cells for one in found[:3])
-    made_of = [getattr(cells, role).obs[keys.CELL_TYPE].value_counts(normalize=True) for role in ("prompt", "control")]
+    both = (cells.prompt_cells, cells.control_cells)
+    made_of = [adata.obs[keys.CELL_TYPE].value_counts(normalize=True) for adata in both]
     assert (made_of[0] - made_of[1]).abs().max() < 0.01  # the difference of the two is the effect, not the mixture
     assert set(cells.query_cells.obs_names).isdisjoint(cells.control_cells.obs_names)
 
@@ -144,12 +145,12 @@ def test_two_studies_when_the_pair_is_hidden_then_a_type_of_the_same_treatment_s
     assert found[0].donor_matched
 
 
-def test_two_studies_impute_from_the_donors_most_alike_first(two_studies):
+def test_two_studies_impute_from_the_donors_most_similar_first(two_studies):
     found, chosen, cells = ask_in_words("Impute natural killer cells of donor 101.", two_studies)
     first, healthy = found[0], next(one for one in found if one.prompt.dataset == "pbmc3k")
     assert first.prompt.donor_ids == ("kang:1015", "kang:1016", "kang:1256")
     assert (first.strategy, first.relevance) == ("donor_context", 0.75)  # blood and lupus; age and sex not recorded
-    assert "alike in tissue and disease" in first.reason
+    assert "same tissue and disease" in first.reason
     assert healthy.relevance == 0.5  # blood, but healthy
     assert first.control.cell_type_ids == chosen.cell_type_ids
     assert first.control.donor_ids == first.prompt.donor_ids

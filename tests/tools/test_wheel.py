@@ -1,8 +1,10 @@
-"""What a user installs: the two packages with their types, and nothing that only training and tests need."""
+"""What a user installs: the two packages with their types; and that the programs outside of them start."""
 
+import importlib
 import tomllib
 from pathlib import Path
 
+import pytest
 from setuptools import find_packages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,3 +20,14 @@ def test_the_wheel_holds_two_typed_packages_and_no_training():
     }
     assert "py.typed" in settings["package-data"]["*"]
     assert all((ROOT / name / "py.typed").is_file() for name in ("haystack_kernel", "inference"))
+
+
+def test_programs_outside_the_wheel_start(capsys):
+    """Each is run as ``python -m NAME`` in the root of a checkout."""
+    pytest.importorskip("torch", reason="needs torch: pip install -e '.[stack]'")
+    for name in ("tools.lessons", "tools.train_demo"):
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(name).main(["--help"])
+        assert (ended.value.code, name in capsys.readouterr().out) == (0, True)
+    for name in ("tools.grounding_quality", "tests.benchmarks.demo_model", "tests.benchmarks.candidates"):
+        assert callable(importlib.import_module(name).main)
