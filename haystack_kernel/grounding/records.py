@@ -177,6 +177,10 @@ class Grounded:
         Number of tested genes.
     notes
         One sentence each, for people.
+
+    Examples
+    --------
+    >>> {component.name: component.score for component in grounded.components}  # doctest: +SKIP
     """
 
     de: pd.DataFrame

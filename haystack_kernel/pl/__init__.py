@@ -1,4 +1,4 @@
-"""Figures. Each draws the values it is given and returns the Axes; nothing is computed, filtered by p or saved here."""
+"""Figures: each draws the values that it is given and returns the Axes; nothing is computed, filtered or saved here."""
 
 from haystack_kernel.pl.cells import umap
 from haystack_kernel.pl.genes import volcano

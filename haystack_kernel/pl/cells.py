@@ -1,4 +1,4 @@
-"""The map of the cells: where the predicted ones lie among prompt, control and query.
+"""Map of the cells: where predicted cells lie among prompt, control and query cells.
 
 In: the embedding table. Out: Axes with alternative text as their label.
 """
@@ -19,21 +19,26 @@ _NAMED = {keys.QUERY: (-16, "top"), keys.PREDICTED: (16, "bottom")}  # offset in
 
 
 def umap(embedding: pd.DataFrame, *, ax: Axes | None = None, show: bool = False) -> Axes:
-    """Prompt, control, query and predicted cells in one two-dimensional embedding.
+    """Draw prompt, control, query and predicted cells on one two-dimensional map.
 
     Parameters
     ----------
     embedding
-        One row per cell: ``role`` and the two coordinate columns (the last two, without unit). Distances on such a
+        One row per cell: ``role`` and, as the last two columns, the coordinates (without unit). Distances on such a
         map are not evidence.
     ax
-        Axes to draw on; None makes a figure.
+        Axes to draw on; None makes a new figure.
     show
-        Whether to show the figure at once.
+        Whether to show the figure immediately.
 
     Returns
     -------
-    The Axes drawn on.
+    Axes
+        The axes drawn on; their label is the alternative text.
+
+    Examples
+    --------
+    >>> haystack.pl.umap(run.embedding)  # doctest: +SKIP
     """
     ax = new_axes(width=6.6, height=4.2) if ax is None else ax
     first, second = (str(name) for name in embedding.columns[-2:])

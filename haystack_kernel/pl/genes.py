@@ -1,6 +1,6 @@
-"""The volcano: effect against evidence of every tested gene.
+"""Volcano plot: effect size against adjusted p value of every tested gene.
 
-In: the de table of a run. Out: Axes with alternative text as their label.
+In: the DE table of a run. Out: Axes with alternative text as their label.
 """
 
 from __future__ import annotations
@@ -17,30 +17,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-_FLOOR = 1e-300  # smaller p values are drawn here
-_GAP = 0.052  # between two names, in heights of the axes
-_WIDTH = 14  # letters of a name
-_ROOM = 0.24  # for the names beside the marks, in widths of the data
+_FLOOR = 1e-300  # smaller p values are drawn here, because their logarithm would be infinite
+_GAP = 0.052  # distance between two names, as a fraction of the height of the axes
+_WIDTH = 14  # maximum number of characters of a name
+_ROOM = 0.24  # room for the names beside the marks, as a fraction of the width of the data
 
 
 def volcano(de: pd.DataFrame, *, n_labels: int = 16, ax: Axes | None = None, show: bool = False) -> Axes:
-    """Effect against evidence, one mark per tested gene; genes called are named beside the marks.
+    """Draw effect size against adjusted p value, one mark per tested gene, with the names of the largest effects.
 
     Parameters
     ----------
     de
         Table with ``gene``, ``log2fc`` (predicted over control), ``delta``, ``padj`` and ``is_de``; genes with NaN
-        ``padj`` were not tested and are not drawn. p below 1e-300 is drawn there.
+        ``padj`` were not tested and are not drawn. Values of ``padj`` below 1e-300 are drawn at 1e-300.
     n_labels
-        Genes named at most: those called with the largest ``delta``, half of them falling where there are enough.
+        Maximum number of genes to name: called genes with the largest ``delta``, half of them falling where there are
+        enough.
     ax
-        Axes to draw on; None makes a figure.
+        Axes to draw on; None makes a new figure.
     show
-        Whether to show the figure at once.
+        Whether to show the figure immediately.
 
     Returns
     -------
-    The Axes drawn on.
+    Axes
+        The axes drawn on; their label is the alternative text.
+
+    Examples
+    --------
+    >>> haystack.pl.volcano(run.de)  # doctest: +SKIP
     """
     ax = new_axes(width=6.6, height=4.4) if ax is None else ax
     tested = de[de[keys.PADJ].notna()]
@@ -92,7 +98,7 @@ def _named(
 
 
 def _frame(ax: Axes, effect: NDArray[np.float64], height: NDArray[np.float64], *, sides: tuple[bool, bool]) -> None:
-    """Limits that leave room for names on the sides that have some."""
+    """Set limits that leave room for names on the sides where genes are named."""
     low, high = min(effect.min(), -1.0), max(effect.max(), 1.0)
     room = _ROOM * (high - low)
     ax.set_xlim(low - (room if sides[0] else 0.05 * room), high + (room if sides[1] else 0.05 * room))
@@ -103,7 +109,7 @@ def _frame(ax: Axes, effect: NDArray[np.float64], height: NDArray[np.float64], *
 def _write(
     ax: Axes, names: NDArray[np.object_], *, at: tuple[NDArray[np.float64], NDArray[np.float64]], side: int
 ) -> None:
-    """Names in a column at the edge, in the order of their marks, each with a line to its mark; none overlap."""
+    """Write names in a column at the edge, in the order of their marks, each with a line to its mark; none overlap."""
     low, high = ax.get_ylim()
     order = np.argsort(-at[1], kind="stable")
     places = _spread([(at[1][row] - low) / (high - low) for row in order])
@@ -123,10 +129,14 @@ def _write(
 
 
 def _spread(wanted: list[float]) -> list[float]:
-    """Heights in [0, 1] near the ``wanted`` ones (descending), at least a gap apart."""
+    """Heights in [0, 1] close to the ``wanted`` ones (descending), at least a gap apart.
+
+    Names are pushed down from the top first, then up from the bottom where they would leave the axes.
+    """
     places: list[float] = []
     for height in wanted:
-        places.append(min([height, 0.98] if not places else [height, places[-1] - _GAP]))
+        highest = places[-1] - _GAP if places else 0.98
+        places.append(min(height, highest))
     floor = 0.02
     for index in range(len(places) - 1, -1, -1):
         places[index] = max(places[index], floor)

@@ -1,4 +1,4 @@
-"""Bars of pathways: which move, which way, and which the question expects to move.
+"""Bars of pathways: which ones move, in which direction, and which the question expects to move.
 
 In: the pathways table of a run. Out: Axes with alternative text as their label.
 """
@@ -16,23 +16,28 @@ if TYPE_CHECKING:
 
 
 def pathway_bars(pathways: pd.DataFrame, *, n_top: int = 14, ax: Axes | None = None, show: bool = False) -> Axes:
-    """Signed pathway statistics, the expected ones hatched, each with its score.
+    """Draw signed pathway statistics as bars, the expected ones hatched, each with its score.
 
     Parameters
     ----------
     pathways
-        Table with ``pathway``, ``statistic`` (mean of s_g z_g; positive = activated), ``score`` (1 chance to 10; NaN:
-        not computed) and ``is_expected``. Rows with NaN statistics could not be computed and are not drawn.
+        Table with ``pathway``, ``statistic`` (mean of s_g z_g; positive = activated), ``score`` (1 = chance, to 10;
+        NaN: not computed) and ``is_expected``. Rows with a NaN statistic are not drawn.
     n_top
-        Bars at most: all expected ones, then those with the largest absolute statistic.
+        Maximum number of bars: expected pathways first, then those with the largest absolute statistic.
     ax
-        Axes to draw on; None makes a figure.
+        Axes to draw on; None makes a new figure.
     show
-        Whether to show the figure at once.
+        Whether to show the figure immediately.
 
     Returns
     -------
-    The Axes drawn on.
+    Axes
+        The axes drawn on; their label is the alternative text.
+
+    Examples
+    --------
+    >>> haystack.pl.pathway_bars(run.pathways)  # doctest: +SKIP
     """
     table = pathways[pathways["statistic"].notna()]
     order = table["statistic"].abs().sort_values(ascending=False).index

@@ -1,4 +1,4 @@
-"""The picture of who plays which role: prompt, control, query, predicted.
+"""Diagram of the cells used, by role: prompt, control, query, predicted.
 
 In: a run record. Out: Axes with alternative text as their label.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import Candidate, Round, RunRecord
 
-_QUERY = re.compile(r"^[\d,]+ (.+?) of \d+ donors? from .*", re.DOTALL)  # rounds tells the query cells this way
+_QUERY = re.compile(r"^[\d,]+ (.+?) of \d+ donors? from .*", re.DOTALL)  # rounds describes the query cells this way
 _COMPARED = {
     "synthetic_control": "Compared with: a second prediction\nthat takes the control cells as prompt.",
     "query_as_control": "Compared with: the query cells\nas they were measured.",
@@ -29,7 +29,7 @@ _COMPARED = {
 
 @dataclass(frozen=True)
 class _Box:
-    """Lower left corner, width in fractions of the axes, characters a line."""
+    """Lower left corner and width as fractions of the axes, and characters per line."""
 
     x: float
     y: float
@@ -51,20 +51,25 @@ _BOXES = {
 
 
 def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> Axes:
-    """Who is prompt, control, query and predicted in the best round, with numbers of cells.
+    """Draw the cells used in the best round, by role, with their numbers.
 
     Parameters
     ----------
     record
-        A run with at least one round; the best one is drawn, or the newest before any was scored.
+        A run with at least one round. The best round is drawn, or the newest one before any is scored.
     ax
-        Axes to draw on; None makes a figure.
+        Axes to draw on; None makes a new figure.
     show
-        Whether to show the figure at once.
+        Whether to show the figure immediately.
 
     Returns
     -------
-    The Axes drawn on.
+    Axes
+        The axes drawn on; their label is the alternative text.
+
+    Examples
+    --------
+    >>> haystack.pl.roles(run.record)  # doctest: +SKIP
 
     Raises
     ------
@@ -72,13 +77,13 @@ def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> A
         The run has no round yet.
     """
     if not record.rounds:
-        msg = f"run {record.run_id} has no round yet ({record.status}), so nobody plays a role; call run.work() first"
+        msg = f"run {record.run_id} has no round yet ({record.status}), so no cells to draw; call run.work() first"
         raise InvalidInputError(msg, run_id=record.run_id)
     chosen = record.best or record.rounds[-1]
     ax = new_axes(width=8.0, height=3.5) if ax is None else ax
-    players = _players(record, chosen)
+    contents = _box_texts(record, chosen)
     for role, box in _BOXES.items():
-        _draw(ax, box, role=role, player=players[role])
+        _draw(ax, box, role=role, content=contents[role])
     prompt, control, query, predicted = (_BOXES[role] for role in _BOXES)
     _arrow(ax, (prompt.width, prompt.middle), (query.x, query.middle + 0.08))
     if chosen.n_control:
@@ -89,14 +94,14 @@ def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> A
     ax.text((query.x + 1) / 2, 0.14, _COMPARED[chosen.control_strategy], ha="center", va="center", fontsize=SMALL)
     ax.set(xlim=(-0.01, 1.01), ylim=(0, 1))
     ax.axis("off")
-    said = " ".join(f"{role.capitalize()}: {', '.join(player.words)}." for role, player in players.items())
+    said = " ".join(f"{role.capitalize()}: {', '.join(content.words)}." for role, content in contents.items())
     compared = " ".join(_COMPARED[chosen.control_strategy].split())
     return finish(ax, alt=f"Roles of the cells. {said} {compared}", show=show)
 
 
 @dataclass(frozen=True)
-class _Player:
-    """What a box says: names of cell types, then lines about them."""
+class _BoxText:
+    """Text of one box: names of cell types, then lines about them."""
 
     names: tuple[str, ...]
     lines: tuple[str, ...]
@@ -106,7 +111,7 @@ class _Player:
         return (*(("; ".join(self.names),) if self.names else ()), *self.lines)
 
 
-def _players(record: RunRecord, chosen: Round) -> dict[str, _Player]:
+def _box_texts(record: RunRecord, chosen: Round) -> dict[str, _BoxText]:
     names = _unique(_cell_types(item) for item in chosen.candidates)
     treatments = _unique(item.prompt.perturbation or "" for item in chosen.candidates)
     datasets = ", ".join(_unique(item.prompt.dataset for item in chosen.candidates))
@@ -118,10 +123,10 @@ def _players(record: RunRecord, chosen: Round) -> dict[str, _Player]:
     query = (_query_cells(record, chosen),)
     as_if = f"as if {treated}" if treatments else "as the prompt suggests"
     return {
-        keys.PROMPT: _Player(names, (treated, f"{chosen.n_prompt:,} cells of {datasets}")),
-        keys.CONTROL: _Player((), control),
-        keys.QUERY: _Player(query, ("to be transformed", f"{chosen.n_query:,} cells")),
-        keys.PREDICTED: _Player(query, (as_if, f"{chosen.n_query:,} generated cells")),
+        keys.PROMPT: _BoxText(names, (treated, f"{chosen.n_prompt:,} cells of {datasets}")),
+        keys.CONTROL: _BoxText((), control),
+        keys.QUERY: _BoxText(query, ("to be transformed", f"{chosen.n_query:,} cells")),
+        keys.PREDICTED: _BoxText(query, (as_if, f"{chosen.n_query:,} generated cells")),
     }
 
 
@@ -140,7 +145,7 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _draw(ax: Axes, box: _Box, *, role: str, player: _Player) -> None:
+def _draw(ax: Axes, box: _Box, *, role: str, content: _BoxText) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     edge = ROLE_COLOURS[role]
@@ -149,8 +154,8 @@ def _draw(ax: Axes, box: _Box, *, role: str, player: _Player) -> None:
     middle = box.x + box.width / 2
     top = box.y + _HEIGHT - 0.035
     ax.text(middle, top, role.upper(), ha="center", va="top", fontsize=SMALL + 1, weight="bold", color=edge)
-    names = [fold_list(player.names, width=box.n_letters, lines=3)] if player.names else []
-    lines = [fold(line, width=box.n_letters, lines=2) for line in player.lines]
+    names = [fold_list(content.names, width=box.n_letters, lines=3)] if content.names else []
+    lines = [fold(line, width=box.n_letters, lines=2) for line in content.lines]
     text = "\n".join([*names, *lines])
     ax.text(middle, box.middle - 0.045, text, ha="center", va="center", fontsize=SMALL, parse_math=False)
 

@@ -23,7 +23,7 @@ ROLE_MARKERS = {keys.PROMPT: "^", keys.CONTROL: "s", keys.QUERY: "o", keys.PREDI
 
 
 def new_axes(*, width: float, height: float) -> Axes:
-    """One pair of axes on a figure of its own, in inches, without the top and right spines."""
+    """Make axes on a new figure (size in inches), without the top and right spines."""
     from matplotlib import pyplot as plt
 
     from haystack_kernel.pl.figure import DescribedFigure
@@ -51,7 +51,7 @@ def say_nothing_to_draw(axes: Axes, reason: str) -> None:
 
 
 def cut(word: str, *, width: int) -> str:
-    """Leave ``word`` as it is, or its beginning and an ellipsis."""
+    """Shorten ``word`` to ``width`` characters, the last of which is then an ellipsis."""
     return word if len(word) <= width else f"{word[: width - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -64,7 +64,7 @@ def fold(text: str, *, width: int, lines: int) -> str:
 
 
 def fold_list(names: Sequence[str], *, width: int, lines: int) -> str:
-    """As many whole names as fit into ``lines``, then how many are left out."""
+    """Join as many whole names as fit into ``lines``, and say how many are left out."""
     names = [" ".join(cut(word, width=width) for word in name.split()) for name in names]
     for n_shown in range(len(names), 0, -1):
         left_out = f"; {len(names) - n_shown} more" if n_shown < len(names) else ""

@@ -62,11 +62,11 @@ def test_volcano_draws_p_of_zero_at_the_floor(de):
     assert marks(axes)[1][0, 1] == pytest.approx(300)
 
 
-@pytest.mark.parametrize("change", [{"is_de": False}, {"padj": np.nan}])
-def test_volcano_without_calls_or_tests_still_draws(de, change):
-    axes = pl.volcano(de.assign(**change))
-    assert "none" in axes.get_label()
-    axes.figure.canvas.draw()
+def test_volcano_without_calls_or_tests_still_draws(de):
+    for change in ({"is_de": False}, {"padj": np.nan}):
+        axes = pl.volcano(de.assign(**change))
+        assert "none" in axes.get_label()
+        axes.figure.canvas.draw()
 
 
 def test_volcano_survives_names_that_look_like_formulas_and_are_long(de):

@@ -41,11 +41,12 @@ def find_feedback(
 
     Returns
     -------
-    Nothing for a round that reached ``threshold``. Kinds: ``wrong_lineage`` (the prediction is more similar to another
-    type, or no prompt cell type lies within two steps of the asked one and the score is weak),
-    ``competing_signature_leads`` (another perturbation fits the response better), ``weak_pathway``,
-    ``control_mismatch`` (no matched control), ``donor_unmatched`` (the control comes from other donors),
-    ``low_coverage``, ``unstable``.
+    tuple of Feedback
+        Empty for a round that reached ``threshold``. Kinds: ``wrong_lineage`` (the prediction is more similar to
+        another type, or no prompt cell type lies within two steps of the asked one and the score is weak),
+        ``competing_signature_leads`` (another perturbation fits the response better), ``weak_pathway``,
+        ``control_mismatch`` (no matched control), ``donor_unmatched`` (the control comes from other donors),
+        ``low_coverage``, ``unstable``.
 
     Examples
     --------
