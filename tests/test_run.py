@@ -108,7 +108,7 @@ def test_open_run_records_the_versions_that_numbers_depend_on(run):
         (QUESTION, {"ban": ["dataset=none"]}, "no dataset 'none'"),
         (QUESTION, {"query_h5ad": "absent.h5ad"}, "absent.h5ad"),
         (QUESTION, {"engine": "stack", "model": "absent.safetensors", "genelist": "absent.json"}, "absent.safetensors"),
-        ("How would B cells respond to wobblin?", {}, "not a treatment"),
+        ("How would B cells respond to wobblin?", {}, "not a known treatment"),
     ],
 )
 def test_open_run_refuses_what_cannot_be_asked_and_makes_no_folder(tiny_env, question, arguments, says):
