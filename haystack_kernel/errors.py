@@ -1,4 +1,4 @@
-"""What can go wrong, named by what the reader can do about it.
+"""Errors, one class per remedy.
 
 In: nothing. Out: one base class and one class per remedy; every module raises these and no others.
 """
@@ -24,48 +24,48 @@ __all__ = [
 
 
 class HaystackError(Exception):
-    """Base of all errors; ``message`` is for people, ``facts`` for programs.
+    """Base class of all errors; ``message`` is for users, ``facts`` are for programs.
 
     Parameters
     ----------
     message
         What was given, what was possible, what to do next. Plain text, no markup.
     **facts
-        The same as data: file names, counts, ids. Never a secret.
+        The same as data: file names, counts, ids; never a secret.
     """
 
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)
         self.facts = facts
 
-    def __reduce__(self) -> tuple[object, ...]:  # survives pickling between kernel, subprocess and notebook runner
+    def __reduce__(self) -> tuple[object, ...]:  # so that facts survive pickling between processes
         return partial(type(self), **self.facts), self.args  # type: ignore[arg-type]
 
 
 class InvalidInputError(HaystackError, ValueError):
-    """Change the input: a question, a file, an id, a setting."""
+    """An input must be changed: a question, a file, an id or a setting."""
 
 
 class MissingKeyError(HaystackError, KeyError):
-    """Supply the named column, layer or gene."""
+    """A column, layer or gene is missing from the data."""
 
     __str__ = Exception.__str__  # KeyError would show the repr
 
 
 class MissingExtraError(HaystackError, ImportError):
-    """Install the named extra."""
+    """An optional package is missing; the message names the extra to install."""
 
 
 class NotFoundError(HaystackError, LookupError):
-    """Name a run, atlas or file that exists; the message lists what does."""
+    """A run, atlas or file does not exist; the message lists those that do."""
 
 
 class NoCandidateError(HaystackError, LookupError):
-    """No cells in the atlases can serve as prompt or query; add an atlas or widen the question."""
+    """The atlases hold no cells that can be prompt or query; add an atlas or widen the question."""
 
 
 class ConflictError(HaystackError):
-    """Another process wrote this run's record first; attach to it instead of writing."""
+    """Another process works on the run or saved its record first; attach to it instead of writing."""
 
 
 class StorageError(HaystackError, OSError):
@@ -73,16 +73,16 @@ class StorageError(HaystackError, OSError):
 
 
 class ServiceError(HaystackError):
-    """An outside service refused; facts: ``service``, ``retryable``."""
+    """An external service failed or refused; facts: ``service``, ``retryable``."""
 
 
 class JobFailedError(HaystackError):
-    """The inference job ended badly; facts: ``job_id``, ``state``, ``exit_code``, ``log_tail``."""
+    """A job failed; facts: ``job_id``, ``state``, ``exit_code``, ``log_tail``."""
 
 
 class ApprovalNeededError(HaystackError):
-    """Approve the spending or raise the cap; facts: ``run_id``, ``likely_usd``, ``high_usd``, ``spent_usd``."""
+    """Spending must be approved, or its cap raised; facts: ``run_id``, ``likely_usd``, ``high_usd``, ``spent_usd``."""
 
 
 class ContractError(HaystackError):
-    """Two parts of HAYSTACK disagree (versions, shapes, digests); reinstall one version everywhere or report it."""
+    """Two parts of HAYSTACK disagree (versions, shapes, digests); install the same version everywhere, or report it."""

@@ -1,4 +1,4 @@
-"""Column, layer and file names that more than one module uses, each in one place.
+"""Names of columns, layers and score components that more than one module uses.
 
 In: nothing. Out: constants.
 """
@@ -68,7 +68,7 @@ PADJ = "padj"  # Benjamini-Hochberg over the tested genes; NaN where not tested
 IS_TESTED = "is_tested"
 IS_DE = "is_de"
 STABILITY = "stability"  # share of the resamples that agree with the call's direction and size; NaN: none was made
-PADDED = "padded"  # the prediction could not change this gene: the engine or its prompt lacks it
+PADDED = "padded"  # the prediction could not change this gene, because the engine or its prompt lacks it
 EXPECTED_LOG = "expected_log"  # var of an output: mean log1p(CP10k) over the counts that could have been drawn
 
 # layers of predictions.h5ad

@@ -1,10 +1,10 @@
-"""What the demo model is trained on: cells and true profiles of simulated worlds, written as plain arrays.
+"""Draw the training data of the demo model: cells and true profiles of simulated worlds, as plain arrays.
 
 In: the seed of a tuning world. Out: an ``.npz`` that ``python -m tools.train_demo`` reads; ``python -m
-tools.lessons FILE`` writes that of the shipped model.
+tools.lessons FILE`` writes that of the packaged model.
 
-A (cell type, treatment) pair that is held out is in the file but marked, and the trainer never shows it; so are whole
-treatments. The pair of the demonstration question is always held out.
+Pairs of cell type and treatment that are held out are in the file but marked, and the trainer never shows them; the
+same holds for whole treatments. The pair of the demonstration question is always held out.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DATASET = "lessons"
 
 @dataclass(frozen=True)
 class LessonSize:
-    """Cells drawn of each (cell type, treatment) and of each untreated cell type, in equal parts of every donor."""
+    """Numbers of cells per pair of cell type and treatment, and per untreated cell type, equally from every donor."""
 
     n_treated: int = 64
     n_control: int = 240
@@ -55,7 +55,7 @@ class LessonSize:
 
 
 def choose_held(world: World) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Choose what training may not see.
+    """Choose the pairs and the treatments that training may not see.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def make_lessons(seed: int, *, knowledge: Knowledge, size: LessonSize | None = N
     seed
         One of ``SEEDS_TUNING``.
     knowledge
-        The tables that the world partly obeys.
+        Knowledge tables, which the world follows in part.
     size
         Cells per group.
 
@@ -149,7 +149,7 @@ def _parts(name: str, matrix: sp.csr_matrix) -> dict[str, NDArray[np.generic]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a world to a file."""
+    """Write the training data of one world to a file."""
     from haystack_kernel.knowledge import load_knowledge
 
     parser = argparse.ArgumentParser(

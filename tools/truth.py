@@ -1,4 +1,4 @@
-"""What a treatment truly changes in the simulated world, computed without sampling; for tests and measurements only.
+"""Compute the true effects of a treatment in the simulated world without sampling; for tests and measurements only.
 
 In: a world, a cell type, a treatment. Out: the expected change of mean log1p CP10k of every gene.
 """
@@ -22,10 +22,10 @@ _N_BLOCKS = 24
 
 
 def true_log_shift(world: World, cell_type: str, perturbation: str) -> dict[str, float]:
-    """Gene -> expected change of mean log1p(CP10k) under the treatment.
+    """Compute the expected change of mean log1p(CP10k) of every gene under the treatment.
 
-    Counts are negative binomial around the world's shares with Kang's dispersion, averaged over library sizes.
-    Without donors, nuisance modules and ambient RNA, which a prediction should not contain.
+    Counts are negative binomial around the world's shares with the dispersion measured on Kang, averaged over library
+    sizes. Donors, nuisance modules and ambient RNA are left out, because a prediction should not contain them.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def true_log_shift(world: World, cell_type: str, perturbation: str) -> dict[str,
 
     Returns
     -------
-    Natural-log units; exactly 0 for every gene where nothing happens.
+    Gene -> change in natural-log units; exactly 0 for every gene if the cell type does not respond.
     """
     row = world.row(cell_type)
     if not world.programme(perturbation).effects[row].any():
@@ -62,9 +62,8 @@ def _mean_log(mu: NDArray[np.float64], *, library: float) -> NDArray[np.float64]
     odds = mu / (mu + shape)
     order = np.argsort(mu)
     result = np.zeros(len(mu))
-    for block in np.array_split(
-        order, min(_N_BLOCKS, len(order))
-    ):  # genes of like abundance need like numbers of terms
+    # genes of similar abundance need similar numbers of terms
+    for block in np.array_split(order, min(_N_BLOCKS, len(order))):
         r, q = shape[block], odds[block]
         top = mu[block].max()
         n_terms = int(top + 9 * np.sqrt(top + top**2 * (1 / r).max()) + 15)

@@ -1,4 +1,4 @@
-"""Ids, the vocabularies with few values, and the base class of every record.
+"""Ids, closed vocabularies, and the base class of every record.
 
 In: plain values. Out: frozen pydantic models that validate themselves and round-trip through JSON.
 """

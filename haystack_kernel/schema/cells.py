@@ -1,4 +1,4 @@
-"""Cells of an atlas selected by criteria, proposed as prompt, and chosen for a round.
+"""Cells of an atlas: selected by criteria, proposed as a prompt, chosen for a round.
 
 In: plain values. Out: cell sets, candidates, choices.
 """
@@ -21,12 +21,12 @@ class CellSet(Frozen):
     is_control: bool
     perturbation: str | None = None
     cell_type_ids: tuple[str, ...] = ()
-    cell_type_names: tuple[str, ...] = Field(default=(), description="used where cells carry no CL id")
+    cell_type_names: tuple[str, ...] = Field(default=(), description="used if the cells have no CL id")
     donor_ids: tuple[str, ...] = ()
     tissue_ids: tuple[str, ...] = ()
     disease_ids: tuple[str, ...] = ()
     n_cells: int = Field(default=0, ge=0, description="cells in the atlas that satisfy the criteria")
-    label: str = Field(default="", description="the cell types in words, as the atlas names them; not a criterion")
+    label: str = Field(default="", description="names of the cell types in the atlas; not a criterion")
 
     @property
     def key(self) -> str:
@@ -37,7 +37,7 @@ class CellSet(Frozen):
 
 
 class Candidate(Frozen):
-    """A cell set proposed as prompt, its matched control, and why."""
+    """A cell set that is proposed as a prompt, its matched control, and the reason."""
 
     key: str
     strategy: Strategy
@@ -48,14 +48,16 @@ class Candidate(Frozen):
     relevance: float = Field(ge=0, le=1)
     diversity: float = Field(default=1.0, ge=0, le=1)
     quality: float = Field(default=0.0, ge=0, le=1)
-    score: float = Field(default=0.0, ge=0, le=1, description="weighted sum of the three above; order of the table")
+    score: float = Field(
+        default=0.0, ge=0, le=1, description="weighted sum of the three above; candidates are sorted by it"
+    )
     evidence_distance: EvidenceDistance
-    pinned: bool = Field(default=False, description="the user wants it in every round")
-    reason: str = Field(description="one sentence for people")
+    pinned: bool = Field(default=False, description="the user pinned it, so every round includes it")
+    reason: str = Field(description="one sentence that is shown to users")
 
 
 class Choice(Frozen):
-    """What one round tries: the candidates pooled into one prompt."""
+    """The candidates that one round pools into its prompt."""
 
     candidate_keys: tuple[str, ...]
     reason: str

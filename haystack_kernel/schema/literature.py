@@ -14,7 +14,7 @@ from haystack_kernel.schema.base import Frozen, PaperSource, Stance
 
 
 class PaperQuery(Frozen):
-    """What papers are searched for: any name of each group; an empty group asks for nothing."""
+    """Search terms: a paper must have any name of each group; an empty group is ignored."""
 
     perturbation: tuple[str, ...]
     cell_type: tuple[str, ...] = ()
@@ -22,7 +22,7 @@ class PaperQuery(Frozen):
 
 
 class Paper(Frozen):
-    """One paper as the sources gave it; plain text, never markup."""
+    """One paper as the sources returned it; plain text without markup."""
 
     id: str = Field(description="pmid:<n>, doi:<doi>, or <source>:<id>")
     title: str
@@ -37,7 +37,7 @@ class Paper(Frozen):
 
 
 class SourceAnswer(Frozen):
-    """How one source answered; ``reason`` is empty when it did so in full."""
+    """The answer of one source; ``reason`` is empty if it is complete."""
 
     source: PaperSource
     n_papers: int = 0
@@ -45,7 +45,7 @@ class SourceAnswer(Frozen):
 
 
 class PaperSearch(Frozen):
-    """What all sources returned for one query, merged; sources that failed say why."""
+    """The merged results of all sources for one query; sources that failed say why."""
 
     query: PaperQuery
     searched_at: datetime
@@ -54,10 +54,10 @@ class PaperSearch(Frozen):
 
 
 class Quote(Frozen):
-    """One sentence about one gene under the asked perturbation, and where it stands."""
+    """One sentence about one gene under the perturbation, and its position in the paper."""
 
     gene: str
-    direction: int = Field(ge=-1, le=1, description="what the sentence says: +1 rises, -1 falls, 0 nothing on it")
+    direction: int = Field(ge=-1, le=1, description="direction that the sentence states: +1 rises, -1 falls, 0 none")
     stance: Stance
     quote: str
     where: Literal["title", "abstract"]
@@ -66,7 +66,7 @@ class Quote(Frozen):
 
 
 class Citation(Frozen):
-    """A paper that names the perturbation and a gene in one sentence, with those sentences."""
+    """A paper with sentences that name both the perturbation and a gene."""
 
     paper: Paper
     scored: bool = Field(description="False: retracted, or found only by a search for the predicted genes")
@@ -74,12 +74,12 @@ class Citation(Frozen):
 
 
 class Citations(Frozen):
-    """citations.json: contradictions first. ``reason`` says why no source was asked, and is empty otherwise."""
+    """Content of citations.json, contradictions first; ``reason`` says why no source was asked, or is empty."""
 
     reason: str = ""
     searched_at: datetime | None = None
     answers: tuple[SourceAnswer, ...] = Field(default=(), description="of the search for the perturbation")
     gene_answers: tuple[SourceAnswer, ...] = Field(default=(), description="of the search for the predicted genes")
     n_papers: int = 0
-    n_left_out: int = Field(default=0, description="papers with mere mentions that are not listed")
+    n_left_out: int = Field(default=0, description="papers that only mention a gene and are not listed")
     citations: tuple[Citation, ...] = ()

@@ -1,6 +1,6 @@
-"""What a question was understood to ask.
+"""The parsed question.
 
-In: plain values. Out: terms resolved, the structured query, pairs that no strategy may see.
+In: plain values. Out: resolved terms, the structured query, and pairs that no strategy may see.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from haystack_kernel.schema.base import ControlStrategy, Frozen, TaskType, TermK
 
 
 class Match(Frozen):
-    """One known term that a text may mean."""
+    """A known term that a text may mean."""
 
     id: str = Field(description="ontology id (CL:…, UBERON:…, MONDO:…) or the canonical perturbation name")
     name: str
@@ -22,23 +22,23 @@ class Match(Frozen):
 
 
 class Resolution(Frozen):
-    """What a piece of text was taken to mean, and what else it may mean.
+    """The meaning assigned to a piece of text, and other possible meanings.
 
-    ``match`` is None when nothing is close enough; ``alternatives`` then holds the nearest known terms.
+    ``match`` is None if no known term is close enough; ``alternatives`` then holds the nearest known terms.
     """
 
     text: str
     kind: TermKind
     match: Match | None = None
     alternatives: tuple[Match, ...] = ()
-    ambiguous: bool = Field(default=False, description="a second term is about as close: show it, let the user choose")
+    ambiguous: bool = Field(default=False, description="a second term is about as close, so the user should choose")
     note: str = Field(
-        default="", description="what to know of the match: an obsolete id, a short form, a mended spelling"
+        default="", description="remark on the match: an obsolete id, an abbreviation, a corrected spelling"
     )
 
 
 class Perturbation(Frozen):
-    """A treatment asked for; fields follow the upstream data model."""
+    """The treatment that the question asks about; fields follow the upstream data model."""
 
     text: str
     name: str = Field(description="canonical name in the knowledge table, e.g. IFN-beta")
@@ -76,8 +76,10 @@ class StructuredQuery(Frozen):
     marker_genes: tuple[str, ...] = ()
     tissue_genes: tuple[str, ...] = ()
     control_strategy: ControlStrategy = "synthetic_control"
-    resolutions: tuple[Resolution, ...] = Field(default=(), description="every term found, with its close seconds")
-    unresolved: tuple[Resolution, ...] = Field(default=(), description="terms not known, with the nearest known")
+    resolutions: tuple[Resolution, ...] = Field(
+        default=(), description="every term found, with alternatives that are about as close"
+    )
+    unresolved: tuple[Resolution, ...] = Field(default=(), description="unknown terms, with the nearest known ones")
     planner: str = "offline"
 
 

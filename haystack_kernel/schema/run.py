@@ -33,11 +33,10 @@ from haystack_kernel.schema.settings import RetrievalSettings
 RoundStep = Literal["choose", "cells", "predict", "ground", "decide"]
 RecordStep = Literal["understand", "retrieve", "rounds", "interpret", "publish"]
 
-# Which step writes which field, in the order of the steps. This is the only list: fork takes over what a step wrote,
-# and an edited query or a repeated step resets what later steps wrote. A test holds that every field of Round and of
-# RunRecord appears exactly once. Three entries are no steps:
-# "opening" is written before the first step; "spending" is money, which is neither inherited nor forgotten;
-# "running" changes at every step, and is not a result of any.
+# Which step writes which field, in the order of the steps. This is the only list: a fork takes over what a step wrote,
+# and an edited query or a repeated step resets what later steps wrote. A test checks that every field of Round and of
+# RunRecord appears exactly once. Three entries are not steps: "opening" is written before the first step; "spending"
+# is money, which a fork does not inherit; "running" changes at every step and is the result of none.
 ROUND_FIELDS: dict[RoundStep | Literal["spending", "running"], tuple[str, ...]] = {
     "choose": ("number", "choice", "candidates"),
     "cells": ("query_cells", "n_prompt", "n_control", "n_query"),
@@ -60,7 +59,7 @@ RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tupl
 
 
 class RunConfig(Frozen):
-    """What a run was asked to do; changing one value makes another run."""
+    """The options of a run; a changed value makes a different run."""
 
     atlases: tuple[AtlasName, ...] = ("demo",)
     query_atlas: AtlasName | None = Field(default=None, description="atlas the query cells come from; None: any")
@@ -89,7 +88,7 @@ class RunConfig(Frozen):
         return tuple(dict.fromkeys((*self.atlases, *extra)))
 
     def located(self) -> RunConfig:
-        """The same with paths in full, for those who open them: the record names the home folder only as ``~``."""
+        """The same options with full paths, to open the files; records write the home folder as ``~``."""
         paths = {"model": self.model, "genelist": self.genelist, "query_h5ad": self.query_h5ad}
         full = {name: str(Path(path).expanduser()) for name, path in paths.items() if path and path.startswith("~")}
         return self.model_copy(update=full) if full else self
@@ -104,7 +103,7 @@ class FileRef(Frozen):
 
 
 class ModelCard(Frozen):
-    """Whose weights made a prediction, and on what terms."""
+    """Source and licence of the weights that made a prediction."""
 
     sha256: str
     citation: str
@@ -112,21 +111,21 @@ class ModelCard(Frozen):
 
 
 class Round(Frozen):
-    """One iteration: choose candidates, infer, ground. Fields fill as its steps finish."""
+    """One iteration: choose candidates, predict, score. Each step fills the fields that ROUND_FIELDS lists."""
 
     number: int = Field(ge=1)
     choice: Choice
-    candidates: tuple[Candidate, ...] = Field(description="the candidates of the choice, whole")
+    candidates: tuple[Candidate, ...] = Field(description="the chosen candidates")
     control_strategy: ControlStrategy = "synthetic_control"
     control_note: str = Field(default="", description="why the effective strategy differs from the requested one")
-    query_cells: str = Field(default="", description="one sentence: which cells were transformed")
+    query_cells: str = Field(default="", description="one sentence about the cells that were transformed")
     n_prompt: int = 0
     n_control: int = 0
     n_query: int = 0
     spec: JobSpec | None = None
     job: JobHandle | None = None
-    estimate: CostEstimate | None = Field(default=None, description="before the job was submitted; None: free")
-    bills: tuple[Bill, ...] = Field(default=(), description="one each attempt that was paid for")
+    estimate: CostEstimate | None = Field(default=None, description="made before the job was submitted; None: free")
+    bills: tuple[Bill, ...] = Field(default=(), description="one for each attempt that was paid for")
     task_seconds: dict[str, float] = Field(default_factory=dict)
     model: ModelCard | None = Field(default=None, description="None: no weights of a model were used")
     frac_genes_found: Real = NAN
@@ -136,7 +135,7 @@ class Round(Frozen):
     n_de: int = 0
     top_genes: tuple[str, ...] = Field(default=(), description="largest rises first, from the genes called DE")
     confidence: Confidence | None = Field(default=None, description="None before the round was scored")
-    feedback: tuple[Feedback, ...] = Field(default=(), description="what the next round should do otherwise")
+    feedback: tuple[Feedback, ...] = Field(default=(), description="findings that the next round acts on")
     decision: str = Field(default="", description="why the loop went on or stopped after this round")
     files: tuple[FileRef, ...] = ()
 
@@ -145,9 +144,9 @@ class Round(Frozen):
         return {name: getattr(self, name) for step in steps for name in ROUND_FIELDS[step]}
 
     def before(self, step: RoundStep) -> Round:
-        """The round as it was before ``step``: what it and the later steps wrote is reset, spending is kept.
+        """Return the round as it was before ``step``: fields that it and later steps wrote are reset.
 
-        ``files`` still lists what they wrote: the files are there until the steps write them again.
+        Spending is kept. ``files`` is kept too, because the files exist until the steps write them again.
         """
         order = list(get_args(RoundStep))
         later = [name for one in order[order.index(step) :] for name in ROUND_FIELDS[one]]
@@ -155,7 +154,7 @@ class Round(Frozen):
 
 
 class Interpretation(Frozen):
-    """The answer in words; every number in it is in the record. Words never set a score."""
+    """The answer in words; all of its numbers are in the record, and it never changes a score."""
 
     headline: str
     paragraphs: tuple[str, ...] = ()
@@ -172,7 +171,7 @@ class Usage(Frozen):
 
 
 class StepTime(Frozen):
-    """A finished step, when and how long."""
+    """A finished step, with its time and duration."""
 
     step: str
     finished_at: datetime
@@ -181,7 +180,7 @@ class StepTime(Frozen):
 
 
 class Failure(Frozen):
-    """Why a run stopped: class, message for people, and the step that was under way."""
+    """Why a run stopped: class and message of the error, and the step that failed."""
 
     kind: str
     message: str
@@ -190,7 +189,7 @@ class Failure(Frozen):
 
 
 class Fork(Frozen):
-    """Where a run branched off from, and which finished steps it took over."""
+    """The run that a fork was made from, and the finished steps that it took over."""
 
     run_id: RunId
     changes: dict[str, Any] = Field(description="what differs from the parent's configuration")
@@ -198,7 +197,7 @@ class Fork(Frozen):
 
 
 class RunRecord(Frozen):
-    """Everything about one run; saved after every step as ``record/000N.json`` and ``run.json``."""
+    """Everything about one run; saved after every step as ``record/000N.json``, with a copy in ``run.json``."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: RunId
@@ -206,11 +205,11 @@ class RunRecord(Frozen):
     question: str
     config: RunConfig
     settings: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="sections that the numbers depend on, as they were when the run began"
+        default_factory=dict, description="sections that affect results, as they were when the run began"
     )
     created_at: datetime
     forked_from: Fork | None = None
-    orchestrator: JobHandle | None = Field(default=None, description="job that works the run; None: a process does")
+    orchestrator: JobHandle | None = Field(default=None, description="job that works on the run; None: a process does")
     bills: tuple[Bill, ...] = Field(
         default=(), description="of what belongs to no round: the orchestrator, the planner"
     )
@@ -244,7 +243,11 @@ class RunRecord(Frozen):
         return {name: getattr(self, name) for step in steps for name in RECORD_FIELDS[step]}
 
     def before(self, step: RecordStep) -> RunRecord:
-        """The record as it was before ``step``: what it and the later steps wrote is reset, and the run goes on there.
+        """Return the record as it was before ``step``, ready to go on there: what later steps wrote is reset.
+
+        Step times, notes and bills are kept, also the bills of rounds that are reset. Files of these rounds are not
+        deleted: whoever saves the record removes those for which :func:`haystack_kernel.store.layout.step_of` names a step,
+        because the jobs of new rounds have the same ids as long as the options are the same.
 
         Examples
         --------
@@ -253,6 +256,8 @@ class RunRecord(Frozen):
         order = list(get_args(RecordStep))
         later = [name for one in order[order.index(step) :] for name in RECORD_FIELDS[one]]
         update = {name: _default_of(RunRecord, name) for name in later}
+        if "rounds" in later:
+            update["bills"] = self.all_bills  # what was spent on rounds that are reset still counts
         return self.model_copy(update={**update, "status": "running", "failure": None})
 
     @property
@@ -308,7 +313,7 @@ def _default_of(model: type[Frozen], name: str) -> Any:  # noqa: ANN401 - the de
 
 
 class RunSummary(Frozen):
-    """A run in one line; ``summary.json`` of the run folder, written beside the record after every step."""
+    """A run in one line: the content of ``summary.json``, which is written with the record after every step."""
 
     run_id: RunId
     status: RunStatus

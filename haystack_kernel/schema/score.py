@@ -1,4 +1,4 @@
-"""The score of a prediction, its components, and how far to trust it.
+"""The score of a prediction, its components, and confidence in it.
 
 In: plain values. Out: components, composite, agreement, confidence, feedback.
 """
@@ -24,10 +24,12 @@ _EARLIER_DETAIL = {
 
 
 class Component(Frozen):
-    """One component of the score. ``score`` NaN means not computed, and ``reason`` says why."""
+    """One component of the score; if ``score`` is NaN it was not computed, and ``reason`` says why."""
 
     name: str
-    weight: float = Field(ge=0, le=1, description="share in the composite before sharing out missing components")
+    weight: float = Field(
+        ge=0, le=1, description="share in the composite before the shares of missing components are redistributed"
+    )
     score: Real = Field(description="clip(1 - 3 log10(p / 0.5), 1, 10); NaN: not computed")
     reason: str = Field(default="", description="why NaN, or what limits the reading; never empty when NaN")
     statistic: Real = Field(default=NAN, description="mean of s_g z_g over the set; sign = direction")
@@ -45,7 +47,7 @@ class Component(Frozen):
 
 
 class Composite(Frozen):
-    """The one score of a prediction. ``value`` NaN means not scored, and ``reason`` says why."""
+    """The score of a prediction; if ``value`` is NaN it was not scored, and ``reason`` says why."""
 
     value: Real
     weight_computed: float = Field(description="summed weight of the components that could be computed")
@@ -54,12 +56,12 @@ class Composite(Frozen):
 
     @property
     def shown(self) -> str:
-        """``9 of 10 (8.5)``: rounded, halves up, and as thresholds see it."""
+        """``9 of 10 (8.5)``: rounded with halves up, and the value that is compared with thresholds."""
         return f"{math.floor(self.value + 0.5)} of 10 ({self.value:.1f})"
 
 
 class EngineAgreement(Frozen):
-    """How one engine's prediction compares with the run's engine on the same query cells."""
+    """Comparison of one engine's prediction with that of the run's engine, for the same query cells."""
 
     engine: str
     pearson: Real = Field(description="correlation of mean log-shifts over tested genes; NaN for a constant shift")
@@ -69,16 +71,16 @@ class EngineAgreement(Frozen):
 
 
 class Aspect(Frozen):
-    """One thing that says how far to trust a prediction. ``value`` NaN means not known, and ``reason`` says why."""
+    """One aspect of confidence in a prediction; if ``value`` is NaN it is unavailable, and ``reason`` says why."""
 
     name: str
-    value: Real = Field(description="in the aspect's own unit; ``words`` say which")
-    words: str = Field(default="", description="one sentence for people")
+    value: Real = Field(description="in the unit that ``words`` state")
+    words: str = Field(default="", description="one sentence that is shown to users")
     reason: str = Field(default="", description="why NaN; never empty when NaN")
 
 
 class Confidence(Frozen):
-    """How far to trust a prediction, beside the score, which says how far it agrees with known biology."""
+    """How reliable a prediction is; the score says how far it agrees with known biology."""
 
     aspects: tuple[Aspect, ...] = ()
     verdict: BaselineVerdict = Field(
@@ -88,12 +90,12 @@ class Confidence(Frozen):
 
 
 class Feedback(Frozen):
-    """What a round teaches the next one."""
+    """A finding about a round that the next round acts on."""
 
     kind: FeedbackKind
-    sentence: str = Field(description="what was found, for people")
-    action: FeedbackAction = Field(description="what the planner does about it")
-    about: str = Field(default="", description="the cell type that misleads, where there is one")
+    sentence: str = Field(description="the finding in words")
+    action: FeedbackAction = Field(description="what the planner does in response")
+    about: str = Field(default="", description="the misleading cell type, if there is one")
 
     @field_validator("kind", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 
 from haystack_kernel import flow
-from haystack_kernel.schema import RECORD_FIELDS, ROUND_FIELDS, Round, RunRecord
+from haystack_kernel.schema import RECORD_FIELDS, ROUND_FIELDS, Bill, Round, RunRecord
 from haystack_kernel.store import layout
 
 
@@ -24,6 +24,15 @@ def test_a_record_before_a_step_goes_on_at_that_step_and_keeps_what_came_before(
         assert flow.next_step(back) == first
         for name in chain.from_iterable(RECORD_FIELDS[one] for one in names[: names.index(step)]):
             assert getattr(back, name) == getattr(parent, name), name
+
+
+@pytest.mark.slow
+def test_what_was_spent_on_rounds_that_are_reset_still_counts(parent):
+    bill = Bill(job_id="job-1", attempt=1, machine="a machine", seconds=60, usd=2.5, state="succeeded")
+    paid = parent.rounds[0].model_copy(update={"bills": (bill,)})
+    record = parent.model_copy(update={"rounds": (paid, *parent.rounds[1:])})
+    assert record.before("interpret").cost_usd == record.before("retrieve").cost_usd == record.cost_usd == 2.5
+    assert record.before("interpret").bills == ()
 
 
 @pytest.mark.slow
