@@ -246,8 +246,8 @@ class RunRecord(Frozen):
         """Return the record as it was before ``step``, ready to go on there: what later steps wrote is reset.
 
         Step times, notes and bills are kept, also the bills of rounds that are reset. Files of these rounds are not
-        deleted: whoever saves the record removes those for which :func:`haystack_kernel.store.layout.step_of` names a step,
-        because the jobs of new rounds have the same ids as long as the options are the same.
+        deleted: whoever saves the record removes those for which :func:`haystack_kernel.store.layout.step_of` names a
+        step, because the jobs of new rounds have the same ids as long as the options are the same.
 
         Examples
         --------
