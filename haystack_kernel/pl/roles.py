@@ -67,14 +67,14 @@ def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> A
     Axes
         The axes drawn on; their label is the alternative text.
 
-    Examples
-    --------
-    >>> haystack.pl.roles(run.record)  # doctest: +SKIP
-
     Raises
     ------
     InvalidInputError
         The run has no round yet.
+
+    Examples
+    --------
+    >>> haystack.pl.roles(run.record)  # doctest: +SKIP
     """
     if not record.rounds:
         msg = f"run {record.run_id} has no round yet ({record.status}), so no cells to draw; call run.work() first"
