@@ -158,12 +158,12 @@ def _both_readings(
         first, second = cells.query, cells.control_pred
     if first is None:
         first, second = cells.query, None
-        notes.append("no prediction from control cells at hand: compared with the query cells instead")
+        notes.append("no prediction from control cells is available: compared with the query cells instead")
     fewer_donors = without_donors(cells, engine=basis.context.engine, seed=basis.context.seed)
     de = _compare(cells, first, fewer_donors=fewer_donors, also_detected=also_detected, basis=basis)
     de[FLIPS] = False
     if second is None:
-        notes.append("only one control reading at hand: genes whose call flips between readings are unknown")
+        notes.append("only one control reading is available: genes whose call flips between readings are unknown")
         return de, None, notes
     other = _compare(cells, second, fewer_donors=fewer_donors, also_detected=also_detected, basis=basis)
     calls = [np.sign(table[keys.LOG2FC].to_numpy(float)) * table[keys.IS_DE].to_numpy(bool) for table in (de, other)]

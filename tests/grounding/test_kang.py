@@ -15,7 +15,7 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.schema import GroundingSettings, Perturbation, StructuredQuery
 
 pytestmark = pytest.mark.slow
-JUDGED = (keys.PATHWAY, keys.TARGET, keys.NETWORK)
+SCORED = (keys.PATHWAY, keys.TARGET, keys.NETWORK)
 CONTEXT = GroundingContext(seed=0, control_strategy="query_as_control")
 
 
@@ -57,11 +57,11 @@ def score_only(treated, control, basis):
     tested, sets = set(de.loc[de[keys.IS_TESTED], keys.GENE]), expected_sets(basis)
     null = self_contained_null(treated, control, sets=sets, tested=tested, n_draws=basis.settings.n_draws, seed=0)
     components = compute_components(de, self_contained=null, basis=basis)
-    return [component.score for component in components if component.name in JUDGED]
+    return [component.score for component in components if component.name in SCORED]
 
 
 def scores(result):
-    return [component.score for component in result.components if component.name in JUDGED]
+    return [component.score for component in result.components if component.name in SCORED]
 
 
 def test_kang_when_the_right_question_is_asked_then_ten_and_interferon_leads(arms):

@@ -72,9 +72,9 @@ def assess_confidence(
     lower composite), weights (range of the composite), back-test.
     """
     between_seeds = _between_seeds(cells)
-    judged = composite(components, donor_matched=basis.context.donor_matched)
+    overall = composite(components, donor_matched=basis.context.donor_matched)
     verdict, words = engine_verdict(
-        basis.context.engine, agreement=agreement, own=judged.value, between_seeds=between_seeds
+        basis.context.engine, agreement=agreement, own=overall.value, between_seeds=between_seeds
     )
     aspects = (
         _control(de, other, basis=basis),
@@ -85,8 +85,8 @@ def assess_confidence(
         _stability(de, basis=basis, between_seeds=between_seeds),
         _donors(cells, de=de, basis=basis),
         _measured(cells, de=de),
-        _percentile(judged, basis=basis),
-        _weights(components, judged=judged, basis=basis),
+        _percentile(overall, basis=basis),
+        _weights(components, overall=overall, basis=basis),
         Aspect(name="back-tested accuracy", value=NAN, reason="no back-test of runs like this one was made"),
     )
     return Confidence(aspects=aspects, verdict=verdict, verdict_words=words)
@@ -124,7 +124,7 @@ def _control(de: pd.DataFrame, other: pd.DataFrame | None, *, basis: Basis) -> A
     name, context = "control strategy", basis.context
     note = f" {context.control_note}." if context.control_note else ""
     if other is None:
-        return Aspect(name=name, value=NAN, reason=f"only one control reading is at hand.{note}".rstrip("."))
+        return Aspect(name=name, value=NAN, reason=f"only one control reading is available.{note}".rstrip("."))
     tested = (de[keys.IS_TESTED] & other[keys.IS_TESTED]).to_numpy(bool)
     r = correlate(*(table[keys.DELTA].to_numpy(float)[tested] for table in (de, other)))
     if math.isnan(r):
@@ -166,7 +166,7 @@ def _baselines(agreement: Sequence[EngineAgreement]) -> Aspect:
 def _flips(de: pd.DataFrame, other: pd.DataFrame | None) -> Aspect:
     name = "genes that flip"
     if other is None:
-        return Aspect(name=name, value=NAN, reason="only one control reading is at hand")
+        return Aspect(name=name, value=NAN, reason="only one control reading is available")
     n_called = int((de[keys.IS_DE] | other[keys.IS_DE]).sum())
     if not n_called:
         return Aspect(name=name, value=NAN, reason="no gene is called in either control reading")
@@ -228,21 +228,21 @@ def _measured(cells: GroundingCells, *, de: pd.DataFrame) -> Aspect:
     return Aspect(name=name, value=found[0].pearson, words=f"Measured, not part of the prompt, not scored: {listed}.")
 
 
-def _percentile(judged: Composite, *, basis: Basis) -> Aspect:
+def _percentile(overall: Composite, *, basis: Basis) -> Aspect:
     name, group = "null percentile", "observational" if basis.is_observational else "perturbational"
     nulls = load_nulls(group)
-    if not nulls.size or math.isnan(judged.value):
+    if not nulls.size or math.isnan(overall.value):
         reason = "the prediction was not scored" if nulls.size else "not measured: no table of null runs is packaged"
         return Aspect(name=name, value=NAN, reason=reason)
-    below = percentile_among(judged.value, nulls)
+    below = percentile_among(overall.value, nulls)
     words = f"The score is above {below:.1%} of {nulls.size} null or wrong prompts in simulated worlds."
     return Aspect(name=name, value=below, words=words)
 
 
-def _weights(components: Sequence[Component], *, judged: Composite, basis: Basis) -> Aspect:
+def _weights(components: Sequence[Component], *, overall: Composite, basis: Basis) -> Aspect:
     """Range of the composite (central 95 %) when every weight changes at random by up to half of itself."""
     name = "choice of weights"
-    if math.isnan(judged.value):
+    if math.isnan(overall.value):
         return Aspect(name=name, value=NAN, reason="the prediction was not scored")
     scores = np.array([item.score for item in components])
     weights = np.array([item.weight for item in components])
@@ -250,7 +250,7 @@ def _weights(components: Sequence[Component], *, judged: Composite, basis: Basis
     drawn = weights * rng.uniform(1 - WEIGHT_CHANGE, 1 + WEIGHT_CHANGE, size=(N_WEIGHTS, weights.size))
     known = ~np.isnan(scores)
     values = drawn[:, known] @ scores[known] / drawn[:, known].sum(axis=1)
-    low, high = (min(float(v), judged.cap) for v in np.quantile(values, [0.025, 0.975]))
+    low, high = (min(float(v), overall.cap) for v in np.quantile(values, [0.025, 0.975]))
     words = f"With weights changed by up to {WEIGHT_CHANGE:.0%} the score lies between {low:.1f} and {high:.1f}."
     return Aspect(name=name, value=high - low, words=words)
 

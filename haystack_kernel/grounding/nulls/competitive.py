@@ -41,7 +41,7 @@ def competitive_null(
     genes
         The signed set.
     removed
-        Genes left out of the set and of the background alike (those of competing signatures).
+        Genes left out of the set and of the background (those of competing signatures).
     n_draws, seed
         Number of random sets and the random seed.
     name

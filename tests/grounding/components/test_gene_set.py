@@ -9,7 +9,7 @@ from haystack_kernel import keys
 from haystack_kernel.grounding import GroundingContext
 from haystack_kernel.schema import GroundingSettings
 
-JUDGED = (keys.PATHWAY, keys.TARGET)
+SCORED = (keys.PATHWAY, keys.TARGET)
 
 
 def parts(grounded):
@@ -19,7 +19,7 @@ def parts(grounded):
 def test_components_when_the_asked_effect_is_there_then_high_and_what_has_no_source_is_nan_and_capped(alpha):
     found = parts(alpha)
     assert list(found) == [keys.PATHWAY, keys.TARGET, keys.LITERATURE, keys.NETWORK]
-    assert min(found[name].score for name in JUDGED) > 9.9
+    assert min(found[name].score for name in SCORED) > 9.9
     assert found[keys.PATHWAY].n_genes == 40
     assert found[keys.PATHWAY].statistic > 0.2
     assert found[keys.TARGET].p_signal == pytest.approx(1 / 2000)
@@ -32,14 +32,14 @@ def test_components_when_the_asked_effect_is_there_then_high_and_what_has_no_sou
 
 def test_components_when_labels_are_swapped_then_one(alpha_cells, swap_labels, ask, score):
     result = score(swap_labels(alpha_cells), ask("ALPHA"))
-    assert [parts(result)[name].score for name in JUDGED] == [1, 1]
+    assert [parts(result)[name].score for name in SCORED] == [1, 1]
     assert parts(result)[keys.PATHWAY].statistic < 0
     assert result.composite.value == 1
 
 
 def test_components_when_nothing_happens_then_near_one(arms, ask, score):
     cells = arms({})
-    assert all(parts(score(cells, ask("ALPHA")))[name].score <= 3 for name in JUDGED)
+    assert all(parts(score(cells, ask("ALPHA")))[name].score <= 3 for name in SCORED)
     same = dataclasses.replace(cells, control_pred=cells.treated)
     assert parts(score(same, ask("ALPHA")))[keys.PATHWAY].score == 1
 

@@ -115,7 +115,7 @@ def test_feedback_when_the_prompt_is_of_another_lineage_and_the_score_weak_then_
     assert kinds(scored(used=(candidate(FIBROBLAST),))) == []  # far, but it works
 
 
-def test_feedback_when_the_prediction_is_nearer_to_another_type_then_it_is_named():
+def test_feedback_when_the_prediction_is_more_similar_to_another_type_then_it_is_named():
     query = QUERY.model_copy(update={"task_type": "cell_type_imputation", "perturbation": None})
     found = find(scored(component("cell_type_coherence", 1.0, statistic=-0.2, nearest_other="NK cell")), query)
     assert [(item.kind, item.about) for item in found] == [("wrong_lineage", "NK cell")]

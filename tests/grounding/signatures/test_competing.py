@@ -1,4 +1,4 @@
-"""Who explains a response better than the asked perturbation, and what they move."""
+"""Which signatures explain a response better than the asked perturbation, and the genes that they claim."""
 
 import numpy as np
 import pandas as pd
