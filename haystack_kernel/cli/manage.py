@@ -1,4 +1,4 @@
-"""Commands about several runs and about the installation: list, fork, compare, gc, doctor.
+"""Commands about several runs and about the installation: list, fork, compare, gc, doctor, orphans.
 
 In: arguments. Out: a readable answer or one JSON line each; see the package.
 """
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     for command in (list_, fork, compare, gc):
         commands.add(app, command, group=commands.RESULTS)
     commands.add(app, doctor, group=commands.SYSTEM)
+    commands.add(app, orphans, group=commands.SYSTEM)
 
 
 def list_(
@@ -146,6 +147,38 @@ def gc(
         {"deleted": found.is_deleted, "n_bytes": found.n_bytes, "runs": rows, "scratch": scratch},
         lambda: format_rows([*rows, of_jobs]),
     )
+
+
+def orphans(
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel those of this storage (default: list them); needs --yes.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm --cancel.")] = False,
+    storage: Storage = None,
+) -> None:
+    """List cloud jobs that still run and bill though no run folder counts on them.
+
+    Jobs of another storage are listed too, because they may bill the same project, but they are never cancelled.
+    """
+    from haystack_kernel.errors import InvalidInputError
+    from haystack_kernel.manage import find_orphans
+
+    if cancel and not yes:
+        msg = "--cancel stops jobs that cannot be started again; confirm it with --cancel --yes"
+        raise InvalidInputError(msg)
+    found = find_orphans(storage=storage, cancel=cancel)
+    rows = [
+        {
+            "job_id": item.job_id,
+            "kind": item.kind,
+            "run_id": item.owner,
+            "state": item.state,
+            "cancelled": cancel and item.is_of_this_storage,
+            "reason": item.reason,
+        }
+        for item in found
+    ]
+    show(rows, lambda: format_rows(rows))
 
 
 def doctor(

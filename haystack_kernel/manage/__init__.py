@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from haystack_kernel.manage.forking import fork
     from haystack_kernel.manage.garbage import collect_garbage
     from haystack_kernel.manage.listing import list_summaries
+    from haystack_kernel.manage.orphans import find_orphans
     from haystack_kernel.manage.submission import submit
 
 _HOMES = {
@@ -21,11 +22,12 @@ _HOMES = {
     "collect_garbage": "garbage",
     "compare": "comparison",
     "examine": "doctor",
+    "find_orphans": "orphans",
     "fork": "forking",
     "list_summaries": "listing",
     "submit": "submission",
 }
-__all__ = ["Comparison", "collect_garbage", "compare", "examine", "fork", "list_summaries", "submit"]
+__all__ = ["Comparison", "collect_garbage", "compare", "examine", "find_orphans", "fork", "list_summaries", "submit"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a function or a class

@@ -11,6 +11,7 @@ import typer
 
 from haystack_kernel.cli import app
 from haystack_kernel.manage.submission import orchestrator_spec
+from haystack_kernel.ports import Consent
 from haystack_kernel.run import open_run
 
 QUESTION = "How would B cells respond to IFN-beta?"
@@ -194,7 +195,8 @@ def test_bad_settings_are_named_on_stderr(call, monkeypatch):
 @pytest.mark.parametrize("question", ["- How would B cells respond?", "--yes", "--", "-h", "-"])
 def test_the_words_of_a_submitted_run_hold_the_question_whatever_it_looks_like(ports, record, question):
     record = record.model_copy(update={"question": question})
-    words = orchestrator_spec(record, ports, approval=("--max-cost", "1")).command
+    verb, *rest = orchestrator_spec(record, ports).command
+    words = (verb, *Consent(max_usd=1.0).words, *rest)  # as executors add the consent of the call
     command = typer.main.get_command(app).commands[words[0]]
     with command.make_context(words[0], list(words[1:])) as context:
         given = context.params

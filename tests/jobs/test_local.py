@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import subprocess
 import time
+from contextlib import suppress
 
 import anndata as ad
 import numpy as np
@@ -22,7 +24,7 @@ from haystack_kernel.jobs import (
     pace,
     wait,
 )
-from haystack_kernel.schema import BatchSettings, JobHandle, JobSettings, JobStatus, RunConfig, Settings
+from haystack_kernel.schema import BatchSettings, JobHandle, JobSettings, JobSpec, JobStatus, RunConfig, Settings
 from inference.manifest import dump_manifest
 
 RUN_ID = "run-20260102t030405-abcdef"
@@ -150,6 +152,86 @@ def test_cancel_ends_the_process_group_and_says_cancelled(executor, spec, proces
     status = executor.cancel(handle)
     assert status.state == "cancelled"
     assert not psutil.pid_exists(process.pid) or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A job whose program waits for ever: its manifest is a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe.json")
+    return JobSpec(
+        owner={"id": RUN_ID, "round": 1},
+        job_id=f"haystack-{RUN_ID}-0000000f",
+        command=("--manifest", str(tmp_path / "pipe.json")),
+        spec_hash="0",
+        n_tasks=1,
+        timeout_s=60,
+    )
+
+
+def marked(folder):
+    """Ids of the live processes that carry the mark of an attempt."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("ATTEMPT_OF_HAYSTACK") == str(folder):
+                found.add(process.pid)
+    return found
+
+
+def test_with_its_leading_process_killed_a_job_is_alive_attached_to_and_cancelled(tmp_path, stuck, process_of):
+    executor, folder = (
+        LocalExecutor(str(tmp_path / "scratch"), clock=SystemClock()),
+        tmp_path / "scratch" / stuck.job_id,
+    )
+    handle = executor.submit(stuck)
+    leader = process_of(handle)
+    while len(marked(folder / "attempt-1")) < 2:  # the shell and the program
+        time.sleep(0.02)
+    os.kill(leader.pid, signal.SIGKILL)
+    executor._children[leader.pid].wait()
+    later = LocalExecutor(str(tmp_path / "scratch"), clock=SystemClock())  # as another process has it
+    assert later.status(handle).state == "running"
+    assert "leading process is gone" in later.status(handle).detail
+    later.submit(stuck)
+    assert [path.name for path in folder.iterdir()] == ["attempt-1"]
+    assert later.cancel(handle).state == "cancelled"
+    assert marked(folder / "attempt-1") == set()
+
+
+def test_a_cancellation_between_the_attempts_folder_and_its_process_holds(tmp_path, stuck):
+    executor, other = (LocalExecutor(str(tmp_path / "scratch"), clock=SystemClock()) for _ in range(2))
+
+    class Cancelling(dict):
+        """Read by the starter once it has made the folder, before it starts the process."""
+
+        def items(self):
+            handle = expected_handle(stuck, executor="local", now=SystemClock().now())
+            assert other.cancel(handle).state == "cancelled"
+            return super().items()
+
+    handle = executor.submit(stuck.model_copy(update={"environment": Cancelling()}))
+    while not (status := executor.status(handle)).exit_code:
+        time.sleep(0.02)
+    folder = tmp_path / "scratch" / stuck.job_id / "attempt-1"
+    assert (status.state, status.exit_code) == ("cancelled", 143)
+    assert not (folder / "log.txt").exists()  # the program never began
+    assert marked(folder) == set()
+
+
+def test_what_an_ended_attempt_left_behind_ends_before_the_next_begins(tmp_path, stuck):
+    executor = LocalExecutor(str(tmp_path / "scratch"), clock=SystemClock())
+    folder = tmp_path / "scratch" / stuck.job_id / "attempt-1"
+    folder.mkdir(parents=True)
+    (folder / "exit").write_text("1")
+    mark = f"ATTEMPT_OF_HAYSTACK={folder}"
+    with subprocess.Popen(["/usr/bin/env", mark, "sleep", "60"], start_new_session=True) as left:  # as a kernel does
+        while not marked(folder):
+            time.sleep(0.02)
+        handle = executor.submit(stuck)
+        assert left.wait(10) == -signal.SIGTERM
+    assert executor.status(handle).state in ("queued", "running")
+    assert executor.cancel(handle).state == "cancelled"
+    assert {path.name for path in folder.parent.iterdir()} == {"attempt-1", "attempt-2"}
 
 
 def test_status_of_a_job_of_another_machine_is_a_failure_with_the_reason(executor, spec, clock):

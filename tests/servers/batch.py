@@ -51,6 +51,8 @@ class Plan:
     end: int | None = None  # exit code of its tasks whatever the program does, e.g. 50001; None: the program's own
     only: tuple[int, ...] | None = None  # indexes of the tasks that ``end`` hits; None: all
     is_idle: bool = False  # it runs for ever without doing anything
+    boots_for_ever: bool = False  # it gets a machine that never begins to work
+    says: str = ""  # a line in its log before the program's own
     is_dead: bool = False  # its program is one that ends at once without doing anything
     variables: dict[str, str] = field(default_factory=dict)  # for the program
     events_after: int = 0  # looks at its tasks before they show; -1: never
@@ -129,6 +131,7 @@ class BatchServer:
         self.overlaps += [job_id for other in same if other.status.state not in ENDED]
         plan = self.plans.pop(0) if self.plans else Plan()
         self.jobs[job_id] = _Job(job, plan)
+        self.logs[job.uid] = f"{plan.says}\n" if plan.says else ""
         self._requests[request.request_id] = job
         return job
 
@@ -191,7 +194,7 @@ class BatchServer:
                 self._say(held, held.plan.waits)
         elif state == State.QUEUED:
             self._move(held, State.SCHEDULED)
-        elif state == State.SCHEDULED:
+        elif state == State.SCHEDULED and not held.plan.boots_for_ever:
             self._move(held, State.RUNNING)
             self.started.append(held.job.name.rpartition("/")[2])
             self._start(held)

@@ -57,9 +57,10 @@ class World:
         self.clock = Clock()
         self.batch = {}
         self.max_usd = None
+        self.approve = True
 
     def executor(self):
-        """As a process that starts now, with consent to spending, has it."""
+        """As a process that starts now has it, with consent to spending unless that is withdrawn."""
         given = {
             "project": "lab",
             "region": "us-central1",
@@ -70,7 +71,7 @@ class World:
         }
         storage = str(self.folder / "store")
         settings = load_settings(layer="test", storage=storage, knowledge=str(self.folder), batch=given)
-        return BatchExecutor(settings, clock=self.clock, consent=Consent(approve=True, max_usd=self.max_usd))
+        return BatchExecutor(settings, clock=self.clock, consent=Consent(approve=self.approve, max_usd=self.max_usd))
 
     def spec(self):
         """The job, its manifest written."""
@@ -381,6 +382,111 @@ def _two_orchestrators(here):
     return " and ".join(states)
 
 
+def _provisioning(here):
+    jobs = [held.job for held in here.server.jobs.values()]
+    return [job.allocation_policy.instances[0].policy.provisioning_model.name for job in jobs]
+
+
+def _quota_refused(here):
+    """The service goes on refusing to create the job."""
+    text = "Quota exceeded for quota metric 'GPUs' and limit 'GPUs per region' of project 'lab'"
+    here.server.fail("create_job", code=grpc.StatusCode.RESOURCE_EXHAUSTED, times=6, text=text)
+    first = here.finish()
+    assert here.server.jobs == {}
+    assert here.finish().startswith("succeeded")
+    return first
+
+
+def _on_demand_taken_away(here):
+    here.plan(LOST)
+    executor = here.executor()
+    job = executor.submit(here.spec())
+    while (status := executor.tend(job)).attempt == 1:
+        pass
+    assert "Spot" not in status.detail
+    assert here.finish(executor, job).startswith("succeeded")
+    return status.detail
+
+
+def _drivers_fail(here):
+    says = "installing drivers: installing GPU drivers: exit status 255"
+    here.plan({"end": 50002, "is_dead": True, "says": says})
+    executor = here.executor()
+    job = executor.submit(here.spec())
+    while (status := executor.tend(job)).attempt == 1:
+        pass
+    assert here.finish(executor, job).startswith("succeeded")
+    return status.detail
+
+
+def _drivers_hang(here):
+    """The machine is paid for all the while, though the program never ran."""
+    here.plan({"boots_for_ever": True, "says": "installing GPU drivers"})
+    executor = here.executor()
+    job = executor.submit(here.spec())
+    while (status := executor.tend(job)).attempt == 1:
+        here.clock.sleep(60)
+    assert 1800 <= here.clock.seconds < 2000
+    assert status.bills[0].seconds > 0
+    assert here.finish(executor, job).startswith("succeeded")
+    return status.detail
+
+
+def _boot_hangs(here):
+    here.plan({"boots_for_ever": True})
+    return here.finish()
+
+
+def _disk_full(here):
+    here.plan({"end": 1, "is_dead": True, "says": "failed to register layer: write /x: no space left on device"})
+    return here.finish()
+
+
+def _flex_start(here):
+    """Between Spot and on demand; each is taken back."""
+    here.batch = {"spot": True, "spot_attempts": 1, "flex_start": True}
+    here.plan(LOST, LOST)
+    ended = here.finish()
+    assert _provisioning(here) == ["SPOT", "FLEX_START", "STANDARD"]
+    return ended
+
+
+def _no_flex_start(here):
+    """No event says that there is none: it is waited for as long as the setting says."""
+    here.batch = {"flex_start": True}
+    here.plan({"waits": "Job is waiting"})
+    ended = here.finish()
+    assert _provisioning(here) == ["FLEX_START", "STANDARD"]
+    assert 1800 <= here.clock.seconds < 2200
+    return ended
+
+
+def _consent_withdrawn(here):
+    """Who follows the job after its machine was lost has given no consent; nothing is lost."""
+    here.plan(LOST)
+    job = here.executor().submit(here.spec())
+    here.approve = False
+    first = here.finish(here.executor(), job)
+    assert len(here.server.jobs) == 1
+    here.approve = True
+    assert here.finish(here.executor(), job).startswith("succeeded")
+    return first
+
+
+def _orphan(here):
+    """The run folder is gone while the job runs: the sweep names the job and stops it."""
+    here.plan({"is_idle": True})
+    executor = here.executor()
+    job = executor.submit(here.spec())
+    while executor.tend(job).state != "running":
+        pass
+    (here.folder / "store").rename(here.folder / "elsewhere")
+    (orphan,) = here.executor().orphans()
+    here.executor().cancel_orphan(orphan)
+    assert here.executor().orphans() == []
+    return f"{orphan.reason}: {orphan.state}"
+
+
 def _kill():
     raise Killed
 
@@ -420,5 +526,15 @@ CASES = (
     Case("clock jumps by 30 days", _clock_jump, "succeeded", 1),
     Case("queue that never moves", _stuck_queue, "still queued after 7200 s", 0, n_tasks=0, n_created=1),
     Case("machine that does nothing", _stuck_run, "still running after 2400 s", 1, n_tasks=0),
+    Case("quota refused when the job is created", _quota_refused, r"quota is used up.*metric 'GPUs'.*ask for more", 1),
+    Case("on-demand machine taken away", _on_demand_taken_away, "attempt 2.*the on-demand machine was taken away", 2),
+    Case("GPU driver installation fails", _drivers_fail, "the GPU driver was not installed.*exit status 255", 2),
+    Case("GPU driver installation hangs", _drivers_hang, "installation of the GPU driver does not end", 1, n_created=2),
+    Case("machine that never begins to work", _boot_hangs, "succeeded", 1, n_created=2),
+    Case("boot disk full", _disk_full, r"raise batch\.boot_disk_gib \(it has 100 GiB\)", 1, n_tasks=0),
+    Case("Spot and flex-start machines taken back", _flex_start, "succeeded", 3),
+    Case("no flex-start machine comes", _no_flex_start, "succeeded", 1, n_created=2),
+    Case("consent withdrawn after a lost machine", _consent_withdrawn, "ApprovalNeededError.*haystack resume", 2),
+    Case("run folder gone while its job runs", _orphan, "no attempt of run .* is this job: running", 1, n_tasks=0),
     Case("two orchestrators on one job", _two_orchestrators, "succeeded and succeeded", 2),
 )

@@ -300,3 +300,23 @@ def test_in_a_bucket_two_kernels_start_one_job_and_a_lost_machine_is_followed_by
         assert sorted(Places(5, clock=clock).names(folder)) == [
             f"attempt-000{number}{part}.json" for number in (1, 2) for part in (".end", ".job", "")
         ]
+
+
+def test_orphans_are_the_live_jobs_that_no_run_folder_counts_on(cloud, start, make_spec, tmp_path, served):
+    cloud.plans = [served.Plan(is_idle=True)]
+    executor, spec = start(), make_spec()
+    executor.submit(spec)
+    assert executor.orphans() == []
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (orphan,) = executor.orphans()
+    assert orphan.name == f"projects/lab/locations/us-central1/jobs/{spec.job_id}"
+    assert orphan.is_of_this_storage
+
+
+def test_a_job_of_another_storage_is_never_an_orphan_to_be_cancelled(cloud, start, batch_settings, make_spec, clock):
+    spec = make_spec()
+    start().submit(spec)
+    elsewhere = batch_settings().model_copy(update={"storage": "gs://somebody/else"})
+    (theirs,) = BatchExecutor(elsewhere, clock=clock).orphans()
+    assert not theirs.is_of_this_storage
+    assert "another storage" in theirs.reason

@@ -1,0 +1,62 @@
+"""Cloud jobs that live on, and bill, though no run folder counts on them.
+
+In: settings. Out: the jobs of this application in the region; those of this storage can be cancelled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.jobs import BatchExecutor, SystemClock
+
+if TYPE_CHECKING:
+    from haystack_kernel.jobs.batch.executor import Orphan
+    from haystack_kernel.schema import Settings
+
+
+def find_orphans(
+    *, settings: Settings | None = None, storage: str | None = None, cancel: bool = False
+) -> tuple[Orphan, ...]:
+    """Find jobs of Google Cloud Batch that live on though no run folder counts on them.
+
+    A job becomes an orphan where its run folder is deleted while it runs. A job of another storage is listed too, since
+    it bills the same project, but it may be somebody else's and is never cancelled from here.
+
+    Parameters
+    ----------
+    settings
+        None reads them from the layers and the environment. Section ``batch`` names the project and the region.
+    storage
+        Where the run folders are; None takes the settings'.
+    cancel
+        Whether the orphans of this storage are asked to stop. Their records in the cloud stay.
+
+    Returns
+    -------
+    The jobs found, with the reason for each; ``is_of_this_storage`` tells which are cancelled.
+
+    Raises
+    ------
+    InvalidInputError
+        The settings name no project or no region.
+    ServiceError
+        The cloud cannot be asked.
+
+    Examples
+    --------
+    >>> for job in find_orphans():  # doctest: +SKIP
+    ...     print(job.name, job.reason)
+    """
+    settings = settings or load_settings(storage=storage)
+    if missing := [name for name in ("project", "region") if not getattr(settings.batch, name)]:
+        named = ", ".join(f"batch.{name} (HAYSTACK_BATCH__{name.upper()})" for name in missing)
+        msg = f"set {named} to say where jobs of Google Cloud Batch are looked for"
+        raise InvalidInputError(msg, missing=missing)
+    executor = BatchExecutor(settings, clock=SystemClock())
+    found = tuple(executor.orphans())
+    for orphan in found if cancel else ():
+        if orphan.is_of_this_storage:
+            executor.cancel_orphan(orphan)
+    return found
