@@ -156,9 +156,9 @@ def orphans(
     yes: Annotated[bool, typer.Option("--yes", help="Confirm --cancel.")] = False,
     storage: Storage = None,
 ) -> None:
-    """List cloud jobs that still run and bill though no run folder counts on them.
+    """List cloud jobs that bill without a run folder.
 
-    Jobs of another storage are listed too, because they may bill the same project, but they are never cancelled.
+    Such a job lives on after its run folder was deleted. Jobs of another storage are listed too, because they may bill the same project, but they are never cancelled.
     """
     from haystack_kernel.errors import InvalidInputError
     from haystack_kernel.manage import find_orphans
