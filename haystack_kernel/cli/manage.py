@@ -158,7 +158,8 @@ def orphans(
 ) -> None:
     """List cloud jobs that bill without a run folder.
 
-    Such a job lives on after its run folder was deleted. Jobs of another storage are listed too, because they may bill the same project, but they are never cancelled.
+    Such a job lives on after its run folder was deleted. Jobs of another storage are listed too, because they may bill
+    the same project, but they are never cancelled.
     """
     from haystack_kernel.errors import InvalidInputError
     from haystack_kernel.manage import find_orphans
