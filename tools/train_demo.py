@@ -1,11 +1,12 @@
-"""Trains the small model that ships with the package.
+"""Trains the small model that comes with the package.
 
-In: one world (``python -m tools.lessons FILE`` writes it). Out: ``demo.safetensors`` in half
-precision and ``demo.genes.json`` beside it; progress on stderr. Seeds are fixed; the same processor, thread count and
-package versions give the same weights.
+In: one world (``python -m tools.lessons FILE`` writes it). Out: ``demo.safetensors`` in half precision, and
+``demo.genes.json`` beside it; progress on stderr. Seeds are fixed: the same processor, number of threads and package
+versions give the same weights.
 
-Training starts at the best linear prediction (:mod:`tools.training.start`). First the layers learn on tokens made
-once, against coordinates of the true profile, which is cheap; then everything learns together, gene by gene.
+Training starts at the best linear prediction (:mod:`tools.training.start`). The layers then learn on tokens that are
+computed once, against coordinates of the true profile, which is cheap. Finally the readout of the coordinates becomes
+the output layer.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _MIN_DISPERSION, _MAX_DISPERSION = 0.05, 50.0
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes and how long to learn."""
+    """Sizes of the model and length of the training."""
 
     n_hidden: int = 6
     token_dim: int = 32
@@ -58,14 +59,14 @@ class Plan:
     n_cells: int = 64
     n_coordinates: int = 192
     n_steps: int = 4500
-    n_windows: int = 16  # in a step
+    n_windows: int = 16  # in each step
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
-    weight_shift: float = 3.0  # of the error of the mean over a window's query cells
+    weight_shift: float = 3.0  # weight of the error of the mean over a window's query cells
     weight_logit: float = 5.0
     max_gradient: float = 20.0
-    ridge: float = 300.0  # of the estimate of a cell's profile
-    n_episodes: int = 8000  # that the starting weights are fitted on
+    ridge: float = 300.0  # ridge penalty of the estimate of a cell's profile
+    n_episodes: int = 8000  # episodes that the starting weights are fitted on
     n_fit: int = 150  # batches that the first readout is fitted on
     seed: int = 0
 
@@ -116,7 +117,7 @@ def make_config(world: World, plan: Plan) -> StackConfig:
 
 
 class Readout:
-    """Hidden values -> coordinates; becomes the genes' part of the output layer once it is trained."""
+    """Linear map from hidden values to coordinates; after training it becomes part of the output layer."""
 
     def __init__(self, basis: Basis, *, n_hidden: int) -> None:
         self._basis = basis
@@ -130,7 +131,7 @@ class Readout:
 
     @torch.no_grad()
     def fit(self, network: Network, windows: Windows, *, plan: Plan, rng: np.random.Generator) -> None:
-        """Set the weights by least squares, so that training starts where a linear fit ends."""
+        """Set the weights by least squares, so that training starts at a linear fit."""
         hidden, target = [], []
         settings = GenerationSettings()
         for _ in range(plan.n_fit):
@@ -148,7 +149,7 @@ class Readout:
         self._centre.copy_((z.mean(dim=0) - mean @ slope).float())
 
     def write(self, network: Network) -> None:
-        """Put the readout into the network's output layer, as logits of each gene's share."""
+        """Write the readout into the network's output layer, as logits of each gene's share."""
         per_gene = torch.tensor(self._basis.per_gene, dtype=torch.float32)
         mean = torch.tensor(self._basis.mean, dtype=torch.float32)
         network["output_mlp.3.weight"][0::2] = (per_gene.T * self._spread) @ self.weight
@@ -158,7 +159,7 @@ class Readout:
 def learn(
     network: Network, readout: Readout, windows: Windows, *, plan: Plan, rng: np.random.Generator, tell_every: int
 ) -> None:
-    """Train the layers, the logits and the readout on tokens that stay as they are."""
+    """Train the layers, the logits and the readout on fixed tokens."""
     parameters = [*network.named("layers.", "query_pos", "gene_pos", "output_mlp.0", "cls."), readout.weight]
     optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
     settings = GenerationSettings()
@@ -182,9 +183,9 @@ def learn(
 
 
 def compute_losses(network: Network, readout: Readout, batch: Batch, *, layout: Layout) -> dict[str, torch.Tensor]:
-    """Squared errors in coordinates: of the query cells, and of their mean in a window; cross-entropy of the logits.
+    """Compute the losses: squared errors of query cells and of their mean in a window, cross-entropy of the logits.
 
-    A squared error summed over coordinates is about that of log1p(CP10k) summed over genes.
+    Errors are in coordinates. Summed over coordinates, a squared error is about that of log1p(CP10k) over genes.
     """
     flat = network.mix(batch.tokens, n_ctx=layout.n_ctx, n_keep=layout.n_keep)
     error = readout(network.hidden(flat[:, layout.n_ctx :])) - batch.target
@@ -199,12 +200,12 @@ def compute_losses(network: Network, readout: Readout, batch: Batch, *, layout: 
 
 
 def _schedule(step: int, n_steps: int) -> float:
-    """Warm-up, then half a cosine down to a twentieth."""
+    """Factor of the learning rate: a warm-up, then half a cosine down to a twentieth."""
     return min(1.0, (step + 1) / 500) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / n_steps)))
 
 
 def _set_dispersion(network: Network, world: World) -> None:
-    """One inverse dispersion a gene, by moments of the untreated cells around their expected counts."""
+    """Set one inverse dispersion per gene, from moments of the untreated cells around their expected counts."""
     counts = world.control.toarray().astype(np.float64)
     mean = world.control_share * counts.sum(axis=1, keepdims=True)
     excess = ((counts - mean) ** 2 - mean).sum(axis=0)
@@ -224,7 +225,7 @@ def main(argv: Sequence[str] | None = None, *, sizes: Plan | None = None) -> int
     """Run the program; ``sizes`` is the plan that the flags refine, by default that of the shipped model."""
     parser = argparse.ArgumentParser(prog="python -m tools.train_demo", description="Train the demo model.")
     parser.add_argument("world", type=Path, help="an .npz of tools.lessons")
-    parser.add_argument("folder", type=Path, help="where demo.safetensors and demo.genes.json go")
+    parser.add_argument("folder", type=Path, help="output folder of demo.safetensors and demo.genes.json")
     parser.add_argument("--steps", type=int, default=Plan.n_steps)
     parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate)
     parser.add_argument("--threads", type=int, default=1)

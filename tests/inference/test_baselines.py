@@ -52,8 +52,8 @@ def test_weighted_is_the_formula_by_hand(cells):
         control_mean[name] = _mean_log(arms[1])
         delta[name] = _mean_log(arms[0]) - control_mean[name]
     base = _mean_log(cells["query"].counts.toarray())
-    likeness = [max(np.corrcoef(control_mean[name], base)[0, 1], 0) for name in ("a", "b")]
-    raw = np.exp(10 * np.array(likeness)) * 30 / (30 + 30)
+    similarity = [max(np.corrcoef(control_mean[name], base)[0, 1], 0) for name in ("a", "b")]
+    raw = np.exp(10 * np.array(similarity)) * 30 / (30 + 30)
     weights = raw / raw.sum()
     np.testing.assert_allclose([result.weights["a"], result.weights["b"]], weights)
     assert weights[0] > 0.8  # the query is of type a

@@ -1,4 +1,4 @@
-"""The STACK architecture with trainable parameters: the runtime's arithmetic, written so that gradients flow.
+"""The STACK architecture with trainable parameters: the arithmetic of the runtime, with gradients.
 
 In: sizes. Out: profiles (log shares of counts), dispersions and logits of windows of cells.
 """
@@ -16,7 +16,7 @@ _POSITION_SD = 0.02
 
 
 class Network(nn.Module):
-    """Parameters under the checkpoint's names, their dots written as ``/`` since torch reserves the dot."""
+    """Parameters by their checkpoint names, with ``/`` for dots because torch reserves the dot."""
 
     def __init__(self, config: StackConfig, *, seed: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Network(nn.Module):
         return F.gelu(self._linear("output_mlp.0", rows))
 
     def logits(self, flat: torch.Tensor, *, n_ctx: int) -> torch.Tensor:
-        """Logit of the rows from ``n_ctx`` on: high where a row does not belong to what the context shows."""
+        """Logits of the rows from ``n_ctx`` on: high where a row is not in the state that the context shows."""
         rows, context = flat[:, n_ctx:], flat[:, :n_ctx].mean(dim=1, keepdim=True)
         joined = torch.cat([context.expand_as(rows), rows], dim=-1)
         return self._linear("cls.2", F.gelu(self._linear("cls.0", joined))).squeeze(-1)
@@ -93,7 +93,7 @@ class Network(nn.Module):
 
 
 def _softmax_mean(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention by plain products, which on a processor trains faster than the fused kernel at these sizes."""
+    """Attention by plain products, which at these sizes trains faster on a processor than the fused kernel."""
     return torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5, dim=-1) @ value
 
 

@@ -1,7 +1,7 @@
-"""Few numbers for a profile: principal coordinates of log shares, and how to estimate them from one cell's counts.
+"""Low-dimensional profiles: principal coordinates of log shares, and their estimate from the counts of one cell.
 
 In: a world. Out: :class:`Basis` (share <-> coordinates) and :class:`Reader` (log1p counts -> coordinates, by ridge
-regression). They give training its first weights and its cheap loss.
+regression). They give training its starting weights and its cheap loss.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Where training starts: weights that already predict linearly from the query cell and the mean of the prompt.
+"""The starting weights of training, which already predict linearly from the query cell and the mean of the prompt.
 
-In: a world, its basis and reader. Out: a :class:`Network` whose layers do nothing but carry each cell's estimated
-coordinates and, in one half of the tokens, the mean over the window. What the halves hold is the part of the best
-linear prediction that fits (reduced-rank regression), so that training begins at that prediction, not at noise.
+In: a world, its basis and reader. Out: a :class:`Network` whose layers only carry the estimated coordinates and,
+in one half of the tokens, the mean over the window. The two halves hold as much of the best linear prediction as fits
+(reduced-rank regression), so that training starts at that prediction and not at noise.
 
-One value of each token is a large constant: against it layer normalisation is nearly linear.
+One value of each token is a large constant, next to which layer normalisation is nearly linear.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ANCHOR = 12.0  # the constant, in standard deviations of the other values
 _LIFT = 3.0  # added before GELU, where it then is nearly the identity
 _MEAN_GAIN = 1.5  # standard deviation of the window's mean beside a cell's own values
-_SMALL, _QUIET, _FAINT = 0.3, 0.05, 0.02  # factors on random weights that are to say little at first
+_SMALL, _QUIET, _FAINT = 0.3, 0.05, 0.02  # factors on random weights that should matter little at first
 _HIDDEN_SD = 0.7
 _N_PROMPT, _N_QUERY = 40, 4  # cells of an episode
 _JITTER = 1e-6
@@ -38,7 +38,7 @@ _JITTER = 1e-6
 
 @dataclass(frozen=True)
 class _Halves:
-    """Cell coordinates -> the values of the tokens of each half; (coordinates, values)."""
+    """Linear maps from coordinates of a cell to the token values of each half; (coordinates, values)."""
 
     own: Floats
     shared: Floats
@@ -100,7 +100,7 @@ def _choose_halves(
 
 
 def _leading(slope: Floats, covariance: Floats, n_values: int) -> Floats:
-    """Directions of the input, of unit variance, that carry most of what the slope predicts."""
+    """Directions of the input, of unit variance, that explain most of the prediction."""
     root = np.linalg.cholesky(covariance + _JITTER * np.eye(len(covariance)))
     left = np.linalg.svd(root.T @ slope)[0][:, : min(n_values, len(covariance))]
     return np.asarray(np.linalg.solve(root.T, left))
@@ -151,7 +151,7 @@ def _set_reduction(network: Network, halves: _Halves, *, reader: Reader, places:
 
 
 def _set_layers(network: Network, *, shared: NDArray[np.int64], gain: float) -> None:
-    """All layers near the identity, but for the first, which adds the window's mean to the shared half."""
+    """Set all layers near the identity, except that the first adds the window's mean to the shared half."""
     config = network.config
     dim, size = config.token_dim, config.cell_dim
     spread = ((_ANCHOR**2 * (1 - 1 / dim) + (dim - 1)) / dim) ** 0.5  # of a token, which normalisation divides by

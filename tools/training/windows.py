@@ -1,8 +1,8 @@
-"""Training windows: prompt cells of a treatment above query cells of one type, and what these should become.
+"""Training windows: prompt cells of a treatment, query cells of one type, and the targets of the query cells.
 
-In: a world, its basis, and the tokens of all its cells. Out: batches of tokens with target coordinates; a held-out
-pair is never in them. Some query rows are already as they should be, as the later steps of the generation find them:
-these must come out unchanged, or a second step would add the response once more.
+In: a world, its basis, and the tokens of all its cells. Out: batches of tokens with target coordinates, which never
+contain a held-out pair. Some query rows are already rewritten, as the later steps of a generation find them. The model
+must return these unchanged, because otherwise a second step would add the response again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FRAC_ANY_TYPES = 0.15  # prompts from any cell types, not only those measured t
 _FRAC_OTHERS = 0.8  # prompts without the cell type asked about
 _FRAC_MIXED = 0.2  # windows whose query cells are of many types
 _FRAC_FIRST_STEP = 0.3  # windows in which no query cell is rewritten yet
-_FRAC_SMOOTH = 0.4  # windows whose rewritten cells are means, as in the expected output mode
+_FRAC_SMOOTH = 0.4  # windows whose rewritten cells are means, as in output mode "expected"
 _MEAN_DEPTH = 1500.0  # counts per cell of such means
 _EVENNESS = 2.0  # of the cell types in a prompt: parameter of a Dirichlet distribution
 

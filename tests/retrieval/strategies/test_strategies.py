@@ -77,7 +77,7 @@ def test_mechanistic_weighs_targets_and_signed_pathways_and_leaves_opposites_out
     assert found == [
         (f"s/same/{CD16}", 1.0),
         (f"s/half/{CD16}", 0.6 * 1 / 4 + 0.4 * 1 / 2),
-        (f"t/same/{CD14}", 1.0 * 0.9 / 3),  # data set t has no CD16 under it: the nearest type, two steps
+        (f"t/same/{CD14}", 1.0 * 0.9 / 3),  # dataset t has no CD16 under it: the nearest type, two steps
     ]
 
 
