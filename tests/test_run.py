@@ -193,7 +193,10 @@ def test_list_runs_warns_of_a_record_of_another_version_and_lists_the_rest(run, 
         assert [item.run_id for item in list_runs()] == [run.run_id]
 
 
-def test_list_runs_of_an_empty_storage_is_empty(tiny_env):
+def test_list_runs_of_an_empty_storage_is_empty_and_of_none_an_error(tiny_env):
+    with pytest.raises(NotFoundError, match=f"storage {tiny_env} does not exist"):
+        list_runs()
+    tiny_env.mkdir()
     assert list_runs() == []
 
 

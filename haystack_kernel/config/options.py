@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import HiddenPair, RunConfig
+from haystack_kernel.schema import HiddenPair, RunConfig, address_fault
 from haystack_kernel.store import hide_home
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
@@ -59,6 +59,10 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     given["hide"] = tuple(
         parse_hidden(item, knowledge=settings.knowledge) if isinstance(item, str) else item for item in hidden
     )
+    for name in ("query_h5ad", "model", "genelist"):
+        if fault := address_fault(str(given.get(name) or "")):
+            msg = f"{name} {fault}"
+            raise InvalidInputError(msg, option=name)
     try:
         config = _check_model(RunConfig.model_validate({**defaults, **given}))
     except ValidationError as error:

@@ -9,6 +9,7 @@ from haystack_kernel.schema.base import (
     PERTURBATIONAL,
     RUN_ID_PATTERN,
     SCHEMA_VERSION,
+    SCHEMES,
     AtlasName,
     BaselineVerdict,
     ControlStrategy,
@@ -30,6 +31,7 @@ from haystack_kernel.schema.base import (
     TaskType,
     Termination,
     TermKind,
+    address_fault,
     is_run_id,
 )
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
@@ -153,6 +155,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "SCHEMA_VERSION",
+    "SCHEMES",
     "Settings",
     "SourceAnswer",
     "SpendingKind",
@@ -164,5 +167,6 @@ __all__ = [
     "TermKind",
     "Termination",
     "Usage",
+    "address_fault",
     "is_run_id",
 ]

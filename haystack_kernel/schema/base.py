@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 SCHEMA_VERSION = 1
+SCHEMES = ("gs", "file", "memory")  # of addresses; anything else is a path of this machine
 
 RUN_ID_PATTERN = r"^[a-z][a-z0-9-]{7,44}$"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -71,3 +72,41 @@ class Frozen(BaseModel):
 def is_run_id(text: str) -> bool:
     """Whether ``text`` is a valid run id (it becomes part of a Batch job id and of a path)."""
     return re.fullmatch(RUN_ID_PATTERN, text) is not None
+
+
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)(?P<mark>:/*|/{2,})(?P<rest>.*)", re.DOTALL)
+
+
+def address_fault(text: str) -> str:
+    """Say what is wrong with the scheme of an address, which would otherwise become a folder of that name.
+
+    Parameters
+    ----------
+    text
+        A path of this machine or an address such as ``gs://bucket/prefix``.
+
+    Returns
+    -------
+    What is wrong and what was probably meant; empty where nothing is.
+
+    Examples
+    --------
+    >>> address_fault("gs:/bucket")
+    "'gs:/bucket' is no address; did you mean 'gs://bucket'?"
+    >>> address_fault("gs://bucket")
+    ''
+    """
+    match = _SCHEME.fullmatch(text)
+    if match is None:
+        return ""
+    scheme, mark, rest = match["scheme"], match["mark"], match["rest"].lstrip("/")
+    is_known = scheme.lower() in SCHEMES
+    if not is_known:  # "a//b" and "a:b" are paths
+        named = f"{text!r}: unknown scheme {scheme!r}; give a local path or gs://bucket/prefix"
+        return named if mark.startswith(":/") else ""
+    if scheme.lower() == "gs" and not rest:
+        return f"{text!r} names no bucket; give gs://bucket/prefix"
+    if scheme in SCHEMES and mark.startswith("://"):
+        return ""
+    meant = f"/{rest}" if scheme.lower() == "file" else f"{scheme.lower()}://{rest}"
+    return f"{text!r} is no address; did you mean {meant!r}?"

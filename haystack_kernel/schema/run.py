@@ -324,6 +324,7 @@ class RunSummary(Frozen):
     created_at: datetime
     orchestrator: ExecutorName | None = None
     forked_from: RunId | None = None
+    serial: int = Field(default=0, description="of the record that it was made from; a later one makes it stale")
 
     @classmethod
     def of(cls, record: RunRecord) -> RunSummary:
@@ -338,4 +339,5 @@ class RunSummary(Frozen):
             created_at=record.created_at,
             orchestrator=record.orchestrator.executor if record.orchestrator else None,
             forked_from=record.forked_from.run_id if record.forked_from else None,
+            serial=record.serial,
         )

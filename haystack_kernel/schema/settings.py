@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from haystack_kernel.schema.base import AtlasName, ControlStrategy, EngineChoice, ExecutorName
+from haystack_kernel.schema.base import AtlasName, ControlStrategy, EngineChoice, ExecutorName, address_fault
 
 NO_STANDING_CONSENT = (
     "cost.approve is not a setting: spending is approved by each call. Remove it from haystack.toml and from the "
@@ -88,6 +88,13 @@ class InferenceSettings(_Section):
     diffusion_steps: int = Field(default=5, ge=1, le=100)
     model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
     genelist: str | None = Field(default=None, description="gene list that belongs to the model")
+
+    @field_validator("model", "genelist")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if fault := address_fault(value or ""):
+            raise ValueError(fault)
+        return value
 
 
 class JobSettings(_Section):
@@ -261,7 +268,7 @@ class Settings(_Section):
     @field_validator("knowledge")
     @classmethod
     def _local(cls, value: str) -> str:
-        if "://" in value:
+        if "://" in value and not address_fault(value):
             msg = "must be a local folder"
             raise ValueError(msg)
         return value
@@ -272,5 +279,7 @@ class Settings(_Section):
         if not value.strip():
             msg = "must not be empty"
             raise ValueError(msg)
+        if fault := address_fault(value):
+            raise ValueError(fault)
         scheme, separator, rest = value.partition("://")
         return f"{scheme}://{rest.rstrip('/')}" if separator else str(Path(value).expanduser().absolute())

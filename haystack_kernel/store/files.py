@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +75,14 @@ class FolderFiles:
         return True
 
     def write_newer(self, path: str, data: bytes, *, is_older: Callable[[bytes], bool]) -> None:
-        """Replace the file at ``path``; a disk offers no way to make this depend on what is there."""
-        self.write(path, data)
+        """Write the file unless what is there is not older; writers of one machine wait for each other."""
+        with _alone_in(path) if self._is_local else nullcontext():
+            try:
+                is_due = is_older(self.read(path))
+            except FileNotFoundError:
+                is_due = True
+            if is_due:
+                self.write(path, data)
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
@@ -132,6 +138,20 @@ def storage_errors(path: str, *, writing: bool = False) -> Iterator[None]:
         else:
             msg = f"{path} cannot be used: {error}"
         raise StorageError(msg, path=path) from error
+
+
+@contextmanager
+def _alone_in(path: str) -> Iterator[None]:
+    """Hold the lock of the folder of ``path``, where its file system has locks."""
+    import fcntl
+
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)  # noqa: PTH120 - fsspec paths are str
+    try:
+        with suppress(OSError):  # some network file systems have none: readers tell a stale copy by its serial
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -76,9 +76,10 @@ class RunStore:
                 f"follow it with `haystack attach {saved.run_id}`"
             )
             raise ConflictError(msg, run_id=saved.run_id, serial=saved.serial)
-        newest = self._path(saved.run_id, layout.NEWEST)
-        self._files.write_newer(newest, data, is_older=lambda there: _serial(there) < saved.serial)
-        self._files.write(self._path(saved.run_id, layout.SUMMARY), RunSummary.of(saved).model_dump_json().encode())
+        copies = {layout.NEWEST: data, layout.SUMMARY: RunSummary.of(saved).model_dump_json().encode()}
+        for name, copy in copies.items():  # another process may have saved the next record, and copied it, meanwhile
+            there = self._path(saved.run_id, name)
+            self._files.write_newer(there, copy, is_older=lambda found: _serial(found) < saved.serial)
         return saved
 
     def load(self, run_id: str) -> RunRecord:
@@ -94,7 +95,7 @@ class RunStore:
         check_run_id(run_id)
         serials = self._serials(run_id)
         if not serials:
-            known = [name for name in self.list_runs() if name != run_id][:5]
+            known = [name for name in self._run_ids() if name != run_id][:5]
             there = f"the newest there: {', '.join(known)}" if known else "there is none yet"
             msg = f"no run {run_id!r} in {self.storage} ({there}); check --storage"
             raise NotFoundError(msg, run_id=run_id, known=known)
@@ -114,14 +115,30 @@ class RunStore:
         """
         path = self._path(run_id, layout.SUMMARY)
         try:
-            return RunSummary.model_validate_json(self._files.read(path))
+            found = RunSummary.model_validate_json(self._files.read(path))
         except (FileNotFoundError, ValidationError):
             return RunSummary.of(self.load(run_id))
+        # a copy whose record is not the newest was left by a process that ended between the two, or is about to follow
+        is_stale = self._files.exists(self._record_path(run_id, found.serial + 1))
+        return RunSummary.of(self.load(run_id)) if is_stale else found
 
     def list_runs(self) -> list[str]:
-        """Run ids in this storage, newest first."""
-        names = self._files.names(f"{self._root}/{layout.RUNS}")
-        return sorted((name for name in names if is_run_id(name)), reverse=True)
+        """Return the run ids of this storage, newest first; none where it holds no run yet.
+
+        Returns
+        -------
+        Run ids.
+
+        Raises
+        ------
+        NotFoundError
+            The storage does not exist. A bucket without any file under the prefix does.
+        """
+        found = self._run_ids()
+        if not found and not self.storage.startswith("gs://") and not self._files.exists(self._root):
+            msg = f"storage {self.storage} does not exist, so it holds no runs; check --storage or HAYSTACK_STORAGE"
+            raise NotFoundError(msg, storage=self.storage)
+        return found
 
     def uri(self, run_id: str, path: str = "") -> str:
         """Address of the run folder, or of a file in it."""
@@ -198,6 +215,10 @@ class RunStore:
             raise InvalidInputError(msg, run_id=run_id)
         for path in wanted:
             self._files.remove(self._path(run_id, path))
+
+    def _run_ids(self) -> list[str]:
+        names = self._files.names(f"{self._root}/{layout.RUNS}")
+        return sorted((name for name in names if is_run_id(name)), reverse=True)
 
     def _path(self, run_id: str, path: str) -> str:
         return f"{self._root}/{layout.RUNS}/{check_run_id(run_id)}/{check_inner_path(path)}"

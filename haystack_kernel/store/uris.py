@@ -11,12 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import RUN_ID_PATTERN, is_run_id
+from haystack_kernel.schema import RUN_ID_PATTERN, address_fault, is_run_id
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-SCHEMES = ("gs", "file", "memory")
 
 
 def new_run_id(now: datetime) -> str:
@@ -80,15 +78,11 @@ def check_storage(storage: str) -> str:
     if not storage.strip() or any(ord(char) < 32 or ord(char) == 127 for char in storage):
         msg = f"storage {storage!r} is empty or holds control characters; give a folder or gs://bucket/prefix"
         raise InvalidInputError(msg, storage=storage)
-    scheme, separator, rest = storage.partition("://")
-    if separator and scheme not in SCHEMES:
-        msg = f"storage {storage!r}: unknown scheme {scheme!r}; give a local folder or gs://bucket/prefix"
+    if fault := address_fault(storage):
+        msg = f"storage {fault}"
         raise InvalidInputError(msg, storage=storage)
-    if ".." in PurePosixPath(rest if separator else storage).parts:
+    if ".." in PurePosixPath(storage.rpartition("://")[2]).parts:
         msg = f"storage {storage!r} may not contain '..'; give the folder itself"
-        raise InvalidInputError(msg, storage=storage)
-    if separator and scheme == "gs" and not rest.strip("/").split("/")[0]:
-        msg = f"storage {storage!r} names no bucket; give gs://bucket/prefix"
         raise InvalidInputError(msg, storage=storage)
     return storage.rstrip("/") or "/"
 

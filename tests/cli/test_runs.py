@@ -123,6 +123,8 @@ def test_commands_refuse_ids_that_name_no_run(call, command, run_id):
 
 
 def test_status_cancel_and_list_print_one_json_line(call, tiny_env):
+    assert "does not exist, so it holds no runs" in call("list").err
+    tiny_env.mkdir()
     assert call("list").out == "[]\n"
     run = open_run(QUESTION).understand()
     said = call("status", run.run_id)
@@ -143,7 +145,7 @@ def test_status_cancel_and_list_print_one_json_line(call, tiny_env):
         "question": QUESTION,
     }
     assert call("list", "--table").out.splitlines()[0].split() == list(row)
-    assert json.loads(call("list", "--storage", tiny_env / "elsewhere").out) == []
+    assert call("list", "--storage", tiny_env / "elsewhere").code == 2
 
 
 def test_report_of_a_run_without_a_result_shows_what_there_is(call, tiny_env):

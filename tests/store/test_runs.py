@@ -3,11 +3,15 @@
 import errno
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import ConflictError, ContractError, InvalidInputError, NotFoundError, StorageError
+from haystack_kernel.schema import RunSummary, Settings, address_fault
 from haystack_kernel.store import RunStore, check_run_id, check_storage, new_run_id
 from haystack_kernel.store.files import storage_errors
 
@@ -125,6 +129,93 @@ def test_new_run_id_is_valid_and_sorts_by_time(clock):
 def test_check_storage_when_unusable_raises(storage):
     with pytest.raises(InvalidInputError, match="storage"):
         check_storage(storage)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("gs:/bucket/x", "did you mean 'gs://bucket/x'"),
+        ("gs:bucket", "did you mean 'gs://bucket'"),
+        ("gs//bucket", "did you mean 'gs://bucket'"),
+        ("GS://bucket", "did you mean 'gs://bucket'"),
+        ("file:/runs", "did you mean '/runs'"),
+        ("s3://bucket", "unknown scheme 's3'; give a local path or gs://bucket/prefix"),
+        ("gs:/", "names no bucket"),
+    ],
+)
+def test_an_address_with_a_slip_is_refused_with_what_was_meant_wherever_one_is_given(given, says):
+    with pytest.raises(InvalidInputError, match=says):
+        check_storage(given)
+    for name in ("storage", "atlas_root", "knowledge", "cache"):
+        with pytest.raises(ValidationError, match=says):
+            Settings(**{name: given})
+    for name in ("model", "genelist"):
+        with pytest.raises(ValidationError, match=says):
+            Settings(inference={name: given})
+    for name in ("model", "genelist", "query_h5ad"):
+        with pytest.raises(InvalidInputError, match=says):
+            build_config(Settings(), **{name: given})
+
+
+@pytest.mark.parametrize("given", ["gs://bucket", "gs://b/x", "file:///runs", "memory://x", "runs//x", "a:b", "./gs:x"])
+def test_an_address_without_a_slip_passes(given):
+    assert address_fault(given) == ""
+
+
+def test_a_storage_that_does_not_exist_is_told_from_one_without_runs(tmp_path):
+    assert RunStore(str(tmp_path)).list_runs() == []
+    with pytest.raises(NotFoundError, match="elsewhere does not exist, so it holds no runs"):
+        RunStore(str(tmp_path / "elsewhere")).list_runs()
+
+
+# --- copies of the record -------------------------------------------------------------------------------------------
+
+
+def check_copies(store, run_id):
+    newest = store.load(run_id)
+    assert json.loads(store.read(run_id, "run.json"))["serial"] == newest.serial
+    assert json.loads(store.read(run_id, "summary.json"))["serial"] == newest.serial
+    assert store.summary(run_id) == RunSummary.of(newest)
+
+
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_copies_are_those_of_the_newest_record_however_a_worker_and_a_cancellation_race(
+    place, request, tmp_path, record
+):
+    if place == "bucket":
+        request.getfixturevalue("bucket_server")
+    address = str(tmp_path) if place == "disk" else "gs://haystack-test/team"
+    stores = RunStore(address), RunStore(address)
+    stores[0].create(record)
+
+    def save_some(store, barrier, status):
+        barrier.wait()
+        for _ in range(3):
+            with suppress(ConflictError):
+                store.save(store.load(record.run_id).model_copy(update={"status": status}))
+
+    for _ in range(60 if place == "disk" else 8):
+        barrier = threading.Barrier(2)
+        statuses = ("running", "cancelled")
+        pairs = zip(stores, statuses, strict=True)
+        threads = [threading.Thread(target=save_some, args=(store, barrier, status)) for store, status in pairs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        check_copies(stores[0], record.run_id)
+
+
+def test_a_summary_that_was_left_behind_is_read_anew(store, record):
+    """The process ended between the record and its copies."""
+    saved = store.create(record)
+    left = store.read(record.run_id, "summary.json")
+    store.save(saved.model_copy(update={"status": "failed"}))
+    store.write(record.run_id, "summary.json", left)
+    assert store.summary(record.run_id).status == "failed"
+    old = {name: value for name, value in json.loads(left).items() if name != "serial"}  # of the version before
+    store.write(record.run_id, "summary.json", json.dumps(old).encode())
+    assert store.summary(record.run_id).status == "failed"
 
 
 @pytest.mark.parametrize(
