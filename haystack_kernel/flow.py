@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 from haystack_kernel import rounds
 from haystack_kernel.errors import ConflictError, HaystackError
 from haystack_kernel.ports import Answer, ProgressEvent
-from haystack_kernel.rounds import publishing
+from haystack_kernel.rounds import EDIT, publishing
 from haystack_kernel.schema import Failure, Round, RunRecord, StepTime, Usage
-from haystack_kernel.store import hide_home
+from haystack_kernel.store import hide_home, layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import StructuredQuery
 
     Step = Callable[[RunRecord, Ports], RunRecord | Answer[RunRecord]]
 
@@ -142,6 +143,31 @@ def revive(record: RunRecord, ports: Ports) -> RunRecord:
     if record.rounds and record.rounds[-1].job is not None:
         record = _with_last(record, rounds.keep_good_job(record, ports))
     return record.model_copy(update={"status": "running", "failure": None})
+
+
+def edit_query(record: RunRecord, query: StructuredQuery, ports: Ports) -> RunRecord:
+    """Save ``query`` in the place of what was understood, as a step of its own; what followed from it is undone.
+
+    Parameters
+    ----------
+    record
+        The run.
+    query
+        The corrected query.
+    ports
+        What the run talks to.
+
+    Returns
+    -------
+    The saved record, whose next step is the search; bills of jobs are kept.
+    """
+    time = StepTime(step=EDIT, finished_at=ports.clock.now(), seconds=0.0)
+    update = {"query": query, "steps": (*record.steps, time), "bills": record.all_bills}
+    saved = ports.store.save(record.before("retrieve").model_copy(update=update))
+    # outputs that lie where new ones will be written would be taken for them
+    old = [path for path in ports.store.files(record.run_id) if path.startswith(f"{layout.ROUNDS}/")]
+    ports.store.remove(record.run_id, [*old, layout.REFERENCE])
+    return saved
 
 
 # --- the steps, in order --------------------------------------------------------------------------------------------

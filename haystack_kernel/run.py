@@ -149,6 +149,46 @@ class Run:
             stop_job(self.record, self._ports)  # submitted while the cancellation was written
         return self
 
+    def edit_query(self, **changes: Any) -> Run:  # noqa: ANN401 - fields of StructuredQuery, validated by it
+        """Correct the question as understood; what followed from it is done again, bills of jobs are kept.
+
+        Parameters
+        ----------
+        **changes
+            Fields of :class:`haystack_kernel.schema.StructuredQuery` and their new values.
+
+        Returns
+        -------
+        The run, saved; ``work`` goes on with the search.
+
+        Raises
+        ------
+        InvalidInputError
+            A field does not exist, its value is refused, or the question was not understood yet.
+        ConflictError
+            Another worker is working on the run.
+
+        Examples
+        --------
+        >>> run.edit_query(cell_type_id="CL:0000623", cell_type_name="natural killer cell")  # doctest: +SKIP
+        """
+        from pydantic import ValidationError
+
+        if self.query is None:
+            msg = f"the question of run {self.run_id} was not understood yet; call run.understand() first"
+            raise InvalidInputError(msg, run_id=self.run_id)
+        self.check_free()
+        try:
+            query = type(self.query).model_validate({**self.query.model_dump(), **changes})
+        except ValidationError as error:
+            lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+            possible = ", ".join(type(self.query).model_fields)
+            msg = f"the query cannot be changed so: {'; '.join(lines)}; possible: {possible}"
+            raise InvalidInputError(msg, errors=lines) from error
+        self.record = flow.edit_query(self.record, query, self._ports)
+        self._read.clear()
+        return self
+
     def cancel(self) -> Run:
         """Stop the run, its job and its orchestrator; finished steps are kept and :func:`resume` can go on from them.
 
@@ -310,6 +350,9 @@ def open_run(
 ) -> Run:
     """Start a run, or go on with it when ``run_id`` exists: the one call of the run notebook.
 
+    Everything that can be known is checked first, so a run that is refused leaves no folder; the first record holds the
+    question as it was understood.
+
     Parameters
     ----------
     question
@@ -321,7 +364,7 @@ def open_run(
     progress
         Listener; None shows progress in the notebook that calls, or nothing elsewhere.
     settings
-        None reads them from the layers and the environment.
+        None reads them from the layers and the environment; with them given, neither is read.
     approve
         True lets jobs that cost money start while this run object works; it is stored nowhere.
     max_cost
@@ -330,12 +373,25 @@ def open_run(
         Fields of :class:`haystack_kernel.schema.RunConfig`; None takes the settings' value. ``hide`` also takes
         ``"CELL TYPE:PERTURBATION"`` strings.
 
+    Returns
+    -------
+    The run, saved and ready to work.
+
     Raises
     ------
     InvalidInputError
         A bad id, option or question, or a run id that belongs to another question or to other options.
+    NotFoundError
+        An atlas or a file that the options name does not exist.
+    ConflictError
+        The run exists and another worker is working on it.
+
+    Examples
+    --------
+    >>> run = haystack.open_run("How would lung fibroblasts respond to TGF-beta?", seed=1)  # doctest: +SKIP
+    >>> run.work().score  # doctest: +SKIP
     """
-    settings = settings or load_settings(storage=storage)
+    settings = _settings_of(settings, storage)
     consent = Consent.given(approve, max_cost)
     ports = connect(settings, progress=progress or notebook_progress(), consent=consent)
     if run_id is not None and ports.store.has(check_run_id(run_id)):
@@ -352,10 +408,18 @@ def open_run(
 def last() -> Run:
     """Return the run that this process opened, attached to or resumed last; it is there before its work starts.
 
+    Returns
+    -------
+    The run.
+
     Raises
     ------
     NotFoundError
         This process has opened no run yet.
+
+    Examples
+    --------
+    >>> haystack.last().work()  # doctest: +SKIP
     """
     if not _opened:
         msg = "this process has opened no run yet; use open_run(question) or attach(run_id)"
@@ -407,15 +471,36 @@ def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: P
     )
 
 
-def attach(run_id: str, *, storage: str | None = None, progress: Progress | None = None) -> Run:
+def attach(
+    run_id: str, *, storage: str | None = None, settings: Settings | None = None, progress: Progress | None = None
+) -> Run:
     """Find a run again, e.g. after a kernel restart; it is only read until ``work`` is called.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    storage
+        Where run folders live; None takes the settings'.
+    settings
+        None reads them from the layers and the environment; with them given, neither is read.
+    progress
+        Listener; None shows progress in the notebook that calls, or nothing elsewhere.
+
+    Returns
+    -------
+    The run as its newest record describes it.
 
     Raises
     ------
     NotFoundError
         No such run in this storage.
+
+    Examples
+    --------
+    >>> haystack.attach("run-20260102t030405-abcdef").status()  # doctest: +SKIP
     """
-    ports = connect(load_settings(storage=storage), progress=progress or notebook_progress())
+    ports = connect(_settings_of(settings, storage), progress=progress or notebook_progress())
     return _remember(Run(ports.store.load(check_run_id(run_id)), ports=ports))
 
 
@@ -423,22 +508,43 @@ def resume(
     run_id: str,
     *,
     storage: str | None = None,
+    settings: Settings | None = None,
     progress: Progress | None = None,
     approve: bool | None = None,
     max_cost: float | None = None,
 ) -> Run:
     """Attach to a run and make it ready to go on where it stopped, failed or was cancelled.
 
-    What changed since it began (settings, software, a rebuilt atlas) is warned of and kept in its notes. ``approve``
-    and ``max_cost`` as in :func:`open_run`.
+    What changed since it began (settings, software, a rebuilt atlas) is warned of and kept in its notes.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    storage
+        Where run folders live; None takes the settings'.
+    settings
+        None reads them from the layers and the environment; with them given, neither is read.
+    progress
+        Listener; None shows progress in the notebook that calls, or nothing elsewhere.
+    approve, max_cost
+        Consent to spending, as in :func:`open_run`.
+
+    Returns
+    -------
+    The run; ``work`` goes on with it.
 
     Raises
     ------
     ConflictError
-        The run's orchestrator works on it.
+        Another worker, or the run's orchestrator, is working on it.
+
+    Examples
+    --------
+    >>> haystack.resume("run-20260102t030405-abcdef").work()  # doctest: +SKIP
     """
     consent = Consent.given(approve, max_cost)
-    ports = connect(load_settings(storage=storage), progress=progress or notebook_progress(), consent=consent)
+    ports = connect(_settings_of(settings, storage), progress=progress or notebook_progress(), consent=consent)
     run = Run(ports.store.load(check_run_id(run_id)), ports=ports)
     run.check_free()
     run.record = _revive(run.record, run._ports)
@@ -447,9 +553,30 @@ def resume(
     return _remember(run)
 
 
-def list_runs(*, storage: str | None = None) -> list[Run]:
-    """All runs of a storage, newest first; a record of another version is left out with a warning."""
-    ports = connect(load_settings(storage=storage))
+def list_runs(*, storage: str | None = None, settings: Settings | None = None) -> list[Run]:
+    """List all runs of a storage, newest first; a record of another version is left out with a warning.
+
+    Parameters
+    ----------
+    storage
+        Where run folders live; None takes the settings'.
+    settings
+        None reads them from the layers and the environment; with them given, neither is read.
+
+    Returns
+    -------
+    The runs; none where the storage holds no run yet.
+
+    Raises
+    ------
+    NotFoundError
+        The storage does not exist.
+
+    Examples
+    --------
+    >>> [run.score for run in haystack.list_runs()]  # doctest: +SKIP
+    """
+    ports = connect(_settings_of(settings, storage))
     runs = []
     for run_id in ports.store.list_runs():
         try:
@@ -459,6 +586,15 @@ def list_runs(*, storage: str | None = None) -> list[Run]:
         except ContractError as error:
             warnings.warn(f"run {run_id} is left out: {error}", stacklevel=2)
     return runs
+
+
+def _settings_of(settings: Settings | None, storage: str | None) -> Settings:
+    """The settings given, with ``storage`` over them; read from the layers and the environment only without them."""
+    if settings is None:
+        return load_settings(storage=storage)
+    if storage is None:
+        return settings
+    return type(settings).model_validate({**settings.model_dump(), "storage": storage})
 
 
 def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[str, Any]) -> Run:

@@ -1,6 +1,8 @@
 """A run folder that schema version one wrote still serves: it is a finished run of two rounds on the demo atlas."""
 
+import shutil
 import tarfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from haystack_kernel import flow
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.manage import fork
 from haystack_kernel.report.trust import trust_table
+from haystack_kernel.run import attach, resume
 from haystack_kernel.schema import ROUND_FIELDS
 from haystack_kernel.store import RunStore
 
@@ -46,3 +49,29 @@ def test_a_fork_with_another_seed_reads_the_cells_of_the_old_candidates_again(ol
     assert made.record.forked_from.reused == ("understand", "retrieve", "choose 1")
     made.work(until="submit")
     assert made.record.rounds[0].n_prompt == RunStore(old_settings.storage).load(OLD_RUN).rounds[0].n_prompt
+
+
+def test_it_opens_and_renders(old_settings):
+    run = attach(OLD_RUN, settings=old_settings)
+    assert (run.record.status, run.record.steps[0].usage, run.status()["worker"]) == ("done", None, None)
+    assert {"gene", "log2fc", "is_de"} <= set(run.de)
+    assert RunStore(old_settings.storage).summary(OLD_RUN).score == run.score
+    assert run.work().record == attach(OLD_RUN, settings=old_settings).record  # nothing is left to do
+    report = Path(run.write_report())
+    assert run.record.question in report.read_text(encoding="utf-8")
+
+
+def test_it_goes_on_where_it_stopped(old_settings, tmp_path):
+    """The same folder as its process left it after the rounds: the copies of the record were never replaced."""
+    store = tmp_path / "store"
+    shutil.copytree(old_settings.storage, store)
+    for number in (16, 17):
+        (store / "runs" / OLD_RUN / "record" / f"{number:04d}.json").unlink()
+    settings = old_settings.model_copy(update={"storage": str(store)})
+    assert attach(OLD_RUN, settings=settings).status()["status"] == "interrupted"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what changed since it was made is said
+        run = resume(OLD_RUN, settings=settings).work()
+    assert run.status()["status"] == "done"
+    assert [time.step for time in run.record.steps][-3:] == ["decide 2", "interpret", "publish"]
+    assert RunStore(settings.storage).summary(OLD_RUN).serial == run.record.serial

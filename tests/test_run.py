@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 import haystack_kernel as haystack
+from haystack_kernel import flow
 from haystack_kernel.config import options
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
-from haystack_kernel.schema import Composite, HiddenPair, RunConfig, Settings
+from haystack_kernel.schema import Bill, Composite, HiddenPair, RunConfig, Settings
 
 QUESTION = "How would B cells respond to IFN-beta?"
 
@@ -251,6 +252,45 @@ def test_notebook_is_the_executed_one(run, tiny_env):
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# ran", id="a")])
     (tiny_env / "runs" / run.run_id / "run.ipynb").write_text(nbformat.writes(nb))
     assert run.notebook().cells[0].source == "# ran"
+
+
+# --- correcting the query -------------------------------------------------------------------------------------------
+
+
+def test_edit_query_saves_a_step_undoes_what_followed_and_keeps_the_bills(ports, begin):
+    begun = flow.work(begin(), ports, until="collect")
+    bill = Bill(job_id="j", attempt=1, machine="m", seconds=60, usd=1.5, state="succeeded")
+    paid = begun.rounds[0].model_copy(update={"bills": (bill,)})
+    run = Run(ports.store.save(begun.model_copy(update={"rounds": (paid,)})), ports=ports)
+    run.edit_query(cell_type_id="CL:0001054", cell_type_name="CD14-positive monocyte")
+    assert ports.store.load(run.run_id) == run.record
+    assert (flow.next_step(run.record), run.record.rounds, run.record.candidates) == ("retrieve", (), ())
+    assert (run.record.steps[-1].step, run.record.cost_usd) == ("edit", 1.5)
+    assert not [path for path in ports.store.files(run.run_id) if path.startswith("rounds/")]
+    run.work(until="ground")
+    assert len(set(ports.executors["local"].submitted)) == 2  # not the job of the cells before
+    assert run.record.query.cell_type_name == "CD14-positive monocyte"
+    with pytest.raises(InvalidInputError, match=r"colour: Extra inputs .*possible: question"):
+        run.edit_query(colour="red")
+
+
+def test_with_settings_given_no_verb_reads_the_environment_or_the_working_directory(
+    tiny_settings, tmp_path, monkeypatch
+):
+    (tmp_path / "haystack.toml").write_text("this is no TOML")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HAYSTACK_ROUNDS__MAXIMUM", "many")
+    with pytest.raises(InvalidInputError):
+        haystack.load_settings()
+    run = open_run(QUESTION, settings=tiny_settings).retrieve()
+    assert attach(run.run_id, settings=tiny_settings).record == run.record
+    assert resume(run.run_id, settings=tiny_settings).work(until="assemble").record.rounds
+    assert [one.run_id for one in list_runs(settings=tiny_settings)] == [run.run_id]
+    assert [row.run_id for row in haystack.manage.list_summaries(settings=tiny_settings)] == [run.run_id]
+    forked = haystack.fork(run.run_id, changes={"seed": 7}, settings=tiny_settings)
+    assert haystack.compare(run.run_id, forked.run_id, settings=tiny_settings) is not None
+    assert run.refresh().cancel().status()["status"] == "cancelled"
+    haystack.manage.collect_garbage([run.run_id], settings=tiny_settings)
 
 
 # --- options --------------------------------------------------------------------------------------------------------

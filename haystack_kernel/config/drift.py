@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import RunConfig, RunRecord
 
 SECTIONS = ("retrieval", "rounds", "grounding")  # of the settings, on which numbers depend; the rest is in RunConfig
+IN_CONFIG = (("rounds", "threshold"), ("rounds", "maximum"))  # what the run was asked, as threshold and max_rounds
 ATLAS = "atlas:"
 
 
 def recorded_settings(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The sections that a record keeps."""
+    """Return the sections that a record keeps, without what its configuration says already."""
     whole = settings.model_dump(mode="json")
-    return {name: whole[name] for name in SECTIONS}
+    return {name: {key: whole[name][key] for key in whole[name] if (name, key) not in IN_CONFIG} for name in SECTIONS}
 
 
 def pinned(settings: Settings, record: RunRecord) -> Settings:
@@ -81,7 +82,7 @@ def _changed_settings(record: RunRecord, settings: Settings) -> list[str]:
         f"setting {section}.{name} is {now[section].get(name)!r} now; the run keeps {value!r}"
         for section, values in record.settings.items()
         for name, value in values.items()
-        if section in now and now[section].get(name) != value
+        if section in now and (section, name) not in IN_CONFIG and now[section].get(name) != value
     ]
 
 

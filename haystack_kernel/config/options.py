@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BASELINE = "weighted"  # the best engine that needs no model
 DEMO_ATLASES = ("demo",)  # whose cells the packaged model was made for
 LIST_OPTIONS = tuple(name for name, field in RunConfig.model_fields.items() if get_origin(field.annotation) is tuple)
+INPUTS = ("query_h5ad", "model", "genelist")  # options that name files of the user's
 _NOT_GIVEN = ("", "None", "null")  # as text; "none" is an engine
 
 
@@ -51,18 +52,9 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         "n_query": settings.inference.n_query,
         "seed": settings.seed,
     }
-    given = read_typed(options)
+    given = _read_given(settings, options)
     defaults["engine"] = _default_engine(settings, given)
     defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
-    hidden = given.get("hide", ())
-    hidden = (hidden,) if isinstance(hidden, str) else hidden
-    given["hide"] = tuple(
-        parse_hidden(item, knowledge=settings.knowledge) if isinstance(item, str) else item for item in hidden
-    )
-    for name in ("query_h5ad", "model", "genelist"):
-        if fault := address_fault(str(given.get(name) or "")):
-            msg = f"{name} {fault}"
-            raise InvalidInputError(msg, option=name)
     try:
         config = _check_model(RunConfig.model_validate({**defaults, **given}))
     except ValidationError as error:
@@ -110,6 +102,21 @@ def _read_list(name: str, text: str) -> list[Any]:
     except (SyntaxError, ValueError, TypeError) as error:
         msg = f'{name} {text!r} begins like a list and is none; write it as ["first", "second"]'
         raise InvalidInputError(msg, given=text) from error
+
+
+def _read_given(settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the options that were given: text as what it says, hidden pairs as ids, addresses without slips."""
+    given = read_typed(options)
+    hidden = given.get("hide", ())
+    hidden = (hidden,) if isinstance(hidden, str) else hidden
+    given["hide"] = tuple(
+        parse_hidden(item, knowledge=settings.knowledge) if isinstance(item, str) else item for item in hidden
+    )
+    for name in INPUTS:
+        if fault := address_fault(str(given.get(name) or "")):
+            msg = f"{name} {fault}"
+            raise InvalidInputError(msg, option=name)
+    return given
 
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:

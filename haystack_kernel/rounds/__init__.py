@@ -3,13 +3,14 @@
 In: the run record and the ports. Out: the round, further filled; files under ``rounds/<n>/``.
 """
 
-from haystack_kernel.rounds.cells import assemble, search
+from haystack_kernel.rounds.cells import EDIT, assemble, search
 from haystack_kernel.rounds.decision import decide, read_feedback
 from haystack_kernel.rounds.job import collect, estimate_round, keep_bills, keep_good_job, submit
 from haystack_kernel.rounds.record import query_of
 from haystack_kernel.rounds.score import embed, ground, prediction_facts
 
 __all__ = [
+    "EDIT",
     "assemble",
     "collect",
     "decide",

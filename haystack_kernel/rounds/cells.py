@@ -5,6 +5,7 @@ In: the run record and the ports. Out: candidates; the round with its cells and 
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         Round,
         RunRecord,
     )
+
+EDIT = "edit"  # the step by which a person corrects the query
 
 
 def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], CellSet | None, dict[str, str]]:
@@ -78,6 +81,9 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         manifest_uri=path,
         timeout_s=ports.settings.jobs.timeout_s,
     )
+    if n_edits := sum(time.step == EDIT for time in record.steps):  # a job before the edit predicted other cells
+        tag = hashlib.sha256(f"{spec.job_id} {n_edits}".encode()).hexdigest()[:8]
+        spec = spec.model_copy(update={"job_id": f"{spec.job_id.rpartition('-')[0]}-{tag}"})
     update = {"control_strategy": strategy, "control_note": note, "spec": spec, "files": files}
     return last.model_copy(update=update)
 
