@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from inference.errors import BucketError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Result = TypeVar("Result")
 
@@ -22,6 +22,17 @@ PASSING = (408, 429, 500, 502, 503, 504)
 _N_DAMAGED = 5  # transfers of one file whose checksum may differ before it is given up
 # words of the service's 400, twice, and of the client library where fewer bytes came than the object has
 _DAMAGE = ("match calculated", "Malformed multipart", "The X-Goog-Stored-Content-Length is")
+
+
+# The library stamina was considered for the loops that use these pauses, here and around Google Cloud Batch. It fits
+# neither: its sleep and its clock cannot be injected per loop, a deadline cannot start anew when a part of a transfer
+# gets through, and what is said before each wait is set once for the whole process.
+def growing_pauses(longest_s: float) -> Iterator[float]:
+    """Seconds to pause between tries: they double from one up to ``longest_s``, each up to half as long again."""
+    pause_s = 1.0  # one object takes one write a second
+    while True:
+        yield pause_s * random.uniform(1.0, 1.5)
+        pause_s = min(2 * pause_s, longest_s)
 
 
 def _silent(_line: str) -> None:
@@ -91,7 +102,7 @@ class Attempts:
 
     def _start_anew(self) -> None:
         self._deadline: float | None = None
-        self._pause_s, self._n_waits = 1.0, 0  # one object takes one write a second
+        self._pauses, self._n_waits = growing_pauses(self._patience.longest_pause_s), 0
 
     def _wait(self, error: BaseException) -> None:
         patience, now = self._patience, self._patience.monotonic()
@@ -100,8 +111,7 @@ class Attempts:
         may_pass = self._n_damaged < _N_DAMAGED if _is_damage(error) else _is_passing(error)
         if not may_pass or now >= self._deadline:
             raise _worded(self._uri, error, waited_s=patience.seconds) from error
-        pause = min(self._pause_s * random.uniform(1.0, 1.5), self._deadline - now)
-        self._pause_s = min(2 * self._pause_s, patience.longest_pause_s)
+        pause = min(next(self._pauses), self._deadline - now)
         self._n_waits += 1
         if self._n_waits > 1:  # the first is short, and common where one object is written twice in a second
             left = self._deadline - now

@@ -1,4 +1,4 @@
-"""Waiting for a job, with an injected clock; the only module that sleeps.
+"""Waiting for a job, with an injected clock.
 
 In: a job handle and its executor. Out: the final status, or JobFailedError.
 """

@@ -6,8 +6,10 @@ import hashlib
 import google_crc32c
 import pytest
 
+from haystack_kernel.schema import Settings
 from inference.bucket import CHUNK, Objects
 from inference.errors import BucketError
+from inference.files import SAVE_PATIENCE_S
 from inference.patience import Patience
 
 pytestmark = pytest.mark.slow
@@ -210,3 +212,20 @@ def test_a_slow_service_is_waited_for(objects, bucket_server, clock):
     bucket_server.fail("alt=media", kind="wait", delay_s=0.3)
     assert objects.read(URI) == b"data"
     assert clock.monotonic() == 0  # one request, no second try
+
+
+def test_what_was_computed_is_saved_for_longer_than_something_is_read(bucket_server, clock):
+    """A bucket that fails for half an hour costs a question its answer after five minutes, and a prediction nothing."""
+    objects = Objects(Patience(seconds=300, saving_s=1800, sleep=clock.sleep, monotonic=clock.monotonic))
+    bucket_server.fail("", times=9999, holds=lambda: clock.monotonic() < 2000)
+    with pytest.raises(BucketError, match="503, for 300 s"):
+        objects.read(URI)
+    assert clock.monotonic() == pytest.approx(300)
+    objects.write(URI, b"prediction")
+    assert kept(bucket_server) == b"prediction"
+    assert 2000 <= clock.monotonic() <= 2100
+
+
+def test_the_program_and_the_settings_wait_half_an_hour_for_what_was_computed():
+    assert SAVE_PATIENCE_S >= 1800
+    assert Settings().bucket.save_patience_s >= 1800

@@ -5,11 +5,11 @@ In: requests. Out: what the service answers, AbsentError, TakenError, RefusedErr
 
 from __future__ import annotations
 
-import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import HaystackError, MissingExtraError, ServiceError
+from inference.patience import growing_pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import BatchSettings
 
 _TRIES = 6
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_LONGEST_PAUSE_S = 30.0
 _CALL_TIMEOUT_S = 60.0
 _PLUGIN = "Getting metadata from plugin failed"  # how expired credentials look through gRPC: as an outage
 
@@ -51,7 +51,6 @@ class BatchService:
     def __init__(self, settings: BatchSettings, *, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._random = random.Random()
         self._client: batch_v1.BatchServiceClient | None = None
 
     def create(self, request: batch_v1.CreateJobRequest) -> batch_v1.Job:
@@ -115,7 +114,7 @@ class BatchService:
             exceptions.Cancelled,
             exceptions.RetryError,
         )
-        pause, last = _FIRST_PAUSE_S, None
+        pauses, last = growing_pauses(_LONGEST_PAUSE_S), None
         for tries_left in reversed(range(_TRIES)):
             try:
                 answer = self._function(method)(request=request, retry=None, timeout=_CALL_TIMEOUT_S)
@@ -134,8 +133,7 @@ class BatchService:
                 raise TakenError(_line(error)) from error
             except exceptions.ClientError as error:
                 raise RefusedError(_line(error)) from error
-            self._clock.sleep(pause * self._random.uniform(0.5, 1.0))
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            self._clock.sleep(next(pauses))
         if isinstance(last, exceptions.ResourceExhausted):
             msg = (
                 f"Google Cloud Batch refuses {method} because a quota is used up, and goes on doing so: {_line(last)}. "
