@@ -102,7 +102,21 @@ def advance(record: RunRecord, ports: Ports, *, check: Callable[[], None] | None
 
 
 def perform(record: RunRecord, step: str, ports: Ports) -> RunRecord:
-    """Do one step and note when it finished and what the planner used; nothing is saved."""
+    """Do one step and note when it finished and what the planner used; nothing is saved.
+
+    Parameters
+    ----------
+    record
+        The run, at this step.
+    step
+        Name of the step, one of :data:`STEPS`.
+    ports
+        What the step talks to.
+
+    Returns
+    -------
+    The record after the step.
+    """
     started = ports.clock.monotonic()
     number = len(record.rounds) + (step == "choose") if step in ROUND_STEPS else None
     ports.progress(ProgressEvent(run_id=record.run_id, phase=step, message=STEPS[step][1], round=number))

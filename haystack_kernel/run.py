@@ -123,6 +123,15 @@ class Run:
     def work(self, *, until: str | None = None) -> Run:
         """Do the unfinished steps (those before ``until``); the record is saved after each.
 
+        Parameters
+        ----------
+        until
+            Name of a step of :data:`haystack_kernel.flow.STEPS`; None does all.
+
+        Returns
+        -------
+        This run, with its newest record.
+
         Raises
         ------
         HaystackError
@@ -274,6 +283,17 @@ class Run:
     def follow(self, show: Callable[[str], object], *, poll_s: float = 1.0) -> Run:
         """Read the run folder until the run is no longer running; ``show`` gets one line per finished step.
 
+        Parameters
+        ----------
+        show
+            Called with one line of text per finished step.
+        poll_s
+            Pause between two looks, in seconds.
+
+        Returns
+        -------
+        This run, with its newest record.
+
         Raises
         ------
         JobFailedError
@@ -320,7 +340,17 @@ class Run:
         return nbformat.reads(self._ports.store.read(self.run_id, layout.NOTEBOOK).decode(), as_version=4)
 
     def write_report(self, *, notebook: NotebookNode | None = None) -> str:
-        """Render report.html again, optionally with the executed notebook; returns its address."""
+        """Render report.html again, optionally with the executed notebook.
+
+        Parameters
+        ----------
+        notebook
+            The executed notebook; None renders the report without it.
+
+        Returns
+        -------
+        Address of the report.
+        """
         return write_report(self.record, self._ports.store, notebook=notebook)
 
     def _best_table(self, name: str) -> pd.DataFrame:

@@ -174,7 +174,17 @@ def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: f
 
 
 def describe(estimate: CostEstimate) -> str:
-    """The estimate in words: likely, range, machines, time."""
+    """The estimate in words: likely, range, machines, time.
+
+    Parameters
+    ----------
+    estimate
+        Of one attempt of a job.
+
+    Returns
+    -------
+    One phrase, without a full stop.
+    """
     where = f"{estimate.n_machines} x {estimate.machine} {PROVISIONING_WORDS[estimate.provisioning]}"
     usd = f"about {estimate.likely_usd:.2f} USD ({estimate.low_usd:.2f} to at most {estimate.high_usd:.2f} an attempt)"
     time = f"{estimate.low_s / 60:.0f} to {estimate.high_s / 60:.0f} min"

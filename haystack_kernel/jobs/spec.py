@@ -84,7 +84,22 @@ def build_job_spec(
 ) -> JobSpec:
     """Derive the job of a manifest: equal manifests of one run give the same ``job_id``.
 
-    ``manifest_uri`` is its path in the run folder; :meth:`JobSpec.placed_in` makes it an address.
+    Parameters
+    ----------
+    manifest
+        Tasks of the round.
+    run_id
+        The run.
+    round_number
+        The round, from 1.
+    manifest_uri
+        Path of the manifest in the run folder; :meth:`JobSpec.placed_in` makes it an address.
+    timeout_s
+        Longest run of one attempt.
+
+    Returns
+    -------
+    The job, whose id follows from run and manifest.
     """
     digest = hashlib.sha256(f"{round_number}\n{dump_manifest(manifest)}".encode()).hexdigest()
     return JobSpec(
@@ -127,6 +142,23 @@ def build_orchestrator_spec(
 
     Its id follows from the run alone: submitting it again, with other settings, finds the same job. Consent to spending
     is no part of it: the executor adds the consent of the call that is under way to each attempt's command.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    words
+        Arguments of ``haystack``.
+    environment
+        Settings that travel with the job, as environment variables.
+    timeout_s
+        Longest run of one attempt.
+    follow_up_usd
+        Highest cost of the first job that the orchestrator would start; caps must hold it, too.
+
+    Returns
+    -------
+    The job.
     """
     digest = hashlib.sha256(f"orchestrator\n{run_id}".encode()).hexdigest()
     return JobSpec(
@@ -143,7 +175,21 @@ def build_orchestrator_spec(
 
 
 def expected_handle(spec: JobSpec, *, executor: ExecutorName, now: datetime) -> JobHandle:
-    """The handle of a job that is about to be submitted: enough to find it when the answer is lost."""
+    """The handle of a job that is about to be submitted: enough to find it when the answer is lost.
+
+    Parameters
+    ----------
+    spec
+        The job.
+    executor
+        Where it is about to run.
+    now
+        Wall time.
+
+    Returns
+    -------
+    The handle that a submission would return.
+    """
     return JobHandle(
         job_id=spec.job_id,
         kind=spec.kind,

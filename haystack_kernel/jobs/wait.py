@@ -37,7 +37,21 @@ class SystemClock:
 
 
 def pace(executor: ExecutorName, *, spec: JobSpec, settings: Settings) -> dict[str, float]:
-    """How patiently :func:`wait` looks at a job: its arguments ``poll_s``, ``timeout_s`` and ``queue_timeout_s``."""
+    """How patiently :func:`wait` looks at a job: its arguments ``poll_s``, ``timeout_s`` and ``queue_timeout_s``.
+
+    Parameters
+    ----------
+    executor
+        Where the job runs.
+    spec
+        The job, whose own limit counts.
+    settings
+        Limits and pauses.
+
+    Returns
+    -------
+    Keyword arguments of :func:`wait`.
+    """
     if executor == "batch":
         batch = settings.batch
         return {
@@ -62,6 +76,12 @@ def wait(
 
     Parameters
     ----------
+    job
+        From :meth:`Executor.submit`.
+    executor
+        Where it runs.
+    clock
+        Tells the time, and sleeps.
     timeout_s
         Longest run by the monotonic clock, so that a clock set by hand changes nothing. It begins anew with each
         attempt and with each task that is done.
@@ -71,6 +91,10 @@ def wait(
         Longest wait for a machine, counted apart, anew for each attempt; None: as ``timeout_s``.
     on_status
         Called with each status seen, for progress.
+
+    Returns
+    -------
+    The last status, which is ``succeeded``.
 
     Raises
     ------

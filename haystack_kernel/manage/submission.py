@@ -75,6 +75,10 @@ def submit(
     **options
         ``storage``, and fields of :class:`haystack_kernel.schema.RunConfig`; for an existing run they must be its own.
 
+    Returns
+    -------
+    The run, which the job works on.
+
     Raises
     ------
     InvalidInputError
@@ -82,6 +86,12 @@ def submit(
     ApprovalNeededError
         The orchestrator's machine costs money and this call does not consent to it, or a cap does not hold it together
         with the first job that it would start. Nothing was started; the run is kept.
+
+    Examples
+    --------
+    >>> run = haystack.submit("How would NK cells respond to IL-15?")  # doctest: +SKIP
+    >>> run.status()["status"]  # doctest: +SKIP
+    'running'
     """
     storage = options.pop("storage", None)
 

@@ -123,7 +123,15 @@ def check_job_id(job_id: str) -> None:
 
 
 def check_settings(spec: JobSpec, settings: BatchSettings) -> None:
-    """Raise InvalidInputError unless the settings can run ``spec``; nothing is asked of the cloud."""
+    """Raise InvalidInputError unless the settings can run ``spec``; nothing is asked of the cloud.
+
+    Parameters
+    ----------
+    spec
+        The job.
+    settings
+        Project, region, images and machines.
+    """
     problems = [*_missing(spec, settings), *_wrong(spec, settings)]
     if problems:
         msg = f"executor 'batch' cannot run this job: {'; '.join(problems)}"
