@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from haystack_kernel import flow
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
+from haystack_kernel.config.inputs import changed_inputs, check_unchanged, input_digests
 from haystack_kernel.config.opening import check_opening
 from haystack_kernel.config.options import build_config, changed_options
 from haystack_kernel.config.settings import load_settings
@@ -498,6 +499,7 @@ def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: P
         settings=recorded_settings(ports.settings),
         created_at=ports.clock.now(),
         versions=software_versions(),
+        inputs=input_digests(config, cache=ports.settings.cache),
     )
 
 
@@ -542,6 +544,7 @@ def resume(
     progress: Progress | None = None,
     approve: bool | None = None,
     max_cost: float | None = None,
+    accept_changes: bool = False,
 ) -> Run:
     """Attach to a run and make it ready to go on where it stopped, failed or was cancelled.
 
@@ -559,6 +562,8 @@ def resume(
         Listener; None shows progress in the notebook that calls, or nothing elsewhere.
     approve, max_cost
         Consent to spending, as in :func:`open_run`.
+    accept_changes
+        Go on even though a file of the user's (own cells, model, gene list) was replaced; the record says so.
 
     Returns
     -------
@@ -568,6 +573,8 @@ def resume(
     ------
     ConflictError
         Another worker, or the run's orchestrator, is working on it.
+    InvalidInputError
+        A file that the run reads was replaced.
 
     Examples
     --------
@@ -577,7 +584,7 @@ def resume(
     ports = connect(_settings_of(settings, storage), progress=progress or notebook_progress(), consent=consent)
     run = Run(ports.store.load(check_run_id(run_id)), ports=ports)
     run.check_free()
-    run.record = _revive(run.record, run._ports)
+    run.record = _revive(run.record, run._ports, accept_changes=accept_changes)
     for note in run.record.notes:
         warnings.warn(f"run {run_id}: {note}", stacklevel=2)
     return _remember(run)
@@ -642,8 +649,19 @@ def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[st
     return Run(_revive(record, ports), ports=ports)
 
 
-def _revive(record: RunRecord, ports: Ports) -> RunRecord:
-    """The record ready to go on, with a note of everything that changed around it."""
-    found = find_drift(record, ports, versions=software_versions())
+def _revive(record: RunRecord, ports: Ports, *, accept_changes: bool = False) -> RunRecord:
+    """The record ready to go on, with a note of everything that changed around it.
+
+    An accepted change of a file is saved at once, so that the notebook that goes on with the run does not ask again.
+    """
+    if record.status == "done":
+        return record
+    now = input_digests(record.config, cache=ports.settings.cache)
+    if not accept_changes:
+        check_unchanged(record.inputs, now, record.config, run_id=record.run_id)
+    replaced = changed_inputs(record.inputs, now, record.config)
+    found = [*replaced, *find_drift(record, ports, versions=software_versions())]
     notes = (*record.notes, *(note for note in found if note not in record.notes))
-    return flow.revive(keep_bills(record, ports), ports).model_copy(update={"notes": notes})
+    record = flow.revive(keep_bills(record, ports), ports)
+    record = record.model_copy(update={"notes": notes, "inputs": now})
+    return ports.store.save(record) if replaced else record

@@ -12,7 +12,16 @@ import typer
 
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_rows, show, wrap
-from haystack_kernel.cli.runs import MaxCost, RunIdArgument, Storage, Yes, go_on, spending_of, status_text
+from haystack_kernel.cli.runs import (
+    AcceptChanges,
+    MaxCost,
+    RunIdArgument,
+    Storage,
+    Yes,
+    go_on,
+    spending_of,
+    status_text,
+)
 
 if TYPE_CHECKING:
     from haystack_kernel.manage.doctor import Line
@@ -80,6 +89,7 @@ def fork(
     storage: Storage = None,
     yes: Yes = False,
     max_cost: MaxCost = None,
+    accept_changes: AcceptChanges = False,
 ) -> None:
     """Make a new run from an existing one with some options changed.
 
@@ -88,7 +98,14 @@ def fork(
     from haystack_kernel.manage import fork as branch
     from haystack_kernel.manage.changes import parse_changes
 
-    made = branch(run_id, changes=parse_changes(set_ or []), question=question, new_run_id=new_run_id, storage=storage)
+    made = branch(
+        run_id,
+        changes=parse_changes(set_ or []),
+        question=question,
+        new_run_id=new_run_id,
+        storage=storage,
+        accept_changes=accept_changes,
+    )
     origin = made.record.forked_from
     reused = list(origin.reused) if origin else []
     sys.stderr.write(f"run {made.run_id} is forked from {run_id}; reused steps: {', '.join(reused) or 'none'}\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,10 @@ Ban = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Approve jobs that cost money.")]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="Continue even if a file that the run reads was replaced."),
+]
 MaxCost = Annotated[
     float | None,
     typer.Option(metavar="USD", min=0, help="Maximum cost of all jobs of the run together, in US dollars."),
@@ -190,7 +195,13 @@ def demo(storage: Storage = None) -> None:
     execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]}, spending={})
 
 
-def resume(run_id: RunIdArgument, storage: Storage = None, yes: Yes = False, max_cost: MaxCost = None) -> None:
+def resume(
+    run_id: RunIdArgument,
+    storage: Storage = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
+    accept_changes: AcceptChanges = False,
+) -> None:
     """Continue a run that was interrupted, failed or was cancelled.
 
     Finished steps are not repeated, and a job that was already paid for is found again.
@@ -199,6 +210,11 @@ def resume(run_id: RunIdArgument, storage: Storage = None, yes: Yes = False, max
 
     found = find(run_id, storage=storage)
     found.check_free()
+    if accept_changes:
+        from haystack_kernel.run import resume as take_up
+
+        with warnings.catch_warnings(action="ignore"):  # going on prints the notes of the run
+            take_up(run_id, storage=storage, accept_changes=True)
     go_on(found, storage=storage, spending=spending_of(yes, max_cost))
 
 

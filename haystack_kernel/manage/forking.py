@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from haystack_kernel import rounds
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.drift import current_digests, pinned
+from haystack_kernel.config.inputs import check_unchanged
 from haystack_kernel.config.opening import check_opening
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
@@ -38,6 +39,7 @@ def fork(
     new_run_id: str | None = None,
     storage: str | None = None,
     settings: Settings | None = None,
+    accept_changes: bool = False,
 ) -> Run:
     """Start a new run from an existing one, and reuse every step that the changes do not affect.
 
@@ -60,6 +62,8 @@ def fork(
         Where the run folders are; None takes the settings'.
     settings
         None reads them from the settings files and the environment, with ``storage`` over them.
+    accept_changes
+        Go on even though a file that both runs read (own cells, model, gene list) was replaced.
 
     Returns
     -------
@@ -88,6 +92,11 @@ def fork(
         check_opening(config, ports, run_id=child.run_id)
     else:
         child = first_record(question, run_id=new_run_id, config=config, ports=ports)
+    if not accept_changes:  # a file that the changes name anew is no surprise
+        common = {
+            name: one for name, one in parent.inputs.items() if getattr(config, name) == getattr(parent.config, name)
+        }
+        check_unchanged(common, child.inputs, config, run_id=run_id)
     before, after = parent.config.model_dump(mode="json"), config.model_dump(mode="json")
     changed = {name: value for name, value in after.items() if value != before[name]}
     changed |= {"question": child.question} if child.question != parent.question else {}
@@ -106,6 +115,8 @@ def _reuse_steps(child: RunRecord, *, parent: RunRecord, ports: Ports) -> tuple[
     Files are copied before the record is saved, so a record never names a file that is missing.
     """
     as_now = child.model_copy(update={"digests": current_digests(child.config, ports)}) if parent.digests else child
+    known = {name: digest for name, digest in child.inputs.items() if name in parent.inputs}
+    as_now = as_now.model_copy(update={"inputs": known})  # a parent of an earlier version has no digests of files
 
     def is_same(step: str) -> bool:
         return step_inputs(parent, step) == step_inputs(as_now, step)

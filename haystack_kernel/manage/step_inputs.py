@@ -73,11 +73,19 @@ def _reads(record: RunRecord, step: str) -> dict[str, Any]:
         # an engine that pools takes several candidates at once, where there are several
         "choose": {"pools": record.config.engine in POOLED_ENGINES and len(record.candidates) > 1},
         # the user's own cells are checked against the genes of the model
-        "cells": {"genelist": config["genelist"] if has_model and has_own_cells else None},
-        "predict": {name: config[name] for name in MODEL_OPTIONS} if has_model else {},
+        "cells": {
+            "genelist": config["genelist"] if has_model and has_own_cells else None,
+            **_files(record, "query_h5ad"),
+        },
+        "predict": {name: config[name] for name in MODEL_OPTIONS} | _files(record, *MODEL_OPTIONS) if has_model else {},
     }
     options = {name: config[name] for name in OPTIONS[step]}
     return {**options, "settings": record.settings.get(SECTIONS.get(step, "")), **besides.get(step, {})}
+
+
+def _files(record: RunRecord, *options: str) -> dict[str, str]:
+    """Digests of the user's own files that ``options`` name, as far as the record has them."""
+    return {f"file of {name}": record.inputs[name] for name in options if name in record.inputs}
 
 
 def _digests(record: RunRecord, prefix: str) -> dict[str, str]:

@@ -47,7 +47,17 @@ ROUND_FIELDS: dict[RoundStep | Literal["spending", "running"], tuple[str, ...]] 
     "running": ("files",),
 }
 RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tuple[str, ...]] = {
-    "opening": ("schema_version", "run_id", "question", "config", "settings", "created_at", "forked_from", "versions"),
+    "opening": (
+        "schema_version",
+        "run_id",
+        "question",
+        "config",
+        "settings",
+        "created_at",
+        "forked_from",
+        "versions",
+        "inputs",
+    ),
     "understand": ("query",),
     "retrieve": ("candidates", "query_set", "digests"),
     "rounds": ("rounds", "best_round", "termination"),
@@ -226,6 +236,9 @@ class RunRecord(Frozen):
     files: tuple[FileRef, ...] = Field(default=(), description="published artifacts of the run folder")
     versions: dict[str, str] = Field(default_factory=dict)
     digests: dict[str, str] = Field(default_factory=dict, description="of the atlases and of the knowledge tables")
+    inputs: dict[str, str] = Field(
+        default_factory=dict, description="digests of the user's own files by option, as the run first used them"
+    )
     notes: tuple[str, ...] = Field(default=(), description="what changed around the run between its steps")
     removed: tuple[FileRef, ...] = Field(default=(), description="files of rounds that garbage collection deleted")
 

@@ -86,6 +86,11 @@ class BucketFiles:
         with bucket_errors(uri):
             return self._objects.generation(uri) is not None
 
+    def generation(self, uri: str) -> int | None:
+        """Return the generation of a file, which every write changes; None when it is not there."""
+        with bucket_errors(uri):
+            return self._objects.generation(uri)
+
     def names(self, folder: str) -> list[str]:
         """Names directly below ``folder``; none when nothing is there."""
         with bucket_errors(folder):

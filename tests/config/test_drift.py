@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import anndata as ad
 import pytest
 
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
-from haystack_kernel.errors import ContractError
+from haystack_kernel.errors import ContractError, InvalidInputError
+from haystack_kernel.manage import fork
 from haystack_kernel.run import Run, open_run, resume
 
 QUESTION = "How would B cells respond to IFN-beta?"
@@ -86,3 +88,43 @@ def test_settings_of_a_later_version_are_refused_in_words(begun):
     later = begun.record.model_copy(update={"settings": {"grounding": {"n_dreams": 3}}})
     with pytest.raises(ContractError, match=r"begun by haystack-kernel .*grounding\.n_dreams"):
         pinned(begun._ports.settings, later)
+
+
+# --- files of the user's --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_cells(tiny_h5ad, tmp_path):
+    """A file of the user's own cells."""
+    own = ad.read_h5ad(tiny_h5ad)
+    own = own[(own.obs["cell_type"] == "NK cell").to_numpy()].copy()
+    own.write_h5ad(tmp_path / "own.h5ad")
+    return tmp_path / "own.h5ad"
+
+
+def replace_with_other_cells(path):
+    own = ad.read_h5ad(path)
+    own[: own.n_obs // 2].copy().write_h5ad(path)
+
+
+def test_own_cells_that_were_replaced_stop_resume_and_fork_unless_the_change_is_accepted(tiny_env, own_cells):
+    run = open_run(QUESTION, query_h5ad=str(own_cells)).work(until="submit")
+    begun = run.record
+    assert len(begun.inputs["query_h5ad"]) == 64
+    assert resume(run.run_id).record.notes == ()
+    replace_with_other_cells(own_cells)
+    says = r"query_h5ad .*own\.h5ad is another file than before .*accept_changes=True \(--accept-changes\)"
+    for again in (
+        lambda: resume(run.run_id),
+        lambda: open_run(run_id=run.run_id),
+        lambda: fork(run.run_id, changes={"threshold": 9}),
+    ):
+        with pytest.raises(InvalidInputError, match=says):
+            again()
+    forked = fork(run.run_id, changes={"threshold": 9}, accept_changes=True).record
+    assert forked.forked_from.reused == ("understand", "retrieve", "choose 1")  # the cells are read again
+    with pytest.warns(UserWarning, match="is another file than before"):
+        accepted = resume(run.run_id, accept_changes=True).record
+    assert accepted.inputs == forked.inputs != begun.inputs
+    with pytest.warns(UserWarning, match="is another file than before"):
+        assert resume(run.run_id).record.notes == accepted.notes  # noted, and not asked again
