@@ -260,7 +260,7 @@ class RunRecord(Frozen):
 
         Step times, notes and bills are kept, also the bills of rounds that are reset. Files of these rounds are not
         deleted: whoever saves the record removes those for which :func:`haystack_kernel.store.layout.step_of` names a
-        step, because the jobs of new rounds have the same ids as long as the options are the same.
+        step, because new rounds write to the same paths.
 
         Examples
         --------
