@@ -33,9 +33,8 @@ def test_read_when_few_entries_are_no_symbols_then_they_are_left_out():
     assert len(read(f"a\tb\t{genes}\n")["a"].genes) == 9
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
+def test_read_when_wrong_then_the_line_is_named(subtests):
+    for text, says in [
         ("a\tb\n", "line 1: a set needs a name, a description and at least one gene"),
         ("\tb\tTNF\n", "line 1: a set needs a name"),
         (GOOD + "my set (GO:1)\t\tTNF\n", "line 5: the set my set .* is defined a second time"),
@@ -43,11 +42,9 @@ def test_read_when_few_entries_are_no_symbols_then_they_are_left_out():
         ("a\tb\tStat1\tIrf7\tIsg15\tH2-K1\tTNF\n", "written like mouse symbols"),
         ("# nothing\n", "has no gene set"),
         ("a\tb\t" + "\t".join(f"G{number}" for number in range(30_001)), "30,001 genes; 30,000 are possible"),
-    ],
-)
-def test_read_when_wrong_then_the_line_is_named(text, says):
-    with pytest.raises(InvalidInputError, match=says):
-        read(text)
+    ]:
+        with subtests.test(text=text), pytest.raises(InvalidInputError, match=says):
+            read(text)
 
 
 @pytest.mark.slow

@@ -94,9 +94,8 @@ def test_read_when_lines_are_left_out_then_counted():
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
+def test_read_when_file_is_wrong_then_the_fault_is_named(subtests):
+    for text, says in [
         ("<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'b'>]><rdf:RDF/>", "not in OBO format"),
         ("hello", "not in OBO format"),
         (HEADER, "no CL term"),
@@ -105,11 +104,9 @@ def test_read_when_lines_are_left_out_then_counted():
         (HEADER + TERMS.replace("is_a: UBERON:0000061", "is_a: CL:0000002"), "its own ancestor"),
         (HEADER + TERMS.replace("name: monocyte\n", ""), "CL:0000001 is in use but has no name"),
         (HEADER + TERMS.replace("name: monocyte", "name: " + "m" * 2000), "a name of 2,000 characters"),
-    ],
-)
-def test_read_when_file_is_wrong_then_the_fault_is_named(text, says):
-    with pytest.raises(InvalidInputError, match=says):
-        read(text)
+    ]:
+        with subtests.test(text=text), pytest.raises(InvalidInputError, match=says):
+            read(text)
 
 
 def test_read_when_not_text_then_refused():

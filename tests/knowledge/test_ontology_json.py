@@ -40,9 +40,8 @@ def test_read_when_form_is_right_then_parents_are_the_nearest_ancestors():
     assert found.version == "2026-04-01"
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
+def test_read_when_form_is_wrong_then_the_fault_is_named(subtests):
+    for content, says in [
         (b"{", "not valid JSON"),
         (b"[1, 2]", "must be an object of terms"),
         (b"[" * 200_000, "not valid JSON"),
@@ -60,11 +59,9 @@ def test_read_when_form_is_right_then_parents_are_the_nearest_ancestors():
             },
             "its own ancestor",
         ),
-    ],
-)
-def test_read_when_form_is_wrong_then_the_fault_is_named(content, says):
-    with pytest.raises(InvalidInputError, match=says):
-        read(content)
+    ]:
+        with subtests.test(content=content), pytest.raises(InvalidInputError, match=says):
+            read(content)
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,8 @@ def test_external_ids_when_given_then_have_the_form_of_their_database(knowledge:
 # --- facts --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "gene", "sign"),
-    [
+def test_response_when_the_gene_is_textbook_then_has_its_sign(knowledge: Knowledge, subtests: pytest.Subtests) -> None:
+    for name, gene, sign in [
         ("IFN-beta", "ISG15", 1),
         ("IFN-alpha1", "MX1", 1),
         ("IFN-gamma", "CXCL9", 1),
@@ -132,18 +131,18 @@ def test_external_ids_when_given_then_have_the_form_of_their_database(knowledge:
         ("Atorvastatin", "HMGCR", 1),
         ("Trametinib", "DUSP6", -1),
         ("IFNGR1 knock-out", "PSMB9", -1),
-    ],
-)
-def test_response_when_the_gene_is_textbook_then_has_its_sign(
-    knowledge: Knowledge, name: str, gene: str, sign: int
+    ]:
+        with subtests.test(name=name):
+            assert knowledge.perturbations[name].response[gene] == sign
+
+
+def test_jak_inhibitors_when_looked_up_then_lower_both_interferon_pathways(
+    knowledge: Knowledge, subtests: pytest.Subtests
 ) -> None:
-    assert knowledge.perturbations[name].response[gene] == sign
-
-
-@pytest.mark.parametrize("name", ["Ruxolitinib", "Tofacitinib", "Baricitinib"])
-def test_jak_inhibitors_when_looked_up_then_lower_both_interferon_pathways(knowledge: Knowledge, name: str) -> None:
-    pathways = knowledge.perturbations[name].pathways
-    assert (pathways["type I interferon response"], pathways["type II interferon response"]) == (-1, -1)
+    for name in ["Ruxolitinib", "Tofacitinib", "Baricitinib"]:
+        with subtests.test(name=name):
+            pathways = knowledge.perturbations[name].pathways
+            assert (pathways["type I interferon response"], pathways["type II interferon response"]) == (-1, -1)
 
 
 def test_type_i_interferons_when_compared_then_are_one_family_with_overlapping_response(knowledge: Knowledge) -> None:

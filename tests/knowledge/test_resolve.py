@@ -107,28 +107,27 @@ def cytokines() -> Knowledge:
     return Knowledge({}, {one.name: one for one in entries}, {}, {}, {}, version="test", digest="")
 
 
-@pytest.mark.parametrize(
-    ("label", "expected"), [(label, term) for term, labels in CELL_LABELS.items() for label in labels.split("|")]
-)
-def test_resolve_when_label_of_an_atlas_then_the_cell_type(label, expected):
-    resolution = resolve(label, kind="cell_type", knowledge=load_knowledge())
-    assert resolution.match is not None
-    assert resolution.match.id == expected
-    assert not resolution.ambiguous
-    assert resolution.text == label
+def test_resolve_when_label_of_an_atlas_then_the_cell_type(subtests):
+    for label, expected in [(label, term) for term, labels in CELL_LABELS.items() for label in labels.split("|")]:
+        with subtests.test(label=label):
+            resolution = resolve(label, kind="cell_type", knowledge=load_knowledge())
+            assert resolution.match is not None
+            assert resolution.match.id == expected
+            assert not resolution.ambiguous
+            assert resolution.text == label
 
 
-@pytest.mark.parametrize(("typo", "expected"), TYPOS.items())
-def test_resolve_when_a_long_word_is_misspelt_then_fuzzy(typo, expected):
-    match = resolve(typo, kind="cell_type", knowledge=load_knowledge()).match
-    assert match is not None
-    assert (match.id, match.how) == (expected, "fuzzy")
-    assert 0.8 < match.score < 0.98
+def test_resolve_when_a_long_word_is_misspelt_then_fuzzy(subtests):
+    for typo, expected in TYPOS.items():
+        with subtests.test(typo=typo):
+            match = resolve(typo, kind="cell_type", knowledge=load_knowledge()).match
+            assert match is not None
+            assert (match.id, match.how) == (expected, "fuzzy")
+            assert 0.8 < match.score < 0.98
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
+def test_resolve_when_perturbation_is_written_another_way_then_found(cytokines, subtests):
+    for text, name in [
         ("IFN-b", "IFN-beta"),
         ("IFN\u03b2", "IFN-beta"),
         ("IFN-\u03b2", "IFN-beta"),
@@ -153,28 +152,39 @@ def test_resolve_when_a_long_word_is_misspelt_then_fuzzy(typo, expected):
         ("dexamethason", "Dexamethasone"),
         ("ruxolitnib", "Ruxolitinib"),
         ("P01574", "IFN-beta"),
-    ],
-)
-def test_resolve_when_perturbation_is_written_another_way_then_found(cytokines, text, name):
-    resolution = resolve(text, kind="perturbation", knowledge=cytokines)
-    assert resolution.match is not None
-    assert resolution.match.name == name
-    assert not resolution.ambiguous
+    ]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="perturbation", knowledge=cytokines)
+            assert resolution.match is not None
+            assert resolution.match.name == name
+            assert not resolution.ambiguous
 
 
-@pytest.mark.parametrize(
-    "text", ["IL-21", "IL-22", "IL-1", "IL", "anti-TNF", "factor", "apatinib", "TNF-beta", "PBS", "2", "", "  ", "+"]
-)
-def test_resolve_when_only_near_then_never_a_confident_match(cytokines, text):
-    resolution = resolve(text, kind="perturbation", knowledge=cytokines)
-    assert resolution.match is None or resolution.ambiguous
+def test_resolve_when_only_near_then_never_a_confident_match(cytokines, subtests):
+    for text in [
+        "IL-21",
+        "IL-22",
+        "IL-1",
+        "IL",
+        "anti-TNF",
+        "factor",
+        "apatinib",
+        "TNF-beta",
+        "PBS",
+        "2",
+        "",
+        "  ",
+        "+",
+    ]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="perturbation", knowledge=cytokines)
+            assert resolution.match is None or resolution.ambiguous
 
 
-@pytest.mark.parametrize(
-    "label", ["NKX", "N", "M", "unknown", "unlabelled", "interferon", "CD99+", "xyz", "DX", "cDC3"]
-)
-def test_resolve_when_no_cell_type_then_none(label):
-    assert resolve(label, kind="cell_type", knowledge=load_knowledge()).match is None
+def test_resolve_when_no_cell_type_then_none(subtests):
+    for label in ["NKX", "N", "M", "unknown", "unlabelled", "interferon", "CD99+", "xyz", "DX", "cDC3"]:
+        with subtests.test(label=label):
+            assert resolve(label, kind="cell_type", knowledge=load_knowledge()).match is None
 
 
 def test_resolve_when_unknown_then_up_to_five_nearest_are_shown(cytokines):
@@ -185,21 +195,19 @@ def test_resolve_when_unknown_then_up_to_five_nearest_are_shown(cytokines):
     assert not resolution.ambiguous
 
 
-@pytest.mark.parametrize(
-    ("text", "members"),
-    [
+def test_resolve_when_several_fit_then_ambiguous_with_all_of_them(cytokines, subtests):
+    for text, members in [
         ("interferon", {"IFN-beta", "IFN-alpha1", "IFN-gamma"}),
         ("interferons", {"IFN-beta", "IFN-alpha1", "IFN-gamma"}),
         ("type I interferon", {"IFN-beta", "IFN-alpha1"}),
         ("JAK inhibitors", {"Ruxolitinib", "Tofacitinib"}),
         ("IL-1", {"IL-1-beta", "IL-1-alpha"}),
         ("shared name", {"Left", "Right"}),
-    ],
-)
-def test_resolve_when_several_fit_then_ambiguous_with_all_of_them(cytokines, text, members):
-    resolution = resolve(text, kind="perturbation", knowledge=cytokines)
-    assert resolution.ambiguous
-    assert {resolution.match.name, *(other.name for other in resolution.alternatives)} == members
+    ]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="perturbation", knowledge=cytokines)
+            assert resolution.ambiguous
+            assert {resolution.match.name, *(other.name for other in resolution.alternatives)} == members
 
 
 def test_resolve_when_name_synonym_or_id_then_score_says_so():
@@ -214,9 +222,8 @@ def test_resolve_when_name_synonym_or_id_then_score_says_so():
     assert scores == [(1.0, "name"), (0.98, "synonym"), (1.0, "id"), (1.0, "id"), (0.93, "fuzzy")]
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "expected"),
-    [
+def test_resolve_when_tissue_or_disease_then_found(subtests):
+    for text, kind, expected in [
         ("lungs", "tissue", "UBERON:0002048"),
         ("pulmonary", "tissue", "UBERON:0002048"),
         ("oesophagus", "tissue", "UBERON:0001043"),
@@ -234,17 +241,15 @@ def test_resolve_when_name_synonym_or_id_then_score_says_so():
         ("Sj\xf6gren's syndrome", "disease", "MONDO:0010030"),
         ("rheumatiod arthritis", "disease", "MONDO:0008383"),
         ("healthy", "disease", "PATO:0000461"),
-    ],
-)
-def test_resolve_when_tissue_or_disease_then_found(text, kind, expected):
-    match = resolve(text, kind=kind, knowledge=load_knowledge()).match
-    assert match is not None
-    assert match.id == expected
+    ]:
+        with subtests.test(text=text):
+            match = resolve(text, kind=kind, knowledge=load_knowledge()).match
+            assert match is not None
+            assert match.id == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "first", "second", "is_sure"),
-    [
+def test_resolve_when_short_form_of_several_then_it_says_so(subtests):
+    for text, kind, first, second, is_sure in [
         ("DC", "cell_type", "dendritic cell", "pancreatic ductal cell", True),
         ("DCs", "cell_type", "dendritic cell", "pancreatic ductal cell", True),
         ("HSC", "cell_type", "hematopoietic stem cell", "hepatic stellate cell", True),
@@ -253,14 +258,13 @@ def test_resolve_when_tissue_or_disease_then_found(text, kind, expected):
         ("PT", "cell_type", "epithelial cell of proximal tubule", "platelet", False),
         ("AD", "disease", "Alzheimer disease", "atopic eczema", False),
         ("IFN", "perturbation", "IFN-beta", "IFN-gamma", False),
-    ],
-)
-def test_resolve_when_short_form_of_several_then_it_says_so(text, kind, first, second, is_sure):
-    resolution = resolve(text, kind=kind, knowledge=load_knowledge())
-    assert resolution.ambiguous
-    assert (resolution.match.name, resolution.alternatives[0].name) == (first, second)
-    assert (resolution.match.how == "synonym") is is_sure  # what is not sure is never taken over into an atlas
-    assert f"is short for several things: {first} or {second}" in resolution.note
+    ]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind=kind, knowledge=load_knowledge())
+            assert resolution.ambiguous
+            assert (resolution.match.name, resolution.alternatives[0].name) == (first, second)
+            assert (resolution.match.how == "synonym") is is_sure  # what is not sure is never taken over into an atlas
+            assert f"is short for several things: {first} or {second}" in resolution.note
 
 
 def test_resolve_when_short_form_has_one_known_meaning_then_still_doubtful():
@@ -270,9 +274,8 @@ def test_resolve_when_short_form_has_one_known_meaning_then_still_doubtful():
     assert resolution.note.endswith("M1 macrophage, or something else")
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
+def test_resolve_when_salt_dose_or_code_beside_the_name_then_found(subtests):
+    for text, name in [
         ("gemcitabine HCl", "Gemcitabine"),
         ("Imatinib mesylate", "Imatinib"),
         ("0.5 uM panobinostat", "Panobinostat"),
@@ -281,45 +284,43 @@ def test_resolve_when_short_form_has_one_known_meaning_then_still_doubtful():
         ("rhIL-2", "IL-2"),
         ("recombinant human IL-6", "IL-6"),
         ("Belinostat (PXD101)", "Belinostat"),
-    ],
-)
-def test_resolve_when_salt_dose_or_code_beside_the_name_then_found(text, name):
-    resolution = resolve(text, kind="perturbation", knowledge=load_knowledge())
-    assert resolution.match.name == name
-    assert not resolution.ambiguous
+    ]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="perturbation", knowledge=load_knowledge())
+            assert resolution.match.name == name
+            assert not resolution.ambiguous
 
 
-@pytest.mark.parametrize("text", ["sodium", "calcium phosphate", "hydrochloride", "rhodamine", "10 ng/ml", "5 uM"])
-def test_resolve_when_salt_or_dose_alone_then_none(text):
-    assert resolve(text, kind="perturbation", knowledge=load_knowledge()).match is None
+def test_resolve_when_salt_or_dose_alone_then_none(subtests):
+    for text in ["sodium", "calcium phosphate", "hydrochloride", "rhodamine", "10 ng/ml", "5 uM"]:
+        with subtests.test(text=text):
+            assert resolve(text, kind="perturbation", knowledge=load_knowledge()).match is None
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
+def test_resolve_when_words_are_implied_then_left_out(subtests):
+    for text, expected in [
         ("blood monocytes", "CL:0000576"),  # its home tissue
         ("neutrophil granulocyte", "CL:0000775"),  # a type above it
         ("CD1C+ cDC2", "CL:0002399"),  # its marker
         ("liver Kupffer cells", "CL:0000091"),
         ("CD56dim natural killer cells", "CL:0000939"),  # natural killer is NK
         ("renal proximal tubular epithelial cells", "CL:0002306"),
-    ],
-)
-def test_resolve_when_words_are_implied_then_left_out(text, expected):
-    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
-    assert resolution.match.id == expected
-    assert not resolution.ambiguous
+    ]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+            assert resolution.match.id == expected
+            assert not resolution.ambiguous
 
 
-@pytest.mark.parametrize("text", ["retina monocyte zone", "CD19+ cDC2", "kidney Kupffer cells"])
-def test_resolve_when_a_word_contradicts_then_not_left_out(text):
-    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
-    assert resolution.match is None or resolution.ambiguous
+def test_resolve_when_a_word_contradicts_then_not_left_out(subtests):
+    for text in ["retina monocyte zone", "CD19+ cDC2", "kidney Kupffer cells"]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+            assert resolution.match is None or resolution.ambiguous
 
 
-@pytest.mark.parametrize(
-    ("text", "expected", "is_sure"),
-    [
+def test_resolve_when_brackets_explain_then_both_are_weighed(subtests):
+    for text, expected, is_sure in [
         ("Brush cell (Tuft cell)", "tuft cell", False),  # brush cells may be others
         ("HSCs (hepatic stellate)", "hepatic stellate cell", True),  # a short form, explained
         ("OC (osteoclast)", "osteoclast", True),
@@ -327,25 +328,26 @@ def test_resolve_when_a_word_contradicts_then_not_left_out(text):
         ("T cells (batch 3)", "T cell", True),  # nothing about cells
         ("Basal cells (airway progenitor cells)", "basal cell", False),  # cells that nobody knows
         ("B cells (monocytes)", "monocyte", False),  # a contradiction
-    ],
-)
-def test_resolve_when_brackets_explain_then_both_are_weighed(text, expected, is_sure):
-    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
-    assert resolution.match.name == expected
-    assert resolution.ambiguous is not is_sure
+    ]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+            assert resolution.match.name == expected
+            assert resolution.ambiguous is not is_sure
 
 
-@pytest.mark.parametrize("text", ["fibrobeast", "hepatocake", "macrophase cell", "monotype", "kelatinocyte"])
-def test_resolve_when_another_word_then_not_taken_for_a_typing_error(text):
-    assert resolve(text, kind="cell_type", knowledge=load_knowledge()).match is None
+def test_resolve_when_another_word_then_not_taken_for_a_typing_error(subtests):
+    for text in ["fibrobeast", "hepatocake", "macrophase cell", "monotype", "kelatinocyte"]:
+        with subtests.test(text=text):
+            assert resolve(text, kind="cell_type", knowledge=load_knowledge()).match is None
 
 
-@pytest.mark.parametrize("text", ["ductal cells", "nucleated cell", "tissue resident cell", "Effector CD4+ T cell"])
-def test_resolve_when_only_a_part_of_one_name_then_offered_as_doubtful(text):
-    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
-    assert resolution.match.how == "fuzzy"
-    assert resolution.ambiguous
-    assert resolution.note == f"only a part of the name of {resolution.match.name!r}"
+def test_resolve_when_only_a_part_of_one_name_then_offered_as_doubtful(subtests):
+    for text in ["ductal cells", "nucleated cell", "tissue resident cell", "Effector CD4+ T cell"]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+            assert resolution.match.how == "fuzzy"
+            assert resolution.ambiguous
+            assert resolution.note == f"only a part of the name of {resolution.match.name!r}"
 
 
 def test_resolve_when_misspelt_then_the_note_says_what_it_was_read_as():
@@ -353,10 +355,11 @@ def test_resolve_when_misspelt_then_the_note_says_what_it_was_read_as():
     assert resolution.note == "read as a misspelling of 'monocyte'"
 
 
-@pytest.mark.parametrize("text", ["CL:9999999", "CL_9999999", "MONDO:0000000"])
-def test_resolve_when_unknown_id_then_nothing_is_near(text):
-    resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
-    assert (resolution.match, resolution.alternatives) == (None, ())
+def test_resolve_when_unknown_id_then_nothing_is_near(subtests):
+    for text in ["CL:9999999", "CL_9999999", "MONDO:0000000"]:
+        with subtests.test(text=text):
+            resolution = resolve(text, kind="cell_type", knowledge=load_knowledge())
+            assert (resolution.match, resolution.alternatives) == (None, ())
 
 
 def test_resolve_when_kind_has_no_table_then_never_matched():

@@ -160,13 +160,14 @@ def test_packaged_cell_types_when_common_then_they_have_markers_synonyms_and_a_h
         assert types[term].tissues
 
 
-@pytest.mark.parametrize("table", ["cell_types", "tissues", "diseases"])
-def test_packaged_terms_when_compared_then_no_synonym_means_two(table):
-    owners: dict[str, set[str]] = {}
-    for term, entry in getattr(load_knowledge(), table).items():
-        for text in (entry.name, *entry.synonyms):
-            owners.setdefault(text.lower(), set()).add(term)
-    assert {text: terms for text, terms in owners.items() if len(terms) > 1} == {}
+def test_packaged_terms_when_compared_then_no_synonym_means_two(subtests):
+    for table in ["cell_types", "tissues", "diseases"]:
+        with subtests.test(table=table):
+            owners: dict[str, set[str]] = {}
+            for term, entry in getattr(load_knowledge(), table).items():
+                for text in (entry.name, *entry.synonyms):
+                    owners.setdefault(text.lower(), set()).add(term)
+            assert {text: terms for text, terms in owners.items() if len(terms) > 1} == {}
 
 
 def test_packaged_links_when_compared_with_the_ontology_then_parents_lie_above_but_for_some_forty(shared):

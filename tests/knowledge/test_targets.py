@@ -39,9 +39,8 @@ def test_read_when_comma_separated_with_its_own_fields_then_no_mapping_is_needed
     assert (found["x, y"].type, found["x, y"].synonyms) == ("cytokine", ("why", "zed"))
 
 
-@pytest.mark.parametrize(
-    ("text", "columns", "says"),
-    [
+def test_read_when_wrong_then_the_fault_is_named(subtests):
+    for text, columns, says in [
         (
             TABLE,
             {"name": "drug"},
@@ -55,14 +54,13 @@ def test_read_when_comma_separated_with_its_own_fields_then_no_mapping_is_needed
         (TABLE, {"name": "drug", "target": "key"}, None),
         ("drug\tgenes\na\tsome protein\n", {"name": "drug", "target": "genes"}, "no cell of column 'genes' has"),
         ("#only a remark\n", COLUMNS, "not a table with a header line"),
-    ],
-)
-def test_read_when_wrong_then_the_fault_is_named(text, columns, says):
-    if says is None:  # AAA looks like a symbol: nothing here can tell
-        assert read(text, **columns)["alpha"].targets == ("AAA",)
-        return
-    with pytest.raises(InvalidInputError, match=says):
-        read(text, **columns)
+    ]:
+        with subtests.test(text=text):
+            if says is None:  # AAA looks like a symbol: nothing here can tell
+                assert read(text, **columns)["alpha"].targets == ("AAA",)
+                return
+            with pytest.raises(InvalidInputError, match=says):
+                read(text, **columns)
 
 
 def test_read_when_drug_table_of_thousands_then_targets_as_listed(shared, added):

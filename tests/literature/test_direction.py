@@ -1,7 +1,5 @@
 """The rule that reads directions, on designed sentences: each stands for one way of saying it."""
 
-import pytest
-
 from haystack_kernel.literature.direction import read_direction
 from haystack_kernel.literature.names import GeneNames, PhraseNames
 
@@ -16,9 +14,8 @@ def read(sentence):
     return {gene.name: read_direction(sentence, gene, genes=genes, asked=asked) for gene in genes}
 
 
-@pytest.mark.parametrize(
-    ("sentence", "expected"),
-    [
+def test_a_statement_has_its_direction(subtests):
+    for sentence, expected in [
         ("TGF-β induced COL1A1 and ACTA2 in fibroblasts.", {"COL1A1": 1, "ACTA2": 1}),
         ("TGFβ1 increased COL1A1 and reduced MMP1.", {"COL1A1": 1, "MMP1": -1}),
         ("TGF-beta strongly upregulates COL1A1 mRNA but suppresses MMP1.", {"COL1A1": 1, "MMP1": -1}),
@@ -35,15 +32,13 @@ def read(sentence):
         ("TGF-β suppressed LPS-induced CXCL8 expression.", {"CXCL8": -1}),
         ("TGF-β-treated cells showed higher levels of \u03b1-SMA.", {"ACTA2": 1}),
         ("Transforming growth factor-β led to a decrease in HLA-A.", {"HLA-A": -1}),
-    ],
-)
-def test_a_statement_has_its_direction(sentence, expected):
-    assert read(sentence) == expected
+    ]:
+        with subtests.test(sentence=sentence):
+            assert read(sentence) == expected
 
 
-@pytest.mark.parametrize(
-    "sentence",
-    [
+def test_what_is_no_statement_on_the_gene_under_the_perturbation_has_none(subtests):
+    for sentence in [
         "TGF-β did not increase COL1A1.",
         "COL1A1 was not induced by TGF-β.",
         "We asked whether TGF-β increases COL1A1.",
@@ -59,10 +54,9 @@ def test_a_statement_has_its_direction(sentence, expected):
         "TGF-β reduced growth via COL1A1.",
         "Drug Q increased COL1A1.",
         "TGF-β and COL1A1 were measured.",
-    ],
-)
-def test_what_is_no_statement_on_the_gene_under_the_perturbation_has_none(sentence):
-    assert read(sentence).get("COL1A1", 0) == 0
+    ]:
+        with subtests.test(sentence=sentence):
+            assert read(sentence).get("COL1A1", 0) == 0
 
 
 def test_symbols_are_found_in_their_spellings_and_ambiguous_ones_only_where_a_gene_is_meant():

@@ -7,9 +7,8 @@ from haystack_kernel.planners.offline import OfflinePlanner, check_question, exp
 GOOD = "How would B cells respond to IFN-beta?"
 
 
-@pytest.mark.parametrize(
-    ("question", "reason"),
-    [
+def test_check_question_that_cannot_be_served_then_says_why_and_gives_an_example(subtests):
+    for question, reason in [
         ("", "is empty"),
         (" \n\t\u200b ", "is empty"),
         ("B cells?", "too short: 8 characters"),
@@ -26,29 +25,26 @@ GOOD = "How would B cells respond to IFN-beta?"
         ("Comment les cellules NK répondraient à IL-2 dans le sang ?", "not in English"),
         ("Как ответят клетки на интерферон бета?", "not in English"),
         ("B細胞はIFN-βにどう反応しますか", "not in English"),
-    ],
-)
-def test_check_question_that_cannot_be_served_then_says_why_and_gives_an_example(question, reason):
-    with pytest.raises(InvalidInputError) as caught:
-        check_question(question)
-    assert reason in str(caught.value)
-    assert "HAYSTACK predicts" in str(caught.value)
-    assert "How would lung fibroblasts respond to TGF-beta?" in str(caught.value)
+    ]:
+        with subtests.test(question=question):
+            with pytest.raises(InvalidInputError) as caught:
+                check_question(question)
+            assert reason in str(caught.value)
+            assert "HAYSTACK predicts" in str(caught.value)
+            assert "How would lung fibroblasts respond to TGF-beta?" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "question",
-    [
+def test_check_question_about_human_cells_then_passes(subtests):
+    for question in [
         GOOD,
         "How would T cells respond to rabbit anti-thymocyte globulin?",
         "How would human B cells respond to IFN-beta, unlike in mice?",
         "How would T cells respond to 10 µM dexamethasone?",
         "How would blorbocytes respond to frobnicatol?",
         "IFN-β B cells",
-    ],
-)
-def test_check_question_about_human_cells_then_passes(question):
-    assert check_question(question) == question
+    ]:
+        with subtests.test(question=question):
+            assert check_question(question) == question
 
 
 def test_check_question_with_control_characters_then_strips_them():
@@ -63,9 +59,8 @@ def test_check_question_at_the_limits_then_passes():
     assert check_question("IL-2, T cell") == "IL-2, T cell"
 
 
-@pytest.mark.parametrize(
-    ("question", "said"),
-    [
+def test_understand_with_an_unknown_or_missing_term_then_raises_naming_it(subtests):
+    for question, said in [
         ("How would blorbocytes respond to IFN-beta?", ["'blorbocytes' is not a known cell type"]),
         ("How would B cells respond to frobnicatol?", ["'frobnicatol' is not a known treatment"]),
         (
@@ -74,12 +69,11 @@ def test_check_question_at_the_limits_then_passes():
         ),
         ("What does IFN-beta do, please?", ["names no cell type"]),
         ("How would B cells respond to anti-TNF?", ["'anti-TNF' is not a known treatment"]),
-    ],
-)
-def test_understand_with_an_unknown_or_missing_term_then_raises_naming_it(question, said):
-    with pytest.raises(InvalidInputError) as caught:
-        OfflinePlanner(load_knowledge()).understand(question)
-    assert all(words in str(caught.value) for words in said)
+    ]:
+        with subtests.test(question=question):
+            with pytest.raises(InvalidInputError) as caught:
+                OfflinePlanner(load_knowledge()).understand(question)
+            assert all(words in str(caught.value) for words in said)
 
 
 def test_understand_of_an_unknown_term_then_names_the_nearest_known():

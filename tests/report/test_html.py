@@ -1,16 +1,13 @@
 import math
 
-import pytest
-
 from haystack_kernel.report.html import MISSING, Html, bar, definitions, escape, folded, items, number, paragraph, table
 
 NASTY = """<img src=x onerror="alert('1')">&"""
 HARMLESS = "&lt;img src=x onerror=&quot;alert(&#x27;1&#x27;)&quot;&gt;&amp;"
 
 
-@pytest.mark.parametrize(
-    "made",
-    [
+def test_every_form_escapes_markup(subtests):
+    for made in [
         escape(NASTY),
         paragraph(NASTY),
         paragraph("x", kind=NASTY),
@@ -22,16 +19,14 @@ HARMLESS = "&lt;img src=x onerror=&quot;alert(&#x27;1&#x27;)&quot;&gt;&amp;"
         table(["a"], [["b"]], caption=NASTY),
         folded(NASTY, "x"),
         folded("x", NASTY),
-    ],
-)
-def test_every_form_escapes_markup(made):
-    assert NASTY not in made
-    assert HARMLESS in made
+    ]:
+        with subtests.test(made=made):
+            assert NASTY not in made
+            assert HARMLESS in made
 
 
-@pytest.mark.parametrize(
-    ("value", "digits", "shown"),
-    [
+def test_number_is_short_and_nan_is_a_dash(subtests):
+    for value, digits, shown in [
         (math.nan, 2, MISSING),
         (0.0, 2, "0.00"),
         (1234.5, 1, "1,234.5"),
@@ -39,16 +34,16 @@ def test_every_form_escapes_markup(made):
         (2.04e-27, 3, "2e-27"),
         (2.14e-27, 3, "2.1e-27"),
         (-0.5, 2, "-0.50"),
-    ],
-)
-def test_number_is_short_and_nan_is_a_dash(value, digits, shown):
-    assert number(value, digits=digits) == shown
+    ]:
+        with subtests.test(value=value):
+            assert number(value, digits=digits) == shown
 
 
-@pytest.mark.parametrize(("score", "width"), [(1.0, "0%"), (5.5, "50%"), (10.0, "100%"), (0.0, "0%"), (99.0, "100%")])
-def test_bar_runs_from_chance_to_ten(score, width):
-    assert f'style="width:{width}"' in bar(score)
-    assert f" {score:.1f}</span>" in bar(score)
+def test_bar_runs_from_chance_to_ten(subtests):
+    for score, width in [(1.0, "0%"), (5.5, "50%"), (10.0, "100%"), (0.0, "0%"), (99.0, "100%")]:
+        with subtests.test(score=score):
+            assert f'style="width:{width}"' in bar(score)
+            assert f" {score:.1f}</span>" in bar(score)
 
 
 def test_bar_of_nan_says_so_in_words():

@@ -1,7 +1,5 @@
 import re
 
-import pytest
-
 from haystack_kernel import report
 from haystack_kernel.report import parts
 from haystack_kernel.report.html import MISSING
@@ -9,10 +7,11 @@ from haystack_kernel.report.html import MISSING
 NASTY = "<script>alert(1)</script>"
 
 
-@pytest.mark.parametrize("part", ["query_card", "rounds_table", "score_table", "agreement_table"])
-def test_part_escapes_the_texts_of_the_record(part, make_run):
-    assert NASTY not in getattr(report, part)(make_run(NASTY))
-    assert NASTY not in getattr(report, part)(make_run(NASTY))._repr_html_()
+def test_part_escapes_the_texts_of_the_record(make_run, subtests):
+    for part in ["query_card", "rounds_table", "score_table", "agreement_table"]:
+        with subtests.test(part=part):
+            assert NASTY not in getattr(report, part)(make_run(NASTY))
+            assert NASTY not in getattr(report, part)(make_run(NASTY))._repr_html_()
 
 
 def test_run_card_escapes_and_shows_state_and_score(make_run, failed_run):

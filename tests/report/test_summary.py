@@ -1,7 +1,5 @@
 import math
 
-import pytest
-
 from haystack_kernel.report.summary import answer, notices, summary
 from haystack_kernel.schema import Composite
 
@@ -67,11 +65,12 @@ def test_notices_name_simulated_atlases_only_where_their_cells_were_used(make_ru
     assert notices(searched) == []
 
 
-@pytest.mark.parametrize(("status", "words"), [("running", "is not finished"), ("cancelled", "was cancelled")])
-def test_notices_tell_that_a_run_did_not_end(make_run, status, words):
-    (only,) = notices(make_run(status=status))
-    assert words in only
-    assert "haystack resume run-20260102t030405-abcdef" in only
+def test_notices_tell_that_a_run_did_not_end(make_run, subtests):
+    for status, words in [("running", "is not finished"), ("cancelled", "was cancelled")]:
+        with subtests.test(status=status):
+            (only,) = notices(make_run(status=status))
+            assert words in only
+            assert "haystack resume run-20260102t030405-abcdef" in only
 
 
 def test_answer_of_a_failed_run_is_its_failure(failed_run):
@@ -86,6 +85,7 @@ def test_answer_puts_score_before_words_and_escapes_them(make_run, de, pathways)
     assert "<b>" not in made
 
 
-@pytest.mark.parametrize(("value", "text"), [(8.5, "9 of 10 (8.5)"), (7.49, "7 of 10 (7.5)"), (1.0, "1 of 10 (1.0)")])
-def test_a_score_is_shown_rounded_half_up_beside_what_thresholds_see(value, text):
-    assert Composite(value=value, weight_computed=1.0).shown == text
+def test_a_score_is_shown_rounded_half_up_beside_what_thresholds_see(subtests):
+    for value, text in [(8.5, "9 of 10 (8.5)"), (7.49, "7 of 10 (7.5)"), (1.0, "1 of 10 (1.0)")]:
+        with subtests.test(value=value):
+            assert Composite(value=value, weight_computed=1.0).shown == text

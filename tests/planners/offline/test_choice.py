@@ -1,5 +1,3 @@
-import pytest
-
 from haystack_kernel.planners.offline.choice import choose_candidates, join_words
 from haystack_kernel.schema import (
     Candidate,
@@ -63,24 +61,26 @@ def keys_of(choices):
     return [choice.candidate_keys for choice in choices]
 
 
-@pytest.mark.parametrize("engine", ["weighted", "mean"])
-def test_choose_with_a_pooling_engine_narrows_from_all_to_half_to_one_then_walks_on(engine):
-    assert keys_of(play(RunConfig(engine=engine))) == [
-        ("t", "b", "m", "d", "c"),  # same dataset and treatment as the top one
-        ("t", "b", "m"),  # ceil(5 / 2)
-        ("t",),
-        ("b",),
-        ("a",),
-        ("m",),
-        ("p",),
-        ("d",),
-        ("c",),
-    ]
+def test_choose_with_a_pooling_engine_narrows_from_all_to_half_to_one_then_walks_on(subtests):
+    for engine in ["weighted", "mean"]:
+        with subtests.test(engine=engine):
+            assert keys_of(play(RunConfig(engine=engine))) == [
+                ("t", "b", "m", "d", "c"),  # same dataset and treatment as the top one
+                ("t", "b", "m"),  # ceil(5 / 2)
+                ("t",),
+                ("b",),
+                ("a",),
+                ("m",),
+                ("p",),
+                ("d",),
+                ("c",),
+            ]
 
 
-@pytest.mark.parametrize("engine", ["shift", "none"])
-def test_choose_with_a_single_prompt_engine_takes_one_after_the_other(engine):
-    assert keys_of(play(RunConfig(engine=engine))) == [("t",), ("b",), ("a",), ("m",), ("p",), ("d",), ("c",)]
+def test_choose_with_a_single_prompt_engine_takes_one_after_the_other(subtests):
+    for engine in ["shift", "none"]:
+        with subtests.test(engine=engine):
+            assert keys_of(play(RunConfig(engine=engine))) == [("t",), ("b",), ("a",), ("m",), ("p",), ("d",), ("c",)]
 
 
 def test_choose_with_a_pool_of_two_never_repeats_the_half():

@@ -2,7 +2,6 @@ import re
 from datetime import UTC, datetime
 
 import pandas as pd
-import pytest
 
 from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.schema import (
@@ -149,12 +148,13 @@ def test_interpret_then_support_names_pathways_with_direction_and_the_threshold(
     assert "pathway coherence 9.5" in support
 
 
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [(PATHWAYS.iloc[2:3], "No pathway stands out"), (PATHWAYS.iloc[3:], "No pathway could be tested")],
-)
-def test_interpret_without_a_supported_pathway_then_says_so(table, words):
-    assert words in interpret(record_of(round_of()), pathways=table).paragraphs[1]
+def test_interpret_without_a_supported_pathway_then_says_so(subtests):
+    for table, words in [
+        (PATHWAYS.iloc[2:3], "No pathway stands out"),
+        (PATHWAYS.iloc[3:], "No pathway could be tested"),
+    ]:
+        with subtests.test(table=table):
+            assert words in interpret(record_of(round_of()), pathways=table).paragraphs[1]
 
 
 def test_interpret_then_says_how_it_was_made_and_how_baselines_agree():
@@ -170,13 +170,16 @@ def test_interpret_then_says_how_it_was_made_and_how_baselines_agree():
     assert "shift: correlation 0.91, 40 DE genes; none: it changes nothing." in agreement
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [(7.0, "consistent with known biology"), (5.0, "partly consistent"), (2.0, "little support from known biology")],
-)
-def test_interpret_then_the_wording_follows_the_score(value, words):
-    answer = interpret(record_of(round_of(composite=Composite(value=value, weight_computed=1))))
-    assert words in answer.headline
+def test_interpret_then_the_wording_follows_the_score(subtests):
+    cases = [
+        (7.0, "consistent with known biology"),
+        (5.0, "partly consistent"),
+        (2.0, "little support from known biology"),
+    ]
+    for value, words in cases:
+        with subtests.test(value=value):
+            answer = interpret(record_of(round_of(composite=Composite(value=value, weight_computed=1))))
+            assert words in answer.headline
 
 
 def test_interpret_without_a_score_then_says_not_scored_and_why():

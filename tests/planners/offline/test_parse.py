@@ -208,15 +208,16 @@ def knowledge():
     return load_knowledge()
 
 
-@pytest.mark.parametrize(("question", "task", "cell", "treatment", "fields"), QUESTIONS)
-def test_parse_question_of_each_task_type_names_the_terms(question, task, cell, treatment, fields, knowledge):
-    query = parse_question(question, knowledge=knowledge)
-    assert query.task_type == task
-    assert query.cell_type_id == cell
-    assert (query.perturbation.name if query.perturbation else None) == treatment
-    assert {name: getattr(query, name) for name in fields} == fields
-    assert query.unresolved == ()
-    assert check_answerable(query) is query
+def test_parse_question_of_each_task_type_names_the_terms(knowledge, subtests):
+    for question, task, cell, treatment, fields in QUESTIONS:
+        with subtests.test(question=question):
+            query = parse_question(question, knowledge=knowledge)
+            assert query.task_type == task
+            assert query.cell_type_id == cell
+            assert (query.perturbation.name if query.perturbation else None) == treatment
+            assert {name: getattr(query, name) for name in fields} == fields
+            assert query.unresolved == ()
+            assert check_answerable(query) is query
 
 
 def test_parse_question_with_known_terms_then_copies_their_knowledge(knowledge):
@@ -262,13 +263,14 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("question", "unknown"), UNKNOWN)
-def test_parse_question_with_an_unknown_term_then_names_it_unresolved(question, unknown, knowledge):
-    query = parse_question(question, knowledge=knowledge)
-    assert {item.kind: item.text for item in query.unresolved} == unknown
-    assert all(item.match is None for item in query.unresolved)
-    assert ("cell_type" in unknown) == (query.cell_type_id is None)
-    assert query.perturbation is None or "perturbation" not in unknown
+def test_parse_question_with_an_unknown_term_then_names_it_unresolved(knowledge, subtests):
+    for question, unknown in UNKNOWN:
+        with subtests.test(question=question):
+            query = parse_question(question, knowledge=knowledge)
+            assert {item.kind: item.text for item in query.unresolved} == unknown
+            assert all(item.match is None for item in query.unresolved)
+            assert ("cell_type" in unknown) == (query.cell_type_id is None)
+            assert query.perturbation is None or "perturbation" not in unknown
 
 
 def test_parse_question_with_a_family_name_then_it_is_ambiguous_but_answerable(knowledge):
