@@ -317,8 +317,7 @@ def test_the_conda_environment_installs_the_same_pins():
 MOST_COMPLEX = 12
 COMPLEX_LATER = {  # files that still have functions above it
     *(f"haystack_kernel/{name}" for name in (
-        "jupyter/engine.py", "rounds/literature.py",
-        "store/uris.py",
+        "jupyter/engine.py",
     )),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.literature import PaperSearcher
 from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.ports import Consent, Ports, ProgressEvent
+from haystack_kernel.schema import DEMO_ATLAS
 from haystack_kernel.store import RunStore
 from inference.patience import Patience
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Atlas, Clock, Progress
     from haystack_kernel.schema import Settings
 
-DEMO_ATLAS = "demo"
 RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn")
 
 

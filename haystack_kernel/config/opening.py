@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from haystack_kernel.jobs import build_job_spec, build_manifest, check_settings
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import ProgressEvent
-from inference.manifest import DEMO_MODEL, MODEL_ENGINE
+from haystack_kernel.schema import DEMO_ATLAS
+from inference.manifest import MODEL_ENGINE
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
@@ -32,7 +33,7 @@ def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
     from haystack_kernel.atlas import atlas_info
 
     config = config.located()
-    for name in {*config.atlas_names} - {DEMO_MODEL}:  # the demo atlas is made when it is first opened
+    for name in {*config.atlas_names} - {DEMO_ATLAS}:  # the demo atlas is made when it is first opened
         atlas_info(name, ports.settings.atlas_root)
     ports.planner_named(config.planner)
     if config.executor == "batch":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import HiddenPair, RunConfig, address_fault
+from haystack_kernel.schema import DEMO_ATLAS, HiddenPair, RunConfig, address_fault
 from haystack_kernel.store import hide_home
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Settings, TermKind
 
 BASELINE = "weighted"  # the best engine that needs no model
-DEMO_ATLASES = ("demo",)  # whose cells the packaged model was made for
+DEMO_ATLASES = (DEMO_ATLAS,)  # whose cells the packaged model was made for
 LIST_OPTIONS = tuple(name for name, field in RunConfig.model_fields.items() if get_origin(field.annotation) is tuple)
 INPUTS = ("query_h5ad", "model", "genelist")  # options that name files of the user's
 _NOT_GIVEN = ("", "None", "null")  # as text; "none" is an engine

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from haystack_kernel.schema import DEMO_ATLAS
+
 if TYPE_CHECKING:
     from haystack_kernel.schema import Candidate, Round, RunRecord
 
@@ -29,7 +31,7 @@ CONTROLS = {
     "query_as_control": "the query cells as measured",
 }
 P_VALUES = {"p_signal": "p (self-contained)", "p_specificity": "p (competitive)"}  # column of the data: heading
-_SIMULATED_ATLASES = ("demo",)
+_SIMULATED_ATLASES = (DEMO_ATLAS,)
 
 
 def simulated_atlases(record: RunRecord) -> tuple[str, ...]:

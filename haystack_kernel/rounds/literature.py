@@ -96,15 +96,15 @@ def collect_citations(
             quotes.sort(key=lambda item: _ORDER.index(item.stance))
             cited.append(Citation(paper=paper, scored=paper.id in scored, quotes=tuple(quotes)))
     cited.sort(key=lambda item: (_ORDER.index(item.quotes[0].stance), item.paper.retracted, not item.scored))
-    telling = [item for item in cited if item.quotes[0].stance != "mention"]
-    mentions = [item for item in cited if item.quotes[0].stance == "mention"]
+    n_telling = sum(item.quotes[0].stance != "mention" for item in cited)  # mentions are last in the order
+    kept = cited[: n_telling + MAX_MENTIONS]
     return Citations(
         searched_at=found.searched_at,
         answers=found.answers,
         gene_answers=more.answers if more is not None else (),
         n_papers=len(papers),
-        n_left_out=max(len(mentions) - MAX_MENTIONS, 0),
-        citations=(*telling, *mentions[:MAX_MENTIONS]),
+        n_left_out=len(cited) - len(kept),
+        citations=tuple(kept),
     )
 
 

@@ -1,6 +1,7 @@
 """The records that travel between the steps, one module per subject; import them from here."""
 
 from haystack_kernel.schema.base import (
+    DEMO_ATLAS,
     EVIDENCE_WORDS,
     MEASURED_EVIDENCE,
     NAME_PATTERN,
@@ -81,6 +82,7 @@ from haystack_kernel.schema.settings import (
 )
 
 __all__ = [
+    "DEMO_ATLAS",
     "Aspect",
     "AtlasName",
     "BaselineVerdict",

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 SCHEMA_VERSION = 1
+DEMO_ATLAS = "demo"  # the simulated atlas, made on first use
 SCHEMES = ("gs", "file", "memory")  # of addresses; anything else is a path of this machine
 
 RUN_ID_PATTERN = r"^[a-z][a-z0-9-]{7,44}$"

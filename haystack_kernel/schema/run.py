@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator
 
 from haystack_kernel.schema.base import (
+    DEMO_ATLAS,
     NAN,
     SCHEMA_VERSION,
     AtlasName,
@@ -28,7 +29,7 @@ from haystack_kernel.schema.cells import Candidate, CellSet, Choice
 from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec, JobStatus, SpendingKind
 from haystack_kernel.schema.query import HiddenPair, StructuredQuery
 from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
-from haystack_kernel.schema.settings import RetrievalSettings
+from haystack_kernel.schema.settings import InferenceSettings, RetrievalSettings, RoundSettings
 
 RoundStep = Literal["choose", "cells", "predict", "ground", "decide"]
 RecordStep = Literal["understand", "retrieve", "rounds", "interpret", "publish"]
@@ -68,26 +69,29 @@ RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tupl
 }
 
 
+_ROUNDS, _INFERENCE = RoundSettings(), InferenceSettings()  # whose defaults are those of an option
+
+
 class RunConfig(Frozen):
     """The options of a run; a changed value makes a different run."""
 
-    atlases: tuple[AtlasName, ...] = ("demo",)
+    atlases: tuple[AtlasName, ...] = (DEMO_ATLAS,)
     query_atlas: AtlasName | None = Field(default=None, description="atlas the query cells come from; None: any")
     query_h5ad: str | None = Field(default=None, description="the user's own query cells, path or gs:// URI")
     planner: Literal["auto", "offline"] = "auto"
     engine: Engine = "weighted"
     model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
     genelist: str | None = Field(default=None, description="the model's genes in its order: JSON, text or pickle")
-    diffusion_steps: int = Field(default=5, ge=1, le=100, description="steps of engine stack")
+    diffusion_steps: int = Field(default=_INFERENCE.diffusion_steps, ge=1, le=100, description="steps of engine stack")
     executor: ExecutorName = "local"
     control_strategy: ControlStrategy = "synthetic_control"
     hide: tuple[HiddenPair, ...] = ()
     pin: tuple[str, ...] = Field(default=(), description="candidate keys or criteria that every round must include")
     ban: tuple[str, ...] = Field(default=(), description="candidate keys or criteria that no round may use")
-    threshold: float = Field(default=7.0, ge=1, le=10)
-    max_rounds: int = Field(default=5, ge=1, le=20)
-    n_prompt: int = Field(default=2000, ge=1, le=20_000)
-    n_query: int = Field(default=256, ge=1, le=20_000)
+    threshold: float = Field(default=_ROUNDS.threshold, ge=1, le=10)
+    max_rounds: int = Field(default=_ROUNDS.maximum, ge=1, le=20)
+    n_prompt: int = Field(default=_INFERENCE.n_prompt, ge=1, le=20_000)
+    n_query: int = Field(default=_INFERENCE.n_query, ge=1, le=20_000)
     seed: int = Field(default=0, ge=0)
     literature: bool = Field(default=False, description="ask the literature sources (needs the internet)")
 

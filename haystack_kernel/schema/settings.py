@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from haystack_kernel.schema.base import AtlasName, ControlStrategy, EngineChoice, ExecutorName, address_fault
+from haystack_kernel.schema.base import (
+    DEMO_ATLAS,
+    AtlasName,
+    ControlStrategy,
+    EngineChoice,
+    ExecutorName,
+    address_fault,
+)
 
 NO_STANDING_CONSENT = (
     "cost.approve is not a setting: spending is approved by each call. Remove it from haystack.toml and from the "
@@ -245,7 +252,7 @@ class Settings(_Section):
     cache: str = Field(
         default="~/.cache/haystack", description="job scratch, chunks and rows of sources; safe to delete"
     )
-    atlases: tuple[AtlasName, ...] = ("demo",)
+    atlases: tuple[AtlasName, ...] = (DEMO_ATLAS,)
     planner: Literal["auto", "offline"] = "auto"
     seed: int = Field(default=0, ge=0)
     retrieval: RetrievalSettings = RetrievalSettings()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel.atlas.demo.facts import DEMO_SEED, DEMO_VERSION, SEEDS_REPORTING, SEEDS_TUNING
 from haystack_kernel.errors import ContractError, InvalidInputError, NotFoundError, StorageError
 from haystack_kernel.ports import ProgressEvent
+from haystack_kernel.schema import DEMO_ATLAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEMO_ATLAS", "DEMO_SEED", "SEEDS_REPORTING", "SEEDS_TUNING", "ensure_demo"]
 
-DEMO_ATLAS = "demo"
 SOURCE_FOLDER = "demo-source"
 SCHEMA_OF = {"demo_cytokine_pbmc": "parse_pbmc", "demo_drug_pbmc": "openproblems", "demo_tissues": "tabula_sapiens"}
 _PACKAGE = Path(__file__).parents[2]
