@@ -14,6 +14,7 @@ _VERBS = {  # name: module; imported when first used, so that importing haystack
     "last": "run",
     "list_runs": "run",
     "Run": "run",
+    "read_parameters": "jupyter.parameters",
     "submit": "manage",
     "fork": "manage",
     "compare": "manage",

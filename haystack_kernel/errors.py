@@ -86,3 +86,15 @@ class ApprovalNeededError(HaystackError):
 
 class ContractError(HaystackError):
     """Two parts of HAYSTACK disagree (versions, shapes, digests); install the same version everywhere, or report it."""
+
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The stop button or Ctrl-C ended the work on a run.
+
+    It still stops the later cells of a notebook, as every KeyboardInterrupt does; IPython shows its lines in place of
+    a traceback.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()

@@ -15,7 +15,7 @@ from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
 from haystack_kernel.config.inputs import changed_inputs, check_unchanged, input_digests
 from haystack_kernel.config.opening import check_opening
-from haystack_kernel.config.options import build_config, changed_options
+from haystack_kernel.config.options import build_config, changed_options, read_typed
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import (
     ApprovalNeededError,
@@ -24,6 +24,7 @@ from haystack_kernel.errors import (
     InvalidInputError,
     JobFailedError,
     NotFoundError,
+    RunInterrupted,
 )
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent
@@ -35,6 +36,7 @@ from haystack_kernel.steering import (
     abandoned,
     check_free,
     describe,
+    describe_interruption,
     lost_orchestrator,
     next_commands,
     orchestrator_status,
@@ -154,6 +156,8 @@ class Run:
         except BaseException as error:
             with suppress(HaystackError):  # the storage may be what failed: the first error is the one to show
                 self.refresh()
+            if isinstance(error, KeyboardInterrupt):
+                raise RunInterrupted(self.interruption()) from None
             if not isinstance(error, HaystackError) or self.record.status != "cancelled":
                 raise
             stop_job(self.record, self._ports)  # submitted while the cancellation was written
@@ -198,6 +202,16 @@ class Run:
         self.record = flow.edit_query(self.record, query, self._ports)
         self._read.clear()
         return self
+
+    def interruption(self, *, storage: str | None = None) -> str:
+        """Say in three lines what was interrupted, what is kept and may still be billed, and how to go on.
+
+        Parameters
+        ----------
+        storage
+            As it was given to the command line, for the commands that may come next.
+        """
+        return describe_interruption(self.record, self._ports, storage=storage)
 
     def cancel(self) -> Run:
         """Stop the run, its job and its orchestrator; finished steps are kept and :func:`resume` can go on from them.
@@ -422,13 +436,19 @@ def open_run(
     >>> run = haystack.open_run("How would lung fibroblasts respond to TGF-beta?", seed=1)  # doctest: +SKIP
     >>> run.work().score  # doctest: +SKIP
     """
+    given = read_typed({"run_id": run_id, "storage": storage})
+    run_id, storage = given.get("run_id"), given.get("storage")
     settings = _settings_of(settings, storage)
     consent = Consent.given(approve, max_cost)
     ports = connect(settings, progress=progress or notebook_progress(), consent=consent)
     if run_id is not None and ports.store.has(check_run_id(run_id)):
         return _remember(_reopen(ports, run_id=run_id, question=question, options=options))
     if question is None:
-        msg = "a new run needs a question, e.g. 'How would lung fibroblasts respond to TGF-beta?'"
+        msg = (
+            'a new run needs a question, in quotes: question = "How would B cells respond to IFN-beta?" in the '
+            'parameters cell of the run notebook, papermill -p question "…", or open_run("…"). If a scheduler was '
+            "given one, it has written it without quotes"
+        )
         raise InvalidInputError(msg)
     record = first_record(question, run_id=run_id, config=build_config(settings, **options), ports=ports)
     record = ports.store.create(record)

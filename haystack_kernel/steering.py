@@ -5,6 +5,7 @@ In: a record and the ports. Out: JSON-able values, job states, the record of a s
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import flow
@@ -60,6 +61,34 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "notes": list(record.notes),
         "next_commands": next_commands(record, status=status, job=orchestrator),
     }
+
+
+def describe_interruption(record: RunRecord, ports: Ports, *, storage: str | None = None) -> str:
+    """Three lines about a run whose work was just interrupted: what stopped, what is kept or goes on, what to type."""
+    run_id, step = record.run_id, flow.next_step(record)
+    where = f" --storage {shlex.quote(storage)}" if storage else ""
+    going_on = _job_left_behind(record, ports)
+    cancel = f" `haystack cancel {run_id}{where}` ends it." if going_on else ""
+    return (
+        f"Run {run_id} was interrupted{f' at step {step!r}' if step else ''}.\n"
+        f"Finished steps are kept in {ports.store.uri(run_id)}.{going_on}{cancel}\n"
+        f"To go on: `haystack resume {run_id}{where}`, or haystack.last().work() in the notebook that was interrupted."
+    )
+
+
+def _job_left_behind(record: RunRecord, ports: Ports) -> str:
+    """A sentence about the prediction job that goes on without the worker; empty where none does."""
+    last = record.rounds[-1] if record.rounds else None
+    if last is None or last.spec is None or last.task_seconds:
+        return ""
+    # an interrupt while the job was submitted leaves no handle, and the job may well exist
+    job = last.job or expected_handle(last.spec, executor=record.config.executor, now=ports.clock.now())
+    cost = "at no cost" if job.executor == "local" else "and is billed until it ends"
+    try:
+        status = executor_named(job.executor, ports).status(job)
+    except HaystackError:
+        return f" Its job {job.job_id} ({job.executor}) cannot be asked from here; it may go on {cost}."
+    return "" if status.is_terminal else f" Its job {job.job_id} ({job.executor}) goes on {cost}."
 
 
 def next_commands(record: RunRecord, *, status: str, job: JobStatus | None = None) -> list[str]:

@@ -92,7 +92,7 @@ def add(
         try:
             function(**given)
         except KeyboardInterrupt:
-            sys.stderr.write("stopped before it was done; nothing goes on in the background\n")
+            sys.stderr.write("stopped; nothing more is done\n")
             raise typer.Exit(INTERRUPTED) from None
 
     setattr(command, "__signature__", signature.replace(parameters=[*own, *shared]))  # noqa: B010 - read by typer

@@ -334,7 +334,11 @@ def execute(
     outcome = execute_run(
         question, storage=storage, run_id=run_id, options=options, spending=spending, stream=sys.stderr
     )
+    if outcome.interrupted:
+        sys.stderr.write(f"\n{outcome.interrupted}\n")
     show(outcome.summary, lambda: status_text(outcome.summary, question=question, storage=storage))
+    if outcome.interrupted:
+        raise typer.Exit(outcome.exit_code)
     if outcome.error is not None:
         raise outcome.error
 

@@ -6,18 +6,27 @@ by way of a local file. Imported by papermill at its own import, so this module 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+from jupyter_core.utils import ensure_async, run_sync
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager
 from papermill.log import logger
 from traitlets.config import Config
 
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.jupyter.parameters import INJECTED_TAG, TAG, check_notebook
+from haystack_kernel.jupyter.stopping import StopRequest, listen
 from haystack_kernel.progress import METADATA_KEY
+from haystack_kernel.store.layout import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +38,8 @@ if TYPE_CHECKING:
 
 SAVE_INTERVAL_S = 2.0
 _MAX_SOCKET_PATH = 100  # the system allows 103 to 107 bytes, and the number of the channel follows
-_RUN_PATH = re.compile(r"^(?P<storage>.+)/runs/(?P<run_id>[a-z][a-z0-9-]{7,44})/[^/]+\.ipynb$")
+_STOP_S = 30.0  # for a cell that was asked to stop, before its kernel is ended; it may be writing to a bucket
+_RUN_PATH = re.compile(rf"^(?P<storage>.+)/{RUNS}/(?P<run_id>[a-z][a-z0-9-]{{7,44}})/[^/]+\.ipynb$")
 
 
 class DebouncedManager(NotebookExecutionManager):
@@ -48,6 +58,16 @@ class DebouncedManager(NotebookExecutionManager):
         super().notebook_complete(**kwargs)
 
 
+class RefusedParameterError(InvalidInputError, click.ClickException):
+    """A parameter that the notebook does not have; papermill's command line shows the message without a traceback."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message, **facts)
+        click.ClickException.__init__(self, message)  # ValueError, which comes first, does not call it
+
+
 class HaystackEngine(NBClientEngine):
     """``papermill --engine haystack``: see the module."""
 
@@ -62,7 +82,14 @@ class HaystackEngine(NBClientEngine):
         autosave_cell_every: int = 2,
         **kwargs: Any,  # noqa: ANN401 - passed on to papermill
     ) -> NotebookNode:
-        """Execute ``nb``; see :meth:`papermill.engines.Engine.execute_notebook`."""
+        """Execute ``nb``; see :meth:`papermill.engines.Engine.execute_notebook`.
+
+        Parameters that the notebook does not have are refused before anything runs.
+        """
+        try:
+            check_notebook(nb)
+        except InvalidInputError as error:
+            raise RefusedParameterError(str(error), **error.facts) from None
         inject_run_folder(nb, output_path)
         upload = _upload_to(output_path)
         if output_path and "://" not in str(output_path):
@@ -77,6 +104,11 @@ class HaystackEngine(NBClientEngine):
         manager.notebook_start()
         try:
             cls.execute_managed_notebook(manager, kernel_name, log_output=log_output, **kwargs)
+        except BaseException:  # also an interrupt: what was not executed must not count as completed
+            unfinished = [cell for cell in nb.cells if cell.metadata.papermill["status"] != manager.COMPLETED]
+            if unfinished:
+                manager.cell_exception(unfinished[0])
+            raise
         finally:
             manager.cleanup_pbar()
             if upload is not None:
@@ -94,10 +126,18 @@ class HaystackEngine(NBClientEngine):
         stderr_file: object = None,
         start_timeout: int = 60,
         execution_timeout: int | None = None,
-        **kwargs: Any,  # noqa: ANN401 - two are ours, see below
+        **kwargs: Any,  # noqa: ANN401 - three are ours, see below
     ) -> NotebookNode:
-        """Run the cells; progress events go to ``on_event``, ``own_interpreter`` ignores kernels of other Pythons."""
-        with tempfile.TemporaryDirectory(prefix="haystack-kernel-") as folder:
+        """Run the cells.
+
+        Progress events go to ``on_event``; ``own_interpreter`` ignores kernels of other Pythons; ``stop`` is the
+        caller's :class:`StopRequest`, without it the engine listens to signals itself.
+        """
+        given = kwargs.get("stop")
+        with (
+            nullcontext(given) if given else listen() as stop,
+            tempfile.TemporaryDirectory(prefix="haystack-kernel-") as folder,
+        ):
             client = _ProgressClient(
                 nb_man,
                 timeout=execution_timeout,
@@ -111,6 +151,7 @@ class HaystackEngine(NBClientEngine):
                 extra_arguments=["--log-level=50"],  # the kernel's own chatter is not the run's log
             )
             client.on_event = kwargs.get("on_event") or _log_event
+            client.stop = stop
             client.own_interpreter = bool(kwargs.get("own_interpreter"))
             return client.execute()
 
@@ -139,10 +180,56 @@ def kernel_transport(folder: str) -> dict[str, str]:
 
 
 class _ProgressClient(PapermillNotebookClient):
-    """Reads progress events from the metadata of displays as they pass."""
+    """Reads progress events from the metadata of displays as they pass, and hands a request to stop to the kernel.
+
+    A cell that is asked to stop is interrupted, so that the run can save its state and give up its lease, and the
+    notebook shows what it said. Only a cell that does not end then loses its kernel.
+    """
 
     on_event: Callable[[dict[str, Any]], None]
+    stop: StopRequest
     own_interpreter = False
+
+    def papermill_execute_cells(self) -> None:
+        """Execute cell by cell as papermill does; a cell that was interrupted counts as failed."""
+        for index, cell in enumerate(self.nb.cells):
+            if self.stop.number is not None:
+                raise KeyboardInterrupt
+            self.nb_man.cell_start(cell, index)
+            try:
+                self.execute_cell(cell, index)
+            except CellExecutionError as error:
+                self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
+                break
+            except BaseException as error:
+                self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
+                raise
+            finally:
+                self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
+
+    async def async_execute_cell(self, cell: NotebookNode, cell_index: int, **options: Any) -> NotebookNode:  # noqa: ANN401
+        """Execute a cell while requests to stop are passed on to the kernel."""
+        loop = asyncio.get_running_loop()
+        execution = loop.create_task(super().async_execute_cell(cell, cell_index, **options))
+        stopping: list[asyncio.Task[None]] = []  # keeps the task alive
+
+        async def interrupt() -> None:
+            await ensure_async(self.km.interrupt_kernel())
+            await asyncio.wait([execution], timeout=_STOP_S)
+            execution.cancel()
+
+        self.stop.pass_on = lambda: loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(interrupt())))
+        try:
+            return await execution
+        except (asyncio.CancelledError, DeadKernelError):
+            if self.stop.number is None:
+                raise
+            raise KeyboardInterrupt from None
+        finally:
+            self.stop.pass_on = None
+            await asyncio.gather(*stopping)
+
+    execute_cell = run_sync(async_execute_cell)
 
     def create_kernel_manager(self) -> KernelManager:
         manager = super().create_kernel_manager()
@@ -165,16 +252,19 @@ def inject_run_folder(nb: NotebookNode, output_path: str | None) -> None:
     The kernel cannot see papermill's output path, so the engine tells it. Other output paths change nothing.
     """
     match = _RUN_PATH.match(output_path or "")
-    if match is None:
+    cell = _tagged(nb, INJECTED_TAG) or _tagged(nb, TAG)
+    if match is None or cell is None:
         return
     given = nb.metadata.get("papermill", {}).get("parameters", {})
     storage = match["storage"] if "://" in match["storage"] else str(Path(match["storage"]).absolute())
     found = {"storage": storage, "run_id": match["run_id"]}  # absolute: the kernel may work in another folder
     lines = [f"{name} = {value!r}" for name, value in found.items() if not given.get(name)]
-    tagged = [cell for cell in nb.cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    tagged = tagged or [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
-    if tagged and lines:
-        tagged[0].source = "\n".join([tagged[0].source, "# from the output path", *lines])
+    if lines:
+        cell.source = "\n".join([cell.source, "# from the output path", *lines])
+
+
+def _tagged(nb: NotebookNode, tag: str) -> NotebookNode | None:
+    return next((cell for cell in nb.cells if tag in cell.metadata.get("tags", [])), None)
 
 
 def _log_event(event: dict[str, Any]) -> None:

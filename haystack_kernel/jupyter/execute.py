@@ -12,23 +12,40 @@ from typing import TYPE_CHECKING, Any, TextIO
 from haystack_kernel import errors
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
+from haystack_kernel.jupyter.stopping import listen
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
 from haystack_kernel.run import Run, open_run
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
+    from haystack_kernel.jupyter.stopping import StopRequest
     from haystack_kernel.ports import Progress
 
 _SUPERSEDED = "ConflictError: "  # how the account of a cell begins that another process overtook
+_INTERRUPTED = ("KeyboardInterrupt: ", "RunInterrupted: ")  # likewise, of a cell that was asked to stop
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the command line prints, and the error it ends with (None: the run is done)."""
+    """What the command line prints, and how it ends.
+
+    Attributes
+    ----------
+    summary
+        :meth:`Run.status` of the run.
+    error
+        What ended the run; None: it is done, or was interrupted.
+    interrupted
+        What a person should know about a run that was interrupted; empty for others.
+    exit_code
+        Of an interrupted run.
+    """
 
     summary: dict[str, Any]
     error: HaystackError | None = None
+    interrupted: str = ""
+    exit_code: int = 0
 
 
 def notebook_path(name: str) -> Path:
@@ -74,21 +91,28 @@ def execute_run(
     """
     settings = load_settings(storage=storage)
     show = stream_progress(stream)
-    run = open_run(question, run_id=run_id, settings=settings, progress=show, **options)
-    stream.writelines(f"note: {note}\n" for note in run.record.notes)
-    stream.write(f"run {run.run_id} in {run.folder}\n")
-    given = {**options, **(spending or {})}
-    parameters = {"question": question, "storage": settings.storage, "run_id": run.run_id, **given}
-    failure = _papermill(f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, show=show)
-    run.refresh()
-    if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
-        run.write_report(notebook=run.notebook())
+    with listen() as stop:
+        run = open_run(question, run_id=run_id, settings=settings, progress=show, **options)
+        stream.writelines(f"note: {note}\n" for note in run.record.notes)
+        stream.write(f"run {run.run_id} in {run.folder}\n")
+        given = {**options, **(spending or {})}
+        parameters = {"question": question, "storage": settings.storage, "run_id": run.run_id, **given}
+        try:
+            failure = _papermill(f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, show=show, stop=stop)
+            run.refresh()
+            if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
+                run.write_report(notebook=run.notebook())
+        except KeyboardInterrupt:
+            failure = _INTERRUPTED[0]
+            run.refresh()
+        if stop.number is not None or failure.startswith(_INTERRUPTED):
+            return Outcome(run.status(), interrupted=run.interruption(storage=storage), exit_code=stop.exit_code)
     if run.record.status == "done" and not failure:
         return Outcome(run.status())
     return Outcome(run.status(), error=_as_error(run, failure=failure))
 
 
-def _papermill(output: str, *, parameters: dict[str, Any], show: Progress) -> str:
+def _papermill(output: str, *, parameters: dict[str, Any], show: Progress, stop: StopRequest) -> str:
     """Execute the notebook; returns papermill's account of a failing cell, empty when all ran."""
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -105,6 +129,7 @@ def _papermill(output: str, *, parameters: dict[str, Any], show: Progress) -> st
             kernel_name="python3",
             progress_bar=False,
             own_interpreter=True,
+            stop=stop,
             on_event=lambda event: show(ProgressEvent(**event)),
         )
     except PapermillExecutionError as error:

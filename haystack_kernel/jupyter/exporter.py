@@ -33,7 +33,7 @@ class HaystackReportExporter(Exporter):
         """Render ``nb``; see :class:`nbconvert.exporters.Exporter`."""
         nb, resources = super().from_notebook_node(nb, resources, **kwargs)
         metadata = resources.get("metadata", {})
-        folder = Path(metadata.get("path") or ".").absolute()
+        folder = Path(metadata.get("path") or ".").resolve()  # it may be "..", or a link to the run folder
         page = self._run_report(nb, folder) if _is_run_folder(folder) else None
         if page is None:
             from haystack_kernel.report import render_notebook

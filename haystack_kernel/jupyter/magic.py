@@ -5,42 +5,79 @@ In: a line or a cell. Out: a :class:`haystack_kernel.run.Run`, worked to its end
 
 from __future__ import annotations
 
+import functools
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
 
-# IPython takes a line that ends in "?" for a request for help; "%ask?" alone still is one.
-_ASK = re.compile(r"^(?P<indent>\s*)(?P<target>[A-Za-z_]\w*\s*=\s*)?%ask\s+(?P<text>[^\s?].*\?)\s*$")
+_ADVICE = "write `run = %ask How would B cells respond to IFN-beta?` on a line of its own, or open_run(question).work()"
+_VARIABLE = re.compile(r"\{.*\}|\$\w+")
+_MARK = re.compile(
+    r"""(?P<quote>\"{3}|'{3}|"|')|(?P<comment>\#)|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<ask>%ask(?=\s+[^\s?]))"""
+)
+_BARE = re.compile(r"^(?P<before>\s*(?:[^\s='\"()#%!?]+(?:\[[^\]]*\])?\s*=\s*)?)(?P<ask>ask\s+\S+\s.*\?\s*)$")
+# what may stand before %ask where Python expects a value: nothing, an operator, a bracket, a keyword
+_VALUE_FOLLOWS = re.compile(r"(?:^|[=(\[{,:;]|\b(?:return|yield|await|else|in|and|or|not|if))\s*$")
+_RUNNING_MAGIC = re.compile(r"^\s*%(?P<name>\w+)\s+(?:-\S+\s+(?:\d+\s+)?)*")
+_RUNNERS = ("time", "timeit", "prun", "memit", "mprun", "lprun", "debug")  # magics whose line is code
+_LINE_END = re.compile(r"^(?P<text>.*?\?+)(?P<rest>\s*;?\s*(?:\#.*)?)$")
+_BRACKET_END = re.compile(r"^(?P<text>.*?\?+)(?P<rest>\s*(?:[)\]},:;\#].*)?)$")
+_BRACKET_END_WITHOUT_MARK = re.compile(r"^(?P<text>.*?)(?P<rest>[\s)\]},:;]*)$")
 
 
-def ask(line: str, cell: str | None = None) -> Run:
+def ask(line: str, cell: str | None = None, *, shell: Any = None) -> Run:  # noqa: ANN401 - IPython's is untyped
     """Ask HAYSTACK a question.
 
     Usage, after ``%load_ext haystack_kernel`` in an earlier cell: ``%ask How would lung fibroblasts respond to
-    TGF-beta?`` or ``%%ask`` with the question in the cell's body;
-    ``run = %ask …`` keeps the run. Settings come from haystack.toml and HAYSTACK_* variables.
+    TGF-beta?`` or ``%%ask`` with the question in the cell's body. ``answer = %ask …`` keeps the run; without a name it
+    is ``run``, also while it works and after an interrupt. Settings come from haystack.toml and HAYSTACK_* variables.
     """
-    from haystack_kernel.run import open_run
+    from haystack_kernel.run import Run, open_run
 
-    return open_run(" ".join(f"{line} {cell or ''}".split())).work()
+    question = " ".join(f"{line} {cell or ''}".split())
+    if not question:
+        msg = f"%ask needs a question; {_ADVICE}"
+        raise InvalidInputError(msg)
+    if _VARIABLE.fullmatch(question):
+        msg = f"%ask takes its text as it stands and fills in no variables such as {question}; {_ADVICE}"
+        raise InvalidInputError(msg, given=question)
+    run = open_run(question)
+    if shell is not None and isinstance(shell.user_ns.get("run", run), Run):
+        shell.user_ns["run"] = run  # before it works: after an interrupt, "run" alone would start the magic %run
+    return run.work()
 
 
 def protect_question_mark(lines: list[str]) -> list[str]:
-    """Rewrite ``%ask text?`` so that IPython does not take the question mark for its help.
+    """Rewrite ``%ask text?`` as a call, because IPython takes a line that ends in "?" for a request for help.
 
-    All other lines, and the bodies of cell magics, are returned as they are.
+    It may stand wherever Python expects a value, after magics that run code, and go on after a backslash. Where it
+    cannot be asked, the line raises an error that says what to write. All other lines, texts, comments, and the bodies
+    of cell magics are returned as they are.
     """
     first = next((line for line in lines if line.strip()), "")
-    return lines if first.lstrip().startswith("%%") else [_rewrite(line) for line in lines]
+    if first.lstrip().startswith("%%") or not any("ask" in line for line in lines):
+        return lines
+    scanner = _Scanner(list(lines))
+    for number in range(len(lines)):
+        scanner.rewrite(number)
+    return scanner.lines
 
 
 def load(shell: Any) -> None:  # noqa: ANN401 - IPython's shell is untyped
     """Register the magic; called by ``%load_ext haystack_kernel``."""
     from IPython.core.magic import no_var_expand
 
-    shell.register_magic_function(no_var_expand(ask), magic_kind="line_cell", magic_name="ask")  # {x} stays text
+    @no_var_expand  # {x} stays text
+    @functools.wraps(ask)
+    def magic(line: str, cell: str | None = None) -> Run:
+        return ask(line, cell, shell=shell)
+
+    shell.register_magic_function(magic, magic_kind="line_cell", magic_name="ask")
     if protect_question_mark not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(protect_question_mark)
 
@@ -53,9 +90,81 @@ def unload(shell: Any) -> None:  # noqa: ANN401 - IPython's shell is untyped
         shell.magics_manager.magics[kind].pop("ask", None)
 
 
-def _rewrite(line: str) -> str:
-    match = _ASK.match(line)
-    if match is None:
-        return line
-    end = "\n" if line.endswith("\n") else ""
-    return f"{match['indent']}{match['target'] or ''}get_ipython().run_line_magic('ask', {match['text']!r}){end}"
+@dataclass
+class _Scanner:
+    """A cell read from its start: which string and how many brackets are open where a line begins."""
+
+    lines: list[str]
+    quote: str = ""
+    depth: int = 0
+
+    def rewrite(self, number: int) -> None:
+        """Rewrite every ``%ask`` of one line, and read on to the next."""
+        if not self.quote and not self.depth and (bare := _BARE.match(self.lines[number])):
+            self.lines[number] = f"{bare['before']}%{bare['ask']}"  # no Python: "ask" and a sentence
+        start = 0
+        while (found := self._next_ask(number, start)) is not None:
+            self._join_continued(number)
+            line = self.lines[number]
+            end = "\n" if line.endswith("\n") else ""
+            before, text = line[:found], line[found + len("%ask") :].strip()
+            if not _is_asked(before):
+                if text.endswith("?") and not _is_foreign(before):
+                    indent = line[: len(line) - len(line.lstrip())]
+                    self.lines[number] = f"{indent}raise SyntaxError({f'%ask cannot stand here; {_ADVICE}'!r})\n"
+                return
+            question, rest = _split(text, in_brackets=self.depth > 0)
+            call = f"get_ipython().run_line_magic('ask', {question!r})"
+            self.lines[number] = f"{before}{call}{rest}{end}"
+            start = len(before) + len(call)
+
+    def _next_ask(self, number: int, start: int) -> int | None:
+        """Where the next ``%ask`` begins that is neither in a string nor in a comment; None at the end of the line."""
+        line = self.lines[number]
+        while start < len(line):
+            if self.quote:
+                end = re.compile(rf"(?:\\.|[^\\])*?{self.quote}", re.DOTALL).match(line, start)
+                if end is None:
+                    self.quote = self.quote if len(self.quote) == 3 else ""  # others end with their line
+                    return None
+                self.quote, start = "", end.end()
+                continue
+            mark = _MARK.search(line, start)
+            if mark is None or mark["comment"]:
+                return None
+            if mark["ask"]:
+                return mark.start()
+            self.quote = mark["quote"] or ""
+            self.depth = max(0, self.depth + bool(mark["open"]) - bool(mark["close"]))
+            start = mark.end()
+        return None
+
+    def _join_continued(self, number: int) -> None:
+        """Move lines that follow a backslash up; empty lines stay in their places, so that numbers of lines hold."""
+        following = number + 1
+        while self.lines[number].rstrip().endswith("\\") and following < len(self.lines):
+            joined = f"{self.lines[number].rstrip()[:-1].rstrip()} {self.lines[following].strip()}\n"
+            self.lines[number], self.lines[following] = joined, "\n"
+            following += 1
+
+
+def _is_asked(before: str) -> bool:
+    """Whether ``%ask`` stands where a value is expected."""
+    magic = _RUNNING_MAGIC.match(before)
+    code = before[magic.end() :] if magic and magic["name"] in _RUNNERS else before
+    return not _is_foreign(code) and _VALUE_FOLLOWS.search(code.rstrip()) is not None
+
+
+def _is_foreign(before: str) -> bool:
+    """Whether the line belongs to the shell or to another magic, whose text it is."""
+    return before.lstrip().startswith(("!", "%", "?"))
+
+
+def _split(text: str, *, in_brackets: bool) -> tuple[str, str]:
+    """The question, and what follows it on its line: a semicolon, a comment, or the end of the brackets around it."""
+    ends = (_BRACKET_END, _BRACKET_END_WITHOUT_MARK) if in_brackets else (_LINE_END,)
+    match = next((found for end in ends if (found := end.match(text))), None)
+    question, rest = (match["text"].strip(), match["rest"]) if match else (text, "")
+    if len(question) > 1 and question[0] == question[-1] and question[0] in "\"'":
+        question = question[1:-1]
+    return question, rest

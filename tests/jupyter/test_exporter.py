@@ -43,6 +43,17 @@ def test_exporter_renders_the_run_that_the_notebook_lies_in(run_folder, record):
     assert "<b>shown</b>" in page
 
 
+@pytest.mark.parametrize("start", ["../{run}/run.ipynb", "run.ipynb", "../../linked/run.ipynb"])
+def test_exporter_finds_the_record_wherever_it_is_called_from(run_folder, record, monkeypatch, start):
+    """From beside the run folder, from a folder within it, and through a link to it."""
+    (run_folder.parents[1] / "linked").symlink_to(run_folder)
+    (run_folder / "rounds").mkdir()
+    monkeypatch.chdir(run_folder / ("rounds" if start == "run.ipynb" else "."))
+    path = "../run.ipynb" if start == "run.ipynb" else start.format(run=record.run_id)
+    page, _ = HaystackReportExporter().from_filename(path)
+    assert f"<h1>{record.question}</h1>" in page
+
+
 def test_exporter_falls_back_to_the_notebook_when_the_record_is_unreadable(run_folder):
     for path in (run_folder / "record").glob("*.json"):
         path.write_text(json.dumps({"schema_version": 99}))

@@ -8,6 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.io import capture_output
 from traitlets.config import Config
 
+import haystack_kernel as haystack
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jupyter.magic import protect_question_mark
 from haystack_kernel.run import Run
@@ -48,10 +49,41 @@ def refused(shell, source):
         f"if True:\n    %ask {SHORT}",
         f"%ask {SHORT}?",
         f"get_ipython().run_line_magic('ask', {SHORT!r})",
+        f"runs = {{}}\nruns['a'] = %ask {SHORT}",
+        f"class Box: pass\nbox = Box()\nbox.run = %ask {SHORT}",
+        f"a, b = %ask {SHORT}",
+        f"answer: object = %ask {SHORT}",
+        f"run = (%ask {SHORT})",
+        f"run = (\n    %ask {SHORT}\n)",
+        f"runs = [%ask {SHORT}, %ask {SHORT}]",
+        f"found = dict(a=%ask {SHORT})",
+        f"%time %ask {SHORT}",
+        f"%time run = %ask {SHORT}",
+        f"%%time\nrun = %ask {SHORT}",
+        "run = %ask How are \\\n    you?",
+        f"for number in range(2):\n    run = %ask {SHORT}",
+        f"def one():\n    return %ask {SHORT}\none()",
+        f"%ask '{SHORT}'",
+        f"%ask {SHORT};",
+        f"%ask {SHORT}  # to see",
+        f"ask {SHORT}",
+        f"run = ask {SHORT}",
+        f"text = '''\n%ask no\n'''\nrun = %ask {SHORT}",
     ],
 )
 def test_ask_gets_the_whole_question_with_its_question_mark(shell, source):
     assert "'How are you?" in refused(shell, source)
+
+
+def test_where_it_cannot_be_asked_an_error_says_what_to_write(shell):
+    for source in (f"x = 5 %ask {SHORT}", f"print %ask {SHORT}"):
+        with capture_output():
+            result = shell.run_cell(source)
+        error = result.error_in_exec or result.error_before_exec
+        assert "write `run = %ask" in str(error)
+    for source in ("%ask {question}", "%ask $question", "run = %ask {question}"):
+        assert "fills in no variables" in refused(shell, source)
+    assert "needs a question" in refused(shell, "%ask")
 
 
 def test_ask_without_a_question_mark_is_the_same(shell):
@@ -108,7 +140,8 @@ def test_unloading_takes_everything_out_and_loading_again_brings_it_back(shell):
         ["%asking How?\n"],
         ["%ask?\n"],
         ["%ask ?\n"],
-        ["%ask without a mark\n"],
+        ["!echo %ask How would it?\n"],
+        ["'''\n", "%ask How would it?\n", "'''\n"],
         ["x = 1 %ask\n"],
     ],
 )
@@ -123,6 +156,23 @@ def test_a_rewritten_line_keeps_its_place_and_its_target():
         "  run = get_ipython().run_line_magic('ask', \"Is it 'so'?\")\n",
         "b = 2\n",
     ]
+
+
+def test_run_names_the_run_before_it_works_but_no_value_of_the_users_is_replaced(shell):
+    """Interrupted or failed, ``run`` alone would else start the magic %run."""
+    question = "How would B cells respond to IFN-beta?"
+    with capture_output():
+        result = shell.run_cell(f"answer = %ask {question.replace('IFN-beta', 'IL-6')}")  # no atlas has it: fails
+    assert result.error_in_exec is not None
+    assert "answer" not in shell.user_ns
+    first = shell.user_ns["run"]
+    assert first is haystack.last()
+    assert isinstance(first, Run)
+    shell.user_ns["run"] = "mine"
+    with capture_output():
+        shell.run_cell(f"%ask {question.replace('IFN-beta', 'IL-6')}")
+    assert shell.user_ns["run"] == "mine"
+    assert haystack.last().run_id != first.run_id
 
 
 @pytest.mark.slow
