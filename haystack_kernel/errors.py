@@ -88,7 +88,6 @@ class ContractError(HaystackError):
     """Two parts of HAYSTACK disagree (versions, shapes, digests); install the same version everywhere, or report it."""
 
 
-
 class RunInterrupted(KeyboardInterrupt):
     """The stop button or Ctrl-C ended the work on a run.
 
