@@ -210,6 +210,10 @@ class Run:
         ----------
         storage
             As it was given to the command line, for the commands that may come next.
+
+        Returns
+        -------
+        The lines, separated by newlines.
         """
         return describe_interruption(self.record, self._ports, storage=storage)
 
