@@ -187,6 +187,7 @@ def test_the_other_commands_do_what_the_pages_say(place, monkeypatch, capsys):
     assert json.loads(answers["haystack status RUN_ID"])["status"] == "done"
     assert {path.name for path in place.iterdir()} == {ids["RUN_ID"], ids["RUN_B"]}
     for path in PAGES:
+        names = {}  # what one block of a page defines, the next one uses
         for code in blocks(path, "python"):
             if "%" not in code:
-                exec(compile(code, path.name, "exec"), {})
+                exec(compile(code, path.name, "exec"), names)
