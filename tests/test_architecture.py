@@ -222,7 +222,6 @@ UNDECLARED = {  # what is imported only where somebody has it
     "triton": "comes with CUDA builds of torch",
     "hdf5plugin": "reads compressed files of users who have it; its absence is an error that names it",
 }
-LATER = {"anthropic": "haystack_kernel/manage/cloud_checks.py"}
 NOT_IMPORTED = {
     "ipykernel": "papermill starts it as the notebook's kernel",
     "gcsfs": "fsspec finds it by the protocol of an address",
@@ -273,8 +272,7 @@ def test_dependencies_are_what_is_imported():
             used.add(found)
             serving = [extra for extra, parts in EXTRA_PARTS.items() if shown(path).startswith(parts)]
             declared = core.union(*(extras[extra] for extra in serving))
-            later = shown(path).startswith(LATER.get(found, "-"))
-            if found not in declared | UNDECLARED.keys() and not later:
+            if found not in declared | UNDECLARED.keys():
                 wrong.append(f"{shown(path)} imports {name} ({found}), which neither core nor an extra for it declares")
     for group, names in {"core": core, **extras}.items():
         if group != "dev":
