@@ -24,7 +24,13 @@ def match_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
     wanted = text.strip().casefold()
     forms = {wanted, _TITLE.sub("", wanted).strip()} - {""}
     stored = rows.loc[has_donor(rows), keys.DONOR].unique()
-    return tuple(sorted(one for one in stored if _forms_of(one) & forms))
+    found = []
+    for one in stored:
+        whole = one.casefold()
+        bare = whole.rpartition(":")[2]
+        if forms & {whole, bare, _TITLE.sub("", bare)}:  # "kang:donor 1256", "donor 1256", "1256"
+            found.append(one)
+    return tuple(sorted(found))
 
 
 def need_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
@@ -43,9 +49,3 @@ def need_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
     held = f"the donors there are {', '.join(stored[:_SHOWN])}{more}" if stored else "no donors are recorded there"
     msg = f"no donor {text!r} in the atlases; {held}. Ask about one of them, or add an atlas that holds this donor."
     raise NoCandidateError(msg, donor=text, donors=stored)
-
-
-def _forms_of(stored: str) -> set[str]:
-    whole = stored.casefold()
-    bare = whole.rpartition(":")[2]
-    return {whole, bare, _TITLE.sub("", bare)} - {""}

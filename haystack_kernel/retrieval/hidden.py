@@ -76,8 +76,19 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
     """
     hide = pd.Series(data=False, index=conditions.index)
     for pair in pairs:
-        _check_known(pair, knowledge=knowledge)
-        wanted = _perturbation_names(pair.perturbation, knowledge=knowledge)
+        if pair.cell_type_id not in knowledge.cell_types:
+            near = resolve(pair.cell_type_id, kind="cell_type", knowledge=knowledge).alternatives
+            hint = f" Nearest known: {', '.join(f'{one.name} ({one.id})' for one in near[:5])}." if near else ""
+            msg = (
+                f"cannot hide {pair.cell_type_id!r} : {pair.perturbation!r}: the knowledge table has no such cell "
+                f"type, so its ancestors and descendants cannot be hidden with it.{hint} Hide a type that "
+                "`haystack resolve` knows."
+            )
+            raise InvalidInputError(msg, cell_type_id=pair.cell_type_id)
+        wanted = {pair.perturbation.casefold()}
+        match = resolve(pair.perturbation, kind="perturbation", knowledge=knowledge).match
+        if match is not None and match.how != "fuzzy":  # a similar spelling may be another perturbation
+            wanted.add(match.id.casefold())
         same = conditions[CANONICAL].str.casefold().isin(wanted)
         same |= conditions[keys.PERTURBATION].str.casefold().isin(wanted)
         mixed = [name for name in conditions[CANONICAL].unique() if _names_one_of(name, wanted, knowledge=knowledge)]
@@ -105,24 +116,6 @@ def may_contain(cell_type_id: str, label: str, *, hidden: str, knowledge: Knowle
     if specific:
         return any(_may_overlap(one, hidden, knowledge=knowledge) for one in specific)
     return _sounds_like(label, hidden=hidden, knowledge=knowledge)
-
-
-def _check_known(pair: HiddenPair, *, knowledge: Knowledge) -> None:
-    if pair.cell_type_id in knowledge.cell_types:
-        return
-    near = resolve(pair.cell_type_id, kind="cell_type", knowledge=knowledge).alternatives
-    hint = f" Nearest known: {', '.join(f'{one.name} ({one.id})' for one in near[:5])}." if near else ""
-    msg = (
-        f"cannot hide {pair.cell_type_id!r} : {pair.perturbation!r}: the knowledge table has no such cell type, so its "
-        f"ancestors and descendants cannot be hidden with it.{hint} Hide a type that `haystack resolve` knows."
-    )
-    raise InvalidInputError(msg, cell_type_id=pair.cell_type_id)
-
-
-def _perturbation_names(name: str, *, knowledge: Knowledge) -> set[str]:
-    match = resolve(name, kind="perturbation", knowledge=knowledge).match
-    names = {name} if match is None or match.how == "fuzzy" else {name, match.id}
-    return {one.casefold() for one in names}
 
 
 def _names_one_of(name: str, wanted: set[str], *, knowledge: Knowledge) -> bool:

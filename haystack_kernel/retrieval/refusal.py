@@ -33,7 +33,9 @@ def explain_nothing_found(query: StructuredQuery, view: AtlasView, *, n_banned: 
     n_banned
         Number of candidates that were found and then excluded by bans.
     """
-    what = _asked(query)
+    treated = f" treated with {query.perturbation.name}" if query.perturbation is not None else ""
+    donor = f" of donor {query.donor_id}" if query.donor_id else ""
+    what = f"{cells_of(asked_type(query))}{treated}{donor}"
     if n_banned:
         return f"all {n_banned} candidates for {what} are banned. Remove some bans"
     if asks_perturbation(query):
@@ -81,19 +83,14 @@ def _without_treated(query: StructuredQuery, view: AtlasView, *, what: str) -> s
 
 
 def _held_perturbations(query: StructuredQuery, view: AtlasView) -> str:
+    """Names of perturbations in the atlases: shared targets first, then the same family, then a similar spelling."""
     held = sorted(set(view.treated[CANONICAL]) - {""})
     if not held:
         return "The atlases hold unperturbed cells only"
-    nearest = _nearest_perturbations(query, view, held=held)
-    more = f" (of {len(held)} perturbations)" if len(held) > len(nearest) else ""
-    return f"Nearest in the atlases: {', '.join(nearest)}{more}"
-
-
-def _nearest_perturbations(query: StructuredQuery, view: AtlasView, *, held: list[str]) -> list[str]:
-    """Names of perturbations in the atlases: shared targets first, then the same family, then a similar spelling."""
     asked = query.perturbation
-    texts = [one.text for one in query.unresolved if one.kind == "perturbation"]
-    text = asked.name if asked is not None else texts[0] if texts else ""
+    text = next((one.text for one in query.unresolved if one.kind == "perturbation"), "")
+    if asked is not None:
+        text = asked.name
     spelling = {one: score for one, score, _ in process.extract(text, held, scorer=fuzz.WRatio, limit=None)}
     table = view.knowledge.perturbations
     entry = table.get(text)
@@ -105,10 +102,6 @@ def _nearest_perturbations(query: StructuredQuery, view: AtlasView, *, held: lis
         family = other is not None and entry is not None and bool(entry.family) and other.family == entry.family
         return not shares, not family, -spelling.get(name, 0.0), name
 
-    return sorted(held, key=order)[:_SHOWN]
-
-
-def _asked(query: StructuredQuery) -> str:
-    treated = f" treated with {query.perturbation.name}" if query.perturbation is not None else ""
-    donor = f" of donor {query.donor_id}" if query.donor_id else ""
-    return f"{cells_of(asked_type(query))}{treated}{donor}"
+    nearest = sorted(held, key=order)[:_SHOWN]
+    more = f" (of {len(held)} perturbations)" if len(held) > len(nearest) else ""
+    return f"Nearest in the atlases: {', '.join(nearest)}{more}"

@@ -149,9 +149,13 @@ def _read(text: str, *, what: str, view: AtlasView) -> Rule:
         field, value = (match[1].lower(), part[match.end() :].strip()) if match else ("", part)
         if field == _STRATEGY:
             strategy = value.lower()
-            _check_strategy(strategy, what=what, text=text)
+            known = ("direct", "mechanistic", "semantic", "ontology", "donor_context", "tissue_atlas")
+            if strategy not in known:
+                msg = f"cannot {what} {text!r}: there is no strategy {strategy!r}; there are {', '.join(known)}"
+                raise InvalidInputError(msg, given=text)
             continue
         hit &= _rows_of(field, value, table, view=view)
+        # A criterion that only hidden conditions meet is not refused: the atlases do hold what it names.
         if not hit.any() and not _rows_of(field, value, view.hidden, view=view).any():
             raise _names_nothing(what, text=text, field=field, value=value, view=view)
     return Rule(text, strategy, frozenset(table.index[hit]))
@@ -174,17 +178,13 @@ def _rows_of(field: str, value: str, table: pd.DataFrame, *, view: AtlasView) ->
     return hit
 
 
-def _check_strategy(value: str, *, what: str, text: str) -> None:
-    known = ("direct", "mechanistic", "semantic", "ontology", "donor_context", "tissue_atlas")
-    if value not in known:
-        msg = f"cannot {what} {text!r}: there is no strategy {value!r}; there are {', '.join(known)}"
-        raise InvalidInputError(msg, given=text)
-
-
 def _check_known(given: list[str], *, what: str, view: AtlasView) -> None:
     if not given:
         return
-    known = _all_keys(view)
+    # Every key that a candidate could have, including those of hidden conditions.
+    table = pd.concat([view.conditions, view.hidden])
+    state = table[keys.PERTURBATION].where(~table[keys.IS_CONTROL], "control")
+    known = set(table[keys.ATLAS] + "/" + table[keys.DATASET] + "/" + state + "/" + table[TYPE_KEY])
     unknown = [text for text in given if text not in known and text.rpartition("/")[0] not in known]
     if unknown:
         from rapidfuzz import process
@@ -195,13 +195,6 @@ def _check_known(given: list[str], *, what: str, view: AtlasView) -> None:
             f"{', '.join(near) or 'none'}. {_form()}"
         )
         raise InvalidInputError(msg, unknown=unknown)
-
-
-def _all_keys(view: AtlasView) -> set[str]:
-    """Every key that a candidate could have, including those of hidden conditions."""
-    table = pd.concat([view.conditions, view.hidden])
-    state = table[keys.PERTURBATION].where(~table[keys.IS_CONTROL], "control")
-    return set(table[keys.ATLAS] + "/" + table[keys.DATASET] + "/" + state + "/" + table[TYPE_KEY])
 
 
 def _names_nothing(what: str, *, text: str, field: str, value: str, view: AtlasView) -> InvalidInputError:

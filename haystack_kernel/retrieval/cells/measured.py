@@ -65,18 +65,14 @@ def fetch_measured(
             break
         if one.prompt.is_control or one.control is None or not one.donor_matched or _what(one.prompt) in taken:
             continue
-        treated, control = (
-            _cells(cells, atlas=atlas, config=config, role=f"measured/{one.key}/{arm}")
-            for arm, cells in (("treated", one.prompt), ("control", one.control))
-        )
+        arms = []
+        for arm, cells in (("treated", one.prompt), ("control", one.control)):
+            rng = make_rng(config.seed, role=f"measured/{one.key}/{arm}")
+            arms.append(atlas.fetch(sample_cells(atlas.select(cells), n=N_CELLS, rng=rng)))
         label = f"{one.prompt.perturbation} in {one.prompt.label or 'cells'} ({one.prompt.dataset})"
-        found.append(MeasuredResponse(label, treated, control))
+        found.append(MeasuredResponse(label, *arms))
     return tuple(found)
 
 
 def _what(cells: CellSet) -> tuple[object, ...]:
     return cells.atlas, cells.dataset, cells.perturbation, cells.cell_type_ids or cells.cell_type_names
-
-
-def _cells(cells: CellSet, *, atlas: Atlas, config: RunConfig, role: str) -> ad.AnnData:
-    return atlas.fetch(sample_cells(atlas.select(cells), n=N_CELLS, rng=make_rng(config.seed, role=role)))

@@ -17,7 +17,6 @@ from inference.preflight import COVERAGE
 
 if TYPE_CHECKING:
     import anndata as ad
-    from scipy import sparse
 
 OWN = "own"
 _ALIASES = {  # other common names of a required column, tried in order
@@ -71,36 +70,31 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
 
     found = check_query_h5ad(uri, genelist=genelist)
     checked = found.require()
-    obs = _with_required_columns(found.adata.obs, counts=checked.counts, dataset=Path(uri).stem)
+    obs = found.adata.obs.copy()
+    obs.index = obs.index.astype(str)
+    obs.index.name = keys.CELL_ID
+    known: dict[str, Any] = {
+        keys.CELL_INDEX: np.arange(len(obs)),
+        keys.DATASET: Path(uri).stem,
+        keys.ATLAS: OWN,
+        keys.IS_CONTROL: True,
+        keys.N_GENES: np.diff(checked.counts.indptr).astype(np.int32),
+        keys.TOTAL_COUNTS: np.asarray(checked.counts.sum(axis=1)).ravel().astype(np.float32),
+    }
+    # A required column that the file lacks is taken from a column of another common name, or left empty.
+    for column in (*keys.CELL_COLUMNS, keys.ATLAS):
+        if column in known:
+            obs[column] = obs[column] if column in obs.columns else known[column]
+            continue
+        given = found.adata.obs.columns
+        source = next((name for name in (column, *_ALIASES.get(column, ())) if name in given), None)
+        if source is None:
+            obs[column] = ""
+        else:
+            obs[column] = obs[source].astype(object).where(obs[source].notna(), "").astype(str)
     adata = ad.AnnData(X=checked.counts, obs=obs, var=pd.DataFrame(index=list(checked.genes)))
     notes = list(checked.notes)
     if genelist is not None:
         covered = next(one.detail for one in found.preflight.answers if one.question == COVERAGE)
         notes.append(f"{COVERAGE}: {covered}")
     return adata, tuple(notes)
-
-
-def _with_required_columns(obs: pd.DataFrame, *, counts: sparse.csr_matrix, dataset: str) -> pd.DataFrame:
-    """Obs as given; a required column that it lacks is taken from a column of another common name, or left empty."""
-    full = obs.copy()
-    full.index = full.index.astype(str)
-    full.index.name = keys.CELL_ID
-    known: dict[str, Any] = {
-        keys.CELL_INDEX: np.arange(len(full)),
-        keys.DATASET: dataset,
-        keys.ATLAS: OWN,
-        keys.IS_CONTROL: True,
-        keys.N_GENES: np.diff(counts.indptr).astype(np.int32),
-        keys.TOTAL_COUNTS: np.asarray(counts.sum(axis=1)).ravel().astype(np.float32),
-    }
-    for column in (*keys.CELL_COLUMNS, keys.ATLAS):
-        if column in known:
-            full[column] = full[column] if column in full.columns else known[column]
-            continue
-        found = next((name for name in (column, *_ALIASES.get(column, ())) if name in obs.columns), None)
-        full[column] = "" if found is None else _text(full[found])
-    return full
-
-
-def _text(values: pd.Series) -> pd.Series:
-    return values.astype(object).where(values.notna(), "").astype(str)

@@ -153,14 +153,20 @@ def _type_note(ids: Sequence[str], *, query: StructuredQuery, knowledge: Knowled
 def _perturbational(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     """Rows of the best match that has any: the exact type before subtypes and tissue, a broader type last."""
     rows = _asked_place(query, view)
-    narrow = _narrowings(rows, query=query)
+    anywhere = pd.Series(data=True, index=rows.index)
+    tissue = rows[keys.TISSUE_ID] == query.tissue_id if query.tissue_id else anywhere
+    disease = rows[keys.DISEASE_ID] == query.disease_id if query.disease_id else anywhere
     own_type = is_asked_type(rows, query=query, view=view)
     exact = (rows[keys.CELL_TYPE_ID] == query.cell_type_id) | (
         (rows[keys.CELL_TYPE_ID] == "") & rows[keys.CELL_TYPE].str.casefold().isin(asked_labels(query))
     )
-    broader = rows[keys.CELL_TYPE_ID].isin(_parents(query, view))
+    parents: set[str] = set()
+    if query.cell_type_id is not None and query.cell_type_id in view.knowledge.cell_types:
+        near = neighbours(query.cell_type_id, hops=1, knowledge=view.knowledge)
+        parents = set(near) & set(view.knowledge.cell_types[query.cell_type_id].parents)
+    broader = rows[keys.CELL_TYPE_ID].isin(parents)
     for wanted in ((exact, own_type), (broader,)):
-        for place in narrow:
+        for place in (tissue & disease, tissue, disease, anywhere):
             for kind in wanted:
                 if (kind & place).any():
                     return rows[kind & place]
@@ -182,21 +188,6 @@ def _asked_place(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
             raise NoCandidateError(msg, datasets=held)
         rows = rows[named]
     return rows[rows[keys.DONOR].isin(need_donors(query.donor_id, rows))] if query.donor_id else rows
-
-
-def _narrowings(rows: pd.DataFrame, *, query: StructuredQuery) -> list[pd.Series]:
-    """Masks for tissue and disease, from both as asked for to no restriction."""
-    anywhere = pd.Series(data=True, index=rows.index)
-    tissue = rows[keys.TISSUE_ID] == query.tissue_id if query.tissue_id else anywhere
-    disease = rows[keys.DISEASE_ID] == query.disease_id if query.disease_id else anywhere
-    return [tissue & disease, tissue, disease, anywhere]
-
-
-def _parents(query: StructuredQuery, view: AtlasView) -> set[str]:
-    if query.cell_type_id is None or query.cell_type_id not in view.knowledge.cell_types:
-        return set()
-    near = neighbours(query.cell_type_id, hops=1, knowledge=view.knowledge)
-    return set(near) & set(view.knowledge.cell_types[query.cell_type_id].parents)
 
 
 def _none_of_type(query: StructuredQuery, view: AtlasView, *, rows: pd.DataFrame) -> str:

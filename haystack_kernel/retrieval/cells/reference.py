@@ -66,16 +66,29 @@ def fetch_reference(
     """
     view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
     rows = _marked(query, view)
-    dataset = _choose_dataset(rows, query_set=query_set)
-    if dataset is None:
+    asked = rows[rows[keys.KINSHIP] == "asked"]
+    held = asked.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
+    if not len(held):
         return None
-    here = rows[(rows[keys.ATLAS] == dataset[0]) & (rows[keys.DATASET] == dataset[1])]
+    own = rows[rows[keys.IS_TARGET_DONOR]]
+    homes = set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
+    if query_set is not None:
+        homes = {(query_set.atlas, query_set.dataset)}
+    best = min(held.index, key=lambda one: (not (one in homes and held[one] >= _ENOUGH), -int(held[one]), one))
+    here = rows[(rows[keys.ATLAS] == best[0]) & (rows[keys.DATASET] == best[1])]
     sizes = here.groupby([keys.KINSHIP, TYPE_KEY], sort=True)[N_CELLS].sum()
     ranked = sorted(sizes.index, key=lambda one: (one[0] != "asked", -int(sizes[one]), one))[:MAX_TYPES]
     parts: list[pd.DataFrame] = []
     for kinship, type_key in ranked:
         of_type = here[(here[keys.KINSHIP] == kinship) & (here[TYPE_KEY] == type_key)]
-        parts += _sampled(of_type, atlas=atlas, config=config)
+        # Inside and outside the target are sampled separately, so that both sides of a contrast have cells.
+        for (donor, tissue), group in of_type.groupby([keys.IS_TARGET_DONOR, keys.IS_TARGET_TISSUE], sort=True):
+            by_tissue = bool((group[keys.TISSUE_ID] != "").all())
+            n = PER_TYPE // 2 if donor or tissue else PER_TYPE
+            rng = make_rng(config.seed, role=f"reference/{type_key}")
+            table = sample_cells(atlas.select(cell_set(group, by_tissue=by_tissue)), n=n, rng=rng)
+            marks = {keys.KINSHIP: kinship, keys.IS_TARGET_DONOR: donor, keys.IS_TARGET_TISSUE: tissue}
+            parts.append(table.assign(**marks))
     cells = pd.concat(parts).drop_duplicates(keys.CELL_ID).sort_values(keys.CELL_ID, kind="stable")
     return atlas.fetch(cells.reset_index(drop=True))
 
@@ -97,29 +110,3 @@ def _marked(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     if query.donor_id or query.target_dataset:  # cells of the donor are the answer in any tissue
         answer |= ~rows.index.isin(measured_outside(query, view).index) & ~other
     return rows[~answer]
-
-
-def _choose_dataset(rows: pd.DataFrame, *, query_set: CellSet | None) -> tuple[str, str] | None:
-    asked = rows[rows[keys.KINSHIP] == "asked"]
-    sizes = asked.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
-    if not len(sizes):
-        return None
-    own = rows[rows[keys.IS_TARGET_DONOR]]
-    homes = set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
-    if query_set is not None:
-        homes = {(query_set.atlas, query_set.dataset)}
-    best = min(sizes.index, key=lambda one: (not (one in homes and sizes[one] >= _ENOUGH), -int(sizes[one]), one))
-    return str(best[0]), str(best[1])
-
-
-def _sampled(rows: pd.DataFrame, *, atlas: Atlas, config: RunConfig) -> list[pd.DataFrame]:
-    """Sample cells of one type separately inside and outside the target, so that both sides of a contrast have some."""
-    parts = []
-    marks = [keys.IS_TARGET_DONOR, keys.IS_TARGET_TISSUE]
-    for (donor, tissue), group in rows.groupby(marks, sort=True):
-        by_tissue = bool((group[keys.TISSUE_ID] != "").all())
-        table = atlas.select(cell_set(group, by_tissue=by_tissue))
-        n = PER_TYPE // 2 if donor or tissue else PER_TYPE
-        table = sample_cells(table, n=n, rng=make_rng(config.seed, role=f"reference/{group[TYPE_KEY].iloc[0]}"))
-        parts.append(table.assign(**{keys.KINSHIP: group[keys.KINSHIP].iloc[0], marks[0]: donor, marks[1]: tissue}))
-    return parts

@@ -83,12 +83,24 @@ def vectors_of(texts: Sequence[str], *, vectoriser: Vectoriser, cache: Path | No
         return sparse.csr_matrix((0, 0), dtype=np.float32)
     if cache is None:
         return vectoriser.encode(texts)
-    path = cache / f"{_digest(texts, vectoriser.version)}.npz"
+    digest = hashlib.sha256(vectoriser.version.encode())
+    for text in texts:
+        digest.update(f"\0{text}".encode())
+    path = cache / f"{digest.hexdigest()[:32]}.npz"
     found = _read(path, n_rows=len(texts))
-    if found is None:
-        found = vectoriser.encode(texts)
-        with suppress(OSError):  # an atlas in a read-only folder can be searched all the same
-            _write(path, found)
+    if found is not None:
+        return found
+    found = vectoriser.encode(texts)
+    with suppress(OSError):  # an atlas in a read-only folder can be searched all the same
+        cache.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=cache, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, data=found.data, indices=found.indices, indptr=found.indptr, shape=found.shape)
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
     return found
 
 
@@ -100,13 +112,6 @@ def described_vectors(knowledge: Knowledge, cache: Path | None) -> tuple[dict[st
     return {text: row for row, text in enumerate(texts)}, rows
 
 
-def _digest(texts: Sequence[str], version: str) -> str:
-    digest = hashlib.sha256(version.encode())
-    for text in texts:
-        digest.update(f"\0{text}".encode())
-    return digest.hexdigest()[:32]
-
-
 def _read(path: Path, *, n_rows: int) -> sparse.csr_matrix | None:
     """Read the rows of a file; None where it is missing or damaged."""
     try:
@@ -116,15 +121,3 @@ def _read(path: Path, *, n_rows: int) -> sparse.csr_matrix | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return matrix if matrix.shape[0] == n_rows else None
-
-
-def _write(path: Path, matrix: sparse.csr_matrix) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr, shape=matrix.shape)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -18,8 +18,6 @@ from haystack_kernel.retrieval.view import large_groups
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
-
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import EvidenceDistance, StructuredQuery
 
@@ -32,17 +30,17 @@ def direct(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     """
     if not asks_perturbation(query):
         return
-    found = [_propose(rows, query=query, view=view) for rows in large_groups(asked_rows(query, view), view=view)]
+    found = []
+    for rows in large_groups(asked_rows(query, view), view=view):
+        similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
+        relevance = similarity.relevance
+        other = "" if similarity.same_type else "another cell type, "
+        words = f"the perturbation asked for, in {other}{similarity.words}"
+        stored = rows[keys.PERTURBATION].iloc[0]
+        asked = query.perturbation
+        if asked is not None and stored.casefold() != asked.name.casefold():
+            relevance, words = min(relevance, BY_LABEL), f"{words} ({stored} is another name of {asked.name})"
+        distance: EvidenceDistance = "same_pair" if similarity.same_type else "other_cell_type"
+        evidence = Evidence("direct", relevance, distance, words)
+        found.append(Proposal(rows, evidence, partial(match_own_type, view=view)))
     yield from sorted(found, key=lambda one: (-one.evidence.relevance, one.key))
-
-
-def _propose(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Proposal:
-    similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
-    relevance = similarity.relevance
-    other = "" if similarity.same_type else "another cell type, "
-    words = f"the perturbation asked for, in {other}{similarity.words}"
-    stored = rows[keys.PERTURBATION].iloc[0]
-    if query.perturbation is not None and stored.casefold() != query.perturbation.name.casefold():
-        relevance, words = min(relevance, BY_LABEL), f"{words} ({stored} is another name of {query.perturbation.name})"
-    distance: EvidenceDistance = "same_pair" if similarity.same_type else "other_cell_type"
-    return Proposal(rows, Evidence("direct", relevance, distance, words), partial(match_own_type, view=view))

@@ -52,31 +52,27 @@ def donor_context(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]
             for part, evidence, variant in _by_similarity(rows, query=query, view=view)
         ]
     elif is_donor_prediction(query):
-        found = donor_proposals(query, view, lambda rows: _own_cells(rows, query=query, view=view))
+
+        def judge(rows: pd.DataFrame) -> Evidence:
+            similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
+            words = f"the target donor's own cells, {similarity.words}"
+            return Evidence("donor_context", similarity.relevance, "other_cell_type", words)
+
+        found = donor_proposals(query, view, judge)
     else:
-        found = _imputation(query, view)
+        rows = reference_rows(query, view, wanted=is_asked_type(view.controls, query=query, view=view))
+        source, found = choose_source(query, view), []
+        for part, evidence, variant in _by_similarity(rows, query=query, view=view):
+            one = impute(part, evidence, source=source, query=query, view=view)
+            found.append(replace(one, variant=variant))
     yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
-
-
-def _imputation(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
-    rows = reference_rows(query, view, wanted=is_asked_type(view.controls, query=query, view=view))
-    source, found = choose_source(query, view), []
-    for part, evidence, variant in _by_similarity(rows, query=query, view=view):
-        one = impute(part, evidence, source=source, query=query, view=view)
-        found.append(replace(one, variant=variant))
-    return found
-
-
-def _own_cells(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> Evidence:
-    similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
-    words = f"the target donor's own cells, {similarity.words}"
-    return Evidence("donor_context", similarity.relevance, "other_cell_type", words)
 
 
 def _by_similarity(
     rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView
 ) -> Iterator[tuple[pd.DataFrame, Evidence, str]]:
     """Groups of each dataset and cell type whose donors agree in the same facts; a group too small joins the next."""
+    signs = {1.0: "+", 0.0: "-"}
     agreed = agreement(rows, facts=target_facts(query, view))
     similarity = donor_similarity(agreed)
     for _, held in rows.groupby(_SET, sort=True):
@@ -92,12 +88,8 @@ def _by_similarity(
             distance: EvidenceDistance = "same_pair" if asks_perturbation(query) else "same_cell_type"
             words = f"{cell_type.words}, of other donors: {similarity_words(least)}"
             relevance = float(similarity[waiting.index[-1]]) * cell_type.relevance
-            variant = _variant(least) if len(levels) > 1 else ""
+            variant = ""
+            if len(levels) > 1:  # several sets of one condition need distinct keys: "donors+tissue-age"
+                variant = "donors" + "".join(f"{signs[least[name]]}{name}" for name in FACTS if least[name] in signs)
             yield waiting, Evidence("donor_context", relevance, distance, words), variant
             waiting = held.iloc[:0]
-
-
-def _variant(agreed: pd.Series) -> str:
-    """Part of the key: each fact that agrees behind a plus, each that differs behind a minus."""
-    signs = {1.0: "+", 0.0: "-"}
-    return "donors" + "".join(f"{signs[agreed[name]]}{name}" for name in FACTS if agreed[name] in signs)

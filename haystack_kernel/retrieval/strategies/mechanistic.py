@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.retrieval.similarity.cell_types import TypeSimilarity
-    from haystack_kernel.retrieval.similarity.perturbations import MechanismSimilarity
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import StructuredQuery
 
@@ -45,28 +44,26 @@ def mechanistic(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     perturbation is represented by its nearest type within ``settings.ontology_hops``, with relevance times
     0.9 / (1 + steps). Perturbations that move the shared pathways in the opposite direction are left out.
     """
-    similar = _similar_perturbations(query, view)
+    asked = asked_mechanism(query, knowledge=view.knowledge)
+    if query.perturbation is None or not asked.is_known:
+        return
+    similar = {}
+    for name in view.treated[CANONICAL].unique():
+        mechanisms = compare_mechanisms(asked, mechanism(name, knowledge=view.knowledge))
+        if mechanisms.score >= view.settings.mechanistic_floor and not mechanisms.is_opposed:
+            similar[name] = mechanisms
     rows = other_perturbations(query, view)
     rows = rows[rows[CANONICAL].isin(similar)]
     found = []
     for _, held in rows.groupby([keys.ATLAS, keys.DATASET, CANONICAL], sort=True):
         mechanisms = similar[held[CANONICAL].iloc[0]]
         for group, cell_type in _nearest(held, query=query, view=view):
-            found.append(_propose(group, cell_type=cell_type, mechanisms=mechanisms, query=query, view=view))
+            where = cell_type.words if cell_type.same_type else f"another cell type, {cell_type.words}"
+            shared = f"{group[CANONICAL].iloc[0]} shares {mechanisms.words} with {query.perturbation.name}"
+            relevance, words = mechanisms.score * cell_type.relevance, f"{shared}; in {where}"
+            evidence = Evidence("mechanistic", relevance, distance_of(mechanisms), words)
+            found.append(Proposal(group, evidence, partial(match_own_type, view=view)))
     yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
-
-
-def _similar_perturbations(query: StructuredQuery, view: AtlasView) -> dict[str, MechanismSimilarity]:
-    """Perturbations of the atlases above the floor, by canonical name."""
-    asked = asked_mechanism(query, knowledge=view.knowledge)
-    if not asked.is_known:
-        return {}
-    similar = {}
-    for name in view.treated[CANONICAL].unique():
-        mechanisms = compare_mechanisms(asked, mechanism(name, knowledge=view.knowledge))
-        if mechanisms.score >= view.settings.mechanistic_floor and not mechanisms.is_opposed:
-            similar[name] = mechanisms
-    return similar
 
 
 def _nearest(
@@ -80,18 +77,3 @@ def _nearest(
     best = min((one for one in steps if one is not None), default=view.settings.ontology_hops + 1)
     if best <= view.settings.ontology_hops:
         yield from (pair for pair, away in zip(groups, steps, strict=True) if away == best)
-
-
-def _propose(
-    rows: pd.DataFrame,
-    *,
-    cell_type: TypeSimilarity,
-    mechanisms: MechanismSimilarity,
-    query: StructuredQuery,
-    view: AtlasView,
-) -> Proposal:
-    asked = query.perturbation.name if query.perturbation is not None else ""
-    where = cell_type.words if cell_type.same_type else f"another cell type, {cell_type.words}"
-    words = f"{rows[CANONICAL].iloc[0]} shares {mechanisms.words} with {asked}; in {where}"
-    evidence = Evidence("mechanistic", mechanisms.score * cell_type.relevance, distance_of(mechanisms), words)
-    return Proposal(rows, evidence, partial(match_own_type, view=view))

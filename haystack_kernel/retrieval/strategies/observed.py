@@ -84,17 +84,14 @@ def donor_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) -> li
     found = []
     for group in large_groups(other_types(own, query=query, view=view), view=view):
         evidence = judge(group)
-        if evidence is not None:
-            found.append(Proposal(group, _across_datasets(evidence, group, reference=reference), match))
+        if evidence is None:
+            continue
+        here = (group[keys.ATLAS].iloc[0], group[keys.DATASET].iloc[0])
+        if reference is not None and (reference.atlas, reference.dataset) != here:
+            words = f"{evidence.words}; in another dataset than the reference donors"
+            evidence = replace(evidence, relevance=evidence.relevance * _OTHER_DATASET, words=words)
+        found.append(Proposal(group, evidence, match))
     return found
-
-
-def _across_datasets(evidence: Evidence, rows: pd.DataFrame, *, reference: Reference | None) -> Evidence:
-    here = (rows[keys.ATLAS].iloc[0], rows[keys.DATASET].iloc[0])
-    if reference is None or (reference.atlas, reference.dataset) == here:
-        return evidence
-    words = f"{evidence.words}; in another dataset than the reference donors"
-    return replace(evidence, relevance=evidence.relevance * _OTHER_DATASET, words=words)
 
 
 def _match_source(

@@ -41,8 +41,15 @@ def ontology(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     if asks_perturbation(query):
         found = _treated(query, view, steps=steps)
     else:
+
+        def judge(rows: pd.DataFrame) -> Evidence | None:
+            away = steps.get(rows[keys.CELL_TYPE_ID].iloc[0])
+            if away is None:
+                return None
+            return Evidence("ontology", 1 / (away + 1), "other_cell_type", _steps_words(away, query))
+
         propose = donor_proposals if is_donor_prediction(query) else stand_in_proposals
-        found = propose(query, view, lambda rows: _evidence(rows, steps=steps, query=query))
+        found = propose(query, view, judge)
     yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
 
 
@@ -71,11 +78,6 @@ def _most_similar_perturbation(query: StructuredQuery, view: AtlasView) -> pd.Da
             scores[name] = mechanisms.score
     best = max(scores, key=lambda name: scores[name], default="")
     return rows[rows[CANONICAL] == best] if scores.get(best, 0) >= view.settings.mechanistic_floor else rows.iloc[:0]
-
-
-def _evidence(rows: pd.DataFrame, *, steps: dict[str, int], query: StructuredQuery) -> Evidence | None:
-    away = steps.get(rows[keys.CELL_TYPE_ID].iloc[0])
-    return None if away is None else Evidence("ontology", 1 / (away + 1), "other_cell_type", _steps_words(away, query))
 
 
 def _steps_words(away: int, query: StructuredQuery) -> str:

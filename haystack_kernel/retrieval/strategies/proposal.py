@@ -97,7 +97,14 @@ class Proposal:
         """Look up the control, and combine prompt, control and evidence into a candidate."""
         match, evidence = self.match(self.rows), self.evidence
         prompt = cell_set(match.prompt, by_tissue=self.by_tissue or match.by_tissue, view=view)
-        what = _what(match.prompt, n_cells=prompt.n_cells, n_donors=len(prompt.donor_ids))
+        rows = match.prompt
+        treated = not rows[keys.IS_CONTROL].iloc[0]
+        state = f" treated with {rows[keys.PERTURBATION].iloc[0]}" if treated else ""
+        n_donors = len(prompt.donor_ids)
+        donors = f" from {n_donors} {'donor' if n_donors == 1 else 'donors'}" if n_donors else ""
+        what = f"{prompt.n_cells} {cells_of(type_label(rows))} of dataset {rows[keys.DATASET].iloc[0]}{state}{donors}"
+        # Median counts per cell, averaged over the conditions by their cells.
+        depth = rows[DEPTH].astype(float).fillna(0.0)
         return Candidate(
             key=self.key,
             strategy=evidence.strategy,
@@ -109,23 +116,10 @@ class Proposal:
             relevance=round(evidence.relevance, 6),
             quality=compute_quality(
                 n_cells=prompt.n_cells,
-                median_total_counts=_depth(match.prompt),
+                median_total_counts=float(np.average(depth, weights=rows[N_CELLS])) if rows[N_CELLS].sum() else 0.0,
                 has_control=match.control is not None,
                 donor_matched=match.donor_matched,
             ),
             evidence_distance=evidence.distance,
             reason=f"{'pinned by you; ' if is_pinned else ''}{what}: {evidence.words}",
         )
-
-
-def _what(rows: pd.DataFrame, *, n_cells: int, n_donors: int) -> str:
-    treated = not rows[keys.IS_CONTROL].iloc[0]
-    state = f" treated with {rows[keys.PERTURBATION].iloc[0]}" if treated else ""
-    donors = f" from {n_donors} {'donor' if n_donors == 1 else 'donors'}" if n_donors else ""
-    return f"{n_cells} {cells_of(type_label(rows))} of dataset {rows[keys.DATASET].iloc[0]}{state}{donors}"
-
-
-def _depth(rows: pd.DataFrame) -> float:
-    """Median counts per cell, averaged over the conditions by their cells."""
-    depth = rows[DEPTH].astype(float).fillna(0.0)
-    return float(np.average(depth, weights=rows[N_CELLS])) if rows[N_CELLS].sum() else 0.0

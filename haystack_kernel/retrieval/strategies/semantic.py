@@ -54,8 +54,16 @@ def semantic(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
         found = _treated(query, view)
     else:
         near = _cells_cosine(query, view.controls, view=view)
+
+        def judge(rows: pd.DataFrame) -> Evidence | None:
+            value = near[rows[TYPE_KEY].iloc[0]]
+            if value < view.settings.semantic_floor:
+                return None
+            words = f"a cell type whose description is similar to that of {asked_type(query)} (cosine {value:.2f})"
+            return Evidence("semantic", min(value, 1.0), "text_only", words)
+
         propose = donor_proposals if is_donor_prediction(query) else stand_in_proposals
-        found = propose(query, view, lambda rows: _evidence(rows, near=near, query=query, view=view))
+        found = propose(query, view, judge)
     yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
 
 
@@ -72,7 +80,11 @@ def _treated(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
     effect = {name: value for name, value in effect.items() if not mechanisms[name].is_opposed}
     cells = _cells_cosine(query, rows, view=view)
     cosine = _PERTURBATION * rows[CANONICAL].map(effect) + _CELLS * rows[TYPE_KEY].map(cells)
-    cosine = cosine[~_is_dominated(rows, query=query, view=view)]
+    # Another cell type is left out where its dataset also holds it under the perturbation asked for.
+    condition = [keys.ATLAS, keys.DATASET, TYPE_KEY]
+    held = set(asked_rows(query, view)[condition].itertuples(index=False, name=None))
+    known = pd.Series([one in held for one in rows[condition].itertuples(index=False, name=None)], index=rows.index)
+    cosine = cosine[~(known.astype(bool) & ~is_asked_type(rows, query=query, view=view))]
     rows = rows.loc[cosine.index]
     found = []
     for group in large_groups(rows[cosine >= view.settings.semantic_floor], view=view):
@@ -86,24 +98,6 @@ def _treated(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
         evidence = Evidence("semantic", min(value, 1.0), distance, words)
         found.append(Proposal(group, evidence, partial(match_own_type, view=view)))
     return found
-
-
-def _is_dominated(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.Series:
-    """Whether each row is of another cell type that its dataset also holds under the perturbation asked for."""
-    cells = [keys.ATLAS, keys.DATASET, TYPE_KEY]
-    held = set(asked_rows(query, view)[cells].itertuples(index=False, name=None))
-    known = pd.Series([one in held for one in rows[cells].itertuples(index=False, name=None)], index=rows.index)
-    return known.astype(bool) & ~is_asked_type(rows, query=query, view=view)
-
-
-def _evidence(
-    rows: pd.DataFrame, *, near: dict[str, float], query: StructuredQuery, view: AtlasView
-) -> Evidence | None:
-    value = near[rows[TYPE_KEY].iloc[0]]
-    if value < view.settings.semantic_floor:
-        return None
-    words = f"a cell type whose description is similar to that of {asked_type(query)} (cosine {value:.2f})"
-    return Evidence("semantic", min(value, 1.0), "text_only", words)
 
 
 def _cells_cosine(query: StructuredQuery, rows: pd.DataFrame, *, view: AtlasView) -> dict[str, float]:

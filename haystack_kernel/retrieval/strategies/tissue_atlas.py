@@ -22,9 +22,6 @@ from haystack_kernel.retrieval.view import large_groups
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
-
-    from haystack_kernel.retrieval.target import Source
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import StructuredQuery
 
@@ -53,26 +50,21 @@ def tissue_atlas(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     healthy = rows[keys.DISEASE_ID].str.casefold().isin(_HEALTHY_IDS)
     healthy |= rows[keys.DISEASE].str.casefold().isin(_HEALTHY_NAMES)
     source = None if asks_perturbation(query) else choose_source(query, view)
-    found = [
-        _propose(group, source=source, query=query, view=view, is_recorded=is_recorded)
-        for is_recorded, kept in ((True, healthy), (False, ~recorded))
-        for group in large_groups(rows[there & kept], view=view)
-    ]
+    found = []
+    for variant, state, factor, kept in (
+        ("healthy", "healthy", 1.0, healthy),
+        ("reference", "(disease not recorded)", _NOT_RECORDED, ~recorded),
+    ):
+        for group in large_groups(rows[there & kept], view=view):
+            similarity = compare_cell_type(query, group, knowledge=view.knowledge)
+            tissue = group[keys.TISSUE].iloc[0] or group[keys.TISSUE_ID].iloc[0]
+            words = f"{similarity.words}, in {state} {tissue} of the reference donors"
+            relevance = _REFERENCE * similarity.relevance * factor
+            if asks_perturbation(query):
+                evidence = Evidence("tissue_atlas", relevance, "same_pair", words)
+                one = Proposal(group, evidence, partial(match_own_type, view=view))
+            else:
+                evidence = Evidence("tissue_atlas", relevance, "same_cell_type", words)
+                one = impute(group, evidence, source=source, query=query, view=view)
+            found.append(replace(one, variant=variant))
     yield from sorted(found, key=lambda one: (-one.evidence.relevance, -one.n_cells, one.key))
-
-
-def _propose(
-    rows: pd.DataFrame, *, source: Source | None, query: StructuredQuery, view: AtlasView, is_recorded: bool
-) -> Proposal:
-    similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
-    tissue = rows[keys.TISSUE].iloc[0] or rows[keys.TISSUE_ID].iloc[0]
-    state = "healthy" if is_recorded else "(disease not recorded)"
-    words = f"{similarity.words}, in {state} {tissue} of the reference donors"
-    relevance = _REFERENCE * similarity.relevance * (1.0 if is_recorded else _NOT_RECORDED)
-    variant = "healthy" if is_recorded else "reference"
-    if asks_perturbation(query):
-        evidence = Evidence("tissue_atlas", relevance, "same_pair", words)
-        return Proposal(rows, evidence, partial(match_own_type, view=view), variant=variant)
-    evidence = Evidence("tissue_atlas", relevance, "same_cell_type", words)
-    one = impute(rows, evidence, source=source, query=query, view=view)
-    return replace(one, variant=variant)
