@@ -4,7 +4,9 @@ import io
 import shutil
 from dataclasses import dataclass
 
+import papermill
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
@@ -203,6 +205,21 @@ def test_papermill_with_the_parameters_of_the_notebook_starts_nothing_without_co
     for consent in ({}, {"approve": True, "max_cost": 0.0001}):
         world.begin_anew()
         assert count_created(world, nothing_started, by_papermill, consent) == (0, "ApprovalNeededError"), consent
+
+
+@pytest.mark.filterwarnings("ignore:run ")
+def test_executing_a_saved_notebook_again_starts_nothing(world):
+    """It was approved, with a cap that was too small; without the cap nothing but the missing consent holds it back."""
+    world.begin_anew()
+    by_all = count_created(world, nothing_started, by_papermill, {"approve": True, "max_cost": 0.0001})
+    assert by_all == (0, "ApprovalNeededError")
+    path = world.store / "runs" / RUN_ID / "run.ipynb"
+    text = path.read_text()
+    assert "max_cost = 0.0001" in text
+    path.write_text(text.replace("max_cost = 0.0001", "max_cost = 100.0"))
+    with pytest.raises(PapermillExecutionError, match="ApprovalNeededError"):
+        papermill.execute_notebook(str(path), str(path), engine_name="haystack", progress_bar=False)
+    assert not world.server.jobs
 
 
 def test_what_waits_for_approval_says_so_and_with_which_command(world):

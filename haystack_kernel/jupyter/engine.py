@@ -23,7 +23,7 @@ from papermill.log import logger
 from traitlets.config import Config
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.jupyter.parameters import INJECTED_TAG, TAG, check_notebook
+from haystack_kernel.jupyter.parameters import INJECTED_TAG, TAG, check_notebook, withhold_consent
 from haystack_kernel.jupyter.stopping import StopRequest, listen
 from haystack_kernel.progress import METADATA_KEY
 from haystack_kernel.store.layout import RUNS
@@ -84,13 +84,15 @@ class HaystackEngine(NBClientEngine):
     ) -> NotebookNode:
         """Execute ``nb``; see :meth:`papermill.engines.Engine.execute_notebook`.
 
-        Parameters that the notebook does not have are refused before anything runs.
+        Parameters that the notebook does not have are refused before anything runs. Consent to spend reaches the kernel
+        but never the saved notebook.
         """
         try:
             check_notebook(nb)
         except InvalidInputError as error:
             raise RefusedParameterError(str(error), **error.facts) from None
         inject_run_folder(nb, output_path)
+        sources = withhold_consent(nb)
         upload = _upload_to(output_path)
         if output_path and "://" not in str(output_path):
             Path(output_path).parent.mkdir(parents=True, exist_ok=True)  # a run's folder is new; papermill makes none
@@ -103,6 +105,7 @@ class HaystackEngine(NBClientEngine):
         )
         manager.notebook_start()
         try:
+            kwargs["sources"] = sources
             cls.execute_managed_notebook(manager, kernel_name, log_output=log_output, **kwargs)
         except BaseException:  # also an interrupt: what was not executed must not count as completed
             unfinished = [cell for cell in nb.cells if cell.metadata.papermill["status"] != manager.COMPLETED]
@@ -111,6 +114,7 @@ class HaystackEngine(NBClientEngine):
             raise
         finally:
             manager.cleanup_pbar()
+            withhold_consent(nb)  # a second interrupt may have ended the execution while a cell held it
             if upload is not None:
                 upload.is_last = True
             manager.notebook_complete()
@@ -126,12 +130,13 @@ class HaystackEngine(NBClientEngine):
         stderr_file: object = None,
         start_timeout: int = 60,
         execution_timeout: int | None = None,
-        **kwargs: Any,  # noqa: ANN401 - three are ours, see below
+        **kwargs: Any,  # noqa: ANN401 - four are ours, see below
     ) -> NotebookNode:
         """Run the cells.
 
         Progress events go to ``on_event``; ``own_interpreter`` ignores kernels of other Pythons; ``stop`` is the
-        caller's :class:`StopRequest`, without it the engine listens to signals itself.
+        caller's :class:`StopRequest`, without it the engine listens to signals itself; ``sources`` are executed instead
+        of the cells in whose places they stand.
         """
         given = kwargs.get("stop")
         with (
@@ -153,6 +158,11 @@ class HaystackEngine(NBClientEngine):
             client.on_event = kwargs.get("on_event") or _log_event
             client.stop = stop
             client.own_interpreter = bool(kwargs.get("own_interpreter"))
+            # nbclient calls the first just before a cell is sent to the kernel and the second just after: no save comes
+            # between them.
+            sources = kwargs.get("sources") or {}
+            client.on_cell_execute = lambda cell, cell_index: cell.update(source=sources.get(cell_index, cell.source))
+            client.on_cell_complete = lambda **_: withhold_consent(nb_man.nb)
             return client.execute()
 
 

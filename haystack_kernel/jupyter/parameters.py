@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 RUN_PARAMETERS = ("question", "storage", "run_id", "approve", "max_cost", *RunConfig.model_fields)
 TAG, INJECTED_TAG = "parameters", "injected-parameters"  # papermill's tags of cells
+_CONSENT = "approve"
+_WITHHELD = f"{_CONSENT} = None  # consent is not stored: it holds for one execution"
+_HARMLESS = (f"{_CONSENT} = None", f"{_CONSENT} = False")
 _INJECTED = "# Parameters"  # how a cell begins that papermill has put in
 _SIMILAR = 0.8  # names of one's own that are less similar to a parameter are nothing to object to
 
@@ -67,6 +71,51 @@ def check_notebook(nb: NotebookNode) -> None:
     tagged = [cell.source for cell in nb.cells if TAG in cell.metadata.get("tags", [])]
     if given and tagged:
         check_parameters(given, assigned_names(tagged[0]))
+
+
+def withhold_consent(nb: NotebookNode) -> dict[int, str]:
+    """Remove consent to spend from the parameters of a notebook, so that executing a saved copy again approves nothing.
+
+    Returns
+    -------
+    The sources of the changed cells as they were, by the place of the cell, for the execution that was approved.
+    """
+    papermill = nb.metadata.get("papermill", {})
+    given = papermill.get("parameters", {})
+    if given.get(_CONSENT):
+        papermill["parameters"] = {**given, _CONSENT: None}  # a copy, because the caller may use its own again
+    sources = {}
+    for place, cell in enumerate(nb.cells):
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and (TAG in tags or INJECTED_TAG in tags):
+            without = _without_consent(cell.source)
+            if without != cell.source:
+                sources[place], cell.source = cell.source, without
+    return sources
+
+
+def _without_consent(source: str) -> str:
+    """Rewrite a cell of parameters so that it ends with no consent, whatever assigns it."""
+    lines = source.splitlines()
+    try:
+        body = ast.parse(source).body
+        is_overruled = False
+    except SyntaxError:  # a magic of IPython, or no Python: which of its lines assigns consent is unknown
+        body = []
+        is_overruled = re.search(rf"\b{_CONSENT}\b", source) is not None
+    for node in body:
+        names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+        if _CONSENT not in names or ast.unparse(node) in _HARMLESS:
+            continue
+        # A statement with a line of its own is replaced; one beside others is overruled at the end of the cell.
+        line = lines[node.lineno - 1]
+        if names == {_CONSENT} and ast.get_source_segment(source, node) == line.split("#")[0].rstrip():
+            lines[node.lineno - 1] = _WITHHELD
+        else:
+            is_overruled = True
+    if is_overruled and lines[-1] != _WITHHELD:
+        lines.append(_WITHHELD)
+    return "\n".join(lines)
 
 
 def check_parameters(given: Iterable[str], possible: Iterable[str]) -> None:

@@ -119,6 +119,33 @@ def test_kernel_transport_falls_back_where_the_path_is_too_long_for_a_socket():
     assert kernel_transport("/tmp/" + "x" * 120) == {}
 
 
+def test_no_save_of_a_notebook_holds_consent_and_executing_it_again_gives_none(write_notebook, saves, tmp_path):
+    source = write_notebook("approve = None\nmax_cost = None", "print(approve, max_cost)")
+    given = {"approve": True, "max_cost": 5.0}
+    done = execute(source, "count://out.ipynb", parameters=given)
+    assert given["approve"] is True
+    assert done.cells[2].outputs[0].text == "True 5.0\n"
+    assert saves
+    for data in saves:
+        nb = nbformat.reads(data, as_version=4)
+        assert nb.metadata.papermill.parameters == {"approve": None, "max_cost": 5.0}
+        assert "approve = True" not in data
+        assert "approve = None  # consent is not stored" in nb.cells[1].source
+    (tmp_path / "saved.ipynb").write_text(saves[-1])
+    again = execute(str(tmp_path / "saved.ipynb"), "count://again.ipynb")
+    assert again.cells[2].outputs[0].text == "None 5.0\n"
+
+
+def test_consent_typed_into_the_parameters_is_not_saved_either(write_notebook, tmp_path):
+    source = write_notebook("approve = True  # my own copy", "print(approve)", "print(1 / 0)")
+    with pytest.raises(PapermillExecutionError):
+        execute(source, tmp_path / "out.ipynb")
+    saved = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    outputs = [output.text for output in outputs_of(saved) if output.output_type == "stream"]
+    assert outputs == ["True\n"]
+    assert "approve = True" not in (tmp_path / "out.ipynb").read_text()
+
+
 # --- the run folder from the output path ----------------------------------------------------------------------------
 
 

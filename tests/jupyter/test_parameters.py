@@ -12,7 +12,7 @@ from traitlets.config import Config
 from haystack_kernel.config.options import build_config, changed_options, read_typed
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jupyter.execute import notebook_path
-from haystack_kernel.jupyter.parameters import RUN_PARAMETERS, assigned_names, check_parameters
+from haystack_kernel.jupyter.parameters import RUN_PARAMETERS, assigned_names, check_parameters, withhold_consent
 from haystack_kernel.run import open_run
 from haystack_kernel.schema import Settings
 
@@ -141,6 +141,35 @@ def test_text_is_read_as_what_it_says():
     for wrong in ({"seed": "many"}, {"literature": "perhaps"}, {"atlases": '["kang"'}):
         with pytest.raises(InvalidInputError, match=next(iter(wrong))):
             build_config(Settings(), **wrong)
+
+
+def test_a_cell_of_parameters_ends_without_consent_whatever_gave_it(subtests):
+    kept = ("approve = None  # True: jobs may start", "approve = False", "max_cost = 5", "approved = True", "")
+    changed = (
+        "approve = True",
+        "approve: bool = True  # yes",
+        "é = 1\napprove = (\n    True\n)\nmax_cost = 5",
+        "approve = True; max_cost = 5",
+        "approve, max_cost = True, 5",
+        "other = approve = 1",
+        "if max_cost := 5:\n    approve = True",
+        "approve = None\napprove = 'yes'",
+    )
+    for source in (*kept, *changed):
+        with subtests.test(source):
+            cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+            untagged = nbformat.v4.new_code_cell("approve = True")
+            nb = nbformat.v4.new_notebook(cells=[untagged, cell])
+            assert withhold_consent(nb) == ({1: source} if source in changed else {})
+            assert withhold_consent(nb) == {}
+            found = {}
+            exec(cell.source, found)
+            assert not found.get("approve")
+            assert found.get("max_cost", 5) == 5
+            assert untagged.source == "approve = True"
+    magic = nbformat.v4.new_code_cell("%time approve = True", metadata={"tags": ["parameters"]})
+    withhold_consent(nbformat.v4.new_notebook(cells=[magic]))
+    assert magic.source.splitlines()[-1].startswith("approve = None")
 
 
 def test_open_run_reads_text_too_but_takes_none_for_consent(tiny_env):
