@@ -69,7 +69,15 @@ def add_knowledge(
     if kind is not None and kind not in ROWS:
         message = f"kind {kind!r} is unknown; possible: {', '.join(ROWS)}"
         raise InvalidInputError(message, kind=kind)
-    called = _name_of(path, name)
+    called = name
+    if called is None:
+        stem = re.sub(r"(?i)(?:\.(?:gz|obo|json|gmt|tsv|csv|txt))+$", "", path.name)
+        called = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")
+    if not _NAME.fullmatch(called) or called == "packaged":
+        message = (
+            f"the name {called!r} is invalid: a-z, 0-9, '-' and '_', at most 63 characters, not 'packaged'. Say --name."
+        )
+        raise InvalidInputError(message, name=called)
     raw, digest = read_bounded(path)
     found = _kind_of(path, raw) if kind is None else kind
     if (columns or separator != "|") and found != "targets":
@@ -110,10 +118,16 @@ def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], sepa
 
 def _kind_of(path: Path, raw: bytes) -> str:
     """Return the kind by the ending of the name; for ontologies by the ids inside, for tables by the columns."""
-    endings = [end.lower() for end in path.suffixes if end.lower() != ".gz"]
-    ending = endings[-1] if endings else ""
+    ending = Path(re.sub(r"(?:\.gz)+$", "", path.name.lower())).suffix
     if ending in (".obo", ".json"):
-        return _ontology_of(path, raw, ending=ending)
+        text = decode(raw, path=path)
+        pattern = r"(?m)^id:\s*{}:" if ending == ".obo" else r'"{}:\d+"\s*:\s*\{{'
+        counts = {kind: len(re.findall(pattern.format(prefix), text)) for kind, prefix in ONTOLOGIES.items()}
+        best = max(counts, key=counts.__getitem__)  # a release also holds terms of the ontologies that it imports
+        if not counts[best] or (ending == ".obo" and not is_obo(text)):
+            message = f"{path} has no CL, UBERON or MONDO term. Give one of these ontologies, or its kind with --kind."
+            raise InvalidInputError(message, path=str(path))
+        return best
     if ending in _SUFFIXES:
         form = find_form(raw) if _SUFFIXES[ending] == "targets" else None
         return form.kind if form else _SUFFIXES[ending]
@@ -122,26 +136,3 @@ def _kind_of(path: Path, raw: bytes) -> str:
         ".obo, .json, .gmt or .tsv (.gz may follow)."
     )
     raise InvalidInputError(message, path=str(path))
-
-
-def _ontology_of(path: Path, raw: bytes, *, ending: str) -> str:
-    """Return the ontology that most terms of a file belong to."""
-    text = decode(raw, path=path)
-    pattern = r"(?m)^id:\s*{}:" if ending == ".obo" else r'"{}:\d+"\s*:\s*\{{'
-    counts = {kind: len(re.findall(pattern.format(prefix), text)) for kind, prefix in ONTOLOGIES.items()}
-    best = max(counts, key=lambda one: counts[one])
-    if not counts[best] or (ending == ".obo" and not is_obo(text)):
-        message = f"{path} has no CL, UBERON or MONDO term. Give one of these ontologies, or its kind with --kind."
-        raise InvalidInputError(message, path=str(path))
-    return best
-
-
-def _name_of(path: Path, name: str | None) -> str:
-    stem = re.sub(r"(?i)(?:\.(?:gz|obo|json|gmt|tsv|csv|txt))+$", "", path.name)
-    called = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") if name is None else name
-    if not _NAME.fullmatch(called) or called == "packaged":
-        message = (
-            f"the name {called!r} is invalid: a-z, 0-9, '-' and '_', at most 63 characters, not 'packaged'. Say --name."
-        )
-        raise InvalidInputError(message, name=called)
-    return called

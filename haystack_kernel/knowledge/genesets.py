@@ -32,19 +32,20 @@ def read_gene_sets(raw: bytes, *, path: Path) -> tuple[Pathway, ...]:
         the line.
     """
     pathways: dict[str, Pathway] = {}
+    symbols = set[str]()
     n_entries, strange = 0, list[str]()
     lines = decode(raw, path=path).splitlines()
     check_count(len(lines), path=path, what="lines")
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, description, genes = _read_set(line, path=path, number=number)
-        if name in pathways:
-            raise _refused(path, number, f"the set {name} is defined a second time")
-        symbols = {gene: 1 for gene in genes if _SYMBOL.fullmatch(gene)}
-        n_entries += len(genes)
-        strange += [gene for gene in genes if gene not in symbols]
-        pathways[name] = Pathway(name, symbols, _synonyms(name), description)
+        pathway, entries = _read_set(line, path=path, number=number)
+        if pathway.name in pathways:
+            raise _refused(path, number, f"the set {pathway.name} is defined a second time")
+        pathways[pathway.name] = pathway
+        symbols.update(pathway.genes)
+        n_entries += len(entries)
+        strange += [entry for entry in entries if entry not in pathway.genes]
     if not pathways:
         message = f"{path} has no gene set. Give a GMT file: name, description, genes, tab separated."
         raise InvalidInputError(message, path=str(path))
@@ -54,38 +55,32 @@ def read_gene_sets(raw: bytes, *, path: Path) -> tuple[Pathway, ...]:
             "Give a GMT file of symbols."
         )
         raise InvalidInputError(message, path=str(path), n_strange=len(strange))
-    _check_human(pathways, path=path)
-    return tuple(pathways.values())
-
-
-def _read_set(line: str, *, path: Path, number: int) -> tuple[str, str, list[str]]:
-    """Return name, description and genes of one line; empty cells are left out."""
-    name, *rest = line.split("\t")
-    name = clean_name(name, path=path, where=f"line {number}")
-    genes = [cell.partition(",")[0].strip() for cell in rest[1:]]
-    genes = [gene for gene in genes if gene]
-    if not name or not genes:
-        raise _refused(path, number, "a set needs a name, a description and at least one gene, tab separated")
-    if len(genes) > MAX_GENES:
-        raise _refused(path, number, f"{name} has {len(genes):,} genes; {MAX_GENES:,} are possible")
-    return name, rest[0].strip()[:200], genes
-
-
-def _synonyms(name: str) -> tuple[str, ...]:
-    """Return the name in plain words: HALLMARK_TNFA_SIGNALING_VIA_NFKB is also "tnfa signaling via nfkb"."""
-    words = re.sub(r"^(?:HALLMARK|REACTOME|KEGG|WP|BIOCARTA|PID|GO[A-Z]{2})_", "", name).replace("_", " ")
-    return (words.lower(),) if name.isupper() and "_" in name else ()
-
-
-def _check_human(pathways: dict[str, Pathway], *, path: Path) -> None:
-    genes = {gene for pathway in pathways.values() for gene in pathway.genes}
-    n_mouse = sum(_MOUSE_LIKE.fullmatch(gene) is not None for gene in genes)
-    if n_mouse > len(genes) / 2:
+    n_mouse = sum(_MOUSE_LIKE.fullmatch(gene) is not None for gene in symbols)
+    if n_mouse > len(symbols) / 2:
         message = (
-            f"{path}: {n_mouse:,} of {len(genes):,} symbols are written like mouse symbols (Stat1). All tables are "
+            f"{path}: {n_mouse:,} of {len(symbols):,} symbols are written like mouse symbols (Stat1). All tables are "
             "human: give the human release of the sets."
         )
         raise InvalidInputError(message, path=str(path))
+    return tuple(pathways.values())
+
+
+def _read_set(line: str, *, path: Path, number: int) -> tuple[Pathway, list[str]]:
+    """Return the set of one line, and all its entries, including those that are not gene symbols."""
+    name, *rest = line.split("\t")
+    name = clean_name(name, path=path, where=f"line {number}")
+    cells = [cell.partition(",")[0].strip() for cell in rest[1:]]
+    entries = [cell for cell in cells if cell]
+    if not name or not entries:
+        raise _refused(path, number, "a set needs a name, a description and at least one gene, tab separated")
+    if len(entries) > MAX_GENES:
+        raise _refused(path, number, f"{name} has {len(entries):,} genes; {MAX_GENES:,} are possible")
+    synonyms: tuple[str, ...] = ()
+    if name.isupper() and "_" in name:  # HALLMARK_TNFA_SIGNALING_VIA_NFKB is also "tnfa signaling via nfkb"
+        words = re.sub(r"^(?:HALLMARK|REACTOME|KEGG|WP|BIOCARTA|PID|GO[A-Z]{2})_", "", name).replace("_", " ")
+        synonyms = (words.lower(),)
+    genes = {entry: 1 for entry in entries if _SYMBOL.fullmatch(entry)}
+    return Pathway(name, genes, synonyms, rest[0].strip()[:200]), entries
 
 
 def _refused(path: Path, number: int, what: str) -> InvalidInputError:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, PerturbationEntry, ShortForm, Tissue
     from haystack_kernel.schema import TermKind
 
+    Table = Mapping[str, CellType] | Mapping[str, PerturbationEntry] | Mapping[str, Tissue] | Mapping[str, Disease]
+
 NAME_SCORE = 1.0
 SYNONYM_SCORE = 0.98
 ALL_KEYS = 10_000  # so many are compared one by one with an unknown text
@@ -152,52 +154,35 @@ class Index:
 @functools.lru_cache(maxsize=32)
 def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
     """Return the index of one kind; empty for donors and datasets, which no table lists."""
-    entries = _entries(kind, knowledge=knowledge)
-    if kind == "perturbation":  # its table has no ids of its own
-        families = _families(knowledge)
-        ids = {
-            one.lower(): term for term, entry in knowledge.perturbations.items() for one in entry.external_ids.values()
-        }
-    else:
-        families = {}
-        ids = {term.lower(): term for term in entries}
+    tables: dict[TermKind, Table] = {
+        "cell_type": knowledge.cell_types,
+        "perturbation": knowledge.perturbations,
+        "tissue": knowledge.tissues,
+        "disease": knowledge.diseases,
+    }
+    entries = tables.get(kind, {})
+    ids = {term.lower(): term for term in entries}
+    families: dict[str, list[str]] = defaultdict(list)
+    if kind == "perturbation":
+        ids = {}  # its terms have no ids of their own, only those of other databases
+        for term, entry in knowledge.perturbations.items():
+            ids.update((one.lower(), term) for one in entry.external_ids.values())
+            families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
+        families.pop("", None)
+    short_forms = [form for key, form in knowledge.short_forms.items() if key.startswith(f"{kind}:")]
     return Index(
         kind=kind,
         names={term: entry.name for term, entry in entries.items()},
         ids=ids,
-        families=families,
-        short_forms=_short_forms(kind, knowledge=knowledge),
+        # One member is no family: its name alone would not be ambiguous.
+        families={family: tuple(members) for family, members in families.items() if len(members) > 1},
+        short_forms={normalise.spaced_key(normalise.split_words(form.form)): form for form in short_forms},
         surfaces=tuple(
             Surface(term, text, text == entry.name, normalise.spaced_key(normalise.split_words(text)))
             for term, entry in entries.items()
             for text in (entry.name, *entry.synonyms)
         ),
     )
-
-
-def _families(knowledge: Knowledge) -> dict[str, tuple[str, ...]]:
-    """Return the members of each family of treatments that has more than one."""
-    families: dict[str, list[str]] = defaultdict(list)
-    for term, entry in knowledge.perturbations.items():
-        families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
-    return {family: tuple(members) for family, members in families.items() if family and len(members) > 1}
-
-
-def _entries(
-    kind: TermKind, *, knowledge: Knowledge
-) -> Mapping[str, CellType] | Mapping[str, PerturbationEntry] | Mapping[str, Tissue] | Mapping[str, Disease]:
-    if kind == "cell_type":
-        return knowledge.cell_types
-    if kind == "perturbation":
-        return knowledge.perturbations
-    if kind == "tissue":
-        return knowledge.tissues
-    return knowledge.diseases if kind == "disease" else {}
-
-
-def _short_forms(kind: TermKind, *, knowledge: Knowledge) -> dict[str, ShortForm]:
-    listed = (form for key, form in knowledge.short_forms.items() if key.startswith(f"{kind}:"))
-    return {normalise.spaced_key(normalise.split_words(form.form)): form for form in listed}
 
 
 def _group(pairs: Iterable[tuple[str, Surface]]) -> dict[str, tuple[Surface, ...]]:

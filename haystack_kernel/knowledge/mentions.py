@@ -170,7 +170,11 @@ def _surfaces(part: list[Word], gaps: list[str], *, index: Index) -> tuple[Surfa
     """Return the names that words may be: as they stand, read as one word, or in another order around "of"."""
     norms = [word.norm for word in part]
     found = index.spaced.get(normalise.spaced_key(part), ())
-    if not found and _is_one_name(part, gaps):
+    # Words are read as one where hyphens join them, or blanks before a number or a Greek letter (IL 2).
+    if not found and all(
+        " " not in gap or tail.isdigit() or tail in normalise.GREEK_NAMES or len(tail) == 1 or tail == "cell"
+        for gap, tail in zip(gaps, norms[1:], strict=True)
+    ):
         found = index.compact.get(normalise.compact_key(norms, fold_greek=index.fold_greek), ())
     if not found and _is_joined_by_of(part, index=index):
         found = index.bag.get(normalise.bag_key(norms, fold_greek=index.fold_greek), ())
@@ -183,35 +187,24 @@ def _is_joined_by_of(part: list[Word], *, index: Index) -> bool:
     return "of" in norms[1:-1] and norms[0] != "cell" and ("cell" not in norms or index.kind == "cell_type")
 
 
-def _is_one_name(part: list[Word], gaps: list[str]) -> bool:
-    """Whether words may be read as one: joined by hyphens, or by blanks before a number or a Greek letter (IL 2)."""
-    tails = [word.norm for word in part[1:]]
-    return all(
-        " " not in gap or tail.isdigit() or tail in normalise.GREEK_NAMES or len(tail) == 1 or tail == "cell"
-        for gap, tail in zip(gaps, tails, strict=True)
-    )
-
-
 def _is_written_so(part: list[Word], *, text: str, surface: Surface) -> bool:
     """Whether an abbreviation keeps its capitals and a name is more than an ordinary word."""
     written = text[part[0].start : part[-1].end]
     if surface.text.lower() in ("cell", "cells"):
         return False
     if len(part) > 1 or not written.isalpha():
-        return any(letter.isalpha() for letter in written)
-    stem = written.removesuffix("s") if len(written) > 2 else written
+        return any(map(str.isalpha, written))
+    stem = written[:2] + written[2:].removesuffix("s")
     if _n_capitals(stem) >= 2:
         return True
     if part[0].norm in _ENGLISH or written.lower() in _ENGLISH:
         return False
-    return len(stem) >= (2 if stem == surface.text else _least_letters(surface))
-
-
-def _least_letters(surface: Surface) -> int:
-    """Return how many letters a name needs without its capitals: more for abbreviations of cells."""
+    if stem == surface.text:
+        return len(stem) >= 2
+    # Abbreviations of cells need more letters without their capitals than other names do.
     is_abbreviation = len(surface.text) <= _SHORT and _n_capitals(surface.text) >= 2
     is_treatment = surface.id.isascii() and ":" not in surface.id  # ids of ontologies have a colon
-    return 4 if is_abbreviation and not is_treatment else 3
+    return len(stem) >= (4 if is_abbreviation and not is_treatment else 3)
 
 
 def _n_capitals(text: str) -> int:
@@ -221,21 +214,19 @@ def _n_capitals(text: str) -> int:
 def _means_another(text: str, words: list[Word], place: tuple[int, int], *, index: Index) -> bool:
     """Whether a name is part of another one: anti-TNF and IL-6 receptor are not the cytokine."""
     first, stop = place
-    before = words[first - 1] if first else None
-    after = words[stop] if stop < len(words) else None
-    if index.kind == "perturbation":
-        if before and before.norm == "anti":
-            return True
-        longer = normalise.spaced_key(words[first : stop + 1])  # "JAK inhibitor" is a family of treatments itself
-        if after and after.norm in _NOT_THE_TERM_AFTER and longer not in index.families:
-            return True
     start, end = words[first].start, words[stop - 1].end
-    return end - start <= _SHORT and _is_hyphenated(text, before=before, span=(start, end), after=after)
-
-
-def _is_hyphenated(text: str, *, before: Word | None, span: tuple[int, int], after: Word | None) -> bool:
-    """Whether a name is part of a hyphenated word, other than one such as "TNF-treated"."""
-    start, end = span
-    if before and text[before.end : start] == "-":
-        return True
-    return bool(after and text[end : after.start] == "-" and after.norm not in _AFTER_A_HYPHEN)
+    is_treatment, is_short = index.kind == "perturbation", end - start <= _SHORT
+    if first:
+        before = words[first - 1]
+        if is_treatment and before.norm == "anti":
+            return True
+        if is_short and text[before.end : start] == "-":
+            return True
+    if stop < len(words):
+        after = words[stop]
+        longer = normalise.spaced_key(words[first : stop + 1])  # "JAK inhibitor" is a family of treatments itself
+        if is_treatment and after.norm in _NOT_THE_TERM_AFTER and longer not in index.families:
+            return True
+        # "TNF-treated" still names TNF, other words behind a hyphen make a new name.
+        return is_short and text[end : after.start] == "-" and after.norm not in _AFTER_A_HYPHEN
+    return False

@@ -139,15 +139,22 @@ def _edges(row: Mapping[str, str], *, form: Form, path: Path, number: int) -> li
             "and node2, or preferredName_A and preferredName_B)."
         )
         raise InvalidInputError(message, path=str(path), row=number)
-    are_genes = _SYMBOL.fullmatch(one) and _SYMBOL.fullmatch(two)
-    if one == two or not are_genes:
+    if one == two or not all(map(_SYMBOL.fullmatch, (one, two))):
         return []
     if form.name == "OmniPath":
         sign = _omnipath_sign(row, form=form)
         return [Edge(one, two, sign, "signalling", form.name)] if sign else []
-    value = _number(row[form.marks[-1]], column=form.marks[-1], path=path, number=number)
+    column = form.marks[-1]
+    try:
+        value = float(row[column])
+    except ValueError as error:
+        message = f"{path}: row {number}: {column} {row[column]!r} is not a number. Correct the row."
+        raise InvalidInputError(message, path=str(path), row=number) from error
     if form.name == "STRING":
-        return _associations(one, two, score=value / form.score_one)
+        score = value / form.score_one
+        # An association has no direction, so it becomes an edge each way.
+        both_ways = [Edge(a, b, 1, "association", "STRING", score) for a, b in ((one, two), (two, one))]
+        return both_ways if score >= MIN_COMBINED else []
     return [Edge(one, two, 1 if value > 0 else -1, "transcription", form.name, abs(value))] if value else []
 
 
@@ -157,21 +164,6 @@ def _omnipath_sign(row: Mapping[str, str], *, form: Form) -> int:
     if row["is_directed"] not in _TRUE or rises == falls:
         return 0
     return 1 if rises else -1
-
-
-def _associations(one: str, two: str, *, score: float) -> list[Edge]:
-    """Return edges both ways, because an association has no direction; none below the score of high confidence."""
-    if score < MIN_COMBINED:
-        return []
-    return [Edge(a, b, 1, "association", "STRING", score) for a, b in ((one, two), (two, one))]
-
-
-def _number(text: str, *, column: str, path: Path, number: int) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        message = f"{path}: row {number}: {column} {text!r} is not a number. Correct the row."
-        raise InvalidInputError(message, path=str(path), row=number) from error
 
 
 def _header(text: str) -> str:

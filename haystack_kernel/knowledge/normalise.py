@@ -84,6 +84,8 @@ _PHRASES = (  # ways to say one thing, within the name of a cell type, a tissue 
 )
 _HAS_PHRASE = re.compile("|".join(said for said, _ in _PHRASES))
 _WORD = re.compile(r"[^\W_]+(?:['\u2019]s\b)?\+*")
+_SIGNS = {"positive": "+", "negative": "neg"}
+_MARKER_GAPS = ("-", " ", "\u2010", "\u2011")  # between a marker and its sign
 _NOT_PLURAL = ("ss", "us", "is", "as", "os")
 STOP_WORDS = frozenset({"of", "the", "a", "an", "in", "from", "and", "with", "cell"})
 
@@ -108,8 +110,9 @@ def split_words(text: str) -> list[Word]:
     for found in _WORD.finditer(text):
         word = Word(_normal(found.group()), found.group(), found.start(), found.end())
         before = words[-1] if words else None
-        if before and word.norm in ("positive", "negative") and _is_joined(text, before, word):
-            sign = "+" if word.norm == "positive" else "neg"
+        sign = _SIGNS.get(word.norm, "")
+        # "CD14 positive" and "CD14-positive", but not "T cell positive": only a marker, which has a number, takes it.
+        if before and sign and text[before.end : word.start] in _MARKER_GAPS and any(map(str.isdigit, before.norm)):
             words[-1] = Word(before.norm + sign, text[before.start : word.end], before.start, word.end)
         elif before and before.norm == "type" and word.norm in _ROMAN:
             words.append(Word(_ROMAN[word.norm], word.raw, word.start, word.end))
@@ -190,10 +193,6 @@ def _fold(norm: str) -> str:
         if stem.endswith(name):
             return _fold(stem.removesuffix(name)) + letter + norm[len(stem) :]
     return norm
-
-
-def _is_joined(text: str, before: Word, word: Word) -> bool:
-    return text[before.end : word.start] in ("-", " ", "\u2010", "\u2011") and any(map(str.isdigit, before.norm))
 
 
 def _is_marked_negative(text: str, word: Word) -> bool:
