@@ -169,14 +169,17 @@ def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
             ids.update((one.lower(), term) for one in entry.external_ids.values())
             families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
         families.pop("", None)
-    short_forms = [form for key, form in knowledge.short_forms.items() if key.startswith(f"{kind}:")]
     return Index(
         kind=kind,
         names={term: entry.name for term, entry in entries.items()},
         ids=ids,
         # One member is no family: its name alone would not be ambiguous.
         families={family: tuple(members) for family, members in families.items() if len(members) > 1},
-        short_forms={normalise.spaced_key(normalise.split_words(form.form)): form for form in short_forms},
+        short_forms={
+            normalise.spaced_key(normalise.split_words(form.form)): form
+            for key, form in knowledge.short_forms.items()
+            if key.startswith(f"{kind}:")
+        },
         surfaces=tuple(
             Surface(term, text, text == entry.name, normalise.spaced_key(normalise.split_words(text)))
             for term, entry in entries.items()

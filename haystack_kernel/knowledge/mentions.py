@@ -224,9 +224,10 @@ def _means_another(text: str, words: list[Word], place: tuple[int, int], *, inde
             return True
     if stop < len(words):
         after = words[stop]
-        longer = normalise.spaced_key(words[first : stop + 1])  # "JAK inhibitor" is a family of treatments itself
-        if is_treatment and after.norm in _NOT_THE_TERM_AFTER and longer not in index.families:
-            return True
-        # "TNF-treated" still names TNF, other words behind a hyphen make a new name.
+        if is_treatment and after.norm in _NOT_THE_TERM_AFTER:
+            longer = normalise.spaced_key(words[first : stop + 1])
+            if longer not in index.families:  # "JAK inhibitor" is a family of treatments itself
+                return True
+        # "TNF-treated" still names TNF; other words behind a hyphen make a new name.
         return is_short and text[end : after.start] == "-" and after.norm not in _AFTER_A_HYPHEN
     return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError, MissingExtraError
@@ -25,7 +24,7 @@ from haystack_kernel.knowledge.readers import (
 from haystack_kernel.knowledge.terms import Obsolete
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     import pronto
@@ -37,7 +36,10 @@ _LINK_IDS = {  # the same relations by their ids in the Relation Ontology
     "develops_from": "develops_from",
     "RO:0002202": "develops_from",
 }
-_TAGS = frozenset(("id", "name", "synonym", "is_a", "relationship", "is_obsolete", "alt_id"))
+_TAGS = {  # stanza -> tags that are read; the header has no name
+    "": frozenset(("data-version",)),
+    "[Term]": frozenset(("id", "name", "synonym", "is_a", "relationship", "is_obsolete", "alt_id")),
+}
 _REPLACED = re.compile(r"(replaced_by|consider):[ \t]*(\S+)")
 _EMPTY_NAME = "(no name)"
 _FOREIGN = "links to terms of other files left out"
@@ -73,7 +75,12 @@ def read_obo(raw: bytes, *, path: Path, prefix: str) -> SourceFile:
     ontology = _parse("\n".join(lines), path=path)
     found = [term for term in ontology.terms() if term.id.startswith(f"{prefix}:")]
     check_count(len(found), path=path, what="terms")
-    live = _live(found, path=path, prefix=prefix)
+    in_use = {term.id: term for term in found if not term.obsolete}
+    if not in_use:
+        message = f"{path} has no {prefix} term that is in use. Give the ontology of the file with --kind."
+        raise InvalidInputError(message, path=str(path), prefix=prefix)
+    live = [_term(term, known=in_use, path=path) for term in in_use.values()]
+    check_acyclic({term.id: term.parents for term in live}, path=path)
     return SourceFile(
         rows=tuple(live),
         obsolete=tuple(_obsolete(found, text=text, path=path)),
@@ -93,7 +100,9 @@ def _wanted(text: str) -> tuple[list[str], dict[str, int]]:
         if line.startswith("["):
             stanza = line.strip()
             kept += ["", stanza] if stanza == "[Term]" else []
-        elif _is_wanted(line, stanza=stanza):
+            continue
+        tag, colon, _ = line.partition(":")
+        if colon and tag in _TAGS.get(stanza, ()):
             written, reason = _rewritten(line, defined=defined)
             kept += [written] if written else []
             if reason:
@@ -146,7 +155,8 @@ def _parse(text: str, *, path: Path) -> pronto.Ontology:
         raise InvalidInputError(message, path=str(path)) from error
 
 
-def _term(term: pronto.Term, *, path: Path) -> OntologyTerm:
+def _term(term: pronto.Term, *, known: Container[str], path: Path) -> OntologyTerm:
+    """Return a term in use, without links to itself, to retired terms or to those of another ontology."""
     name = clean_name(term.name or "", path=path, where=term.id)
     if not name or name == _EMPTY_NAME:
         message = f"{path}: {term.id} is in use but has no name. Give a released file of the ontology."
@@ -155,36 +165,12 @@ def _term(term: pronto.Term, *, path: Path) -> OntologyTerm:
         clean_name(one.description, path=path, where=term.id): None for one in term.synonyms if one.scope == "EXACT"
     }
     exact.pop(name, None)
-    links: dict[str, tuple[str, ...]] = dict.fromkeys(LINKS, ())
-    for relation, targets in term.relationships.items():
-        if relation.id in links:
-            links[relation.id] = tuple(sorted(target.id for target in targets))
-    parents = tuple(sorted(up.id for up in term.superclasses(distance=1, with_self=False)))
-    return OntologyTerm(term.id, name, tuple(sorted(exact)), parents, links["part_of"], links["develops_from"])
-
-
-def _live(found: list[pronto.Term], *, path: Path, prefix: str) -> list[OntologyTerm]:
-    """Return the terms in use, without links to retired terms or to those of another ontology."""
-    live = [_term(term, path=path) for term in found if not term.obsolete]
-    if not live:
-        message = f"{path} has no {prefix} term that is in use. Give the ontology of the file with --kind."
-        raise InvalidInputError(message, path=str(path), prefix=prefix)
-    known = {term.id for term in live}
-
-    def keep(term: OntologyTerm, ids: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(one for one in ids if one in known and one != term.id)
-
-    linked = [
-        replace(
-            term,
-            parents=keep(term, term.parents),
-            part_of=keep(term, term.part_of),
-            develops_from=keep(term, term.develops_from),
-        )
-        for term in live
-    ]
-    check_acyclic({term.id: term.parents for term in linked}, path=path)
-    return linked
+    said = {relation.id: targets for relation, targets in term.relationships.items()}
+    above = (term.superclasses(distance=1, with_self=False), *(said.get(link, ()) for link in LINKS))
+    parents, part_of, develops_from = (
+        tuple(sorted(other.id for other in others if other.id in known and other.id != term.id)) for others in above
+    )
+    return OntologyTerm(term.id, name, tuple(sorted(exact)), parents, part_of, develops_from)
 
 
 def _obsolete(terms: list[pronto.Term], *, text: str, path: Path) -> Iterator[Obsolete]:

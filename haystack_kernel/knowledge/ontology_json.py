@@ -51,7 +51,8 @@ def read_ontology_json(raw: bytes, *, path: Path, prefix: str) -> SourceFile:
         if term in known:
             terms.append(_term(term, entry, above=above, path=path))
         else:
-            retired.append(_retired(term, entry, path=path))
+            name = re.sub(r"(?i)^obsolete\s+", "", clean_name(entry["label"] or "", path=path, where=term))
+            retired.append(Obsolete(term, name, _ids(entry.get("replaced_by")), _ids(entry.get("consider"))))
     check_acyclic({term.id: term.parents for term in terms}, path=path)
     return SourceFile(tuple(terms), tuple(retired), version_in_name(path), licence="")
 
@@ -66,11 +67,6 @@ def _parse(raw: bytes, *, path: Path) -> dict[str, Any]:
         _refuse(path, "the file", "must be an object of terms")
     check_count(len(content), path=path, what="terms")
     return content
-
-
-def _retired(term: str, entry: dict[str, Any], *, path: Path) -> Obsolete:
-    name = re.sub(r"(?i)^obsolete\s+", "", clean_name(entry["label"] or "", path=path, where=term))
-    return Obsolete(term, name, _ids(entry.get("replaced_by")), _ids(entry.get("consider")))
 
 
 def _checked(term: str, entry: object, *, path: Path) -> dict[str, Any]:
@@ -96,18 +92,15 @@ def _is_of(value: Any, container: type[list[Any]] | type[dict[str, Any]], item: 
 def _term(term: str, entry: dict[str, Any], *, above: Mapping[str, set[str]], path: Path) -> OntologyTerm:
     name = clean_name(entry["label"], path=path, where=term)
     synonyms = dict.fromkeys(clean_name(one, path=path, where=term) for one in entry.get("synonyms", []))
-    synonyms = {one: None for one in synonyms if one and one != name}
-    return OntologyTerm(term, name, tuple(synonyms), tuple(sorted(_parents(term, entry, above=above))))
-
-
-def _parents(term: str, entry: dict[str, Any], *, above: Mapping[str, set[str]]) -> set[str]:
-    """Return the ancestors at distance 1, and the lowest of those that no parent leads to."""
+    for other in ("", name):
+        synonyms.pop(other, None)
     parents = {up for up in above[term] if entry["ancestors"][up] == 1}
+    # Of the ancestors that no parent leads to, the lowest count as parents too.
     rest = above[term] - parents - {term}
     if rest:
         rest -= set[str]().union(*(above[up] for up in parents))
         parents |= {up for up in rest if not any(up in above[other] for other in rest)}
-    return parents
+    return OntologyTerm(term, name, tuple(synonyms), tuple(sorted(parents)))
 
 
 def _ids(value: object) -> tuple[str, ...]:

@@ -47,6 +47,13 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
     for addition in additions:
         add[addition.header.kind](addition)
         obsolete.update({one.id: one for one in addition.obsolete})
+    digest = base.digest
+    if additions:
+        # The order is part of the digest, because a later addition overrides an earlier one.
+        joined = [
+            f"\n{one.header.kind} {one.header.name} {one.header.version} {one.header.digest}" for one in additions
+        ]
+        digest = hashlib.sha256("".join([base.digest, *joined]).encode()).hexdigest()
     live = cell_types.keys() | tissues.keys() | diseases.keys()
     return Knowledge(
         cell_types=cell_types,
@@ -55,7 +62,7 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
         tissues=tissues,
         diseases=diseases,
         version=" + ".join([base.version, *(f"{one.header.name} {one.header.version}" for one in additions)]),
-        digest=_digest(base, additions),
+        digest=digest,
         short_forms=base.short_forms,
         obsolete={term: one for term, one in obsolete.items() if term not in live},
         sources=(*base.sources, *(one.header.source for one in additions)),
@@ -120,13 +127,3 @@ def _add_targets(table: dict[str, PerturbationEntry], rows: Iterable[Perturbatio
 
 def _key(text: str) -> str:
     return normalise.compact_key([word.norm for word in normalise.split_words(text)], fold_greek=True) or text
-
-
-def _digest(base: Knowledge, additions: Sequence[Addition]) -> str:
-    """Return the SHA-256 of all digests, in order; the base's own where nothing is added."""
-    if not additions:
-        return base.digest
-    digest = hashlib.sha256(base.digest.encode())
-    for one in additions:
-        digest.update(f"\n{one.header.kind} {one.header.name} {one.header.version} {one.header.digest}".encode())
-    return digest.hexdigest()

@@ -78,9 +78,12 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     'CD141-positive myeloid dendritic cell'
     """
     index = index_of(kind, knowledge=knowledge)
-    by_id = _by_id(text, kind=kind, index=index, knowledge=knowledge)
-    if by_id is not None:
-        return by_id
+    said = text.strip().replace("_", ":")
+    known = index.ids.get(text.strip().lower()) or index.ids.get(said.lower())
+    if known is not None:
+        return Resolution(text=text, kind=kind, match=Match(id=known, name=index.names[known], score=1, how="id"))
+    if retired := knowledge.obsolete.get(said.upper()):
+        return _of_retired(text, retired, index=index)
     words = normalise.split_words(text)
     if not words:
         return Resolution(text=text, kind=kind)
@@ -105,8 +108,17 @@ def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge
         found = _resolution(text, matches, index=index)
         note = "" if found.ambiguous else f"only a part of the name of {matches[0].name!r}"
         return found.model_copy(update={"ambiguous": True, "note": note})  # a part alone is never sure
-    near = () if _ID.fullmatch(text.strip()) else _nearest(words, index=index)
-    return Resolution(text=text, kind=index.kind, alternatives=near)
+    if _ID.fullmatch(text.strip()):  # an unknown id is near to nothing
+        return Resolution(text=text, kind=index.kind)
+    written, scores = normalise.spaced_key(words), dict[str, float]()
+    alike = process.extract(
+        written, index.keys_like(written), scorer=fuzz.ratio, limit=25, score_cutoff=100 * MIN_NEAREST
+    )
+    for key, percent, _ in alike:  # most similar first, so the first score of a term is its best
+        for surface in index.spaced[key]:
+            scores.setdefault(surface.id, 0.9 * percent / 100)
+    near = [index.close(term, score=score) for term, score in list(scores.items())[:MAX_ALTERNATIVES]]
+    return Resolution(text=text, kind=index.kind, alternatives=tuple(near))
 
 
 def _resolution(text: str, matches: list[Match], *, index: Index, note: str = "") -> Resolution:
@@ -119,16 +131,6 @@ def _resolution(text: str, matches: list[Match], *, index: Index, note: str = ""
         ambiguous=bool(others),
         note=note,
     )
-
-
-def _by_id(text: str, *, kind: TermKind, index: Index, knowledge: Knowledge) -> Resolution | None:
-    """Resolve a text that is an id; a retired id is named with its replacement."""
-    said = text.strip().replace("_", ":")
-    known = index.ids.get(text.strip().lower()) or index.ids.get(said.lower())
-    if known is not None:
-        return Resolution(text=text, kind=kind, match=Match(id=known, name=index.names[known], score=1, how="id"))
-    retired = knowledge.obsolete.get(said.upper())
-    return None if retired is None else _of_retired(text, retired, index=index)
 
 
 def _of_retired(text: str, retired: Obsolete, *, index: Index) -> Resolution:
@@ -234,31 +236,15 @@ def _in_part(words: list[Word], *, index: Index) -> list[Match]:
     if members:
         return [index.close(term, score=FAMILY_SCORE) for term in members]
     wanted = normalise.content_words(words)
-    is_vague = all(word in _VAGUE | SALTS or word.isdigit() for word in wanted)
+    is_vague = all(map(str.isdigit, wanted - _VAGUE - SALTS))
     if is_vague or len("".join(wanted)) < 3:
         return []
-    coverage = _coverage(wanted, n_letters=len(normalise.spaced_key(words)), index=index)
-    least = MIN_COVERAGE if len(coverage) > 1 else MIN_COVERAGE_ALONE
-    return [index.close(term, score=PART_SCORE) for term, share in coverage.items() if share >= least]
-
-
-def _coverage(wanted: frozenset[str], *, n_letters: int, index: Index) -> dict[str, float]:
-    """Return for each term with all these words and more the largest share of a name's letters that they make up."""
+    # For each term with all these words and more: the largest share of a name's letters that they make up.
     coverage: dict[str, float] = {}
+    n_letters = len(normalise.spaced_key(words))
     rarest = min((index.by_word.get(word, []) for word in wanted), key=len)
     for surface in rarest:
         if wanted < frozenset(surface.key.split()) - normalise.STOP_WORDS:
             coverage[surface.id] = max(n_letters / len(surface.key), coverage.get(surface.id, 0))
-    return coverage
-
-
-def _nearest(words: list[Word], *, index: Index) -> tuple[Match, ...]:
-    scores: dict[str, float] = {}
-    written = normalise.spaced_key(words)
-    cutoff = 100 * MIN_NEAREST
-    for key, percent, _ in process.extract(
-        written, index.keys_like(written), scorer=fuzz.ratio, limit=25, score_cutoff=cutoff
-    ):
-        for surface in index.spaced[key]:
-            scores.setdefault(surface.id, 0.9 * percent / 100)
-    return tuple(index.close(term, score=score) for term, score in list(scores.items())[:MAX_ALTERNATIVES])
+    least = MIN_COVERAGE if len(coverage) > 1 else MIN_COVERAGE_ALONE
+    return [index.close(term, score=PART_SCORE) for term, share in coverage.items() if share >= least]

@@ -71,7 +71,10 @@ def load_knowledge_from(folder: Path) -> Knowledge:
         row.id: Tissue(row.id, row["name"], row.items("synonyms"), row.items("genes")) for row in rows["tissues.tsv"]
     }
     diseases = {row.id: Disease(row.id, row["name"], row.items("synonyms")) for row in rows["diseases.tsv"]}
-    pathways = {row.id: _pathway(row) for row in rows["pathways.tsv"]}
+    pathways = {
+        row.id: Pathway(row.id, row.signs("genes"), row.items("synonyms"), row["source"])
+        for row in rows["pathways.tsv"]
+    }
     cell_types = _cell_types(rows["cell_types.tsv"], tissues=tissues)
     perturbations = {row.id: _perturbation(row, pathways=pathways) for row in rows["perturbations.tsv"]}
     kinds: dict[str, Mapping[str, object]] = {
@@ -80,14 +83,15 @@ def load_knowledge_from(folder: Path) -> Knowledge:
         "tissue": tissues,
         "disease": diseases,
     }
+    version, digest = _version_and_digest(tables)
     return Knowledge(
         cell_types=cell_types,
         perturbations=perturbations,
         pathways=pathways,
         tissues=tissues,
         diseases=diseases,
-        version=_joined_version(tables),
-        digest=_joined_digest(tables),
+        version=version,
+        digest=digest,
         short_forms={row.id: _short_form(row, kinds=kinds) for row in rows["short_forms.tsv"]},
         network=_network(rows["network.tsv"]),
         actions={row.id: row.sign("action") for row in rows["actions.tsv"]},
@@ -109,24 +113,17 @@ def _cell_types(rows: tuple[_Row, ...], *, tissues: Mapping[str, Tissue]) -> dic
         types[row.id] = CellType(
             row.id, row["name"], parents, row.items("synonyms"), row.items("markers"), homes, develops_from=origins
         )
-    depth: dict[str, int] = {}
+    # Parents stand in any order, so cycles can be found only once all rows are read.
+    done = set[str]()
     for row in rows:
-        _check_acyclic(row, types=types, done=depth)
+        above, frontier = set[str](), set(types[row.id].parents)
+        while frontier:
+            above |= frontier
+            frontier = {up for term in frontier if term not in done for up in types[term].parents} - above
+        if row.id in above:
+            row.fail(f"{row.id} is its own ancestor")
+        done.add(row.id)
     return types
-
-
-def _check_acyclic(row: _Row, *, types: Mapping[str, CellType], done: dict[str, int]) -> None:
-    above, frontier = set[str](), set(types[row.id].parents)
-    while frontier:
-        above |= frontier
-        frontier = {up for term in frontier if term not in done for up in types[term].parents} - above
-    if row.id in above:
-        row.fail(f"{row.id} is its own ancestor")
-    done[row.id] = len(above)
-
-
-def _pathway(row: _Row) -> Pathway:
-    return Pathway(row.id, row.signs("genes"), row.items("synonyms"), row["source"])
 
 
 def _perturbation(row: _Row, *, pathways: Mapping[str, Pathway]) -> PerturbationEntry:
@@ -276,17 +273,14 @@ def _row(path: Path, number: int, line: str) -> _Row:
     return row
 
 
-def _joined_version(tables: Mapping[str, _Table]) -> str:
+def _version_and_digest(tables: Mapping[str, _Table]) -> tuple[str, str]:
+    """Return the one version of all tables, or else that of each; and the SHA-256 of their names and bytes."""
     versions = {table.version for table in tables.values()}
+    version = ", ".join(f"{file.removesuffix('.tsv')} {table.version}" for file, table in tables.items())
     if len(versions) == 1:
-        return versions.pop()
-    return ", ".join(f"{file.removesuffix('.tsv')} {table.version}" for file, table in tables.items())
-
-
-def _joined_digest(tables: Mapping[str, _Table]) -> str:
-    """Return the SHA-256 of names and bytes of all tables, in alphabetical order."""
+        version = versions.pop()
     digest = hashlib.sha256()
     for file, table in sorted(tables.items()):
         digest.update(f"{file} {len(table.raw)}\n".encode())
         digest.update(table.raw)
-    return digest.hexdigest()
+    return version, digest.hexdigest()

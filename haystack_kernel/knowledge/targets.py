@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast, get_args
 
 from haystack_kernel.errors import InvalidInputError
@@ -54,8 +55,18 @@ def read_targets(
             raise InvalidInputError(message, path=str(path), row=number)
         cells = {field: row[place] for field, place in places.items()}
         entry = _entry(cells, separator=separator, path=path, number=number)
-        if entry is not None:
-            found[entry.name] = _joined(found[entry.name], entry) if entry.name in found else entry
+        if entry is None:
+            continue
+        earlier = found.get(entry.name)
+        if earlier is not None:  # of a value that both rows state, the earlier row's counts
+            entry = replace(
+                earlier,
+                synonyms=tuple(dict.fromkeys((*earlier.synonyms, *entry.synonyms))),
+                targets=tuple(dict.fromkeys((*earlier.targets, *entry.targets))),
+                external_ids={**entry.external_ids, **earlier.external_ids},
+                family=earlier.family or entry.family,
+            )
+        found[entry.name] = entry
     if not any(entry.targets for entry in found.values()):
         message = (
             f"{path}: no cell of column {columns['target']!r} has a gene symbol. Map the column that has the targets, "
@@ -129,16 +140,3 @@ def _items(cells: Mapping[str, str], field: str, separator: str) -> tuple[str, .
     """Return the items of a cell, each once and in order."""
     parts = (part.strip() for part in cells.get(field, "").split(separator))
     return tuple(dict.fromkeys(part for part in parts if part))
-
-
-def _joined(first: PerturbationEntry, second: PerturbationEntry) -> PerturbationEntry:
-    return PerturbationEntry(
-        name=first.name,
-        type=first.type,
-        synonyms=tuple(dict.fromkeys((*first.synonyms, *second.synonyms))),
-        targets=tuple(dict.fromkeys((*first.targets, *second.targets))),
-        pathways={},
-        response={},
-        external_ids={**second.external_ids, **first.external_ids},
-        family=first.family or second.family,
-    )
