@@ -156,11 +156,17 @@ def _passive(masked: str, verb: _Verb, *, named: Sequence[Span]) -> int:
 def _active(masked: str, verbs: list[_Verb], *, gene: Span, named: Sequence[Span]) -> int:
     """Read the active: ASKED increased GENE; ASKED-induced GENE; increased GENE in response to ASKED."""
     verb = verbs[-1]
-    if not _leads_to_object(masked[verb.end : gene.start]):
+    gap = masked[verb.end : gene.start]  # its words may make something else the object
+    if len(gap.split()) > _WORDS_BETWEEN or _BOUNDARY.search(gap) or _NOT_THE_OBJECT.search(gap):
         return 0
     if _is_attached_to(masked, verb.start, named):
         return verb.sign
-    head = _chained(masked, verbs)
+    # The first verb of a chain has the sign of all: "suppressed the induction of GENE" means that it falls.
+    head = verb
+    for earlier in reversed(verbs[:-1]):
+        if not _SMALL.fullmatch(masked[earlier.end : head.start]):
+            break
+        head = _Verb(earlier.start, earlier.end, head.sign * earlier.sign)
     if _NEGATION.search(masked[: head.start]):
         return 0
     is_agent = _is_agent(masked, head, gene=gene, named=named)
@@ -176,21 +182,6 @@ def _is_agent(masked: str, head: _Verb, *, gene: Span, named: Sequence[Span]) ->
     if behind is None or not _NO_AGENT.search(masked[: head.start]):
         return False
     return _is_cause(masked[gene.end : behind.start])
-
-
-def _leads_to_object(gap: str) -> bool:
-    """Whether the words between a verb and a gene leave the gene its object."""
-    return len(gap.split()) <= _WORDS_BETWEEN and not _BOUNDARY.search(gap) and not _NOT_THE_OBJECT.search(gap)
-
-
-def _chained(masked: str, verbs: Sequence[_Verb]) -> _Verb:
-    """Return the first verb of a chain with the sign of all: "suppressed the induction of GENE" means that it falls."""
-    head = verbs[-1]
-    for earlier in reversed(verbs[:-1]):
-        if not _SMALL.fullmatch(masked[earlier.end : head.start]):
-            break
-        head = _Verb(earlier.start, earlier.end, head.sign * earlier.sign)
-    return head
 
 
 def _is_cause(gap: str) -> bool:

@@ -49,12 +49,15 @@ def _paper(entry: dict[str, Any]) -> Paper | None:
     own = text.plain(entry.get("id"))
     if not title or not (pmid or doi or own):
         return None
-    identifier = f"doi:{doi}" if doi else f"europepmc:{own}"
     journal = section(section(entry, "journalInfo"), "journal").get("title")
     publisher = section(entry, "bookOrReportDetails").get("publisher")  # of a preprint
     authors = text.plain(entry.get("authorString"), limit=2_000).rstrip(".").split(", ")
+    kinds = names(section(entry, "pubTypeList").get("pubType"))
+    for item in entries(section(entry, "commentCorrectionList"), "commentCorrection"):
+        if str(item.get("type")).casefold() == "retraction in":  # a notice retracts this paper
+            kinds.append("Retracted Publication")
     return Paper(
-        id=f"pmid:{pmid}" if pmid else identifier,
+        id=text.paper_id(pmid, doi, otherwise=f"europepmc:{own}"),
         title=title,
         abstract=text.plain(entry.get("abstractText"), limit=text.MAX_ABSTRACT),
         doi=doi,
@@ -63,14 +66,5 @@ def _paper(entry: dict[str, Any]) -> Paper | None:
         year=text.year(entry.get("pubYear")),
         authors=tuple(author for author in authors if author),
         sources=("europepmc",),
-        retracted=text.is_retracted(title, _kinds(entry)),
+        retracted=text.is_retracted(title, kinds),
     )
-
-
-def _kinds(entry: dict[str, Any]) -> list[str]:
-    """Return the publication types; a paper that a notice retracts is one more."""
-    kinds = names(section(entry, "pubTypeList").get("pubType"))
-    for item in entries(section(entry, "commentCorrectionList"), "commentCorrection"):
-        if str(item.get("type")).casefold() == "retraction in":
-            kinds.append("Retracted Publication")
-    return kinds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rapidfuzz import fuzz
 
-from haystack_kernel.literature.text import title_key
+from haystack_kernel.literature.text import paper_id, title_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +60,6 @@ def _join(first: Paper, second: Paper) -> Paper:
     update = {name: getattr(second, name) for name in _FIELDS if not getattr(first, name) and getattr(second, name)}
     update["sources"] = tuple(dict.fromkeys((*first.sources, *second.sources)))
     update["retracted"] = first.retracted or second.retracted
-    doi, pmid = update.get("doi", first.doi), update.get("pmid", first.pmid)
-    update["id"] = f"pmid:{pmid}" if pmid else f"doi:{doi}" if doi else first.id
+    pmid, doi = update.get("pmid", first.pmid), update.get("doi", first.doi)
+    update["id"] = paper_id(pmid, doi, otherwise=first.id)
     return first.model_copy(update=update)

@@ -116,29 +116,28 @@ def _scan(sentence: str, name_at: _NameAt, *, may_start: Callable[[str], bool]) 
     words = [(found.start(), found.end()) for found in _WORD.finditer(sentence)]
     spans, place = [], 0
     while place < len(words):
-        step = 1
-        if not may_start(sentence[slice(*words[place])]):
+        start, end = words[place]
+        if not may_start(sentence[start:end]):
             place += 1
             continue
-        for last in range(_reach(sentence, words, place), place - 1, -1):
-            start, end = words[place][0], words[last][1]
-            gaps = frozenset(sentence[words[n][1] : words[n + 1][0]] for n in range(place, last))
+        # A name goes on as long as only a blank, a hyphen or a slash stands between its words; the longest wins.
+        reach, gaps_after = place, list[str]()
+        while reach + 1 < len(words) and reach - place < MAX_WORDS - 1:
+            gap = sentence[words[reach][1] : words[reach + 1][0]]
+            if gap not in _GAPS:
+                break
+            gaps_after.append(gap)
+            reach += 1
+        step = 1
+        for last in range(reach, place - 1, -1):
+            end = words[last][1]
+            gaps = frozenset(gaps_after[: last - place])
             if (name := name_at(sentence, start, end, gaps=gaps)) is not None:
                 spans.append(Span(start, end, name))
                 step = last - place + 1
                 break
         place += step
     return spans
-
-
-def _reach(sentence: str, words: list[tuple[int, int]], place: int) -> int:
-    """Return the last word that may belong to one name with the word at ``place``."""
-    last = place
-    while last + 1 < len(words) and last - place < MAX_WORDS - 1:
-        if sentence[words[last][1] : words[last + 1][0]] not in _GAPS:
-            break
-        last += 1
-    return last
 
 
 def _lines(name: str) -> list[str]:

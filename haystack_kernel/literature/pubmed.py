@@ -82,10 +82,14 @@ def _paper(entry: Element) -> Paper | None:
     if pmid is None or not title:
         return None
     kinds = [_inner(item) for item in entry.iterfind(".//PublicationTypeList/PublicationType")]
-    notes = [item.get("RefType") for item in entry.iterfind(".//CommentsCorrections")]
-    kinds += ["Retracted Publication"] if "RetractionIn" in notes else []
+    if entry.find(".//CommentsCorrections[@RefType='RetractionIn']") is not None:
+        kinds.append("Retracted Publication")
     doi = _text(entry, "PubmedData/ArticleIdList/ArticleId[@IdType='doi']")
     date = _text(entry, ".//JournalIssue/PubDate/Year") or _text(entry, ".//JournalIssue/PubDate/MedlineDate")
+    authors = []
+    for item in entry.iterfind(".//AuthorList/Author"):
+        family, given = _text(item, "LastName"), _text(item, "Initials")
+        authors.append(text.plain(f"{family} {given}" if family else _text(item, "CollectiveName")))
     return Paper(
         id=f"pmid:{pmid}",
         title=title,
@@ -94,7 +98,7 @@ def _paper(entry: Element) -> Paper | None:
         pmid=pmid,
         journal=text.plain(_text(entry, ".//Journal/Title")),
         year=text.year(date),
-        authors=tuple(name for item in entry.iterfind(".//AuthorList/Author") if (name := _author(item))),
+        authors=tuple(name for name in authors if name),
         sources=("pubmed",),
         retracted=text.is_retracted(title, kinds),
     )
@@ -107,11 +111,6 @@ def _abstract(entry: Element) -> str:
         label = item.get("Label")
         parts.append(f"{label.capitalize()}: {_inner(item)}" if label else _inner(item))
     return text.plain(" ".join(parts), limit=text.MAX_ABSTRACT)
-
-
-def _author(item: Element) -> str:
-    family, given = _text(item, "LastName"), _text(item, "Initials")
-    return text.plain(f"{family} {given}" if family else _text(item, "CollectiveName"))
 
 
 def _text(entry: Element, path: str) -> str:

@@ -27,10 +27,9 @@ def build_query(query: StructuredQuery) -> PaperQuery | None:
     if query.perturbation is None:
         return None
     asked = query.perturbation
-    cells = (query.cell_type_name, *query.cell_type_synonyms, query.cell_type_text)
-    return PaperQuery(
-        perturbation=_distinct((asked.name, asked.text, *asked.synonyms)), cell_type=_distinct(_short(cells))
-    )
+    named = (query.cell_type_name, *query.cell_type_synonyms, query.cell_type_text)
+    cells = [name for name in named if name and len(name) >= 4]  # shorter ones ("FB") have too many other meanings
+    return PaperQuery(perturbation=_distinct((asked.name, asked.text, *asked.synonyms)), cell_type=_distinct(cells))
 
 
 def with_genes(query: PaperQuery, genes: Sequence[str]) -> PaperQuery:
@@ -45,11 +44,6 @@ def any_of(names: Sequence[str], *, form: str = '"{}"') -> str:
     """
     plain = [" ".join(re.sub(r"[^\w\s.+/-]", " ", name).split()) for name in names]
     return "(" + " OR ".join(form.format(name) for name in dict.fromkeys(plain) if name) + ")"
-
-
-def _short(names: Iterable[str | None]) -> list[str]:
-    """Return names of at least four letters: shorter ones ("FB") have too many other meanings."""
-    return [name for name in names if name and len(name) >= 4]
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -14,9 +14,8 @@ from haystack_kernel.literature.names import GeneNames, PhraseNames
 from haystack_kernel.literature.sentences import split_sentences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from haystack_kernel.literature.names import Span
     from haystack_kernel.schema import Paper, PaperSearch
 
 
@@ -72,11 +71,9 @@ def read_papers(search: PaperSearch, *, genes: Sequence[str]) -> Reading:
     ups, downs = Counter[str](), Counter[str]()
     n_papers = n_telling = 0
     for paper in search.papers:
-        found, named = _read(paper, names=names, asked=asked)
-        claims[paper.id] = found
+        claims[paper.id], votes, named = _read(paper, names=names, asked=asked)
         if paper.retracted:  # shown, but without a vote
             continue
-        votes = _votes(found)
         popularity.update(named)
         ups.update(gene for gene, vote in votes.items() if vote > 0)
         downs.update(gene for gene, vote in votes.items() if vote < 0)
@@ -104,44 +101,39 @@ def _why_nothing(search: PaperSearch) -> str:
     return ""
 
 
-def _read(paper: Paper, *, names: GeneNames, asked: PhraseNames) -> tuple[tuple[Claim, ...], set[str]]:
-    """Return the claims of one paper, and every gene that it names."""
+def _read(paper: Paper, *, names: GeneNames, asked: PhraseNames) -> tuple[tuple[Claim, ...], dict[str, int], set[str]]:
+    """Return the claims of one paper, its vote on each gene, and every gene that it names."""
     claims, named = [], set[str]()
     parts: tuple[tuple[Literal["title", "abstract"], str], ...] = (("title", paper.title), ("abstract", paper.abstract))
     for where, text in parts:
         for start, end in split_sentences(text):
             sentence = text[start:end]
-            perturbations = asked.find(sentence)
-            genes = [gene for gene in names.find(sentence) if not _overlaps(gene, perturbations)]
-            named |= {gene.name for gene in genes}
-            if perturbations and not _is_shouted(sentence):
-                directions = _directions(sentence, genes, asked=perturbations)
-                claims += [Claim(gene, said, sentence, where, start, end) for gene, said in directions.items()]
-    return tuple(claims), named
-
-
-def _overlaps(gene: Span, spans: Iterable[Span]) -> bool:
-    return any(span.start < gene.end and gene.start < span.end for span in spans)
-
-
-def _directions(sentence: str, genes: Sequence[Span], *, asked: Sequence[Span]) -> dict[str, int]:
-    """Return what a sentence says about each gene: the first of its mentions that says anything."""
-    found = {gene.name: 0 for gene in genes}
-    for gene in genes:
-        said = read_direction(sentence, gene, genes=genes, asked=asked)
-        found[gene.name] = found[gene.name] or said
-    return found
-
-
-def _is_shouted(sentence: str) -> bool:
-    """Whether a sentence is in capitals, where any word may look like a symbol."""
-    letters = [letter for letter in sentence if letter.isalpha()]
-    return sum(letter.isupper() for letter in letters) > 0.7 * len(letters)
-
-
-def _votes(claims: Iterable[Claim]) -> dict[str, int]:
-    """Return the sign of a paper's summed statements on each gene."""
+            directions, genes = _read_sentence(sentence, names=names, asked=asked)
+            named |= genes
+            claims += [Claim(gene, said, sentence, where, start, end) for gene, said in directions.items()]
     totals = Counter[str]()
     for claim in claims:
         totals[claim.gene] += claim.direction
-    return {gene: 1 if total > 0 else -1 for gene, total in totals.items() if total}
+    votes = {gene: 1 if total > 0 else -1 for gene, total in totals.items() if total}
+    return tuple(claims), votes, named
+
+
+def _read_sentence(sentence: str, *, names: GeneNames, asked: PhraseNames) -> tuple[dict[str, int], set[str]]:
+    """Return what a sentence says about each gene, if it names the perturbation, and every gene that it names."""
+    perturbations = asked.find(sentence)
+    # Where the perturbation is itself a gene, its name is not read as one.
+    genes = [
+        gene
+        for gene in names.find(sentence)
+        if not any(span.start < gene.end and gene.start < span.end for span in perturbations)
+    ]
+    named = {gene.name for gene in genes}
+    letters = list(filter(str.isalpha, sentence))
+    is_shouted = sum(map(str.isupper, letters)) > 0.7 * len(letters)  # in capitals any word may look like a symbol
+    if not perturbations or is_shouted:
+        return {}, named
+    directions: dict[str, int] = {}
+    for gene in genes:  # of several mentions of a gene the first that says anything counts
+        said = read_direction(sentence, gene, genes=genes, asked=perturbations)
+        directions[gene.name] = directions.get(gene.name, 0) or said
+    return directions, named

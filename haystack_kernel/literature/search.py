@@ -64,12 +64,15 @@ class PaperSearcher:
             paper for outcome in outcomes.values() if not isinstance(outcome, str) for paper in outcome
         )
         n_dropped = Counter(paper.sources[0] for paper in dropped)
-        return PaperSearch(
-            query=query,
-            searched_at=self._clock.now(),
-            papers=tuple(papers),
-            answers=tuple(_answer(name, outcomes[name], n_dropped=n_dropped[name]) for name in asked),
-        )
+        answers = []
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, str):
+                answers.append(SourceAnswer(source=name, reason=outcome))
+                continue
+            n_out = n_dropped[name]
+            left = f"{n_out} left out: their identifiers belong to papers of another title" if n_out else ""
+            answers.append(SourceAnswer(source=name, n_papers=len(outcome) - n_out, reason=left))
+        return PaperSearch(query=query, searched_at=self._clock.now(), papers=tuple(papers), answers=tuple(answers))
 
     def _ask_all(self, asked: Sequence[PaperSource], query: PaperQuery) -> dict[PaperSource, list[Paper] | str]:
         """Return what each source found, or why it found nothing, in the order asked."""
@@ -108,10 +111,3 @@ class PaperSearcher:
             found[name] = source.find(query, fetcher=fetcher, settings=settings)
         except SourceError as error:
             found[name] = str(error)
-
-
-def _answer(source: PaperSource, outcome: list[Paper] | str, *, n_dropped: int) -> SourceAnswer:
-    if isinstance(outcome, str):
-        return SourceAnswer(source=source, reason=outcome)
-    left = f"{n_dropped} left out: their identifiers belong to papers of another title" if n_dropped else ""
-    return SourceAnswer(source=source, n_papers=len(outcome) - n_dropped, reason=left)

@@ -57,7 +57,7 @@ def _paper(entry: dict[str, Any]) -> Paper | None:
     if not title or not (pmid or doi or own):
         return None
     return Paper(
-        id=f"pmid:{pmid}" if pmid else f"doi:{doi}" if doi else f"semanticscholar:{own}",
+        id=text.paper_id(pmid, doi, otherwise=f"semanticscholar:{own}"),
         title=title,
         abstract=text.plain(entry.get("abstract"), limit=text.MAX_ABSTRACT),
         doi=doi,

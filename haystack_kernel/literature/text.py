@@ -51,6 +51,13 @@ def pmid(value: object) -> str | None:
     return text.lstrip("0") or None if re.fullmatch(r"\d{1,9}", text, re.ASCII) else None
 
 
+def paper_id(pmid: str | None, doi: str | None, *, otherwise: str) -> str:
+    """Return the id of a paper: its PubMed id, else its DOI, else what its source calls it."""
+    if pmid:
+        return f"pmid:{pmid}"
+    return f"doi:{doi}" if doi else otherwise
+
+
 def year(value: object) -> int | None:
     """Return the first year of four digits; None where there is none."""
     found = re.search(r"\b(1[89]\d\d|2[01]\d\d)\b", str(value))
