@@ -1,9 +1,9 @@
 """The gate in front of every executor: a job that costs money is created only with consent that is given now.
 
-In: the consent of the call that is under way, the standing cap, what the owner has spent and reserved so far. Out:
-nothing, or ApprovalNeededError. Executors ask the gate right before they create anything: for first and for further
-attempts, for attempts whose answer was lost and that are asked for again, for predictions, orchestrators and campaigns
-alike. A job of this machine passes the same gate at a cost of zero.
+In: the consent of the current call, the standing cap, what the owner has spent and reserved so far. Out: nothing, or
+ApprovalNeededError. Executors ask the gate right before they create anything: for first and further attempts, for
+attempts that are asked for again because the answer was lost, for predictions, orchestrators and campaigns alike. A job
+of this machine passes the same gate at a cost of zero.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlay:
-    """What one attempt has cost, or may cost at the most while its end is not known."""
+    """What one attempt has cost, or may cost at most while its end is not known."""
 
     kind: SpendingKind
     job_id: str
@@ -47,7 +47,7 @@ class Spending:
         return sum((item.usd for item in self.outlays if item.is_reserved), start=0.0)
 
     def without(self, job_id: str) -> Spending:
-        """The same without one attempt."""
+        """Return the same spending without one attempt."""
         return Spending(tuple(item for item in self.outlays if item.job_id != job_id))
 
 
@@ -57,9 +57,9 @@ class SpendingGate:
     Parameters
     ----------
     consent
-        Of the call that is under way.
+        Consent of the current call.
     standing_cap_usd
-        The setting ``cost.max_usd``, which only limits; None: no limit.
+        The setting ``cost.max_usd``, which limits but gives no consent; None means no limit.
     """
 
     def __init__(self, consent: Consent | None = None, *, standing_cap_usd: float | None = None) -> None:
@@ -67,16 +67,16 @@ class SpendingGate:
         self._standing_cap_usd = standing_cap_usd
 
     def check(self, spec: JobSpec, estimate: CostEstimate, spending: Spending) -> None:
-        """Refuse an attempt that nobody approved now, or that the caps do not hold.
+        """Refuse an attempt that this call does not approve, or that would exceed a cap.
 
         Parameters
         ----------
         spec
             The job.
         estimate
-            Of the attempt; the caps must hold its highest cost beside what is spent and reserved.
+            Cost of the attempt. Its highest cost, with what is spent and reserved, must not exceed the caps.
         spending
-            Of the job's owner, without this attempt.
+            What the job's owner has spent and reserved, without this attempt.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class SpendingGate:
 
 
 def approval_command(spec: JobSpec, *, max_cost: float | None = None) -> str:
-    """How to give the consent that a job lacks, on the command line and in Python."""
+    """Say how to give the consent that a job lacks, on the command line and in Python."""
     owner: JobOwner = spec.owner
     cap = "" if max_cost is None else f", max_cost={max_cost:.2f}"
     if owner.kind != "run":

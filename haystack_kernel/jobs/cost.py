@@ -1,6 +1,6 @@
-"""What a job may cost before it starts, and what it did cost after.
+"""What a job may cost before it starts, and what it has cost once it has ended.
 
-In: a job, settings, the packaged list prices. Out: CostEstimate, Bill; pure but for the table.
+In: a job, settings, the packaged list prices. Out: CostEstimate and Bill; pure apart from reading the prices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import BatchSettings, JobSpec, Provisioning
 
 _HOURS_A_MONTH = 730.0
-# Flex start is often cheaper than on demand, by an amount that differs between machine types: no promise is made.
+# Flex start is often cheaper than on demand. How much differs between machine types, so estimates do not count on it.
 _PRICE_COLUMN: dict[Provisioning, str] = {"spot": "spot", "flex_start": "on_demand", "on_demand": "on_demand"}
 FREE = CostEstimate(
     machine="",
@@ -48,18 +48,18 @@ class _Seconds:
         return _Seconds(self.low + other.low, self.likely + other.likely, self.high + other.high)
 
 
-# A machine is paid for from its boot: drivers (GPU only), the image, then the work. The highs are for slow days.
+# A machine is paid for from its boot: drivers (GPU only), the image, then the work. The high values are for slow days.
 _BOOT = _Seconds(40, 60, 120)
 _DRIVERS = _Seconds(60, 120, 300)
 _PULL = {"inference": _Seconds(60, 120, 300), "orchestrator": _Seconds(30, 60, 120)}
-_LOAD = _Seconds(15, 60, 180)  # the model, once a process
+_LOAD = _Seconds(15, 60, 180)  # of the model, once per process
 _TASK = {True: _Seconds(5, 20, 60), False: _Seconds(1, 3, 20)}  # with a GPU, without
 _ORCHESTRATOR = _Seconds(300, 1200, 3600)  # a run of a few rounds
 
 
 @dataclass(frozen=True)
 class Prices:
-    """The packaged table."""
+    """The packaged table of list prices."""
 
     version: int
     as_of: str
@@ -68,14 +68,14 @@ class Prices:
     disk_usd_per_gib_month: float
 
     def per_hour(self, machine: Machine, *, provisioning: Provisioning, disk_gib: int) -> float:
-        """Dollars an hour of one machine with its boot disk."""
+        """Dollars per hour for one machine with its boot disk."""
         disk = disk_gib * self.disk_usd_per_gib_month / _HOURS_A_MONTH
         return self.usd_per_hour[machine.machine_type][_PRICE_COLUMN[provisioning]] + disk
 
 
 @cache
 def load_prices() -> Prices:
-    """The packaged list prices; every machine preset has one."""
+    """Load the packaged list prices; raises LookupError if a machine preset has none."""
     raw = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
     prices = Prices(
         version=raw["version"],
@@ -92,7 +92,7 @@ def load_prices() -> Prices:
 
 
 def n_shards(n_tasks: int, settings: BatchSettings) -> int:
-    """Machines that share ``n_tasks`` tasks: one up to ``tasks_per_shard``, then as many as keep each at that."""
+    """Number of machines for ``n_tasks`` tasks: one for each ``tasks_per_shard`` tasks, and at most ``max_shards``."""
     return min(settings.max_shards, -(-n_tasks // settings.tasks_per_shard))
 
 
@@ -103,29 +103,38 @@ def estimate_cost(
     provisioning: Provisioning | None = None,
     measured_s: Sequence[float] = (),
 ) -> CostEstimate:
-    """Cost of one attempt on Google Cloud Batch.
+    """Estimate the cost of one attempt on Google Cloud Batch.
 
     Parameters
     ----------
     spec
         The job; its time limit bounds ``high``.
     settings
-        Machines, Spot, disk, shards.
+        Section ``batch``: machines, Spot, disk, shards.
     provisioning
-        How the attempt's machines are provisioned; None: as those of the first attempt would be.
+        How the attempt's machines are provisioned; None takes the provisioning of a first attempt.
     measured_s
-        Seconds of tasks like these, e.g. of earlier rounds; they replace the typical ones.
+        Measured seconds of similar tasks, e.g. of earlier rounds; they replace the typical times.
 
     Returns
     -------
-    Dollars of all machines together and seconds of each. ``high`` is at the on-demand price for the whole time limit
-    and a slow start, so an attempt costs no more than that unless the machine's start takes longer still.
+    Dollars for all machines together, and seconds of each machine. ``high`` is the on-demand price of the whole time
+    limit after a slow start. An attempt costs more than that only if its machine starts even more slowly.
     """
     machine, prices = machine_of(spec, settings), load_prices()
     provisioning = provisioning or rung_of(spec, 0, settings).provisioning
-    shards = n_shards(spec.n_tasks, settings) if spec.kind == "inference" else 1
-    start = _BOOT + _PULL[spec.kind] + (_DRIVERS if machine.accelerator else _Seconds(0, 0, 0))
-    work = _work(spec, has_gpu=bool(machine.accelerator), shards=shards, measured_s=measured_s)
+    has_gpu = bool(machine.accelerator)
+    start = _BOOT + _PULL[spec.kind] + (_DRIVERS if has_gpu else _Seconds(0, 0, 0))
+    if spec.kind == "orchestrator":
+        shards, work = 1, _ORCHESTRATOR
+    else:
+        shards = n_shards(spec.n_tasks, settings)
+        n_each = -(-spec.n_tasks // shards)  # of the machine with the most tasks, rounded up
+        task = _TASK[has_gpu]
+        if measured_s:
+            task = _Seconds(min(measured_s), sum(measured_s) / len(measured_s), max(measured_s))
+        load = _LOAD if has_gpu else _Seconds(5, 10, 30)
+        work = load + _Seconds(task.low * n_each, task.likely * n_each, task.high * n_each)
     limit = spec.timeout_s
     seconds = _Seconds(start.low + min(work.low, limit), start.likely + min(work.likely, limit), start.high + limit)
     disk_gib = settings.boot_disk_gib
@@ -149,7 +158,7 @@ def estimate_cost(
 
 
 def estimate_attempt(attempt: Attempt, settings: BatchSettings) -> CostEstimate:
-    """Cost of an attempt that is planned or recorded: of its own tasks, as its machines are provisioned."""
+    """Estimate the cost of a planned or recorded attempt, from its own tasks and the provisioning of its machines."""
     spec = attempt.spec
     if attempt.tasks:
         spec = spec.model_copy(update={"n_tasks": len(attempt.tasks)})
@@ -157,7 +166,7 @@ def estimate_attempt(attempt: Attempt, settings: BatchSettings) -> CostEstimate:
 
 
 def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: float) -> Bill:
-    """Bill of an attempt whose machines were paid for ``seconds`` each."""
+    """Return the bill of an attempt whose machines were each paid for ``seconds``."""
     machine, provisioning = find_machine(attempt.machine), attempt.rung.provisioning
     per_hour = load_prices().per_hour(machine, provisioning=provisioning, disk_gib=settings.boot_disk_gib)
     return Bill(
@@ -174,7 +183,7 @@ def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: f
 
 
 def describe(estimate: CostEstimate) -> str:
-    """The estimate in words: likely, range, machines, time.
+    """Put an estimate into words: likely cost, range, machines and time.
 
     Parameters
     ----------
@@ -189,14 +198,3 @@ def describe(estimate: CostEstimate) -> str:
     usd = f"about {estimate.likely_usd:.2f} USD ({estimate.low_usd:.2f} to at most {estimate.high_usd:.2f} an attempt)"
     time = f"{estimate.low_s / 60:.0f} to {estimate.high_s / 60:.0f} min"
     return f"{usd} on {where} for {time} [{estimate.basis}]"
-
-
-def _work(spec: JobSpec, *, has_gpu: bool, shards: int, measured_s: Sequence[float]) -> _Seconds:
-    if spec.kind == "orchestrator":
-        return _ORCHESTRATOR
-    n_each = -(-spec.n_tasks // shards)
-    task = _TASK[has_gpu]
-    if measured_s:
-        task = _Seconds(min(measured_s), sum(measured_s) / len(measured_s), max(measured_s))
-    load = _LOAD if has_gpu else _Seconds(5, 10, 30)
-    return load + _Seconds(task.low * n_each, task.likely * n_each, task.high * n_each)

@@ -1,8 +1,8 @@
-"""Jobs as subprocesses of this machine, with the same entry point and manifest as in the cloud.
+"""Run jobs as subprocesses of this machine, with the same entry point and manifest as in the cloud.
 
-In: a JobSpec. Out: processes that outlive the kernel, found again from any process through the attempt's folder. Every
-process of an attempt inherits a variable of its environment that names the folder, also those that begin a session of
-their own, as the kernels of notebooks do. An attempt lives while one of them does, whichever of them was killed.
+In: a JobSpec. Out: processes that outlive the kernel and that any process finds again through the attempt's folder.
+Every process of an attempt inherits an environment variable that names the folder, even one that begins its own
+session, as the kernels of notebooks do. An attempt runs as long as any of its processes does.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import JobHandle, JobKind, JobSpec, JobState
 
 _PROGRAMS: dict[JobKind, str] = {"inference": "inference.run_inference", "orchestrator": "haystack_kernel"}
-_START_GRACE_S = 20.0  # an attempt folder without a process is being started by somebody for this long
+_START_GRACE_S = 20.0  # for this long an attempt folder without a process counts as being started
 _LOG_TAIL_BYTES = 4000
 _MARK = "ATTEMPT_OF_HAYSTACK"  # variable of every process of an attempt; not HAYSTACK_…, which would be a setting
 _CANCELLED, _EXIT, _PID = "cancelled", "exit", "pid.json"
-# The shell notes how the program ended, for whoever looks later; exec would lose that. It starts no program that was
-# cancelled before: who cancels writes the marker first and then looks for processes, so one of the two is seen.
+# The shell records how the program ended, for later looks; exec would lose that. It does not start a program that was
+# cancelled before: a call that cancels writes the marker first and then looks for processes, so it misses neither.
 _SCRIPT = (
     f'if [ -e {_CANCELLED} ]; then code=143; else "$@" >result.txt 2>log.txt; code=$?; fi; '
     f"echo $code >exit.tmp && mv exit.tmp {_EXIT}; exit $code"
@@ -51,9 +51,9 @@ class LocalExecutor:
     scratch
         Folder of the attempt folders ``<job_id>/attempt-<n>`` (process id, log, exit code).
     clock
-        Used while a cancelled job is given time to end.
+        Measures the time that a cancelled job is given to end.
     consent
-        Of the call that is under way. Jobs of this machine cost nothing and need none; an orchestrator passes it on to
+        Consent of the current call. Jobs of this machine cost nothing and need none; an orchestrator passes it on to
         the jobs that it starts.
     """
 
@@ -66,27 +66,27 @@ class LocalExecutor:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def submit(self, spec: JobSpec) -> JobHandle:
-        """Start the job, or attach to it when any of its processes lives or it has succeeded already.
+        """Start the job, or attach to it if any of its processes runs or it has already succeeded.
 
         Raises
         ------
         StorageError
-            The attempt folder cannot be made.
+            The attempt folder cannot be created.
         """
         newest = _newest_attempt(self._scratch / spec.job_id)
         if newest is None or self._look(newest).state in ("failed", "cancelled"):
             self._gate.check(spec, FREE, Spending())
-            if newest is not None:  # its program has ended; what it left behind must not work beside the next attempt
+            if newest is not None:  # processes that the last attempt left behind must not disturb the next one
                 self._end_all(newest)
             self._start(spec, after=newest)
         return expected_handle(spec, executor="local", now=self._clock.now())
 
     def status(self, job: JobHandle) -> JobStatus:
-        """State of the newest attempt, with the end of its log."""
+        """Return the state of the newest attempt, with the end of its log."""
         newest = _newest_attempt(self._scratch / job.job_id)
         if newest is not None:
             return self._look(newest)
-        # Failed, so that it is started again; but the orchestrator of another machine may well be at work there.
+        # A job without a trace counts as failed, so that it is started again; but an orchestrator may run elsewhere.
         if job.kind == "orchestrator" and job.location not in ("", platform.node()):
             detail = f"it is a process of {job.location}, which cannot be seen from here"
             return JobStatus(state="unknown", detail=detail)
@@ -94,21 +94,21 @@ class LocalExecutor:
         return JobStatus(state="failed", detail=detail)
 
     def tend(self, job: JobHandle) -> JobStatus:
-        """State now; a process of this machine needs nothing to go on."""
+        """Return the state now; a process of this machine needs no help to go on."""
         return self.status(job)
 
     def cancel(self, job: JobHandle) -> JobStatus:
-        """Ask all processes of the job to end, then end them; returns when they have."""
+        """Ask all processes of the job to end, kill those that do not, and return once all have ended."""
         newest = _newest_attempt(self._scratch / job.job_id)
         status = self.status(job)
         if newest is None or status.is_terminal:
             return status
-        (newest / _CANCELLED).touch()  # before the look for processes: see _SCRIPT
+        (newest / _CANCELLED).touch()  # before looking for processes, see _SCRIPT
         self._end_all(newest)
         return self.status(job)
 
     def _start(self, spec: JobSpec, *, after: Path | None) -> None:
-        """Start the attempt that follows ``after``, unless another process does so right now."""
+        """Start the attempt that follows ``after``, unless another process is starting it."""
         number = 1 if after is None else _number(after) + 1
         attempt = self._scratch / spec.job_id / f"attempt-{number}"
         try:
@@ -142,6 +142,7 @@ class LocalExecutor:
         temporary.replace(attempt / _PID)
 
     def _look(self, attempt: Path) -> JobStatus:
+        """The state of an attempt, from its files and its processes."""
         if (attempt / _EXIT).exists():
             return self._ended(attempt)
         tail = _log_tail(attempt)
@@ -153,7 +154,7 @@ class LocalExecutor:
         if (attempt / _EXIT).exists():  # it ended between the two looks
             return self._ended(attempt)
         self._reap(attempt)
-        if (attempt / _CANCELLED).exists():  # also where it was not started yet: its script starts nothing then
+        if (attempt / _CANCELLED).exists():  # even if it has not started yet, since its script then starts nothing
             return JobStatus(state="cancelled", detail="cancelled", log_tail=tail)
         age_s = self._clock.now().timestamp() - attempt.stat().st_mtime
         if not (attempt / _PID).exists() and age_s < _START_GRACE_S:
@@ -162,7 +163,7 @@ class LocalExecutor:
         return JobStatus(state="failed", detail=detail, log_tail=tail)
 
     def _ended(self, attempt: Path) -> JobStatus:
-        """The state that the exit code tells."""
+        """The state of an attempt whose program has ended, from its exit code."""
         tail, code = _log_tail(attempt), int((attempt / _EXIT).read_text(encoding="utf-8"))
         self._reap(attempt)
         state: JobState = "succeeded" if code == 0 else "failed"
@@ -172,7 +173,7 @@ class LocalExecutor:
         return JobStatus(state=state, detail=detail, exit_code=code, log_tail=tail)
 
     def _end_all(self, attempt: Path) -> None:
-        """End every process of the attempt, also those that appear meanwhile."""
+        """End every process of the attempt, including those that appear in the meantime."""
         for signal_number, patience_s in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
             deadline = self._clock.monotonic() + patience_s
             told: set[int] = set()
@@ -189,7 +190,7 @@ class LocalExecutor:
                 return
 
     def _reap(self, attempt: Path) -> None:
-        """Collect our own child so that it leaves no zombie and no ResourceWarning."""
+        """Collect a child of this process, so that it leaves no zombie and no ResourceWarning."""
         identity = _identity(attempt)
         child = self._children.get(identity[0]) if identity else None
         if child is not None:
@@ -207,14 +208,14 @@ def _newest_attempt(folder: Path) -> Path | None:
 
 
 def _processes(attempt: Path) -> list[psutil.Process]:
-    """All live processes of the attempt: the first one, and those whose environment carries the attempt's mark."""
+    """All live processes of the attempt: the first one, and those whose environment names the attempt."""
     mark, leader, found = str(attempt.resolve()), _leader(attempt), []
     for process in psutil.process_iter():
         try:
             is_own = process == leader or process.environ().get(_MARK) == mark
             if is_own and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-        except (psutil.Error, OSError):  # ended meanwhile, or of another user
+        except (psutil.Error, OSError):  # it ended in the meantime, or belongs to another user
             continue
     return found
 
@@ -228,7 +229,7 @@ def _identity(attempt: Path) -> tuple[int, float] | None:
 
 
 def _leader(attempt: Path) -> psutil.Process | None:
-    """The attempt's first process while it lives, which is cheap to tell; a reused process id or a zombie is not it."""
+    """The attempt's first process, found cheaply by its id; None if it has ended, is a zombie, or the id was reused."""
     identity = _identity(attempt)
     if identity is None:
         return None

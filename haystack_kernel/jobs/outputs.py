@@ -1,6 +1,6 @@
-"""Which predictions of a job are still to be made, so that another attempt costs only those.
+"""Find the predictions of a job that are still missing, so that another attempt costs only those.
 
-In: a manifest's address. Out: ids of tasks, and the manifest of the tasks that are missing.
+In: a manifest's address. Out: ids of tasks, and the manifest of the missing tasks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def missing_tasks(manifest: Manifest, places: Places) -> tuple[str, ...]:
-    """Ids of the tasks without a whole output: the program writes the result file beside it last."""
+    """Return the ids of the tasks without a whole output, which the result file, written last, shows."""
     present: dict[str, set[str]] = {}
     missing = []
     for task in manifest.tasks:
@@ -32,7 +32,7 @@ def missing_tasks(manifest: Manifest, places: Places) -> tuple[str, ...]:
 
 
 def is_complete(manifest: Manifest, places: Places) -> bool:
-    """Whether every output is there and has the digest that its result file states; reads them all if so."""
+    """Whether every output exists and has the digest that its result file states; this reads all of them."""
     if missing_tasks(manifest, places):
         return False
     try:
@@ -46,12 +46,14 @@ def is_complete(manifest: Manifest, places: Places) -> bool:
 
 
 def read_manifest(uri: str, places: Places) -> Manifest:
-    """The manifest at an address.
+    """Read the manifest at an address.
 
     Raises
     ------
-    NotFoundError, ContractError
-        It is not there, or no manifest of this version.
+    NotFoundError
+        It does not exist.
+    ContractError
+        It is not a manifest of this version.
     """
     try:
         manifest: Manifest = parse_manifest(places.read(uri))
@@ -65,6 +67,6 @@ def read_manifest(uri: str, places: Places) -> Manifest:
 
 
 def write_part(uri: str, manifest: Manifest, *, tasks: Collection[str], places: Places) -> None:
-    """Write the manifest that has only ``tasks``."""
+    """Write a manifest that contains only ``tasks``."""
     kept = tuple(task for task in manifest.tasks if task.id in tasks)
     places.write(uri, dump_manifest(replace(manifest, tasks=kept)).encode())

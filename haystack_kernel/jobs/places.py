@@ -1,6 +1,6 @@
-"""Small files of the executor, wherever the run folders are: this disk or a bucket.
+"""Read and write the executor's small files, wherever the run folders are: on this disk or in a bucket.
 
-In: an address. Out: bytes, names; a bucket that fails for a while is waited for.
+In: an address. Out: bytes and names. A bucket that fails for a while is tried again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """Files by their addresses; no client is made before the first address in a bucket.
+    """Finds files by their addresses; no client is made before the first address in a bucket.
 
     Parameters
     ----------
     patience_s
-        How long a failing bucket is waited for.
+        How long, in seconds, a failing bucket is tried again.
     clock
-        Measures it.
+        Measures that time.
     """
 
     def __init__(self, patience_s: float, *, clock: Clock) -> None:
@@ -31,22 +31,22 @@ class Places:
         self._bucket: BucketFiles | None = None
 
     def read(self, uri: str) -> bytes:
-        """Bytes of a file; FileNotFoundError when it is not there."""
+        """Return the bytes of a file; raises FileNotFoundError if it does not exist."""
         files, path = self._find(uri)
         return files.read(path)
 
     def write(self, uri: str, data: bytes) -> None:
-        """Replace the file by ``data`` in one step."""
+        """Replace the content of the file by ``data`` in one step."""
         files, path = self._find(uri)
         files.write(path, data)
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Create the file unless it exists; returns whether this call created it."""
+        """Create the file unless it exists, and return whether this call created it."""
         files, path = self._find(uri)
         return files.create(path, data)
 
     def names(self, folder: str) -> list[str]:
-        """Names directly below ``folder``; none when it is not there."""
+        """Return the names directly below ``folder``; none if it does not exist."""
         files, path = self._find(folder)
         return files.names(path)
 

@@ -1,6 +1,6 @@
-"""A round's tasks become one job: the manifest, and the spec whose id is derived from it.
+"""Turn a round's tasks into one job: the manifest, and the spec whose id is derived from it.
 
-In: run, round, cell files. Out: Manifest and JobSpec; pure.
+In: run, round and files of cells. Out: Manifest and JobSpec; pure.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ TREATED = "treated"
 CONTROL = "control"
 BASELINE_PREFIX = "baseline-"
 SEED_INFIX = "-seed-"  # "treated-seed-1": the same prediction with another seed
-SEED_STEP = 7919  # between the seeds of repeats, so that runs with neighbouring seeds share none
-UNDRAWN = ("none",)  # engines whose output has no chance in it
+SEED_STEP = 7919  # between the seeds of repeats, so that runs with neighbouring seeds have none in common
+UNDRAWN = ("none",)  # engines whose output does not depend on the seed
 
 
 def build_manifest(
     folder: str, *, config: RunConfig, strategy: ControlStrategy, has_control: bool, n_seeds: int = 0
 ) -> Manifest:
-    """All predictions of one round, so that one process loads the model once.
+    """List all predictions of one round in one manifest, so that one process loads the model once.
 
     Parameters
     ----------
@@ -45,9 +45,8 @@ def build_manifest(
         ``synthetic_control`` adds the prediction from the matched control prompt.
     has_control
         Whether matched control cells exist.
-
     n_seeds
-        Further seeds for which an engine that draws repeats its own predictions, to tell what is stable.
+        Number of further seeds for which an engine that draws at random repeats its predictions, to test stability.
 
     Returns
     -------
@@ -82,7 +81,7 @@ def build_manifest(
 def build_job_spec(
     manifest: Manifest, *, run_id: str, round_number: int, manifest_uri: str, timeout_s: float
 ) -> JobSpec:
-    """Derive the job of a manifest: equal manifests of one run give the same ``job_id``.
+    """Derive the job of a manifest; equal manifests of one run give the same ``job_id``.
 
     Parameters
     ----------
@@ -93,13 +92,13 @@ def build_job_spec(
     round_number
         The round, from 1.
     manifest_uri
-        Path of the manifest in the run folder; :meth:`JobSpec.placed_in` makes it an address.
+        Path of the manifest in the run folder; :meth:`JobSpec.placed_in` turns it into an address.
     timeout_s
-        Longest run of one attempt.
+        Time limit of one attempt in seconds.
 
     Returns
     -------
-    The job, whose id follows from run and manifest.
+    The job, whose id follows from the run and the manifest.
     """
     digest = hashlib.sha256(f"{round_number}\n{dump_manifest(manifest)}".encode()).hexdigest()
     return JobSpec(
@@ -115,7 +114,7 @@ def build_job_spec(
 
 
 def owner_of(job: JobHandle) -> JobOwner:
-    """What a job works for; the handles of earlier versions say it in the job's id alone."""
+    """Return the run or campaign that a job belongs to; in handles of earlier versions only the job's id names it."""
     if job.owner is not None:
         return job.owner
     check_job_id_form(job.job_id)
@@ -138,10 +137,10 @@ def build_orchestrator_spec(
     timeout_s: float,
     follow_up_usd: float = 0.0,
 ) -> JobSpec:
-    """The job that works a whole run by the command ``haystack <words>``.
+    """Describe the job that works on a whole run with the command ``haystack <words>``.
 
-    Its id follows from the run alone: submitting it again, with other settings, finds the same job. Consent to spending
-    is no part of it: the executor adds the consent of the call that is under way to each attempt's command.
+    The id follows from the run alone, so submitting the run again with other settings finds the same job. The consent
+    to spending is not part of the job: the executor adds the consent of the current call to each attempt's command.
 
     Parameters
     ----------
@@ -152,9 +151,9 @@ def build_orchestrator_spec(
     environment
         Settings that travel with the job, as environment variables.
     timeout_s
-        Longest run of one attempt.
+        Time limit of one attempt in seconds.
     follow_up_usd
-        Highest cost of the first job that the orchestrator would start; caps must hold it, too.
+        Highest cost of the first job that the orchestrator would start; it counts against the caps, too.
 
     Returns
     -------
@@ -175,7 +174,7 @@ def build_orchestrator_spec(
 
 
 def expected_handle(spec: JobSpec, *, executor: ExecutorName, now: datetime) -> JobHandle:
-    """The handle of a job that is about to be submitted: enough to find it when the answer is lost.
+    """Build the handle of a job that is about to be submitted, by which it is found even if the answer is lost.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""The ledger of spending of a run or a campaign, over all its jobs, read from the files of their attempts.
+"""Read what all jobs of a run or a campaign have spent and reserved, from the files of their attempts.
 
 In: the owner's folder. Out: a :class:`haystack_kernel.jobs.consent.Spending`. An attempt that has ended counts its
-bill. One that runs, waits, or was never confirmed counts the highest cost that it reserved when it was intended, so an
-orchestrator and the predictions that it starts share one cap.
+bill. An attempt that runs, waits, or was never confirmed counts the highest cost that its intent reserved. An
+orchestrator and the predictions that it starts therefore share one cap.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_spending(folder: str, *, places: Places, settings: BatchSettings) -> Spending:
-    """What the jobs of a run folder or a campaign folder have cost and reserved."""
+    """Return what the jobs of a run folder or a campaign folder have cost and reserved."""
     found = []
     for job_id in places.names(f"{folder}/{layout.JOBS}"):
         ledger = Ledger(places, f"{folder}/{layout.job_folder(job_id)}")
@@ -30,7 +30,7 @@ def read_spending(folder: str, *, places: Places, settings: BatchSettings) -> Sp
                 usd = ending.bill.usd
             elif attempt.highest_usd is not None:
                 usd = attempt.highest_usd
-            else:  # intended by a version that reserved nothing
+            else:  # recorded by a version that reserved nothing
                 usd = estimate_attempt(attempt, settings).high_usd
             found.append(Outlay(attempt.spec.kind, attempt.job_id, usd, is_reserved=ending is None))
     return Spending(tuple(found))

@@ -1,4 +1,4 @@
-"""Waiting for a job, with an injected clock.
+"""Wait for a job, with an injected clock.
 
 In: a job handle and its executor. Out: the final status, or JobFailedError.
 """
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Clock, Executor
     from haystack_kernel.schema import ExecutorName, JobHandle, JobSpec, JobStatus, Settings
 
-_MARGIN_S = 600.0  # the service ends a task at its limit itself; machines that stop and report take a while
+_MARGIN_S = 600.0  # the service itself ends a task at its limit, and a machine takes a while to stop and report
 
 
 class SystemClock:
     """The real clock: wall time for records, monotonic time for deadlines."""
 
     def now(self) -> datetime:
-        """Wall time in UTC."""
+        """Return the wall time in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that never jump."""
+        """Return seconds of a clock that never jumps."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for ``seconds``."""
         time.sleep(seconds)
 
 
 def pace(executor: ExecutorName, *, spec: JobSpec, settings: Settings) -> dict[str, float]:
-    """How patiently :func:`wait` looks at a job: its arguments ``poll_s``, ``timeout_s`` and ``queue_timeout_s``.
+    """Choose the arguments ``poll_s``, ``timeout_s`` and ``queue_timeout_s`` of :func:`wait` for a job.
 
     Parameters
     ----------
     executor
         Where the job runs.
     spec
-        The job, whose own limit counts.
+        The job, whose own time limit is taken over.
     settings
-        Limits and pauses.
+        Other limits, and pauses.
 
     Returns
     -------
@@ -83,14 +83,14 @@ def wait(
     clock
         Tells the time, and sleeps.
     timeout_s
-        Longest run by the monotonic clock, so that a clock set by hand changes nothing. It begins anew with each
-        attempt and with each task that is done.
+        Longest run in seconds by the monotonic clock, so that setting the wall clock changes nothing. The count starts
+        again with each attempt and with each finished task.
     poll_s
-        First pause between two looks; grows to ten times that.
+        First pause in seconds between two looks; later pauses grow to ten times that.
     queue_timeout_s
-        Longest wait for a machine, counted apart, anew for each attempt; None: as ``timeout_s``.
+        Longest wait for a machine in seconds, counted separately and again for each attempt; None takes ``timeout_s``.
     on_status
-        Called with each status seen, for progress.
+        Called with each status, to show progress.
 
     Returns
     -------
@@ -101,8 +101,8 @@ def wait(
     ApprovalNeededError
         The job lost its machine, and the next attempt needs consent that this call does not have.
     JobFailedError
-        It failed, was cancelled, or a limit passed (it is cancelled then); ``facts`` hold state, exit code, the end
-        of its log and the page of its console.
+        The job failed or was cancelled, or a limit passed, in which case it is cancelled. ``facts`` hold the state, the
+        exit code, the end of the log and the address of the job's page.
     """
     limits = {True: timeout_s, False: timeout_s if queue_timeout_s is None else queue_timeout_s}
     spent: dict[object, float] = {}
@@ -114,7 +114,7 @@ def wait(
             on_status(status)
         if status.is_terminal:
             break
-        if status.needs_approval:  # nothing that waits for consent comes by waiting
+        if status.needs_approval:  # waiting brings no consent
             raise ApprovalNeededError(status.needs_approval, job_id=job.job_id)
         now, is_running = clock.monotonic(), status.state == "running"
         spent[phase] = spent.get(phase, 0.0) + now - before
@@ -134,6 +134,7 @@ def wait(
 
 
 def _too_late(job: JobHandle, ended: JobStatus, *, last: JobStatus, limit_s: float) -> JobFailedError:
+    """The error for a job that was cancelled at a limit, with the setting to raise."""
     setting = "jobs.timeout_s" if last.state == "running" else "batch.queue_timeout_s"
     setting = setting if job.executor == "batch" else "jobs.timeout_s"
     why = f" ({last.detail})" if last.detail and last.state != "running" else ""

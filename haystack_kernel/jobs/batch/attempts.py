@@ -1,9 +1,9 @@
-"""The attempts of one job: what was tried on which machine, what is tried next, and the files that say so.
+"""The attempts of one job: what was tried on which machine, what is tried next, and the files that record it.
 
-In: a job's folder in the run folder. Out: Attempt and Ending records. Per attempt there are up to three small files:
-``attempt-0001.json``, the intent, created exclusively before anything is asked of the cloud, so that of two processes
-one starts the attempt; ``attempt-0001.job.json`` once the cloud has confirmed it; ``attempt-0001.end.json`` once it
-has ended, with its bill.
+In: a job's folder in the run folder. Out: Attempt and Ending records. Each attempt has up to three small files.
+``attempt-0001.json`` is the intent. It is created exclusively before anything is asked of the cloud, so that only one
+of two processes starts the attempt. ``attempt-0001.job.json`` follows once the cloud has confirmed the job, and
+``attempt-0001.end.json``, with the bill, once the attempt has ended.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Rung(Provisioned):
 
     @property
     def words(self) -> str:
-        """The rung in a sentence."""
+        """The rung as words of a sentence."""
         places = ", ".join(name.split("/")[1] for name in self.locations)
         return f"{PROVISIONING_WORDS[self.provisioning]} in {places}"
 
 
 class Attempt(Frozen):
-    """One cloud job, as intended."""
+    """One cloud job as it was intended."""
 
     number: int
     first: int
@@ -48,24 +48,24 @@ class Attempt(Frozen):
     spec: JobSpec
     command: tuple[str, ...]
     tasks: tuple[str, ...] | None = None
-    """Ids of the tasks of a part manifest; None: the spec's own manifest, whole."""
+    """Ids of the tasks of a part manifest; None means the whole manifest of the spec."""
     n_shards: int
     machine: str
     rung: Rung
     highest_usd: float | None = None
-    """What the attempt reserves of its owner's cap until its bill is known; None: intended by an earlier version."""
+    """What the attempt reserves of its owner's cap until its bill is known; None in records of earlier versions."""
     created_at: datetime
 
 
 class Confirmed(Frozen):
-    """The cloud has the job."""
+    """Confirms that the cloud has the job, and names it."""
 
     name: str
     uid: str
 
 
 class Ending(Frozen):
-    """How an attempt ended."""
+    """How an attempt ended, and what it cost."""
 
     state: JobState
     cause: str
@@ -75,7 +75,7 @@ class Ending(Frozen):
 
 
 def attempt_id(job_id: str, number: int) -> str:
-    """Cloud id of an attempt: the job's own for the first, derived from it for others, never longer."""
+    """Cloud id of an attempt: the first has the job's own id, others an id of the same length derived from it."""
     if number == 1:
         return job_id
     tag = hashlib.sha256(f"{job_id}\n{number}".encode()).hexdigest()[:8]
@@ -83,36 +83,31 @@ def attempt_id(job_id: str, number: int) -> str:
 
 
 def ladder(spec: JobSpec, settings: BatchSettings) -> list[Rung]:
-    """Where the attempts of a submission run, in order; the last rung holds for all further ones.
+    """List where the attempts of a submission run, in order; the last rung holds for all further attempts.
 
-    Spot (one zone each, or the region a few times), then a flex-start machine, then on demand: one zone each unless
-    they were tried on Spot, then every zone, or the region. An orchestrator runs on demand only, since nobody may watch
-    over it. Flex start is for machines with a GPU; an attempt names one machine type, with which Batch can combine it.
+    Spot machines come first (one attempt in each zone, or a few in the region), then a flex-start machine, then
+    machines on demand: one attempt in each zone unless Spot was tried there, then all zones at once, or the region. An
+    orchestrator runs on demand only, because nobody may be there to restart it. Flex start is for machines with a GPU;
+    Batch supports it because an attempt names a single machine type.
     """
     zones: list[tuple[str, ...]] = [(f"zones/{zone}",) for zone in settings.zones]
     everywhere = tuple(place for (place,) in zones) or (f"regions/{settings.region}",)
-    if _takes_spot(spec, settings):
-        steps = [Rung(provisioning="spot", locations=zone) for zone in zones or [everywhere] * settings.spot_attempts]
-        zones = []
-    else:
-        steps = []
-    if _takes_flex_start(spec, settings):
-        steps.append(Rung(provisioning="flex_start", locations=everywhere))
+    steps = []
+    if spec.kind == "inference":
+        if settings.spot:
+            steps = [
+                Rung(provisioning="spot", locations=zone) for zone in zones or [everywhere] * settings.spot_attempts
+            ]
+            zones = []
+        if settings.flex_start and machine_of(spec, settings).accelerator:
+            steps.append(Rung(provisioning="flex_start", locations=everywhere))
     return [*steps, *(Rung(provisioning="on_demand", locations=place) for place in (*zones, everywhere))]
 
 
-def _takes_spot(spec: JobSpec, settings: BatchSettings) -> bool:
-    return settings.spot and spec.kind == "inference"
-
-
-def _takes_flex_start(spec: JobSpec, settings: BatchSettings) -> bool:
-    return settings.flex_start and spec.kind == "inference" and bool(machine_of(spec, settings).accelerator)
-
-
 def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
-    """Rung of a submission's attempt number ``index``, from 0.
+    """Return the rung of a submission's attempt number ``index``, counted from 0.
 
-    The bound on attempts shortens the ladder from its middle, so that the last one allowed is on demand.
+    The limit on attempts shortens the ladder in its middle, so that the last attempt allowed runs on demand.
     """
     rungs = ladder(spec, settings)
     is_last = index >= settings.max_attempts - 1 and settings.max_attempts > 1
@@ -120,12 +115,12 @@ def rung_of(spec: JobSpec, index: int, settings: BatchSettings) -> Rung:
 
 
 class Ledger:
-    """The attempts of one job, on a disk or in a bucket.
+    """The record of the attempts of one job, on a disk or in a bucket.
 
     Parameters
     ----------
     places
-        Reads and writes them.
+        Reads and writes the files.
     folder
         Address of ``<run folder>/jobs/<job id>``.
     """
@@ -135,13 +130,13 @@ class Ledger:
         self._folder = folder
 
     def numbers(self) -> list[int]:
-        """Numbers of the attempts there are, in order."""
+        """Numbers of the recorded attempts, in order."""
         names = self._places.names(self._folder)
         stems = (name.removeprefix("attempt-").removesuffix(".json") for name in names)
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def newest(self) -> Attempt | None:
-        """The attempt that counts; None before the first."""
+        """The newest attempt, which is the one that counts; None before the first."""
         numbers = self.numbers()
         return self._read(self._path(numbers[-1]), Attempt) if numbers else None
 
@@ -151,7 +146,7 @@ class Ledger:
         return [attempt for attempt in found if attempt is not None]
 
     def intend(self, attempt: Attempt) -> Attempt:
-        """Record the intent; returns the attempt of that number on record, which another process may have made."""
+        """Record the intent and return the recorded attempt of that number, which another process may have made."""
         path = self._path(attempt.number)
         if self._places.create(path, _dump(attempt)):
             return attempt
@@ -166,18 +161,18 @@ class Ledger:
         return self._read(self._path(attempt.number, "job"), Confirmed)
 
     def end(self, attempt: Attempt, ending: Ending) -> Ending:
-        """Record how the attempt ended; the first record stands."""
+        """Record how the attempt ended; the first record is kept."""
         path = self._path(attempt.number, "end")
         if self._places.create(path, _dump(ending)):
             return ending
         return self._read(path, Ending) or ending
 
     def ending(self, attempt: Attempt) -> Ending | None:
-        """How the attempt ended, None while it has not or nobody has seen it."""
+        """How the attempt ended; None while it has not ended, or its end was not seen yet."""
         return self._read(self._path(attempt.number, "end"), Ending)
 
     def bills(self) -> list[Bill]:
-        """Bills of the ended attempts."""
+        """Bills of the attempts that have ended."""
         endings = [self._read(self._path(number, "end"), Ending) for number in self.numbers()]
         return [ending.bill for ending in endings if ending is not None]
 

@@ -1,4 +1,4 @@
-"""What a job of Google Cloud Batch says of itself: state, why it waits, why it ended, how long it was paid for.
+"""Read a job of Google Cloud Batch: its state, why it waits, why it ended, how long its machines were paid for.
 
 In: a Job and its Tasks, as the service returns them. Out: a Reading; pure.
 """
@@ -43,10 +43,10 @@ _TAKEN_BACK = {  # what a preemption means depends on how the machine was provis
     "FLEX_START": "the flex-start machine was taken back",
     "STANDARD": "the on-demand machine was taken away (host maintenance or a fault of the host)",
 }
-_CLASSLESS = 50000  # not retried: what it stands for may come again
+_CLASSLESS = 50000  # not retried, because its unknown reason may persist
 RETRYABLE = ("preempted", "machine", "stockout", "drivers")
 HOPELESS = ("quota_zero", "invalid", "drivers", "disk")
-_REASONS = (  # of waiting: cause, what the event says, what to do
+_REASONS = (  # why a job waits: cause, what the event says, what to do
     (
         "quota_zero",
         re.compile(r"quota.*limit:?\s*0(\.0+)?(?!\.?\d)", re.IGNORECASE | re.DOTALL),
@@ -95,27 +95,27 @@ class Reading:
     """A job at one moment."""
 
     state: JobState
-    cause: str = ""  # why it waits or ended: a cause above, program, unknown; empty where nothing is known or wrong
+    cause: str = ""  # why it waits or ended: a cause above, program or unknown; empty if nothing is known or wrong
     detail: str = ""
     exit_code: int | None = None
     n_done: int = 0
-    seconds: float = 0.0  # each machine was paid for, of a job that has ended
-    up_since: float | None = None  # time at which the first machine was being made
+    seconds: float = 0.0  # for which each machine was paid, once the job has ended
+    up_since: float | None = None  # when the service began to make the first machine
     up_seconds: float = 0.0  # from then to the last event, whether or not the program ran
     last_events: tuple[str, ...] = ()
 
 
 def read_job(job: batch_v1.Job, tasks: Sequence[batch_v1.Task] = (), *, log: str = "") -> Reading:
-    """State and reason of a job.
+    """Read the state of a job, and the reason for it.
 
     Parameters
     ----------
     job
         As returned by the service; its events may come in any order.
     tasks
-        Its tasks, as far as they exist: the service may show them late or never.
+        Its tasks, as far as the service shows them, which may be late or never.
     log
-        End of the log of a job that failed: it names faults of the machine that no exit code tells apart.
+        End of the log of a job that failed. It names faults of the machine that share one exit code.
     """
     name = _state_name(job)
     events = in_order(job.status.status_events)
@@ -133,7 +133,9 @@ def read_job(job: batch_v1.Job, tasks: Sequence[batch_v1.Task] = (), *, log: str
     if state in ("queued", "scheduled"):
         cause, detail = _why_useless(events, log, job=job) or _why_waiting(events)
         return replace(shared, state=state, cause=cause, detail=detail)
-    seconds = max(paid_seconds(events), _run_seconds(job))
+    # The service's own count of running time leaves out the boot, but it needs no event.
+    running = job.status.run_duration
+    seconds = max(paid_seconds(events), float(running.total_seconds()) if running else 0.0)
     if state != "failed":
         return replace(shared, state=state, seconds=seconds)
     cause, detail, code = _why_failed(events, tasks, job=job)
@@ -152,15 +154,15 @@ def explain_hang(log: str) -> tuple[str, str]:
 
 
 def in_order(events: Iterable[batch_v1.StatusEvent]) -> list[batch_v1.StatusEvent]:
-    """Events by their time; the service does not sort them."""
+    """Sort events by their time, which the service does not do."""
     return sorted(events, key=lambda event: _time(event) or 0.0)
 
 
 def paid_seconds(events: Sequence[batch_v1.StatusEvent], *, came_up: bool = False) -> float:
-    """Seconds from the machines' first start to the job's last event; 0 where no machine came up.
+    """Seconds from the first start of the machines to the job's last event; 0 where no machine came up.
 
-    Machines are made once the job is scheduled, so their boot counts. A job that never ran had none, unless something
-    else shows that one ``came_up``.
+    Machines are made once the job is scheduled, so their boot counts. A job that never ran had no machine, unless
+    something else shows that one ``came_up``.
     """
     ran = [at for to, at in _moves(events) if to == "RUNNING"]
     began = _since(events)
@@ -171,13 +173,13 @@ def paid_seconds(events: Sequence[batch_v1.StatusEvent], *, came_up: bool = Fals
 
 
 def _moves(events: Sequence[batch_v1.StatusEvent]) -> list[tuple[str, float]]:
-    """States that the job moved to, and when."""
+    """States that the job moved to, with the time of each move."""
     found = ((_MOVE.search(event.description), _time(event)) for event in events)
     return [(move.group(2), at) for move, at in found if move is not None and at is not None]
 
 
 def _since(events: Sequence[batch_v1.StatusEvent]) -> float | None:
-    """When the first machine was being made; None before that."""
+    """When the service began to make the first machine; None before that."""
     moves = _moves(events)
     scheduled = [at for to, at in moves if to == "SCHEDULED"]
     ran = [at for to, at in moves if to == "RUNNING"]
@@ -185,10 +187,10 @@ def _since(events: Sequence[batch_v1.StatusEvent]) -> float | None:
 
 
 def exit_code_of(task: batch_v1.Task) -> int | None:
-    """How a failed task's container ended; None for a task that did not fail or does not say.
+    """Exit code of a failed task's container; None for a task that did not fail or has no code.
 
-    An event of success carries no execution, and an execution without a code reads as 0, so only events that have one
-    are looked at.
+    Only events with an execution are read: an event of success carries none, and reading an absent execution would
+    give the code 0.
     """
     names: Any = type(task.status).State
     if type(task).pb(task).status.state != names.FAILED.value:
@@ -205,7 +207,7 @@ def _why_failed(
     events: Sequence[batch_v1.StatusEvent], tasks: Sequence[batch_v1.Task], *, job: batch_v1.Job
 ) -> tuple[str, str, int | None]:
     """Cause, remedy and exit code of a job that failed."""
-    codes = [code for task in tasks if (code := exit_code_of(task)) is not None] or _codes_in_words(events, tasks)
+    codes = _exit_codes(events, tasks)
     if not codes:
         cause, detail = _why_waiting(events)
         said = events[-1].description if events else "no event says why"
@@ -214,21 +216,26 @@ def _why_failed(
     cause, words = _kind(code)
     if code == _CLASSLESS:
         cause = "unknown"
-    if cause == "preempted":
-        words = _TAKEN_BACK.get(_provisioning_name(job), words)
+    policy = _policy(job)
+    if cause == "preempted" and policy is not None:
+        words = _TAKEN_BACK.get(str(policy.provisioning_model.name), words)
     many = f" ({len(codes)} tasks failed)" if len(codes) > 1 else ""
     return cause, f"{words}{many}", code
 
 
-def _codes_in_words(events: Sequence[batch_v1.StatusEvent], tasks: Sequence[batch_v1.Task]) -> list[int]:
-    """The last exit code that the text of an event names: the tasks of a job may never show."""
+def _exit_codes(events: Sequence[batch_v1.StatusEvent], tasks: Sequence[batch_v1.Task]) -> list[int]:
+    """Exit codes of the failed tasks, or else the last code that the text of an event names."""
+    codes = [code for task in tasks if (code := exit_code_of(task)) is not None]
+    if codes:
+        return codes
+    # The service may never show the tasks of a job; the text of an event then still names the code.
     texts = [event.description for task in tasks for event in in_order(task.status.status_events)]
     texts += [event.description for event in events]
     return [int(found.group(1)) for text in texts if (found := _EXIT_TEXT.search(text))][-1:]
 
 
 def _weight(code: int) -> int:
-    """Which of several exit codes decides: the program's own, then what must not be repeated, then the rest."""
+    """Rank an exit code among several: the program's own highest, then what must not be repeated, then the rest."""
     if code not in _EXIT_CODES:
         return 2
     return 1 if _kind(code)[0] not in RETRYABLE or code == _CLASSLESS else 0
@@ -239,11 +246,12 @@ def _kind(code: int) -> tuple[str, str]:
 
 
 def _why_useless(events: Sequence[batch_v1.StatusEvent], log: str, *, job: batch_v1.Job) -> tuple[str, str] | None:
-    """Cause and remedy where the events or the log name a fault of the machine itself."""
+    """Cause and remedy where the events or the log name a fault of the machine itself; None where they do not."""
     for text in (*(event.description for event in reversed(events)), *reversed(log.splitlines())):
         for cause, pattern, advice in _MACHINE_REASONS:
             if pattern.search(text):
-                disk = _disk_gib(job)
+                policy = _policy(job)
+                disk = int(policy.boot_disk.size_gb) if policy is not None else 0
                 now = f" (it has {disk} GiB)" if cause == "disk" and disk else ""
                 return cause, f"{advice}{now} (it says: {text.strip()[:300]})"
     return None
@@ -254,28 +262,13 @@ def _policy(job: batch_v1.Job) -> Any:  # noqa: ANN401 - a protocol buffer, or N
     return instances[0].policy if instances else None
 
 
-def _provisioning_name(job: batch_v1.Job) -> str:
-    policy = _policy(job)
-    return str(policy.provisioning_model.name) if policy is not None else ""
-
-
-def _disk_gib(job: batch_v1.Job) -> int:
-    policy = _policy(job)
-    return int(policy.boot_disk.size_gb) if policy is not None else 0
-
-
 def _why_waiting(events: Sequence[batch_v1.StatusEvent]) -> tuple[str, str]:
-    """Cause and remedy by the newest event that names one."""
+    """Cause and remedy of waiting, from the newest event that names a cause; empty texts where none does."""
     for event in reversed(events):
         for cause, pattern, advice in _REASONS:
             if pattern.search(event.description):
                 return cause, f"{advice} (the service says: {event.description[:300]})"
     return "", ""
-
-
-def _run_seconds(job: batch_v1.Job) -> float:
-    """What the service itself counts as running: less than is paid for, but it needs no event."""
-    return float(job.status.run_duration.total_seconds()) if job.status.run_duration else 0.0
 
 
 def _time(event: batch_v1.StatusEvent) -> float | None:
@@ -284,7 +277,7 @@ def _time(event: batch_v1.StatusEvent) -> float | None:
 
 
 def _state_name(job: batch_v1.Job) -> str:
-    """Name of the state; a number this version does not know stays a number (the wrapper would warn of it)."""
+    """Name of the job's state; a number that this version does not know stays a number, without a warning."""
     names: Any = type(job.status).State
     number = type(job).pb(job).status.state
     return next((state.name for state in names if state.value == number), str(number))

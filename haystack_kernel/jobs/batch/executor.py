@@ -1,14 +1,14 @@
-"""Jobs on Google Cloud Batch, owned by the client: started once, followed from anywhere, tried again within bounds.
+"""Jobs on Google Cloud Batch, owned by the client: started once, followed from anywhere, retried within limits.
 
 In: a JobSpec. Out: cloud jobs whose ids follow from it. Every attempt passes the gate of
-:mod:`haystack_kernel.jobs.consent`: without consent of the call that is under way nothing is created. Before anything
-is asked of the cloud the intent is recorded in the run folder by a file that only one process can create, and the cloud
-takes an id only once, so a lost answer, a killed kernel or a second orchestrator finds the job instead of buying
-another. The service itself never retries a task (its retries overwrite logs and hide what happened).
-:meth:`BatchExecutor.tend` starts the next attempt, under an id of its own and one rung further on the ladder (Spot,
-flex start, on demand), only for what the machine did to the task, never for what the program did. The inference program
-publishes each output whole, with a digest, as it finishes, and skips it when it is there, so an attempt costs what is
-still missing and no finished task is paid twice.
+:mod:`haystack_kernel.jobs.consent`: nothing is created without consent from the current call. Before anything is asked
+of the cloud, the intent is recorded in the run folder by a file that only one process can create, and the cloud accepts
+an id only once. After a lost answer or a killed kernel, or when a second orchestrator starts, the existing job is
+therefore found, and no other one is paid for. The service itself never retries a task, because its retries overwrite
+logs and hide what happened. :meth:`BatchExecutor.tend` starts the next attempt, under its own id and one rung further
+on the ladder (Spot, flex start, on demand), only after faults of the machine, never after faults of the program. The
+inference program publishes each output whole, with a digest, as soon as it is finished, and skips outputs that exist.
+An attempt therefore costs only what is still missing, and no finished task is paid for twice.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CANCEL_POLL_S, _CANCEL_PATIENCE_S = 5.0, 900.0
 
 @dataclass(frozen=True)
 class Orphan:
-    """A job that lives on in the cloud, and bills, though no run folder counts on it."""
+    """A job that still runs and costs money in the cloud, although no run folder counts on it."""
 
     name: str
     job_id: str
@@ -58,11 +58,11 @@ class BatchExecutor:
     ----------
     settings
         Storage, where the intents are kept, and section ``batch``. Nothing is imported or opened before the first
-        job, so a machine without the extra ``gcp`` can build it.
+        job, so the executor can be built on a machine without the extra ``gcp``.
     clock
-        Deadlines and pauses.
+        Measures deadlines and pauses.
     consent
-        Of the call that is under way; None: none was given, so that nothing that costs money is created.
+        Consent of the current call; None means that it gave none, so nothing that costs money is created.
     """
 
     name = "batch"
@@ -78,7 +78,7 @@ class BatchExecutor:
         self._launcher = Launcher(self._service, settings, places=self._places, clock=clock, gate=gate)
 
     def submit(self, spec: JobSpec) -> JobHandle:
-        """Start the job, or attach to the attempt that waits, runs or has succeeded.
+        """Start the job, or attach to its attempt that waits, runs or has succeeded.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class BatchExecutor:
         ConflictError
             The run folder or the cloud has another job of this id.
         ServiceError
-            The cloud cannot be asked; calling again finds what was started.
+            The cloud cannot be asked; a later call finds what was started.
         """
         require_batch()
         check_settings(spec, self._settings.batch)
@@ -112,7 +112,7 @@ class BatchExecutor:
         return handle.model_copy(update={"location": self._service.name(attempt.job_id)})
 
     def status(self, job: JobHandle) -> JobStatus:
-        """State now, with the end of the log; an attempt that :meth:`tend` would follow by another counts as queued."""
+        """Return the state now, with the end of the log; a job that :meth:`tend` would try again counts as queued."""
         ledger = self._ledger_of(job)
         attempt = ledger.newest()
         if attempt is None:
@@ -134,15 +134,15 @@ class BatchExecutor:
         return self._status(ledger, attempt, seen, with_log=True)
 
     def tend(self, job: JobHandle) -> JobStatus:
-        """State now, after doing what the job needs: asking again for what was never confirmed, the next attempt.
+        """Do what the job needs, and return its state: ask again for an unconfirmed attempt, or start the next one.
 
-        Without consent, or where the cap does not hold the attempt, it is not started: the job counts as queued, and
-        ``needs_approval`` says how to give the consent.
+        The next attempt is not started without consent, or if the cap is too low for it: the job then counts as queued,
+        and ``needs_approval`` says how to give the consent.
 
         Raises
         ------
         ServiceError
-            The credentials are refused. A cloud that is out of reach for now is no error: the state is unknown.
+            The credentials are refused. If the cloud is out of reach for now, the state is unknown instead.
         InvalidInputError, ConflictError
             As :meth:`submit`.
         """
@@ -164,7 +164,7 @@ class BatchExecutor:
         if attempt is None:
             return _no_trace(job)
         seen = self._watch.look(ledger, attempt)
-        if self._goes_on(attempt, seen):  # an attempt of that number that is over keeps others from making it
+        if self._goes_on(attempt, seen):  # recording the next attempt as ended keeps others from starting it
             self._end(ledger, attempt, seen)
             following = self._launcher.plan(attempt.spec, number=attempt.number + 1, first=attempt.first)
             attempt = ledger.intend(following)
@@ -172,14 +172,14 @@ class BatchExecutor:
         if not seen.has_ended:
             seen = self._stop(ledger, attempt)
         seen = self._end(ledger, attempt, seen)
-        if ledger.confirmed(attempt) is None:  # another process may have created it while that was written
+        if ledger.confirmed(attempt) is None:  # another process may have created it in the meantime
             self._launcher.cancel(attempt)
         return self._status(ledger, attempt, seen, with_log=True)
 
     def orphans(self) -> list[Orphan]:
-        """Jobs of this application that live on in the cloud and that no run folder of this storage counts on.
+        """List live cloud jobs of this application that no run folder of this storage counts on.
 
-        A job of another storage, which may be somebody else's, is listed as such: it must never be cancelled from here.
+        A job of another storage may be somebody else's. It is listed as such and must never be cancelled from here.
         """
         found = []
         for job in self._service.list("app", APP):
@@ -188,8 +188,9 @@ class BatchExecutor:
                 continue
             job_id, labels = job.name.rpartition("/")[2], dict(job.labels)
             is_ours = labels.get("storage") == storage_tag(self._settings.storage)
-            owner = JobOwner(kind="campaign", id=labels["campaign-id"]) if "campaign-id" in labels else None
-            owner = owner or JobOwner(id=labels.get("run-id", ""))
+            owner = JobOwner(id=labels.get("run-id", ""))
+            if "campaign-id" in labels:
+                owner = JobOwner(kind="campaign", id=labels["campaign-id"])
             reason = f"it belongs to another storage than {self._settings.storage}"
             if is_ours or "storage" not in labels:  # jobs of earlier versions do not name theirs
                 reason = self._why_orphaned(owner, labels.get("job", ""), job_id)
@@ -212,7 +213,7 @@ class BatchExecutor:
         self._launcher.cancel_job(orphan.job_id)
 
     def _why_orphaned(self, owner: JobOwner, label: str, job_id: str) -> str:
-        """Why nobody counts on a live job; empty where a run folder does."""
+        """Why no run folder counts on a live job; empty where one does."""
         ledger = Ledger(self._places, self._launcher.folder(owner, label))
         for attempt in ledger.attempts():
             if attempt.job_id == job_id:
@@ -222,6 +223,7 @@ class BatchExecutor:
     # --- one step on ---
 
     def _tend(self, ledger: Ledger, attempt: Attempt) -> JobStatus:
+        """As :meth:`tend`; a cloud that is out of reach raises ServiceError."""
         seen = self._watch.look(ledger, attempt)
         if seen.cause == UNCONFIRMED:
             try:
@@ -235,7 +237,11 @@ class BatchExecutor:
             return self._status(ledger, attempt, seen)
         seen = self._end(ledger, attempt, seen)
         if not self._goes_on(attempt, seen):
-            return self._status(ledger, attempt, self._last_word(attempt, seen), with_log=seen.state != "succeeded")
+            if seen.state == "failed" and seen.cause in RETRYABLE:  # say why no attempt follows where one might have
+                made = attempt.number - attempt.first + 1
+                bound = f"{made} of {self._settings.batch.max_attempts} attempts (batch.max_attempts) were made"
+                seen = replace(seen, detail=f"{seen.detail}. {bound}; every one kept what it finished")
+            return self._status(ledger, attempt, seen, with_log=seen.state != "succeeded")
         try:
             following = self._start(ledger, attempt.spec, number=attempt.number + 1, first=attempt.first)
         except ApprovalNeededError as error:
@@ -244,7 +250,7 @@ class BatchExecutor:
         return self._status(ledger, following, Seen("queued", detail=detail))
 
     def _start(self, ledger: Ledger, spec: JobSpec, *, number: int, first: int) -> Attempt:
-        """Start an attempt, after the ends of the owner's other jobs are on record: each then counts its bill."""
+        """Start an attempt, once the ends of the owner's other jobs are recorded, so that each counts its bill."""
         folder = self._launcher.owner_folder(spec.owner)
         for job_id in self._places.names(f"{folder}/{layout.JOBS}"):
             other = Ledger(self._places, f"{folder}/{layout.job_folder(job_id)}")
@@ -256,7 +262,7 @@ class BatchExecutor:
         return self._launcher.start(ledger, spec, number=number, first=first)
 
     def _waiting(self, ledger: Ledger, attempt: Attempt, seen: Seen, error: ApprovalNeededError) -> JobStatus:
-        """The state of a job whose next attempt waits for consent; nothing is lost."""
+        """The state of a job whose next attempt waits for consent; what it finished is kept."""
         before = f"{seen.detail}; " if seen.has_ended else ""
         detail = f"{before}the next attempt waits for approval: {error}"
         bill = seen.bill if seen.has_ended else None
@@ -264,11 +270,21 @@ class BatchExecutor:
         return status.model_copy(update={"needs_approval": str(error)})
 
     def _unstick(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> Seen:
-        """Stop an attempt that waits for what will not come; one that may still come is left alone."""
-        found = self._why_give_up(ledger, attempt, seen)
-        if found is None:
+        """Stop an attempt that waits for something that will not come; leave any other as it is."""
+        batch, index = self._settings.batch, attempt.number - attempt.first + 1
+        stuck = self._stuck_in(attempt, seen)
+        if seen.cause in HOPELESS or (
+            # In the same place it is better to wait for a machine than to ask for it again.
+            stuck == "stockout" and index < batch.max_attempts and rung_of(attempt.spec, index, batch) != attempt.rung
+        ):
+            cause, detail = seen.cause, seen.detail
+        elif stuck == "flex_start":
+            cause, detail = "stockout", f"no flex-start machine within {batch.flex_start_patience_s:g} s"
+        elif stuck == "boot":
+            confirmed = ledger.confirmed(attempt)
+            cause, detail = explain_hang(self._logs.tail(confirmed.uid) if confirmed else "")
+        else:
             return seen
-        cause, detail = found
         stopped = self._stop(ledger, attempt)
         if stopped.state != "cancelled":
             return stopped
@@ -277,52 +293,27 @@ class BatchExecutor:
             bill = self._watch.bill(attempt, state="failed", seconds=stopped.up_seconds)
         return replace(stopped, state="failed", cause=cause, detail=detail, bill=bill)
 
-    def _why_give_up(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> tuple[str, str] | None:
-        """Cause and words where an attempt that waits is to be stopped; None while it may still come to run."""
-        stuck = self._stuck_in(attempt, seen)
-        if seen.cause in HOPELESS or (stuck == "stockout" and self._has_elsewhere(attempt)):
-            return seen.cause, seen.detail
-        if stuck == "flex_start":
-            return "stockout", f"no flex-start machine within {self._settings.batch.flex_start_patience_s:g} s"
-        if stuck != "boot":
-            return None
-        confirmed = ledger.confirmed(attempt)
-        return explain_hang(self._logs.tail(confirmed.uid) if confirmed else "")
-
     def _stuck_in(self, attempt: Attempt, seen: Seen) -> str:
-        """What an attempt has been waiting in for longer than is borne; empty: nothing."""
+        """The phase in which an attempt has waited longer than the settings allow; empty if it has not."""
         batch, now = self._settings.batch, ""
         if seen.cause == "stockout":
             now, patience_s = "stockout", batch.stockout_patience_s
         elif not seen.cause and seen.state == "scheduled":
             now, patience_s = "boot", batch.boot_patience_s
         elif not seen.cause and attempt.rung.provisioning == "flex_start":
-            # such a machine may be given at any time within days, and no event says that there is none
+            # The service may give such a machine at any time within days, and no event says that there is none.
             now, patience_s = "flex_start", batch.flex_start_patience_s
         for what in {"stockout", "boot", "flex_start"} - {now}:
             self._watch.forget(attempt, what)
         return now if now and self._watch.is_over(attempt, now, patience_s=patience_s) else ""
 
-    def _has_elsewhere(self, attempt: Attempt) -> bool:
-        """Whether the next attempt would look for a machine somewhere else; in the same place waiting is better."""
-        index, batch = attempt.number - attempt.first + 1, self._settings.batch
-        return index < batch.max_attempts and rung_of(attempt.spec, index, batch) != attempt.rung
-
     def _goes_on(self, attempt: Attempt, seen: Seen) -> bool:
-        """Whether another attempt follows one that ended like this: a cause that may pass, and attempts left."""
+        """Whether another attempt follows: this one failed for a cause that may pass, and attempts are left."""
         made = attempt.number - attempt.first + 1
         return seen.state == "failed" and seen.cause in RETRYABLE and made < self._settings.batch.max_attempts
 
-    def _last_word(self, attempt: Attempt, seen: Seen) -> Seen:
-        """Say why no attempt follows where one might have."""
-        if seen.cause not in RETRYABLE or seen.state != "failed":
-            return seen
-        made = attempt.number - attempt.first + 1
-        bound = f"{made} of {self._settings.batch.max_attempts} attempts (batch.max_attempts) were made"
-        return replace(seen, detail=f"{seen.detail}. {bound}; every one kept what it finished")
-
     def _end(self, ledger: Ledger, attempt: Attempt, seen: Seen) -> Seen:
-        """Record the end. What failed after everything was published whole has succeeded."""
+        """Record the end; an attempt that failed after it had published everything counts as succeeded."""
         if seen.is_recorded or not seen.has_ended:
             return seen
         if seen.state == "failed" and self._launcher.is_complete(attempt):
@@ -332,7 +323,7 @@ class BatchExecutor:
         return seen_of(ledger.end(attempt, ending))
 
     def _stop(self, ledger: Ledger, attempt: Attempt) -> Seen:
-        """Cancel what waits or runs and wait until the cloud says that it has ended."""
+        """Cancel an attempt that waits or runs, and wait until the cloud says that it has ended."""
         self._launcher.cancel(attempt)
         deadline = self._clock.monotonic() + _CANCEL_PATIENCE_S
         while True:

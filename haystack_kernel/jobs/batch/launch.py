@@ -1,6 +1,6 @@
-"""Starting the attempts of a job: consent first, then the intent on record, then the request.
+"""Start the attempts of a job: check the consent, record the intent, then send the request.
 
-In: a JobSpec, the number of the attempt. Out: an Attempt on record, and its job in the cloud; or ApprovalNeededError.
+In: a JobSpec and the number of the attempt. Out: a recorded Attempt with its job in the cloud, or ApprovalNeededError.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Launcher:
     settings
         Storage and section ``batch``.
     places
-        Manifests and outputs.
+        Reads and writes manifests, outputs and records.
     clock
-        Stamps the intents.
+        Gives the times of the intents.
     gate
-        Asked right before anything is created.
+        Checks the consent right before anything is created.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Launcher:
         return f"{self._settings.storage}/{_OWNERS[owner.kind]}/{owner.id}"
 
     def folder(self, owner: JobOwner, job_id: str) -> str:
-        """Where the attempts of a job are recorded."""
+        """Address of the folder in which the attempts of a job are recorded."""
         return f"{self.owner_folder(owner)}/{layout.job_folder(job_id)}"
 
     def plan(self, spec: JobSpec, *, number: int, first: int) -> Attempt:
-        """What the attempt will be; nothing is recorded yet.
+        """Plan an attempt; nothing is recorded yet.
 
-        A further attempt of a job with several shards gets a manifest of the tasks that are missing, so that no
-        machine starts to find nothing to do.
+        A further attempt of a job with several shards gets a manifest of the missing tasks alone, so that no machine
+        starts and then finds nothing to do.
         """
         batch = self._settings.batch
         shards = n_shards(spec.n_tasks, batch) if spec.kind == "inference" else 1
@@ -94,18 +94,18 @@ class Launcher:
         return attempt.model_copy(update={"highest_usd": estimate_attempt(attempt, batch).high_usd})
 
     def check_consent(self, attempt: Attempt) -> None:
-        """Raise ApprovalNeededError unless the attempt may be created now; the rest of its owner's spending counts."""
+        """Raise ApprovalNeededError unless the attempt may be created now, given what else its owner has spent."""
         batch = self._settings.batch
         spending = read_spending(self.owner_folder(attempt.spec.owner), places=self._places, settings=batch)
         self._gate.check(attempt.spec, estimate_attempt(attempt, batch), spending.without(attempt.job_id))
 
     def start(self, ledger: Ledger, spec: JobSpec, *, number: int, first: int) -> Attempt:
-        """Record the next attempt, or take what another process recorded under that number, and create its job.
+        """Record the next attempt, or take the one that another process recorded, and create its job.
 
         Raises
         ------
         ApprovalNeededError
-            Consent is lacking, or the caps do not hold the attempt; nothing was started.
+            Consent is lacking, or a cap is too low for the attempt; nothing was started.
         """
         planned = self.plan(spec, number=number, first=first)
         self.check_consent(planned)  # so that an attempt without consent leaves no trace
@@ -113,8 +113,8 @@ class Launcher:
         try:
             self.create(ledger, attempt)
         except ApprovalNeededError as error:
-            # Another process has reserved the same money in between. Ours is withdrawn: two attempts that each found
-            # room in the cap never both go on.
+            # Another process has reserved the same money in between. This attempt is withdrawn, so that two attempts
+            # that each found room under the cap never both go on.
             if attempt is planned:
                 bill = bill_of(attempt, self._settings.batch, state="not started", seconds=0.0)
                 ledger.end(attempt, Ending(state="failed", cause="unapproved", detail=str(error), bill=bill))
@@ -122,12 +122,12 @@ class Launcher:
         return attempt
 
     def create(self, ledger: Ledger, attempt: Attempt) -> None:
-        """Ask for the attempt's job, unless the cloud is known to have it: it takes an id once.
+        """Ask for the attempt's job, unless the cloud is known to have it; the cloud accepts an id only once.
 
         Raises
         ------
         ApprovalNeededError
-            As :meth:`start`: an attempt that was never confirmed needs the consent of the call that asks again.
+            As :meth:`start`. An attempt that was never confirmed needs the consent of the call that asks again.
         InvalidInputError
             The service refuses the request for good; nothing was started, and the attempt has ended.
         ConflictError
@@ -157,11 +157,11 @@ class Launcher:
             self.cancel(attempt)
 
     def cancel(self, attempt: Attempt) -> None:
-        """Ask the cloud to stop the attempt's job; one that never came to be, or has ended, is let be."""
+        """Ask the cloud to stop the attempt's job; a job that never existed, or has ended, is left alone."""
         self.cancel_job(attempt.job_id)
 
     def cancel_job(self, job_id: str) -> None:
-        """The same by the job's id."""
+        """Ask the cloud to stop the job of this id, as :meth:`cancel` does."""
         request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"cancel {job_id}"))
         with suppress(AbsentError, RefusedError):
             self._service.cancel(job_id, request_id)

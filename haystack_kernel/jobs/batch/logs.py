@@ -1,6 +1,6 @@
-"""The end of a job's log, from Cloud Logging, asked for no more often than its read quota bears.
+"""The end of a job's log, read from Cloud Logging no more often than its read quota allows.
 
-In: a project and a job's uid. Out: text; where the log cannot be read, why, in one line.
+In: a project and a job's uid. Out: text; where the log cannot be read, one line that says why.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Clock
 
 N_LINES = 60
-MIN_PAUSE_S = 15.0  # of one job's log; the quota is about 60 reads a minute of a project
+MIN_PAUSE_S = 15.0  # between two reads of one job's log; the quota is about 60 reads a minute for a project
 _TIMEOUT_S = 20.0
 _MAX_CHARACTERS = 8000
 
 
 def log_filter(project: str, uid: str) -> str:
-    """What the program and the service's agent wrote about a job."""
+    """Return the filter for what the program and the service's agent wrote about a job."""
     names = " OR ".join(f'"projects/{project}/logs/{name}"' for name in ("batch_task_logs", "batch_agent_logs"))
     return f'logName=({names}) AND labels.job_uid="{uid}"'
 
 
 class LogReader:
-    """Reads log tails, remembering each for a while.
+    """Reads the ends of logs, and remembers each for a while.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class LogReader:
     clock
         Measures the pause between two reads.
     connect
-        Makes the client at the first read: a LoggingServiceV2Client.
+        Makes the client, a LoggingServiceV2Client, at the first read.
     """
 
     def __init__(self, project: str, *, clock: Clock, connect: Callable[[], Any]) -> None:
@@ -45,34 +45,30 @@ class LogReader:
         self._seen: dict[str, tuple[float, str]] = {}
 
     def tail(self, uid: str) -> str:
-        """Newest lines of the job's log, oldest of them first; never raises for a service that refuses."""
+        """Newest lines of the job's log, in order of time; a service that refuses raises no error."""
         now = self._clock.monotonic()
         at, text = self._seen.get(uid, (now - MIN_PAUSE_S, ""))
-        if now - at >= MIN_PAUSE_S:
-            text = self._read(uid)
-            self._seen[uid] = (now, text)
-        return text
-
-    def _read(self, uid: str) -> str:
+        if now - at < MIN_PAUSE_S:
+            return text
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
 
         try:
-            entries = self._newest(uid)
+            from google.cloud.logging_v2.types import ListLogEntriesRequest
+
+            request = ListLogEntriesRequest(
+                resource_names=[f"projects/{self._project}"],
+                filter=log_filter(self._project, uid),
+                order_by="timestamp desc",
+                page_size=N_LINES,
+            )
+            self._client = self._client or self._connect()
+            pages = self._client.list_log_entries(request=request, timeout=_TIMEOUT_S, retry=None).pages
+            entries = list(next(iter(pages)).entries)
         except (GoogleAPIError, GoogleAuthError, ImportError) as error:
-            return f"(the log cannot be read now: {str(error).splitlines()[0][:200]}; it is on the job's page)"
-        lines = [entry.text_payload.rstrip() or str(dict(entry.json_payload or {})) for entry in reversed(entries)]
-        return "\n".join(lines)[-_MAX_CHARACTERS:]
-
-    def _newest(self, uid: str) -> list[Any]:
-        from google.cloud.logging_v2.types import ListLogEntriesRequest
-
-        request = ListLogEntriesRequest(
-            resource_names=[f"projects/{self._project}"],
-            filter=log_filter(self._project, uid),
-            order_by="timestamp desc",
-            page_size=N_LINES,
-        )
-        self._client = self._client or self._connect()
-        pages = self._client.list_log_entries(request=request, timeout=_TIMEOUT_S, retry=None).pages
-        return list(next(iter(pages)).entries)
+            text = f"(the log cannot be read now: {str(error).splitlines()[0][:200]}; it is on the job's page)"
+        else:  # the service answers with the newest entry first
+            lines = [entry.text_payload.rstrip() or str(dict(entry.json_payload or {})) for entry in reversed(entries)]
+            text = "\n".join(lines)[-_MAX_CHARACTERS:]
+        self._seen[uid] = (now, text)
+        return text

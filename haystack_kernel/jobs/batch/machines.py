@@ -1,4 +1,4 @@
-"""Machines of Google Cloud as named pairs of a machine type and the accelerator it really has.
+"""Presets of machines of Google Cloud, each a machine type with the accelerator that it really has.
 
 In: the name of a preset. Out: a Machine; pure.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine type, what it has, and what a task asks of it by default."""
+    """A machine type, its resources, and what a task asks of it by default."""
 
     name: str
     machine_type: str
@@ -29,7 +29,7 @@ class Machine:
 
     @property
     def words(self) -> str:
-        """Preset and machine type, for people."""
+        """Preset and machine type, as shown to the user."""
         return f"{self.name} ({self.machine_type})"
 
 
@@ -47,13 +47,13 @@ MACHINES = {
 
 
 def machine_of(spec: JobSpec, settings: BatchSettings) -> Machine:
-    """The machine a job runs on: one with a GPU only where a task uses a model."""
+    """Return the machine that a job runs on: one with a GPU only if a task uses a model."""
     needs_gpu = spec.kind == "inference" and spec.needs_gpu
     return find_machine(settings.machine if needs_gpu else settings.cpu_machine)
 
 
 def find_machine(name: str) -> Machine:
-    """Preset ``name``; InvalidInputError names those there are."""
+    """Return the preset ``name``; raises InvalidInputError, which lists the presets, if there is none."""
     if name not in MACHINES:
         known = ", ".join(machine.words for machine in MACHINES.values())
         msg = f"machine {name!r} is unknown; set batch.machine or batch.cpu_machine to one of {known}"

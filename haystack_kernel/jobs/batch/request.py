@@ -1,4 +1,4 @@
-"""A job becomes a request to Google Cloud Batch; everything that can be refused is refused here, before any call.
+"""Turn a job into a request to Google Cloud Batch, and refuse here, before any call, whatever can be refused.
 
 In: an Attempt and settings. Out: a CreateJobRequest; pure, no network.
 """
@@ -36,18 +36,18 @@ _RESERVED = ("goog-", "google-")
 def build_request(
     attempt: Attempt, settings: BatchSettings, *, storage: str = "", consent: Consent | None = None
 ) -> batch_v1.CreateJobRequest:
-    """The request of one attempt, the same however often it is built.
+    """Build the request of one attempt; building it again gives the same request.
 
     Parameters
     ----------
     attempt
-        What to run, where, in how many shards.
+        What to run, where, and in how many shards.
     settings
-        Where, on what and as whom.
+        Section ``batch``: project, region, machines, images, service account.
     storage
         Where the run folders are; its tag is a label of the job.
     consent
-        Of the call that is under way: an orchestrator gets it as words of its command. It is part of no record.
+        Consent of the current call. An orchestrator gets it as words of its command; no record holds it.
 
     Raises
     ------
@@ -56,21 +56,14 @@ def build_request(
     """
     from google.cloud import batch_v1
 
-    spec = attempt.spec
-    check_settings(spec, settings)
+    check_settings(attempt.spec, settings)
     check_job_id(attempt.job_id)
     machine = find_machine(attempt.machine)
-    task = batch_v1.TaskSpec(
-        runnables=[batch_v1.Runnable(container=_container(attempt, settings, consent=consent))],
-        compute_resource=batch_v1.ComputeResource(
-            cpu_milli=settings.cpu_milli or machine.cpu_milli, memory_mib=settings.memory_mib or machine.memory_mib
-        ),
-        max_retry_count=0,  # attempts are owned by the client: each keeps its own log and its own outputs
-        max_run_duration=timedelta(seconds=spec.timeout_s),
-        environment=_environment(spec, settings),
-    )
     group = batch_v1.TaskGroup(
-        task_spec=task, task_count=attempt.n_shards, parallelism=attempt.n_shards, task_count_per_node=1
+        task_spec=_task(attempt, machine, settings, consent=consent),
+        task_count=attempt.n_shards,
+        parallelism=attempt.n_shards,
+        task_count_per_node=1,
     )
     job = batch_v1.Job(
         task_groups=[group],
@@ -90,7 +83,7 @@ def build_request(
 
 
 def build_labels(attempt: Attempt, settings: BatchSettings, *, storage: str = "") -> dict[str, str]:
-    """Labels of the job and its machines: what bills, sweeps and re-attaching go by."""
+    """Build the labels of the job and its machines, by which bills, orphans and jobs to attach to are found."""
     spec = attempt.spec
     own = {
         "app": APP,
@@ -106,17 +99,17 @@ def build_labels(attempt: Attempt, settings: BatchSettings, *, storage: str = ""
 
 
 def storage_tag(storage: str) -> str:
-    """What tells jobs of one storage from those of another: several people may share a project and a region."""
+    """Return a tag that tells jobs of one storage from those of another in a shared project and region."""
     return hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:16]
 
 
 def clean_label(text: str) -> str:
-    """``text`` as the value of a label may be: lower case, digits, ``_`` and ``-``, 63 characters at most."""
+    """Return ``text`` as a valid value of a label: lower case, digits, ``_`` and ``-``, at most 63 characters."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
 def check_job_id(job_id: str) -> None:
-    """Raise InvalidInputError unless the service takes the id."""
+    """Raise InvalidInputError unless the id has the form that the service accepts."""
     if not _JOB_ID.fullmatch(job_id):
         msg = f"job id {job_id!r} must be 1 to 63 of a-z, 0-9 and '-', begin with a letter and not end with '-'"
         raise InvalidInputError(msg, job_id=job_id)
@@ -132,26 +125,31 @@ def check_settings(spec: JobSpec, settings: BatchSettings) -> None:
     settings
         Project, region, images and machines.
     """
-    problems = [*_missing(spec, settings), *_wrong(spec, settings)]
+    required = {
+        "project": "the Google Cloud project that pays",
+        "region": "e.g. us-central1",
+        f"{spec.kind}_image": f"the address of the image of docker/Dockerfile.{spec.kind} in your registry",
+    }
+    problems = [
+        f"set batch.{name} (HAYSTACK_BATCH__{name.upper()}), {what}"
+        for name, what in required.items()
+        if not getattr(settings, name)
+    ]
+    problems += [*_wrong_for_job(spec, settings), *_wrong_in_section(settings)]
+    machine = machine_of(spec, settings)
+    if settings.cpu_milli is not None and settings.cpu_milli > machine.n_cpus * 1000:
+        problems.append(
+            f"batch.cpu_milli {settings.cpu_milli:,} is more than the {machine.n_cpus} CPUs of {machine.words}"
+        )
+    if settings.memory_mib is not None and settings.memory_mib > machine.memory_gib * 1024:
+        problems.append(f"batch.memory_mib {settings.memory_mib:,} is more than {machine.words} has")
     if problems:
         msg = f"executor 'batch' cannot run this job: {'; '.join(problems)}"
         raise InvalidInputError(msg, problems=problems)
 
 
-def _missing(spec: JobSpec, settings: BatchSettings) -> list[str]:
-    image = f"{spec.kind}_image"
-    return [
-        f"set batch.{name} (HAYSTACK_BATCH__{name.upper()}), {what}"
-        for name, what in (
-            ("project", "the Google Cloud project that pays"),
-            ("region", "e.g. us-central1"),
-            (image, f"the address of the image of docker/Dockerfile.{spec.kind} in your registry"),
-        )
-        if not getattr(settings, name)
-    ]
-
-
-def _wrong(spec: JobSpec, settings: BatchSettings) -> list[str]:
+def _wrong_for_job(spec: JobSpec, settings: BatchSettings) -> list[str]:
+    """Problems with where the job would run and what it would read there."""
     found = []
     if settings.region and (far := [zone for zone in settings.zones if not zone.startswith(f"{settings.region}-")]):
         found.append(f"batch.zones {', '.join(far)} lie outside batch.region {settings.region}")
@@ -159,70 +157,63 @@ def _wrong(spec: JobSpec, settings: BatchSettings) -> list[str]:
         found.append(f"its container cannot read {spec.manifest_uri}; give --storage gs://bucket/prefix")
     if settings.flex_start and spec.kind == "inference" and spec.timeout_s > _LONGEST_FLEX_S:
         found.append("batch.flex_start takes jobs of 7 days at most: lower jobs.timeout_s")
-    return [*found, *_wrong_network(settings), *_wrong_names(settings), *_too_big(spec, settings)]
+    return found
 
 
-def _wrong_network(settings: BatchSettings) -> list[str]:
+def _wrong_in_section(settings: BatchSettings) -> list[str]:
+    """Problems within section ``batch`` whatever the job: its network, the forms of its secrets and labels."""
     found = []
     if settings.subnetwork and not settings.network:
         found.append("batch.subnetwork needs batch.network")
     if settings.no_external_ip and not settings.subnetwork:
         found.append("batch.no_external_ip needs batch.network and batch.subnetwork, with Private Google Access or NAT")
-    return found
-
-
-def _wrong_names(settings: BatchSettings) -> list[str]:
-    secrets = [
+    found += [
         f"batch.secrets {name} must be projects/<p>/secrets/<name>/versions/<n or latest>"
         for name, secret in settings.secrets.items()
         if not (_VARIABLE.fullmatch(name) and _SECRET.fullmatch(secret))
     ]
-    labels = [
+    found += [
         f"batch.labels {name!r} must be 1 to 63 of a-z, 0-9, '_', '-', and not begin with goog"
         for name in settings.labels
         if not _LABEL_KEY.fullmatch(name) or name.startswith(_RESERVED)
     ]
-    return [*secrets, *labels]
-
-
-def _too_big(spec: JobSpec, settings: BatchSettings) -> list[str]:
-    machine, found = machine_of(spec, settings), []
-    if settings.cpu_milli is not None and settings.cpu_milli > machine.n_cpus * 1000:
-        found.append(
-            f"batch.cpu_milli {settings.cpu_milli:,} is more than the {machine.n_cpus} CPUs of {machine.words}"
-        )
-    if settings.memory_mib is not None and settings.memory_mib > machine.memory_gib * 1024:
-        found.append(f"batch.memory_mib {settings.memory_mib:,} is more than {machine.words} has")
     return found
 
 
-def _container(attempt: Attempt, settings: BatchSettings, *, consent: Consent | None) -> batch_v1.Runnable.Container:
+def _task(attempt: Attempt, machine: Machine, settings: BatchSettings, *, consent: Consent | None) -> batch_v1.TaskSpec:
+    """What each machine runs: the container with its command, what it may use and for how long."""
     from google.cloud import batch_v1
 
-    if attempt.spec.kind == "orchestrator":
+    spec = attempt.spec
+    if spec.kind == "orchestrator":
         verb, *rest = attempt.command
         words = consent.words if consent is not None else ()
-        return batch_v1.Runnable.Container(
+        container = batch_v1.Runnable.Container(
             image_uri=settings.orchestrator_image, entrypoint="haystack", commands=[verb, *words, *rest]
         )
-    return batch_v1.Runnable.Container(  # the image's entry point is the inference program
-        image_uri=settings.inference_image,
-        commands=list(attempt.command),
-        options=f"--shm-size={settings.shm_gib}g",
-    )
-
-
-def _environment(spec: JobSpec, settings: BatchSettings) -> batch_v1.Environment:
-    """What the container is told beside its command; secrets go to the orchestrator alone, by reference."""
-    from google.cloud import batch_v1
-
+    else:  # the image's entry point is the inference program
+        container = batch_v1.Runnable.Container(
+            image_uri=settings.inference_image,
+            commands=list(attempt.command),
+            options=f"--shm-size={settings.shm_gib}g",
+        )
+    # Only the orchestrator gets secrets, and only by reference.
     secrets = settings.secrets if spec.kind == "orchestrator" else {}
-    return batch_v1.Environment(variables=dict(spec.environment), secret_variables=secrets)
+    return batch_v1.TaskSpec(
+        runnables=[batch_v1.Runnable(container=container)],
+        compute_resource=batch_v1.ComputeResource(
+            cpu_milli=settings.cpu_milli or machine.cpu_milli, memory_mib=settings.memory_mib or machine.memory_mib
+        ),
+        max_retry_count=0,  # attempts are owned by the client: each keeps its own log and its own outputs
+        max_run_duration=timedelta(seconds=spec.timeout_s),
+        environment=batch_v1.Environment(variables=dict(spec.environment), secret_variables=secrets),
+    )
 
 
 def _allocation(
     attempt: Attempt, machine: Machine, settings: BatchSettings, *, storage: str
 ) -> batch_v1.AllocationPolicy:
+    """The machines of the attempt: their type, disk, provisioning, places and network."""
     from google.cloud import batch_v1
 
     policy = batch_v1.AllocationPolicy

@@ -1,6 +1,7 @@
-"""The Google Cloud Batch service behind retries and clear errors; nothing is imported or opened before the first call.
+"""Calls of the Google Cloud Batch service with retries and clear errors.
 
-In: requests. Out: what the service answers, AbsentError, TakenError, RefusedError, or ServiceError.
+In: requests. Out: the service's answer, AbsentError, TakenError, RefusedError, or ServiceError. Nothing is imported or
+opened before the first call.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _TRIES = 6
 _LONGEST_PAUSE_S = 30.0
 _CALL_TIMEOUT_S = 60.0
-_PLUGIN = "Getting metadata from plugin failed"  # how expired credentials look through gRPC: as an outage
+_PLUGIN = "Getting metadata from plugin failed"  # gRPC reports expired credentials as an outage with these words
 
 
 class AbsentError(HaystackError):
@@ -34,11 +35,11 @@ class TakenError(HaystackError):
 
 
 class RefusedError(HaystackError):
-    """The service will never do what was asked; nothing was changed."""
+    """The service refuses the request for good; nothing was changed."""
 
 
 class BatchService:
-    """Calls that are retried, and whose errors say what to do.
+    """Calls the service, retries where that helps, and raises errors that say what to do.
 
     Parameters
     ----------
@@ -54,26 +55,26 @@ class BatchService:
         self._client: batch_v1.BatchServiceClient | None = None
 
     def create(self, request: batch_v1.CreateJobRequest) -> batch_v1.Job:
-        """Create a job; TakenError where its id exists, which is how an answer that got lost looks at the next try."""
+        """Create a job; raises TakenError if the id exists, which also happens when an earlier answer was lost."""
         return self._call("create_job", request)
 
     def get(self, job_id: str) -> batch_v1.Job:
-        """A job; AbsentError."""
+        """Return a job; raises AbsentError if there is none of that id."""
         return self._call("get_job", {"name": self.name(job_id)})
 
     def tasks(self, job_id: str, group: str) -> list[batch_v1.Task]:
-        """Tasks of a job as far as the service shows them: none for a while after the start, or never."""
+        """Return the tasks that the service shows: for a while after the start, or for good, these may be none."""
         try:
             return self._list("list_tasks", {"parent": f"{self.name(job_id)}/taskGroups/{group}"})
         except AbsentError:
             return []
 
     def cancel(self, job_id: str, request_id: str) -> None:
-        """Ask a job to stop, which takes a while; its record stays. RefusedError where it has ended."""
+        """Ask a job to stop, which takes a while; its record stays. Raises RefusedError if it has ended."""
         self._call("cancel_job", {"name": self.name(job_id), "request_id": request_id})
 
     def list(self, label: str, value: str) -> list[batch_v1.Job]:
-        """Jobs of the region with a label."""
+        """Return the jobs of the region that have the label."""
         parent = f"projects/{self._settings.project}/locations/{self._settings.region}"
         return self._list("list_jobs", {"parent": parent, "filter": f'labels.{label}="{value}"'})
 
@@ -82,12 +83,12 @@ class BatchService:
         return f"projects/{self._settings.project}/locations/{self._settings.region}/jobs/{job_id}"
 
     def console(self, job_id: str) -> str:
-        """Address of the job's page."""
+        """Address of the job's page in the cloud console."""
         region, project = self._settings.region, self._settings.project
         return f"https://console.cloud.google.com/batch/jobsDetail/regions/{region}/jobs/{job_id}?project={project}"
 
     def logging_client(self) -> Any:  # noqa: ANN401 - gapic clients share no type
-        """A client of Cloud Logging, from the same endpoint where that is a local one."""
+        """Make a client of Cloud Logging, which uses the same endpoint if that is a local one."""
         from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client, transports
 
         if not self._settings.insecure:
@@ -98,11 +99,11 @@ class BatchService:
         return LoggingServiceV2Client(transport=transports.LoggingServiceV2GrpcTransport(channel=channel))
 
     def _list(self, method: str, request: dict[str, str]) -> Any:  # noqa: ANN401 - one of several messages
-        """All pages, each asked for within the retries."""
+        """Return the items of all pages; the retries cover every page."""
         return self._call(method, request, finish=list)
 
     def _call(self, method: str, request: Any, *, finish: Callable[[Any], Any] | None = None) -> Any:  # noqa: ANN401
-        """One call, tried again after a pause with jitter where the service was out of reach."""
+        """Make one call, and try again after a pause with jitter while the service is out of reach."""
         require_batch()
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
@@ -117,7 +118,8 @@ class BatchService:
         pauses, last = growing_pauses(_LONGEST_PAUSE_S), None
         for tries_left in reversed(range(_TRIES)):
             try:
-                answer = self._function(method)(request=request, retry=None, timeout=_CALL_TIMEOUT_S)
+                function = getattr(self._connected(), method)
+                answer = function(request=request, retry=None, timeout=_CALL_TIMEOUT_S)
                 return finish(answer) if finish else answer
             except (GoogleAuthError, exceptions.Unauthenticated, exceptions.PermissionDenied) as error:
                 raise self._denied(error) from error
@@ -157,23 +159,20 @@ class BatchService:
         msg = f"Google Cloud refuses the credentials ({_line(error)}): {cure}. Nothing is lost: resume the run then"
         return ServiceError(msg, service="batch", retryable=False)
 
-    def _function(self, method: str) -> Callable[..., Any]:
-        if self._client is None:
-            self._client = self._connect()
-        found: Callable[..., Any] = getattr(self._client, method)
-        return found
-
-    def _connect(self) -> batch_v1.BatchServiceClient:
+    def _connected(self) -> batch_v1.BatchServiceClient:
+        """The client, which is made at the first call."""
         from google.cloud import batch_v1
 
-        if not self._settings.insecure:
-            options = {"api_endpoint": self._settings.endpoint} if self._settings.endpoint else None
-            return batch_v1.BatchServiceClient(client_options=options)
-        import grpc
-        from google.cloud.batch_v1.services.batch_service.transports import BatchServiceGrpcTransport
+        if self._client is None and self._settings.insecure:
+            import grpc
+            from google.cloud.batch_v1.services.batch_service.transports import BatchServiceGrpcTransport
 
-        channel = grpc.insecure_channel(self._settings.endpoint)
-        return batch_v1.BatchServiceClient(transport=BatchServiceGrpcTransport(channel=channel))
+            channel = grpc.insecure_channel(self._settings.endpoint)
+            self._client = batch_v1.BatchServiceClient(transport=BatchServiceGrpcTransport(channel=channel))
+        elif self._client is None:
+            options = {"api_endpoint": self._settings.endpoint} if self._settings.endpoint else None
+            self._client = batch_v1.BatchServiceClient(client_options=options)
+        return self._client
 
 
 def require_batch() -> None:
@@ -186,5 +185,5 @@ def require_batch() -> None:
 
 
 def _line(error: Exception) -> str:
-    """First line of what a library said."""
+    """First line of the error's message, or the name of its class."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

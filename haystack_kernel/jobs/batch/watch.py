@@ -1,6 +1,6 @@
-"""Looking at one attempt: what the run folder knows of it and what the cloud says, put together.
+"""Look at one attempt: combine what the run folder records with what the cloud says.
 
-In: an Attempt and its Ledger. Out: Seen; only reads, but for the confirmation that the cloud has the job.
+In: an Attempt and its Ledger. Out: Seen. Nothing is written except the confirmation that the cloud has the job.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Seen:
     detail: str = ""
     exit_code: int | None = None
     n_done: int = 0
-    bill: Bill | None = None  # of an attempt that has ended, or so far
-    up_seconds: float = 0.0  # that each machine has been paid for, whether or not the program ran
-    is_recorded: bool = False  # its end is in the run folder
+    bill: Bill | None = None  # final if the attempt has ended, otherwise so far
+    up_seconds: float = 0.0  # for which each machine has been paid, whether or not the program ran
+    is_recorded: bool = False  # whether its end is in the run folder
 
     @property
     def has_ended(self) -> bool:
@@ -50,18 +50,18 @@ class Seen:
 
 
 class Watch:
-    """Looks at attempts and remembers, by the monotonic clock, since when something is odd.
+    """Looks at attempts, and remembers by the monotonic clock how long each odd state has lasted.
 
     Parameters
     ----------
     service
         The cloud.
     settings
-        Patience.
+        Section ``batch``, which says how long to be patient.
     clock
-        Measures it.
+        Measures the patience.
     logs
-        Read where a job failed: they name what no exit code does.
+        Read if a job failed, because they name faults that no exit code tells.
     """
 
     def __init__(self, service: BatchService, settings: BatchSettings, *, clock: Clock, logs: LogReader) -> None:
@@ -72,10 +72,10 @@ class Watch:
         self._since: dict[tuple[str, str], float] = {}
 
     def look(self, ledger: Ledger, attempt: Attempt) -> Seen:
-        """What is known of the attempt now.
+        """Return what is known of the attempt now.
 
-        A job that the cloud does not find, or that failed without saying why, counts as unknown for a while: both
-        happen for minutes to jobs that are well or whose reason comes late.
+        A job that the cloud does not find, or that failed without a reason, counts as unknown for a while: for some
+        minutes the cloud may not find a healthy job, or may not yet say why a job failed.
 
         Raises
         ------
@@ -106,20 +106,21 @@ class Watch:
         return self._of_reading(reading, attempt)
 
     def is_over(self, attempt: Attempt, what: str, *, patience_s: float | None = None) -> bool:
-        """Whether ``what`` holds for longer than the patience (by default ``settle_s``), counted from the first ask."""
+        """Whether ``what`` has held for longer than the patience (default ``settle_s``), counted from the first ask."""
         patience_s = self._settings.settle_s if patience_s is None else patience_s
         since = self._since.setdefault((attempt.job_id, what), self._clock.monotonic())
         return self._clock.monotonic() - since >= patience_s
 
     def forget(self, attempt: Attempt, what: str) -> None:
-        """``what`` does not hold any more."""
+        """Note that ``what`` no longer holds."""
         self._since.pop((attempt.job_id, what), None)
 
     def bill(self, attempt: Attempt, *, state: str, seconds: float) -> Bill:
-        """Bill of an attempt whose machines were paid for ``seconds`` each."""
+        """Return the bill of an attempt whose machines were each paid for ``seconds``."""
         return bill_of(attempt, self._settings, state=state, seconds=seconds)
 
     def _absent(self, ledger: Ledger, attempt: Attempt) -> Seen:
+        """What is known of an attempt whose job the cloud does not find."""
         if ledger.confirmed(attempt) is None:
             return Seen("queued", UNCONFIRMED, "recorded, not yet known to the cloud")
         if not self.is_over(attempt, "absent"):
@@ -129,6 +130,7 @@ class Watch:
         return Seen("failed", VANISHED, detail, bill=bill)
 
     def _of_reading(self, reading: Reading, attempt: Attempt) -> Seen:
+        """What a reading of the cloud's job says of the attempt, with its bill."""
         detail = reading.detail
         if reading.state == "cancelled":
             detail = "cancelled from outside this run (console, gcloud or another process)"
@@ -138,7 +140,7 @@ class Watch:
         if reading.state in _ENDED:
             bill = self.bill(attempt, state=reading.state, seconds=reading.seconds)
         elif reading.state == "running" and reading.up_since is not None:
-            # the two clocks may differ; the job is no older than its intent
+            # The clock of the cloud and that of this machine may differ, but no job is older than its intent.
             now, intended = self._clock.now().timestamp(), attempt.created_at.timestamp()
             so_far = max(now - max(reading.up_since, intended), 0.0)
             bill = self.bill(attempt, state="running: so far", seconds=so_far)
@@ -165,5 +167,5 @@ def check_same(job: batch_v1.Job, attempt: Attempt) -> None:
 
 
 def seen_of(ending: Ending) -> Seen:
-    """A recorded end."""
+    """Return an end from the record."""
     return Seen(ending.state, ending.cause, ending.detail, ending.exit_code, bill=ending.bill, is_recorded=True)
