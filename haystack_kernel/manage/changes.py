@@ -1,4 +1,4 @@
-"""Turn ``key=value`` texts into a changed configuration, or into an error that names the possible keys.
+"""Turn ``key=value`` texts into a changed configuration, or raise an error that names the possible keys.
 
 In: a configuration and changes. Out: the new configuration.
 """
@@ -45,10 +45,19 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
             msg = f"--set {text!r} must be KEY=VALUE, e.g. --set threshold=9"
             raise InvalidInputError(msg, given=text)
         check_keys([key])
-        if key in _LISTS:
-            changes[key] = [*changes.get(key, []), *_items(value)]
-        else:
-            changes[key] = None if value.strip() in _NOTHING else value.strip()
+        value = value.strip()
+        is_nothing = value in _NOTHING
+        if key not in _LISTS:
+            changes[key] = None if is_nothing else value
+            continue
+        items = [] if is_nothing else [value]
+        if value.startswith("["):
+            try:
+                items = list(json.loads(value))
+            except ValueError as error:
+                msg = f"{value!r} starts like a JSON list but is not one ({error}); repeat --set for each item instead"
+                raise InvalidInputError(msg, given=value) from error
+        changes[key] = [*changes.get(key, []), *items]
     return changes
 
 
@@ -74,19 +83,6 @@ def change_config(config: RunConfig, changes: Mapping[str, Any], *, settings: Se
     check_keys(list(changes))
     kept = {name: getattr(config, name) for name in RunConfig.model_fields if name not in changes}
     other_model = {"engine", "model"} & set(changes)
-    if other_model:  # the number of steps belongs to the model
+    if other_model:  # the number of diffusion steps belongs to the model
         kept.pop("diffusion_steps", None)
     return build_config(settings, **{**kept, **changes})
-
-
-def _items(value: str) -> list[Any]:
-    if value.strip() in _NOTHING:
-        return []
-    if not value.lstrip().startswith("["):
-        return [value.strip()]
-    try:
-        found = json.loads(value)
-    except ValueError as error:
-        msg = f"{value!r} starts like a JSON list but is not one ({error}); repeat --set for each item instead"
-        raise InvalidInputError(msg, given=value) from error
-    return list(found)

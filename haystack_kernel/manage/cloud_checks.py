@@ -1,6 +1,6 @@
-"""Checks of what runs in the cloud need: packages, credentials, settings, a bucket, the Batch service.
+"""Check what runs in the cloud need: packages, credentials, settings, a bucket, the Batch service.
 
-In: settings. Out: what was found and what to do, one function per check. No secret is ever part of it.
+In: settings. Out: what was found and what to do, with one function per check. The answers never contain a secret.
 """
 
 from __future__ import annotations
@@ -79,10 +79,20 @@ def service(settings: Settings) -> Found:
     from google.api_core.exceptions import GoogleAPIError
     from google.cloud import batch_v1
 
+    if not batch.get("endpoint"):
+        client = batch_v1.BatchServiceClient()
+    elif not batch.get("insecure"):
+        client = batch_v1.BatchServiceClient(client_options={"api_endpoint": batch["endpoint"]})
+    else:
+        import grpc
+        from google.cloud.batch_v1.services.batch_service.transports import BatchServiceGrpcTransport
+
+        transport = BatchServiceGrpcTransport(channel=grpc.insecure_channel(batch["endpoint"]))
+        client = batch_v1.BatchServiceClient(transport=transport)
     parent = f"projects/{batch['project']}/locations/{batch['region']}"
     request = batch_v1.ListJobsRequest(parent=parent, filter='labels.app="haystack"', page_size=1)
     try:
-        page = _client(batch).list_jobs(request=request, timeout=_CALL_S, retry=None)
+        page = client.list_jobs(request=request, timeout=_CALL_S, retry=None)
         n_found = len(next(iter(page.pages)).jobs)
     except GoogleAPIError as error:
         first = str(error).splitlines()[0][:200]
@@ -92,26 +102,12 @@ def service(settings: Settings) -> Found:
 
 
 def quota(settings: Settings) -> Found:
-    """Say which quota to look at before the first job; the service reports it only once a job waits for it."""
+    """Say which quota to look at before the first job; the service reports a quota only once a job waits for it."""
     batch = _batch(settings)
     machine, region = (batch.get(name) or "unset" for name in ("machine", "region"))
     text = f"cannot be read from here: the GPUs of machine {machine} need a quota above 0 in region {region}"
     remedy = "https://console.cloud.google.com/iam-admin/quotas (NVIDIA_A100_GPUS, PREEMPTIBLE_*, GPUS_ALL_REGIONS)"
     return Found(ok=False, text=text, remedy=remedy)
-
-
-def _client(batch: dict[str, Any]) -> Any:  # noqa: ANN401 - the client's package may be absent
-    from google.cloud import batch_v1
-
-    if not batch.get("endpoint"):
-        return batch_v1.BatchServiceClient()
-    if not batch.get("insecure"):
-        return batch_v1.BatchServiceClient(client_options={"api_endpoint": batch["endpoint"]})
-    import grpc
-    from google.cloud.batch_v1.services.batch_service.transports import BatchServiceGrpcTransport
-
-    transport = BatchServiceGrpcTransport(channel=grpc.insecure_channel(batch["endpoint"]))
-    return batch_v1.BatchServiceClient(transport=transport)
 
 
 def _batch(settings: Settings) -> dict[str, Any]:
@@ -122,5 +118,5 @@ def _batch(settings: Settings) -> dict[str, Any]:
 def _is_there(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # of its parent
+    except ModuleNotFoundError:  # the parent package is missing
         return False

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import RunRecord, Settings
 
 N_PATHWAYS = 10
-MIN_SHARED = 10  # genes; a correlation over fewer says nothing
+MIN_SHARED = 10  # genes; a correlation over fewer is not informative
 _NO_TABLE = "has no scored round"
 
 
@@ -100,33 +100,27 @@ class Comparison:
             f"genes called in both runs: {counts['de_both']} ({counts['sign_flips']} with opposite signs), only in a: "
             f"{counts['de_only_a']}, only in b: {counts['de_only_b']}"
         )
-        lines = [
-            f"a: {self.run_a}, {self.titles[0]}",
-            f"b: {self.run_b}, {self.titles[1]}",
-            self._correlation(),
-            calls,
-        ]
+        n_a, n_b = self.n_genes
+        correlation = (
+            f"effects on {self.n_shared:,} shared genes (of {n_a:,} and {n_b:,}): Pearson {self.pearson:.3f}, "
+            f"Spearman {self.spearman:.3f}"
+        )
+        if self.reason:
+            correlation = f"effects cannot be compared: {self.reason}"
+        lines = [f"a: {self.run_a}, {self.titles[0]}", f"b: {self.run_b}, {self.titles[1]}", correlation, calls]
         said = [(row["what"], row["a"], row["b"]) for row in self.differences]
         scored = self.to_frame().itertuples(index=False, name=None)
         shown = self.pathways.head(N_PATHWAYS).itertuples(index=False, name=None)
+        differences = paragraph("Question, options and inputs are the same.")
+        if said:
+            differences = table(("what", "a", "b"), said, caption="Differences")
         parts = [
             items(lines),
-            table(("what", "a", "b"), said, caption="Differences")
-            if said
-            else paragraph("Question, options and inputs are the same."),
+            differences,
             table(("score", "a", "b", "b - a"), scored, caption="Scores, 1 (chance) to 10"),
             table(("pathway", "a", "b"), shown, caption="Pathways with the highest scores in either run"),
         ]
         return Html("".join(parts))
-
-    def _correlation(self) -> str:
-        if self.reason:
-            return f"effects cannot be compared: {self.reason}"
-        n_a, n_b = self.n_genes
-        return (
-            f"effects on {self.n_shared:,} shared genes (of {n_a:,} and {n_b:,}): Pearson {self.pearson:.3f}, "
-            f"Spearman {self.spearman:.3f}"
-        )
 
 
 def compare(run_a: str, run_b: str, *, storage: str | None = None, settings: Settings | None = None) -> Comparison:
@@ -160,23 +154,37 @@ def compare(run_a: str, run_b: str, *, storage: str | None = None, settings: Set
     0.91
     >>> found.to_frame()  # doctest: +SKIP
     """
+    import numpy as np
+    import pandas as pd
+
     store = connect(settings or load_settings(storage=storage)).store
     records = [store.load(check_run_id(run_id)) for run_id in (run_a, run_b)]
     genes, n_genes, reason = _genes(records, store)
     pearson = spearman = math.nan
-    if not reason and len(genes) < MIN_SHARED:
-        reason = f"only {len(genes)} genes are in both runs"
-    elif not reason:
-        pearson, spearman = _correlations(genes)
-        if math.isnan(pearson):
+    if not reason:
+        effects = genes[["log2fc_a", "log2fc_b"]].astype(float)
+        if len(genes) < MIN_SHARED:
+            reason = f"only {len(genes)} genes are in both runs"
+        elif (effects.nunique() < 2).any():
             reason = "the effects of one run are the same for every shared gene"
+        else:
+            ranks = effects.rank()  # Spearman's correlation is Pearson's of the ranks
+            pearson = float(np.corrcoef(effects["log2fc_a"], effects["log2fc_b"])[0, 1])
+            spearman = float(np.corrcoef(ranks["log2fc_a"], ranks["log2fc_b"])[0, 1])
+    tables = []
+    for record, side in zip(records, ("a", "b"), strict=True):
+        found, _ = _best_table(record, store, name=layout.PATHWAYS)
+        rows = found[["pathway", "score"]] if found is not None else pd.DataFrame({"pathway": [], "score": []})
+        tables.append(rows.astype({"pathway": object, "score": float}).rename(columns={"score": f"score_{side}"}))
+    pathways = tables[0].merge(tables[1], on="pathway", how="outer")
+    best = pathways[["score_a", "score_b"]].max(axis=1).sort_values(ascending=False, kind="stable", na_position="last")
     return Comparison(
         run_a=run_a,
         run_b=run_b,
         differences=tuple(_differences(*records)),
         scores=tuple(_scores(*records)),
         genes=genes,
-        pathways=_pathways(records, store),
+        pathways=pathways.loc[best.index].reset_index(drop=True),
         n_shared=len(genes),
         n_genes=n_genes,
         pearson=pearson,
@@ -210,31 +218,8 @@ def _genes(records: list[RunRecord], store: Store) -> tuple[pd.DataFrame, tuple[
     return both[columns], (len(tables[0]), len(tables[1])), ""
 
 
-def _correlations(genes: pd.DataFrame) -> tuple[float, float]:
-    import numpy as np
-
-    effects = genes[["log2fc_a", "log2fc_b"]].astype(float)
-    if (effects.nunique() < 2).any():
-        return math.nan, math.nan
-    ranks = effects.rank()
-    pearson, spearman = (np.corrcoef(table["log2fc_a"], table["log2fc_b"])[0, 1] for table in (effects, ranks))
-    return float(pearson), float(spearman)
-
-
-def _pathways(records: list[RunRecord], store: Store) -> pd.DataFrame:
-    import pandas as pd
-
-    tables = []
-    for record, side in zip(records, ("a", "b"), strict=True):
-        found, _ = _best_table(record, store, name=layout.PATHWAYS)
-        rows = found[["pathway", "score"]] if found is not None else pd.DataFrame({"pathway": [], "score": []})
-        tables.append(rows.astype({"pathway": object, "score": float}).rename(columns={"score": f"score_{side}"}))
-    both = tables[0].merge(tables[1], on="pathway", how="outer")
-    order = both[["score_a", "score_b"]].max(axis=1).sort_values(ascending=False, kind="stable", na_position="last")
-    return both.loc[order.index].reset_index(drop=True)
-
-
 def _best_table(record: RunRecord, store: Store, *, name: str) -> tuple[pd.DataFrame | None, str]:
+    """A table of the run's best round; None with the reason where there is none."""
     if record.best_round is None:
         return None, f"run {record.run_id} {_NO_TABLE}"
     try:
@@ -244,7 +229,7 @@ def _best_table(record: RunRecord, store: Store, *, name: str) -> tuple[pd.DataF
 
 
 def _differences(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
-    """Every fact about the two runs that differs, from the question to the digests."""
+    """All facts in which the two runs differ, from the question to the digests."""
     found: list[dict[str, Any]] = []
     for (name, one), (_, other) in zip(_facts(a).items(), _facts(b).items(), strict=True):
         if isinstance(one, dict):
@@ -257,6 +242,7 @@ def _differences(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
+    """What is compared of a run: the question, options, settings, best round, versions and digests."""
     best = record.best
     flat = {f"{section}.{key}": value for section, values in record.settings.items() for key, value in values.items()}
     return {

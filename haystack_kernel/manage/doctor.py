@@ -115,8 +115,28 @@ def examine(
         raise InvalidInputError(msg, purpose=purpose)
     chosen = settings or load_settings()
     wanted = [*CHECKS["local"], *(CHECKS[purpose] if purpose != "local" else ()), *extra]  # type: ignore[index]
-    started = [(check, _start(check, chosen)) for check in wanted]
-    return [_line(check, answers, limit_s=limit_s or check.limit_s) for check, answers in started]
+    started = []
+    for check in wanted:
+        answers: queue.Queue[local_checks.Found | Exception] = queue.Queue(maxsize=1)
+        # A call that never returns does not keep the process alive, because the thread is a daemon.
+        threading.Thread(target=_look, args=(check, chosen, answers), name=f"doctor: {check.name}", daemon=True).start()
+        started.append((check, answers))
+    lines = []
+    for check, answers in started:
+        patience_s = limit_s or check.limit_s
+        try:
+            answer = answers.get(timeout=patience_s)
+        except queue.Empty:
+            ok, found = False, f"no answer within {patience_s:g} s"
+            remedy = "check the network connection, or the disk of the folder"
+        else:
+            if isinstance(answer, Exception):
+                first = (str(answer).strip() or type(answer).__name__).splitlines()[0]
+                ok, found, remedy = False, f"{type(answer).__name__}: {first[:300]}", "see the message"
+            else:
+                ok, found, remedy = answer.ok, answer.text, answer.remedy
+        lines.append(Line(check.name, ok=ok, found=found, remedy=remedy, needed=check.needed))
+    return lines
 
 
 def is_well(lines: Sequence[Line]) -> bool:
@@ -124,28 +144,9 @@ def is_well(lines: Sequence[Line]) -> bool:
     return all(line.ok for line in lines if line.needed)
 
 
-def _start(check: Check, settings: Settings) -> queue.Queue[local_checks.Found | Exception]:
-    """Run the check in a daemon thread: a call that never returns does not keep the process alive."""
-    answers: queue.Queue[local_checks.Found | Exception] = queue.Queue(maxsize=1)
-
-    def look() -> None:
-        try:
-            answers.put(check.look(settings))
-        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is shown
-            answers.put(error)
-
-    threading.Thread(target=look, name=f"doctor: {check.name}", daemon=True).start()
-    return answers
-
-
-def _line(check: Check, answers: queue.Queue[local_checks.Found | Exception], *, limit_s: float) -> Line:
+def _look(check: Check, settings: Settings, answers: queue.Queue[local_checks.Found | Exception]) -> None:
+    """Run a check and put its result, or the error that it raised, into ``answers``."""
     try:
-        answer = answers.get(timeout=limit_s)
-    except queue.Empty:
-        found, remedy = f"no answer within {limit_s:g} s", "check the network connection, or the disk of the folder"
-        return Line(check.name, ok=False, found=found, remedy=remedy, needed=check.needed)
-    if isinstance(answer, Exception):
-        first = (str(answer).strip() or type(answer).__name__).splitlines()[0]
-        found, remedy = f"{type(answer).__name__}: {first[:300]}", "see the message"
-        return Line(check.name, ok=False, found=found, remedy=remedy, needed=check.needed)
-    return Line(check.name, ok=answer.ok, found=answer.text, remedy=answer.remedy, needed=check.needed)
+        answers.put(check.look(settings))
+    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is shown
+        answers.put(error)

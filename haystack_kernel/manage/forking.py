@@ -1,4 +1,4 @@
-"""A new run with one change: what the change does not touch is taken over from the old run, files included.
+"""Make a new run with one change, and take over from the old run, with its files, what the change does not affect.
 
 In: a run and what to change. Out: a new run, ready to go on at the first step that reads something else.
 """
@@ -92,7 +92,7 @@ def fork(
         check_opening(config, ports, run_id=child.run_id)
     else:
         child = first_record(question, run_id=new_run_id, config=config, ports=ports)
-    if not accept_changes:  # a file that the changes name anew is no surprise
+    if not accept_changes:  # a file that the changes name is expected to differ
         common = {
             name: one for name, one in parent.inputs.items() if getattr(config, name) == getattr(parent.config, name)
         }
@@ -153,16 +153,16 @@ def _reuse_round(
     names: list[RoundStep] = ["choose"]
     new = Round(**old.written_by("choose"))
     for step in _STEPS_WITH_FILES:
-        listed = _listed_files(old, step)
+        listed, unlisted = _files_of(old, step)
         if not listed or not listed <= there or not is_same(f"{step} {old.number}"):
             return _with_round(child, new), names
-        for path in sorted(listed | (_unlisted_files(old, step) & there)):
+        for path in sorted(listed | (unlisted & there)):
             ports.store.copy(parent.run_id, path, child.run_id)
         refs = tuple(ref for ref in old.files if ref.path in listed)
         new = new.model_copy(update={**old.written_by(step), "files": (*new.files, *refs)})
         names.append(step)
     child = _correct_predictions(_with_round(child, new), ports)
-    # the decision and the feedback are made again: they cost nothing, and they alone read the threshold
+    # The decision and the feedback are made again: they cost nothing, and only they read the threshold.
     settings = pinned(ports.settings, child)
     best, termination, reason = rounds.decide(child, settings=settings.rounds)
     feedback = rounds.read_feedback(child, replace(ports, settings=settings))
@@ -171,24 +171,21 @@ def _reuse_round(
     return child.model_copy(update={"best_round": best, "termination": termination}), names
 
 
-def _listed_files(old: Round, step: RoundStep) -> set[str]:
-    """Paths of the files without which ``step`` would have to be done again; none if it has not finished."""
-    paths = {ref.path for ref in old.files if layout.step_of(ref.path) == step}
-    if step != "predict":
-        return paths
-    if not old.task_seconds:  # the manifest is written before the job starts
-        return set()
-    # outputs are not listed in the record: beside each is a result file with its digest
-    outputs = [layout.output_file(layout.round_folder(old.number), task) for task in old.task_seconds]
-    return paths.union(outputs, (f"{path}{RESULT_SUFFIX}" for path in outputs))
-
-
-def _unlisted_files(old: Round, step: RoundStep) -> set[str]:
-    """Paths of files that ``step`` may have left beside those listed in the record."""
-    if step != "ground":
-        return set()
-    of_round = {layout.round_file(old.number, name) for name in (layout.EMBEDDING, layout.PAPERS)}
-    return of_round | ({layout.PAPERS} if old.number == 1 else set())
+def _files_of(old: Round, step: RoundStep) -> tuple[set[str], set[str]]:
+    """Paths of the files without which ``step`` must be done again (none: it has not finished), and of its others."""
+    listed = {ref.path for ref in old.files if layout.step_of(ref.path) == step}
+    unlisted: set[str] = set()
+    if step == "predict":
+        if not old.task_seconds:  # the manifest is written before the job starts
+            return set(), set()
+        # Outputs are not listed in the record; beside each is a result file with its digest.
+        outputs = [layout.output_file(layout.round_folder(old.number), task) for task in old.task_seconds]
+        listed = listed.union(outputs, (f"{path}{RESULT_SUFFIX}" for path in outputs))
+    if step == "ground":
+        unlisted = {layout.round_file(old.number, name) for name in (layout.EMBEDDING, layout.PAPERS)}
+        if old.number == 1:
+            unlisted.add(layout.PAPERS)
+    return listed, unlisted
 
 
 def _correct_predictions(child: RunRecord, ports: Ports) -> RunRecord:

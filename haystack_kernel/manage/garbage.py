@@ -5,6 +5,7 @@ In: which runs. Out: what can be deleted and its size; it is deleted only on req
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import RunRecord, Settings
 
-_TEMPORARY_AGE_S = 3600.0  # a younger one may be in the middle of its writing
-_SCRATCH = "jobs"  # in the cache folder
+_TEMPORARY = re.compile(r"(?:^|/)\.[^/]*\.tmp$")  # the hidden files that a write renames when it is done
+_TEMPORARY_AGE_S = 3600.0  # a younger temporary file may still be being written
+_SCRATCH = "jobs"  # folder of the local jobs, in the cache folder
 _KEPT: dict[type[HaystackError], str] = {  # why a run that was not named is left alone
     NotFoundError: "no record",
     ContractError: "another version",
@@ -150,7 +152,7 @@ def _collect_run(record: RunRecord, ports: Ports, *, older_than_days: float | No
         return Garbage(run_id, kept="young")
     garbage = _find_garbage(record, ports)
     if delete and garbage.paths:
-        with Lease.acquire(ports.store, run_id, clock=ports.clock):  # so that no worker starts meanwhile
+        with Lease.acquire(ports.store, run_id, clock=ports.clock):  # so that no worker starts in the meantime
             _remove(record, garbage, ports)
     return garbage
 
@@ -160,29 +162,24 @@ def _find_garbage(record: RunRecord, ports: Ports) -> Garbage:
     needed = {record.best_round}
     if record.status != "done":
         needed.add(len(record.rounds))
-    useless = [
-        layout.round_folder(item.number) for item in record.rounds if item.decision and item.number not in needed
-    ]
-    files = ports.store.files(record.run_id)
-    paths = []
-    for path in files:
-        is_useless = path.endswith(".h5ad") and path.startswith(tuple(f"{folder}/" for folder in useless))
-        if is_useless or _is_temporary(path, record, ports):
+    useless = tuple(
+        f"{layout.round_folder(item.number)}/" for item in record.rounds if item.decision and item.number not in needed
+    )
+    paths, n_bytes = [], 0
+    for path, size in ports.store.files(record.run_id).items():
+        is_garbage = path.endswith(".h5ad") and path.startswith(useless)
+        if _TEMPORARY.search(path):
+            local = Path(ports.store.uri(record.run_id)) / path
+            now = ports.clock.now().timestamp()
+            is_garbage = local.exists() and now - local.stat().st_mtime > _TEMPORARY_AGE_S
+        if is_garbage:
             paths.append(path)
-    return Garbage(record.run_id, paths=tuple(paths), n_bytes=sum(files[path] for path in paths))
-
-
-def _is_temporary(path: str, record: RunRecord, ports: Ports) -> bool:
-    """Whether an interrupted write left the file: a hidden ``.tmp`` file that is at least an hour old."""
-    name = path.rpartition("/")[2]
-    if not (name.startswith(".") and name.endswith(".tmp")):
-        return False
-    local = Path(ports.store.uri(record.run_id)) / path
-    return local.exists() and ports.clock.now().timestamp() - local.stat().st_mtime > _TEMPORARY_AGE_S
+            n_bytes += size
+    return Garbage(record.run_id, paths=tuple(paths), n_bytes=n_bytes)
 
 
 def _remove(record: RunRecord, garbage: Garbage, ports: Ports) -> None:
-    """Name the files in the record, then delete them: after a crash in between the next call finds them again."""
+    """Name the files in the record, then delete them; after a crash in between, the next call finds them again."""
     refs = {ref.path: ref for item in record.rounds for ref in item.files}
     named = {ref.path for ref in record.removed}
     sizes = ports.store.files(record.run_id)
@@ -191,7 +188,9 @@ def _remove(record: RunRecord, garbage: Garbage, ports: Ports) -> None:
         if path in named or layout.step_of(path) is None or not path.endswith(".h5ad"):
             continue  # a temporary file was never part of the record
         ref = refs.get(path)
-        if ref is None:  # outputs are not listed in the record: the result file beside each holds its digest, and stays
+        if (
+            ref is None
+        ):  # outputs are not listed in the record; the result file beside each holds the digest and is kept
             try:
                 digest = parse_result(ports.store.read(record.run_id, path + RESULT_SUFFIX)).sha256
             except (NotFoundError, ManifestError):  # an output that was never finished
@@ -204,7 +203,7 @@ def _remove(record: RunRecord, garbage: Garbage, ports: Ports) -> None:
 
 
 def _collect_scratch(folder: Path, *, ended: set[str], ports: Ports, delete: bool) -> Garbage:
-    """Folders of jobs on this machine: all attempts of runs that ended, otherwise those that a later one replaced."""
+    """Find folders of local jobs: all attempts of runs that ended, and of others those that a later one replaced."""
     useless: list[Path] = []
     for job in sorted(folder.glob("haystack-*")):
         run_id = job.name.removeprefix("haystack-").rpartition("-")[0]

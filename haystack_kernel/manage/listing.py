@@ -84,14 +84,7 @@ def list_summaries(
     earliest = parse_since(since, now=now or datetime.now(UTC)) if since else _EVER
     wanted = _Filter(status=status, earliest=earliest, text=(text or "").lower())
     store = RunStore((settings or load_settings(storage=storage)).storage)
-    timed: list[str] = []  # ids made from the time: they sort by age, so old ones need not be read
-    named: list[str] = []  # ids chosen by a user: they say nothing about the age
-    for run_id in store.list_runs():
-        begun = _begun(run_id)
-        if begun is None:
-            named.append(run_id)
-        elif begun >= earliest - timedelta(seconds=1):
-            timed.append(run_id)
+    named, timed = _by_age(store.list_runs(), earliest=earliest)
     found = _read(named, store=store, wanted=wanted, limit=None)
     found += _read(timed, store=store, wanted=wanted, limit=limit)
     found.sort(key=lambda row: (row.created_at, row.run_id), reverse=True)
@@ -110,7 +103,7 @@ class _Filter:
 
 
 def parse_since(text: str, *, now: datetime) -> datetime:
-    """Convert a date, a time or an age to a time; without a time zone it is UTC.
+    """Convert a date, a time or an age to a time; a time without a time zone counts as UTC.
 
     Raises
     ------
@@ -126,6 +119,24 @@ def parse_since(text: str, *, now: datetime) -> datetime:
         msg = f"since {text!r} is neither a date nor an age; give 2026-01-31, 2026-01-31T12:00, 12h, 7d or 2w"
         raise InvalidInputError(msg, since=text) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _by_age(run_ids: list[str], *, earliest: datetime) -> tuple[list[str], list[str]]:
+    """Ids chosen by a user, which say nothing about the age, and ids made from a time not before ``earliest``."""
+    named, timed = [], []
+    for run_id in run_ids:
+        match = _TIMED.match(run_id)
+        if match is None:
+            named.append(run_id)
+            continue
+        try:
+            begun = datetime.strptime(match[1], "%Y%m%dt%H%M%S").replace(tzinfo=UTC)
+        except ValueError:  # the digits are no time, so the record has to be read
+            timed.append(run_id)
+            continue
+        if begun >= earliest - timedelta(seconds=1):  # the id leaves out fractions of a second
+            timed.append(run_id)
+    return named, timed
 
 
 def _read(run_ids: list[str], *, store: RunStore, wanted: _Filter, limit: int | None) -> list[RunSummary]:
@@ -148,12 +159,3 @@ def _read(run_ids: list[str], *, store: RunStore, wanted: _Filter, limit: int | 
             rows = pool.map(read, run_ids[start : start + _N_CHUNK])
             found += [row for row in rows if row is not None and wanted.accepts(row)]
     return found
-
-
-def _begun(run_id: str) -> datetime | None:
-    """When a run began, by its id; None for an id that was not made from the time."""
-    match = _TIMED.match(run_id)
-    try:
-        return datetime.strptime(match[1], "%Y%m%dt%H%M%S").replace(tzinfo=UTC) if match else None
-    except ValueError:  # digits that are no time: the record has to be read
-        return datetime.max.replace(tzinfo=UTC)

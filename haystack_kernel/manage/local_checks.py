@@ -1,6 +1,6 @@
-"""Checks of what a run on this machine needs: software, folders with free space, memory.
+"""Check what a run on this machine needs: software, folders with free space, memory.
 
-In: settings. Out: what was found and what to do, one function per check.
+In: settings. Out: what was found and what to do, with one function per check.
 """
 
 from __future__ import annotations
@@ -45,13 +45,18 @@ def python(settings: Settings) -> Found:
 
 
 def packages(settings: Settings) -> Found:
-    """Versions of the packages that HAYSTACK requires, and of those that a checkout's constraints.txt pins."""
+    """Check the packages that HAYSTACK requires, and the versions that a checkout's constraints.txt pins."""
     wrong, n_required = _unmet_requirements()
     text = "; ".join(wrong) or f"all {n_required} required packages are installed"
     untested = []  # other versions than HAYSTACK was tested with
-    for name, pinned in _pins().items():
+    constraints = Path(__file__).parents[2] / "constraints.txt"  # in a checkout; an installed wheel has none
+    lines = constraints.read_text(encoding="utf-8").splitlines() if constraints.is_file() else []
+    for line in lines:
+        if line.startswith("#") or "==" not in line:
+            continue
+        name, pinned = line.split("==")
         version = _version(name)
-        if version is not None and version != pinned:
+        if version not in (None, pinned):
             untested.append(f"{name} {version} (pinned {pinned})")
     text += f"; versions that differ from those tested: {', '.join(untested)}" if untested else ""
     return Found(not wrong, text, "pip install -c constraints.txt haystack-kernel" if wrong or untested else "")
@@ -191,12 +196,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name).partition("+")[0]  # a build for one processor is the same version
     except metadata.PackageNotFoundError:
         return None
-
-
-def _pins() -> dict[str, str]:
-    """Versions in the constraints file of a checkout; an installed wheel has none."""
-    path = Path(__file__).parents[2] / "constraints.txt"
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))

@@ -1,6 +1,6 @@
-"""Cloud jobs that live on, and bill, though no run folder counts on them.
+"""Find cloud jobs that still run and cost money, although no run folder counts on them.
 
-In: settings. Out: the jobs of this application in the region; those of this storage can be cancelled.
+In: settings. Out: such jobs of this application in the region; those of this storage can be cancelled.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 def find_orphans(
     *, settings: Settings | None = None, storage: str | None = None, cancel: bool = False
 ) -> tuple[Orphan, ...]:
-    """Find jobs of Google Cloud Batch that live on though no run folder counts on them.
+    """Find jobs of Google Cloud Batch that still run although no run folder counts on them.
 
-    A job becomes an orphan where its run folder is deleted while it runs. A job of another storage is listed too, since
-    it bills the same project, but it may be somebody else's and is never cancelled from here.
+    A job becomes an orphan if its run folder is deleted while it runs. A job of another storage is listed too, because
+    it costs the same project money, but it may be somebody else's and is never cancelled from here.
 
     Parameters
     ----------
     settings
-        None reads them from the layers and the environment. Section ``batch`` names the project and the region.
+        None reads them from the settings files and the environment. Section ``batch`` names the project and the region.
     storage
         Where the run folders are; None takes the settings'.
     cancel
-        Whether the orphans of this storage are asked to stop. Their records in the cloud stay.
+        Whether to ask the orphans of this storage to stop. Their records in the cloud stay.
 
     Returns
     -------

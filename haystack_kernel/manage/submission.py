@@ -1,4 +1,4 @@
-"""A run handed to a job: an orchestrator works it, here or in the cloud, while the caller goes away.
+"""Hand a run over to a job: an orchestrator, here or in the cloud, works on it after the caller has left.
 
 In: a question and options, or the id of a run. Out: a :class:`Run` whose record names the job.
 """
@@ -31,13 +31,10 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Ports, ProgressEvent
     from haystack_kernel.schema import JobSpec, RunConfig, RunRecord
 
-_MASKED = str(SecretStr("x"))  # how a key shows: it never travels, the job has its own
-_OVERHEAD_S = 3600.0  # of an orchestrator, beyond the jobs it waits for
-_OF_THIS_MACHINE = (
-    "cache",
-    "knowledge",
-    "storage",
-)  # settings that another machine has its own of, or is told in words
+_MASKED = str(SecretStr("x"))  # how a key is shown; a key never travels, since the job has its own
+_OVERHEAD_S = 3600.0  # time limit of an orchestrator beyond those of the jobs that it waits for
+# Settings of which another machine has its own, or which the command of the job names.
+_OF_THIS_MACHINE = ("cache", "knowledge", "storage")
 
 
 def submit(
@@ -53,39 +50,40 @@ def submit(
 ) -> Run:
     """Hand a run to a job of the executor that the options or the settings name, and return at once.
 
-    The first record is saved before the job is submitted and names it, so that a repeated or interrupted call finds the
-    same job. A run that its job works on, or that is done, is returned as it is; one that stopped goes on in a new
-    attempt.
+    The first record names the job and is saved before the job is submitted, so that a repeated or interrupted call
+    finds the same job. A run that is done, or that its job works on, is returned as it is. A run that stopped goes on
+    in a new attempt.
 
     Parameters
     ----------
     question
-        What to ask, or the id of an existing run that goes on.
+        What to ask, or the id of an existing run to go on with.
     run_id
-        None makes a new one.
+        Id of the run; None makes a new one.
     settings
-        None reads them from the layers and the environment; those that differ from the defaults travel with the job.
+        None reads them from the settings files and the environment; settings that differ from the defaults travel with
+        the job.
     ports
         None builds them from the settings.
     approve, max_cost
-        Consent to spending and its cap in dollars, as in :func:`haystack_kernel.open_run`. The job that is started by
-        this call gets them for the jobs that it starts itself; a further attempt needs the consent of its own call.
+        Consent to spending and its cap in dollars, as in :func:`haystack_kernel.open_run`. The job that is started here
+        passes them on to the jobs that it starts; a further attempt needs the consent of its own call.
     show
-        Gets lines worth reading before anything is started.
+        Called with notes and cost estimates, line by line, before anything is started.
     **options
         ``storage``, and fields of :class:`haystack_kernel.schema.RunConfig`; for an existing run they must be its own.
 
     Returns
     -------
-    The run, which the job works on.
+    The run on which the job works.
 
     Raises
     ------
     InvalidInputError
         The question or an option is refused, or names files of this machine that a cloud job could not read.
     ApprovalNeededError
-        The orchestrator's machine costs money and this call does not consent to it, or a cap does not hold it together
-        with the first job that it would start. Nothing was started; the run is kept.
+        The orchestrator's machine costs money and this call does not consent to it, or a cap is too low for it and the
+        first job that it would start. Nothing was started; the run is kept.
 
     Examples
     --------
@@ -103,14 +101,9 @@ def submit(
         ports = connect(settings, progress=tell, consent=Consent.given(approve, max_cost))
     if question is not None and is_run_id(question):
         question, run_id = None, question
-    if run_id is not None and ports.store.has(check_run_id(run_id)):
-        record = ports.store.load(run_id)
-        if _is_in_hand(record, ports):
-            return Run(record, ports=ports)
-        record = open_run(question, run_id=run_id, settings=ports.settings, **options).record
-        check_reachable(record.config, ports.settings)
-    else:
-        record = _begin(question, run_id=run_id, ports=ports, options=options)
+    record, is_in_hand = _find_or_begin(question, run_id=run_id, ports=ports, options=options)
+    if is_in_hand:
+        return Run(record, ports=ports)
     for note in record.notes:
         show(f"note: {note}")
     spec = orchestrator_spec(record, ports)
@@ -119,32 +112,60 @@ def submit(
         n_rounds = record.config.max_rounds - len(record.rounds)
         show(f"the orchestrator costs {describe(estimate_cost(spec, ports.settings.batch))}")
         show(f"each of up to {n_rounds} round(s) costs {describe(estimate_round(record, ports))}")
-    return Run(_hand_over(record, ports, spec=spec), ports=ports)
+    # The intent is saved before the job is submitted. The job writes the next records, so nothing is saved afterwards.
+    executor = executor_named(record.config.executor, ports)
+    handle = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
+    record = ports.store.save(record.model_copy(update={"orchestrator": handle}))
+    try:
+        executor.submit(spec)
+    except HaystackError as error:
+        flow.save_failure(record, ports, step=flow.next_step(record) or "publish", error=error)
+        raise
+    return Run(ports.store.load(record.run_id), ports=ports)
 
 
-def _is_in_hand(record: RunRecord, ports: Ports) -> bool:
-    """Whether a run is done or its job works on it; a job that lost its machine gets its next attempt.
+def _find_or_begin(
+    question: str | None, *, run_id: str | None, ports: Ports, options: dict[str, Any]
+) -> tuple[RunRecord, bool]:
+    """Find the run, or begin a new one, and say whether it needs no submission: it is done, or its job works on it.
+
+    All checks that cost nothing are made here. The first record of a new run is not saved yet. A job that lost its
+    machine gets its next attempt.
 
     Raises
     ------
     ApprovalNeededError
         The next attempt costs money, and this call does not consent to it.
     """
-    if record.status != "running":
-        return record.status == "done"
-    status = orchestrator_status(record, ports, tend=True)
-    if status is not None and status.needs_approval:
-        raise ApprovalNeededError(status.needs_approval, run_id=record.run_id)
-    return status is not None and not status.is_terminal
+    settings = ports.settings
+    if run_id is None or not ports.store.has(check_run_id(run_id)):
+        if question is None:
+            msg = f"no run {run_id!r} in {settings.storage}; a new run needs a question"
+            raise InvalidInputError(msg, run_id=run_id)
+        config = build_config(settings, **options)
+        check_reachable(config, settings)
+        return first_record(question, run_id=run_id, config=config, ports=ports), False
+    record = ports.store.load(run_id)
+    if record.status == "done":
+        return record, True
+    if record.status == "running":
+        status = orchestrator_status(record, ports, tend=True)
+        if status is not None and status.needs_approval:
+            raise ApprovalNeededError(status.needs_approval, run_id=record.run_id)
+        if status is not None and not status.is_terminal:
+            return record, True
+    record = open_run(question, run_id=run_id, settings=settings, **options).record
+    check_reachable(record.config, settings)
+    return record, False
 
 
 def check_reachable(config: RunConfig, settings: Settings) -> None:
-    """Refuse to send a run to the cloud that needs files of this machine.
+    """Refuse to send a run to the cloud if it needs files of this machine.
 
     Raises
     ------
     InvalidInputError
-        Names each local path and where it belongs.
+        A path is local; the message names each one and says where to copy it.
     """
     if "memory://" in settings.storage:
         msg = f"storage {settings.storage!r} ends with this process; give a folder or gs://bucket/prefix"
@@ -166,7 +187,7 @@ def check_reachable(config: RunConfig, settings: Settings) -> None:
 
 
 def orchestrator_spec(record: RunRecord, ports: Ports) -> JobSpec:
-    """The job that works ``record``: ``haystack run`` on the record there is, which holds the options."""
+    """Describe the job that works on ``record``: ``haystack run`` on the saved record, which holds the options."""
     settings = ports.settings
     # The question comes last, after "--", since it may begin with a dash.
     words = ("run", "--run-id", record.run_id, "--storage", settings.storage, "--", record.question)
@@ -181,9 +202,9 @@ def orchestrator_spec(record: RunRecord, ports: Ports) -> JobSpec:
 
 
 def travelling_settings(settings: Settings, *, config: RunConfig) -> dict[str, str]:
-    """Settings that differ from the defaults, as the variables that set them for the orchestrator.
+    """Return the settings that differ from the defaults, as environment variables for the orchestrator.
 
-    A cloud job gets none of this machine's folders: it has its own cache and knowledge, and builds the demo atlas.
+    A cloud job gets no folder of this machine: it has its own cache and knowledge, and builds the demo atlas itself.
     """
     stays = {"storage"} if config.executor == "local" else set(_OF_THIS_MACHINE)
     if config.executor != "local" and _only_demo(config):
@@ -192,41 +213,21 @@ def travelling_settings(settings: Settings, *, config: RunConfig) -> dict[str, s
     now, default = settings.model_dump(mode="json"), Settings().model_dump(mode="json")
     for name in now.keys() - stays:
         both = (now[name], default[name])
-        parts = {name: both} if not isinstance(both[0], dict) else {}
-        parts |= {f"{name}__{key}": (both[0][key], both[1][key]) for key in both[0]} if not parts else {}
-        parts = {key: pair for key, pair in parts.items() if f"{pair[0]}" != _MASKED and pair[0] != pair[1]}
-        found |= {f"HAYSTACK_{key.upper()}": _as_variable(value) for key, (value, _) in parts.items()}
+        parts = {name: both}
+        if isinstance(both[0], dict):
+            parts = {f"{name}__{key}": (both[0][key], both[1][key]) for key in both[0]}
+        for key, (value, usual) in parts.items():
+            if f"{value}" != _MASKED and value != usual:
+                found[f"HAYSTACK_{key.upper()}"] = _as_variable(value)
     return dict(sorted(found.items()))
 
 
 def _as_variable(value: object) -> str:
-    """A value as Dynaconf reads it back: a path or an address as it is, everything else marked as JSON."""
+    """The text that Dynaconf reads back as ``value``: paths and addresses unchanged, everything else marked as JSON."""
     is_plain = isinstance(value, str) and (value.startswith("/") or "://" in value)
     return str(value) if is_plain else f"@json {json.dumps(value)}"
 
 
 def _only_demo(config: RunConfig) -> bool:
+    """Whether the run uses the demo atlas alone."""
     return config.atlases == DEMO_ATLASES and config.query_atlas in (None, *DEMO_ATLASES)
-
-
-def _begin(question: str | None, *, run_id: str | None, ports: Ports, options: dict[str, Any]) -> RunRecord:
-    """The first record of a new run, after the checks that cost nothing; not saved yet."""
-    if question is None:
-        msg = f"no run {run_id!r} in {ports.settings.storage}; a new run needs a question"
-        raise InvalidInputError(msg, run_id=run_id)
-    config = build_config(ports.settings, **options)
-    check_reachable(config, ports.settings)
-    return first_record(question, run_id=run_id, config=config, ports=ports)
-
-
-def _hand_over(record: RunRecord, ports: Ports, *, spec: JobSpec) -> RunRecord:
-    """Save the intent, then submit; the job writes the next records, so nothing is saved afterwards."""
-    executor = executor_named(record.config.executor, ports)
-    handle = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
-    record = ports.store.save(record.model_copy(update={"orchestrator": handle}))
-    try:
-        executor.submit(spec)
-    except HaystackError as error:
-        flow.save_failure(record, ports, step=flow.next_step(record) or "publish", error=error)
-        raise
-    return ports.store.load(record.run_id)
