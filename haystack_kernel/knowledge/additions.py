@@ -66,7 +66,7 @@ def add_knowledge(
         The folder cannot be written.
     """
     path = Path(file).expanduser()
-    if kind is not None and kind not in ROWS:
+    if kind not in (None, *ROWS):
         message = f"kind {kind!r} is unknown; possible: {', '.join(ROWS)}"
         raise InvalidInputError(message, kind=kind)
     called = name

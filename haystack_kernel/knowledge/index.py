@@ -173,7 +173,7 @@ def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
         kind=kind,
         names={term: entry.name for term, entry in entries.items()},
         ids=ids,
-        # One member is no family: its name alone would not be ambiguous.
+        # A family of one member is left out, because its name would not be ambiguous.
         families={family: tuple(members) for family, members in families.items() if len(members) > 1},
         short_forms={
             normalise.spaced_key(normalise.split_words(form.form)): form

@@ -197,7 +197,7 @@ def _is_written_so(part: list[Word], *, text: str, surface: Surface) -> bool:
     stem = written[:2] + written[2:].removesuffix("s")
     if _n_capitals(stem) >= 2:
         return True
-    if part[0].norm in _ENGLISH or written.lower() in _ENGLISH:
+    if not _ENGLISH.isdisjoint((part[0].norm, written.lower())):
         return False
     if stem == surface.text:
         return len(stem) >= 2

@@ -24,7 +24,7 @@ from haystack_kernel.knowledge.readers import (
 from haystack_kernel.knowledge.terms import Obsolete
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import pronto
@@ -71,30 +71,31 @@ def read_obo(raw: bytes, *, path: Path, prefix: str) -> SourceFile:
             f"{path} is not in OBO format, which begins with 'format-version:'. Give the .obo file of the ontology."
         )
         raise InvalidInputError(message, path=str(path))
-    lines, dropped = _wanted(text)
+    lines, notes = _wanted(text)
     ontology = _parse("\n".join(lines), path=path)
     found = [term for term in ontology.terms() if term.id.startswith(f"{prefix}:")]
     check_count(len(found), path=path, what="terms")
-    in_use = {term.id: term for term in found if not term.obsolete}
+    in_use = [term for term in found if not term.obsolete]
     if not in_use:
         message = f"{path} has no {prefix} term that is in use. Give the ontology of the file with --kind."
         raise InvalidInputError(message, path=str(path), prefix=prefix)
-    live = [_term(term, known=in_use, path=path) for term in in_use.values()]
+    known = frozenset(term.id for term in in_use)
+    live = [_term(term, known=known, path=path) for term in in_use]
     check_acyclic({term.id: term.parents for term in live}, path=path)
     return SourceFile(
         rows=tuple(live),
         obsolete=tuple(_obsolete(found, text=text, path=path)),
         version=ontology.metadata.data_version or version_in_name(path),
         licence=find_licence(text[: text.find("[Term]")]),
-        notes=tuple(f"{count:,} {what}" for what, count in dropped.items() if count),
+        notes=notes,
     )
 
 
-def _wanted(text: str) -> tuple[list[str], dict[str, int]]:
-    """Return the lines that matter, with a declaration of each relation, and how many were left out for what reason."""
+def _wanted(text: str) -> tuple[list[str], tuple[str, ...]]:
+    """Return the lines that matter, with a declaration of each relation, and notes on how many were left out."""
     defined = set(re.findall(r"(?m)^id:[ \t]*(\S+)", text))
     kept = ["format-version: 1.2"]
-    dropped = {_FOREIGN: 0, _VALUELESS: 0}
+    n_dropped = {_FOREIGN: 0, _VALUELESS: 0}
     stanza = ""
     for line in text.splitlines():
         if line.startswith("["):
@@ -106,10 +107,10 @@ def _wanted(text: str) -> tuple[list[str], dict[str, int]]:
             written, reason = _rewritten(line, defined=defined)
             kept += [written] if written else []
             if reason:
-                dropped[reason] += 1
+                n_dropped[reason] += 1
     for link in LINKS:
         kept += ["", "[Typedef]", f"id: {link}", f"name: {link}"]
-    return [*kept, ""], dropped
+    return [*kept, ""], tuple(f"{count:,} {reason}" for reason, count in n_dropped.items() if count)
 
 
 def _is_wanted(line: str, *, stanza: str) -> bool:
@@ -155,7 +156,7 @@ def _parse(text: str, *, path: Path) -> pronto.Ontology:
         raise InvalidInputError(message, path=str(path)) from error
 
 
-def _term(term: pronto.Term, *, known: Container[str], path: Path) -> OntologyTerm:
+def _term(term: pronto.Term, *, known: frozenset[str], path: Path) -> OntologyTerm:
     """Return a term in use, without links to itself, to retired terms or to those of another ontology."""
     name = clean_name(term.name or "", path=path, where=term.id)
     if not name or name == _EMPTY_NAME:
@@ -165,12 +166,13 @@ def _term(term: pronto.Term, *, known: Container[str], path: Path) -> OntologyTe
         clean_name(one.description, path=path, where=term.id): None for one in term.synonyms if one.scope == "EXACT"
     }
     exact.pop(name, None)
-    said = {relation.id: targets for relation, targets in term.relationships.items()}
-    above = (term.superclasses(distance=1, with_self=False), *(said.get(link, ()) for link in LINKS))
-    parents, part_of, develops_from = (
-        tuple(sorted(other.id for other in others if other.id in known and other.id != term.id)) for others in above
-    )
-    return OntologyTerm(term.id, name, tuple(sorted(exact)), parents, part_of, develops_from)
+    above: dict[str, Iterable[pronto.Term]] = {"is_a": term.superclasses(distance=1, with_self=False)}
+    above.update((relation.id, targets) for relation, targets in term.relationships.items())
+    links: dict[str, tuple[str, ...]] = {}
+    for link in ("is_a", *LINKS):
+        ids = known.intersection(other.id for other in above.get(link, ()))
+        links[link] = tuple(sorted(ids - {term.id}))
+    return OntologyTerm(term.id, name, tuple(sorted(exact)), links["is_a"], links["part_of"], links["develops_from"])
 
 
 def _obsolete(terms: list[pronto.Term], *, text: str, path: Path) -> Iterator[Obsolete]:

@@ -108,13 +108,13 @@ def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge
         found = _resolution(text, matches, index=index)
         note = "" if found.ambiguous else f"only a part of the name of {matches[0].name!r}"
         return found.model_copy(update={"ambiguous": True, "note": note})  # a part alone is never sure
-    if _ID.fullmatch(text.strip()):  # an unknown id is near to nothing
+    if _ID.fullmatch(text.strip()):  # no term is offered for an unknown id
         return Resolution(text=text, kind=index.kind)
     written, scores = normalise.spaced_key(words), dict[str, float]()
-    alike = process.extract(
+    similar = process.extract(
         written, index.keys_like(written), scorer=fuzz.ratio, limit=25, score_cutoff=100 * MIN_NEAREST
     )
-    for key, percent, _ in alike:  # most similar first, so the first score of a term is its best
+    for key, percent, _ in similar:  # most similar first, so the first score of a term is its best
         for surface in index.spaced[key]:
             scores.setdefault(surface.id, 0.9 * percent / 100)
     near = [index.close(term, score=score) for term, score in list(scores.items())[:MAX_ALTERNATIVES]]

@@ -245,19 +245,19 @@ def _read_table(path: Path) -> _Table:
     version = re.search(r"version[ :=]+([\w.-]*\w)", "\n".join(lines[:start]))
     if version is None:
         top.fail("a comment line above the header must say 'version <x>'")
-    rows = tuple(_row(path, number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line)
-    if path.name != "network.tsv":
-        _check_unique(rows)
-    return _Table(rows, version[1], raw)
-
-
-def _check_unique(rows: Iterable[_Row]) -> None:
-    seen: set[str] = set()
-    for row in rows:
+    rows = []
+    taken: set[str] = set()
+    for number, line in enumerate(lines[start + 1 :], start + 2):
+        if not line:
+            continue
+        row = _row(path, number, line)
         name = row.cells.get("name", row.id)
-        if row.id in seen or name in seen - {row.id}:
-            row.fail(f"{row.id} ({name}) is defined twice")
-        seen |= {row.id, name}
+        if path.name != "network.tsv":  # there a regulator has a row for each kind of edge
+            if row.id in taken or name in taken - {row.id}:
+                row.fail(f"{row.id} ({name}) is defined twice")
+            taken |= {row.id, name}
+        rows.append(row)
+    return _Table(tuple(rows), version[1], raw)
 
 
 def _row(path: Path, number: int, line: str) -> _Row:

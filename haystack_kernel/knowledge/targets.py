@@ -58,7 +58,7 @@ def read_targets(
         if entry is None:
             continue
         earlier = found.get(entry.name)
-        if earlier is not None:  # of a value that both rows state, the earlier row's counts
+        if earlier is not None:  # where both rows state a value, the earlier row wins
             entry = replace(
                 earlier,
                 synonyms=tuple(dict.fromkeys((*earlier.synonyms, *entry.synonyms))),

@@ -156,7 +156,8 @@ def _passive(masked: str, verb: _Verb, *, named: Sequence[Span]) -> int:
 def _active(masked: str, verbs: list[_Verb], *, gene: Span, named: Sequence[Span]) -> int:
     """Read the active: ASKED increased GENE; ASKED-induced GENE; increased GENE in response to ASKED."""
     verb = verbs[-1]
-    gap = masked[verb.end : gene.start]  # its words may make something else the object
+    # Too many words in between, or words such as "by", give the verb another object than the gene.
+    gap = masked[verb.end : gene.start]
     if len(gap.split()) > _WORDS_BETWEEN or _BOUNDARY.search(gap) or _NOT_THE_OBJECT.search(gap):
         return 0
     if _is_attached_to(masked, verb.start, named):
