@@ -65,18 +65,14 @@ def main() -> None:
     """Entry point of the ``haystack`` command."""
     prepare_streams()
     try:
-        _check_words(sys.argv[1:])
+        for word in sys.argv[1:]:
+            # Bytes that are no text in this locale could be neither stored nor sent; as the name of a file they serve.
+            if any("\ud800" <= character <= "\udfff" for character in word) and not Path(word).exists():
+                msg = f"{word!r} holds bytes that are no text in this locale; type it again, or set LC_ALL=C.UTF-8"
+                raise errors.InvalidInputError(msg)
         app()
     except errors.HaystackError as error:
         sys.stderr.write(f"error: {error}\n")
         for note in getattr(error, "__notes__", ()):
             sys.stderr.write(f"note: {note}\n")
         sys.exit(exit_code(error))
-
-
-def _check_words(words: list[str]) -> None:
-    """Refuse bytes that are no text in this locale, unless they name a file: nothing could store or send them."""
-    for word in words:
-        if any("\ud800" <= character <= "\udfff" for character in word) and not Path(word).exists():
-            msg = f"{word!r} holds bytes that are no text in this locale; type it again, or set LC_ALL=C.UTF-8"
-            raise errors.InvalidInputError(msg)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from haystack_kernel.cli.commands import add as add_command
 from haystack_kernel.cli.commands import new_group
 from haystack_kernel.cli.output import as_text, format_fields, format_rows, show, wrap
 from haystack_kernel.errors import InvalidInputError, StorageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 app = new_group("Index single-cell files for the search of prompt cells.")
 Root = Annotated[
@@ -88,7 +85,11 @@ def build(
     )
     prepare_vectors(settings.atlas_root, name, knowledge=knowledge)
     found = built.model_dump(mode="json")
-    _tell_unmapped(found["unmapped"], notes=built.notes)
+    for note in built.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if found["unmapped"]:
+        print(f"{len(found['unmapped'])} labels match no known term and are kept as they are:", file=sys.stderr)
+        print(format_rows(_unmapped_rows(found["unmapped"])), file=sys.stderr)
     single = {key: value for key, value in found.items() if not isinstance(value, (list, dict))}
     show(found, lambda: format_fields((key.replace("_", " "), value) for key, value in single.items()))
 
@@ -197,15 +198,6 @@ def move(
 
 for _command in (build, init, list_, info, check, move):
     add_command(app, _command)
-
-
-def _tell_unmapped(labels: list[dict[str, Any]], *, notes: Sequence[str]) -> None:
-    """Remarks, and labels that match no known term, on stderr."""
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    if labels:
-        print(f"{len(labels)} labels match no known term and are kept as they are:", file=sys.stderr)
-        print(format_rows(_unmapped_rows(labels)), file=sys.stderr)
 
 
 def _unmapped_rows(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:

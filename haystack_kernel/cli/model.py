@@ -80,15 +80,10 @@ def _run(command: str, arguments: list[str]) -> None:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-    _pass_on_answer(out)
-    raise typer.Exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
-
-
-def _pass_on_answer(out: str) -> None:
-    """Print what the program printed, its JSON line as a person reads it where one does; its help is text anyway."""
     try:
         found = json.loads(out)
-    except ValueError:
+    except ValueError:  # its help, which is text anyway
         sys.stdout.write(out)
-        return
-    output.show(found, lambda: output.format_fields((key.replace("_", " "), item) for key, item in found.items()))
+    else:
+        output.show(found, lambda: output.format_fields((key.replace("_", " "), item) for key, item in found.items()))
+    raise typer.Exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)

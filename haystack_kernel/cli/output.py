@@ -61,8 +61,11 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
         return "(none)"
     texts = [{name: as_text(value) for name, value in row.items()} for row in rows]
     columns, below = _layout(texts)
-    numeric = {name for name in columns if any(_is_number(row.get(name)) for row in rows)}
-
+    numeric = set()
+    for row in rows:
+        numeric |= {
+            name for name, value in row.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
     lines = [_aligned({name: name for name in columns}, columns, numeric)]
     for text in texts:
         lines.append(_aligned(text, columns, numeric))
@@ -135,10 +138,6 @@ def as_text(value: object) -> str:
 
 def _width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON-able value

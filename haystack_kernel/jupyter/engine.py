@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from jupyter_client.manager import KernelManager
     from nbformat import NotebookNode
 
-    from haystack_kernel.jupyter.upload import NotebookUpload
-
 SAVE_INTERVAL_S = 2.0
 _MAX_SOCKET_PATH = 100  # the system allows 103 to 107 bytes, and the number of the channel follows
 _STOP_S = 30.0  # for a cell that was asked to stop, before its kernel is ended; it may be writing to a bucket
@@ -93,7 +91,15 @@ class HaystackEngine(NBClientEngine):
             raise RefusedParameterError(str(error), **error.facts) from None
         inject_run_folder(nb, output_path)
         sources = withhold_consent(nb)
-        upload = _upload_to(output_path)
+        upload = None
+        if str(output_path or "").startswith("gs://"):
+            from papermill.iorw import papermill_io
+
+            from haystack_kernel.jupyter.upload import open_upload
+
+            # Our handler goes before papermill's for this one address; papermill itself writes there at the end.
+            upload = open_upload(str(output_path), warn=logger.warning)
+            papermill_io.register(str(output_path), upload)
         if output_path and "://" not in str(output_path):
             Path(output_path).parent.mkdir(parents=True, exist_ok=True)  # a run's folder is new; papermill makes none
         manager = DebouncedManager(
@@ -164,19 +170,6 @@ class HaystackEngine(NBClientEngine):
             client.on_cell_execute = lambda cell, cell_index: cell.update(source=sources.get(cell_index, cell.source))
             client.on_cell_complete = lambda **_: withhold_consent(nb_man.nb)
             return client.execute()
-
-
-def _upload_to(output_path: str | None) -> NotebookUpload | None:
-    """Put our own handler before papermill's for this one address in a bucket; papermill writes there as well."""
-    if not str(output_path or "").startswith("gs://"):
-        return None
-    from papermill.iorw import papermill_io
-
-    from haystack_kernel.jupyter.upload import open_upload
-
-    upload = open_upload(str(output_path), warn=logger.warning)
-    papermill_io.register(str(output_path), upload)
-    return upload
 
 
 def kernel_transport(folder: str) -> dict[str, str]:

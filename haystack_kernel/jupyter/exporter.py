@@ -34,25 +34,13 @@ class HaystackReportExporter(Exporter):
         nb, resources = super().from_notebook_node(nb, resources, **kwargs)
         metadata = resources.get("metadata", {})
         folder = Path(metadata.get("path") or ".").resolve()  # it may be "..", or a link to the run folder
-        page = self._run_report(nb, folder) if _is_run_folder(folder) else None
-        if page is None:
-            from haystack_kernel.report import render_notebook
-
-            page = render_notebook(nb, title=metadata.get("name") or "notebook")
-        return page, resources
-
-    def _run_report(self, nb: NotebookNode, folder: Path) -> str | None:
-        """The full report, or None (and a warning) when the record or a table beside the notebook cannot be read."""
-        from haystack_kernel.report import load_bundle, render_report
+        from haystack_kernel.report import load_bundle, render_notebook, render_report
         from haystack_kernel.store import RunStore
 
-        store = RunStore(str(folder.parents[1]))
-        try:
-            return render_report(load_bundle(store.load(folder.name), store, notebook=nb))
-        except HaystackError as error:
-            self.log.warning("the notebook is rendered without its run: %s", error)
-            return None
-
-
-def _is_run_folder(folder: Path) -> bool:
-    return folder.parent.name == layout.RUNS and (folder / layout.NEWEST).exists()
+        if folder.parent.name == layout.RUNS and (folder / layout.NEWEST).exists():
+            store = RunStore(str(folder.parents[1]))
+            try:
+                return render_report(load_bundle(store.load(folder.name), store, notebook=nb)), resources
+            except HaystackError as error:  # the record, or a table, cannot be read
+                self.log.warning("the notebook is rendered without its run: %s", error)
+        return render_notebook(nb, title=metadata.get("name") or "notebook"), resources

@@ -104,7 +104,12 @@ class _Scanner:
             self.lines[number] = f"{bare['before']}%{bare['ask']}"  # no Python: "ask" and a sentence
         start = 0
         while (found := self._next_ask(number, start)) is not None:
-            self._join_continued(number)
+            # Lines after a backslash move up and leave empty ones in their places, so that line numbers hold.
+            following = number + 1
+            while self.lines[number].rstrip().endswith("\\") and following < len(self.lines):
+                joined = f"{self.lines[number].rstrip()[:-1].rstrip()} {self.lines[following].strip()}\n"
+                self.lines[number], self.lines[following] = joined, "\n"
+                following += 1
             line = self.lines[number]
             end = "\n" if line.endswith("\n") else ""
             before, text = line[:found], line[found + len("%ask") :].strip()
@@ -138,14 +143,6 @@ class _Scanner:
             self.depth = max(0, self.depth + bool(mark["open"]) - bool(mark["close"]))
             start = mark.end()
         return None
-
-    def _join_continued(self, number: int) -> None:
-        """Move lines that follow a backslash up; empty lines stay in their places, so that numbers of lines hold."""
-        following = number + 1
-        while self.lines[number].rstrip().endswith("\\") and following < len(self.lines):
-            joined = f"{self.lines[number].rstrip()[:-1].rstrip()} {self.lines[following].strip()}\n"
-            self.lines[number], self.lines[following] = joined, "\n"
-            following += 1
 
 
 def _is_asked(before: str) -> bool:

@@ -59,14 +59,30 @@ class NotebookUpload:
     def write(self, text: str, path: str) -> None:
         """Keep the notebook here; upload it when it is time, or when it is the last state."""
         data = text.encode()
-        is_kept = self._keep(data)
+        temporary = self._copy.with_suffix(".tmp")
+        is_kept = True
+        try:
+            self._copy.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(self._copy)
+        except OSError as error:  # the bucket is where it belongs: the run goes on
+            self._say(f"no local copy of the notebook can be kept in {self._copy} ({error}); set HAYSTACK_CACHE")
+            is_kept = False
         if is_superseded(text):
             where = f"; this one is in {self._copy}" if is_kept else ""
             self._say(f"another process works on this run, so its notebook {path} is left alone{where}")
         elif self.is_last:
             self._finish(data, is_kept=is_kept)
         elif self._clock() >= self._next_at:
-            self._try(data)
+            started = self._clock()
+            try:
+                self._now_and_then.write(self._uri, data)
+            except TransferError as error:
+                self._say(f"the notebook could not be uploaded yet, the run goes on: {error}")
+            else:
+                self._uploaded, self._warned = _digest(data), ""
+            # The slower the bucket, the rarer the uploads, so that they take a fixed share of the run's time at most.
+            self._next_at = self._clock() + max(self._interval_s, _SHARE * (self._clock() - started))
 
     def read(self, path: str) -> str:
         """Text of the notebook in the bucket."""
@@ -81,27 +97,6 @@ class NotebookUpload:
     def pretty_path(self, path: str) -> str:
         """The address as it is."""
         return path
-
-    def _keep(self, data: bytes) -> bool:
-        temporary = self._copy.with_suffix(".tmp")
-        try:
-            self._copy.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(self._copy)
-        except OSError as error:  # the bucket is where it belongs: the run goes on
-            self._say(f"no local copy of the notebook can be kept in {self._copy} ({error}); set HAYSTACK_CACHE")
-            return False
-        return True
-
-    def _try(self, data: bytes) -> None:
-        started = self._clock()
-        try:
-            self._now_and_then.write(self._uri, data)
-        except TransferError as error:
-            self._say(f"the notebook could not be uploaded yet, the run goes on: {error}")
-        else:
-            self._uploaded, self._warned = _digest(data), ""
-        self._next_at = self._clock() + max(self._interval_s, _SHARE * (self._clock() - started))
 
     def _finish(self, data: bytes, *, is_kept: bool) -> None:
         if self._uploaded != _digest(data):

@@ -16,10 +16,8 @@ from haystack_kernel.planners.frames import find_slots
 from haystack_kernel.schema import PERTURBATIONAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import Resolution, StructuredQuery, TermKind
+    from haystack_kernel.schema import StructuredQuery, TermKind
 
 MIN_CHARACTERS = 10
 MAX_CHARACTERS = 2000
@@ -104,7 +102,16 @@ def check_question(question: str, *, knowledge: Knowledge | None = None) -> str:
         )
         raise InvalidInputError(msg, n_characters=len(text))
     _check_language(text)
-    _check_species(text)
+    names_human = re.search(r"\bhumans?\b|\bpatients?\b", text, re.IGNORECASE) is not None
+    for found in _SPECIES.finditer(text):
+        # "human cells, unlike in mice" mentions another species without asking about it.
+        if names_human and _ASIDE.search(text[: found.start()]):
+            continue
+        msg = (
+            f"the question is about {found['animal']!r}, but all atlases and tables are human. Ask about human "
+            f"cells instead. {SERVED}"
+        )
+        raise InvalidInputError(msg, reason="species", species=found["animal"])
     _check_subject(text, knowledge=knowledge or load_knowledge())
     return text
 
@@ -141,7 +148,13 @@ def check_answerable(query: StructuredQuery) -> StructuredQuery:
     missing = {kind: noun for kind, (is_missing, noun) in wanted.items() if is_missing}
     unknown = [term for term in query.unresolved if term.kind in missing]
     if unknown:
-        raise _unknown_terms(unknown, nouns=missing)
+        sentences, nearest = [], {}
+        for term in unknown:
+            near = nearest[term.text] = [match.name for match in term.alternatives]
+            hint = f"closest known terms: {', '.join(near)}" if near else "no known term is close"
+            sentences.append(f"{_quoted(term.text)} is not a known {missing[term.kind]} ({hint}).")
+        msg = f"{' '.join(sentences)} Ask again with a known term, for example: {EXAMPLE}"
+        raise InvalidInputError(msg, kind=unknown[0].kind, text=unknown[0].text, nearest=nearest)
     if query.task_type not in PERTURBATIONAL:
         missing.pop("perturbation", None)
     if missing:
@@ -176,18 +189,6 @@ def _check_language(text: str) -> None:
         raise InvalidInputError(msg, reason="language")
 
 
-def _check_species(text: str) -> None:
-    names_human = re.search(r"\bhumans?\b|\bpatients?\b", text, re.IGNORECASE) is not None
-    for found in _SPECIES.finditer(text):
-        if names_human and _ASIDE.search(text[: found.start()]):
-            continue
-        msg = (
-            f"the question is about {found['animal']!r}, but all atlases and tables are human. Ask about human "
-            f"cells instead. {SERVED}"
-        )
-        raise InvalidInputError(msg, reason="species", species=found["animal"])
-
-
 def _check_subject(text: str, *, knowledge: Knowledge) -> None:
     mentions = find_terms(text, knowledge=knowledge)
     kinds = {mention.kind for mention in mentions}
@@ -198,17 +199,6 @@ def _check_subject(text: str, *, knowledge: Knowledge) -> None:
     if kinds <= {"cell_type"} and not named and not find_slots(text) and not asks_for_cells(text):
         msg = f"{_quoted(text)} names no treatment, donor, tissue or dataset to predict the cells for. {SERVED}"
         raise InvalidInputError(msg, reason="no context")
-
-
-def _unknown_terms(terms: Sequence[Resolution], *, nouns: Mapping[TermKind, str]) -> InvalidInputError:
-    sentences = []
-    for term in terms:
-        near = [match.name for match in term.alternatives]
-        hint = f"closest known terms: {', '.join(near)}" if near else "no known term is close"
-        sentences.append(f"{_quoted(term.text)} is not a known {nouns[term.kind]} ({hint}).")
-    msg = f"{' '.join(sentences)} Ask again with a known term, for example: {EXAMPLE}"
-    nearest = {term.text: [match.name for match in term.alternatives] for term in terms}
-    return InvalidInputError(msg, kind=terms[0].kind, text=terms[0].text, nearest=nearest)
 
 
 def _quoted(text: str) -> str:

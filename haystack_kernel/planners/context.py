@@ -155,7 +155,19 @@ def find_datasets(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
         take(_BARE_SET)
     if has_named_set:  # beside a dataset that is named as one, a cue such as "measured in" is enough for the second
         take(_CUED_SET)
-    return _with_roles(sorted(found, key=lambda named: named.start))
+    found.sort(key=lambda named: named.start)
+    if len(found) < 2:
+        return found
+    # A dataset of open role takes the role that the other leaves; of two with the same role the first is the reference.
+    first, second, *rest = found
+    roles: dict[Role, Role] = {"target": "reference", "reference": "target", "open": "open"}
+    if first.role == second.role:
+        first, second = replace(first, role="reference"), replace(second, role="target")
+    elif first.role == "open":
+        first = replace(first, role=roles[second.role])
+    elif second.role == "open":
+        second = replace(second, role=roles[first.role])
+    return [first, second, *rest]
 
 
 def asks_for_transfer(question: str) -> bool:
@@ -199,21 +211,6 @@ def _role(before: str) -> Role:
     if _REFERENCE.search(before):
         return "reference"
     return "target" if _TARGET.search(before) else "open"
-
-
-def _with_roles(datasets: list[Named]) -> list[Named]:
-    """Give datasets of open role the remaining role; of two with the same role the first is the reference."""
-    if len(datasets) < 2:
-        return datasets
-    first, second, *rest = datasets
-    roles: dict[Role, Role] = {"target": "reference", "reference": "target", "open": "open"}
-    if first.role == second.role:
-        first, second = replace(first, role="reference"), replace(second, role="target")
-    elif first.role == "open":
-        first = replace(first, role=roles[second.role])
-    elif second.role == "open":
-        second = replace(second, role=roles[first.role])
-    return [first, second, *rest]
 
 
 def _inside(mentions: Sequence[Mention], start: int, end: int) -> bool:

@@ -152,13 +152,10 @@ def find_slots(question: str) -> list[Slot]:
                 if kind not in frame.groupindex or not found.group(kind):
                     continue
                 for slot in _trimmed(question, kind=kind, span=found.span(kind)):
-                    if not any(old.kind != kind and _overlap(old, slot) for old in slots.values()):
+                    others = (old for old in slots.values() if old.kind != kind)
+                    if all(old.end <= slot.start or old.start >= slot.end for old in others):
                         slots.setdefault((slot.kind, slot.start, slot.end), slot)
     return list(slots.values())
-
-
-def _overlap(left: Slot, right: Slot) -> bool:
-    return left.start < right.end and right.start < left.end
 
 
 def _trimmed(question: str, *, kind: SlotKind, span: tuple[int, int]) -> list[Slot]:
@@ -166,11 +163,19 @@ def _trimmed(question: str, *, kind: SlotKind, span: tuple[int, int]) -> list[Sl
     start, end = span
     lead = _LEAD.match(question[start:end])
     start += lead.end() if lead else len(question[start:end]) - len(question[start:end].lstrip())
+    parts = []
     if kind == "perturbation":
-        parts = _split(question, start=start, end=end)
+        text = question[start:end]
+        tail = _TAIL.search(re.sub(r",\s", "  ", text))  # a comma may join two treatments; any other tail ends them
+        text = text[: tail.start()] if tail else text
+        begin = start
+        for join in _JOIN.finditer(text):
+            parts.append((begin, start + join.start()))
+            begin = start + join.end()
+        parts.append((begin, start + len(text)))
     else:
         tail = _TAIL_OF_CELLS.search(question[start:end])
-        parts = [(start, start + tail.start() if tail else end)]
+        parts.append((start, start + tail.start() if tail else end))
     slots = []
     for first, last in parts:
         tail = _TAIL.search(question[first:last])
@@ -181,14 +186,3 @@ def _trimmed(question: str, *, kind: SlotKind, span: tuple[int, int]) -> list[Sl
         if not all(word in _EMPTY for word in re.findall(r"[\w\-]+", text.lower())) and len(text.split()) <= 8:
             slots.append(Slot(kind, text, first, first + len(text)))
     return slots
-
-
-def _split(question: str, *, start: int, end: int) -> list[tuple[int, int]]:
-    parts, text = [], question[start:end]
-    tail = _TAIL.search(re.sub(r",\s", "  ", text))  # a comma may join two treatments; any other tail ends them
-    text = text[: tail.start()] if tail else text
-    begin = 0
-    for join in _JOIN.finditer(text):
-        parts.append((start + begin, start + join.start()))
-        begin = join.end()
-    return [*parts, (start + begin, start + len(text))]

@@ -75,11 +75,14 @@ class CandidateTable:
         return self._candidates[place]
 
     def __repr__(self) -> str:
-        lines = [
-            f"{place}. {_where(one)}, {one.prompt.n_cells} cells, score {one.score:.2f} ({_how(one)})\n"
-            f"   {_sentence(one.reason)}\n   Control cells: {_sentence(one.control_reason)}\n   Key: {one.key}"
-            for place, one in enumerate(self._candidates, 1)
-        ]
+        lines = []
+        for place, one in enumerate(self._candidates, 1):
+            prompt = one.prompt
+            where = f"{cell_types(one)}, {prompt.perturbation or 'unperturbed'}, {prompt.atlas} / {prompt.dataset}"
+            lines.append(
+                f"{place}. {where}, {prompt.n_cells} cells, score {one.score:.2f} ({_how(one)})\n"
+                f"   {_sentence(one.reason)}\n   Control cells: {_sentence(one.control_reason)}\n   Key: {one.key}"
+            )
         return "\n".join(lines) or _EMPTY
 
     def _repr_html_(self) -> str:
@@ -141,10 +144,6 @@ class CandidateTable:
 
     def _used_in(self, one: Candidate) -> list[str]:
         return [str(past.number) for past in self._rounds if one.key in past.choice.candidate_keys]
-
-
-def _where(one: Candidate) -> str:
-    return f"{cell_types(one)}, {one.prompt.perturbation or 'unperturbed'}, {one.prompt.atlas} / {one.prompt.dataset}"
 
 
 def _how(one: Candidate) -> str:

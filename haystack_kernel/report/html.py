@@ -73,12 +73,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: 
         ``sortable`` lets the script of the report sort and filter the table; it can be read without.
     """
     filled = [list(row) for row in rows]
-    numeric = [bool(filled) and all(_is_number(row[place]) for row in filled) for place in range(len(columns))]
+    numeric = []
+    for place in range(len(columns)):
+        kinds = {type(row[place]) for row in filled}
+        numeric.append(bool(kinds) and all(issubclass(kind, (int, float)) and kind is not bool for kind in kinds))
     head = "".join(
         f'<th scope="col"{_class("number" if is_number else "")}>{escape(name)}</th>'
         for name, is_number in zip(columns, numeric, strict=True)
     )
-    body = "".join(f"<tr>{''.join(_cell(value, is_first=not n) for n, value in enumerate(row))}</tr>" for row in filled)
+    body = ""
+    for row in filled:
+        cells = [_cell(value, is_first=place == 0) for place, value in enumerate(row)]
+        body += f"<tr>{''.join(cells)}</tr>"
     name = escape(caption)
     box = f'<div class="scroll{" tall" if kind else ""}" role="region" tabindex="0" aria-label="{name}">'
     opening = f"{box}<table{_class(escape(kind))}><caption><span>{name}</span></caption>"
@@ -111,10 +117,6 @@ def number(value: float, *, digits: int = 2) -> str:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:,.{digits}f}"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _class(name: str) -> str:

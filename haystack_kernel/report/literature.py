@@ -15,7 +15,7 @@ from haystack_kernel.report.words import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from haystack_kernel.schema import Citation, Citations, Paper, Quote, SourceAnswer
+    from haystack_kernel.schema import Citation, Citations, Paper, Quote
 
 SOURCES = {"pubmed": "PubMed", "europepmc": "Europe PMC", "semanticscholar": "Semantic Scholar"}
 _SAYS = {1: f"{UP} rises", -1: f"{DOWN} falls", 0: "no direction"}
@@ -55,7 +55,21 @@ def bibtex(citations: Citations | None) -> str:
     if citations is None:
         return ""
     cited = [item.paper for item in citations.citations if item.quotes[0].stance != "mention"]
-    return "".join(_entry(paper) for paper in cited)
+    entries = []
+    for paper in cited:
+        fields = {
+            "author": " and ".join(_plain(name) for name in paper.authors),
+            "title": _plain(paper.title),
+            "journal": _plain(paper.journal),
+            "year": str(paper.year or ""),
+            "doi": _plain(paper.doi or "", keep="_"),
+            "pmid": paper.pmid or "",
+            "note": "RETRACTED" if paper.retracted else "",
+        }
+        told = ",\n  ".join(f"{name} = {{{value}}}" for name, value in fields.items() if value)
+        key = re.sub(r"[^A-Za-z0-9]+", "-", paper.id)
+        entries.append(f"@article{{{key},\n  {told}}}\n")
+    return "".join(entries)
 
 
 def paper_link(paper: Paper) -> str | None:
@@ -67,22 +81,18 @@ def paper_link(paper: Paper) -> str | None:
 
 def _sources(citations: Citations) -> str:
     of_genes = {answer.source: answer for answer in citations.gene_answers}
-    rows = [
-        (SOURCES[answer.source], answer.n_papers, _of_genes(of_genes.get(answer.source)), answer.reason or "answered")
-        for answer in citations.answers
-    ]
+    rows = []
+    for answer in citations.answers:
+        second, found = of_genes.get(answer.source), "not searched"
+        if second is not None:
+            found = f"{second.n_papers}; {second.reason}" if second.reason else f"{second.n_papers}"
+        rows.append((SOURCES[answer.source], answer.n_papers, found, answer.reason or "answered"))
     columns = ("source", "papers on the perturbation", "papers on predicted genes", "status")
     when = f"{citations.searched_at:%Y-%m-%d}" if citations.searched_at else "unknown"
     caption = (
         f"Literature sources, searched on {when}; {counted(citations.n_papers, 'paper')} after removing duplicates"
     )
     return table(columns, rows, caption=caption)
-
-
-def _of_genes(answer: SourceAnswer | None) -> str:
-    if answer is None:
-        return "not searched"
-    return f"{answer.n_papers}; {answer.reason}" if answer.reason else f"{answer.n_papers}"
 
 
 def _group(heading: str, cited: list[Citation], *, none: str) -> str:
@@ -96,7 +106,8 @@ def _citation(item: Citation) -> str:
     if link is not None:
         title = f'<a href="{escape(link)}" rel="noopener noreferrer">{title}</a>'
     sources = ", ".join(SOURCES[name] for name in paper.sources)
-    facts = [_authors(paper.authors), paper.journal]
+    authors = ", ".join(paper.authors[:3]) + (" et al." if len(paper.authors) > 3 else "")
+    facts = [authors, paper.journal]
     facts += [str(paper.year)] if paper.year else []
     facts += [f"DOI {paper.doi}"] if paper.doi else []
     facts += [f"PMID {paper.pmid}"] if paper.pmid else []
@@ -120,24 +131,6 @@ def _quotes(quotes: Iterable[Quote]) -> Iterable[str]:
     for said in by_sentence.values():
         genes = "; ".join(f"{item.gene} {_SAYS[item.direction]} ({item.stance})" for item in said)
         yield f"<blockquote><p>{escape(said[0].quote)}</p>{paragraph(genes, kind='small')}</blockquote>"
-
-
-def _authors(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (" et al." if len(names) > 3 else "")
-
-
-def _entry(paper: Paper) -> str:
-    fields = {
-        "author": " and ".join(_plain(name) for name in paper.authors),
-        "title": _plain(paper.title),
-        "journal": _plain(paper.journal),
-        "year": str(paper.year or ""),
-        "doi": _plain(paper.doi or "", keep="_"),
-        "pmid": paper.pmid or "",
-        "note": "RETRACTED" if paper.retracted else "",
-    }
-    told = ",\n  ".join(f"{name} = {{{value}}}" for name, value in fields.items() if value)
-    return f"@article{{{re.sub(r'[^A-Za-z0-9]+', '-', paper.id)},\n  {told}}}\n"
 
 
 def _plain(text: str, *, keep: str = "") -> str:

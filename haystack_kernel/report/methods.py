@@ -48,8 +48,27 @@ def methods_paragraph(record: RunRecord) -> str:
     best = record.best
     if best is None:
         return "No round has been scored yet, so there are no methods to describe."
-    parts = (_data(record, best), _engine(record, best), _statistics(record, best), _jobs(record), _software(record))
-    return " ".join(sentence for part in parts for sentence in part)
+    config = record.config
+    weights = "No STACK weights were used."
+    if best.model is not None:
+        steps = counted(config.diffusion_steps, "step")
+        terms = f"weights: SHA-256 {best.model.sha256[:12]}, {best.model.licence}; cite {best.model.citation}"
+        weights = f"Generation took {steps} ({terms})."
+    sentences = [
+        *_data(record, best),
+        f"Engine '{config.engine}' predicted {_ENGINES[config.engine]} (seed {config.seed}).",
+        weights,
+        f"The prediction was compared with {CONTROLS[best.control_strategy]}.",
+        *_statistics(record, best),
+        *_jobs(record),
+    ]
+    versions = ", ".join(f"{name} {value}" for name, value in record.versions.items())
+    if versions:
+        sentences.append(f"Versions: {versions}.")
+    digests = ", ".join(f"{name} {value[:12]}" for name, value in record.digests.items())
+    if digests:
+        sentences.append(f"SHA-256 of the data, first 12 digits: {digests}.")
+    return " ".join(sentences)
 
 
 def _data(record: RunRecord, best: Round) -> list[str]:
@@ -67,23 +86,6 @@ def _data(record: RunRecord, best: Round) -> list[str]:
         *note,
         f"{best.n_prompt:,} prompt cells and {control} were used to transform {best.n_query:,} query cells.",
     ]
-
-
-def _engine(record: RunRecord, best: Round) -> list[str]:
-    reference = CONTROLS[best.control_strategy]
-    return [
-        f"Engine '{record.config.engine}' predicted {_ENGINES[record.config.engine]} (seed {record.config.seed}).",
-        _weights(record, best),
-        f"The prediction was compared with {reference}.",
-    ]
-
-
-def _weights(record: RunRecord, best: Round) -> str:
-    if best.model is None:
-        return "No STACK weights were used."
-    steps = counted(record.config.diffusion_steps, "step")
-    terms = f"weights: SHA-256 {best.model.sha256[:12]}, {best.model.licence}; cite {best.model.citation}"
-    return f"Generation took {steps} ({terms})."
 
 
 def _statistics(record: RunRecord, best: Round) -> list[str]:
@@ -110,10 +112,3 @@ def _jobs(record: RunRecord) -> list[str]:
     minutes = sum(bill.seconds * bill.n_machines for bill in bills) / 60
     jobs = f"The predictions took {counted(len(bills), 'cloud job')} on {machines}"
     return [f"{jobs}: {minutes:.1f} machine minutes, about {record.cost_usd:.2f} USD at list prices."]
-
-
-def _software(record: RunRecord) -> list[str]:
-    versions = ", ".join(f"{name} {value}" for name, value in record.versions.items())
-    digests = ", ".join(f"{name} {value[:12]}" for name, value in record.digests.items())
-    found = (("Versions", versions), ("SHA-256 of the data, first 12 digits", digests))
-    return [f"{name}: {text}." for name, text in found if text]

@@ -60,9 +60,20 @@ class _View:
 
     def code(self, cell: NotebookNode) -> str:
         tags = [text for tag, text in _TAGS.items() if tag in cell.metadata.get("tags", [])]
-        summary = f"code: {tags[0]}" if tags else f"code: {_first_line(cell.source)}"
+        lines = [line.strip() for line in cell.source.splitlines() if line.strip()] or [""]
+        first = lines[0] if len(lines) == 1 else f"{lines[0]} …"
+        summary = f"code: {tags[0] if tags else first}"
         shown = f"<details><summary>{escape(summary)}</summary><pre>{escape(cell.source)}</pre></details>"
-        outputs = "".join(self._within_budget(self._output(item)) for item in cell.outputs)
+        outputs = ""
+        for item in cell.outputs:
+            output = self._output(item)
+            n_bytes = len(output.encode())
+            # An output beyond the budget is omitted without using it up: smaller ones that follow are still shown.
+            if self._n_bytes + n_bytes > MAX_BYTES:
+                output = _LEFT_OUT.format(kib=n_bytes / 1024)
+            else:
+                self._n_bytes += n_bytes
+            outputs += output
         return f'<div class="cell">{shown}{outputs}</div>'
 
     def _output(self, item: NotebookNode) -> str:
@@ -85,13 +96,6 @@ class _View:
             return self.markdown(_joined(data["text/markdown"]))
         return _text(_joined(data.get("text/plain", "")), kind="plain")
 
-    def _within_budget(self, shown: str) -> str:
-        self._n_bytes += len(shown.encode())
-        if self._n_bytes <= MAX_BYTES:
-            return shown
-        self._n_bytes -= len(shown.encode())
-        return _LEFT_OUT.format(kib=len(shown.encode()) / 1024)
-
     def _alt(self) -> str:
         return f"Figure of the notebook, under the heading '{self._heading}'" if self._heading else "Figure"
 
@@ -106,8 +110,3 @@ def _text(value: Any, *, kind: str) -> str:  # noqa: ANN401
         return ""
     rest = f"\n… {len(text) - MAX_TEXT:,} more characters are in the notebook" if len(text) > MAX_TEXT else ""
     return f'<pre class="{kind}" tabindex="0">{escape(text[:MAX_TEXT] + rest)}</pre>'
-
-
-def _first_line(source: str) -> str:
-    lines = [line.strip() for line in source.splitlines() if line.strip()]
-    return lines[0] if len(lines) == 1 else f"{lines[0]} …" if lines else ""

@@ -21,7 +21,7 @@ from haystack_kernel.report.html import (
 from haystack_kernel.report.words import CONTROLS, P_VALUES, TASKS, score_text, with_id
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import Component, Resolution, RunRecord
+    from haystack_kernel.schema import RunRecord, StructuredQuery
 
 
 def query_card(record: RunRecord) -> Html:
@@ -59,9 +59,7 @@ def query_card(record: RunRecord) -> Html:
         "target dataset": query.target_dataset,
         "compared with": CONTROLS[query.control_strategy],
     }
-    ambiguous = [_alternatives(item) for item in query.resolutions if item.ambiguous]
-    unknown = [_nearest(item) for item in query.unresolved]
-    warnings = items([*ambiguous, *unknown], kind="warning")
+    warnings = items(_warnings(query), kind="warning")
     return Html(f'<div class="card">{definitions(shown)}{warnings}</div>')
 
 
@@ -120,7 +118,15 @@ def score_table(record: RunRecord) -> Html:
     if best is None or best.composite is None:
         return Html(paragraph("No round has been scored yet."))
     columns = ("component", "score", "weight", "statistic", *P_VALUES.values(), "genes", "note")
-    rows = [_component_row(item) for item in best.components]
+    rows = []
+    for item in best.components:
+        # The note says what limits a component, and names the genes or network edges that contribute most to it.
+        leading = item.detail.get("leading_edges") or item.detail.get("leading_genes") or []
+        notes = [item.reason] if item.reason else []
+        notes += [f"led by {', '.join(leading[:5])}"] if leading else []
+        numbers = (item.statistic, item.p_signal, item.p_specificity, item.n_genes)
+        name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
+        rows.append((name, bar(item.score), weight, *numbers, "; ".join(notes)))
     reason = best.composite.reason.rstrip(".")
     note = f"Score: {score_text(best)}." + (f" {reason[:1].upper()}{reason[1:]}." if reason else "")
     how = (
@@ -185,20 +191,6 @@ def run_card(record: RunRecord) -> str:
     return Html(f'<div class="card">{definitions(shown)}</div>')._repr_html_()
 
 
-def _component_row(item: Component) -> tuple[object, ...]:
-    name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
-    numbers = (item.statistic, item.p_signal, item.p_specificity, item.n_genes)
-    return name, bar(item.score), weight, *numbers, _note(item)
-
-
-def _note(item: Component) -> str:
-    """Return what limits a component, and the genes or network edges that contribute most to it."""
-    leading = item.detail.get("leading_edges") or item.detail.get("leading_genes") or []
-    notes = [item.reason] if item.reason else []
-    notes += [f"led by {', '.join(leading[:5])}"] if leading else []
-    return "; ".join(notes)
-
-
 def _arrow(sign: int) -> str:
     return UP if sign > 0 else DOWN
 
@@ -213,12 +205,16 @@ def _signed(genes: dict[str, int], *, n_shown: int = 20) -> str:
     return "; ".join(sides)
 
 
-def _alternatives(item: Resolution) -> str:
-    others = ", ".join(match.name for match in item.alternatives)
-    chosen = item.match.name if item.match else "nothing"
-    return f"'{item.text}' was read as {chosen}; it may also mean {others}"
-
-
-def _nearest(item: Resolution) -> str:
-    nearest = ", ".join(match.name for match in item.alternatives) or "none"
-    return f"'{item.text}' is not a known {item.kind.replace('_', ' ')}; closest known terms: {nearest}"
+def _warnings(query: StructuredQuery) -> list[str]:
+    """Return one sentence per term that may mean something else or is unknown."""
+    found = []
+    for item in query.resolutions:
+        if item.ambiguous:
+            others = ", ".join(match.name for match in item.alternatives)
+            chosen = item.match.name if item.match else "nothing"
+            found.append(f"'{item.text}' was read as {chosen}; it may also mean {others}")
+    for item in query.unresolved:
+        nearest = ", ".join(match.name for match in item.alternatives) or "none"
+        kind = item.kind.replace("_", " ")
+        found.append(f"'{item.text}' is not a known {kind}; closest known terms: {nearest}")
+    return found

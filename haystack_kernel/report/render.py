@@ -25,11 +25,9 @@ from haystack_kernel.report.trust import trust_table
 from haystack_kernel.report.words import simulated_atlases
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from nbformat import NotebookNode
 
-    from haystack_kernel.report.bundle import ReportBundle, RoundTables
-    from haystack_kernel.schema import RunRecord
+    from haystack_kernel.report.bundle import ReportBundle
 
 EMPTY = Html("")
 TEMPLATES = Path(__file__).parent / "template"
@@ -89,12 +87,20 @@ def render_report(bundle: ReportBundle) -> str:
     record, tables = bundle.record, bundle.tables
     lead = answer(record, de=tables.de, pathways=tables.pathways) if tables else answer(record)
     simulated = " (simulated cells)" if simulated_atlases(record) else ""
+    meta = {
+        "run": record.run_id,
+        "created": f"{record.created_at:%Y-%m-%d %H:%M} UTC",
+        "engine": record.config.engine,
+        "atlases": ", ".join(record.config.atlases),
+        "seed": str(record.config.seed),
+        "HAYSTACK": record.versions.get("haystack-kernel", ""),
+    }
     return _fill(
         Page(
             title=record.question,
             kicker=f"HAYSTACK run record{simulated}",
             lead=lead,
-            meta=_meta(record),
+            meta={name: value for name, value in meta.items() if value},
             sections=tuple(_sections(bundle)),
             notebook=bundle.notebook,
             record_json=record.model_dump_json(),
@@ -125,12 +131,26 @@ def render_notebook(notebook: NotebookNode, *, title: str) -> str:
 
 def _sections(bundle: ReportBundle) -> list[Section]:
     record, tables = bundle.record, bundle.tables
-    entries = escape(BIBTEX + bibtex(bundle.citations))
-    methods = f"<p>{escape(methods_paragraph(record))}</p><h3>Citations (BibTeX)</h3><pre tabindex='0'>{entries}</pre>"
     found = [Section("question", "How the question was understood", parts.query_card(record))]
     if tables is not None:
-        found += _of_the_prediction(record, tables)
+        expected = record.query.expected_targets if record.query else {}
+        genes = figure(pl.volcano(tables.de), caption=_READ_VOLCANO) + gene_table(tables.de, expected=expected)
+        pathways = figure(pl.pathway_bars(tables.pathways), caption=_READ_BARS) + pathway_table(tables.pathways)
+        score = parts.score_table(record) + parts.agreement_table(record)
+        roles = figure(pl.roles(record), caption=_READ_ROLES) + cell_table(tables.prompts)
+        found += [
+            Section("genes", "Predicted changes in gene expression", Html(genes)),
+            Section("pathways", "Agreement with known pathways", Html(pathways)),
+            Section("score", "Score and its components", Html(score)),
+            Section("trust", "Confidence", trust_table(record)),
+            Section("roles", "Cells used, by role", Html(roles)),
+        ]
+        if tables.embedding is not None:
+            where = figure(pl.umap(tables.embedding), caption=_READ_MAP)
+            found.append(Section("cells", "Map of the cells", Html(where)))
         found.append(Section("literature", "Literature", literature_part(bundle.citations)))
+    entries = escape(BIBTEX + bibtex(bundle.citations))
+    methods = f"<p>{escape(methods_paragraph(record))}</p><h3>Citations (BibTeX)</h3><pre tabindex='0'>{entries}</pre>"
     found += [
         Section("rounds", "Rounds", parts.rounds_table(record)),
         Section("candidates", "Prompt candidates", candidate_table(record).html()),
@@ -139,61 +159,21 @@ def _sections(bundle: ReportBundle) -> list[Section]:
     return found
 
 
-def _of_the_prediction(record: RunRecord, tables: RoundTables) -> list[Section]:
-    expected = record.query.expected_targets if record.query else {}
-    genes = figure(pl.volcano(tables.de), caption=_READ_VOLCANO) + gene_table(tables.de, expected=expected)
-    pathways = figure(pl.pathway_bars(tables.pathways), caption=_READ_BARS) + pathway_table(tables.pathways)
-    score = parts.score_table(record) + parts.agreement_table(record)
-    who = figure(pl.roles(record), caption=_READ_ROLES) + cell_table(tables.prompts)
-    found = [
-        Section("genes", "Predicted changes in gene expression", Html(genes)),
-        Section("pathways", "Agreement with known pathways", Html(pathways)),
-        Section("score", "Score and its components", Html(score)),
-        Section("trust", "Confidence", trust_table(record)),
-        Section("roles", "Cells used, by role", Html(who)),
-    ]
-    if tables.embedding is not None:
-        where = figure(pl.umap(tables.embedding), caption=_READ_MAP)
-        found.append(Section("cells", "Map of the cells", Html(where)))
-    return found
-
-
 def _fill(page: Page) -> str:
-    script = (TEMPLATES / "tables.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            page=page,
-            notebook=Html(notebook_fragment(page.notebook)) if page.notebook is not None else "",
-            record_json=Html(_as_script_data(page.record_json)),
-            style=Html((TEMPLATES / "page.css").read_text(encoding="utf-8") + STYLE),
-            script=Html(script),
-            script_hash=digest,
-        )
-    )
-
-
-def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(TEMPLATES)
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-
-
-def _as_script_data(text: str) -> str:
-    """Return JSON that cannot end the script element that contains it."""
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _meta(record: RunRecord) -> dict[str, str]:
-    shown = {
-        "run": record.run_id,
-        "created": f"{record.created_at:%Y-%m-%d %H:%M} UTC",
-        "engine": record.config.engine,
-        "atlases": ", ".join(record.config.atlases),
-        "seed": str(record.config.seed),
-        "HAYSTACK": record.versions.get("haystack-kernel", ""),
-    }
-    return {name: value for name, value in shown.items() if value}
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    script = (TEMPLATES / "tables.js").read_text(encoding="utf-8")
+    # The security policy of the page names the script by its digest, so that no other script runs.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Escaped like this, no text of the record can end the script element that contains it.
+    data = page.record_json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        notebook=Html(notebook_fragment(page.notebook)) if page.notebook is not None else "",
+        record_json=Html(data),
+        style=Html((TEMPLATES / "page.css").read_text(encoding="utf-8") + STYLE),
+        script=Html(script),
+        script_hash=digest,
+    )

@@ -15,8 +15,6 @@ from haystack_kernel.report.words import counted, score_text, simulated_atlases,
 from haystack_kernel.schema import EVIDENCE_WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
     from haystack_kernel.schema import Round, RunRecord
@@ -55,7 +53,11 @@ def answer(record: RunRecord, *, de: pd.DataFrame | None = None, pathways: pd.Da
     >>> answer(run.record, de=run.de)  # doctest: +SKIP
     """
     notes = items(notices(record), kind="warning")
-    tiles = "".join(_tile(item) for item in summary(record, de=de, pathways=pathways))
+    tiles = ""
+    for item in summary(record, de=de, pathways=pathways):
+        value = str(item.value) if isinstance(item.value, Html) else escape(item.value)
+        note = f'<dd class="note">{escape(item.note)}</dd>' if item.note else ""
+        tiles += f'<div><dt>{escape(item.name)}</dt><dd class="value">{value}</dd>{note}</div>'
     strip = f'<dl class="strip">{tiles}</dl>' if tiles else ""
     said = record.interpretation
     if said is None:
@@ -85,14 +87,20 @@ def summary(record: RunRecord, *, de: pd.DataFrame | None, pathways: pd.DataFram
     best = record.best
     if best is None:
         return []
-    return [
-        _score_tile(record, best),
-        _gene_tile(best, de=de),
-        *_pathway_tiles(pathways),
-        _evidence_tile(record, best),
-        *_baseline_tiles(best),
-        _round_tile(record, best),
-    ]
+    tiles = [_score_tile(record, best), _gene_tile(best, de=de)]
+    if pathways is not None:
+        tiles.append(_pathway_tile(pathways))
+    tiles.append(_evidence_tile(record, best))
+    # The most similar simple baseline: where it predicts the same response, the engine adds little.
+    compared = [item for item in best.agreement if not math.isnan(item.pearson)]
+    if compared:
+        nearest = max(compared, key=lambda item: item.pearson)
+        score = "" if math.isnan(nearest.composite) else f"; baseline score {nearest.composite:.1f}"
+        value = f"{nearest.engine}, r = {nearest.pearson:.2f}"
+        tiles.append(Tile("closest simple baseline", value, f"correlation with this prediction{score}"))
+    why = termination_text(record)
+    tiles.append(Tile("best round", f"{best.number} of {len(record.rounds)}", f"stopped: {why}" if why else ""))
+    return tiles
 
 
 def _score_tile(record: RunRecord, best: Round) -> Tile:
@@ -119,18 +127,15 @@ def _gene_tile(best: Round, *, de: pd.DataFrame | None) -> Tile:
     return Tile("DE genes, up and down", f"{UP} {up:,}   {DOWN} {down:,}", note)
 
 
-def _pathway_tiles(pathways: pd.DataFrame | None) -> Iterator[Tile]:
-    if pathways is None:
-        return
+def _pathway_tile(pathways: pd.DataFrame) -> Tile:
     scored = pathways[pathways["score"].notna() & pathways["statistic"].notna()]
     scored = scored.sort_values(["score", "statistic"], ascending=False, kind="stable")
     if scored.empty or scored.iloc[0]["score"] <= 1:
-        yield Tile("leading pathway", "none", "no pathway scores above chance")
-        return
+        return Tile("leading pathway", "none", "no pathway scores above chance")
     top = scored.iloc[0]
     arrow = UP if top["statistic"] > 0 else DOWN
     expected = "expected by the question" if bool(top["is_expected"]) else "not expected by the question"
-    yield Tile("leading pathway", f"{arrow} {top['pathway']}", f"score {top['score']:.1f}; {expected}")
+    return Tile("leading pathway", f"{arrow} {top['pathway']}", f"score {top['score']:.1f}; {expected}")
 
 
 def _evidence_tile(record: RunRecord, best: Round) -> Tile:
@@ -146,27 +151,3 @@ def _evidence_tile(record: RunRecord, best: Round) -> Tile:
     notes = [f"also {'; '.join(further)}"] if further else []
     notes += [counted(best.n_prompt, f"{simulated}prompt cell"), control]
     return Tile("evidence", nearest, "; ".join(notes))
-
-
-def _baseline_tiles(best: Round) -> Iterator[Tile]:
-    """Yield the most similar simple baseline: where it predicts the same response, the engine adds little."""
-    compared = [item for item in best.agreement if not math.isnan(item.pearson)]
-    if compared:
-        nearest = max(compared, key=lambda item: item.pearson)
-        score = "" if math.isnan(nearest.composite) else f"; baseline score {nearest.composite:.1f}"
-        yield Tile(
-            "closest simple baseline",
-            f"{nearest.engine}, r = {nearest.pearson:.2f}",
-            f"correlation with this prediction{score}",
-        )
-
-
-def _round_tile(record: RunRecord, best: Round) -> Tile:
-    why = termination_text(record)
-    return Tile("best round", f"{best.number} of {len(record.rounds)}", f"stopped: {why}" if why else "")
-
-
-def _tile(item: Tile) -> str:
-    value = str(item.value) if isinstance(item.value, Html) else escape(item.value)
-    note = f'<dd class="note">{escape(item.note)}</dd>' if item.note else ""
-    return f'<div><dt>{escape(item.name)}</dt><dd class="value">{value}</dd>{note}</div>'

@@ -5,7 +5,7 @@ In: the tables of a run folder. Out: HTML tables with every text escaped, shorte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.report.html import DOWN, UP, bar, table
@@ -37,20 +37,31 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
     """
     tested = de[de[keys.IS_TESTED].astype(bool)]
     order = tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_GENES_SHOWN]
-    rows = [
-        (
-            str(row[keys.GENE]),
-            _call(row),
-            {1: UP, -1: DOWN}.get(expected.get(str(row[keys.GENE]), 0), ""),
-            float(row[keys.LOG2FC]),
-            float(row[keys.DELTA]),
-            float(row[keys.DETECTION_DIFF]),
-            float(row[keys.AUROC]),
-            float(row[keys.PADJ]),
-            _remark(row),
+    rows = []
+    for row in tested.loc[order].to_dict("records"):
+        call = ""
+        if bool(row[keys.IS_DE]):
+            call = f"{UP} rises" if row[keys.LOG2FC] > 0 else f"{DOWN} falls"
+        remarks = []
+        if bool(row.get(keys.PADDED, False)):
+            remarks.append("not predicted")
+        if bool(row.get(_FLIPS, False)):
+            remarks.append("call differs between control strategies")
+        if 0 < row.get(keys.STABILITY, 1.0) < 1:  # never for NaN, where the prediction was made once
+            remarks.append(f"stable in {row[keys.STABILITY]:.0%} of resamples")
+        rows.append(
+            (
+                str(row[keys.GENE]),
+                call,
+                {1: UP, -1: DOWN}.get(expected.get(str(row[keys.GENE]), 0), ""),
+                float(row[keys.LOG2FC]),
+                float(row[keys.DELTA]),
+                float(row[keys.DETECTION_DIFF]),
+                float(row[keys.AUROC]),
+                float(row[keys.PADJ]),
+                ", ".join(remarks),
+            )
         )
-        for row in tested.loc[order].to_dict("records")
-    ]
     columns = (
         "gene",
         "DE call",
@@ -116,20 +127,3 @@ def cell_table(prompts: pd.DataFrame) -> str:
     ]
     caption = f"The {len(prompts):,} cells used; all cell ids are in {layout.PROMPTS}"
     return table(("role", "cell type", "treatment", "dataset", "cells", "donors"), rows, caption=caption)
-
-
-def _call(row: Mapping[Any, Any]) -> str:
-    if not bool(row[keys.IS_DE]):
-        return ""
-    return f"{UP} rises" if row[keys.LOG2FC] > 0 else f"{DOWN} falls"
-
-
-def _remark(row: Mapping[Any, Any]) -> str:
-    remarks = []
-    if bool(row.get(keys.PADDED, False)):
-        remarks.append("not predicted")
-    if bool(row.get(_FLIPS, False)):
-        remarks.append("call differs between control strategies")
-    if 0 < row.get(keys.STABILITY, 1.0) < 1:  # never for NaN, where the prediction was made once
-        remarks.append(f"stable in {row[keys.STABILITY]:.0%} of resamples")
-    return ", ".join(remarks)

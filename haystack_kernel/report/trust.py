@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel.report.html import Html, items, paragraph, table
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import Aspect, RunRecord
+    from haystack_kernel.schema import RunRecord
 
 _HOW = (
     "The score measures agreement with known biology; these rows say how reliable the prediction is. "
@@ -38,14 +38,12 @@ def trust_table(record: RunRecord) -> Html:
     best = record.best
     if best is None or best.confidence is None:
         return Html(paragraph("Confidence unavailable: the round was not scored."))
-    rows = [_row(item) for item in best.confidence.aspects]
+    rows = []
+    for item in best.confidence.aspects:
+        said = f"unavailable: {item.reason}" if math.isnan(item.value) else item.words
+        rows.append((item.name, item.value, said))
     shown = table(("aspect", "value", "meaning"), rows, caption="Confidence of the best round")
-    taught = [f"Round {past.number}: {item.sentence}." for past in record.rounds for item in past.feedback]
+    taught = [f"Round {past.number}: {fact.sentence}." for past in record.rounds for fact in past.feedback]
     learned = f"<h3>What the rounds showed</h3>{items(taught)}" if taught else ""
     verdict = paragraph(best.confidence.verdict_words) if best.confidence.verdict_words else ""
     return Html(f"{verdict}{shown}{paragraph(_HOW, kind='small')}{learned}")
-
-
-def _row(item: Aspect) -> tuple[object, ...]:
-    said = f"unavailable: {item.reason}" if math.isnan(item.value) else item.words
-    return item.name, item.value, said

@@ -66,18 +66,20 @@ def choose_candidates(
     """
     pinned = [candidate for candidate in candidates if candidate.pinned]
     free = sorted((item for item in candidates if not item.pinned), key=_tier)
-    plan = [*_pools(free, query=query, config=config), *_singles(free), (pinned, "Uses the pinned candidates alone.")]
+    plan = _pools(free, query=query) if config.engine in POOLED_ENGINES else []
+    plan += [([item], _single_reason(item, is_top=item is free[0])) for item in free]
+    plan.append((pinned, "Uses the pinned candidates alone."))
     left = _untried(plan, pinned=pinned, history=history)
     if not left:
         return None
-    faults = [_faults(members, history=history, n_all=len(candidates)) for members, _ in left]
-    costs = [_cost(members, faults=found) for (members, _), found in zip(left, faults, strict=True)]
-    place = costs.index(min(costs))  # of equal costs the first in the plan
-    members, why = left[place]
-    last = _faults(history[-1].candidates, history=history, n_all=len(candidates)) if history else {}
-    learned = _learned(history, better=[name for name, fault in faults[place].items() if fault < last[name]])
+    costs = []
+    for members, _ in left:
+        faults = _faults(members, history=history, n_all=len(candidates))
+        unmatched = _UNMATCHED * _unmatched(members) if faults else 0.0  # without feedback every set costs nothing
+        costs.append(round(sum(faults.values()) + unmatched, 9))
+    members, why = left[costs.index(min(costs))]  # of equal costs the first in the plan
     keys = tuple(candidate.key for candidate in members)
-    return Choice(candidate_keys=keys, reason=f"{_last_round(history)}{learned}{why}")
+    return Choice(candidate_keys=keys, reason=f"{_learned(members, history, n_all=len(candidates))}{why}")
 
 
 def cell_names(candidates: Sequence[Candidate]) -> str:
@@ -104,9 +106,9 @@ def join_words(words: Sequence[str]) -> str:
 # --- the order of sets --------------------------------------------------------------------------------------------
 
 
-def _pools(free: Sequence[Candidate], *, query: StructuredQuery, config: RunConfig) -> list[_Reasoned]:
+def _pools(free: Sequence[Candidate], *, query: StructuredQuery) -> list[_Reasoned]:
     """Return the pool of the top candidate's dataset and treatment, and its higher ranked half."""
-    if not free or config.engine not in POOLED_ENGINES:
+    if not free:
         return []
     top = next((item for item in free if item.evidence_distance in MEASURED_EVIDENCE), free[0]).prompt
     source = (top.atlas, top.dataset, top.perturbation)
@@ -114,36 +116,36 @@ def _pools(free: Sequence[Candidate], *, query: StructuredQuery, config: RunConf
     pool = [item for item in pool if item.donor_matched] or pool  # one unmatched set would cap the score of all
     if len(pool) < 2:
         return []
+    why = (
+        f"Pools {cell_names(pool)} of dataset {top.dataset}, {_shown(pool[0])}. "
+        f"A response shared by several cell types is the best guide to that of {query.cell_type_name or 'other cells'}."
+    )
+    pools: list[_Reasoned] = [(pool, why)]
     half = pool[: math.ceil(len(pool) / 2)]
-    pools: list[_Reasoned] = [(pool, _pool_reason(pool, query=query))]
     if len(half) > 1:
-        pools.append((half, _half_reason(half, pool=pool)))
+        why = (
+            f"Keeps the {len(half)} highest ranked of the {len(pool)} pooled sets ({cell_names(half)} of dataset "
+            f"{top.dataset}), so that less similar cells no longer dilute the effect."
+        )
+        pools.append((half, why))
     return pools
-
-
-def _singles(free: Sequence[Candidate]) -> list[_Reasoned]:
-    return [([item], _single_reason(item, is_top=item is free[0])) for item in free]
 
 
 def _untried(plan: Sequence[_Reasoned], *, pinned: Sequence[Candidate], history: Sequence[Round]) -> list[_Reasoned]:
     """Add the pinned candidates to every set of the plan and drop the sets that a round has used."""
     tried = {frozenset(past.choice.candidate_keys) for past in history}
+    datasets = join_words(list(dict.fromkeys(item.prompt.dataset for item in pinned)))
     left: list[_Reasoned] = []
     for group, why in plan:
         members = [*pinned, *(candidate for candidate in group if candidate not in pinned)]
         if members and frozenset(candidate.key for candidate in members) not in tried:
-            note = _pin_note(pinned) if pinned and group is not pinned else ""
+            is_joined = bool(pinned) and group is not pinned
+            note = f" Pinned in every round: {cell_names(pinned)} of {datasets}." if is_joined else ""
             left.append((members, f"{why}{note}"))
     return left
 
 
 # --- what feedback makes of a set ---------------------------------------------------------------------------------
-
-
-def _cost(members: Sequence[Candidate], *, faults: dict[FeedbackAction, float]) -> float:
-    """Return how much of what the feedback criticises a set has; 0 without feedback."""
-    unmatched = _UNMATCHED * _unmatched(members) if faults else 0.0
-    return round(sum(faults.values()) + unmatched, 9)
 
 
 def _faults(members: Sequence[Candidate], *, history: Sequence[Round], n_all: int) -> dict[FeedbackAction, float]:
@@ -181,15 +183,21 @@ def _unmatched(members: Sequence[Candidate]) -> float:
     return sum(1 - 0.5 * (one.control is not None) - 0.5 * one.donor_matched for one in members) / len(members)
 
 
-def _learned(history: Sequence[Round], *, better: Sequence[FeedbackAction]) -> str:
-    """Return what a set improves over the last round, in the words of the rounds that asked for it."""
-    said = {
-        item.action: f"Round {past.number}: {item.sentence}; {_ACTIONS[item.action]}. "
-        for past in history
-        for item in past.feedback
-        if item.action in better
-    }
-    return "".join(said.values())
+def _learned(members: Sequence[Candidate], history: Sequence[Round], *, n_all: int) -> str:
+    """Return the last score, and what a set improves over its round in the words of the rounds that asked for it."""
+    if not history:
+        return ""
+    last = history[-1]
+    before = _faults(last.candidates, history=history, n_all=n_all)
+    now = _faults(members, history=history, n_all=n_all)
+    said: dict[FeedbackAction, str] = {}
+    for past in history:
+        for item in past.feedback:
+            if now[item.action] < before[item.action]:
+                said[item.action] = f"Round {past.number}: {item.sentence}; {_ACTIONS[item.action]}. "
+    is_scored = last.composite is not None and not math.isnan(last.composite.value)
+    scored = f"Round {last.number} scored {last.composite.value:.1f} of 10. " if last.composite and is_scored else ""
+    return scored + "".join(said.values())
 
 
 def _tier(item: Candidate) -> int:
@@ -199,20 +207,6 @@ def _tier(item: Candidate) -> int:
 
 
 # --- reasons ------------------------------------------------------------------------------------------------------
-
-
-def _pool_reason(pool: Sequence[Candidate], *, query: StructuredQuery) -> str:
-    return (
-        f"Pools {cell_names(pool)} of dataset {pool[0].prompt.dataset}, {_shown(pool[0])}. "
-        f"A response shared by several cell types is the best guide to that of {query.cell_type_name or 'other cells'}."
-    )
-
-
-def _half_reason(half: Sequence[Candidate], *, pool: Sequence[Candidate]) -> str:
-    return (
-        f"Keeps the {len(half)} highest ranked of the {len(pool)} pooled sets ({cell_names(half)} of dataset "
-        f"{half[0].prompt.dataset}), so that less similar cells no longer dilute the effect."
-    )
 
 
 def _single_reason(item: Candidate, *, is_top: bool) -> str:
@@ -228,15 +222,3 @@ def _shown(item: Candidate) -> str:
     if item.prompt.perturbation:
         return f"measured under {item.prompt.perturbation}"
     return "measured without treatment" if item.prompt.is_control else "measured as they are"
-
-
-def _pin_note(pinned: Sequence[Candidate]) -> str:
-    datasets = list(dict.fromkeys(item.prompt.dataset for item in pinned))
-    return f" Pinned in every round: {cell_names(pinned)} of {join_words(datasets)}."
-
-
-def _last_round(history: Sequence[Round]) -> str:
-    judged = history[-1].composite if history else None
-    if judged is None or math.isnan(judged.value):
-        return ""
-    return f"Round {history[-1].number} scored {judged.value:.1f} of 10. "

@@ -18,7 +18,7 @@ from haystack_kernel.schema import EVIDENCE_WORDS, PERTURBATIONAL, Interpretatio
 if TYPE_CHECKING:
     import pandas as pd
 
-    from haystack_kernel.schema import Component, Round, RunRecord, StructuredQuery
+    from haystack_kernel.schema import Round, RunRecord, StructuredQuery
 
 N_GENES_NAMED = 5
 N_PATHWAYS_NAMED = 3
@@ -51,6 +51,15 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
     if best is None or record.query is None:
         reason = record.failure.message if record.failure else "no round was finished"
         return Interpretation(headline=f"No prediction was made: {reason}.".replace("..", "."))
+    up, down = _moved(de, sign=1), _moved(de, sign=-1)
+    change = "no gene passes the thresholds for differential expression"
+    if up or down:
+        led = join_words([gene for gene, _ in (up or down)[:3]])
+        change = f"{counted(len(up), 'gene')} higher and {len(down)} lower, led by {led}"
+    if math.isnan(record.score) or best.composite is None:
+        verdict = f"not scored: {_why_unscored(best)}"
+    else:
+        verdict = f"score {best.composite.shown}, {_consistency(record)}"
     paragraphs = (
         _genes(record.query, best, de=de),
         _support(record, best, pathways=pathways),
@@ -58,23 +67,13 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
         _agreement(record, best),
     )
     return Interpretation(
-        headline=_headline(record, record.query, best, de=de),
+        headline=f"Predicted for {subject_of(record.query)}: {change}; {verdict}.",
         paragraphs=tuple(text for text in paragraphs if text),
         limitations=list_limitations(record, best, query=record.query),
     )
 
 
 # --- the answer ---------------------------------------------------------------------------------------------------
-
-
-def _headline(record: RunRecord, query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:
-    up, down = _moved(de, sign=1), _moved(de, sign=-1)
-    if not up and not down:
-        change = "no gene passes the thresholds for differential expression"
-    else:
-        led = join_words([gene for gene, _ in (up or down)[:3]])
-        change = f"{counted(len(up), 'gene')} higher and {len(down)} lower, led by {led}"
-    return f"Predicted for {subject_of(query)}: {change}; {_verdict(record, best)}."
 
 
 def subject_of(query: StructuredQuery) -> str:
@@ -85,12 +84,6 @@ def subject_of(query: StructuredQuery) -> str:
     parts += [f"in {query.tissue_name}"] if query.tissue_name and query.tissue_name not in parts[0] else []
     parts += [f"in dataset {query.target_dataset}"] if query.target_dataset else []
     return " ".join(parts)
-
-
-def _verdict(record: RunRecord, best: Round) -> str:
-    if math.isnan(record.score) or best.composite is None:
-        return f"not scored: {_why_unscored(best)}"
-    return f"score {best.composite.shown}, {_consistency(record)}"
 
 
 def _why_unscored(best: Round) -> str:
@@ -117,7 +110,11 @@ def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:
             f"{reference}: the prediction is inert. Either the cells do not respond, or the prompt shows no effect."
         )
     else:
-        sides = [f"{word}: {_listed(side)}" for word, side in (("Highest", up), ("Lowest", down)) if side]
+        sides = []
+        for word, side in (("Highest", up), ("Lowest", down)):
+            named = [f"{gene} ({value:+.1f})" for gene, value in side[:N_GENES_NAMED]]
+            if named:
+                sides.append(f"{word}: {', '.join(named)}")
         text = (
             f"Of {n_tested:,} tested genes, {len(up):,} are predicted higher and {len(down):,} lower than in "
             f"{reference} (log2 fold change in brackets). {'. '.join(sides)}."
@@ -152,10 +149,6 @@ def _moved(de: pd.DataFrame, *, sign: int) -> list[tuple[str, float]]:
     return [(str(gene), float(value)) for gene, value in zip(rows[keys.GENE], rows[keys.LOG2FC], strict=True)]
 
 
-def _listed(genes: list[tuple[str, float]]) -> str:
-    return ", ".join(f"{gene} ({value:+.1f})" for gene, value in genes[:N_GENES_NAMED])
-
-
 # --- what supports it ---------------------------------------------------------------------------------------------
 
 
@@ -166,15 +159,14 @@ def _support(record: RunRecord, best: Round, *, pathways: pd.DataFrame) -> str:
         side = "at or above" if record.score >= record.config.threshold else "below"
         threshold = f"{side} the threshold of {record.config.threshold:g}"
         sentences = [f"The score is {best.composite.shown}, {_consistency(record)} and {threshold}."]
-    computed = [part for part in best.components if not math.isnan(part.score)]
-    if computed:
-        sentences.append(f"Components: {', '.join(_component(part) for part in computed)}.")
+    parts = []
+    for part in best.components:
+        if not math.isnan(part.score):
+            opposite = ", opposite to expectation" if part.statistic < 0 else ""
+            parts.append(f"{part.name.replace('_', ' ')} {part.score:.1f}{opposite}")
+    if parts:
+        sentences.append(f"Components: {', '.join(parts)}.")
     return " ".join([*sentences, *_pathway_sentences(pathways)])
-
-
-def _component(part: Component) -> str:
-    opposite = ", opposite to expectation" if part.statistic < 0 else ""
-    return f"{part.name.replace('_', ' ')} {part.score:.1f}{opposite}"
 
 
 def _pathway_sentences(pathways: pd.DataFrame) -> list[str]:
@@ -217,14 +209,11 @@ def _making(record: RunRecord, best: Round) -> str:
     sentences.append(f"{engine}; the reference is {CONTROLS[best.control_strategy]}.")
     if best.control_note:
         sentences.append(best.control_note.rstrip(".") + ".")
-    return " ".join([*sentences, _rounds(record, best)]).strip()
-
-
-def _rounds(record: RunRecord, best: Round) -> str:
+    rounds = "One round was run"
+    if len(record.rounds) != 1:
+        rounds = f"Round {best.number} of {len(record.rounds)} is the best and is shown"
     ended = f"; the run ended because {termination_text(record)}" if record.termination else ""
-    if len(record.rounds) == 1:
-        return f"One round was run{ended}."
-    return f"Round {best.number} of {len(record.rounds)} is the best and is shown{ended}."
+    return " ".join([*sentences, f"{rounds}{ended}."]).strip()
 
 
 def _agreement(record: RunRecord, best: Round) -> str:

@@ -40,8 +40,14 @@ def list_limitations(record: RunRecord, best: Round, *, query: StructuredQuery) 
     --------
     >>> list_limitations(record, record.best, query=record.query)  # doctest: +SKIP
     """
-    found = [*_of_cells(best), *_of_controls(best), *_of_evidence(best), *_of_score(best)]
-    found += [*_of_words(query), *_of_further_treatments(query)]
+    found = [*_of_cells(best), *_of_prompt(best), *_of_score(best), *_of_words(query)]
+    if query.perturbation is not None:
+        used = query.perturbation.name
+        named = [term.match.name for term in query.resolutions if term.kind == "perturbation" and term.match]
+        further = [name for name in dict.fromkeys(named) if name != used]
+        if further:
+            verb = "is" if len(further) == 1 else "are"
+            found.append(f"One treatment at a time is predicted: {used}. {join_words(further)} {verb} not included.")
     if len(record.rounds) > 1:
         found.append(
             f"The best of {len(record.rounds)} rounds is shown; the best of several scores tends to be higher than a "
@@ -66,7 +72,8 @@ def _of_cells(best: Round) -> Iterator[str]:
         yield "No gene passes the thresholds, so the scores rest on weak shifts only."
 
 
-def _of_controls(best: Round) -> Iterator[str]:
+def _of_prompt(best: Round) -> Iterator[str]:
+    """Yield what the control cells of the prompt and its relation to the question leave open."""
     bare = [item for item in best.candidates if item.control is None]
     if bare:
         reasons = "; ".join(dict.fromkeys(item.control_reason.rstrip(".") for item in bare))
@@ -76,9 +83,6 @@ def _of_controls(best: Round) -> Iterator[str]:
         )
     elif best.candidates and not all(item.donor_matched for item in best.candidates):
         yield "The control cells come from other donors than the prompt, so donor differences are part of the effect."
-
-
-def _of_evidence(best: Round) -> Iterator[str]:
     distances = {item.evidence_distance for item in best.candidates}
     if distances == {"text_only"}:
         yield "The prompt was found by similar descriptions only; no measurement links it to the question."
@@ -109,14 +113,3 @@ def _of_words(query: StructuredQuery) -> Iterator[str]:
         if term.ambiguous and term.match and term.alternatives:
             others = join_words([match.name for match in term.alternatives])
             yield f"{term.text!r} was read as {term.match.name}; it may also mean {others}."
-
-
-def _of_further_treatments(query: StructuredQuery) -> Iterator[str]:
-    if query.perturbation is None:
-        return
-    used = query.perturbation.name
-    named = [term.match.name for term in query.resolutions if term.kind == "perturbation" and term.match]
-    further = [name for name in dict.fromkeys(named) if name != used]
-    if further:
-        verb = "is" if len(further) == 1 else "are"
-        yield f"One treatment at a time is predicted: {used}. {join_words(further)} {verb} not included."

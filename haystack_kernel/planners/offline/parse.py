@@ -72,15 +72,24 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     by_role = {donor.role: donor.text for donor in reversed(donors)}  # of several in one role the first
     target = by_role.get("target")
     task = _choose_task(text, drug=drug, donor=target, n_datasets=len(datasets))
-    tissue = _tissue(mentions, cell=cell, knowledge=knowledge)
     known, unknown = _resolutions(mentions, cell=cell, drug=drug, text=text)
+    fields = _term_fields(cell, drug, knowledge=knowledge)
+    tissue = _tissue(mentions, cell=cell, knowledge=knowledge)
+    if tissue is not None:
+        entry = knowledge.tissues[tissue]
+        fields |= {"tissue_id": entry.id, "tissue_name": entry.name, "tissue_genes": entry.genes}
+    disease = next((item.resolution.match for item in mentions if item.kind == "disease"), None)
+    if disease is not None:
+        fields |= {"disease_id": disease.id, "disease_name": disease.name}
+    # A dataset of open role is the reference of a transfer, otherwise the target; the first one in a role counts.
+    left = "reference" if task == "cross_dataset_generation" else "target"
+    for dataset in datasets:
+        role = left if dataset.role == "open" else dataset.role
+        fields.setdefault(f"{role}_dataset", dataset.text)
     return StructuredQuery(
         question=text,
         task_type=task,
-        **_cell_fields(cell, knowledge=knowledge),
-        **_treatment_fields(drug, knowledge=knowledge),
-        **_place_fields(tissue, mentions=mentions, knowledge=knowledge),
-        **_dataset_fields(datasets, task=task),
+        **fields,
         donor_id=target,
         reference_donor=by_role.get("reference"),
         condition=context.find_condition(text),
@@ -119,36 +128,29 @@ def _choose_task(text: str, *, drug: Term, donor: str | None, n_datasets: int) -
     return "cell_type_imputation"
 
 
-def _cell_fields(cell: Term, *, knowledge: Knowledge) -> dict[str, Any]:
-    if cell.match is None:
-        return {"cell_type_text": cell.resolution.text if cell.resolution else None}
-    entry = knowledge.cell_types[cell.match.id]
-    return {
-        "cell_type_text": cell.resolution.text if cell.resolution else None,
-        "cell_type_id": entry.id,
-        "cell_type_name": entry.name,
-        "cell_type_synonyms": entry.synonyms,
-        "marker_genes": entry.markers,
-    }
-
-
-def _treatment_fields(drug: Term, *, knowledge: Knowledge) -> dict[str, Any]:
-    if drug.match is None or drug.resolution is None:
-        return {}
-    entry = knowledge.perturbations[drug.match.id]
-    treatment = Perturbation(
-        text=drug.resolution.text,
-        name=entry.name,
-        type=entry.type,
-        synonyms=entry.synonyms,
-        external_ids=dict(entry.external_ids),
-        targets=entry.targets,
-    )
-    return {
-        "perturbation": treatment,
-        "expected_targets": dict(entry.response),
-        "expected_pathways": dict(entry.pathways),
-    }
+def _term_fields(cell: Term, drug: Term, *, knowledge: Knowledge) -> dict[str, Any]:
+    """Return what the tables know about the cells and the treatment, as fields of the query."""
+    fields: dict[str, Any] = {"cell_type_text": cell.resolution.text if cell.resolution else None}
+    if cell.match is not None:
+        known = knowledge.cell_types[cell.match.id]
+        fields |= {
+            "cell_type_id": known.id,
+            "cell_type_name": known.name,
+            "cell_type_synonyms": known.synonyms,
+            "marker_genes": known.markers,
+        }
+    if drug.match is not None and drug.resolution is not None:
+        entry = knowledge.perturbations[drug.match.id]
+        fields["perturbation"] = Perturbation(
+            text=drug.resolution.text,
+            name=entry.name,
+            type=entry.type,
+            synonyms=entry.synonyms,
+            external_ids=dict(entry.external_ids),
+            targets=entry.targets,
+        )
+        fields |= {"expected_targets": dict(entry.response), "expected_pathways": dict(entry.pathways)}
+    return fields
 
 
 def _tissue(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) -> str | None:
@@ -164,24 +166,3 @@ def _tissue(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) ->
         if match and match.how != "fuzzy" and match.id in living:
             return match.id
     return None
-
-
-def _place_fields(tissue: str | None, *, mentions: Sequence[Mention], knowledge: Knowledge) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if tissue is not None:
-        entry = knowledge.tissues[tissue]
-        fields |= {"tissue_id": entry.id, "tissue_name": entry.name, "tissue_genes": entry.genes}
-    disease = next((item.resolution.match for item in mentions if item.kind == "disease"), None)
-    if disease is not None:
-        fields |= {"disease_id": disease.id, "disease_name": disease.name}
-    return fields
-
-
-def _dataset_fields(datasets: Sequence[context.Named], *, task: TaskType) -> dict[str, Any]:
-    """Return datasets by role; a dataset of open role is the reference of a transfer, or else the target."""
-    left = "reference" if task == "cross_dataset_generation" else "target"
-    fields: dict[str, Any] = {}
-    for dataset in datasets:
-        role = left if dataset.role == "open" else dataset.role
-        fields.setdefault(f"{role}_dataset", dataset.text)
-    return fields

@@ -74,7 +74,8 @@ def choose_treatment(
             continue
         term = _opposed_term(mention, question, knowledge=knowledge)
         is_other = drug.match is None or drug.match != mention.resolution.match
-        if drug.resolution is None or _overlaps(term, drug):
+        does_overlap = max(term.span[0], drug.span[0]) < min(term.span[1], drug.span[1])
+        if drug.resolution is None or does_overlap:
             drug = replace(term, others=drug.others)
         elif term.resolution and not term.match and is_other:
             drug = replace(drug, others=(*drug.others, term.resolution))
@@ -161,37 +162,28 @@ def _is_in(mention: Mention, slot: Slot) -> bool:
 def _look_up(slot: Slot, *, mentions: Sequence[Mention], knowledge: Knowledge) -> Term:
     """Return the known term whose spelling is close to a slot, or else its words with the closest known terms."""
     span = (slot.start, slot.end)
-    found = resolve(_as_noun(slot.text), kind=slot.kind, knowledge=knowledge)
-    found = found.model_copy(update={"text": slot.text})
+    # The tables name a knock-out "STAT1 knockout" where a question says "knocking out STAT1".
+    noun = re.sub(r"^(?:knocking\s+out|deleting|disrupting)\s+(\S+)$", r"\1 knockout", slot.text, flags=re.IGNORECASE)
+    found = resolve(noun, kind=slot.kind, knowledge=knowledge).model_copy(update={"text": slot.text})
     other = next((item for item in mentions if _is_in(item, slot)), None)
-    if found.match and not (found.match.how == "fuzzy" and _rules_out_guess(slot, other)):
+    # Nothing is guessed by spelling where another term fills the slot, or where it names a gene that is changed.
+    is_filled = other is not None and other.end - other.start >= len(slot.text) - 2
+    may_be_guessed = not is_filled and _GENETIC.search(slot.text) is None
+    if found.match and (found.match.how != "fuzzy" or may_be_guessed):
         return Term(found, span)
-    nearest = [*([found.match] if found.match else []), *found.alternatives]
-    tissue = other.resolution.match if other and other.kind == "tissue" else None
-    if slot.kind == "cell_type" and tissue is not None:
-        nearest = _cells_of(tissue.id, knowledge=knowledge) or nearest
-    alternatives = tuple(dict.fromkeys(nearest))[:_N_NEAREST]
+    alternatives = _alternatives(found, other=other, knowledge=knowledge)
     return Term(Resolution(text=slot.text, kind=slot.kind, alternatives=alternatives), span)
 
 
-def _rules_out_guess(slot: Slot, other: Mention | None) -> bool:
-    """Whether a slot must not be guessed by spelling: another term fills it, or it names a gene that is changed."""
-    is_other = other is not None and other.end - other.start >= len(slot.text) - 2
-    return is_other or _GENETIC.search(slot.text) is not None
-
-
-def _as_noun(text: str) -> str:
-    """Name a knock-out as the tables do: "knocking out STAT1" is "STAT1 knockout"."""
-    return re.sub(r"^(?:knocking\s+out|deleting|disrupting)\s+(\S+)$", r"\1 knockout", text, flags=re.IGNORECASE)
-
-
-def _cells_of(tissue_id: str, *, knowledge: Knowledge) -> list[Match]:
-    living = [entry for entry in knowledge.cell_types.values() if tissue_id in entry.tissues]
-    return [Match(id=entry.id, name=entry.name, score=0, how="fuzzy") for entry in living[:_N_NEAREST]]
-
-
-def _overlaps(left: Term, right: Term) -> bool:
-    return left.span[0] < right.span[1] and right.span[0] < left.span[1]
+def _alternatives(found: Resolution, *, other: Mention | None, knowledge: Knowledge) -> tuple[Match, ...]:
+    """Return the closest known terms; for unknown cells of a known tissue the cells that live there."""
+    nearest = [*([found.match] if found.match else []), *found.alternatives]
+    tissue = other.resolution.match if other and other.kind == "tissue" else None
+    if found.kind == "cell_type" and tissue is not None:
+        living = [entry for entry in knowledge.cell_types.values() if tissue.id in entry.tissues]
+        cells = [Match(id=entry.id, name=entry.name, score=0, how="fuzzy") for entry in living[:_N_NEAREST]]
+        nearest = cells or nearest
+    return tuple(dict.fromkeys(nearest))[:_N_NEAREST]
 
 
 def _is_opposed(mention: Mention, text: str) -> bool:
