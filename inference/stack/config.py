@@ -15,6 +15,7 @@ CITATION = (
 )
 LICENCE = "Arc Research Institute Stack Model Non-Commercial License"
 
+NORM_EPS = 1e-5  # added to the variance by every layer normalisation
 CELL_HEADS = 8  # attention heads over a cell's own tokens, where 8 divides token_dim
 _MAX_SIZE = 1_000_000
 _MAX_LAYERS = 1000

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
+from inference.stack.config import NORM_EPS
 from inference.stack.linear import choose_linear, onednn_linear, plain_linear
-from inference.stack.ops import NORM_EPS, choose_ops
+from inference.stack.ops import choose_ops
 from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
 
 if TYPE_CHECKING:
@@ -256,9 +257,8 @@ class StackModel:
         n_windows, length, size = x.shape
         n_heads = self.config.n_heads
         weight = self._tensors[f"{name}.qkv.weight"]
-        qkv = self._multiply(
-            x.to(weight.dtype) if x.is_cuda else x, weight
-        )  # on a GPU, attention has the precision of the weights
+        # On a GPU, attention has the precision of the weights.
+        qkv = self._multiply(x.to(weight.dtype) if x.is_cuda else x, weight)
         query, key, value = qkv.view(n_windows, length, 3, n_heads, size // n_heads).permute(2, 0, 3, 1, 4)
         if before is not None:
             key, value = (

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-NORM_EPS = 1e-5
-
 
 class Ops(Protocol):
     """What a backend computes; tensors are on the model's device, and all results are new tensors."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
-from inference.stack.ops import NORM_EPS
+from inference.stack.config import NORM_EPS
 from inference.stack.ops_torch import TorchOps
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from inference.stack.ops import NORM_EPS
+from inference.stack.config import NORM_EPS
 
 MAX_TOKEN_DIM = 32  # beyond, a program's part no longer fits its registers
 

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import nn
 
-from inference.stack.config import StackConfig, tensor_shapes
+from inference.stack.config import NORM_EPS, StackConfig, tensor_shapes
 
-NORM_EPS = 1e-5
 _POSITION_SD = 0.02
 
 
@@ -23,7 +22,15 @@ class Network(nn.Module):
         self.config = config
         generator = torch.Generator().manual_seed(seed)
         for name, shape in tensor_shapes(config).items():
-            self.register_parameter(name.replace(".", "/"), nn.Parameter(_initial(name, shape, generator)))
+            if name.endswith("_pos_embedding"):
+                value = torch.randn(shape, generator=generator) * _POSITION_SD
+            elif "norm" in name and name.endswith("weight"):
+                value = torch.ones(shape)
+            elif "norm" in name or len(shape) == 1:
+                value = torch.zeros(shape)
+            else:
+                value = torch.randn(shape, generator=generator) / shape[1] ** 0.5
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(value))
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.get_parameter(name.replace(".", "/"))
@@ -46,7 +53,16 @@ class Network(nn.Module):
         tokens = tokens.view(shape)
         tokens = torch.cat([tokens[:, :n_ctx], tokens[:, n_ctx:] + self["query_pos_embedding"]], dim=1)
         for index in range(self.config.n_layers):
-            tokens = self._layer(f"layers.{index}", tokens, n_keep=n_keep)
+            name = f"layers.{index}"
+            # attention among a cell's own tokens, then among the cells of a window, then each token by itself
+            placed = (tokens + self["gene_pos_embedding"]).flatten(0, 1)
+            mixed = self._attend(f"{name}.cell_attn", placed, n_heads=self.config.n_token_heads, n_keep=0)
+            tokens = self._norm(f"{name}.cell_norm", tokens + mixed.view(shape))
+            cells = tokens.flatten(2)
+            mixed = self._attend(f"{name}.gene_attn", cells, n_heads=self.config.n_heads, n_keep=n_keep)
+            tokens = self._norm(f"{name}.gene_norm", cells + mixed).view(shape)
+            hidden = F.gelu(self._linear(f"{name}.mlp.0", tokens))
+            tokens = self._norm(f"{name}.mlp_norm", tokens + self._linear(f"{name}.mlp.3", hidden))
         return tokens.flatten(2)
 
     def hidden(self, rows: torch.Tensor) -> torch.Tensor:
@@ -62,17 +78,6 @@ class Network(nn.Module):
     def head(self, hidden: torch.Tensor, *, part: int) -> torch.Tensor:
         """One of the two values per gene: 0 the logit of its share, 1 the raw dispersion."""
         return F.linear(hidden, self["output_mlp.3.weight"][part::2], self["output_mlp.3.bias"][part::2])
-
-    def _layer(self, name: str, tokens: torch.Tensor, *, n_keep: int) -> torch.Tensor:
-        shape = tokens.shape
-        placed = (tokens + self["gene_pos_embedding"]).flatten(0, 1)
-        mixed = self._attend(f"{name}.cell_attn", placed, n_heads=self.config.n_token_heads, n_keep=0)
-        tokens = self._norm(f"{name}.cell_norm", tokens + mixed.view(shape))
-        cells = tokens.flatten(2)
-        mixed = self._attend(f"{name}.gene_attn", cells, n_heads=self.config.n_heads, n_keep=n_keep)
-        tokens = self._norm(f"{name}.gene_norm", cells + mixed).view(shape)
-        hidden = F.gelu(self._linear(f"{name}.mlp.0", tokens))
-        return self._norm(f"{name}.mlp_norm", tokens + self._linear(f"{name}.mlp.3", hidden))
 
     def _attend(self, name: str, x: torch.Tensor, *, n_heads: int, n_keep: int) -> torch.Tensor:
         batch, length, size = x.shape
@@ -95,13 +100,3 @@ class Network(nn.Module):
 def _softmax_mean(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Attention by plain products, which at these sizes trains faster on a processor than the fused kernel."""
     return torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5, dim=-1) @ value
-
-
-def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    if name.endswith("_pos_embedding"):
-        return torch.randn(shape, generator=generator) * _POSITION_SD
-    if "norm" in name:
-        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-    if len(shape) == 1:
-        return torch.zeros(shape)
-    return torch.randn(shape, generator=generator) / shape[1] ** 0.5
