@@ -135,7 +135,11 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
 
 def _compute_arms(prompt: Cells, control: Cells, notes: list[str]) -> _Arms:
     """Restrict prompt and control cells to their shared genes, and average them per cell type of the prompt."""
-    first, second = (_columns(cells.genes) for cells in (prompt, control))
+    first: dict[str, int] = {}
+    second: dict[str, int] = {}
+    for cells, columns in ((prompt, first), (control, second)):
+        for index, name in reversed(list(enumerate(cells.genes))):
+            columns[name.upper()] = index  # of a repeated symbol the first column counts
     shared = [name for name in first if name in second]
     if len(shared) < len(first.keys() | second.keys()):
         notes.append(f"prompt and control share {len(shared)} of {len(first.keys() | second.keys())} genes")
@@ -183,11 +187,6 @@ def _similarity(profiles: Floats, base: Floats) -> Floats:
     right = base[chosen] - base[chosen].mean() if chosen.size else base[:0]
     norm = np.sqrt((left**2).sum(axis=1) * (right**2).sum())
     return np.clip(np.divide(left @ right, norm, out=np.zeros(len(profiles)), where=norm > 0), 0.0, 1.0)
-
-
-def _columns(genes: tuple[str, ...]) -> dict[str, int]:
-    """Upper-cased symbol -> its first column."""
-    return {name.upper(): index for index, name in reversed(list(enumerate(genes)))}
 
 
 def _type_means(logs: sparse.csr_matrix, cell_type: NDArray[np.str_], types: tuple[str, ...]) -> Floats:

@@ -6,19 +6,19 @@ The container and the kernel's run folders share it; the byte ranges of atlases 
 
 from __future__ import annotations
 
+import base64
 import errno
 import functools
 import io
 import os
 import uuid
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from inference.errors import BucketError
 from inference.patience import Attempts, Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from google.cloud.storage import Blob, Client
@@ -161,23 +161,36 @@ class Objects:
             raise
 
     def _put(self, uri: str, source: Callable[[], BinaryIO], *, size: int, over: int | None) -> int | None:
+        import google_crc32c
+        from google.cloud.storage.exceptions import DataCorruption
+
         token, attempts = uuid.uuid4().hex, Attempts(uri, self._patience.when_saving())
-        crc32c = _checksum(source)
+        digest = google_crc32c.Checksum()
+        with source() as stream:
+            while part := stream.read(CHUNK):
+                digest.update(part)
+        crc32c = base64.b64encode(digest.digest()).decode()
 
         def send() -> int:
             blob = _blob(uri)
             blob.chunk_size, blob.metadata = CHUNK, {_WRITER: token}
-            with source() as stream, _broken_off():
-                blob.upload_from_file(
-                    stream,
-                    size=size,
-                    content_type="application/octet-stream",
-                    if_generation_match=over,
-                    checksum="crc32c",
-                    crc32c_checksum_value=crc32c,  # lets the service refuse a damaged upload before it replaces
-                    retry=attempts.each,
-                    timeout=_TIMEOUT_S,
-                )
+            try:
+                with source() as stream:
+                    blob.upload_from_file(
+                        stream,
+                        size=size,
+                        content_type="application/octet-stream",
+                        if_generation_match=over,
+                        checksum="crc32c",
+                        crc32c_checksum_value=crc32c,  # lets the service refuse a damaged upload before it replaces
+                        retry=attempts.each,
+                        timeout=_TIMEOUT_S,
+                    )
+            except ValueError as error:
+                if "unexpected state" not in str(error):
+                    raise
+                # The service kept only a part of a chunk, from where the library cannot go on: send the object anew.
+                raise DataCorruption(None, str(error)) from error
             return int(blob.generation)
 
         try:
@@ -188,19 +201,6 @@ class Objects:
         found = self._find(uri)  # it may be our own: written, and the answer lost on its way back
         is_own = found is not None and (found.metadata or {}).get(_WRITER) == token
         return int(found.generation) if found is not None and is_own else None
-
-
-@contextmanager
-def _broken_off() -> Iterator[None]:
-    """A chunk of which the service kept a part; the library cannot go on from there."""
-    from google.cloud.storage.exceptions import DataCorruption
-
-    try:
-        yield
-    except ValueError as error:
-        if "unexpected state" not in str(error):
-            raise
-        raise DataCorruption(None, str(error)) from error
 
 
 def _parts(uri: str) -> tuple[str, str]:
@@ -232,15 +232,3 @@ def _client_of(_host: str) -> Client:
         return storage.Client()
     except DefaultCredentialsError:
         return storage.Client.create_anonymous_client()  # public buckets can still be read
-
-
-def _checksum(source: Callable[[], BinaryIO]) -> str:
-    import base64
-
-    import google_crc32c
-
-    digest = google_crc32c.Checksum()
-    with source() as stream:
-        while part := stream.read(CHUNK):
-            digest.update(part)
-    return base64.b64encode(digest.digest()).decode()

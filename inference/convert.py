@@ -82,7 +82,15 @@ def convert(asked: Conversion, *, folder: Path, say: Callable[[str], None]) -> d
     if asked.is_trusted:
         say(_WARNING.format(name=asked.source))
     found = read_weights(source, name=asked.source, is_trusted=asked.is_trusted)
-    metadata = _metadata(asked, found, source=source)
+    metadata = {
+        **found.metadata,
+        "licence": asked.licence or found.metadata.get("licence", LICENCE),
+        "citation": asked.citation or found.metadata.get("citation", CITATION),
+        "precision": asked.precision,
+        "source": check_uri(asked.source).rpartition("/")[2],
+        "source_sha256": sha256_of(source),
+        "written_by": f"haystack inference {inference.__version__}",
+    }
     if asked.genelist is not None:
         genes = _read_list(asked.genelist, folder=folder)
         _check_list(genes, found, name=asked.genelist, model=asked.source)
@@ -112,7 +120,20 @@ def describe(uri: str, *, genelist: str | None, folder: Path) -> dict[str, Any]:
     found = read_weights(path, name=uri)
     facts = {"file": check_uri(uri), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     facts |= _facts(found, notes=found.notes)
-    return facts | {"genelist": None if genelist is None else _describe_list(genelist, found, model=uri, folder=folder)}
+    if genelist is None:
+        return facts | {"genelist": None}
+    genes = _read_list(genelist, folder=folder)
+    about: dict[str, Any] = {"file": check_uri(genelist), "n_genes": len(genes), GENES_KEY: digest_genes(genes)}
+    try:
+        _check_list(genes, found, name=genelist, model=uri)
+    except ModelError as error:
+        about |= {"fits": False, "reason": str(error)}
+    else:
+        reason = "the number of names matches; the file has no digest"
+        if GENES_KEY in found.metadata:
+            reason = "the names match the digest in the file"
+        about |= {"fits": True, "reason": reason}
+    return facts | {"genelist": about}
 
 
 def _facts(found: Weights, *, notes: tuple[str, ...]) -> dict[str, Any]:
@@ -127,33 +148,6 @@ def _facts(found: Weights, *, notes: tuple[str, ...]) -> dict[str, Any]:
         "source_sha256": found.metadata.get("source_sha256"),
         GENES_KEY: found.metadata.get(GENES_KEY),
         "notes": list(notes),
-    }
-
-
-def _describe_list(uri: str, found: Weights, *, model: str, folder: Path) -> dict[str, Any]:
-    genes = _read_list(uri, folder=folder)
-    facts: dict[str, Any] = {"file": check_uri(uri), "n_genes": len(genes), GENES_KEY: digest_genes(genes)}
-    try:
-        _check_list(genes, found, name=uri, model=model)
-    except ModelError as error:
-        return facts | {"fits": False, "reason": str(error)}
-    is_known = GENES_KEY in found.metadata
-    reason = (
-        "the names match the digest in the file" if is_known else "the number of names matches; the file has no digest"
-    )
-    return facts | {"fits": True, "reason": reason}
-
-
-def _metadata(asked: Conversion, found: Weights, *, source: Path) -> dict[str, str]:
-    """Metadata of the new file, besides the sizes."""
-    return {
-        **found.metadata,
-        "licence": asked.licence or found.metadata.get("licence", LICENCE),
-        "citation": asked.citation or found.metadata.get("citation", CITATION),
-        "precision": asked.precision,
-        "source": check_uri(asked.source).rpartition("/")[2],
-        "source_sha256": sha256_of(source),
-        "written_by": f"haystack inference {inference.__version__}",
     }
 
 

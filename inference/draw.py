@@ -91,7 +91,11 @@ def draw_counts(counts: sparse.csr_matrix, *, target: Floats, genes: Sequence[st
     scale = _scale(library)
     total = np.bincount(_gene_of_entry(columns), np.log1p(columns.data * scale[columns.indices]), columns.shape[1])
     need = np.rint((np.clip(target, 0.0, MAX_LOG) * columns.shape[0] - total) * _UNIT).astype(np.int64)
-    job = _Job(columns, scale, need, _gene_keys(genes, seed))
+    # Each gene's stream of random numbers begins at a hash of its name, salted with the seed.
+    salt = str(seed).encode()[:16]
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8, salt=salt).digest() for name in genes)
+    keys = np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+    job = _Job(columns, scale, need, keys)
     kept = columns.copy()
     if not library.any():
         return kept.tocsr().astype(np.float32)
@@ -129,50 +133,41 @@ def _added_molecules(job: _Job, library: Floats) -> sparse.csc_matrix:
     share = library / library.sum()
     cumulative = np.cumsum(share)
     cumulative[-1] = 1.0
-    first = _first_gain(job, share)
+    # ``first`` is the expected gain of one gene's log sum from its first added molecule.
+    entry_scale = job.scale[job.counts.indices]
+    have = job.counts.data * entry_scale
+    saved = share[job.counts.indices] * (np.log1p(entry_scale) - np.log1p(have + entry_scale) + np.log1p(have))
+    first = share @ np.log1p(job.scale) - np.bincount(_gene_of_entry(job.counts), saved, job.counts.shape[1])
+    first = np.maximum(first, 1e-12)
     wanted = np.where(job.need > 0, job.need / _UNIT / first, 0.0)
+    # A gene rarely needs more tries than this. One that does is drawn again with twice as many from the beginning of
+    # its stream, so that the number of tries does not change the result.
     tries = np.ceil(wanted * 1.15 + 4.0 * np.sqrt(wanted) + 4.0)
     pending = np.flatnonzero(job.need > 0)
     found: list[tuple[Ints, Ints]] = []
     while pending.size:
         late = []
         for block in _blocks(pending, tries, job.scale.size):
-            cells, genes, unfinished = _add_block(job, block, tries=tries, cumulative=cumulative)
-            found.append((cells, genes))
-            late.append(unfinished)
+            n_events = tries[block].astype(np.int64)
+            gene = np.repeat(np.arange(block.size), n_events)
+            number = _ragged(np.zeros(block.size, np.int64), n_events)
+            hashed = _hash(job.keys[block][gene], np.zeros(gene.size, np.int64), number)
+            # Each event falls into a cell with a probability proportional to the cell's library size.
+            cell = np.searchsorted(cumulative, (hashed >> np.uint64(11)) * 2.0**-53, side="right")
+            dense = job.counts[:, block].toarray()
+            have = dense[cell, gene] + _occurrence(gene * np.int64(job.scale.size) + cell)
+            scale = job.scale[cell]
+            gain = np.rint((np.log1p((have + 1.0) * scale) - np.log1p(have * scale)) * _UNIT).astype(np.int64)
+            start = np.concatenate([[0], np.cumsum(n_events)])
+            steps, is_reached = _steps_needed(gain, start, job.need[block])
+            taken = _ragged(start[:-1], np.where(is_reached, steps, 0))
+            found.append((cell[taken], block[gene[taken]]))
+            late.append(block[~is_reached])
         pending = np.concatenate(late)
         tries[pending] *= 2.0
     cell = np.concatenate([item[0] for item in found]) if found else np.empty(0, np.int64)
     gene = np.concatenate([item[1] for item in found]) if found else np.empty(0, np.int64)
     return sparse.coo_matrix((np.ones(cell.size), (cell, gene)), shape=job.counts.shape).tocsc()
-
-
-def _add_block(job: _Job, block: Ints, *, tries: Floats, cumulative: Floats) -> tuple[Ints, Ints, Ints]:
-    """Cell and gene of each molecule added to ``block``, and those of its genes for which ``tries`` were too few."""
-    n_events = tries[block].astype(np.int64)
-    gene = np.repeat(np.arange(block.size), n_events)
-    hashed = _hash(
-        job.keys[block][gene], np.zeros(gene.size, np.int64), _ragged(np.zeros(block.size, np.int64), n_events)
-    )
-    cell = np.searchsorted(cumulative, (hashed >> np.uint64(11)) * 2.0**-53, side="right")
-    dense = job.counts[:, block].toarray()
-    have = dense[cell, gene] + _occurrence(gene * np.int64(job.scale.size) + cell)
-    scale = job.scale[cell]
-    gain = np.rint((np.log1p((have + 1.0) * scale) - np.log1p(have * scale)) * _UNIT).astype(np.int64)
-    start = np.concatenate([[0], np.cumsum(n_events)])
-    steps, is_reached = _steps_needed(gain, start, job.need[block])
-    taken = _ragged(start[:-1], np.where(is_reached, steps, 0))
-    return cell[taken], block[gene[taken]], block[~is_reached]
-
-
-def _first_gain(job: _Job, share: Floats) -> Floats:
-    """Expected gain of one gene's log sum from its first added molecule."""
-    columns = job.counts
-    scale = job.scale[columns.indices]
-    have = columns.data * scale
-    saved = share[columns.indices] * (np.log1p(scale) - np.log1p(have + scale) + np.log1p(have))
-    gain = share @ np.log1p(job.scale) - np.bincount(_gene_of_entry(columns), saved, columns.shape[1])
-    return np.maximum(gain, 1e-12)
 
 
 def _steps_needed(step: Ints, start: Ints, need: Ints) -> tuple[Ints, NDArray[np.bool_]]:
@@ -221,13 +216,6 @@ def _gene_of_entry(columns: sparse.csc_matrix) -> Ints:
 
 def _scale(library: Floats) -> Floats:
     return np.divide(TARGET_SUM, library, out=np.zeros_like(library), where=library > 0)
-
-
-def _gene_keys(genes: Sequence[str], seed: int) -> NDArray[np.uint64]:
-    """One 64-bit stream key per gene name."""
-    salt = str(seed).encode()[:16]
-    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8, salt=salt).digest() for name in genes)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def _hash(key: NDArray[np.uint64], cell: Ints, number: Ints) -> NDArray[np.uint64]:

@@ -202,15 +202,13 @@ def _clear_errors(uri: str, *, missing_is_fault: bool = False) -> Iterator[None]
         msg = f"cannot write {uri}: its folder does not exist; create it first"
         raise StorageError(msg) from error
     except OSError as error:
-        raise StorageError(_fault_message(uri, error)) from error
-
-
-def _fault_message(uri: str, error: OSError) -> str:
-    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"{uri}: the disk is full; free space and run again, finished tasks are kept"
-    if isinstance(error, PermissionError) or error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return f"{uri}: permission denied ({text}); give this account read and write access there"
-    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
-        return f"{uri}: part of the path is a folder where a file is needed, or the reverse; give another path"
-    return f"{uri}: storage failed ({type(error).__name__}: {text}); run again, finished tasks are kept"
+        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            msg = f"{uri}: the disk is full; free space and run again, finished tasks are kept"
+        elif isinstance(error, PermissionError) or error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            msg = f"{uri}: permission denied ({text}); give this account read and write access there"
+        elif isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+            msg = f"{uri}: part of the path is a folder where a file is needed, or the reverse; give another path"
+        else:
+            msg = f"{uri}: storage failed ({type(error).__name__}: {text}); run again, finished tasks are kept"
+        raise StorageError(msg) from error

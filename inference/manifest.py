@@ -24,9 +24,8 @@ GENERATE, EMBED = "generate", "embed"  # predict the query cells under the promp
 KINDS = (GENERATE, EMBED)
 DEVICES = "auto, cpu, cuda or cuda:<number>"
 OUTPUT_UNS = "haystack_inference"  # uns key of an output: how it was made, as JSON text
-RESULT_SUFFIX = (
-    ".result.json"  # file beside each output, written after it: its presence means that the output is complete
-)
+# The file beside each output, written after it: its presence means that the output is complete.
+RESULT_SUFFIX = ".result.json"
 ERROR_SUFFIX = ".error.json"  # file beside the output of a failed task, removed once the task succeeds
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
@@ -67,12 +66,10 @@ class Manifest:
     context_ratio: float = 0.4  # further share that is context, at the last step
     context_ratio_min: float = 0.2  # the further share at the first step
     mode: str = "mdm"  # "mdm" rewrites some of the query cells in each step, "vanilla" all of them
-    output_mode: str = (
-        "sampled"  # "sampled": counts; "expected": their means; "exact": counts from the reference's random stream
-    )
-    fixed_prompt: bool = (
-        False  # the same prompt cells in every window and step: faster, but fewer prompt cells are used
-    )
+    # "sampled": counts; "expected": their means; "exact": counts from the reference's random stream
+    output_mode: str = "sampled"
+    # the same prompt cells in every window and step: faster, but fewer prompt cells are used
+    fixed_prompt: bool = False
     device: str = "auto"
     threads: int | None = None  # processor threads; None: torch decides
     version: int = MANIFEST_VERSION
@@ -93,9 +90,8 @@ class TaskResult:
     peak_memory_gib: float
     seed: int
     versions: dict[str, str] = field(default_factory=dict)
-    inputs: dict[str, str] = field(
-        default_factory=dict
-    )  # role -> sha256 of the input; a rerun skips the task where all are equal
+    # role -> sha256 of the input; a rerun skips the task where all are equal
+    inputs: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     kind: str = GENERATE
 
@@ -130,7 +126,14 @@ def parse_manifest(text: str | bytes) -> Manifest:
     if not isinstance(tasks, list) or not tasks:
         msg = "the manifest needs a non-empty list 'tasks'"
         raise ManifestError(msg)
-    manifest: Manifest = _build(Manifest, {**raw, "tasks": tuple(_parse_task(task) for task in tasks)})
+    parsed: list[Task] = []
+    for one in tasks:
+        if not isinstance(one, dict):
+            msg = f"each task must be a JSON object, got {type(one).__name__}"
+            raise ManifestError(msg)
+        parsed.append(_build(Task, one))
+        check_task(parsed[-1])
+    manifest: Manifest = _build(Manifest, {**raw, "tasks": tuple(parsed)})
     check_manifest(manifest)
     return manifest
 
@@ -232,32 +235,16 @@ def parse_result(text: str | bytes) -> TaskResult:
     return _build(TaskResult, {**raw, "notes": tuple(raw.get("notes", []))})
 
 
-def _parse_task(raw: object) -> Task:
-    if not isinstance(raw, dict):
-        msg = f"each task must be a JSON object, got {type(raw).__name__}"
-        raise ManifestError(msg)
-    task: Task = _build(Task, raw)
-    check_task(task)
-    return task
-
-
 def check_task(task: Task) -> None:
     """Check the fields of one task; raises :class:`ManifestError`."""
-    if fault := _fault_of(task):
-        msg = f"task {task.id!r}: {fault}"
-        raise ManifestError(msg)
-
-
-def _fault_of(task: Task) -> str:
-    """What is wrong with a task; empty where nothing is."""
     is_embedding = task.kind == EMBED
     texts: dict[str, object] = {"id": task.id, "query": task.query, "output": task.output}
     if not is_embedding:
         texts["prompt"] = task.prompt
-    for name, value in texts.items():
-        if not _is_text(value):
-            return f"{name!r} must be a non-empty string, got {value!r}"
     faults = {
+        f"{name!r} must be a non-empty string, got {value!r}": not _is_text(value) for name, value in texts.items()
+    }
+    faults |= {
         f"unknown kind {task.kind!r}; possible: {', '.join(KINDS)}": task.kind not in KINDS,
         f"kind {EMBED!r} reads the query cells alone; leave out 'prompt' and 'control'": (
             is_embedding and (task.prompt, task.control) != (None, None)
@@ -271,7 +258,10 @@ def _fault_of(task: Task) -> str:
             is_embedding and task.engine != MODEL_ENGINE
         ),
     }
-    return next((fault for fault, is_there in faults.items() if is_there), "")
+    fault = next((fault for fault, is_there in faults.items() if is_there), None)  # the first one is told
+    if fault is not None:
+        msg = f"task {task.id!r}: {fault}"
+        raise ManifestError(msg)
 
 
 def _build(kind: type[Any], raw: dict[str, Any]) -> Any:  # noqa: ANN401 - one of the three dataclasses above

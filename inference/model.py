@@ -120,48 +120,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(prog="haystack model", description=text)
     commands = parser.add_subparsers(required=True, metavar="convert|info|generate")
-    _add_convert(commands)
-    _add_info(commands)
-    _add_generate(commands)
-    return parser
 
-
-def _add_convert(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
     text = "Rewrite a checkpoint as safetensors, which holds only the model and contains no pickle."
-    parser = commands.add_parser("convert", help=text, description=text)
-    parser.set_defaults(run=_convert)
-    parser.add_argument("file", help=_FILE_HELP)
-    parser.add_argument("output", help="the .safetensors file to write")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="precision of the weights (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--genelist", help="the model's genes: their digest is stored in the file, so that another list is refused"
-    )
-    parser.add_argument(
-        "--trust-pickle", action="store_true", help="allow the file to run its own code: only for files you trust"
-    )
-    parser.add_argument(
-        "--licence", help="licence of the weights, stored in every output (default: the file's, or Arc's)"
-    )
-    parser.add_argument("--citation", help="citation of the weights, stored in every output (default: as above)")
+    command = commands.add_parser("convert", help=text, description=text)
+    command.set_defaults(run=_convert)
+    add = command.add_argument
+    add("file", help=_FILE_HELP)
+    add("output", help="the .safetensors file to write")
+    add("--precision", choices=PRECISIONS, default="fp32", help="precision of the weights (default: %(default)s)")
+    add("--genelist", help="the model's genes: their digest is stored in the file, so that another list is refused")
+    add("--trust-pickle", action="store_true", help="allow the file to run its own code: only for files you trust")
+    add("--licence", help="licence of the weights, stored in every output (default: the file's, or Arc's)")
+    add("--citation", help="citation of the weights, stored in every output (default: as above)")
 
-
-def _add_info(commands: Any) -> None:  # noqa: ANN401
     text = "Show sizes, parameters, window, digest, licence, citation, and whether a gene list fits."
-    parser = commands.add_parser("info", help=text, description=text)
-    parser.set_defaults(run=_info)
-    parser.add_argument("file", help=_FILE_HELP)
-    parser.add_argument("--genelist", help="a gene list to compare: JSON, text or pickled list")
+    command = commands.add_parser("info", help=text, description=text)
+    command.set_defaults(run=_info)
+    add = command.add_argument
+    add("file", help=_FILE_HELP)
+    add("--genelist", help="a gene list to compare: JSON, text or pickled list")
 
-
-def _add_generate(commands: Any) -> None:  # noqa: ANN401
     text = (
         "Predict the test cells once for every value of a column of the base cells; accepts stack-generation's flags."
     )
-    parser = commands.add_parser("generate", help=text, description=text)
-    parser.set_defaults(run=_generate)
-    add = parser.add_argument
+    command = commands.add_parser("generate", help=text, description=text)
+    command.set_defaults(run=_generate)
+    add = command.add_argument
     add("--checkpoint", required=True, help=_FILE_HELP)
     add("--base-adata", required=True, help="cells that serve as prompts, h5ad")
     add("--test-adata", required=True, help="cells to predict, h5ad")
@@ -177,9 +161,10 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
         help="write one file, concatenated.h5ad, with the value in obs['split_value']",
     )
     add("--show-progress", action="store_true", help="report every step")
-    add("--num-workers", help=argparse.SUPPRESS)
-    add("--mask-rate", help=argparse.SUPPRESS)
-    add_model_flags(parser, steps="--num-steps")
+    for ignored in _IGNORED:
+        add(f"--{ignored.replace('_', '-')}", help=argparse.SUPPRESS)
+    add_model_flags(command, steps="--num-steps")
+    return parser
 
 
 def _say(text: str) -> None:

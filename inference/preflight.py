@@ -81,17 +81,31 @@ def examine(
     The answers, and the checked counts; None instead of the counts where an answer is a refusal.
     """
     checked, refusals = _checked(adata, name)
-    answers = [_size(adata), _counts(adata, checked, refusals)]
+    is_there = bool(adata.n_obs and adata.n_vars)
+    answers = [Answer("cells and genes", is_there, f"{adata.n_obs} cells x {adata.n_vars} genes")]
+    if refused := refusals.get("counts", refusals.get("")):  # "" where nothing more can be known
+        answers.append(Answer("raw counts", ok=False, detail=refused))
+    else:
+        source = (checked or check_counts(_only_counts(adata))).source
+        beside = "" if source == "X" else ", X holds other values"
+        answers.append(Answer("raw counts", ok=True, detail=f"non-negative whole numbers in {source}{beside}"))
     answers += _names(adata, checked, refusals)
     frac = float("nan")
-    if model_genes is not None and checked is not None:
-        answer, frac = _coverage(checked.genes, model_genes, name=name, refusals=refusals)
-        answers.append(answer)
     if checked is not None:
+        if model_genes is not None:
+            answer, frac = _coverage(checked.genes, model_genes, name=name, refusals=refusals)
+            answers.append(answer)
         n_empty = int((np.diff(checked.counts.indptr) == 0).sum())
         told = f"{n_empty} of {adata.n_obs} hold no counts and stay empty" if n_empty else "every cell holds counts"
         answers.append(Answer("cells with counts", None if n_empty else True, told))
-    answers.append(_cell_names(adata, name=name, refusals=refusals))
+    told, repeated = "no name occurs twice", adata.obs_names[adata.obs_names.duplicated()].unique()
+    if len(repeated):
+        told = refusals["cells"] = (
+            f"{name}: cell names repeat (obs index): {len(repeated)} of them, such as "
+            f"{', '.join(map(str, repeated[:_N_EXAMPLES]))}. Call adata.obs_names_make_unique() and save the file "
+            "again."
+        )
+    answers.append(Answer("each cell name once", not len(repeated), told))
     found = Preflight(name, adata.n_obs, adata.n_vars, tuple(answers), tuple(refusals.values()), frac)
     return found, checked if found.ok else None
 
@@ -105,12 +119,18 @@ def load_model_genes(path: Path, *, name: str) -> tuple[str, ...]:
 
 def _checked(adata: AnnData, name: str) -> tuple[Checked | None, dict[str, str]]:
     """Check the cells; where they are refused, check counts and genes separately to find every fault."""
+    import anndata as ad
+
     try:
         return check_counts(adata, name=name), {}
     except InputError as error:
         refusals = {error.about: str(error)}
     if adata.n_obs and adata.n_vars:
-        for half in (_only_counts(adata), _only_genes(adata)):
+        one_count = sparse.csr_matrix(([np.float32(1)], ([0], [0])), shape=(1, adata.n_vars))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # repeated names are reported as one of the answers
+            only_genes = ad.AnnData(X=one_count, var=adata.var)
+        for half in (_only_counts(adata), only_genes):
             try:
                 check_counts(half, name=name)
             except InputError as error:
@@ -132,30 +152,6 @@ def _only_counts(adata: AnnData) -> AnnData:
     if adata.raw is not None:
         bare.raw = ad.AnnData(X=adata.raw.X, obs=obs, var=named(adata.raw.shape[1]))
     return bare
-
-
-def _only_genes(adata: AnnData) -> AnnData:
-    """The same genes in one cell with one count."""
-    import anndata as ad
-
-    one = sparse.csr_matrix(([np.float32(1)], ([0], [0])), shape=(1, adata.n_vars))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # repeated names are reported as one of the answers
-        return ad.AnnData(X=one, var=adata.var)
-
-
-def _size(adata: AnnData) -> Answer:
-    ok = bool(adata.n_obs and adata.n_vars)
-    return Answer("cells and genes", ok, f"{adata.n_obs} cells x {adata.n_vars} genes")
-
-
-def _counts(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) -> Answer:
-    question = "raw counts"
-    if "counts" in refusals or "" in refusals:
-        return Answer(question, ok=False, detail=refusals.get("counts", refusals.get("", "")))
-    source = (checked or check_counts(_only_counts(adata))).source
-    beside = "" if source == "X" else ", X holds other values"
-    return Answer(question, ok=True, detail=f"non-negative whole numbers in {source}{beside}")
 
 
 def _names(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) -> list[Answer]:
@@ -202,14 +198,3 @@ def _coverage(
     if frac < LOW_COVERAGE:
         return Answer(COVERAGE, None, f"only {detail}: the model sees 0 in the others"), frac
     return Answer(COVERAGE, ok=True, detail=detail), frac
-
-
-def _cell_names(adata: AnnData, *, name: str, refusals: dict[str, str]) -> Answer:
-    repeated = adata.obs_names[adata.obs_names.duplicated()].unique()
-    if not len(repeated):
-        return Answer("each cell name once", ok=True, detail="no name occurs twice")
-    refusals["cells"] = (
-        f"{name}: cell names repeat (obs index): {len(repeated)} of them, such as "
-        f"{', '.join(map(str, repeated[:_N_EXAMPLES]))}. Call adata.obs_names_make_unique() and save the file again."
-    )
-    return Answer("each cell name once", ok=False, detail=refusals["cells"])

@@ -114,7 +114,12 @@ def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
     try:
         # The thread may still be writing a download when the program is told to end, so cleaning up may fail.
         with stop.listening(), tempfile.TemporaryDirectory(prefix="haystack-", ignore_cleanup_errors=True) as name:
-            _run_all(manifest.tasks, job=Job.of(manifest, folder=Path(name), stop=stop), tally=tally)
+            job, tasks = Job.of(manifest, folder=Path(name), stop=stop), manifest.tasks
+            for number, task in enumerate(tasks, start=1):
+                _say(f"task {number} of {len(tasks)}: {task.id} ({task.engine})")
+                following = tasks[number] if number < len(tasks) else None
+                _run_one(task, following=following, job=job, tally=tally)
+                job.inputs.release(task)
     except StoppedError:
         tally.is_stopped = True
         _say("stopped on request; run again to finish the remaining tasks")
@@ -143,14 +148,6 @@ class Job:
         return cls(inputs, engines, ahead, folder, stop)
 
 
-def _run_all(tasks: tuple[Task, ...], *, job: Job, tally: Tally) -> None:
-    for number, task in enumerate(tasks, start=1):
-        _say(f"task {number} of {len(tasks)}: {task.id} ({task.engine})")
-        following = tasks[number] if number < len(tasks) else None
-        _run_one(task, following=following, job=job, tally=tally)
-        job.inputs.release(task)
-
-
 def _run_one(task: Task, *, following: Task | None, job: Job, tally: Tally) -> None:
     start = time.monotonic()
     try:
@@ -163,7 +160,14 @@ def _run_one(task: Task, *, following: Task | None, job: Job, tally: Tally) -> N
         if not prepared.is_done:
             result = run_task(task, prepared, engines=job.engines, folder=job.folder, stop=job.stop, start=start)
     except Exception as error:  # noqa: BLE001 - any failure is recorded, and the next task runs
-        _record_failure(task, error, job=job, tally=tally)
+        tally.failed[task.id] = error
+        _say(f"task {task.id} failed: {type(error).__name__}: {error}")
+        record = {"id": task.id, "engine": task.engine, "class": type(error).__name__, "message": str(error)}
+        try:
+            with job.stop.finishing():
+                write_text(json.dumps(record, indent=1), task.output + ERROR_SUFFIX, folder=job.folder)
+        except StorageError as second:
+            _say(f"its error file could not be written: {second}")
         return
     if result is None:
         tally.skipped.append(task.id)
@@ -173,17 +177,6 @@ def _run_one(task: Task, *, following: Task | None, job: Job, tally: Tally) -> N
     for note in result.notes:
         _say(f"task {task.id}: {note}")
     _say(f"task {task.id}: {result.n_cells} cells x {result.n_genes} genes in {result.seconds:.1f} s -> {task.output}")
-
-
-def _record_failure(task: Task, error: Exception, *, job: Job, tally: Tally) -> None:
-    tally.failed[task.id] = error
-    _say(f"task {task.id} failed: {type(error).__name__}: {error}")
-    record = {"id": task.id, "engine": task.engine, "class": type(error).__name__, "message": str(error)}
-    try:
-        with job.stop.finishing():
-            write_text(json.dumps(record, indent=1), task.output + ERROR_SUFFIX, folder=job.folder)
-    except StorageError as second:
-        _say(f"its error file could not be written: {second}")
 
 
 def _read_manifest(arguments: argparse.Namespace) -> Manifest:
@@ -226,7 +219,20 @@ def _manifest_of_flags(arguments: argparse.Namespace) -> Manifest:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the flags; ends the program with exit code 2 where they do not fit together."""
-    parser = _parser()
+    text = "Predict how query cells respond to the effect that prompt cells show."
+    parser = argparse.ArgumentParser(prog="python -m inference.run_inference", description=text)
+    add = parser.add_argument
+    add("--manifest", help="JSON file with many tasks: path or gs:// address; excludes all other flags")
+    add("--prompt-gcs", help="treated cells, h5ad (path or gs:// address, as for all files below)")
+    add("--query-gcs", help="cells to transform, h5ad")
+    add("--control-gcs", help="control cells of the prompt cells, h5ad")
+    add("--output-gcs", help="output file of the predicted cells, h5ad")
+    add("--model-gcs", help="model checkpoint: .ckpt, .pt or .safetensors; baselines need none")
+    add("--genelist-gcs", help="the model's genes: JSON, text or pickled list")
+    add("--engine", help=f"{', '.join(ENGINES)} (default: stack with a model, otherwise weighted)")
+    add("--seed", type=int, default=0, help="random seed of the sampled counts (default: 0)")
+    add("--embed", action="store_true", help="compute vectors of the query cells instead; reads no prompt")
+    add_model_flags(parser)
     found = parser.parse_args(argv)
     if found.manifest is not None:
         alone = parser.parse_args([f"--manifest={found.manifest}"])
@@ -238,25 +244,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         named = ", ".join(map(_flag, missing))
         parser.error(f"missing {named}; give {' and '.join(map(_flag, needed))}, or --manifest alone")
     return found
-
-
-def _parser() -> argparse.ArgumentParser:
-    text = "Predict how query cells respond to the effect that prompt cells show."
-    parser = argparse.ArgumentParser(prog="python -m inference.run_inference", description=text)
-    parser.add_argument("--manifest", help="JSON file with many tasks: path or gs:// address; excludes all other flags")
-    parser.add_argument("--prompt-gcs", help="treated cells, h5ad (path or gs:// address, as for all files below)")
-    parser.add_argument("--query-gcs", help="cells to transform, h5ad")
-    parser.add_argument("--control-gcs", help="control cells of the prompt cells, h5ad")
-    parser.add_argument("--output-gcs", help="output file of the predicted cells, h5ad")
-    parser.add_argument("--model-gcs", help="model checkpoint: .ckpt, .pt or .safetensors; baselines need none")
-    parser.add_argument("--genelist-gcs", help="the model's genes: JSON, text or pickled list")
-    parser.add_argument("--engine", help=f"{', '.join(ENGINES)} (default: stack with a model, otherwise weighted)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the sampled counts (default: 0)")
-    parser.add_argument(
-        "--embed", action="store_true", help="compute vectors of the query cells instead; reads no prompt"
-    )
-    add_model_flags(parser)
-    return parser
 
 
 def _flag(name: str) -> str:

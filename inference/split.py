@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,16 @@ class SplitRun:
             return self.outcome
         for number, value in enumerate(values, start=1):
             self._say(f"split {number} of {len(values)}: {value!r}, {int((labels == value).sum())} prompt cells")
-            self._one(value, outputs[value], state)
+            uri, key = outputs[value], self._key(state, (value,))
+            if self._is_done(uri, key):
+                self.outcome.skipped[value] = uri
+                self._say(f"{uri}: already done, skipped")
+                continue
+            prediction, record = self._predict(value, state)
+            obs = state.test.obs.copy()
+            obs[GEN_LOGIT] = prediction.logits
+            self._publish(prediction.counts, obs, prediction, record=record | {"key": key}, uri=uri)
+            self.outcome.done[value] = uri
         return self.outcome
 
     def _outputs(self, labels: NDArray[np.str_], values: tuple[str, ...]) -> dict[str, str]:
@@ -134,27 +144,14 @@ class SplitRun:
         if self.asked.is_concatenated:
             found = dict.fromkeys(values, check_uri(f"{folder}/{CONCATENATED}.h5ad"))
         else:
-            names = output_names(
-                labels
-            )  # names of all values, so that a name does not depend on which values are asked for
+            # All values are named, so that a name does not depend on which values are asked for.
+            names = output_names(labels)
             found = {value: check_uri(f"{folder}/{names[value]}.h5ad") for value in values}
         inputs = {check_uri(uri) for uri in (self.asked.base, self.asked.test, self.asked.genelist)}
         if clash := inputs.intersection(found.values()):
             msg = f"{sorted(clash)} is both an input and an output; give --output-dir a folder of its own"
             raise UriError(msg)
         return found
-
-    def _one(self, value: str, uri: str, state: _State) -> None:
-        key = self._key(state, (value,))
-        if self._is_done(uri, key):
-            self.outcome.skipped[value] = uri
-            self._say(f"{uri}: already done, skipped")
-            return
-        prediction, record = self._predict(value, state)
-        obs = state.test.obs.copy()
-        obs[GEN_LOGIT] = prediction.logits
-        self._publish(prediction.counts, obs, prediction, record=record | {"key": key}, uri=uri)
-        self.outcome.done[value] = uri
 
     def _all_in_one(self, values: tuple[str, ...], uri: str, state: _State) -> None:
         import pandas as pd
@@ -230,13 +227,18 @@ class SplitRun:
         return hashlib.sha256(json.dumps([state.inputs, asked], sort_keys=True).encode()).hexdigest()
 
     def _is_done(self, uri: str, key: str) -> bool:
+        """Whether ``uri`` is an output of this program with this digest; any other file there is no fault."""
+        import h5py
+
         if not exists(uri):
             return False
         path = local_copy(uri, folder=self._folder)
-        found = _key_of(path)
+        record = None
+        with suppress(OSError, KeyError, ValueError, TypeError), h5py.File(path) as file:
+            record = json.loads(file["uns"][OUTPUT_UNS][()])
         if path.parent == self._folder:
             path.unlink()
-        return found == key
+        return isinstance(record, dict) and record.get("key") == key
 
     def _read(self, uri: str) -> tuple[Path, AnnData, Checked]:
         path = self._fetch(uri)
@@ -261,15 +263,3 @@ class SplitRun:
 def _cells(counts: sparse.csr_matrix, genes: tuple[str, ...]) -> Cells:
     unknown = np.full(counts.shape[0], UNKNOWN)
     return Cells(counts, genes, unknown, unknown)
-
-
-def _key_of(path: Path) -> str | None:
-    """The digest stored in an output of this program; None for any other file."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            record = json.loads(file["uns"][OUTPUT_UNS][()])
-    except (OSError, KeyError, ValueError, TypeError):
-        return None
-    return str(record["key"]) if isinstance(record, dict) and "key" in record else None

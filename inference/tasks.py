@@ -171,6 +171,8 @@ def _embed(task: Task, prepared: Prepared, *, engines: Engines, path: Path) -> t
 
 def _record(task: Task, prepared: Prepared, engines: Engines, *, notes: tuple[str, ...]) -> dict[str, Any]:
     """Entries that every output's record has."""
+    versions = {name: version(name) for name in ("anndata", "h5py", "numpy", "scipy")}
+    versions |= {"inference": inference.__version__, "python": platform.python_version()}
     of_inputs = [note for item in prepared.loaded.values() for note in item.notes]
     return {
         "engine": task.engine,
@@ -180,10 +182,5 @@ def _record(task: Task, prepared: Prepared, engines: Engines, *, notes: tuple[st
         "program": inference.__version__,
         "seed": task.seed,
         "source": {role: item.checked.source for role, item in prepared.loaded.items()},
-        "versions": _versions() | engines.versions(task.engine),
+        "versions": versions | engines.versions(task.engine),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("anndata", "h5py", "numpy", "scipy")}
-    return {**found, "inference": inference.__version__, "python": platform.python_version()}

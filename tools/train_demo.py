@@ -165,8 +165,11 @@ def learn(
     settings = GenerationSettings()
     means: dict[str, float] = {}
     for step in range(plan.n_steps):
+        # The learning rate warms up, then falls by half a cosine to a twentieth.
+        fall = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / plan.n_steps))
+        factor = min(1.0, (step + 1) / 500) * fall
         for group in optimiser.param_groups:
-            group["lr"] = plan.learning_rate * _schedule(step, plan.n_steps)
+            group["lr"] = plan.learning_rate * factor
         layout = draw_layout(plan.n_cells, settings=settings, rng=rng)
         batch = windows.draw(plan.n_windows, layout=layout, rng=rng)
         losses = compute_losses(network, readout, batch, layout=layout)
@@ -197,11 +200,6 @@ def compute_losses(network: Network, readout: Readout, batch: Batch, *, layout: 
         "means": means[uniform].mean() if uniform.any() else error.new_zeros(()),
         "logits": F.binary_cross_entropy_with_logits(network.logits(flat, n_ctx=layout.n_ctx), batch.is_wrong),
     }
-
-
-def _schedule(step: int, n_steps: int) -> float:
-    """Factor of the learning rate: a warm-up, then half a cosine down to a twentieth."""
-    return min(1.0, (step + 1) / 500) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / n_steps)))
 
 
 def _set_dispersion(network: Network, world: World) -> None:

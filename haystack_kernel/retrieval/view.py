@@ -190,9 +190,8 @@ def canonical_name(name: str, *, knowledge: Knowledge) -> str:
 
 def groups(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield the rows of each (atlas, dataset, perturbation, cell type) in a fixed order; each is one candidate."""
-    state = rows[keys.PERTURBATION].where(
-        ~rows[keys.IS_CONTROL], ""
-    )  # all controls (PBS, vehicle, …) are one condition
+    # All controls (PBS, vehicle, …) are one condition.
+    state = rows[keys.PERTURBATION].where(~rows[keys.IS_CONTROL], "")
     for _, group in rows.groupby([rows[keys.ATLAS], rows[keys.DATASET], state, rows[TYPE_KEY]], sort=True):
         yield group
 

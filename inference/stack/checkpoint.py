@@ -94,16 +94,18 @@ def read_weights(path: Path, *, name: str, is_trusted: bool = False) -> Weights:
         objects that only a trusted file may build.
     """
     metadata: dict[str, str] = {}
-    trusted_notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if path.suffix == ".safetensors":
         config, tensors, metadata = _read_safetensors(path, name)
     else:
-        raw, trusted_notes = _read_torch(path, name, is_trusted=is_trusted)
+        raw, notes = _read_torch(path, name, is_trusted=is_trusted)
         config, tensors = _take_apart(raw, name)
     tensors = {key.removeprefix(PREFIX): value for key, value in tensors.items()}
     shapes = tensor_shapes(config)
     _check_tensors(tensors, shapes, name)
-    return Weights(config, {key: tensors[key] for key in shapes}, metadata, (*trusted_notes, *_notes(tensors, shapes)))
+    if extra := [key for key in tensors if key not in shapes]:
+        notes = (*notes, f"the checkpoint holds {len(extra)} tensors the model does not use ({_some(extra)})")
+    return Weights(config, {key: tensors[key] for key in shapes}, metadata, notes)
 
 
 def check_genes(genes: Sequence[str], *, n_genes: int, genes_sha256: str | None, name: str, model: str) -> None:
@@ -153,11 +155,7 @@ def save_safetensors(
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, metadata={**(metadata or {}), CONFIG_KEY: json.dumps(asdict(config))})
-    _sort_metadata(path)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Sort the metadata, which the library writes in a varying order, so that equal models give equal bytes."""
+    # The library writes the metadata in a varying order: it is sorted, so that equal models give equal bytes.
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -273,12 +271,6 @@ def _check_tensors(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
     if other:
         msg = f"{name}: tensors are not of a floating type ({_some(other)}); give unquantised weights"
         raise ModelError(msg)
-
-
-def _notes(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    if extra := [key for key in tensors if key not in shapes]:
-        return (f"the checkpoint holds {len(extra)} tensors the model does not use ({_some(extra)})",)
-    return ()
 
 
 def _some(items: list[str], separator: str = ", ") -> str:

@@ -110,7 +110,10 @@ def embed_cells(
     step = size * (1 if model.device.type == "cpu" else batch_size)
     for number, start in enumerate(range(0, n_cells, step)):
         stop = min(start + step, n_cells)
-        rows = np.concatenate([_window(first, n_cells=n_cells, size=size) for first in range(start, stop, size)])
+        rows = np.arange(start, stop)
+        if missing := -rows.size % size:  # the last window is filled with cells drawn from itself
+            own = rows[rows.size // size * size :]
+            rows = np.concatenate([rows, own[np.random.RandomState(_FILL_SEED).choice(own.size, missing)]])
         windows = torch.from_numpy(counts[rows].toarray().astype(np.float32)).view(-1, size, counts.shape[1])
         tokens = model.embed(windows.to(model.device), n_ctx=size, n_keep=0)
         vectors = tokens.reshape(rows.size, -1)[: stop - start].float().cpu().numpy()
@@ -121,12 +124,3 @@ def embed_cells(
         if progress is not None and (number % _SAY_EVERY == 0 or stop == n_cells):
             progress(f"{stop} of {n_cells} cells embedded")
     return result
-
-
-def _window(first: int, *, n_cells: int, size: int) -> NDArray[np.int64]:
-    """Cells of the window that begins at ``first``."""
-    own = np.arange(first, min(first + size, n_cells))
-    if own.size == size:
-        return own
-    fill = np.random.RandomState(_FILL_SEED).choice(own.size, size - own.size, replace=True)
-    return np.concatenate([own, own[fill]])

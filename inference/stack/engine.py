@@ -72,38 +72,26 @@ class StackEngine:
         base = align(prompt.counts, prompt.genes, model_genes=self.genes, role="prompt")
         test = align(query.counts, query.genes, model_genes=self.genes, role="query")
         shown = np.isin(test.model, base.model)
-        step = self._generate(base, test, seed)
-        counts = _own_genes(sparse.csr_matrix(step.counts[:, test.model]), test, query)
+        model = self.checkpoint.model
+        steps = iterate_steps(model, prompt=base.counts, query=test.counts.toarray(), settings=self.settings, seed=seed)
+        for step in steps:
+            if self.progress is not None:
+                self.progress(
+                    f"step {step.number} of {self.settings.diffusion_steps}: {int((~step.is_kept).sum())} of "
+                    f"{len(step.counts)} cells rewritten"
+                )
+        # The generated genes and the query cells' other genes are combined in the order of the query cells.
+        generated = sparse.csr_matrix(step.counts[:, test.model])
+        others = np.setdiff1d(np.arange(len(query.genes)), test.own)
+        joined = sparse.hstack([generated, query.counts[:, others]], format="csc", dtype=np.float32)
+        counts = joined[:, np.argsort(np.concatenate([test.own, others]))].tocsr()
+        counts.eliminate_zeros()
+        counts.sort_indices()
         expected = query.counts.toarray().astype(np.float32)
         expected[:, test.own] = step.expected[:, test.model]
         changeable = np.zeros(len(query.genes), dtype=bool)
         changeable[test.own[shown]] = True
-        return Prediction(
-            counts=counts,
-            expected_log=_expected_log(step, test, expected),
-            changeable=changeable,
-            notes=(*self.checkpoint.notes, *self._notes(base, test, query, n_hidden=int((~shown).sum()))),
-            expected=expected,
-            logits=step.logits,
-            record={"model": self._record(base, test, query)},
-        )
-
-    def _generate(self, base: Aligned, test: Aligned, seed: int) -> Step:
-        steps = iterate_steps(
-            self.checkpoint.model, prompt=base.counts, query=test.counts.toarray(), settings=self.settings, seed=seed
-        )
-        for step in steps:
-            if self.progress is not None:
-                n_rewritten = int((~step.is_kept).sum())
-                self.progress(
-                    f"step {step.number} of {self.settings.diffusion_steps}: {n_rewritten} of {len(step.counts)} cells "
-                    f"rewritten"
-                )
-        return step
-
-    def _record(self, base: Aligned, test: Aligned, query: Cells) -> dict[str, object]:
-        model = self.checkpoint.model
-        return {
+        record = {
             **self.digests,
             "citation": self.checkpoint.citation,
             "licence": self.checkpoint.licence,
@@ -116,6 +104,15 @@ class StackEngine:
             "frac_model_genes_in_query": test.model.size / len(self.genes),
             "frac_model_genes_in_prompt": base.model.size / len(self.genes),
         }
+        return Prediction(
+            counts=counts,
+            expected_log=_expected_log(step, test, expected),
+            changeable=changeable,
+            notes=(*self.checkpoint.notes, *self._notes(base, test, query, n_hidden=int((~shown).sum()))),
+            expected=expected,
+            logits=step.logits,
+            record={"model": record},
+        )
 
     def _notes(self, base: Aligned, test: Aligned, query: Cells, *, n_hidden: int) -> list[str]:
         n_model, n_query = len(self.genes), len(query.genes)
@@ -169,7 +166,13 @@ def load_engine(
         The device or the precision is not available.
     """
     chosen = _find_device(device)
-    kind = _find_precision(precision, device=chosen, is_exact=settings.output_mode == "exact")
+    is_exact, kind = settings.output_mode == "exact", precision
+    if precision == "bf16" and is_exact:
+        msg = "output mode exact follows the reference to the last bit, in fp32: choose precision fp32 or auto"
+        raise EngineError(msg)
+    if precision == "auto":
+        is_native = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= _FIRST_BF16
+        kind = "bf16" if is_native and not is_exact else "fp32"
     if threads is not None:
         torch.set_num_threads(threads)
     genes = read_genes(genelist.path, name=genelist.name)
@@ -197,26 +200,6 @@ def _find_device(device: str) -> torch.device:
         )
         raise EngineError(msg)
     return torch.device(device)
-
-
-def _find_precision(precision: str, *, device: torch.device, is_exact: bool) -> str:
-    if precision == "bf16" and is_exact:
-        msg = "output mode exact follows the reference to the last bit, in fp32: choose precision fp32 or auto"
-        raise EngineError(msg)
-    if precision != "auto":
-        return precision
-    is_native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_BF16
-    return "bf16" if is_native and not is_exact else "fp32"
-
-
-def _own_genes(generated: sparse.csr_matrix, test: Aligned, query: Cells) -> sparse.csr_matrix:
-    """Combine the generated genes with the query cells' other genes, in the order of the query cells."""
-    others = np.setdiff1d(np.arange(len(query.genes)), test.own)
-    joined = sparse.hstack([generated, query.counts[:, others]], format="csc", dtype=np.float32)
-    result = joined[:, np.argsort(np.concatenate([test.own, others]))].tocsr()
-    result.eliminate_zeros()
-    result.sort_indices()
-    return result
 
 
 def _expected_log(step: Step, test: Aligned, expected: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -102,7 +102,10 @@ def iterate_steps(
     ----------
     Dong et al. 2026, doi 10.64898/2026.01.09.698608.
     """
-    _check_roles(prompt=prompt.shape[0], query=len(query))
+    for role, n_cells in (("prompt", prompt.shape[0]), ("query", len(query))):
+        if not n_cells:
+            msg = f"there is no {role} cell; give at least one"
+            raise InputError(msg)
     is_exact = settings.output_mode == "exact"
     state = State.begin(model.exactly() if is_exact else model, prompt=prompt, query=query)
     is_masked = np.ones(len(query), dtype=bool)
@@ -132,13 +135,6 @@ def iterate_steps(
         yield Step(number, state, logits=logits, is_kept=is_kept)
 
 
-def _check_roles(**n_cells: int) -> None:
-    for role, n in n_cells.items():
-        if not n:
-            msg = f"there is no {role} cell; give at least one"
-            raise InputError(msg)
-
-
 def choose_kept(logits: Floats, is_masked: NDArray[np.bool_], *, share: float) -> NDArray[np.bool_]:
     """Choose the cells that keep their counts: those not masked, and the masked ones with the highest logits.
 
@@ -161,9 +157,8 @@ def _propose(state: State, *, layout: Layout, settings: GenerationSettings, seed
     else:
         order, kept = state.order_prompt(seed + step), None
     state.begin_step(layout)
-    size = (
-        1 if model.device.type == "cpu" else settings.batch_size
-    )  # one by one, so that rounding does not depend on the batch size
+    # A processor computes windows one by one, so that rounding does not depend on the batch size.
+    size = 1 if model.device.type == "cpu" else settings.batch_size
     for start in range(0, state.n_windows, size):
         windows = torch.arange(start, min(start + size, state.n_windows))
         base = torch.zeros_like(windows) if settings.fixed_prompt else windows

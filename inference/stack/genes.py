@@ -103,8 +103,21 @@ def _parse(data: bytes, *, suffix: str, name: str) -> Sequence[Any]:
     if suffix in _PICKLE_SUFFIXES or data[:1] == b"\x80":
         return _from_pickle(data, name)
     if suffix == ".json" or data.lstrip()[:1] in (b"[", b"{"):
-        return _from_json(data, name)
-    return _from_text(data, name)
+        try:
+            raw = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            msg = f"{name}: not valid JSON ({error}); give {FORMS}"
+            raise ModelError(msg) from error
+        if not isinstance(raw, list):
+            msg = f"{name}: JSON {type(raw).__name__}, not a list; give {FORMS}"
+            raise ModelError(msg)
+        return raw
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{name}: not text ({error.reason}); give {FORMS}"
+        raise ModelError(msg) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def digest_genes(genes: Sequence[str]) -> str:
@@ -173,27 +186,6 @@ def align(counts: sparse.csr_matrix, genes: Sequence[str], *, model_genes: dict[
     shape = (counts.shape[0], len(model_genes))
     aligned = sparse.csr_matrix((taken.data.astype(np.float32), (taken.row, model[taken.col])), shape=shape)
     return Aligned(aligned, own, model)
-
-
-def _from_json(data: bytes, name: str) -> Sequence[Any]:
-    try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        msg = f"{name}: not valid JSON ({error}); give {FORMS}"
-        raise ModelError(msg) from error
-    if not isinstance(raw, list):
-        msg = f"{name}: JSON {type(raw).__name__}, not a list; give {FORMS}"
-        raise ModelError(msg)
-    return raw
-
-
-def _from_text(data: bytes, name: str) -> Sequence[Any]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        msg = f"{name}: not text ({error.reason}); give {FORMS}"
-        raise ModelError(msg) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _from_pickle(data: bytes, name: str) -> Sequence[Any]:

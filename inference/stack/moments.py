@@ -43,11 +43,8 @@ def expect_log(mean: Floats, dispersion: Floats, *, scale: Floats) -> Floats:
     summed = (mean <= _LARGE_MEAN) | (theta < _NARROW)
     mean, theta, scale = (part[summed] for part in (mean, theta, scale))
     odds, term = mean / (mean + theta), np.exp(-theta * np.log1p(mean / theta))
-    left, total, beyond = (
-        1 - term,
-        np.zeros_like(mean),
-        mean.astype(np.float64),
-    )  # beyond: the part of the mean not yet summed
+    left, total = 1 - term, np.zeros_like(mean)
+    beyond = mean.astype(np.float64)  # the part of the mean not yet summed
     rest = np.arange(mean.size)
     for count in range(1, _MOST_TERMS):
         rest = rest[left[rest] > _REST]

@@ -53,9 +53,11 @@ class State:
         """Start with the unchanged query cells."""
         counts = torch.from_numpy(query.astype(np.float32, copy=True)).to(model.device)
         rows = _rows(model)
-        prompt_tokens = torch.cat(
-            [_embed_sparse(model, prompt[start : start + rows]) for start in range(0, prompt.shape[0], rows)]
-        )
+        parts = []
+        for start in range(0, prompt.shape[0], rows):  # only these few rows of the prompt are dense at once
+            dense = prompt[start : start + rows].toarray().astype(np.float32, copy=False)
+            parts.append(model.embed_cells(torch.from_numpy(dense).to(model.device)))
+        prompt_tokens = torch.cat(parts)
         tokens = torch.cat([model.embed_cells(part) for part in counts.split(rows)])
         n_cells = len(counts)
         return cls(
@@ -187,7 +189,3 @@ def window_cells(
 
 def _rows(model: StackModel) -> int:
     return _ROWS.get(model.device.type, _ROWS["cpu"])
-
-
-def _embed_sparse(model: StackModel, counts: sparse.csr_matrix) -> Tensor:
-    return model.embed_cells(torch.from_numpy(counts.toarray().astype(np.float32, copy=False)).to(model.device))

@@ -70,29 +70,17 @@ def draw_counts(
     key -= (key >> 63) << 64  # the same bits as a signed number
     n_at_once = max(1, at_once // max(1, n_genes))
     with torch.cuda.device_of(mean):
-        for start in range(0, n_rows, n_at_once):
+        for start in range(0, n_rows if n_genes else 0, n_at_once):
             rows = slice(start, start + n_at_once)
-            _draw_rows(counts[rows], mean[rows], dispersion, cells[rows], window[rows], key)
+            part = mean[rows]
+            # The first kernel draws the small counts and lists the places of the others, which the second one draws.
+            n_rest = torch.zeros(1, dtype=torch.int32, device=mean.device)
+            rest = torch.empty(part.numel(), dtype=torch.int32, device=mean.device)
+            inputs = (counts[rows], part, dispersion, cells[rows], window[rows], n_rest, rest)
+            _draw_small[(len(part), triton.cdiv(n_genes, _GENES))](*inputs, n_genes, key, BLOCK=_GENES, num_warps=1)
+            n_programs = min(_PROGRAMS, triton.cdiv(part.numel(), _LANES))
+            _draw_rest[(n_programs,)](*inputs, n_genes, key, BLOCK=_LANES, num_warps=1)
     return counts
-
-
-def _draw_rows(
-    counts: torch.Tensor,
-    mean: torch.Tensor,
-    dispersion: torch.Tensor,
-    cells: torch.Tensor,
-    window: torch.Tensor,
-    key: int,
-) -> None:
-    n_rows, n_genes = mean.shape
-    if not mean.numel():
-        return
-    n_rest = torch.zeros(1, dtype=torch.int32, device=mean.device)
-    rest = torch.empty(mean.numel(), dtype=torch.int32, device=mean.device)
-    inputs = (counts, mean, dispersion, cells, window, n_rest, rest)
-    _draw_small[(n_rows, triton.cdiv(n_genes, _GENES))](*inputs, n_genes, key, BLOCK=_GENES, num_warps=1)
-    n_programs = min(_PROGRAMS, triton.cdiv(mean.numel(), _LANES))
-    _draw_rest[(n_programs,)](*inputs, n_genes, key, BLOCK=_LANES, num_warps=1)
 
 
 @triton.jit(do_not_specialize=["key"])

@@ -62,8 +62,8 @@ def as_mapping(value: object) -> Mapping[str, Any] | None:
         items = vars(value)
     else:
         return None
-    return {key: item.item() if _is_numpy_scalar(item) else item for key, item in items.items()}
-
-
-def _is_numpy_scalar(item: object) -> bool:
-    return type(item).__module__ == "numpy" and getattr(item, "shape", None) == ()
+    plain = dict(items)
+    for key, item in items.items():
+        if type(item).__module__ == "numpy" and getattr(item, "shape", None) == ():
+            plain[key] = item.item()
+    return plain

@@ -60,9 +60,9 @@ class Reader:
 
 def fit_basis(world: World, *, n_coordinates: int, rng: np.random.Generator) -> Basis:
     """Principal directions of all profiles that training may see."""
-    profiles = _shown_profiles(world)
+    profiles = [world.share[1 + number][world.shown(number)] for number in (UNTREATED, *range(len(world.is_drug)))]
     some = rng.choice(len(world.control_share), min(_N_CONTROL, len(world.control_share)), replace=False)
-    share = np.concatenate([*profiles.values(), world.control_share[some]])
+    share = np.concatenate([*profiles, world.control_share[some]])
     logs, cp10k = np.log(share), CP10K * share.mean(axis=0)
     mean, weight = logs.mean(axis=0), np.maximum(cp10k / (1 + cp10k), _LEAST_WEIGHT)
     directions = np.linalg.svd((logs - mean) * weight, full_matrices=False)[2][:n_coordinates]
@@ -81,11 +81,6 @@ def fit_reader(world: World, basis: Basis, *, ridge: float) -> Reader:
     product = logs.T @ target - np.outer(mean, target.sum(axis=0))
     weights = np.linalg.solve(square, product)
     return Reader(weights, -mean @ weights)
-
-
-def _shown_profiles(world: World) -> dict[int, Floats]:
-    numbers = (UNTREATED, *range(len(world.is_drug)))
-    return {number: world.share[1 + number][world.shown(number)] for number in numbers}
 
 
 def _coordinates_of_cells(world: World, basis: Basis) -> tuple[sparse.csr_matrix, Floats]:

@@ -60,7 +60,13 @@ def start_network(
     halves = _choose_halves(config, basis=basis, tokens=_Estimates(world, reader), n_episodes=n_episodes, rng=rng)
     own, shared, anchors = _places(config)
     with torch.no_grad():
-        _set_reduction(network, halves, reader=reader, places=(own, shared, anchors))
+        weight, bias = network["gene_reduction.0.weight"], network["gene_reduction.0.bias"]
+        weight.zero_()
+        bias.fill_(_LIFT)
+        for rows, part in ((own, halves.own), (shared, halves.shared)):
+            weight[rows] = torch.tensor((reader.weights @ part).T, dtype=weight.dtype)
+            bias[rows] += torch.tensor(reader.offset @ part, dtype=bias.dtype)
+        bias[anchors] += _ANCHOR
         _set_layers(network, shared=shared, gain=halves.gain)
         hidden = network["output_mlp.0.weight"]
         hidden.mul_(_HIDDEN_SD)
@@ -91,19 +97,16 @@ def _choose_halves(
     n, (own, shared, _) = len(basis.directions), _places(config)
     parts = []
     for block, places in ((slice(0, n), own), (slice(n, None), shared)):
-        chosen = _leading(slope[block], covariance[block, block], places.size)
+        # directions of the input, of unit variance, that explain most of the prediction
+        within = covariance[block, block]
+        root = np.linalg.cholesky(within + _JITTER * np.eye(len(within)))
+        left = np.linalg.svd(root.T @ slope[block])[0][:, : min(places.size, len(within))]
+        chosen = np.asarray(np.linalg.solve(root.T, left))
         rotation = np.linalg.qr(rng.normal(size=(chosen.shape[1], chosen.shape[1])))[0]
         parts.append(np.pad(chosen @ rotation, ((0, 0), (0, places.size - chosen.shape[1]))))
     cells = tokens.all_cells()
     spreads = [float((cells @ part).std(axis=0).max(initial=_JITTER)) for part in parts]
     return _Halves(parts[0] / spreads[0], parts[1] / spreads[1], gain=_MEAN_GAIN * spreads[1])
-
-
-def _leading(slope: Floats, covariance: Floats, n_values: int) -> Floats:
-    """Directions of the input, of unit variance, that explain most of the prediction."""
-    root = np.linalg.cholesky(covariance + _JITTER * np.eye(len(covariance)))
-    left = np.linalg.svd(root.T @ slope)[0][:, : min(n_values, len(covariance))]
-    return np.asarray(np.linalg.solve(root.T, left))
 
 
 class _Estimates:
@@ -127,27 +130,17 @@ class _Estimates:
         asked = int(rng.choice(shown))
         others = rng.permutation(shown[shown != asked])
         types = rng.choice(others[: rng.integers(1, others.size + 1)], _N_PROMPT)
-        prompt = np.mean([self._any_cell(treatment, int(number), rng) for number in types], axis=0)
+        picked = []
+        for number in map(int, types):
+            if treatment == UNTREATED:
+                picked.append(self._control[rng.choice(self._of_type[number])])
+            else:
+                estimates = self._treated[treatment, number]
+                picked.append(estimates[int(rng.integers(len(estimates)))])
+        prompt = np.mean(picked, axis=0)
         cells = rng.choice(self._of_type[asked], _N_QUERY, replace=False)
         features = np.concatenate([self._control[cells], np.repeat(prompt[None], _N_QUERY, axis=0)], axis=1)
         return features, basis.coordinates(world.true_share(cells, treatment)) - basis.centre
-
-    def _any_cell(self, treatment: int, cell_type: int, rng: np.random.Generator) -> Floats:
-        if treatment == UNTREATED:
-            return np.asarray(self._control[rng.choice(self._of_type[cell_type])])
-        cells = self._treated[treatment, cell_type]
-        return np.asarray(cells[int(rng.integers(len(cells)))])
-
-
-def _set_reduction(network: Network, halves: _Halves, *, reader: Reader, places: tuple[NDArray[np.int64], ...]) -> None:
-    own, shared, anchors = places
-    weight, bias = network["gene_reduction.0.weight"], network["gene_reduction.0.bias"]
-    weight.zero_()
-    bias.fill_(_LIFT)
-    for rows, part in ((own, halves.own), (shared, halves.shared)):
-        weight[rows] = torch.tensor((reader.weights @ part).T, dtype=weight.dtype)
-        bias[rows] += torch.tensor(reader.offset @ part, dtype=bias.dtype)
-    bias[anchors] += _ANCHOR
 
 
 def _set_layers(network: Network, *, shared: NDArray[np.int64], gain: float) -> None:

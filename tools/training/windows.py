@@ -96,7 +96,10 @@ class Windows:
         treatment = UNTREATED if rng.random() < _FRAC_UNTREATED else int(rng.choice(world.trainable()))
         shown = world.shown(treatment)
         asked = int(rng.choice(shown))
-        context = self._prompt(treatment, self._prompt_types(treatment, asked, rng), layout.n_ctx, rng)
+        prompt_types = self._prompt_types(treatment, asked, rng)
+        weights = rng.dirichlet(np.full(prompt_types.size, _EVENNESS))
+        numbers = rng.choice(prompt_types, layout.n_ctx, p=weights)
+        context = torch.stack([self._cell(treatment, int(number), rng) for number in numbers])
         is_mixed = rng.random() < _FRAC_MIXED
         types = rng.choice(shown, n_query) if is_mixed else np.full(n_query, asked)
         cells = np.array([rng.choice(self._of_type[number]) for number in types])
@@ -109,7 +112,10 @@ class Windows:
             number = int(types[row])
             target[row] = self._typical[treatment][number]
             query[row] = self._means[treatment][number] if is_smooth else self._cell(treatment, number, rng)
-        answers = np.array([self._responds(treatment, int(number)) for number in types])
+        share = world.share
+        answers = np.zeros(n_query, dtype=bool)  # whether each query cell's type responds to the treatment at all
+        if treatment != UNTREATED:
+            answers = np.array([not np.array_equal(share[1 + treatment, one], share[0, one]) for one in types])
         return (
             torch.cat([context, query]),
             target,
@@ -127,19 +133,11 @@ class Windows:
         others = chosen[chosen != asked]
         return others if others.size and rng.random() < _FRAC_OTHERS else chosen
 
-    def _prompt(self, treatment: int, types: Ints, n_cells: int, rng: np.random.Generator) -> Tokens:
-        numbers = rng.choice(types, n_cells, p=rng.dirichlet(np.full(types.size, _EVENNESS)))
-        return torch.stack([self._cell(treatment, int(number), rng) for number in numbers])
-
     def _cell(self, treatment: int, cell_type: int, rng: np.random.Generator) -> Tokens:
         if treatment == UNTREATED:
             return self._control[rng.choice(self._of_type[cell_type])]
         cells = self._treated[treatment, cell_type]
         return cells[int(rng.integers(len(cells)))]
-
-    def _responds(self, treatment: int, cell_type: int) -> bool:
-        share = self._world.share
-        return treatment != UNTREATED and not np.array_equal(share[1 + treatment, cell_type], share[0, cell_type])
 
 
 def draw_layout(n_cells: int, *, settings: GenerationSettings, rng: np.random.Generator) -> Layout:
