@@ -18,8 +18,6 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.grounding.de.profiles import log_normalise
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -64,25 +62,6 @@ def compute_embedding(parts: dict[str, ad.AnnData], *, seed: int, n_max: int = 6
     >>> compute_embedding({"query": query_cells, "predicted": predicted_cells}, seed=0)  # doctest: +SKIP
     """
     parts = {role: adata for role, adata in parts.items() if adata.n_obs > 0}
-    genes = _shared_genes(parts)
-    rng = np.random.default_rng(seed)
-    frames, blocks = [], []
-    for role, adata in parts.items():
-        rows = np.sort(rng.choice(adata.n_obs, size=min(n_max, adata.n_obs), replace=False))
-        names = adata.obs[keys.CELL_TYPE].astype(object).fillna("") if keys.CELL_TYPE in adata.obs else ""
-        frame = pd.DataFrame({keys.CELL_ID: adata.obs_names.astype(str), ROLE: role, keys.CELL_TYPE: names})
-        frames.append(frame.iloc[rows])
-        blocks.append(log_normalise(adata.X[rows])[:, adata.var_names.get_indexer(genes)])
-    table = pd.concat(frames, ignore_index=True)
-    axes = _principal_axes(sparse.vstack(blocks, format="csr"), seed=seed)
-    method = "umap" if len(table) >= MIN_CELLS_UMAP else "pca"
-    layout = _umap(axes, seed=seed) if method == "umap" else axes[:, :2]
-    table[AXES[0]], table[AXES[1]] = layout[:, 0].astype(float), layout[:, 1].astype(float)
-    table.attrs.update({"method": method, "axes": [f"{'UMAP' if method == 'umap' else 'PC'} {i}" for i in (1, 2)]})
-    return table
-
-
-def _shared_genes(parts: dict[str, ad.AnnData]) -> pd.Index:
     if not parts:
         msg = "no cells to place on a map; give at least one role with cells"
         raise InvalidInputError(msg)
@@ -93,7 +72,22 @@ def _shared_genes(parts: dict[str, ad.AnnData]) -> pd.Index:
     if genes.empty:
         msg = f"the roles {sorted(parts)} share no gene; use the same kind of gene names in all of them"
         raise InvalidInputError(msg, roles=sorted(parts))
-    return genes
+    rng = np.random.default_rng(seed)
+    frames, blocks = [], []
+    for role, adata in parts.items():
+        rows = np.sort(rng.choice(adata.n_obs, size=min(n_max, adata.n_obs), replace=False))
+        names = adata.obs[keys.CELL_TYPE].astype(object).fillna("") if keys.CELL_TYPE in adata.obs else ""
+        frame = pd.DataFrame({keys.CELL_ID: adata.obs_names.astype(str), ROLE: role, keys.CELL_TYPE: names})
+        frames.append(frame.iloc[rows])
+        blocks.append(log_normalise(adata.X[rows])[:, adata.var_names.get_indexer(genes)])
+    table = pd.concat(frames, ignore_index=True)
+    axes = _principal_axes(sparse.vstack(blocks, format="csr"), seed=seed)
+    method, layout, axis = "pca", axes[:, :2], "PC"
+    if len(table) >= MIN_CELLS_UMAP:
+        method, layout, axis = "umap", _umap(axes, seed=seed), "UMAP"
+    table[AXES[0]], table[AXES[1]] = layout[:, 0].astype(float), layout[:, 1].astype(float)
+    table.attrs.update({"method": method, "axes": [f"{axis} 1", f"{axis} 2"]})
+    return table
 
 
 def _principal_axes(y: sparse.csr_matrix, *, seed: int) -> NDArray[np.float64]:
@@ -120,12 +114,18 @@ def _principal_axes(y: sparse.csr_matrix, *, seed: int) -> NDArray[np.float64]:
 
 def _umap(axes: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
     """Lay the cells out; neighbours are found exactly here, which spares umap half of its compilation."""
+    from numba.core.dispatcher import Dispatcher
     from sklearn.neighbors import NearestNeighbors
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportWarning)  # umap looks for Tensorflow, which it does not need
         import umap
-    _keep_compiled(umap)
+    # Numba keeps umap's compiled functions on disk: 6.7 s of compilation become 1.5 s in the next process.
+    for module in (umap.umap_, umap.layouts):
+        for value in vars(module).values():
+            if isinstance(value, Dispatcher):
+                with suppress(RuntimeError):  # no writable place for the cache: compile as before
+                    value.enable_caching()
     points, n_neighbors = axes.astype(np.float32), min(15, len(axes) - 1)
     distances, indices = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(points)
     known = (indices, distances.astype(np.float32), None)
@@ -135,14 +135,3 @@ def _umap(axes: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
             n_neighbors=n_neighbors, random_state=seed, n_jobs=1, init="pca", min_dist=0.3, precomputed_knn=known
         )
         return np.asarray(reducer.fit_transform(points))
-
-
-def _keep_compiled(umap: ModuleType) -> None:
-    """Let numba keep umap's compiled functions on disk: 6.7 s of compilation become 1.5 s in the next process."""
-    from numba.core.dispatcher import Dispatcher
-
-    for module in (umap.umap_, umap.layouts):
-        for value in vars(module).values():
-            if isinstance(value, Dispatcher):
-                with suppress(RuntimeError):  # no writable place for the cache: compile as before
-                    value.enable_caching()

@@ -93,14 +93,34 @@ def build_predictions(
     """
     import anndata as ad
 
-    _check_same(cells, grounded)
+    for name, adata in {"treated": cells.treated, "control_pred": cells.control_pred}.items():
+        if adata is not None and not adata.obs_names.equals(cells.query.obs_names):
+            msg = (
+                f"{name} holds other cells than the query ({adata.n_obs} and {cells.query.n_obs}); run inference again"
+            )
+            raise ContractError(msg, part=name)
+    if grounded.de[keys.GENE].tolist() != cells.query.var_names.tolist():
+        msg = f"the DE table has {len(grounded.de)} genes, the query cells {cells.query.n_vars}, or another order"
+        raise ContractError(msg, part="de")
     layers = {keys.LAYER_QUERY: _counts(cells.query)}
     if cells.control_pred is not None:
         layers[keys.LAYER_CONTROL_PRED] = _counts(cells.control_pred)
+    var = cells.query.var.copy()
+    var.index = pd.Index(cells.query.var_names.astype(str), dtype=object)
+    padded = padded_genes(cells.treated)
+    known = cells.treated.var["model_gene"].to_numpy(bool) if "model_gene" in cells.treated.var else ~padded
+    targets = set(query.expected_targets) | set(query.perturbation.targets if query.perturbation else ())
+    var["gene_symbol"] = var.index.to_numpy(object)
+    var["model_gene"] = known
+    var[keys.PADDED] = padded
+    var["predicted_lfc"] = grounded.de[keys.LOG2FC].to_numpy(float)
+    var["predicted_pval"] = grounded.de[keys.PVAL].to_numpy(float)
+    var[keys.IS_DE] = grounded.de[keys.IS_DE].to_numpy(bool)
+    var["target_gene"] = var.index.isin(targets)
     adata = ad.AnnData(
         X=_counts(cells.treated),
         obs=_obs(cells, query=query, grounded=grounded, facts=facts),
-        var=_var(cells, query=query, de=grounded.de),
+        var=_as_categories(var, keep="gene_symbol"),
         layers=layers,
     )
     adata.uns[keys.UNS_DE] = rank_genes_groups(grounded.de)
@@ -134,6 +154,7 @@ def update_run_facts(adata: ad.AnnData, *, facts: PredictionFacts) -> ad.AnnData
 
 
 def _obs(cells: GroundingCells, *, query: StructuredQuery, grounded: Grounded, facts: PredictionFacts) -> pd.DataFrame:
+    """The query cells' own columns, and what was asked of them."""
     obs = cells.query.obs.copy()
     obs.index = pd.Index(cells.query.obs_names.astype(str), dtype=object)
     obs[keys.CELL_ID] = obs.index.to_numpy(object)
@@ -153,22 +174,6 @@ def _obs(cells: GroundingCells, *, query: StructuredQuery, grounded: Grounded, f
     obs["grounding_score"] = float(grounded.composite.value)
     obs["gen_logit"] = cells.treated.obs["gen_logit"].to_numpy(float) if "gen_logit" in cells.treated.obs else np.nan
     return _as_categories(obs, keep=keys.CELL_ID)
-
-
-def _var(cells: GroundingCells, *, query: StructuredQuery, de: pd.DataFrame) -> pd.DataFrame:
-    var = cells.query.var.copy()
-    var.index = pd.Index(cells.query.var_names.astype(str), dtype=object)
-    padded = padded_genes(cells.treated)
-    known = cells.treated.var["model_gene"].to_numpy(bool) if "model_gene" in cells.treated.var else ~padded
-    targets = set(query.expected_targets) | set(query.perturbation.targets if query.perturbation else ())
-    var["gene_symbol"] = var.index.to_numpy(object)
-    var["model_gene"] = known
-    var[keys.PADDED] = padded
-    var["predicted_lfc"] = de[keys.LOG2FC].to_numpy(float)
-    var["predicted_pval"] = de[keys.PVAL].to_numpy(float)
-    var[keys.IS_DE] = de[keys.IS_DE].to_numpy(bool)
-    var["target_gene"] = var.index.isin(targets)
-    return _as_categories(var, keep="gene_symbol")
 
 
 def _run_texts(query: StructuredQuery, *, grounded: Grounded, facts: PredictionFacts) -> dict[str, str]:
@@ -220,15 +225,3 @@ def _as_categories(table: pd.DataFrame, *, keep: str) -> pd.DataFrame:
             values = table[name].astype(object)
             table[name] = pd.Categorical([None if pd.isna(value) else str(value) for value in values])
     return table
-
-
-def _check_same(cells: GroundingCells, grounded: Grounded) -> None:
-    for name, adata in {"treated": cells.treated, "control_pred": cells.control_pred}.items():
-        if adata is not None and not adata.obs_names.equals(cells.query.obs_names):
-            msg = (
-                f"{name} holds other cells than the query ({adata.n_obs} and {cells.query.n_obs}); run inference again"
-            )
-            raise ContractError(msg, part=name)
-    if grounded.de[keys.GENE].tolist() != cells.query.var_names.tolist():
-        msg = f"the DE table has {len(grounded.de)} genes, the query cells {cells.query.n_vars}, or another order"
-        raise ContractError(msg, part="de")

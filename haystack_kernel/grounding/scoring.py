@@ -111,7 +111,14 @@ def score_prediction(
             reference, asked=asked, prompt_ids=shown, n_draws=settings.n_draws, seed=context.seed
         )
     basis = Basis(query, knowledge, settings, context, reference=profiles, literature=literature)
-    also_detected = _detected_elsewhere(cells)
+    # Largest detection of each predicted gene in the query cells and in either arm of the prompt.
+    genes = cells.treated.var_names
+    also_detected = np.zeros(len(genes))
+    for adata in (cells.query, cells.prompt, cells.prompt_control):
+        if adata is not None and adata.n_obs > 0:
+            share = np.asarray((adata.X > 0).mean(axis=0)).ravel()
+            where = adata.var_names.get_indexer(genes)
+            also_detected = np.maximum(also_detected, np.where(where >= 0, share[where], 0.0))
     de, other, notes = _both_readings(cells, also_detected=also_detected, basis=basis)
     tested = set(de.loc[de[keys.IS_TESTED], keys.GENE])
     strata = _OBSERVATIONAL_STRATA.get(query.task_type, _STRATA) if basis.is_observational else _STRATA
@@ -201,20 +208,8 @@ def _compare(
     return demand_stability(de, resamples=resamples, settings=basis.settings)
 
 
-def _detected_elsewhere(cells: GroundingCells) -> NDArray[np.float64]:
-    """Largest detection of each predicted gene in the query cells and in either arm of the prompt."""
-    genes = cells.treated.var_names
-    largest = np.zeros(len(genes))
-    for adata in (cells.query, cells.prompt, cells.prompt_control):
-        if adata is None or adata.n_obs == 0:
-            continue
-        share = np.asarray((adata.X > 0).mean(axis=0)).ravel()
-        where = adata.var_names.get_indexer(genes)
-        largest = np.maximum(largest, np.where(where >= 0, share[where], 0.0))
-    return largest
-
-
 def _check_same_genes(cells: GroundingCells) -> None:
+    """Raise ContractError unless all predictions and the query cells have the same genes in the same order."""
     arms = {"query": cells.query, "control_pred": cells.control_pred} | cells.baselines
     for number, (treated, control) in enumerate(cells.repeats, start=1):
         arms |= {f"treated of seed {number}": treated, f"control of seed {number}": control}

@@ -43,8 +43,15 @@ def score_literature(name: str, weight: float, evidence: Evidence) -> Component:
     background, basis = evidence.background, evidence.basis
     reading = basis.literature or Reading(reason=OFF)
     where, signs = background.locate(reading.signed)
-    if reason := _why_not(reading, n_genes=int(where.size), evidence=evidence):
-        return not_computed(name, weight, reason, n_genes=int(where.size))
+    n_genes = int(where.size)
+    reason = reading.reason or too_few_tested(len(background.genes), basis=basis)
+    if not reason and (n_genes < MIN_SET_GENES or reading.n_telling < MIN_PAPERS):
+        reason = (
+            f"{reading.n_telling} of {reading.n_papers} papers state the direction of {n_genes} tested genes; at least "
+            f"{MIN_PAPERS} papers and {MIN_SET_GENES} genes are needed"
+        )
+    if reason:
+        return not_computed(name, weight, reason, n_genes=n_genes)
     effects = signs * background.z[where]
     competing, removed = competing_with_asked(background, reading.signed, basis=basis)
     tails = competitive_null(
@@ -57,7 +64,7 @@ def score_literature(name: str, weight: float, evidence: Evidence) -> Component:
     )
     finding = Finding(
         statistic=float(np.mean(effects)),
-        n_genes=int(where.size),
+        n_genes=n_genes,
         p_self_contained=evidence.self_contained.get(name).up,
         p_competitive=tails.up,
         why_no_self_contained=why_no_self_contained(evidence),
@@ -83,17 +90,3 @@ def by_popularity(background: Background, reading: Reading) -> Background:
     rank = np.empty(len(order))
     rank[order] = np.arange(len(order))
     return replace(background, level=rank)
-
-
-def _why_not(reading: Reading, *, n_genes: int, evidence: Evidence) -> str:
-    """Why the component cannot be computed; empty when it can."""
-    if reading.reason:
-        return reading.reason
-    if reason := too_few_tested(len(evidence.background.genes), basis=evidence.basis):
-        return reason
-    if n_genes < MIN_SET_GENES or reading.n_telling < MIN_PAPERS:
-        return (
-            f"{reading.n_telling} of {reading.n_papers} papers state the direction of {n_genes} tested genes; at least "
-            f"{MIN_PAPERS} papers and {MIN_SET_GENES} genes are needed"
-        )
-    return ""

@@ -63,7 +63,12 @@ def score_network(name: str, weight: float, evidence: Evidence) -> Component:
     if reason := _why_not(basis, n_tested=len(background.genes), n_reached=n_reached):
         return not_computed(name, weight, reason, n_genes=n_reached)
     z = background.z[here]
-    signatures, moved = competing_with_asked(background, _core(mass, genes=network.genes), basis=basis)
+    # The walk as a signature: its heaviest genes, which hold 80 % of its squares, signed.
+    heaviest = np.argsort(-np.abs(mass), kind="stable")
+    held = np.cumsum(mass[heaviest] ** 2)
+    n_core = int(np.searchsorted(held, CORE * held[-1])) + 1
+    core = {network.genes[i]: int(np.sign(mass[i])) for i in heaviest[:n_core]}
+    signatures, moved = competing_with_asked(background, core, basis=basis)
     networks, claimed = _competing_networks(mass, genes=genes, z=z, basis=basis)
     claimed |= background.genes[here].isin(list(moved))
     p_competitive, n_sets = network_null(mass[genes], genes=genes, z=z, kept=~claimed, basis=basis)
@@ -196,13 +201,6 @@ def _agreement(mass: Floats, z: Floats) -> Floats:
     """Statistic w z / |w| of each column w of ``mass``; 0 for a walk that reaches nothing."""
     length = np.linalg.norm(mass, axis=0)
     return np.divide(z @ mass, length, out=np.zeros(mass.shape[1]), where=length > 0)
-
-
-def _core(mass: Floats, *, genes: Sequence[str]) -> dict[str, int]:
-    """The walk as a signature: its heaviest genes, which hold 80 % of its squares, signed."""
-    order = np.argsort(-np.abs(mass), kind="stable")
-    held = np.cumsum(mass[order] ** 2)
-    return {genes[i]: int(np.sign(mass[i])) for i in order[: int(np.searchsorted(held, CORE * held[-1])) + 1]}
 
 
 def _leading(mass: Floats, *, genes: Positions, z: Floats, basis: Basis) -> tuple[list[str], list[str]]:

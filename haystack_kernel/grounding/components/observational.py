@@ -118,11 +118,10 @@ def score_coherence(name: str, weight: float, evidence: Evidence) -> Component:
         },
     )
     coherence = scored_component(name, weight, finding, basis=basis)
-    return _no_more_than_donor(coherence, evidence) if is_donor_prediction else coherence
-
-
-def _no_more_than_donor(coherence: Component, evidence: Evidence) -> Component:
-    donor = score_donor(keys.DONOR_EFFECT, coherence.weight, evidence)
+    if not is_donor_prediction:
+        return coherence
+    # The query cells already have the type, so keeping it earns no more than the donor effect does.
+    donor = score_donor(keys.DONOR_EFFECT, weight, evidence)
     if np.isnan(donor.score):
         reason = f"the query cells already have the type, and the donor effect could not be scored: {donor.reason}"
         return coherence.model_copy(update={"score": donor.score, "reason": reason})

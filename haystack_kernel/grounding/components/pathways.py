@@ -85,12 +85,20 @@ def compute_pathways(de: pd.DataFrame, *, self_contained: SelfContained, basis: 
         statistic = background.statistic(genes)
         p_values = (np.nan, np.nan, np.nan)
         if name in scored:
-            direction = expected or (1 if statistic >= 0 else -1)
-            p_values = _p_values(name, direction, background=background, self_contained=self_contained, basis=basis)
+            # Without an expectation the direction is chosen by looking at the data, so p is doubled (two-sided test).
+            n_sides, direction = (1, expected) if expected else (2, 1 if statistic >= 0 else -1)
+            key = pathway_key(name)
+            moved = {gene: sign * direction for gene, sign in genes.items()}
+            tails = without_competing(background, moved, name=key, basis=basis, spared=(name,)).tails
+            competitive = min(1.0, n_sides * tails.up)
+            # np.minimum keeps the NaN of a self-contained null that could not be computed; nanmax then leaves it out.
+            contained = float(np.minimum(1.0, n_sides * self_contained.get(key).expected(direction)))
+            p = best_of_many(float(np.nanmax([competitive, contained])), n_scored=basis.context.n_scored)
+            p_values = (competitive, contained, score_from_p(p))
         moving = genes if statistic >= 0 else {gene: -sign for gene, sign in genes.items()}
         n_genes, leading = int(background.locate(genes)[0].size), ";".join(leading_genes(background, moving))
         rows.append((name, statistic, *p_values, n_genes, bool(expected), leading))
-    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ENRICHMENT])
+    table = pd.DataFrame(rows, columns=list(COLUMNS[: -len(ENRICHMENT)]))
     table = pd.concat([table, enriched.reset_index(drop=True)], axis=1)
     size = table["statistic"].to_numpy(float) * np.sqrt(table["n_genes"].to_numpy(float))
     score = table["score"].fillna(0.0).to_numpy(float)
@@ -107,20 +115,3 @@ def _scored(enriched: pd.DataFrame, basis: Basis) -> set[str]:
     """The expected pathways, and those of largest ``ulm_t``."""
     strongest = enriched["ulm_t"].abs().sort_values(ascending=False, kind="stable").index[:MAX_SCORED]
     return {*strongest, *basis.query.expected_pathways}
-
-
-def _p_values(
-    name: str, direction: int, *, background: Background, self_contained: SelfContained, basis: Basis
-) -> tuple[float, float, float]:
-    """Competitive p, self-contained p (NaN: not computed) and score of one pathway in one direction.
-
-    Without an expectation the direction was chosen by looking at the data, so p is doubled (two-sided test).
-    """
-    key = pathway_key(name)
-    moved = {gene: sign * direction for gene, sign in basis.knowledge.pathways[name].genes.items()}
-    tails = without_competing(background, moved, name=key, basis=basis, spared=(name,)).tails
-    n_sides = 1 if basis.query.expected_pathways.get(name, 0) else 2
-    p_competitive = min(1.0, n_sides * tails.up)
-    p_self_contained = float(np.minimum(1.0, n_sides * self_contained.get(key).expected(direction)))  # NaN stays NaN
-    p = best_of_many(float(np.nanmax([p_competitive, p_self_contained])), n_scored=basis.context.n_scored)
-    return p_competitive, p_self_contained, score_from_p(p)

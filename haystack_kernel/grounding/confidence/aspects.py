@@ -71,22 +71,30 @@ def assess_confidence(
     outside the prompt (correlation with the most similar), null percentile (share of null and wrong-prompt runs with a
     lower composite), weights (range of the composite), back-test.
     """
-    between_seeds = _between_seeds(cells)
+    # Smallest correlation between the responses under any two seeds; NaN with one seed.
+    arms = [(cells.treated, cells.control_pred), *cells.repeats] if cells.repeats else []
+    shifts = [_profile(treated) - _profile(cells.query if own is None else own) for treated, own in arms]
+    pairs = itertools.combinations(shifts, 2)
+    between_seeds = min((correlate(one, two) for one, two in pairs), default=NAN)
     overall = composite(components, donor_matched=basis.context.donor_matched)
     verdict, words = engine_verdict(
         basis.context.engine, agreement=agreement, own=overall.value, between_seeds=between_seeds
     )
+    strategy, flips = _control_readings(de, other, basis=basis)
+    distance, coverage = _provenance(basis)
+    baseline, measured = _similar_responses(cells, de=de, agreement=agreement)
+    percentile, weights = _of_composite(components, overall=overall, basis=basis)
     aspects = (
-        _control(de, other, basis=basis),
-        _evidence(basis),
-        _coverage(basis),
-        _baselines(agreement),
-        _flips(de, other),
+        strategy,
+        distance,
+        coverage,
+        baseline,
+        flips,
         _stability(de, basis=basis, between_seeds=between_seeds),
         _donors(cells, de=de, basis=basis),
-        _measured(cells, de=de),
-        _percentile(overall, basis=basis),
-        _weights(components, overall=overall, basis=basis),
+        measured,
+        percentile,
+        weights,
         Aspect(name="back-tested accuracy", value=NAN, reason="no back-test of runs like this one was made"),
     )
     return Confidence(aspects=aspects, verdict=verdict, verdict_words=words)
@@ -117,65 +125,73 @@ def percentile_among(value: float, nulls: NDArray[np.float64]) -> float:
     return float((nulls < value).mean() + 0.5 * (nulls == value).mean())
 
 
-# --- one aspect each ----------------------------------------------------------------------------------------------
+# --- one or two aspects each --------------------------------------------------------------------------------------
 
 
-def _control(de: pd.DataFrame, other: pd.DataFrame | None, *, basis: Basis) -> Aspect:
-    name, context = "control strategy", basis.context
+def _control_readings(de: pd.DataFrame, other: pd.DataFrame | None, *, basis: Basis) -> tuple[Aspect, Aspect]:
+    """How far the two control readings agree: the correlation of their effects, and the genes that flip."""
+    names, context = ("control strategy", "genes that flip"), basis.context
     note = f" {context.control_note}." if context.control_note else ""
     if other is None:
-        return Aspect(name=name, value=NAN, reason=f"only one control reading is available.{note}".rstrip("."))
+        why = "only one control reading is available"
+        return (
+            Aspect(name=names[0], value=NAN, reason=f"{why}.{note}".rstrip(".")),
+            Aspect(name=names[1], value=NAN, reason=why),
+        )
     tested = (de[keys.IS_TESTED] & other[keys.IS_TESTED]).to_numpy(bool)
     r = correlate(*(table[keys.DELTA].to_numpy(float)[tested] for table in (de, other)))
-    if math.isnan(r):
-        return Aspect(name=name, value=NAN, reason="one of the two control readings shows no change at all")
-    n_called = [int(table[keys.IS_DE].sum()) for table in (de, other)]
+    n_own, n_other = int(de[keys.IS_DE].sum()), int(other[keys.IS_DE].sum())
     shown = context.control_strategy.replace("_", " ")
-    words = (
-        f"{shown}: {n_called[0]} genes called, {n_called[1]} in the other reading; the two correlate at {r:.2f}.{note}"
-    )
-    return Aspect(name=name, value=r, words=words)
-
-
-def _evidence(basis: Basis) -> Aspect:
-    found = [_DISTANCES.index(one) for one in basis.context.evidence]
-    if not found:
-        return Aspect(name="evidence distance", value=NAN, reason="where the prompt came from is not recorded")
-    words = "; ".join(EVIDENCE_WORDS[_DISTANCES[step]] for step in sorted(set(found)))
-    sentence = f"Largest distance {max(found)} of {len(_DISTANCES) - 1}. The prompt shows {words}."
-    return Aspect(name="evidence distance", value=max(found), words=sentence)
-
-
-def _coverage(basis: Basis) -> Aspect:
-    share = basis.context.frac_genes_found
-    if math.isnan(share):
-        return Aspect(name="gene coverage", value=NAN, reason="the engine did not say which genes it could change")
-    return Aspect(name="gene coverage", value=share, words=f"{share:.0%} of the genes could be predicted at all.")
-
-
-def _baselines(agreement: Sequence[EngineAgreement]) -> Aspect:
-    name = "agreement with baselines"
-    compared = [item for item in agreement if not math.isnan(item.pearson)]
-    if not compared:
-        return Aspect(name=name, value=NAN, reason="no baseline predicts a change to compare with")
-    closest = max(compared, key=lambda item: item.pearson)
-    words = f"The closest simple baseline, {closest.engine}, correlates at {closest.pearson:.2f} over tested genes."
-    return Aspect(name=name, value=closest.pearson, words=words)
-
-
-def _flips(de: pd.DataFrame, other: pd.DataFrame | None) -> Aspect:
-    name = "genes that flip"
-    if other is None:
-        return Aspect(name=name, value=NAN, reason="only one control reading is available")
-    n_called = int((de[keys.IS_DE] | other[keys.IS_DE]).sum())
+    if math.isnan(r):
+        strategy = Aspect(name=names[0], value=NAN, reason="one of the two control readings shows no change at all")
+    else:
+        words = f"{shown}: {n_own} genes called, {n_other} in the other reading; the two correlate at {r:.2f}.{note}"
+        strategy = Aspect(name=names[0], value=r, words=words)
+    n_called, n_flips = int((de[keys.IS_DE] | other[keys.IS_DE]).sum()), int(de[FLIPS].sum())
     if not n_called:
-        return Aspect(name=name, value=NAN, reason="no gene is called in either control reading")
-    n_flips = int(de[FLIPS].sum())
+        return strategy, Aspect(name=names[1], value=NAN, reason="no gene is called in either control reading")
     words = f"{n_flips} of {n_called} genes called in either control reading flip between the two (artefact index)."
-    return Aspect(name=name, value=n_flips / n_called, words=words)
+    return strategy, Aspect(name=names[1], value=n_flips / n_called, words=words)
+
+
+def _provenance(basis: Basis) -> tuple[Aspect, Aspect]:
+    """How far the prompt is from what was asked, and the share of genes that the engine could predict."""
+    found = [_DISTANCES.index(one) for one in basis.context.evidence]
+    if found:
+        words = "; ".join(EVIDENCE_WORDS[_DISTANCES[step]] for step in sorted(set(found)))
+        sentence = f"Largest distance {max(found)} of {len(_DISTANCES) - 1}. The prompt shows {words}."
+        distance = Aspect(name="evidence distance", value=max(found), words=sentence)
+    else:
+        distance = Aspect(name="evidence distance", value=NAN, reason="where the prompt came from is not recorded")
+    share, name = basis.context.frac_genes_found, "gene coverage"
+    if math.isnan(share):
+        return distance, Aspect(name=name, value=NAN, reason="the engine did not say which genes it could change")
+    return distance, Aspect(name=name, value=share, words=f"{share:.0%} of the genes could be predicted at all.")
+
+
+def _similar_responses(
+    cells: GroundingCells, *, de: pd.DataFrame, agreement: Sequence[EngineAgreement]
+) -> tuple[Aspect, Aspect]:
+    """Agreement with the closest simple baseline, and with responses measured outside the prompt."""
+    names = ("agreement with baselines", "other measured responses")
+    compared = [item for item in agreement if not math.isnan(item.pearson)]
+    if compared:
+        closest = max(compared, key=lambda item: item.pearson)
+        words = f"The closest simple baseline, {closest.engine}, correlates at {closest.pearson:.2f} over tested genes."
+        baseline = Aspect(name=names[0], value=closest.pearson, words=words)
+    else:
+        baseline = Aspect(name=names[0], value=NAN, reason="no baseline predicts a change to compare with")
+    found = [one for one in compare_measured(cells.measured, de=de) if not math.isnan(one.pearson)]
+    if not found:
+        why = "the atlases hold no response of the same or a related treatment outside the prompt"
+        return baseline, Aspect(name=names[1], value=NAN, reason=why)
+    listed = "; ".join(f"{one.label}: r = {one.pearson:.2f}" for one in found)
+    words = f"Measured, not part of the prompt, not scored: {listed}."
+    return baseline, Aspect(name=names[1], value=found[0].pearson, words=words)
 
 
 def _stability(de: pd.DataFrame, *, basis: Basis, between_seeds: float) -> Aspect:
+    """How stable the effects are over other seeds and other sets of donors."""
     name, settings = "stability", basis.settings
     if not de.attrs.get(N_RESAMPLES):
         return Aspect(name=name, value=NAN, reason="the prediction was made once: no other seed or set of donors")
@@ -206,44 +222,40 @@ def _donors(cells: GroundingCells, *, de: pd.DataFrame, basis: Basis) -> Aspect:
     if not donors:
         reason = f"no donor has {MIN_DONOR_CELLS} treated and {MIN_DONOR_CELLS} control cells in the prompt"
         return Aspect(name=name, value=NAN, reason=reason)
-    signs = _leading_signs(de)
+    # The called genes stand for the response, or else the 50 that move most.
+    rows = de[de[keys.IS_DE].astype(bool)]
+    if rows.empty:
+        tested = de[de[keys.IS_TESTED].astype(bool)]
+        rows = tested.loc[tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_LEADING]]
+    rows = rows.drop_duplicates(keys.GENE)
+    signs = pd.Series(np.sign(rows[keys.DELTA].to_numpy(float)), index=rows[keys.GENE])
     genes = signs.index[signs.index.isin(arms[0].var_names) & signs.index.isin(arms[1].var_names)]
     if genes.empty:
         return Aspect(name=name, value=NAN, reason="the prompt measures none of the genes that move")
     sign = signs[genes].to_numpy(float)
     scores = [log_normalise(adata.X)[:, adata.var_names.get_indexer(genes)] @ sign for adata in arms]
-    of_arm = [labels[i].to_numpy() for i in (0, 1)]
-    n_same = sum(scores[0][of_arm[0] == d].mean() > scores[1][of_arm[1] == d].mean() for d in donors)
+    treated, untreated = labels[0].to_numpy(), labels[1].to_numpy()
+    n_same = sum(scores[0][treated == d].mean() > scores[1][untreated == d].mean() for d in donors)
     words = f"{n_same} of {len(donors)} donors of the prompt move the same way as the prediction."
     return Aspect(name=name, value=n_same / len(donors), words=words)
 
 
-def _measured(cells: GroundingCells, *, de: pd.DataFrame) -> Aspect:
-    name = "other measured responses"
-    found = [one for one in compare_measured(cells.measured, de=de) if not math.isnan(one.pearson)]
-    if not found:
-        why = "the atlases hold no response of the same or a related treatment outside the prompt"
-        return Aspect(name=name, value=NAN, reason=why)
-    listed = "; ".join(f"{one.label}: r = {one.pearson:.2f}" for one in found)
-    return Aspect(name=name, value=found[0].pearson, words=f"Measured, not part of the prompt, not scored: {listed}.")
+def _of_composite(components: Sequence[Component], *, overall: Composite, basis: Basis) -> tuple[Aspect, Aspect]:
+    """Where the composite lies among null runs, and how far it depends on the choice of weights.
 
-
-def _percentile(overall: Composite, *, basis: Basis) -> Aspect:
-    name, group = "null percentile", "observational" if basis.is_observational else "perturbational"
-    nulls = load_nulls(group)
-    if not nulls.size or math.isnan(overall.value):
-        reason = "the prediction was not scored" if nulls.size else "not measured: no table of null runs is packaged"
-        return Aspect(name=name, value=NAN, reason=reason)
-    below = percentile_among(overall.value, nulls)
-    words = f"The score is above {below:.1%} of {nulls.size} null or wrong prompts in simulated worlds."
-    return Aspect(name=name, value=below, words=words)
-
-
-def _weights(components: Sequence[Component], *, overall: Composite, basis: Basis) -> Aspect:
-    """Range of the composite (central 95 %) when every weight changes at random by up to half of itself."""
-    name = "choice of weights"
+    The second is the range of the composite (central 95 %) when every weight changes at random by up to half of itself.
+    """
+    names, unscored = ("null percentile", "choice of weights"), "the prediction was not scored"
+    nulls = load_nulls("observational" if basis.is_observational else "perturbational")
+    if math.isnan(overall.value) or not nulls.size:
+        reason = unscored if nulls.size else "not measured: no table of null runs is packaged"
+        percentile = Aspect(name=names[0], value=NAN, reason=reason)
+    else:
+        below = percentile_among(overall.value, nulls)
+        words = f"The score is above {below:.1%} of {nulls.size} null or wrong prompts in simulated worlds."
+        percentile = Aspect(name=names[0], value=below, words=words)
     if math.isnan(overall.value):
-        return Aspect(name=name, value=NAN, reason="the prediction was not scored")
+        return percentile, Aspect(name=names[1], value=NAN, reason=unscored)
     scores = np.array([item.score for item in components])
     weights = np.array([item.weight for item in components])
     rng = np.random.default_rng(basis.context.seed)
@@ -252,25 +264,7 @@ def _weights(components: Sequence[Component], *, overall: Composite, basis: Basi
     values = drawn[:, known] @ scores[known] / drawn[:, known].sum(axis=1)
     low, high = (min(float(v), overall.cap) for v in np.quantile(values, [0.025, 0.975]))
     words = f"With weights changed by up to {WEIGHT_CHANGE:.0%} the score lies between {low:.1f} and {high:.1f}."
-    return Aspect(name=name, value=high - low, words=words)
-
-
-def _leading_signs(de: pd.DataFrame) -> pd.Series:
-    """Sign of each gene that stands for the response: the called genes, or else the 50 that move most."""
-    rows = de[de[keys.IS_DE].astype(bool)]
-    if rows.empty:
-        tested = de[de[keys.IS_TESTED].astype(bool)]
-        rows = tested.loc[tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_LEADING]]
-    rows = rows.drop_duplicates(keys.GENE)
-    return pd.Series(np.sign(rows[keys.DELTA].to_numpy(float)), index=rows[keys.GENE])
-
-
-def _between_seeds(cells: GroundingCells) -> float:
-    """Smallest correlation between the responses under any two seeds; NaN with one seed."""
-    arms = [(cells.treated, cells.control_pred), *cells.repeats] if cells.repeats else []
-    shifts = [_profile(treated) - _profile(cells.query if own is None else own) for treated, own in arms]
-    found = [correlate(one, two) for one, two in itertools.combinations(shifts, 2)]
-    return min(found, default=NAN)
+    return percentile, Aspect(name=names[1], value=high - low, words=words)
 
 
 def _profile(adata: ad.AnnData) -> NDArray[np.float64]:

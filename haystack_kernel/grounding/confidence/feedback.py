@@ -56,12 +56,19 @@ def find_feedback(
     if value >= threshold:
         return ()
     found = {item.name: item for item in scored.components if not math.isnan(item.score)}
-    return (
+    feedback = [
         *_of_lineage(scored, found=found, query=query, knowledge=knowledge),
         *_of_response(found, query=query),
         *_of_control(scored, query=query),
-        *_of_prediction(scored, settings=settings),
-    )
+    ]
+    if scored.frac_genes_found < LOW_COVERAGE:
+        sentence = f"only {scored.frac_genes_found:.0%} of the genes could be predicted"
+        feedback.append(Feedback(kind="low_coverage", sentence=sentence, action="other_dataset"))
+    aspects = {item.name: item.value for item in scored.confidence.aspects} if scored.confidence else {}
+    if aspects.get("stability", math.nan) < settings.min_stability:
+        sentence = f"calls hold in only {aspects['stability']:.0%} of seeds and prompt donors"
+        feedback.append(Feedback(kind="unstable", sentence=sentence, action="wider_pool"))
+    return tuple(feedback)
 
 
 def _of_lineage(
@@ -76,10 +83,7 @@ def _of_lineage(
     is_weak = max((item.score for item in found.values()), default=0.0) < WEAK
     if query.task_type not in PERTURBATIONAL or not is_weak:
         return  # a far prompt that works is no fault
-    steps = [
-        _steps(query.cell_type_id, one, knowledge) for item in scored.candidates for one in item.prompt.cell_type_ids
-    ]
-    nearest = min(steps, default=0.0)
+    nearest = _nearest_steps(scored, query.cell_type_id, knowledge)
     if nearest >= FAR_STEPS:
         how_far = "not connected with" if math.isinf(nearest) else f"{nearest:.0f} steps from"
         sentence = f"every cell type of the prompt is {how_far} {query.cell_type_name} in the cell ontology"
@@ -111,20 +115,15 @@ def _of_control(scored: Round, *, query: StructuredQuery) -> Iterator[Feedback]:
         yield Feedback(kind="donor_unmatched", sentence=sentence, action="matched_control")
 
 
-def _of_prediction(scored: Round, *, settings: GroundingSettings) -> Iterator[Feedback]:
-    if scored.frac_genes_found < LOW_COVERAGE:
-        sentence = f"only {scored.frac_genes_found:.0%} of the genes could be predicted"
-        yield Feedback(kind="low_coverage", sentence=sentence, action="other_dataset")
-    aspects = {item.name: item.value for item in scored.confidence.aspects} if scored.confidence else {}
-    if aspects.get("stability", math.nan) < settings.min_stability:
-        sentence = f"calls hold in only {aspects['stability']:.0%} of seeds and prompt donors"
-        yield Feedback(kind="unstable", sentence=sentence, action="wider_pool")
-
-
-def _steps(asked: str | None, other: str, knowledge: Knowledge) -> float:
-    """Steps between two cell types in the ontology; infinite where they are not connected or not known."""
+def _nearest_steps(scored: Round, asked: str | None, knowledge: Knowledge) -> float:
+    """Fewest steps in the ontology from the asked cell type to one of the prompt; infinite: not connected or known."""
+    shown = [one for item in scored.candidates for one in item.prompt.cell_type_ids]
+    if not shown:
+        return 0.0
     known = knowledge.cell_types
-    if asked is None or asked not in known or other not in known:
-        return math.inf
-    steps = distance(asked, other, knowledge=knowledge)
-    return math.inf if steps is None else steps
+    nearest = math.inf
+    for one in shown:
+        if asked in known and one in known:
+            steps = distance(asked, one, knowledge=knowledge)
+            nearest = nearest if steps is None else min(nearest, steps)
+    return nearest

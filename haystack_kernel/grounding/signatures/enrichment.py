@@ -52,10 +52,29 @@ def compute_enrichment(
     Badia-i-Mompel et al., Bioinformatics Advances 2:vbac016 (2022), for the linear model on gene statistics; Haldane,
     Ann Hum Genet 20:309 (1956), for 0.5 in the log odds ratio.
     """
+    z, n, n_called = background.z, len(background.z), int(called.sum())
     rows = []
     for genes in sets.values():
         where, signs = background.locate(genes)
-        rows.append((*_linear(background.z, where, signs), *_fisher(called, where), int(called[where].sum())))
+        slope_t = slope_p = log_odds = fisher_p = np.nan
+        # The t of the slope and its p value follow from the correlation r of z with the signs (0 outside the set).
+        total, squares = signs.sum(), (signs**2).sum()
+        spread = (squares - total**2 / n) * n * z.var()
+        if n >= 3 and spread > 0:
+            r = np.clip((signs @ z[where] - total * z.mean()) / np.sqrt(spread), -1.0, 1.0)
+            with np.errstate(divide="ignore"):
+                slope_t = float(r * np.sqrt((n - 2) / (1 - r**2)))
+            slope_p = float(2 * stats.t.sf(abs(slope_t), n - 2))
+        both, n_set = int(called[where].sum()), where.size
+        if n_set and n_called:
+            cells = both, n_called - both, n_set - both, n - n_called - n_set + both
+            log_odds = float(np.log((cells[0] + 0.5) * (cells[3] + 0.5) / ((cells[1] + 0.5) * (cells[2] + 0.5))))
+            # Fisher's exact p is the chance of every count that is at most as likely as the one seen.
+            possible = np.arange(max(0, n_set + n_called - n), min(n_set, n_called) + 1)
+            chance = stats.hypergeom.pmf(possible, n, n_called, n_set)
+            seen = chance[possible == both] * (1 + 1e-7)  # 1e-7: equal chances differ by rounding
+            fisher_p = float(min(chance[chance <= seen].sum(), 1.0))
+        rows.append((slope_t, slope_p, log_odds, fisher_p, both))
     names = ["ulm_t", "ulm_pval", "ora_log_odds", "ora_pval", "n_called"]
     table = pd.DataFrame(rows, columns=names, index=pd.Index(list(sets), dtype=object))
     for test in ("ulm", "ora"):
@@ -65,29 +84,3 @@ def compute_enrichment(
         table[f"{test}_padj"] = padj
     table["n_background"] = len(background.genes)
     return table[list(COLUMNS)]
-
-
-def _linear(z: NDArray[np.float64], where: NDArray[np.intp], signs: NDArray[np.float64]) -> tuple[float, float]:
-    """The t of the slope and its p value, from the correlation of z with the signs (0 outside the set)."""
-    n, total, squares = len(z), signs.sum(), (signs**2).sum()
-    spread = (squares - total**2 / n) * n * z.var()
-    if n < 3 or not spread > 0:
-        return np.nan, np.nan
-    r = np.clip((signs @ z[where] - total * z.mean()) / np.sqrt(spread), -1.0, 1.0)
-    with np.errstate(divide="ignore"):
-        t = r * np.sqrt((n - 2) / (1 - r**2))
-    return float(t), float(2 * stats.t.sf(abs(t), n - 2))
-
-
-def _fisher(called: NDArray[np.bool_], where: NDArray[np.intp]) -> tuple[float, float]:
-    """Log odds ratio and Fisher's exact p value: the chance of every count at most as likely as the one seen."""
-    n, n_called, n_set = len(called), int(called.sum()), where.size
-    if not n_set or not n_called:
-        return np.nan, np.nan
-    both = int(called[where].sum())
-    cells = both, n_called - both, n_set - both, n - n_called - n_set + both
-    odds = np.log((cells[0] + 0.5) * (cells[3] + 0.5) / ((cells[1] + 0.5) * (cells[2] + 0.5)))
-    possible = np.arange(max(0, n_set + n_called - n), min(n_set, n_called) + 1)
-    chance = stats.hypergeom.pmf(possible, n, n_called, n_set)
-    p = chance[chance <= chance[possible == both] * (1 + 1e-7)].sum()  # 1e-7: equal chances differ by rounding
-    return float(odds), float(min(p, 1.0))
