@@ -6,7 +6,7 @@ In: arguments. Out: a readable answer or one JSON line each; see the package.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,6 @@ from haystack_kernel.cli.runs import (
     spending_of,
     status_text,
 )
-
-if TYPE_CHECKING:
-    from haystack_kernel.manage.doctor import Line
 
 _MIB = 2**20
 
@@ -212,13 +209,14 @@ def doctor(
     from haystack_kernel.manage.doctor import is_well
 
     lines = examine(for_)
-    show([line.to_dict() for line in lines], lambda: "\n".join(_explained(line) for line in lines))
+    texts = []
+    for line in lines:
+        mark = "ok"
+        if not line.ok:
+            mark = "FAIL" if line.needed else "note"
+        texts.append(wrap(f"{mark:<4}  {line.check}: {line.found}", indent="      ")[6:])
+        if line.remedy:
+            texts.append(wrap(f"-> {line.remedy}", indent="      "))
+    show([line.to_dict() for line in lines], lambda: "\n".join(texts))
     if not is_well(lines):
         raise typer.Exit(1)
-
-
-def _explained(line: Line) -> str:
-    """A check for a person: a mark, what was found, and below it what to do."""
-    mark = "ok" if line.ok else "FAIL" if line.needed else "note"
-    found = wrap(f"{mark:<4}  {line.check}: {line.found}", indent="      ")[6:]
-    return f"{found}\n{wrap(f'-> {line.remedy}', indent='      ')}" if line.remedy else found

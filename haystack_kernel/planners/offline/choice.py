@@ -187,6 +187,7 @@ def _learned(members: Sequence[Candidate], history: Sequence[Round], *, n_all: i
     """Return the last score, and what a set improves over its round in the words of the rounds that asked for it."""
     if not history:
         return ""
+    # What a set repeats less of than the last round did is what it improves.
     last = history[-1]
     before = _faults(last.candidates, history=history, n_all=n_all)
     now = _faults(members, history=history, n_all=n_all)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from haystack_kernel.schema import Round, RunRecord, StructuredQuery
 
+    _Moved = list[tuple[str, float]]  # genes called in one direction, with log2 fold change
+
 N_GENES_NAMED = 5
 N_PATHWAYS_NAMED = 3
 WEAK = 4.0  # a score below this gives little support
@@ -61,7 +63,7 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
     else:
         verdict = f"score {best.composite.shown}, {_consistency(record)}"
     paragraphs = (
-        _genes(record.query, best, de=de),
+        _genes(record.query, best, de=de, up=up, down=down),
         _support(record, best, pathways=pathways),
         _making(record, best),
         _agreement(record, best),
@@ -100,8 +102,7 @@ def _consistency(record: RunRecord) -> str:
     return "with little support from known biology"
 
 
-def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:
-    up, down = _moved(de, sign=1), _moved(de, sign=-1)
+def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame, up: _Moved, down: _Moved) -> str:
     n_tested = int(de[keys.IS_TESTED].sum()) if keys.IS_TESTED in de.columns else len(de)
     reference = CONTROLS[best.control_strategy]
     if not up and not down:
@@ -119,26 +120,22 @@ def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame) -> str:
             f"Of {n_tested:,} tested genes, {len(up):,} are predicted higher and {len(down):,} lower than in "
             f"{reference} (log2 fold change in brackets). {'. '.join(sides)}."
         )
-    return text + _expected(query, de=de)
-
-
-def _expected(query: StructuredQuery, *, de: pd.DataFrame) -> str:
-    if not query.expected_targets:
-        return ""
-    rows = de[de[keys.GENE].isin(query.expected_targets)]
+    expected = query.expected_targets
+    if not expected:
+        return text
+    rows = de[de[keys.GENE].isin(expected)]
     if keys.IS_TESTED in rows.columns:
         rows = rows[rows[keys.IS_TESTED].astype(bool)]
-    n_agree = sum(
-        value * query.expected_targets[gene] > 0 for gene, value in zip(rows[keys.GENE], rows[keys.LOG2FC], strict=True)
-    )
+    changes = zip(rows[keys.GENE], rows[keys.LOG2FC], strict=True)
+    n_agree = sum(value * expected[gene] > 0 for gene, value in changes)
     n_passing = int(rows[keys.IS_DE].astype(bool).sum())
     return (
-        f" Of the {len(query.expected_targets)} genes known to respond, {len(rows)} were tested, {n_agree} change in "
+        f"{text} Of the {len(expected)} genes known to respond, {len(rows)} were tested, {n_agree} change in "
         f"the known direction and {n_passing} pass the thresholds."
     )
 
 
-def _moved(de: pd.DataFrame, *, sign: int) -> list[tuple[str, float]]:
+def _moved(de: pd.DataFrame, *, sign: int) -> _Moved:
     """Return the genes called in one direction with log2 fold change, the largest mean change of log counts first.
 
     The fold change alone would put barely detected genes first, so it only breaks ties.
