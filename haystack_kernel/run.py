@@ -71,6 +71,12 @@ class Run:
         Newest record.
     ports
         What the run talks to.
+
+    Examples
+    --------
+    >>> run = haystack.open_run("How would B cells respond to IFN-beta?")  # doctest: +SKIP
+    >>> run.work().score  # doctest: +SKIP
+    8.5
     """
 
     def __init__(self, record: RunRecord, *, ports: Ports) -> None:
@@ -82,7 +88,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """The run's id, its folder's name."""
+        """Id of the run, which is also the name of its folder."""
         return self.record.run_id
 
     @property
@@ -97,7 +103,7 @@ class Run:
 
     @property
     def query(self) -> StructuredQuery | None:
-        """The parsed question; None before it was understood."""
+        """The question as it was understood; None before that step."""
         return self.record.query
 
     def __repr__(self) -> str:
@@ -112,19 +118,48 @@ class Run:
     # --- work ---
 
     def understand(self) -> Run:
-        """Parse the question, unless done."""
+        """Parse the question, unless this was done before.
+
+        Returns
+        -------
+        This run, with its newest record.
+
+        Examples
+        --------
+        >>> run.understand().query.cell_type_name  # doctest: +SKIP
+        'B cell'
+        """
         return self.work(until="retrieve")
 
     def retrieve(self) -> Run:
-        """Find the prompt candidates and the query cells, unless done."""
+        """Find the prompt candidates and the query cells, unless this was done before.
+
+        Returns
+        -------
+        This run, with its newest record.
+
+        Examples
+        --------
+        >>> run.retrieve().candidates.to_frame()  # doctest: +SKIP
+        """
         return self.work(until="choose")
 
     def iterate(self) -> Run:
-        """Predict and score, round by round, until a stop rule holds, unless done."""
+        """Predict and score, round by round, until a stop rule holds, unless this was done before.
+
+        Returns
+        -------
+        This run, with its newest record.
+
+        Examples
+        --------
+        >>> run.iterate().score  # doctest: +SKIP
+        8.5
+        """
         return self.work(until="interpret")
 
     def work(self, *, until: str | None = None) -> Run:
-        """Do the unfinished steps (those before ``until``); the record is saved after each.
+        """Do every unfinished step, or those that come before ``until``; the record is saved after each.
 
         Parameters
         ----------
@@ -141,6 +176,12 @@ class Run:
             A step failed; ``resume`` goes on from there.
         ConflictError
             Another process works on this run; follow it with :func:`attach`.
+
+        Examples
+        --------
+        >>> run.work(until="submit").estimate()  # doctest: +SKIP
+        >>> run.work().score  # doctest: +SKIP
+        8.5
         """
         if flow.next_step(self.record, until=until) is None:
             return self
@@ -164,7 +205,7 @@ class Run:
         return self
 
     def edit_query(self, **changes: Any) -> Run:  # noqa: ANN401 - fields of StructuredQuery, validated by it
-        """Correct the question as understood; what followed from it is done again, bills of jobs are kept.
+        """Correct the question as it was understood; later steps are done again, and the bills of jobs are kept.
 
         Parameters
         ----------
@@ -204,7 +245,7 @@ class Run:
         return self
 
     def interruption(self, *, storage: str | None = None) -> str:
-        """Say in three lines what was interrupted, what is kept and may still be billed, and how to go on.
+        """Describe an interruption in three lines: what stopped, what is kept or still billed, and how to go on.
 
         Parameters
         ----------
@@ -214,58 +255,142 @@ class Run:
         Returns
         -------
         The lines, separated by newlines.
+
+        Examples
+        --------
+        >>> print(run.interruption())  # doctest: +SKIP
         """
         return describe_interruption(self.record, self._ports, storage=storage)
 
     def cancel(self) -> Run:
-        """Stop the run, its job and its orchestrator; finished steps are kept and :func:`resume` can go on from them.
+        """Stop the run, its job and its orchestrator.
+
+        Finished steps are kept, and :func:`resume` can go on from them.
+
+        Returns
+        -------
+        This run, with its newest record.
 
         Raises
         ------
         ConflictError
             The run moves on faster than the cancellation can be written; try again.
+
+        Examples
+        --------
+        >>> haystack.attach("run-20260102t030405-abcdef").cancel().record.status  # doctest: +SKIP
+        'cancelled'
         """
         self.record = stop(self.record, self._ports)
         return self
 
     def check_free(self) -> None:
-        """Raise ConflictError where another worker, or the run's orchestrator, is working on it."""
+        """Check that nobody else is working on the run.
+
+        Raises
+        ------
+        ConflictError
+            Another worker, or the run's orchestrator, is working on it.
+
+        Examples
+        --------
+        >>> run.check_free()  # doctest: +SKIP
+        """
         check_free(self.record, self._ports)
 
     # --- looking ---
 
     def refresh(self) -> Run:
-        """Read the newest record from the run folder."""
+        """Read the newest record from the run folder.
+
+        Returns
+        -------
+        This run, with its newest record.
+
+        Examples
+        --------
+        >>> run.refresh().record.status  # doctest: +SKIP
+        'running'
+        """
         self.record = self._ports.store.load(self.run_id)
         return self
 
     def status(self) -> dict[str, Any]:
-        """The state in a few JSON-able values: step, rounds, score (None: not scored), folder, failure, what next."""
+        """Describe where the run stands, from its newest record and the lease of its worker.
+
+        Returns
+        -------
+        JSON-able values by name: status, next step, rounds, score (None: not scored), cost, folder, failure, worker and
+        the commands that may come next. The status is ``interrupted`` where nobody works on an unfinished run.
+
+        Examples
+        --------
+        >>> run.status()["status"]  # doctest: +SKIP
+        'interrupted'
+        """
         return describe(self.refresh().record, self._ports)
 
     def orchestrator_status(self) -> JobStatus | None:
-        """State of the job that works the run, see :func:`haystack_kernel.submit`; None where no job does."""
+        """Ask for the state of the job that works on the run, see :func:`haystack_kernel.submit`.
+
+        Returns
+        -------
+        The state; None where a process works on the run and no job does.
+
+        Examples
+        --------
+        >>> haystack.submit(QUESTION).orchestrator_status().state  # doctest: +SKIP
+        'queued'
+        """
         return orchestrator_status(self.record, self._ports)
 
     def job_status(self) -> JobStatus | None:
-        """State of the newest job; None before the first was submitted."""
+        """Ask for the state of the newest prediction job.
+
+        Returns
+        -------
+        The state; None before the first job was submitted.
+
+        Examples
+        --------
+        >>> run.job_status().state  # doctest: +SKIP
+        'running'
+        """
         jobs = [item.job for item in self.record.rounds if item.job is not None]
         return self._ports.executors[jobs[-1].executor].status(jobs[-1]) if jobs else None
 
     def estimate(self) -> CostEstimate | None:
-        """What the job of each round may cost, from the options alone; None where jobs run here and are free."""
+        """Estimate what the job of each round costs, from the options of the run alone.
+
+        Returns
+        -------
+        Lowest, likely and highest cost; None where jobs run on this machine and cost nothing.
+
+        Examples
+        --------
+        >>> run.estimate()  # doctest: +SKIP
+        """
         if self.record.config.executor == "local":
             return None
         return estimate_round(self.record, self._ports)
 
     def log(self) -> str:
-        """End of the newest job's log; empty before the first job."""
+        """Return the end of the newest job's log.
+
+        Returns
+        -------
+        Lines of text; empty before the first job.
+
+        Examples
+        --------
+        >>> print(run.log())  # doctest: +SKIP
+        """
         status = self.job_status()
         return status.log_tail if status else ""
 
     @property
     def candidates(self) -> CandidateTable:
-        """Ranked prompt candidates with the reason and the matched control; ``to_frame()`` gives a table."""
+        """Ranked prompt candidates with the reason and the matched control; ``to_frame()`` makes a table of them."""
         from haystack_kernel.report import candidate_table
 
         return candidate_table(self.record)
@@ -300,7 +425,7 @@ class Run:
         return predicted
 
     def follow(self, show: Callable[[str], object], *, poll_s: float = 1.0) -> Run:
-        """Read the run folder until the run is no longer running; ``show`` gets one line per finished step.
+        """Wait until the run is no longer running, and report each finished step.
 
         Parameters
         ----------
@@ -321,6 +446,10 @@ class Run:
             Nobody is working on the run any more.
         ApprovalNeededError
             The orchestrator lost its machine, and its next attempt waits for consent to spending.
+
+        Examples
+        --------
+        >>> haystack.attach("run-20260102t030405-abcdef").follow(print)  # doctest: +SKIP
         """
         seen, clock, asked = 0, self._ports.clock, -_ASK_WORKER_S
         while True:
@@ -351,7 +480,16 @@ class Run:
             raise HaystackError(msg, run_id=self.run_id)
 
     def notebook(self) -> NotebookNode | None:
-        """The executed notebook; None when the run was not made by one."""
+        """Read the executed notebook of the run.
+
+        Returns
+        -------
+        The notebook; None where the run was not made by one.
+
+        Examples
+        --------
+        >>> len(run.notebook().cells)  # doctest: +SKIP
+        """
         import nbformat
 
         if not self._ports.store.exists(self.run_id, layout.NOTEBOOK):
@@ -369,6 +507,11 @@ class Run:
         Returns
         -------
         Address of the report.
+
+        Examples
+        --------
+        >>> run.write_report()  # doctest: +SKIP
+        'store/runs/run-20260102t030405-abcdef/report.html'
         """
         return write_report(self.record, self._ports.store, notebook=notebook)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from haystack_kernel.ports import Executor, Ports
-    from haystack_kernel.schema import ExecutorName, RunRecord
+    from haystack_kernel.schema import ExecutorName, RunRecord, ShownStatus
     from haystack_kernel.store import Worker
 
 GRACE_S = 30.0  # without a worker, before a run that counts as running counts as left
@@ -33,13 +33,12 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
     """
     now, worker = ports.clock.now(), find_worker(ports.store, record.run_id)[1]
     orchestrator = orchestrator_status(record, ports)
-    # it may have ended meanwhile; what the orchestrator cost is known to its job alone until a step saves it
-    record = ports.store.load(record.run_id).with_bills_of(orchestrator)
+    if record.status == "running":  # it may have ended meanwhile
+        record = ports.store.load(record.run_id)
+    record = record.with_bills_of(orchestrator)  # known to the job alone until a step saves them
     failure = record.failure or lost_orchestrator(record, orchestrator, worker=worker, now=now)
     left = abandoned(record, worker, orchestrator, now=now)
-    status: str = record.status
-    if status == "running" and (failure or left):
-        status = "failed" if failure else "interrupted"
+    status = _status_shown(record, is_lost=failure is not None, is_left=left is not None)
     folder, score = ports.store.uri(record.run_id), record.score
     return {
         "run_id": record.run_id,
@@ -61,6 +60,39 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "notes": list(record.notes),
         "next_commands": next_commands(record, status=status, job=orchestrator),
     }
+
+
+def observed_status(run_id: str, ports: Ports, *, now: datetime) -> ShownStatus:
+    """Return the status of a run as :func:`describe` shows it, with as few reads as possible.
+
+    Parameters
+    ----------
+    run_id
+        A run whose record says that it is running.
+    ports
+        What the run talks to.
+    now
+        Wall time.
+    """
+    worker = find_worker(ports.store, run_id)[1]
+    if worker is not None and worker.is_alive(now):
+        return "running"
+    record, job = ports.store.load(run_id), None
+    if record.orchestrator is not None:
+        job = orchestrator_status(record, ports)
+        record = ports.store.load(run_id)  # the run may have ended while its job was asked
+    lost = lost_orchestrator(record, job, worker=worker, now=now)
+    left = abandoned(record, worker, job, now=now)
+    return _status_shown(record, is_lost=lost is not None, is_left=left is not None)
+
+
+def _status_shown(record: RunRecord, *, is_lost: bool, is_left: bool) -> ShownStatus:
+    """The status in the record, corrected where nobody works on a run that says it is running."""
+    if record.status != "running":
+        return record.status
+    if is_lost:
+        return "failed"
+    return "interrupted" if is_left else "running"
 
 
 def describe_interruption(record: RunRecord, ports: Ports, *, storage: str | None = None) -> str:

@@ -18,6 +18,7 @@ from haystack_kernel.cli.runs import (
     RunIdArgument,
     Storage,
     Yes,
+    at,
     go_on,
     spending_of,
     status_text,
@@ -38,7 +39,9 @@ def list_(
     storage: Storage = None,
     status: Annotated[
         str | None,
-        typer.Option(metavar="STATUS", help="Only runs in this state, e.g. running, done, failed, cancelled."),
+        typer.Option(
+            metavar="STATUS", help="Only runs in this state: running, done, failed, cancelled, or interrupted."
+        ),
     ] = None,
     since: Annotated[
         str | None,
@@ -64,7 +67,18 @@ def list_(
         }
         for item in found
     ]
-    show(rows, lambda: format_rows(rows))
+    show(
+        rows, lambda: format_rows(rows) if rows else _nothing_listed(storage, has_filter=bool(status or since or text))
+    )
+
+
+def _nothing_listed(storage: str | None, *, has_filter: bool) -> str:
+    from haystack_kernel.config.settings import load_settings
+
+    where = load_settings(storage=storage).storage
+    if has_filter:
+        return wrap(f"No run in {where} matches these filters; `haystack list{at(storage)}` shows all runs.")
+    return wrap(f'Storage {where} holds no runs yet. Ask a question with `haystack run "…"{at(storage)}`.')
 
 
 def fork(

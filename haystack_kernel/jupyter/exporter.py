@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nbconvert.exporters import Exporter
 
 from haystack_kernel.errors import HaystackError
+from haystack_kernel.schema import is_run_id
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class HaystackReportExporter(Exporter):
         from haystack_kernel.report import load_bundle, render_notebook, render_report
         from haystack_kernel.store import RunStore
 
-        if folder.parent.name == layout.RUNS and (folder / layout.NEWEST).exists():
+        # by its first record: run.json is a copy, which a process that was killed may not have written
+        is_named = folder.parent.name == layout.RUNS and is_run_id(folder.name)
+        if is_named and (folder / layout.record_file(1)).exists():
             store = RunStore(str(folder.parents[1]))
             try:
                 return render_report(load_bundle(store.load(folder.name), store, notebook=nb)), resources

@@ -1,5 +1,7 @@
 """List many runs quickly: one small file per run is read, in threads, newest first.
 
+Only for runs that count as running the newest lease, and the orchestrator if there is one, are looked at as well.
+
 In: filters. Out: summaries.
 """
 
@@ -10,16 +12,19 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ContractError, InvalidInputError, NotFoundError
-from haystack_kernel.store import RunStore
+from haystack_kernel.schema import ShownStatus
+from haystack_kernel.steering import observed_status
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import RunStatus, RunSummary, Settings
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import RunSummary, Settings
 
-STATUSES: tuple[RunStatus, ...] = ("running", "done", "failed", "cancelled")
+STATUSES: tuple[ShownStatus, ...] = get_args(ShownStatus)
 _N_THREADS, _N_CHUNK = 16, 64
 _TIMED = re.compile(r"^run-(\d{8}t\d{6})-")
 _EVER = datetime(1, 1, 2, tzinfo=UTC)
@@ -47,7 +52,8 @@ def list_summaries(
     settings
         None reads them from the settings files and the environment, with ``storage`` over them.
     status
-        Only runs with this status: ``running``, ``done``, ``failed`` or ``cancelled``.
+        Only runs with this status: ``running``, ``done``, ``failed``, ``cancelled``, or ``interrupted`` for a run that
+        was not finished and that nobody works on.
     since
         Only runs that began at this time or later: a date, a time (UTC), or an age such as ``12h``, ``7d``, ``2w``.
     text
@@ -55,7 +61,7 @@ def list_summaries(
     limit
         Maximum number of runs; older ones are not read.
     now
-        The time that an age is counted from; None asks the clock.
+        The time that ages and leases are counted from; None asks the clock.
 
     Returns
     -------
@@ -81,12 +87,13 @@ def list_summaries(
     if limit is not None and limit < 1:
         msg = f"limit {limit} must be at least 1"
         raise InvalidInputError(msg, limit=limit)
-    earliest = parse_since(since, now=now or datetime.now(UTC)) if since else _EVER
+    ports = connect(settings or load_settings(storage=storage))
+    now = now or ports.clock.now()
+    earliest = parse_since(since, now=now) if since else _EVER
     wanted = _Filter(status=status, earliest=earliest, text=(text or "").lower())
-    store = RunStore((settings or load_settings(storage=storage)).storage)
-    named, timed = _by_age(store.list_runs(), earliest=earliest)
-    found = _read(named, store=store, wanted=wanted, limit=None)
-    found += _read(timed, store=store, wanted=wanted, limit=limit)
+    named, timed = _by_age(ports.store.list_runs(), earliest=earliest)
+    found = _read(named, ports=ports, wanted=wanted, limit=None, now=now)
+    found += _read(timed, ports=ports, wanted=wanted, limit=limit, now=now)
     found.sort(key=lambda row: (row.created_at, row.run_id), reverse=True)
     return found[:limit]
 
@@ -98,8 +105,12 @@ class _Filter:
     text: str
 
     def accepts(self, row: RunSummary) -> bool:
-        is_named = self.text in f"{row.question}\n{row.run_id}".lower()
-        return is_named and row.created_at >= self.earliest and self.status in (None, row.status)
+        """Whether the row is wanted as it is."""
+        return self.may_accept(row) and self.status in (None, row.status)
+
+    def may_accept(self, row: RunSummary) -> bool:
+        """Whether the row would be wanted with another status."""
+        return row.created_at >= self.earliest and self.text in f"{row.question}\n{row.run_id}".lower()
 
 
 def parse_since(text: str, *, now: datetime) -> datetime:
@@ -139,17 +150,21 @@ def _by_age(run_ids: list[str], *, earliest: datetime) -> tuple[list[str], list[
     return named, timed
 
 
-def _read(run_ids: list[str], *, store: RunStore, wanted: _Filter, limit: int | None) -> list[RunSummary]:
+def _read(run_ids: list[str], *, ports: Ports, wanted: _Filter, limit: int | None, now: datetime) -> list[RunSummary]:
     """Read summaries in threads, in the given order, until ``limit`` of them are wanted."""
 
     def read(run_id: str) -> RunSummary | None:
         try:
-            return store.summary(run_id)
+            row = ports.store.summary(run_id)
+            # a summary cannot know that its worker has gone; whose status cannot matter is not looked at further
+            if row.status == "running" and wanted.status not in ("done", "cancelled") and wanted.may_accept(row):
+                row = row.model_copy(update={"status": observed_status(run_id, ports, now=now)})
         except NotFoundError:  # a folder whose first record is not written yet
             return None
         except ContractError as error:
             warnings.warn(f"run {run_id} is left out: {error}", stacklevel=2)
             return None
+        return row
 
     found: list[RunSummary] = []
     with ThreadPoolExecutor(_N_THREADS) as pool:

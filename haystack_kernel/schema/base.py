@@ -47,6 +47,7 @@ EngineChoice = Literal["auto", "none", "mean", "shift", "weighted", "stack"]
 JobKind = Literal["inference", "orchestrator"]
 ExecutorName = Literal["local", "batch"]
 RunStatus = Literal["running", "done", "failed", "cancelled"]
+ShownStatus = Literal["running", "done", "failed", "cancelled", "interrupted"]  # the last is in no record
 JobState = Literal["queued", "scheduled", "running", "succeeded", "failed", "cancelled", "unknown"]
 BaselineVerdict = Literal["not_compared", "is_baseline", "adds_nothing", "not_told_apart", "adds", "falls_behind"]
 FeedbackKind = Literal[

@@ -23,6 +23,7 @@ from haystack_kernel.schema.base import (
     Real,
     RunId,
     RunStatus,
+    ShownStatus,
     Termination,
 )
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
@@ -333,7 +334,7 @@ class RunSummary(Frozen):
     """A run in one line: the content of ``summary.json``, which is written with the record after every step."""
 
     run_id: RunId
-    status: RunStatus
+    status: ShownStatus = Field(description="as in the record; in a listing also 'interrupted'")
     score: Real = NAN
     rounds: int = 0
     question: str

@@ -67,9 +67,12 @@ class BucketFiles:
         with bucket_errors(uri):
             return self._objects.write(uri, data, over=0) is not None
 
-    def write_newer(self, uri: str, data: bytes, *, is_older: Callable[[bytes], bool]) -> None:
-        """Write the file unless what is there is not older, whoever else writes it meanwhile."""
-        known = self._generations.get(uri)
+    def write_newer(self, uri: str, data: bytes, *, is_older: Callable[[bytes], bool], is_new: bool = False) -> None:
+        """Write the file unless what is there is not older, whoever else writes it meanwhile.
+
+        ``is_new`` says that there is probably no such file yet: the first try asks nothing.
+        """
+        known = self._generations.get(uri, 0 if is_new else None)
         with bucket_errors(uri):
             while True:
                 if known is None:

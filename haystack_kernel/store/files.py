@@ -74,8 +74,11 @@ class FolderFiles:
                 return False
         return True
 
-    def write_newer(self, path: str, data: bytes, *, is_older: Callable[[bytes], bool]) -> None:
-        """Write the file unless what is there is not older; writers of one machine wait for each other."""
+    def write_newer(self, path: str, data: bytes, *, is_older: Callable[[bytes], bool], is_new: bool = False) -> None:
+        """Write the file unless what is there is not older; writers of one machine wait for each other.
+
+        ``is_new`` says that there is probably no such file yet, which saves a question to a bucket.
+        """
         with _alone_in(path) if self._is_local else nullcontext():
             try:
                 is_due = is_older(self.read(path))

@@ -18,6 +18,7 @@ import threading
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
@@ -35,6 +36,7 @@ BUCKET_TTL_S = 90.0  # renewed three times in it: far below the one write per se
 _RELEASE_TRIES = 3
 
 _held: set[str] = set()  # tokens of the leases that this process holds now
+_paused: WeakKeyDictionary[Store, dict[str, int]] = WeakKeyDictionary()  # run id -> lease that was released last
 
 
 class Worker(Frozen):
@@ -108,6 +110,7 @@ class Lease:
     ) -> None:
         self._store, self._run_id, self._clock = store, run_id, clock
         self._number, self._worker = number, worker
+        self._confirmed = worker.renewed_at  # last time when surely no other worker had the lease
         self.took_over = took_over
         self._stopping = threading.Event()
         self._writing = threading.Lock()
@@ -135,10 +138,7 @@ class Lease:
         ConflictError
             Another worker holds the lease, or was given it at this moment; the message names its process.
         """
-        number, before = find_worker(store, run_id)
         now = clock.now()
-        if before is not None and before.is_alive(now):
-            raise taken(run_id, before)
         worker = Worker(
             token=secrets.token_hex(8),
             host=platform.node(),
@@ -149,10 +149,22 @@ class Lease:
             renewed_at=now,
             ttl_s=ttl_s or (BUCKET_TTL_S if "://" in store.uri(run_id) else TTL_S),
         )
-        _held.add(worker.token)
-        if not store.create_file(run_id, layout.lease_file(number + 1), worker.model_dump_json().encode()):
+
+        def creates(number: int) -> bool:
+            _held.add(worker.token)  # first, so that whoever reads the file sees a worker that is alive
+            if store.create_file(run_id, layout.lease_file(number), worker.model_dump_json().encode()):
+                return True
             _held.discard(worker.token)
-            raise taken(run_id, find_worker(store, run_id)[1])
+            return False
+
+        # after a lease that this process released itself nothing needs to be read: creation fails if another came since
+        number, before = _paused.get(store, {}).pop(run_id, 0), None
+        if number == 0 or not creates(number + 1):
+            number, before = find_worker(store, run_id)
+            if before is not None and before.is_alive(now):
+                raise taken(run_id, before)
+            if not creates(number + 1):
+                raise taken(run_id, find_worker(store, run_id)[1])
         own = (worker.machine, worker.pid, worker.process)
         is_own = before is not None and (before.machine, before.pid, before.process) == own
         took_over = before is not None and not before.ended and not is_own
@@ -168,7 +180,13 @@ class Lease:
         self.release(is_interrupted=kind is not None)
 
     def check(self) -> None:
-        """Raise ConflictError where another worker has taken the run over; called before every save."""
+        """Raise ConflictError where another worker has taken the run over; called before every save.
+
+        Nothing is read while the lease cannot have run out: another worker may take it over only after ``ttl_s``
+        without renewal. Half of that is left for clocks that differ; a worker that takes over saves a record first.
+        """
+        if abs((self._clock.now() - self._confirmed).total_seconds()) < self._worker.ttl_s / 2:
+            return
         if self._store.exists(self._run_id, layout.lease_file(self._number + 1)):
             raise taken(self._run_id, find_worker(self._store, self._run_id)[1])
 
@@ -187,15 +205,19 @@ class Lease:
                     break
                 self._clock.sleep(1.0)
         _held.discard(self._worker.token)
+        _paused.setdefault(self._store, {})[self._run_id] = self._number
 
     def _keep_renewing(self) -> None:
         while not self._stopping.wait(self._worker.ttl_s / 3):
             with self._writing:
                 if self._stopping.is_set():
                     return
-                self._worker = self._worker.model_copy(update={"renewed_at": self._clock.now()})
-                path = layout.lease_file(self._number)
-                self._store.try_write(self._run_id, path, self._worker.model_dump_json().encode())
+                now, path = self._clock.now(), layout.lease_file(self._number)
+                self._worker = self._worker.model_copy(update={"renewed_at": now})
+                is_written = self._store.try_write(self._run_id, path, self._worker.model_dump_json().encode())
+                # a renewal that comes too late proves nothing: another worker may hold the lease by now
+                if is_written and abs((now - self._confirmed).total_seconds()) < self._worker.ttl_s:
+                    self._confirmed = now
 
 
 def taken(run_id: str, worker: Worker | None) -> ConflictError:

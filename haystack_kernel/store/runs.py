@@ -79,7 +79,9 @@ class RunStore:
         copies = {layout.NEWEST: data, layout.SUMMARY: RunSummary.of(saved).model_dump_json().encode()}
         for name, copy in copies.items():  # another process may have saved the next record, and copied it, meanwhile
             there = self._path(saved.run_id, name)
-            self._files.write_newer(there, copy, is_older=lambda found: _serial(found) < saved.serial)
+            self._files.write_newer(
+                there, copy, is_older=lambda found: _serial(found) < saved.serial, is_new=saved.serial == 1
+            )
         return saved
 
     def load(self, run_id: str) -> RunRecord:

@@ -126,6 +126,7 @@ def test_status_cancel_and_list_print_one_json_line(call, tiny_env):
     assert "does not exist, so it holds no runs" in call("list").err
     tiny_env.mkdir()
     assert call("list").out == "[]\n"
+    assert call("list", "--status", "interrupted").out == "[]\n"
     run = open_run(QUESTION).understand()
     said = call("status", run.run_id)
     assert (said.code, said.err, said.out.count("\n")) == (0, "", 1)

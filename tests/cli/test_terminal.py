@@ -58,6 +58,17 @@ def test_status_list_and_gc_are_readable_and_fit(terminal, tiny_env):
     assert lines[-1].split()[:2] == ["(job", "scratch)"]
 
 
+def test_list_without_a_run_to_show_says_what_to_do_next(terminal, tiny_env):
+    tiny_env.mkdir()
+    code, lines = terminal("list")
+    assert code == 0
+    assert " ".join(lines) == f'Storage {tiny_env} holds no runs yet. Ask a question with `haystack run "…"`.'
+    _, lines = terminal("list", "--status", "interrupted", "--storage", tiny_env)
+    told = f"No run in {tiny_env} matches these filters; `haystack list --storage {tiny_env}` shows all runs."
+    assert " ".join(lines) == told
+    assert terminal("list", "--json") == (0, ["[]"])
+
+
 def test_json_on_a_terminal_is_the_line_of_a_pipe(terminal, call):
     run = open_run(QUESTION).understand().cancel()
     code, lines = terminal("status", run.run_id, "--json", columns=10_000)

@@ -6,12 +6,14 @@ import shutil
 import anndata as ad
 import pytest
 
+from haystack_kernel.atlas import move_source
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
-from haystack_kernel.errors import ContractError, InvalidInputError
+from haystack_kernel.errors import ContractError, InvalidInputError, NotFoundError
 from haystack_kernel.manage import fork
 from haystack_kernel.run import Run, open_run, resume
 
+REPLACED = r"is another file than before .*accept_changes=True \(--accept-changes\)"
 QUESTION = "How would B cells respond to IFN-beta?"
 
 
@@ -128,3 +130,64 @@ def test_own_cells_that_were_replaced_stop_resume_and_fork_unless_the_change_is_
     assert accepted.inputs == forked.inputs != begun.inputs
     with pytest.warns(UserWarning, match="is another file than before"):
         assert resume(run.run_id).record.notes == accepted.notes  # noted, and not asked again
+
+
+def test_own_cells_in_a_bucket_that_were_replaced_are_told_by_their_generation(tiny_env, own_cells, bucket_server):
+    gcsfs = pytest.importorskip("gcsfs")
+    gcsfs.GCSFileSystem.clear_instance_cache()  # instances remember the server of another test
+
+    def put(data):
+        bucket_server.objects.put("haystack-test", "mine/own.h5ad", data, meta={}, query={})
+
+    put(own_cells.read_bytes())
+    run = open_run(QUESTION, query_h5ad="gs://haystack-test/mine/own.h5ad").work(until="submit")
+    before = run.record.inputs["query_h5ad"]
+    assert before.startswith("generation ")
+    assert resume(run.run_id).record.notes == ()
+    replace_with_other_cells(own_cells)
+    put(own_cells.read_bytes())
+    for again in (lambda: resume(run.run_id), lambda: fork(run.run_id, changes={"threshold": 9})):
+        with pytest.raises(InvalidInputError, match=f"query_h5ad gs://haystack-test/mine/own.h5ad {REPLACED}"):
+            again()
+    forked = fork(run.run_id, changes={"threshold": 9}, accept_changes=True).record
+    assert forked.forked_from.reused == ("understand", "retrieve", "choose 1")
+    with pytest.warns(UserWarning, match=f"is another file than before .{before[:19]}"):
+        accepted = resume(run.run_id, accept_changes=True)
+    assert accepted.record.inputs["query_h5ad"] != before
+    del bucket_server.objects.buckets["haystack-test"]["mine/own.h5ad"]
+    with pytest.raises(NotFoundError, match=r"query_h5ad gs://haystack-test/mine/own\.h5ad does not exist"):
+        resume(run.run_id)
+    gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def own_atlas(tiny_env, tiny_h5ad, tiny_atlas_root, tmp_path, monkeypatch):
+    """The source of an atlas of the user's own, which may be replaced."""
+    source = shutil.copy(tiny_h5ad, tmp_path / "prompts.h5ad")
+    shutil.copytree(tiny_atlas_root, tmp_path / "own_atlases")
+    move_source("tiny", str(source), root=tmp_path / "own_atlases")
+    monkeypatch.setenv("HAYSTACK_ATLAS_ROOT", str(tmp_path / "own_atlases"))
+    return source
+
+
+def test_a_prompt_source_that_was_replaced_stops_the_step_that_reads_it_and_finished_steps_stay(own_atlas):
+    """The index names rows of the old file: there is no going on with the new one, accepted or not."""
+    says = r"prompts\.h5ad changed since the atlas was built \(its bytes differ\); restore it, or build the atlas again"
+    whole = own_atlas.read_bytes()
+    early = open_run(QUESTION).work(until="assemble")
+    late = open_run(QUESTION, seed=1).work(until="submit")
+    own_atlas.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # as long as before
+    for again in (early, fork(early.run_id, changes={"threshold": 9})):
+        with pytest.raises(InvalidInputError, match=says):
+            resume(again.run_id, accept_changes=True).work(until="submit")
+        assert again.refresh().record.failure.step == "assemble"
+        assert again.record.rounds[0].choice == early.record.rounds[0].choice
+    assert resume(late.run_id).work(until="ground").record.rounds[0].task_seconds  # its cells were read before
+    assert "cells 1" in fork(late.run_id, changes={"threshold": 9}).record.forked_from.reused
+
+    own_atlas.write_bytes(whole + b"more")
+    shorter = rf"prompts\.h5ad has {len(whole) + 4} bytes, atlas 'tiny' was built from {len(whole)}: it was changed"
+    with pytest.warns(UserWarning, match=f"an atlas of the run cannot be opened now: .*{shorter}"):
+        resume(early.run_id)
+    with pytest.raises(InvalidInputError, match=shorter):
+        fork(early.run_id, changes={"threshold": 9})

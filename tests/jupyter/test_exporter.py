@@ -54,6 +54,20 @@ def test_exporter_finds_the_record_wherever_it_is_called_from(run_folder, record
     assert f"<h1>{record.question}</h1>" in page
 
 
+def test_exporter_shows_the_newest_record_where_its_copy_is_old_or_missing(run_folder, record, tmp_path):
+    """The process was killed between the record and its copies."""
+    store, old = RunStore(str(tmp_path)), (run_folder / "run.json").read_bytes()
+    later = Failure(kind="StorageError", message="the disk was full", step="retrieve")
+    store.save(store.load(record.run_id).model_copy(update={"failure": later}))
+    for is_there in (True, False):
+        (run_folder / "run.json").write_bytes(old)
+        if not is_there:
+            (run_folder / "run.json").unlink()
+        page, _ = HaystackReportExporter().from_filename(str(run_folder / "run.ipynb"))
+        assert "the disk was full" in page
+        assert "no atlas" not in page
+
+
 def test_exporter_falls_back_to_the_notebook_when_the_record_is_unreadable(run_folder):
     for path in (run_folder / "record").glob("*.json"):
         path.write_text(json.dumps({"schema_version": 99}))

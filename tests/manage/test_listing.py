@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.jobs import SystemClock
 from haystack_kernel.manage import list_summaries
 from haystack_kernel.manage.listing import parse_since
-from haystack_kernel.schema import Choice, Composite, Round, RunConfig, RunRecord
-from haystack_kernel.store import RunStore
+from haystack_kernel.schema import Choice, Composite, JobHandle, Round, RunConfig, RunRecord
+from haystack_kernel.store import Lease, RunStore
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 
@@ -95,6 +96,41 @@ def test_the_summary_follows_every_save(storage):
     store.save(store.load(ALL[0]).model_copy(update={"status": "cancelled"}))
     assert store.summary(ALL[0]).status == "cancelled"
     assert ids(status="cancelled") == [ALL[0]]
+
+
+def test_a_run_that_nobody_works_on_is_listed_as_interrupted(storage):
+    store, now = RunStore(str(storage.parent)), datetime.now(UTC)
+    for name in ("worked-on", "left-behind", "just-begun", "killed-job"):
+        saved = store.create(record_of(name, days=0, status="running").model_copy(update={"created_at": now}))
+        if name == "killed-job":
+            job = JobHandle(job_id="gone", executor="local", manifest_uri="", spec_hash="", submitted_at=now)
+            store.save(saved.model_copy(update={"orchestrator": job}))
+    with pytest.raises(KeyboardInterrupt), Lease.acquire(store, "left-behind", clock=SystemClock()):
+        raise KeyboardInterrupt
+    with Lease.acquire(store, "worked-on", clock=SystemClock()):
+        rows = {row.run_id: row.status for row in list_summaries(now=now)}
+        left = [row.run_id for row in list_summaries(status="interrupted", now=now)]
+    assert rows == {
+        "worked-on": "running",
+        "just-begun": "running",  # its kernel may be about to start
+        "left-behind": "interrupted",
+        "killed-job": "failed",
+        ALL[0]: "interrupted",
+        ALL[1]: "done",
+        ALL[2]: "done",
+        ALL[3]: "failed",
+    }
+    assert left == ["left-behind", ALL[0]]
+    assert store.summary("left-behind").status == "running"  # what is stored stays what the record says
+
+
+def test_a_run_that_has_ended_is_listed_from_its_summary_alone(storage):
+    """A lease or a record that were read would fail."""
+    for name in (ALL[1], ALL[3]):
+        (storage / name / "lease").mkdir()
+        (storage / name / "lease" / "0001.json").mkdir()
+        (storage / name / "record" / "0001.json").write_text("not read")
+    assert ids() == ALL
 
 
 @pytest.mark.parametrize(

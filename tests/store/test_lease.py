@@ -76,11 +76,11 @@ def test_of_many_that_ask_at_once_exactly_one_is_given_the_lease(store, clock):
 
 
 def elsewhere(store, clock, **update):
-    """Leave the lease of a worker of another machine, heard of just now."""
+    """Leave the lease of a worker of another machine, heard of just now, after one of this process."""
     with take(store, clock):
         worker = find_worker(store, RUN_ID)[1]
     there = worker.model_copy(update={"machine": "another", "host": "gpu-7", "ended": "", **update})
-    store.write(RUN_ID, "lease/0001.json", there.model_dump_json().encode())
+    store.write(RUN_ID, "lease/0002.json", there.model_dump_json().encode())
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
@@ -99,8 +99,39 @@ def test_a_worker_learns_before_it_saves_that_another_has_taken_over(store, cloc
     with take(store, clock) as stale:
         worker = find_worker(store, RUN_ID)[1].model_copy(update={"machine": "another"})
         store.create_file(RUN_ID, "lease/0002.json", worker.model_dump_json().encode())
+        stale.check()  # its lease cannot have run out yet, so nothing is read
+        clock.sleep(20.0 if store.uri(RUN_ID).startswith("/") else 50.0)
         with pytest.raises(ConflictError, match="is being worked on by process"):
             stale.check()
+
+
+def test_a_worker_that_was_renewed_too_late_still_learns_that_another_has_taken_over(store, clock):
+    """The machine slept, another worker took over, and the sleeper's thread wakes up before its next save."""
+    with take(store, clock, ttl_s=0.3) as stale:
+        worker = find_worker(store, RUN_ID)[1].model_copy(update={"machine": "another"})
+        clock.sleep(600.0)
+        store.create_file(RUN_ID, "lease/0002.json", worker.model_dump_json().encode())
+        deadline = time.monotonic() + 60
+        while json.loads(store.read(RUN_ID, "lease/0001.json"))["renewed_at"] < clock.now().isoformat():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(ConflictError, match="is being worked on by process"):
+            stale.check()
+
+
+def test_a_worker_that_goes_on_after_itself_reads_nothing_unless_another_came_between(bucket_server, clock):
+    store = RunStore("gs://haystack-test/team")
+    with take(store, clock) as first:
+        first.check()
+    assert len(bucket_server.requests) == 3  # looked for a lease, created one, released it
+    with take(store, clock):
+        pass
+    assert len(bucket_server.requests) == 5
+    with take(RunStore("gs://haystack-test/team"), clock), pytest.raises(ConflictError):
+        take(store, clock)
+    with take(store, clock) as last:
+        assert not last.took_over
+    assert find_worker(store, RUN_ID)[0] == 4
 
 
 def test_a_lease_is_renewed_while_its_worker_works(store):
