@@ -58,26 +58,28 @@ def shared():
 
 @pytest.fixture(scope="module")  # not longer: Playwright keeps an event loop running in this thread
 def browser():
-    """Headless Chromium. Tests that need it skip without it, but never under CI, which installs it (.ci/run)."""
-    try:
-        from playwright import sync_api
-    except ImportError:
-        _without_browser("playwright is not installed")
+    """Headless Chromium. Tests that need it skip without it, which fails under CI (see the hook below)."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(
         (found for found in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if found), None
     )
     if path is None:
-        _without_browser("no Chromium on this machine (apt-get install chromium)")
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
     with sync_api.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield opened
         opened.close()
 
 
-def _without_browser(reason):
-    if os.environ.get("CI", "").lower() in ("true", "1"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Fail what needs a browser and is skipped under CI: there it is installed (.ci/run), and a skip hides a fault."""
+    report = yield
+    needs_browser = item.get_closest_marker("browser") or "browser" in getattr(item, "fixturenames", ())
+    if report.skipped and needs_browser and os.environ.get("CI", "").lower() in ("true", "1"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"Browser tests must not be skipped under CI. {reason}"
+    return report
 
 
 # --- a small designed atlas -----------------------------------------------------------------------------------------
@@ -197,6 +199,16 @@ def few_cells(tiny_env, monkeypatch):
     return tiny_env
 
 
+class Heard:
+    """Implements the progress port: keeps every event."""
+
+    def __init__(self):
+        self.events = []
+
+    def __call__(self, event):
+        self.events.append(event)
+
+
 class InlineExecutor:
     """Implements the Executor port in this process: the job is over when ``submit`` returns."""
 
@@ -236,17 +248,7 @@ class InlineExecutor:
 @pytest.fixture
 def ports(tiny_settings):
     """Real ports on the tiny atlas, but for the executor; ``ports.progress.events`` is what was heard."""
-    from haystack_kernel.config.connect import connect
-
-    class Heard:
-        def __init__(self):
-            self.events = []
-
-        def __call__(self, event):
-            self.events.append(event)
-
-    made = connect(tiny_settings, progress=Heard())
-    return replace(made, executors={"local": InlineExecutor(made.clock)})
+    return session_ports(tiny_settings)
 
 
 @pytest.fixture
@@ -265,6 +267,51 @@ def begin(ports):
         return ports.store.create(record)
 
     return start
+
+
+# --- finished runs that several modules read --------------------------------------------------------------------------
+
+
+def session_ports(settings):
+    """Real ports, but for the executor, that outlive a test; ``ports.progress`` keeps what was heard in ``events``."""
+    from haystack_kernel.config.connect import connect
+
+    made = connect(settings, progress=Heard())
+    return replace(made, executors={"local": InlineExecutor(made.clock)})
+
+
+def work_on_tiny(folder, root, *, until=None, **options):
+    """Ports and the record of a run on the tiny atlas that was worked on until a step, or to its end."""
+    from haystack_kernel import flow
+    from haystack_kernel.config.options import build_config
+    from haystack_kernel.config.settings import load_settings
+    from haystack_kernel.run import new_record
+
+    ports = session_ports(load_settings(layer="test", **tiny_options(folder, root)))
+    record = new_record(QUESTION, run_id=None, config=build_config(ports.settings, **options), ports=ports)
+    return ports, flow.work(ports.store.create(record), ports, until=until)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, tiny_atlas_root):
+    """Ports and record of a run that reached its threshold in the first round; read only."""
+    return work_on_tiny(tmp_path_factory.mktemp("finished"), tiny_atlas_root, threshold=5)
+
+
+@pytest.fixture(scope="session")
+def scored_once(tmp_path_factory, tiny_atlas_root):
+    """Ports and record of a run of few cells whose rounds are over and that is not published; read only."""
+    folder = tmp_path_factory.mktemp("scored")
+    return work_on_tiny(folder, tiny_atlas_root, until="interpret", n_prompt=4, n_query=3)
+
+
+@pytest.fixture
+def scored(scored_once, ports):
+    """A copy of the scored run in this test's storage: its record."""
+    made, record = scored_once
+    source, target = (Path(place.settings.storage) / "runs" / record.run_id for place in (made, ports))
+    shutil.copytree(source, target)
+    return ports.store.load(record.run_id)
 
 
 # --- a bucket -------------------------------------------------------------------------------------------------------

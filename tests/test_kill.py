@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -60,9 +61,21 @@ def wait_for(process, store, step):
 
 
 def family(process):
-    """The command and its kernel; not the job, which has a session of its own and is meant to live on."""
+    """The command and its kernel; not the job, which has a session of its own and is meant to live on.
+
+    A process shows its parent's command line until it has begun its own program, so the kernel is waited for.
+    """
     me = psutil.Process(process.pid)
-    return [me, *[child for child in me.children(recursive=True) if "ipykernel" in " ".join(child.cmdline())]]
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        kernels = []
+        for child in me.children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                kernels += [child] if "ipykernel" in " ".join(child.cmdline()) else []
+        if kernels:
+            return [me, *kernels]
+        time.sleep(0.05)
+    pytest.fail("the command has no kernel")
 
 
 def kill(processes):
@@ -86,16 +99,15 @@ def check_finished(done, store):
     assert (attempt / "exit").read_text().strip() == "0"
 
 
-@pytest.mark.parametrize("step", ["retrieve", "collect", "ground"])
-def test_resume_after_a_kill_finishes_the_run_and_repeats_no_finished_step(few_cells, step):
+def test_resume_after_a_kill_finishes_the_run_and_repeats_no_finished_step(few_cells):
+    """Command and kernel are killed while the job runs on; the kills at every other step follow below."""
     process = start("run", QUESTION)
-    wait_for(process, few_cells, step)
+    wait_for(process, few_cells, "collect")
     killed = family(process)
-    assert len(killed) == 2
     kill(killed)
     process.communicate()
     before = newest(few_cells)
-    assert (before["status"], doing(few_cells)) == ("running", step)
+    assert (before["status"], doing(few_cells)) == ("running", "collect")
     check_finished(start("resume", before["run_id"]), few_cells)
     assert newest(few_cells)["steps"][: len(before["steps"])] == before["steps"]
 
@@ -212,6 +224,10 @@ def test_a_worker_that_is_gone_at_any_step_is_told_and_another_one_goes_on(worke
     run = resume(RUN_ID, approve=True).work()
     assert run.status()["status"] == "done"
     assert [time.step.split()[0] for time in run.record.steps] == STORY
+    if executor == "local":
+        assert len(attempts()) == 1
+    else:
+        assert len(run.record.rounds[0].bills) == 1
 
 
 def test_a_stopped_worker_that_continues_after_another_took_over_changes_nothing(worker, monkeypatch):

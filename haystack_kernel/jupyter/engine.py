@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 SAVE_INTERVAL_S = 2.0
+_KERNEL_START_S = 600  # papermill's 60 s are too short on a busy machine; a kernel that dies is noticed earlier
 _MAX_SOCKET_PATH = 100  # the system allows 103 to 107 bytes, and the number of the channel follows
 _STOP_S = 30.0  # for a cell that was asked to stop, before its kernel is ended; it may be writing to a bucket
 _RUN_PATH = re.compile(rf"^(?P<storage>.+)/{RUNS}/(?P<run_id>[a-z][a-z0-9-]{{7,44}})/[^/]+\.ipynb$")
@@ -134,7 +135,7 @@ class HaystackEngine(NBClientEngine):
         log_output: bool = False,  # noqa: FBT001, FBT002
         stdout_file: object = None,
         stderr_file: object = None,
-        start_timeout: int = 60,
+        start_timeout: int = _KERNEL_START_S,
         execution_timeout: int | None = None,
         **kwargs: Any,  # noqa: ANN401 - four are ours, see below
     ) -> NotebookNode:
@@ -152,7 +153,7 @@ class HaystackEngine(NBClientEngine):
             client = _ProgressClient(
                 nb_man,
                 timeout=execution_timeout,
-                startup_timeout=start_timeout,
+                startup_timeout=max(start_timeout, _KERNEL_START_S),
                 kernel_name=kernel_name,
                 log=logger,
                 log_output=log_output,

@@ -195,13 +195,6 @@ def outputs_of(nb):
     return [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-@pytest.fixture
-def scored(ports, tiny_env, begin):
-    """A run that was scored by another process: the notebook only has to finish it."""
-    assert ports.settings.storage == str(tiny_env)
-    return flow.work(begin(n_prompt=4, n_query=3), ports, until="interpret")
-
-
 @pytest.mark.slow
 def test_the_notebook_goes_on_with_the_run_its_output_path_names(scored, tiny_env):
     output = tiny_env / "runs" / scored.run_id / "run.ipynb"

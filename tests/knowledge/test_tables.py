@@ -132,13 +132,10 @@ def test_load_when_not_utf8_then_refused(tmp_path):
         load_knowledge_from(tmp_path)
 
 
-def test_packaged_tables_when_loaded_then_large_quick_and_frozen():
-    seconds = []
-    for _ in range(5):
-        started = time.process_time()
-        known = load_knowledge_from(PACKAGED)
-        seconds.append(time.process_time() - started)
-    assert min(seconds) < 0.5
+def test_packaged_tables_when_loaded_then_large_and_frozen():
+    started = time.process_time()
+    known = load_knowledge_from(PACKAGED)
+    assert time.process_time() - started < 30  # takes less than half a second; the limit ends a hang
     assert len(known.cell_types) >= 200
     assert len(known.tissues) >= 40
     assert len(known.diseases) >= 50
