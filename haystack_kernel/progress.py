@@ -62,14 +62,12 @@ class _CellDisplay:
         if self._cell != self._shell.execution_count:
             self._cell, self._handle, self._lines = self._shell.execution_count, None, {}
         self._lines[f"{event.round}/{event.phase}"] = progress_line(event)
-        bundle = {"text/plain": "\n".join(self._lines.values()), "text/html": self._as_html()}
+        rows = "".join(f"<li>{html.escape(line)}</li>" for line in self._lines.values())
+        style = "color:var(--jp-ui-font-color2,#555);margin:0;padding-left:1.2em;font-size:90%"  # follows the theme
+        page = f'<ul class="haystack-progress" style="{style}">{rows}</ul>'
+        bundle = {"text/plain": "\n".join(self._lines.values()), "text/html": page}
         metadata = {METADATA_KEY: asdict(event)}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True, metadata=metadata)
         else:
             self._handle.update(bundle, raw=True, metadata=metadata)
-
-    def _as_html(self) -> str:
-        rows = "".join(f"<li>{html.escape(line)}</li>" for line in self._lines.values())
-        style = "color:var(--jp-ui-font-color2,#555);margin:0;padding-left:1.2em;font-size:90%"
-        return f'<ul class="haystack-progress" style="{style}">{rows}</ul>'

@@ -40,6 +40,20 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
     left = abandoned(record, worker, orchestrator, now=now)
     status = _status_shown(record, is_lost=failure is not None, is_left=left is not None)
     folder, score = ports.store.uri(record.run_id), record.score
+    seen = None
+    if worker is not None:
+        renewed_at = f"{worker.renewed_at:%Y-%m-%dT%H:%M:%SZ}"
+        seen = {"host": worker.host, "pid": worker.pid, "renewed_at": renewed_at, "alive": worker.is_alive(now)}
+    job, shown_job = record.orchestrator, None
+    if job is not None and orchestrator is not None:
+        shown_job = {
+            "job_id": job.job_id,
+            "executor": job.executor,
+            "state": orchestrator.state,
+            "detail": orchestrator.detail,
+            "location": job.location,
+            "submitted_at": f"{job.submitted_at:%Y-%m-%dT%H:%M:%SZ}",
+        }
     return {
         "run_id": record.run_id,
         "status": status,
@@ -53,9 +67,9 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "folder": folder,
         "report": f"{folder}/{layout.REPORT}" if record.status == "done" else None,
         "failure": failure.model_dump() if failure else None,
-        "worker": _shown_worker(worker, now=now),
+        "worker": seen,
         "detail": left,
-        "orchestrator": _shown_job(record, orchestrator),
+        "orchestrator": shown_job,
         "forked_from": record.forked_from.run_id if record.forked_from else None,
         "notes": list(record.notes),
         "next_commands": next_commands(record, status=status, job=orchestrator),
@@ -289,18 +303,3 @@ def executor_named(name: ExecutorName, ports: Ports) -> Executor:
         msg = f"there is no executor {name!r} here; possible: {there} (batch needs HAYSTACK_BATCH__* settings)"
         raise InvalidInputError(msg, executor=name)
     return ports.executors[name]
-
-
-def _shown_worker(worker: Worker | None, *, now: datetime) -> dict[str, Any] | None:
-    if worker is None:
-        return None
-    renewed_at = f"{worker.renewed_at:%Y-%m-%dT%H:%M:%SZ}"
-    return {"host": worker.host, "pid": worker.pid, "renewed_at": renewed_at, "alive": worker.is_alive(now)}
-
-
-def _shown_job(record: RunRecord, status: JobStatus | None) -> dict[str, Any] | None:
-    job = record.orchestrator
-    if job is None or status is None:
-        return None
-    shown = {"job_id": job.job_id, "executor": job.executor, "state": status.state, "detail": status.detail}
-    return {**shown, "location": job.location, "submitted_at": f"{job.submitted_at:%Y-%m-%dT%H:%M:%SZ}"}

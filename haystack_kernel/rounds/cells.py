@@ -21,8 +21,6 @@ from inference.manifest import (
 )
 
 if TYPE_CHECKING:
-    import anndata as ad
-
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import (
         Candidate,
@@ -90,7 +88,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
 
 def _place_cells(record: RunRecord, ports: Ports) -> Round:
     """Read the cells of the choice and write them by role."""
-    from haystack_kernel.retrieval import assemble_cells
+    from haystack_kernel.retrieval import assemble_cells, cells_of
 
     last, config = record.rounds[-1], record.config.located()
     cells = assemble_cells(
@@ -104,22 +102,17 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
         write_h5ad(ports.store, record.run_id, layout.cells_file(layout.round_folder(last.number), role), adata)
         for role, adata in cells.by_role.items()
     ]
-    update = {
-        "query_cells": _describe_query(cells.query_cells, notes=cells.notes),
-        "n_prompt": cells.prompt_cells.n_obs,
-        "n_control": 0 if cells.control_cells is None else cells.control_cells.n_obs,
-        "n_query": cells.query_cells.n_obs,
-        "files": tuple(files),
-    }
-    return last.model_copy(update=update)
-
-
-def _describe_query(query_cells: ad.AnnData, *, notes: tuple[str, ...]) -> str:
-    from haystack_kernel.retrieval import cells_of
-
+    query_cells = cells.query_cells
     names = [cells_of(name) for name in sorted(set(query_cells.obs[keys.CELL_TYPE].astype(str)))]
     n_donors = query_cells.obs[keys.DONOR].nunique()
     datasets = sorted(set(query_cells.obs[keys.DATASET].astype(str)))
     donors = f"{n_donors} {'donor' if n_donors == 1 else 'donors'}"
-    text = f"{query_cells.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
-    return ". ".join([text, *notes])
+    described = f"{query_cells.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
+    update = {
+        "query_cells": ". ".join([described, *cells.notes]),
+        "n_prompt": cells.prompt_cells.n_obs,
+        "n_control": 0 if cells.control_cells is None else cells.control_cells.n_obs,
+        "n_query": query_cells.n_obs,
+        "files": tuple(files),
+    }
+    return last.model_copy(update=update)

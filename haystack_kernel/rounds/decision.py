@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import (
         Feedback,
-        Round,
         RoundSettings,
         RunRecord,
         Termination,
@@ -28,7 +27,8 @@ def decide(record: RunRecord, *, settings: RoundSettings) -> tuple[int, Terminat
     The best round has the highest unrounded composite; a round without a score loses to any with one; of equals the
     earliest wins. Plateau: the last ``plateau_rounds`` rounds brought no gain of ``plateau_gain`` over the best before.
     """
-    values = [_score(item) for item in record.rounds]
+    scores = [item.composite.value if item.composite else math.nan for item in record.rounds]
+    values = [-math.inf if math.isnan(score) else score for score in scores]  # a round without a score ranks last
     best = max(range(len(values)), key=lambda index: (values[index], -index))
     top, n = values[best], len(values)
     shown = "not scored" if math.isinf(top) else f"{top:.1f}"
@@ -55,8 +55,3 @@ def read_feedback(record: RunRecord, ports: Ports) -> tuple[Feedback, ...]:
         settings=ports.settings.grounding,
         threshold=record.config.threshold,
     )
-
-
-def _score(item: Round) -> float:
-    value = item.composite.value if item.composite else math.nan
-    return -math.inf if math.isnan(value) else value

@@ -134,7 +134,12 @@ def collect(record: RunRecord, ports: Ports) -> Round:
         An output differs from its digest, so it was changed or cut short after it was published.
     """
     last = record.rounds[-1]
-    manifest = _read_manifest(record, ports, number=last.number)
+    path = layout.round_file(last.number, layout.MANIFEST)
+    try:
+        manifest: Manifest = parse_manifest(ports.store.read(record.run_id, path))
+    except ManifestError as error:
+        msg = f"{path} of run {record.run_id} cannot be used: {error}. Ask the question again as a new run"
+        raise ContractError(msg, path=path) from error
 
     def show(status: JobStatus) -> None:
         detail = f": {status.detail}" if status.detail and status.state != "running" else ""
@@ -159,16 +164,6 @@ def _with_bills(last: Round, status: JobStatus) -> Round:
     """The round with what its job's attempts cost, each once however often they are seen."""
     bills = {bill.job_id: bill for bill in (*last.bills, *status.bills)}
     return last.model_copy(update={"bills": tuple(bills.values())})
-
-
-def _read_manifest(record: RunRecord, ports: Ports, *, number: int) -> Manifest:
-    path = layout.round_file(number, layout.MANIFEST)
-    try:
-        manifest: Manifest = parse_manifest(ports.store.read(record.run_id, path))
-    except ManifestError as error:
-        msg = f"{path} of run {record.run_id} cannot be used: {error}. Ask the question again as a new run"
-        raise ContractError(msg, path=path) from error
-    return manifest
 
 
 def _check_output(record: RunRecord, ports: Ports, *, output: str) -> TaskResult:

@@ -110,10 +110,13 @@ def collect_citations(
 
 def _quote(claim: Claim, *, predicted: dict[str, int]) -> Quote:
     agreement = claim.direction * predicted.get(claim.gene, 0)
+    stance: Stance = "mention"
+    if agreement != 0:
+        stance = "support" if agreement > 0 else "contradiction"
     return Quote(
         gene=claim.gene,
         direction=claim.direction,
-        stance="support" if agreement > 0 else "contradiction" if agreement < 0 else "mention",
+        stance=stance,
         quote=claim.quote,
         where=claim.where,
         start=claim.start,

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from haystack_kernel.grounding import Grounded, PredictionFacts
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import (
-        Candidate,
         FileRef,
         Round,
         RunRecord,
@@ -71,10 +70,12 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         repeats=_repeats(outputs),
         measured=_measured(record, ports),
     )
+    is_perturbation = query_of(record).task_type in PERTURBATIONAL
     context = GroundingContext(
         seed=record.config.seed,
         n_scored=last.number,
-        donor_matched=_donors_matched(record, last.candidates),
+        # where the donor is what is asked for, differences between donors are the answer
+        donor_matched=not is_perturbation or all(item.donor_matched for item in last.candidates),
         control_strategy=last.control_strategy,
         control_note=last.control_note,
         engine=record.config.engine,
@@ -93,7 +94,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         reference=reference,
         literature=reading,
     )
-    scored = last.model_copy(update={**_summary(grounded), "model": _model_card(cells.treated)})
+    scored = last.model_copy(update=_summary(grounded, treated=cells.treated))
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     predictions = build_predictions(
@@ -138,30 +139,22 @@ def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
     )
 
 
-def _donors_matched(record: RunRecord, candidates: tuple[Candidate, ...]) -> bool:
-    """Whether differences between donors are excluded; where the donor is what is asked for, they are the answer."""
-    if query_of(record).task_type not in PERTURBATIONAL:
-        return True
-    return all(candidate.donor_matched for candidate in candidates)
-
-
-def _summary(grounded: Grounded) -> dict[str, object]:
+def _summary(grounded: Grounded, *, treated: ad.AnnData) -> dict[str, object]:
+    """What the record keeps of a scored prediction, with the terms of the weights that made it."""
     de = grounded.de
+    # as the inference program states them in its output; None for an engine without weights
+    stated = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
+    model = ModelCard(**{name: str(stated[name]) for name in ModelCard.model_fields}) if stated else None
     called = de[de[keys.IS_DE]].sort_values(keys.DELTA, ascending=False)
     return {
         "components": grounded.components,
         "composite": grounded.composite,
         "agreement": grounded.agreement,
         "confidence": grounded.confidence,
+        "model": model,
         "n_de": len(called),
         "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
     }
-
-
-def _model_card(treated: ad.AnnData) -> ModelCard | None:
-    """Terms of the weights as the inference program states them in its output; None for an engine without weights."""
-    model = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
-    return ModelCard(**{name: str(model[name]) for name in ModelCard.model_fields}) if model else None
 
 
 def _repeats(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnData | None], ...]:

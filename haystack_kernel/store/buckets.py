@@ -46,7 +46,11 @@ class BucketFiles:
     """
 
     def __init__(self, patience: Patience | None = None) -> None:
-        if not _is_installed():
+        try:
+            is_installed = importlib.util.find_spec("google.cloud.storage") is not None
+        except ModuleNotFoundError:  # not even its parents
+            is_installed = False
+        if not is_installed:
             msg = "gs:// storage needs google-cloud-storage: pip install 'haystack-kernel[gcp]'"
             raise MissingExtraError(msg, extra="gcp")
         self._objects = Objects(patience)
@@ -132,10 +136,3 @@ def bucket_errors(uri: str) -> Iterator[None]:
         if error.is_passing:
             raise ServiceError(str(error), service="storage", retryable=True, status=error.status) from error
         raise StorageError(str(error), path=uri, status=error.status) from error
-
-
-def _is_installed() -> bool:
-    try:
-        return importlib.util.find_spec("google.cloud.storage") is not None
-    except ModuleNotFoundError:  # not even its parents
-        return False

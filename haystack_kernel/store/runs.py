@@ -95,13 +95,23 @@ class RunStore:
             The record was written by another schema version.
         """
         check_run_id(run_id)
-        serials = self._serials(run_id)
-        if not serials:
+        stems = [name.removesuffix(".json") for name in self._files.names(self._path(run_id, layout.RECORDS))]
+        newest = max((int(stem) for stem in stems if stem.isdigit()), default=0)
+        if newest == 0:
             known = [name for name in self._run_ids() if name != run_id][:5]
             there = f"the newest there: {', '.join(known)}" if known else "there is none yet"
             msg = f"no run {run_id!r} in {self.storage} ({there}); check --storage"
             raise NotFoundError(msg, run_id=run_id, known=known)
-        return self._parse(self._record_path(run_id, serials[-1]))
+        path = self._record_path(run_id, newest)
+        data = self._files.read(path)
+        try:
+            return RunRecord.model_validate_json(data)
+        except ValidationError as error:
+            msg = (
+                f"{path} is not a run record of schema version {SCHEMA_VERSION} "
+                f"({error.error_count()} fields differ); open it with the version of HAYSTACK that wrote it"
+            )
+            raise ContractError(msg, path=path) from error
 
     def has(self, run_id: str) -> bool:
         """Whether the run has a record."""
@@ -227,22 +237,6 @@ class RunStore:
 
     def _record_path(self, run_id: str, serial: int) -> str:
         return self._path(run_id, layout.record_file(serial))
-
-    def _serials(self, run_id: str) -> list[int]:
-        names = self._files.names(self._path(run_id, layout.RECORDS))
-        stems = [name.removesuffix(".json") for name in names]
-        return sorted(int(stem) for stem in stems if stem.isdigit())
-
-    def _parse(self, path: str) -> RunRecord:
-        data = self._files.read(path)
-        try:
-            return RunRecord.model_validate_json(data)
-        except ValidationError as error:
-            msg = (
-                f"{path} is not a run record of schema version {SCHEMA_VERSION} "
-                f"({error.error_count()} fields differ); open it with the version of HAYSTACK that wrote it"
-            )
-            raise ContractError(msg, path=path) from error
 
 
 def _serial(data: bytes) -> int:
