@@ -171,22 +171,20 @@ def _response(
         return arms.shift, {}
     share = np.ones(used.size)
     if engine == "weighted":
-        similarity = _similarity(arms.control[np.ix_(used, column)], base)
+        # Pearson correlation of each type's control profile with ``base`` on the genes that vary most, clipped at 0.
+        profiles, similarity = arms.control[np.ix_(used, column)], np.zeros(used.size)
+        variance = np.vstack([profiles, base]).var(axis=0)
+        chosen = np.argsort(-variance, kind="stable")[:N_VARIABLE_GENES]
+        chosen = chosen[variance[chosen] > 0]
+        if chosen.size:
+            left = profiles[:, chosen] - profiles[:, chosen].mean(axis=1, keepdims=True)
+            right = base[chosen] - base[chosen].mean()
+            norm = np.sqrt((left**2).sum(axis=1) * (right**2).sum())
+            similarity = np.clip(np.divide(left @ right, norm, out=similarity, where=norm > 0), 0.0, 1.0)
         share = np.exp(SIMILARITY_POWER * similarity) * arms.smaller[used] / (arms.smaller[used] + SHRINK_CELLS)
     share = share / share.sum()
     weights = {arms.types[index]: float(value) for index, value in zip(used, share, strict=True)}
     return share @ (arms.prompt[used] - arms.control[used]), weights
-
-
-def _similarity(profiles: Floats, base: Floats) -> Floats:
-    """Pearson correlation of each row with ``base`` on the genes that vary most among them, clipped at 0."""
-    variance = np.vstack([profiles, base]).var(axis=0)
-    chosen = np.argsort(-variance, kind="stable")[:N_VARIABLE_GENES]
-    chosen = chosen[variance[chosen] > 0]
-    left = profiles[:, chosen] - profiles[:, chosen].mean(axis=1, keepdims=True) if chosen.size else profiles[:, :0]
-    right = base[chosen] - base[chosen].mean() if chosen.size else base[:0]
-    norm = np.sqrt((left**2).sum(axis=1) * (right**2).sum())
-    return np.clip(np.divide(left @ right, norm, out=np.zeros(len(profiles)), where=norm > 0), 0.0, 1.0)
 
 
 def _type_means(logs: sparse.csr_matrix, cell_type: NDArray[np.str_], types: tuple[str, ...]) -> Floats:

@@ -156,23 +156,20 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def _check_numbers(manifest: Manifest) -> None:
-    for name in ("diffusion_steps", "batch_size", "threads"):
-        value = getattr(manifest, name)
-        if name == "threads" and value is None:
-            continue
+    whole: dict[str, Any] = {"diffusion_steps": manifest.diffusion_steps, "batch_size": manifest.batch_size}
+    if manifest.threads is not None:
+        whole["threads"] = manifest.threads
+    for name, value in whole.items():
         if not _is_whole(value) or value < 1:
             msg = f"{name!r} must be a whole number of at least 1, got {value!r}"
             raise ManifestError(msg)
-    _check_ratios(manifest)
-
-
-def _check_ratios(manifest: Manifest) -> None:
     for name in ("prompt_ratio", "context_ratio", "context_ratio_min"):
         value = getattr(manifest, name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
             msg = f"{name!r} must be a number from 0 to below 1, got {value!r}"
             raise ManifestError(msg)
-    low, high = (manifest.prompt_ratio + value for value in (manifest.context_ratio_min, manifest.context_ratio))
+    low = manifest.prompt_ratio + manifest.context_ratio_min
+    high = manifest.prompt_ratio + manifest.context_ratio
     if not (0 < low < 1 and 0 < high < 1):
         msg = (
             f"'prompt_ratio' + 'context_ratio' ({high:g}) and 'prompt_ratio' + 'context_ratio_min' ({low:g}) must lie "

@@ -155,8 +155,14 @@ def _only_counts(adata: AnnData) -> AnnData:
 
 
 def _names(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) -> list[Answer]:
+    var = adata.var if checked is None else checked.var
+    ids = [str(item) for item in var.index]
+    named_by = "symbols in the var index"
+    if sum(item.startswith("ENS") for item in ids) > len(ids) / 2:
+        column = next((item for item in SYMBOL_COLUMNS if item in var.columns), "")
+        named_by = f"Ensembl ids in the var index, symbols in var[{column!r}]"
     told = {
-        "symbols": ("gene names", _named_by(adata, checked)),
+        "symbols": ("gene names", named_by),
         "duplicates": ("each gene once", "no name occurs twice"),
         "species": ("human genes", "names are written as human genes are"),
     }
@@ -165,18 +171,11 @@ def _names(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) ->
         if about in refusals:
             answers.append(Answer(question, ok=False, detail=refusals[about]))
             is_known = False
-        else:
-            answers.append(Answer(question, True if is_known else None, detail if is_known else "not looked at"))
+        elif is_known:
+            answers.append(Answer(question, ok=True, detail=detail))
+        else:  # the check stopped at the fault before this question
+            answers.append(Answer(question, ok=None, detail="not looked at"))
     return answers
-
-
-def _named_by(adata: AnnData, checked: Checked | None) -> str:
-    var = adata.var if checked is None else checked.var
-    ids = [str(item) for item in var.index]
-    if not ids or sum(item.startswith("ENS") for item in ids) <= len(ids) / 2:
-        return "symbols in the var index"
-    column = next((item for item in SYMBOL_COLUMNS if item in var.columns), "")
-    return f"Ensembl ids in the var index, symbols in var[{column!r}]"
 
 
 def _coverage(

@@ -115,21 +115,23 @@ def make_lessons(seed: int, *, knowledge: Knowledge, size: LessonSize | None = N
     ]
     whole = np.concatenate(expected)
     per_type = np.arange(len(types))
-    families = [np.isin(types, [cl for cl, _ in labels.values()]) for labels in (CYTOKINE_LABELS, DRUG_LABELS)]
-    shares = [[world.share(cl, name) for cl in types] for name in (None, *names)]
+    families = np.zeros((2, len(types)), dtype=bool)
+    for row, labels in enumerate((CYTOKINE_LABELS, DRUG_LABELS)):
+        families[row] = np.isin(types, [cl for cl, _ in labels.values()])
+    shares = np.array([world.share(cl, name) for name in (None, *names) for cl in types], dtype=np.float32)
     return {
         "genes": np.array(world.genes),
         "cell_types": np.array(types),
         "treatments": np.array(names),
         "is_drug": np.array([world.programmes[name].kind == "drug" for name in names]),
-        "share": np.array(shares, dtype=np.float32),
+        "share": shares.reshape(1 + len(names), len(types), -1),
         "control_expected": (whole / whole.sum(axis=1, keepdims=True)).astype(np.float32),
         "control_type": np.tile(np.repeat(per_type, size.n_control // size.n_donors), size.n_donors),
         "treated_type": np.tile(np.repeat(per_type, size.n_treated // size.n_donors), size.n_donors * len(names)),
         "treated_treatment": np.repeat(np.arange(len(names)), size.n_treated * len(types)),
         "held_pairs": held_pairs,
         "held_treatments": held_treatments,
-        "families": np.array(families),
+        "families": families,
         **_parts("control", sp.vstack(control, format="csr")),
         **_parts("treated", sp.vstack(treated, format="csr")),
     }
