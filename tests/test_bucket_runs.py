@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
+import time
 
 import pytest
 
@@ -80,7 +80,9 @@ def test_a_run_killed_while_it_saves_is_finished_by_another_process_with_an_empt
 def test_the_command_works_in_a_bucket_that_limits_writes_to_one_object(in_bucket):
     in_bucket.objects.min_gap_s = 1.0
     command = [sys.executable, "-m", "haystack_kernel", "run", QUESTION, "--run-id", RUN_ID]
+    started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "done"
     check_whole(in_bucket, attach(RUN_ID))
@@ -89,6 +91,8 @@ def test_the_command_works_in_a_bucket_that_limits_writes_to_one_object(in_bucke
     notebook = json.loads(kept["haystack-test", f"{FOLDER}/run.ipynb"])
     assert {cell["metadata"]["papermill"]["status"] for cell in notebook["cells"]} == {"completed"}
     assert not [line for line in in_bucket.requests if "/storage/v1/b?" in line]  # buckets are never listed
-    asked = Counter(line.split()[0] for line in in_bucket.requests)
-    assert sum(asked.values()) < 200  # 161 where nothing has to be tried again
-    assert len([line for line in in_bucket.requests if "/lease/" in line]) < 20  # 10 and renewals
+    leases = [line for line in in_bucket.requests if "lease" in line]
+    uploads = [line for line in in_bucket.requests if "run.ipynb" in line]
+    # both are repeated while time passes, so that their number says how busy the machine is
+    assert len(in_bucket.requests) - len(leases) - len(uploads) < 200  # 161 in all where nothing has to be tried again
+    assert len(leases) < 20 + seconds / 10

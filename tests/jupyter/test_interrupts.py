@@ -151,7 +151,7 @@ def replies(client, code):
 
 @pytest.mark.slow
 def test_the_stop_button_shows_three_lines_stops_later_cells_and_leaves_the_run_usable(few_cells):
-    manager, client = start_new_kernel(kernel_name="python3")
+    manager, client = start_new_kernel(startup_timeout=LIMIT_S, kernel_name="python3")
     try:
         assert replies(client, "%load_ext haystack_kernel")[1]["status"] == "ok"
         message = client.execute(f"answer = %ask {QUESTION}", stop_on_error=True)
