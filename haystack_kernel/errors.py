@@ -6,6 +6,10 @@ In: nothing. Out: one base class and one class per remedy; every module raises t
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = [
     "ApprovalNeededError",
@@ -86,6 +90,22 @@ class ApprovalNeededError(HaystackError):
 
 class ContractError(HaystackError):
     """Two parts of HAYSTACK disagree (versions, shapes, digests); install the same version everywhere, or report it."""
+
+
+def explain_refusals(error: ValidationError, *, whole: str = "value") -> list[str]:
+    """One line per refused value: its name and what is wrong with it, without pydantic's own preamble.
+
+    Parameters
+    ----------
+    error
+        What pydantic raised.
+    whole
+        Name in a line about the values as a whole.
+    """
+    return [
+        f"{'.'.join(str(part) for part in item['loc']) or whole}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    ]
 
 
 class RunInterrupted(KeyboardInterrupt):

@@ -25,6 +25,7 @@ from haystack_kernel.errors import (
     JobFailedError,
     NotFoundError,
     RunInterrupted,
+    explain_refusals,
 )
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent
@@ -37,6 +38,7 @@ from haystack_kernel.steering import (
     check_free,
     describe,
     describe_interruption,
+    leave,
     lost_orchestrator,
     next_commands,
     orchestrator_status,
@@ -82,6 +84,7 @@ class Run:
     def __init__(self, record: RunRecord, *, ports: Ports) -> None:
         self.record = record
         self._ports = ports
+        self._is_interrupted = False
         self._read: dict[str, Any] = {}  # path -> table; a later best round has other paths
 
     # --- identity ---
@@ -108,7 +111,8 @@ class Run:
 
     def __repr__(self) -> str:
         score = "not scored" if self.score != self.score else f"score {self.score:.1f}"
-        return f"Run({self.run_id!r}, {self.record.status}, {len(self.record.rounds)} round(s), {score})"
+        status = "interrupted" if self._is_interrupted and self.record.status == "running" else self.record.status
+        return f"Run({self.run_id!r}, {status}, {len(self.record.rounds)} round(s), {score})"
 
     def _repr_html_(self) -> str:
         from haystack_kernel.report import run_card
@@ -185,6 +189,7 @@ class Run:
         """
         if flow.next_step(self.record, until=until) is None:
             return self
+        self._is_interrupted = False
         ports = replace(self._ports, settings=pinned(self._ports.settings, self.record))
         store, ttl_s = ports.store, ports.settings.lease.ttl_s
         try:
@@ -198,6 +203,7 @@ class Run:
             with suppress(HaystackError):  # the storage may be what failed: the first error is the one to show
                 self.refresh()
             if isinstance(error, KeyboardInterrupt):
+                self._is_interrupted = True
                 raise RunInterrupted(self.interruption()) from None
             if not isinstance(error, HaystackError) or self.record.status != "cancelled":
                 raise
@@ -236,7 +242,7 @@ class Run:
         try:
             query = type(self.query).model_validate({**self.query.model_dump(), **changes})
         except ValidationError as error:
-            lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+            lines = explain_refusals(error)
             possible = ", ".join(type(self.query).model_fields)
             msg = f"the query cannot be changed so: {'; '.join(lines)}; possible: {possible}"
             raise InvalidInputError(msg, errors=lines) from error
@@ -261,6 +267,11 @@ class Run:
         >>> print(run.interruption())  # doctest: +SKIP
         """
         return describe_interruption(self.record, self._ports, storage=storage)
+
+    def leave(self) -> Run:
+        """Say in the run folder that nobody works on the run now, so that it reads "interrupted" until it goes on."""
+        leave(self.record, self._ports)
+        return self
 
     def cancel(self) -> Run:
         """Stop the run, its job and its orchestrator.

@@ -6,13 +6,14 @@ In: a record and the ports. Out: JSON-able values, job states, the record of a s
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import flow
 from haystack_kernel.errors import ConflictError, HaystackError, InvalidInputError
 from haystack_kernel.jobs import expected_handle
 from haystack_kernel.schema import Failure, JobStatus
-from haystack_kernel.store import find_worker, layout, taken
+from haystack_kernel.store import Lease, find_worker, layout, taken
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -68,7 +69,7 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "report": f"{folder}/{layout.REPORT}" if record.status == "done" else None,
         "failure": failure.model_dump() if failure else None,
         "worker": seen,
-        "detail": left,
+        "detail": f"{left}.{_job_left_behind(record, ports)}".removesuffix(".") if left else None,
         "orchestrator": shown_job,
         "forked_from": record.forked_from.run_id if record.forked_from else None,
         "notes": list(record.notes),
@@ -146,7 +147,10 @@ def next_commands(record: RunRecord, *, status: str, job: JobStatus | None = Non
         return [f"haystack attach {run_id}", f"haystack cancel {run_id}"]
     if status == "done":
         return [f"haystack report {run_id}", f"haystack fork {run_id} --set KEY=VALUE"]
-    return [f"haystack resume {run_id}", f"haystack submit {run_id}"]
+    last = record.rounds[-1] if record.rounds else None
+    may_bill = status == "interrupted" and last is not None and last.job is not None and not last.task_seconds
+    cancel = [f"haystack cancel {run_id}"] if may_bill else []
+    return [f"haystack resume {run_id}", f"haystack submit {run_id}", *cancel]
 
 
 def orchestrator_status(record: RunRecord, ports: Ports, *, tend: bool = False) -> JobStatus | None:
@@ -207,8 +211,26 @@ def abandoned(record: RunRecord, worker: Worker | None, job: JobStatus | None, *
     text = f"nobody is working on run {record.run_id}"
     if worker is None:
         return text
-    how = {"interrupted": "was interrupted", "paused": "stopped", "": "ended without a word"}[worker.ended]
+    how = {
+        "interrupted": "was interrupted",
+        "left": "left it to be continued",
+        "paused": "stopped",
+        "": "ended without a word",
+    }[worker.ended]
     return f"{text}: {worker} {how}, last seen {worker.renewed_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def leave(record: RunRecord, ports: Ports) -> None:
+    """Write in the run folder that nobody works on a run that was stopped between steps, or made to be run later.
+
+    Without this the run would count as running until the grace for a kernel that is being started is over.
+    """
+    worker = find_worker(ports.store, record.run_id)[1]
+    is_open = worker is None or worker.ended == "paused"  # else the newest lease says how its worker ended
+    if record.status != "running" or record.orchestrator is not None or not is_open:
+        return
+    with suppress(HaystackError):  # another worker has just begun, or the storage fails: then the grace has to do
+        Lease.acquire(ports.store, record.run_id, clock=ports.clock, ttl_s=ports.settings.lease.ttl_s).release("left")
 
 
 def wait_until_free(record: RunRecord, ports: Ports) -> None:

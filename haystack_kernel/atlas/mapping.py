@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.errors import InvalidInputError, NotFoundError, explain_refusals
 from haystack_kernel.schema import Frozen
 
 COMMON_CONTROLS = (
@@ -251,7 +251,7 @@ def _validated(values: dict[str, Any], *, origin: str) -> Mapping:
     try:
         return Mapping.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc'])) or 'mapping'}: {item['msg']}" for item in error.errors()]
+        lines = explain_refusals(error, whole="mapping")
         fields = ", ".join((*FIELDS, "control", "gene_symbols", "rename"))
         msg = f"mapping {origin} is invalid: {'; '.join(lines)}. Fields are {fields}"
         raise InvalidInputError(msg, errors=lines) from error

@@ -14,7 +14,7 @@ import typer
 from haystack_kernel.cli.commands import add as add_command
 from haystack_kernel.cli.commands import new_group
 from haystack_kernel.cli.output import as_text, format_fields, format_rows, show, wrap
-from haystack_kernel.errors import InvalidInputError, StorageError
+from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
 
 app = new_group("Index single-cell files for the search of prompt cells.")
 Root = Annotated[
@@ -122,11 +122,11 @@ def init(
 
 def list_(atlas_root: Root = None) -> None:
     """List the atlases."""
-    from haystack_kernel.atlas import atlas_info, list_atlases
+    from haystack_kernel.atlas import atlas_info
     from haystack_kernel.config.settings import load_settings
 
     root = load_settings(atlas_root=atlas_root).atlas_root
-    atlases = [atlas_info(name, root) for name in list_atlases(root)]
+    atlases = [atlas_info(name, root) for name in _names(root)]
     shown = ("name", "n_cells", "n_control", "datasets", "path")
     rows = [{name: list(one[name]) if name == "datasets" else one[name] for name in shown} for one in atlases]
     show(rows, lambda: format_rows(rows))
@@ -167,11 +167,11 @@ def check(
 
     Each difference comes with its remedy; the exit code is 1 if there is any.
     """
-    from haystack_kernel.atlas import check_atlas, list_atlases
+    from haystack_kernel.atlas import check_atlas
     from haystack_kernel.config.settings import load_settings
 
     root = load_settings(atlas_root=atlas_root).atlas_root
-    checked = [check_atlas(one, root, deep=deep) for one in ([name] if name else list_atlases(root))]
+    checked = [check_atlas(one, root, deep=deep) for one in ([name] if name else _names(root))]
     show(checked[0] if name else checked, lambda: _check_text(checked))
     if not all(one["ok"] for one in checked):
         raise typer.Exit(1)
@@ -198,6 +198,19 @@ def move(
 
 for _command in (build, init, list_, info, check, move):
     add_command(app, _command)
+
+
+def _names(root: str) -> list[str]:
+    """Names of all atlases of a root that exists; an empty list must not hide that it does not."""
+    from haystack_kernel.atlas import list_atlases
+
+    if not Path(root).is_dir():
+        msg = (
+            f"atlas root {root} does not exist, so it holds no atlases; check --atlas-root or HAYSTACK_ATLAS_ROOT, or "
+            "make the demo atlas there with `haystack atlas info demo`"
+        )
+        raise NotFoundError(msg, atlas_root=root)
+    return list_atlases(root)
 
 
 def _unmapped_rows(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -231,7 +244,10 @@ def _info_text(found: dict[str, Any]) -> str:
     """The sections of an atlas, one below the other."""
     kinds = ("datasets", "cell_types", "perturbations", "donors", "tissues", "diseases", "unmapped")
     sections = {key: found[key] for key in kinds}
-    sections["datasets"] = [{"name": key, **value} for key, value in found["datasets"].items()]
+    sections["datasets"] = [  # the path comes last, where a narrow terminal has a line for it
+        {"name": key, **{name: item for name, item in value.items() if name != "source"}, "source": value["source"]}
+        for key, value in found["datasets"].items()
+    ]
     sections["unmapped"] = _unmapped_rows(found["unmapped"])
     text = [format_fields((key.replace("_", " "), as_text(value)) for key, value in found.items() if key not in kinds)]
     for key, rows in sections.items():

@@ -42,6 +42,7 @@ class Command(TyperCommand):
         try:
             parsed: list[str] = super().parse_args(ctx, args)
         except typer.BadParameter as error:
+            error.message = error.message.replace("Value error, ", "")  # pydantic's word, which typer passes on
             low, high = getattr(error.param, "min", None), getattr(error.param, "max", None)
             if low is not None:
                 limits = f"between {low} and {high}" if high is not None else f"at least {low}"

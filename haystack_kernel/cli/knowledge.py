@@ -77,7 +77,7 @@ def add(
 
 
 def list_(knowledge: Folder = None) -> None:
-    """List what is known, oldest first: the packaged tables, then the additions.
+    """List the packaged tables and the additions, oldest first.
 
     Later entries override earlier ones.
     """

@@ -6,7 +6,7 @@ In: arguments. Out: a readable answer or one JSON line each; see the package.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from haystack_kernel.cli.runs import (
     spending_of,
     status_text,
 )
+
+if TYPE_CHECKING:
+    from haystack_kernel.manage.comparison import Comparison
 
 _MIB = 2**20
 
@@ -123,7 +126,7 @@ def fork(
     if not no_run:
         go_on(made, storage=storage, spending=spending_of(yes, max_cost))
         return
-    found = made.status()
+    found = made.leave().status()
     show({**found, "reused": reused}, lambda: status_text(found, question=made.record.question, storage=storage))
 
 
@@ -136,7 +139,25 @@ def compare(
     from haystack_kernel.manage import compare as put_side_by_side
 
     found = put_side_by_side(run_a, run_b, storage=storage)
-    show(found.to_dict(), lambda: repr(found))
+    show(found.to_dict(), lambda: _comparison_text(found))
+
+
+def _comparison_text(found: Comparison) -> str:
+    """A comparison as aligned tables of the terminal's width."""
+    parts = [wrap(line) for line in found.summary()]
+    parts.append(
+        format_rows(list(found.differences)) if found.differences else "Question, options and inputs are equal."
+    )
+    parts.append("\nscores, 1 (chance) to 10")
+    scores = found.to_frame().rename(columns={"what": "score", "difference": "b - a"})
+    parts.append(
+        format_rows([{name: row[name] for name in ("score", "a", "b", "b - a")} for _, row in scores.iterrows()])
+    )
+    pathways = found.to_dict()["pathways"]
+    if pathways:
+        parts.append("\npathways with the highest scores in either run")
+        parts.append(format_rows(pathways))
+    return "\n".join(parts)
 
 
 def gc(

@@ -37,19 +37,19 @@ class _PassedOn(TyperCommand):
 
 @app.command(cls=_PassedOn, add_help_option=False)
 def convert(context: typer.Context) -> None:
-    """Rewrite a checkpoint as safetensors: the model alone, without pickle."""
+    """Rewrite a checkpoint as safetensors, without pickle."""
     _run("convert", context.args)
 
 
 @app.command(cls=_PassedOn, add_help_option=False)
 def info(context: typer.Context) -> None:
-    """Describe a checkpoint: sizes, digest, licence, citation, and whether a gene list fits."""
+    """Describe a checkpoint, and check a gene list against it."""
     _run("info", context.args)
 
 
 @app.command(cls=_PassedOn, add_help_option=False)
 def generate(context: typer.Context) -> None:
-    """Predict the test cells for every value of a column of the base cells, with stack-generation's options."""
+    """Predict cells with the options of stack-generation."""
     _run("generate", context.args)
 
 

@@ -16,7 +16,7 @@ import typer
 
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
-from haystack_kernel.schema import ControlStrategy, Engine, ExecutorName
+from haystack_kernel.schema import ControlStrategy, Engine, ExecutorName, address_fault
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
@@ -315,7 +315,8 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     options = {("atlases" if name == "atlas" else name): value for name, value in given.items()}
     options = {name: options[name] for name in options if name not in _NO_OPTION}
     own = options.get("query_h5ad")
-    options["query_h5ad"] = str(Path(own).absolute()) if own and "://" not in own else own
+    if own and "://" not in own and not address_fault(own):  # an address with a slip is refused as it was typed
+        options["query_h5ad"] = str(Path(own).absolute())
     return {name: value for name, value in options.items() if value is not None and value != []}
 
 
@@ -364,14 +365,15 @@ def status_text(found: dict[str, Any], *, question: str, storage: str | None) ->
     elif found["next_step"]:
         state += f" after {rounds}; next step: {found['next_step']}"
     failure = found["failure"]
-    job = found["orchestrator"]
+    job, worker = found["orchestrator"], found["worker"]
     fields = [
         ("run", found["run_id"]),
         ("question", question),
         ("status", state),
         ("score", scored),
         ("failure", f"{failure['step']}: {failure['message']}" if failure else None),
-        ("worker", found.get("worker")),
+        ("worker", f"process {worker['pid']} on {worker['host']}" if worker and worker["alive"] else None),
+        ("note", found["detail"]),
         ("job", {name: job[name] for name in ("job_id", "executor", "state", "detail")} if job else None),
         ("cost", f"${found['cost_usd']:.2f}" if found["cost_usd"] else None),
         ("forked from", found["forked_from"]),

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
-from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.errors import InvalidInputError, explain_refusals
 from haystack_kernel.schema import DEMO_ATLAS, HiddenPair, RunConfig, address_fault
 from haystack_kernel.store import hide_home
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
@@ -58,7 +58,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     try:
         config = _check_model(RunConfig.model_validate({**defaults, **given}))
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = explain_refusals(error)
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
     _check_places(config, settings)

@@ -62,7 +62,7 @@ def load_settings(layer: str | None = None, **overrides: object) -> Settings:
         lines = [
             _explain(item["loc"], item["msg"], is_unknown=item["type"] == "extra_forbidden") for item in error.errors()
         ]
-        msg = f"invalid settings: {'; '.join(lines)}. Set them in haystack.toml or as HAYSTACK_<NAME>"
+        msg = f"invalid settings: {'; '.join(lines)} (set by an option, HAYSTACK_<NAME> or haystack.toml)"
         raise InvalidInputError(msg, errors=lines) from error
 
 
@@ -93,7 +93,7 @@ def _explain(loc: tuple[int | str, ...], message: str, *, is_unknown: bool) -> s
     """One line about a refused value; for an unknown name with those there are."""
     name = ".".join(str(part) for part in loc)
     if not is_unknown:
-        return f"{name}: {message}"
+        return f"{name}: {message.removeprefix('Value error, ')}"
     section = Settings.model_fields[str(loc[0])].default if len(loc) > 1 else None
     known = type(section).model_fields if isinstance(section, BaseModel) else Settings.model_fields
     return f"{name} is no setting; possible: {', '.join(known)}"

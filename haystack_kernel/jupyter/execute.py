@@ -106,6 +106,7 @@ def execute_run(
             failure = _INTERRUPTED[0]
             run.refresh()
         if stop.number is not None or failure.startswith(_INTERRUPTED):
+            run.leave()  # the request may have come between two cells, where nobody holds the lease
             return Outcome(run.status(), interrupted=run.interruption(storage=storage), exit_code=stop.exit_code)
     if run.record.status == "done" and not failure:
         return Outcome(run.status())

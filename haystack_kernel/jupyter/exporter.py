@@ -46,4 +46,6 @@ class HaystackReportExporter(Exporter):
                 return render_report(load_bundle(store.load(folder.name), store, notebook=nb)), resources
             except HaystackError as error:  # the record, or a table, cannot be read
                 self.log.warning("the notebook is rendered without its run: %s", error)
+        else:
+            self.log.warning("the notebook is rendered without its run: %s is no run folder", folder)
         return render_notebook(nb, title=metadata.get("name") or "notebook"), resources

@@ -93,8 +93,8 @@ class Comparison:
     def _repr_html_(self) -> str:
         return self.html()._repr_html_()
 
-    def html(self) -> Html:
-        """The comparison as an HTML fragment; every text is escaped."""
+    def summary(self) -> list[str]:
+        """What was compared and how far effects and calls agree, one sentence each."""
         counts = self.counts
         calls = (
             f"genes called in both runs: {counts['de_both']} ({counts['sign_flips']} with opposite signs), only in a: "
@@ -107,7 +107,10 @@ class Comparison:
         )
         if self.reason:
             correlation = f"effects cannot be compared: {self.reason}"
-        lines = [f"a: {self.run_a}, {self.titles[0]}", f"b: {self.run_b}, {self.titles[1]}", correlation, calls]
+        return [f"a: {self.run_a}, {self.titles[0]}", f"b: {self.run_b}, {self.titles[1]}", correlation, calls]
+
+    def html(self) -> Html:
+        """The comparison as an HTML fragment; every text is escaped."""
         said = [(row["what"], row["a"], row["b"]) for row in self.differences]
         scored = self.to_frame().itertuples(index=False, name=None)
         shown = self.pathways.head(N_PATHWAYS).itertuples(index=False, name=None)
@@ -115,7 +118,7 @@ class Comparison:
         if said:
             differences = table(("what", "a", "b"), said, caption="Differences")
         parts = [
-            items(lines),
+            items(self.summary()),
             differences,
             table(("score", "a", "b", "b - a"), scored, caption="Scores, 1 (chance) to 10"),
             table(("pathway", "a", "b"), shown, caption="Pathways with the highest scores in either run"),

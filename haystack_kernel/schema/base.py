@@ -99,14 +99,12 @@ def address_fault(text: str) -> str:
     ''
     """
     match = _SCHEME.fullmatch(text)
-    if match is None:
-        return ""
+    if match is None or match["scheme"].lower() not in SCHEMES:
+        scheme = match["scheme"] if match else text.partition("://")[0]
+        is_address = match["mark"].startswith(":/") if match else "://" in text  # "a//b" and "a:b" are paths
+        return f"{text!r}: unknown scheme {scheme!r}; give a local path or gs://bucket/prefix" if is_address else ""
     scheme, mark, rest = match["scheme"], match["mark"], match["rest"].lstrip("/")
-    is_known = scheme.lower() in SCHEMES
-    if not is_known:  # "a//b" and "a:b" are paths
-        named = f"{text!r}: unknown scheme {scheme!r}; give a local path or gs://bucket/prefix"
-        return named if mark.startswith(":/") else ""
-    if scheme.lower() == "gs" and not rest:
+    if scheme.lower() == "gs" and (not rest or mark.startswith(":///")):
         return f"{text!r} names no bucket; give gs://bucket/prefix"
     if scheme in SCHEMES and mark.startswith("://"):
         return ""

@@ -50,7 +50,7 @@ class Worker(Frozen):
     since: datetime
     renewed_at: datetime
     ttl_s: float
-    ended: Literal["", "paused", "interrupted"] = ""
+    ended: Literal["", "paused", "interrupted", "left"] = ""
 
     def is_alive(self, now: datetime) -> bool:
         """Whether the worker holds its lease: not released, renewed in time, its process there if it can be seen."""
@@ -177,7 +177,7 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release(is_interrupted=kind is not None)
+        self.release("paused" if kind is None else "interrupted")
 
     def check(self) -> None:
         """Raise ConflictError where another worker has taken the run over; called before every save.
@@ -190,13 +190,12 @@ class Lease:
         if self._store.exists(self._run_id, layout.lease_file(self._number + 1)):
             raise taken(self._run_id, find_worker(self._store, self._run_id)[1])
 
-    def release(self, *, is_interrupted: bool) -> None:
-        """Say in the lease that the work has ended, as well as the storage allows; repeating it does nothing."""
+    def release(self, ended: Literal["paused", "interrupted", "left"]) -> None:
+        """Say in the lease how the work has ended, as well as the storage allows; repeating it does nothing."""
         if self._stopping.is_set():
             return
         self._stopping.set()
         with self._writing:  # the thread writes no more after this
-            ended = "interrupted" if is_interrupted else "paused"
             last = self._worker.model_copy(update={"ended": ended, "renewed_at": self._clock.now()})
             for _ in range(_RELEASE_TRIES):  # a bucket takes one write of an object per second
                 if self._store.try_write(

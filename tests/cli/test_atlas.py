@@ -6,6 +6,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from haystack_kernel.atlas import list_atlases
+
 GOOD = ["--name", "mine", "--perturbation-column", "perturbation", "--control", "control"]
 
 
@@ -82,8 +84,12 @@ def test_list_as_a_table_is_aligned(call):
     assert lines[1].split()[:3] == ["tiny", "216", "108"]
 
 
-def test_list_of_an_empty_root_is_empty(call, tmp_path):
-    assert call("atlas", "list", "--atlas-root", tmp_path / "none").out == "[]\n"
+def test_list_of_an_empty_root_is_empty_and_one_that_is_not_there_is_said(call, tmp_path):
+    assert call("atlas", "list", "--atlas-root", tmp_path).out == "[]\n"
+    for command in ("list", "check"):
+        said = call("atlas", command, "--atlas-root", tmp_path / "none")
+        assert (said.code, said.out) == (2, "")
+        assert f"{tmp_path / 'none'} does not exist" in said.err
 
 
 @pytest.mark.parametrize("command", ["info", "check"])
@@ -149,7 +155,7 @@ def test_build_refuses_an_unusable_file_and_leaves_no_atlas(call, spoiled, tmp_p
     assert (said.code, said.out) == (2, "")
     assert says in said.err
     assert "Traceback" not in said.err
-    assert json.loads(call("atlas", "list", "--atlas-root", tmp_path / "root").out) == []
+    assert list_atlases(tmp_path / "root") == []
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def test_list_filters_and_shows_a_table(call, two):
 def test_fork_without_running_tells_what_was_taken_over(call, two):
     said = call("fork", two[0].run_id, "--set", "seed=3", "--set", "n-query=20", "--no-run")
     made = json.loads(said.out)
-    assert (said.code, made["status"], made["forked_from"]) == (0, "running", two[0].run_id)
+    assert (said.code, made["status"], made["forked_from"]) == (0, "interrupted", two[0].run_id)
+    assert "left it to be continued" in made["detail"]
+    assert made["next_commands"][0] == f"haystack resume {made['run_id']}"
     assert made["reused"] == ["understand"]
     assert made["next_step"] == "retrieve"
     assert "reused steps: understand" in said.err
@@ -60,7 +62,7 @@ def test_compare_of_runs_without_a_result_says_what_differs_and_what_is_missing(
     assert (told["pearson"], told["n_shared"]) == (None, 0)
     assert "no scored round" in told["reason"]
     table = call("compare", one.run_id, other.run_id, "--table").out
-    assert "seed 0 5" in table
+    assert "seed  0  5" in table
     assert "{" not in table
 
 

@@ -59,6 +59,7 @@ def test_run_refuses_a_bad_question_in_words_and_makes_nothing(call, tiny_env, n
         (["--hide", "B cells"], "must be 'CELL TYPE:PERTURBATION'"),
         (["--hide", "flurbocyte:IFN-beta"], "unknown cell type 'flurbocyte'"),
         (["--query-h5ad", "gone.h5ad"], "gone.h5ad"),
+        (["--query-h5ad", "gs:/lab/own.h5ad"], "'gs:/lab/own.h5ad' is no address; did you mean 'gs://lab/own.h5ad'"),
     ],
 )
 def test_run_refuses_bad_options_and_makes_nothing(call, tiny_env, arguments, says):

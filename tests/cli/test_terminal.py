@@ -69,6 +69,27 @@ def test_list_without_a_run_to_show_says_what_to_do_next(terminal, tiny_env):
     assert terminal("list", "--json") == (0, ["[]"])
 
 
+def test_compare_and_atlas_info_are_tables_that_fit(terminal, tiny_env):
+    one, other = (open_run(QUESTION, seed=seed).understand() for seed in (0, 5))
+    code, lines = terminal("compare", one.run_id, other.run_id)
+    assert code == 0
+    place = lines.index("what  a  b")
+    assert lines[place + 1] == "seed  0  5"
+    assert max(map(len, lines)) <= 80
+    code, lines = terminal("atlas", "info", "tiny")
+    head = next(line for line in lines if line.startswith("name ") and "schema" in line)
+    assert code == 0
+    assert "source" not in head
+    assert lines[lines.index(head) + 2].startswith("    /")  # the path has a line of its own
+
+
+def test_no_line_of_a_help_is_cut(terminal):
+    for group in ((), ("atlas",), ("knowledge",), ("model",)):
+        code, lines = terminal(*group, "--help")
+        assert code == 0
+        assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage")]
+
+
 def test_json_on_a_terminal_is_the_line_of_a_pipe(terminal, call):
     run = open_run(QUESTION).understand().cancel()
     code, lines = terminal("status", run.run_id, "--json", columns=10_000)

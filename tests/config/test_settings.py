@@ -115,7 +115,7 @@ def test_relative_folders_become_absolute(folder):
         ("HAYSTACK_INFERENCE__ENGINE", "magic", "inference.engine: "),
         ("HAYSTACK_ATLASES", '["../x"]', "atlases.0: "),
         ("HAYSTACK_STORAGE", " ", "storage: "),
-        ("HAYSTACK_KNOWLEDGE", "gs://bucket/knowledge", "knowledge: Value error, must be a local folder"),
+        ("HAYSTACK_KNOWLEDGE", "gs://bucket/knowledge", "knowledge: must be a local folder"),
         ("HAYSTACK_NONSENSE", "1", "nonsense is no setting; possible: storage, atlas_root, knowledge"),
         ("HAYSTACK_NONSENSE__DEEP", "1", "nonsense is no setting"),
         ("HAYSTACK_ROUNDS__NONSENSE", "1", "rounds.nonsense is no setting; possible: threshold, maximum"),

@@ -1,4 +1,5 @@
 import json
+import logging
 import subprocess
 import sys
 
@@ -27,9 +28,12 @@ def run_folder(tmp_path, record, notebook):
     return folder
 
 
-def test_exporter_renders_a_notebook_alone(tmp_path, notebook):
+def test_exporter_renders_a_notebook_alone_and_says_so(tmp_path, notebook, caplog):
     nbformat.write(notebook, tmp_path / "mine.ipynb")
-    page, resources = HaystackReportExporter().from_filename(str(tmp_path / "mine.ipynb"))
+    page, resources = HaystackReportExporter(log=logging.getLogger("exporter")).from_filename(
+        str(tmp_path / "mine.ipynb")
+    )
+    assert f"without its run: {tmp_path} is no run folder" in caplog.text
     assert resources["output_extension"] == ".html"
     assert "<h1>mine</h1>" in page
     assert "<b>shown</b>" in page

@@ -16,7 +16,7 @@ from jupyter_client.manager import start_new_kernel
 from haystack_kernel import flow
 from haystack_kernel.errors import RunInterrupted
 from haystack_kernel.jupyter.stopping import listen
-from haystack_kernel.run import attach
+from haystack_kernel.run import Run, attach
 from haystack_kernel.schema import JobStatus
 from haystack_kernel.steering import describe_interruption
 
@@ -114,18 +114,21 @@ def test_a_run_that_is_interrupted_on_the_command_line_says_so_shortly_and_goes_
     assert run.retrieve().record.candidates
 
 
+class Cloud:
+    """A cloud whose jobs are running."""
+
+    name = "batch"
+
+    def status(self, job):
+        return JobStatus(state="running")
+
+
 def test_the_message_says_whether_a_job_goes_on_and_is_billed(ports, begin, clock):
     record = flow.work(begin(n_prompt=4, n_query=3), ports, until="collect")
     text = describe_interruption(record, ports, storage="gs://b/it's")
     assert text.count("\n") == 2
     assert "goes on" not in text  # the job of this executor is over when it is submitted
     assert f"""haystack resume {record.run_id} --storage 'gs://b/it'"'"'s'""" in text
-
-    class Cloud:
-        name = "batch"
-
-        def status(self, job):
-            return JobStatus(state="running")
 
     job = record.rounds[-1].job.model_copy(update={"executor": "batch"})
     last = record.rounds[-1].model_copy(update={"job": job})
@@ -136,6 +139,22 @@ def test_the_message_says_whether_a_job_goes_on_and_is_billed(ports, begin, cloc
     assert f"`haystack cancel {record.run_id}` ends it" in text
     del ports.executors["batch"]
     assert "cannot be asked from here; it may go on and is billed" in describe_interruption(cloudy, ports)
+
+
+def test_a_run_that_is_stopped_before_a_step_begins_reads_interrupted_at_once_and_names_its_job(ports, begin):
+    run = Run(flow.work(begin(n_prompt=4, n_query=3), ports, until="collect"), ports=ports)
+    assert run.status()["status"] == "running"  # a kernel may be about to go on
+    found = run.leave().status()
+    assert (found["status"], found["next_step"]) == ("interrupted", "collect")
+    assert found["next_commands"][-1] == f"haystack cancel {run.run_id}"  # its job may go on
+    job = run.record.rounds[-1].job.model_copy(update={"executor": "batch"})
+    last = run.record.rounds[-1].model_copy(update={"job": job})
+    ports.executors["batch"] = Cloud()
+    ports.store.save(run.record.model_copy(update={"rounds": (*run.record.rounds[:-1], last)}))
+    assert f"Its job {job.job_id} (batch) goes on and is billed" in run.status()["detail"]
+    n_leases = len(ports.store.names(run.run_id, "lease"))
+    run.leave()
+    assert len(ports.store.names(run.run_id, "lease")) == n_leases  # left once is enough
 
 
 # --- the stop button ------------------------------------------------------------------------------------------------
@@ -181,6 +200,7 @@ def test_the_stop_button_shows_three_lines_stops_later_cells_and_leaves_the_run_
         check = [
             "import haystack_kernel as haystack",
             "assert haystack.last() is run",
+            "assert ', interrupted, ' in repr(run)",
             "assert run.retrieve().candidates",
         ]
         assert replies(client, "\n".join(check))[0] == []

@@ -141,6 +141,9 @@ def test_check_storage_when_unusable_raises(storage):
         ("file:/runs", "did you mean '/runs'"),
         ("s3://bucket", "unknown scheme 's3'; give a local path or gs://bucket/prefix"),
         ("gs:/", "names no bucket"),
+        ("gs:///folder", "names no bucket"),
+        ("g s://bucket", "unknown scheme"),
+        ("7z://bucket", "unknown scheme"),
     ],
 )
 def test_an_address_with_a_slip_is_refused_with_what_was_meant_wherever_one_is_given(given, says):
