@@ -250,13 +250,15 @@ class Run:
         self._read.clear()
         return self
 
-    def interruption(self, *, storage: str | None = None) -> str:
+    def interruption(self, *, storage: str | None = None, in_notebook: bool = True) -> str:
         """Describe an interruption in three lines: what stopped, what is kept or still billed, and how to go on.
 
         Parameters
         ----------
         storage
             As it was given to the command line, for the commands that may come next.
+        in_notebook
+            Whether the reader sits in the notebook and can call ``haystack.last()``.
 
         Returns
         -------
@@ -266,7 +268,7 @@ class Run:
         --------
         >>> print(run.interruption())  # doctest: +SKIP
         """
-        return describe_interruption(self.record, self._ports, storage=storage)
+        return describe_interruption(self.record, self._ports, storage=storage, in_notebook=in_notebook)
 
     def leave(self) -> Run:
         """Say in the run folder that nobody works on the run now, so that it reads "interrupted" until it goes on."""

@@ -110,16 +110,19 @@ def _status_shown(record: RunRecord, *, is_lost: bool, is_left: bool) -> ShownSt
     return "interrupted" if is_left else "running"
 
 
-def describe_interruption(record: RunRecord, ports: Ports, *, storage: str | None = None) -> str:
+def describe_interruption(
+    record: RunRecord, ports: Ports, *, storage: str | None = None, in_notebook: bool = True
+) -> str:
     """Three lines about a run whose work was just interrupted: what stopped, what is kept or goes on, what to type."""
     run_id, step = record.run_id, flow.next_step(record)
     where = f" --storage {shlex.quote(storage)}" if storage else ""
     going_on = _job_left_behind(record, ports)
     cancel = f" `haystack cancel {run_id}{where}` ends it." if going_on else ""
+    here = ", or haystack.last().work() in the notebook that was interrupted" if in_notebook else ""
     return (
         f"Run {run_id} was interrupted{f' at step {step!r}' if step else ''}.\n"
         f"Finished steps are kept in {ports.store.uri(run_id)}.{going_on}{cancel}\n"
-        f"To go on: `haystack resume {run_id}{where}`, or haystack.last().work() in the notebook that was interrupted."
+        f"To go on: `haystack resume {run_id}{where}`{here}."
     )
 
 

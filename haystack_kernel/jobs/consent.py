@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ApprovalNeededError
-from haystack_kernel.jobs.cost import describe
+from haystack_kernel.jobs.cost import describe, in_usd
 from haystack_kernel.ports import Consent
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class SpendingGate:
             return
         spent, reserved, owner = spending.spent_usd, spending.reserved_usd, spec.owner
         what = "The orchestrator" if spec.kind == "orchestrator" else "The job"
-        words = f"{what} would cost {describe(estimate)}; {owner.kind} {owner.id} has spent {spent:.2f} USD"
+        words = f"{what} would cost {describe(estimate)}; {owner.kind} {owner.id} has spent {in_usd(spent)}"
         if reserved:
-            words += f", and up to {reserved:.2f} USD are reserved for jobs that may still run"
+            words += f", and up to {in_usd(reserved)} are reserved for jobs that may still run"
         facts = {
             "run_id": owner.id,
             "likely_usd": round(estimate.likely_usd, 4),
@@ -108,8 +108,8 @@ class SpendingGate:
             return
         rounded = math.ceil(100 * needed) / 100
         if spec.follow_up_usd:
-            words += f"; the first job that it starts may cost {spec.follow_up_usd:.2f} USD at most"
-        msg = f"{words}. The cap is {min(caps):.2f} USD. It was not started: "
+            words += f"; the first job that it starts may cost {in_usd(spec.follow_up_usd)} at most"
+        msg = f"{words}. The cap is {in_usd(min(caps))}. It was not started: "
         if self._standing_cap_usd is not None and needed > self._standing_cap_usd:
             msg += f"raise the setting cost.max_usd (HAYSTACK_COST__MAX_USD) to {rounded:.2f} first, then give "
         else:

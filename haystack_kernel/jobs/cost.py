@@ -182,6 +182,11 @@ def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: f
     )
 
 
+def in_usd(amount: float) -> str:
+    """Put an amount in words, with the digits that keep a small one from reading as nothing: ``0.0001 USD``."""
+    return f"{amount:.2f} USD" if amount == 0 or amount >= 0.01 else f"{amount:.2g} USD"
+
+
 def describe(estimate: CostEstimate) -> str:
     """Put an estimate into words: likely cost, range, machines and time.
 
@@ -195,6 +200,6 @@ def describe(estimate: CostEstimate) -> str:
     One phrase, without a full stop.
     """
     where = f"{estimate.n_machines} x {estimate.machine} {PROVISIONING_WORDS[estimate.provisioning]}"
-    usd = f"about {estimate.likely_usd:.2f} USD ({estimate.low_usd:.2f} to at most {estimate.high_usd:.2f} an attempt)"
+    usd = f"about {in_usd(estimate.likely_usd)} ({estimate.low_usd:.2f} to at most {estimate.high_usd:.2f} an attempt)"
     time = f"{estimate.low_s / 60:.0f} to {estimate.high_s / 60:.0f} min"
     return f"{usd} on {where} for {time} [{estimate.basis}]"

@@ -107,7 +107,9 @@ def execute_run(
             run.refresh()
         if stop.number is not None or failure.startswith(_INTERRUPTED):
             run.leave()  # the request may have come between two cells, where nobody holds the lease
-            return Outcome(run.status(), interrupted=run.interruption(storage=storage), exit_code=stop.exit_code)
+            return Outcome(
+                run.status(), interrupted=run.interruption(storage=storage, in_notebook=False), exit_code=stop.exit_code
+            )
     if run.record.status == "done" and not failure:
         return Outcome(run.status())
     return Outcome(run.status(), error=_as_error(run, failure=failure))

@@ -9,7 +9,7 @@ from haystack_kernel.errors import ApprovalNeededError, InvalidInputError
 from haystack_kernel.jobs import SpendingGate, estimate_cost
 from haystack_kernel.jobs.batch.attempts import Ledger
 from haystack_kernel.jobs.consent import Outlay, Spending
-from haystack_kernel.jobs.cost import FREE
+from haystack_kernel.jobs.cost import FREE, in_usd
 from haystack_kernel.jobs.places import Places
 from haystack_kernel.jobs.spec import owner_of
 from haystack_kernel.jobs.spending import read_spending
@@ -179,3 +179,12 @@ def test_a_record_sums_its_bills_by_kind(record):
     assert billed.cost_by_kind == {"orchestrator": 0.75}
     assert billed.cost_usd == 0.75
     assert RunRecord.model_validate_json(billed.model_dump_json()).cost_usd == 0.75
+
+
+def test_a_cap_below_a_cent_does_not_read_as_nothing():
+    assert [in_usd(amount) for amount in (0.0, 0.0001, 0.01, 12.345)] == [
+        "0.00 USD",
+        "0.0001 USD",
+        "0.01 USD",
+        "12.35 USD",
+    ]

@@ -127,6 +127,8 @@ def test_the_message_says_whether_a_job_goes_on_and_is_billed(ports, begin, cloc
     record = flow.work(begin(n_prompt=4, n_query=3), ports, until="collect")
     text = describe_interruption(record, ports, storage="gs://b/it's")
     assert text.count("\n") == 2
+    assert "haystack.last()" in text
+    assert "haystack.last()" not in describe_interruption(record, ports, in_notebook=False)  # for a terminal
     assert "goes on" not in text  # the job of this executor is over when it is submitted
     assert f"""haystack resume {record.run_id} --storage 'gs://b/it'"'"'s'""" in text
 
