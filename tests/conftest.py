@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,9 @@ import pytest
 
 from haystack_kernel.schema import JobHandle, JobStatus, RunConfig, RunRecord
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a suite that a script started in its background ignores Ctrl-C, and so would every process that a test interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read by gcsfs at its first import
 
 
