@@ -354,6 +354,13 @@ def _show_status(run: Run, *, storage: str | None) -> None:
     show(found, lambda: status_text(found, question=run.record.question, storage=storage))
 
 
+def _cost_text(by_kind: dict[str, float]) -> str | None:
+    """What a run has cost, by kind of spending; None where it cost nothing."""
+    from haystack_kernel.jobs import in_usd
+
+    return ", ".join(f"{in_usd(usd)} ({kind})" for kind, usd in by_kind.items() if usd) or None
+
+
 def status_text(found: dict[str, Any], *, question: str, storage: str | None) -> str:
     """The state of a run for a person: what it is, how far it came, and the commands that may come next."""
     n_rounds, score = found["rounds"], found["score"]
@@ -375,7 +382,7 @@ def status_text(found: dict[str, Any], *, question: str, storage: str | None) ->
         ("worker", f"process {worker['pid']} on {worker['host']}" if worker and worker["alive"] else None),
         ("note", found["detail"]),
         ("job", {name: job[name] for name in ("job_id", "executor", "state", "detail")} if job else None),
-        ("cost", f"${found['cost_usd']:.2f}" if found["cost_usd"] else None),
+        ("cost", _cost_text(found["cost_by_kind"])),
         ("forked from", found["forked_from"]),
         ("notes", "\n".join(found["notes"])),
         ("folder", found["folder"]),

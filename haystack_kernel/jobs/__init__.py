@@ -3,7 +3,7 @@
 from haystack_kernel.jobs.batch.executor import BatchExecutor
 from haystack_kernel.jobs.batch.request import check_settings
 from haystack_kernel.jobs.consent import SpendingGate
-from haystack_kernel.jobs.cost import describe, estimate_cost
+from haystack_kernel.jobs.cost import describe, estimate_cost, in_usd
 from haystack_kernel.jobs.local import LocalExecutor
 from haystack_kernel.jobs.spec import (
     BASELINE_PREFIX,
@@ -32,6 +32,7 @@ __all__ = [
     "check_settings",
     "describe",
     "estimate_cost",
+    "in_usd",
     "expected_handle",
     "pace",
     "wait",

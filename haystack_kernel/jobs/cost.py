@@ -183,7 +183,22 @@ def bill_of(attempt: Attempt, settings: BatchSettings, *, state: str, seconds: f
 
 
 def in_usd(amount: float) -> str:
-    """Put an amount in words, with the digits that keep a small one from reading as nothing: ``0.0001 USD``."""
+    """Put an amount in words, with the digits that keep a small one from reading as nothing.
+
+    Parameters
+    ----------
+    amount
+        US dollars.
+
+    Returns
+    -------
+    Two decimals; below a cent two significant digits.
+
+    Examples
+    --------
+    >>> in_usd(12.345), in_usd(0.0001)
+    ('12.35 USD', '0.0001 USD')
+    """
     return f"{amount:.2f} USD" if amount == 0 or amount >= 0.01 else f"{amount:.2g} USD"
 
 
@@ -200,6 +215,7 @@ def describe(estimate: CostEstimate) -> str:
     One phrase, without a full stop.
     """
     where = f"{estimate.n_machines} x {estimate.machine} {PROVISIONING_WORDS[estimate.provisioning]}"
-    usd = f"about {in_usd(estimate.likely_usd)} ({estimate.low_usd:.2f} to at most {estimate.high_usd:.2f} an attempt)"
+    low, likely, high = (in_usd(amount) for amount in (estimate.low_usd, estimate.likely_usd, estimate.high_usd))
+    usd = f"about {likely} ({low} to at most {high} an attempt)"
     time = f"{estimate.low_s / 60:.0f} to {estimate.high_s / 60:.0f} min"
     return f"{usd} on {where} for {time} [{estimate.basis}]"

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from haystack_kernel.jobs import in_usd
 from haystack_kernel.report.words import CONTROLS, counted, simulated_atlases
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import Round, RunRecord
+    from haystack_kernel.schema import Round, RunRecord, SpendingKind
 
+_WORK: dict[SpendingKind, str] = {
+    "inference": "The predictions",
+    "orchestrator": "The orchestrator",
+    "planner": "The planner",
+}
 _ENGINES = {
     "none": "no change (the query cells as measured)",
     "mean": "the mean response over the prompt's cell types, applied to the query cells",
@@ -104,11 +110,12 @@ def _statistics(record: RunRecord, best: Round) -> list[str]:
 
 
 def _jobs(record: RunRecord) -> list[str]:
-    """Return the cost of cloud jobs at list prices; nothing when all jobs ran on the local machine."""
-    bills = [bill for item in record.rounds for bill in item.bills]
-    if not bills:
-        return []
-    machines = ", ".join(sorted({bill.machine for bill in bills}))
-    minutes = sum(bill.seconds * bill.n_machines for bill in bills) / 60
-    jobs = f"The predictions took {counted(len(bills), 'cloud job')} on {machines}"
-    return [f"{jobs}: {minutes:.1f} machine minutes, about {record.cost_usd:.2f} USD at list prices."]
+    """Return what cloud jobs cost at list prices, a sentence per kind; nothing when all jobs ran on this machine."""
+    said = []
+    for kind, usd in record.cost_by_kind.items():
+        bills = [bill for bill in record.all_bills if bill.kind == kind]
+        machines = ", ".join(sorted({bill.machine for bill in bills}))
+        minutes = sum(bill.seconds * bill.n_machines for bill in bills) / 60
+        jobs = f"{_WORK[kind]} took {counted(len(bills), 'cloud job')} on {machines}"
+        said.append(f"{jobs}: {minutes:.1f} machine minutes, about {in_usd(usd)} at list prices.")
+    return said

@@ -13,6 +13,8 @@ from contextlib import suppress
 import pytest
 
 from haystack_kernel.run import open_run
+from haystack_kernel.schema import Bill
+from haystack_kernel.store import RunStore
 
 QUESTION = "How would B cells respond to IFN-beta?"
 
@@ -56,6 +58,14 @@ def test_status_list_and_gc_are_readable_and_fit(terminal, tiny_env):
     assert lines[1].endswith(QUESTION)
     code, lines = terminal("gc")
     assert lines[-1].split()[:2] == ["(job", "scratch)"]
+
+
+def test_status_tells_what_was_spent_on_what(terminal, tiny_env):
+    run = open_run(QUESTION)
+    bill = Bill(kind="orchestrator", job_id="o", attempt=1, machine="cpu", seconds=9, usd=0.004, state="succeeded")
+    RunStore(str(tiny_env)).save(run.record.model_copy(update={"bills": (bill,)}))
+    _, lines = terminal("status", run.run_id)
+    assert "cost      0.004 USD (orchestrator)" in lines
 
 
 def test_list_without_a_run_to_show_says_what_to_do_next(terminal, tiny_env):

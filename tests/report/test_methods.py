@@ -1,4 +1,5 @@
 from haystack_kernel.report.methods import methods_paragraph
+from haystack_kernel.schema import Bill
 
 
 def test_methods_state_the_numbers_of_the_record(make_run):
@@ -20,3 +21,14 @@ def test_methods_say_simulated_unmatched_and_unscored(make_run, failed_run):
     without = record.rounds[0].model_copy(update={"n_control": 0})
     assert "no matched control cells" in methods_paragraph(record.model_copy(update={"rounds": (without,)}))
     assert "No round has been scored" in methods_paragraph(failed_run)
+
+
+def test_methods_tell_the_cost_of_each_kind_of_job_apart(make_run):
+    record = make_run()
+    assert "USD" not in methods_paragraph(record)  # all jobs of this machine
+    prediction = Bill(job_id="p", attempt=1, machine="l4 (g2-standard-8)", seconds=90, usd=0.004, state="succeeded")
+    watching = Bill(kind="orchestrator", job_id="o", attempt=1, machine="cpu", seconds=600, usd=0.5, state="succeeded")
+    billed = record.rounds[0].model_copy(update={"bills": (prediction,)})
+    text = methods_paragraph(record.model_copy(update={"rounds": (billed,), "bills": (watching,)}))
+    assert "The predictions took 1 cloud job on l4 (g2-standard-8): 1.5 machine minutes, about 0.004 USD" in text
+    assert "The orchestrator took 1 cloud job on cpu: 10.0 machine minutes, about 0.50 USD" in text
