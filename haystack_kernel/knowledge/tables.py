@@ -36,7 +36,9 @@ _COLUMNS = {
     "diseases.tsv": ("id", "name", "synonyms"),
     "network.tsv": ("regulator", "kind", "targets", "source"),
     "pathways.tsv": ("name", "synonyms", "genes", "source"),
-    "perturbations.tsv": ("name", "type", "family", "synonyms", "targets", "pathways", "response", "external_ids"),
+    "perturbations.tsv": (
+        *("name", "type", "family", "synonyms", "targets", "pathways", "response", "external_ids", "source"),
+    ),
     "short_forms.tsv": ("form", "terms", "sure"),
     "tissues.tsv": ("id", "name", "synonyms", "genes"),
 }
@@ -141,6 +143,7 @@ def _perturbation(row: _Row, *, pathways: Mapping[str, Pathway]) -> Perturbation
         response=row.signs("response"),
         external_ids=row.pairs("external_ids"),
         family=row["family"],
+        source=row["source"],
     )
 
 

@@ -35,7 +35,8 @@ class PerturbationEntry:
     """A treatment; signs are +1 (rises, activated) or -1 (falls, suppressed) after it.
 
     ``targets`` are receptors or direct target genes, ``pathways`` names of the pathway table, ``response``
-    downstream genes, ``family`` the group it is told apart from ("interferon", "HDAC inhibitor").
+    downstream genes, ``family`` the group it is told apart from ("interferon", "HDAC inhibitor"), ``source`` where the
+    row comes from.
     """
 
     name: str
@@ -46,6 +47,7 @@ class PerturbationEntry:
     response: dict[str, int]
     external_ids: dict[str, str]
     family: str
+    source: str = ""
 
 
 @dataclass(frozen=True)

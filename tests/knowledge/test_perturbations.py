@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from haystack_kernel.knowledge import Knowledge, load_knowledge
+from haystack_kernel.knowledge import Knowledge, load_knowledge, resolve
 
 PARSE_PANEL = (  # the 90 cytokines of the Parse 10M PBMC data set, as its column `cytokine` writes them
     "4-1BBL ADSF APRIL BAFF C3a C5a CD27L CD30L CD40L CT-1 Decorin EGF EPO FGF-beta FLT3L FasL G-CSF GDNF GITRL GM-CSF "
@@ -103,7 +103,13 @@ def test_genetic_perturbations_when_loaded_then_target_the_gene_of_their_name(kn
 
 
 def test_external_ids_when_given_then_have_the_form_of_their_database(knowledge: Knowledge) -> None:
-    forms = {"UniProt": r"[OPQ]\d\w{3}\d(,[OPQ]\d\w{3}\d)*", "ChEMBL": r"CHEMBL\d+", "PubChem": r"\d+"}
+    forms = {
+        "DrugBank": r"DB\d{5}",
+        "InChIKey": r"[A-Z]{14}-[A-Z]{10}-[A-Z]",
+        "UniProt": r"[OPQ]\d\w{3}\d(,[OPQ]\d\w{3}\d)*",
+        "ChEMBL": r"CHEMBL\d+",
+        "PubChem": r"\d+",
+    }
     ids = [(p.name, key, value) for p in knowledge.perturbations.values() for key, value in p.external_ids.items()]
     assert [entry for entry in ids if entry[1] not in forms or not re.fullmatch(forms[entry[1]], entry[2])] == []
 
@@ -134,6 +140,93 @@ def test_response_when_the_gene_is_textbook_then_has_its_sign(knowledge: Knowled
     ]:
         with subtests.test(name=name):
             assert knowledge.perturbations[name].response[gene] == sign
+
+
+def test_rows_once_doubtful_when_looked_up_then_say_what_is_known(knowledge: Knowledge) -> None:
+    entries = knowledge.perturbations
+    assert entries["Mubritinib"].targets == ("NDUFS2",)
+    assert entries["BAY 87-2243"].targets == ("NDUFS2",)
+    assert entries["Tivantinib"].family == "tubulin destabiliser"
+    assert "IKBKB" not in entries["BAY 11-7082"].targets
+    assert entries["Lenalidomide"].targets == entries["Pomalidomide"].targets == ("IKZF1", "IKZF3")
+    assert entries["Noggin"].targets == ("BMP2", "BMP4", "BMP7")
+    assert entries["Decorin"].pathways == {}
+    assert entries["IL-17D"].targets == ("CD93",)
+    assert "ALDH2" not in entries["GM-CSF"].response
+    assert all("ID2" not in entries[f"TGF-beta{number}"].response for number in (1, 2, 3))
+    assert not {"SNAI2", "ZEB2", "KRT19", "CLDN7"} & set(knowledge.pathways["epithelial-mesenchymal transition"].genes)
+    signs = {(edge.regulator, edge.target): edge.sign for edge in knowledge.network}
+    assert (signs["ESR2", "MYC"], signs["ESR2", "CCND1"]) == (-1, -1)
+    assert ("CRBN", "IKZF1") not in signs  # only with a drug in between
+
+
+def test_rows_when_loaded_then_state_their_source(knowledge: Knowledge) -> None:
+    assert {entry.name for entry in knowledge.perturbations.values() if not entry.source.startswith("curated")} == set()
+
+
+def test_drugs_when_of_one_structure_then_are_one_row(knowledge: Knowledge) -> None:
+    keys = [entry.external_ids.get("InChIKey", "") for entry in knowledge.perturbations.values()]
+    known = [key for key in keys if key]
+    assert len(known) > 250
+    assert len(set(known)) == len(known)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("infliximab", "Infliximab"),
+        ("Remicade", "Infliximab"),
+        ("adalimumab", "Adalimumab"),
+        ("etanercept", "Etanercept"),
+        ("anti-TNF", "Anti-TNF antibody"),
+        ("anti-TNF\u03b1", "Anti-TNF antibody"),
+        ("tocilizumab", "Tocilizumab"),
+        ("anti-IL6R", "Anti-IL-6R antibody"),
+        ("anti-PD-1", "Anti-PD-1 antibody"),
+        ("aPD1", "Anti-PD-1 antibody"),
+        ("nivolumab", "Nivolumab"),
+        ("anti-PD-L1", "Anti-PD-L1 antibody"),
+        ("rituximab", "Rituximab"),
+        ("anti-CD3/CD28", "anti-CD3/CD28"),
+        ("\u03b1CD3/\u03b1CD28", "anti-CD3/CD28"),
+        ("anti-CD3 + anti-CD28", "anti-CD3/CD28"),
+        ("CD3/CD28 beads", "anti-CD3/CD28"),
+        ("OKT3", "Anti-CD3 antibody"),
+        ("PHA", "PHA"),
+        ("phytohaemagglutinin", "PHA"),
+        ("ConA", "Concanavalin A"),
+        ("SEB", "Staphylococcal enterotoxin B"),
+        ("PMA/ionomycin", "PMA + ionomycin"),
+        ("CpG ODN 2006", "CpG"),
+        ("2'3'-cGAMP", "cGAMP"),
+        ("Pam3CSK4", "Pam3CSK4"),
+        ("MIP-1\u03b1", "CCL3"),
+        ("RANTES", "CCL5"),
+        ("eotaxin", "CCL11"),
+        ("GRO-\u03b1", "CXCL1"),
+        ("fractalkine", "CX3CL1"),
+        ("insulin", "Insulin"),
+        ("beta-NGF", "NGF"),
+        ("BDNF", "BDNF"),
+        ("KGF", "FGF7"),
+        ("heregulin", "Neuregulin-1"),
+        ("lymphotoxin alpha", "LTA"),
+        ("EMAP-II", "AIMP1"),
+        ("IL-17 A/F", "IL17A/F"),
+        ("IL-4 and IL-13", "IL-4 + IL-13"),
+        ("LPS+IFNg", "LPS + IFN-gamma"),
+        ("I-BET762", "Molibresib"),
+        ("Tazverik", "Tazemetostat"),
+        ("tucatinib", "Tucatinib"),
+        ("TGF-alpha", "TGF-alpha"),
+        ("angiopoietin-1", "Angiopoietin-1"),
+        ("Ang II", "Angiotensin II"),
+    ],
+)
+def test_common_treatments_when_written_as_people_do_then_known(knowledge: Knowledge, label: str, name: str) -> None:
+    found = resolve(label, kind="perturbation", knowledge=knowledge)
+    assert found.match is not None
+    assert (found.match.id, found.ambiguous) == (name, False)
 
 
 def test_jak_inhibitors_when_looked_up_then_lower_both_interferon_pathways(

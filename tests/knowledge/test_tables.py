@@ -24,8 +24,10 @@ SMALL = {
     "network.tsv": "# version 3.1\nregulator\tkind\ttargets\tsource\n"
     "JAK1\tsignalling\tSTAT1+;STAT2+\tone\nJAK1\ttranscription\tBCL6-\ttwo\n",
     "pathways.tsv": "# version 3.1\nname\tsynonyms\tgenes\tsource\nJAK-STAT\tJAK STAT\tSTAT1+;NKX2-1-\ttest\n",
-    "perturbations.tsv": "# version 3.1\nname\ttype\tfamily\tsynonyms\ttargets\tpathways\tresponse\texternal_ids\n"
-    "IFN-beta\tcytokine\tinterferon\tIFNb\tIFNAR1;IFNAR2\tJAK-STAT+\tISG15+;CCL2-\tuniprot=P01574;note=a=b\n",
+    "perturbations.tsv": "# version 3.1\n"
+    "name\ttype\tfamily\tsynonyms\ttargets\tpathways\tresponse\texternal_ids\tsource\n"
+    "IFN-beta\tcytokine\tinterferon\tIFNb\tIFNAR1;IFNAR2\tJAK-STAT+\tISG15+;CCL2-\t"
+    "uniprot=P01574;note=a=b\tcurated\n",
     "short_forms.tsv": "# version 3.1\nform\tterms\tsure\ncell_type:TC\tCL:0000084\tno\n",
     "tissues.tsv": "# version 3.1\nid\tname\tsynonyms\tgenes\nUBERON:0000178\tblood\tPB\tHBB\n",
 }
@@ -48,6 +50,7 @@ def test_load_when_small_tables_then_every_field_arrives(tmp_path):
     assert (entry.type, entry.family, entry.targets) == ("cytokine", "interferon", ("IFNAR1", "IFNAR2"))
     assert (entry.pathways, entry.response) == ({"JAK-STAT": 1}, {"ISG15": 1, "CCL2": -1})
     assert entry.external_ids == {"uniprot": "P01574", "note": "a=b"}
+    assert entry.source == "curated"
     assert known.pathways["JAK-STAT"].genes == {"STAT1": 1, "NKX2-1": -1}
     assert known.tissues["UBERON:0000178"].genes == ("HBB",)
     assert known.diseases["PATO:0000461"].synonyms == ("healthy",)

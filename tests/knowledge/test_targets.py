@@ -70,4 +70,5 @@ def test_read_when_drug_table_of_thousands_then_targets_as_listed(shared, added)
     assert len(known.perturbations) > 6500
     assert known.perturbations["Ruxolitinib"].targets[:2] == ("JAK1", "JAK2")  # the packaged one, with listed targets
     assert known.perturbations["Ruxolitinib"].response  # what is expected after it stays
-    assert known.perturbations["pacritinib"].family == "FLT3 inhibitor"
+    assert known.perturbations["Pacritinib"].family == "JAK inhibitor"  # stated by the packaged row
+    assert known.perturbations["tandutinib"].family == "FLT3 inhibitor"

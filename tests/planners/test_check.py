@@ -68,7 +68,7 @@ def test_understand_with_an_unknown_or_missing_term_then_raises_naming_it(subtes
             ["'blorbocytes' is not a known", "'frobnicatol' is not a known"],
         ),
         ("What does IFN-beta do, please?", ["names no cell type"]),
-        ("How would B cells respond to anti-TNF?", ["'anti-TNF' is not a known treatment"]),
+        ("How would B cells respond to anti-IL-8?", ["'anti-IL-8' is not a known treatment"]),
     ]:
         with subtests.test(question=question):
             with pytest.raises(InvalidInputError) as caught:

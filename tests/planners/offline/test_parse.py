@@ -257,7 +257,7 @@ UNKNOWN = [
     ("Predict the expression of donor D7's blorbocytes", {"cell_type": "blorbocytes"}),
     ("Transfer the frobnicatol response measured in kang to B cells of pbmc3k", {"perturbation": "frobnicatol"}),
     ("Transfer the IFN-beta response from monocytes to blorbocytes", {"cell_type": "blorbocytes"}),
-    ("How would B cells respond to anti-TNF?", {"perturbation": "anti-TNF"}),
+    ("How would B cells respond to anti-IL-8?", {"perturbation": "anti-IL-8"}),
     ("How would B cells respond to TNF blockade?", {"perturbation": "TNF blockade"}),
     ("How would B cells respond to ZZZ3 knockout?", {"perturbation": "ZZZ3 knockout"}),
 ]
