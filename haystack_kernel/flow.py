@@ -198,9 +198,7 @@ def understand(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
 
 def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
     """Query -> ranked candidates and the cells to be transformed."""
-    candidates, query_set, digests = rounds.search(record, ports)
-    update = {"candidates": candidates, "query_set": query_set, "digests": {**record.digests, **digests}}
-    return record.model_copy(update=update)
+    return rounds.search(record, ports)
 
 
 def choose(record: RunRecord, ports: Ports) -> Answer[RunRecord]:

@@ -14,7 +14,7 @@ from haystack_kernel import flow
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
 from haystack_kernel.config.inputs import changed_inputs, check_unchanged, input_digests
-from haystack_kernel.config.opening import check_opening
+from haystack_kernel.config.opening import check_opening, check_query
 from haystack_kernel.config.options import build_config, changed_options, read_typed
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import (
@@ -30,7 +30,7 @@ from haystack_kernel.errors import (
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent
 from haystack_kernel.progress import notebook_progress
-from haystack_kernel.rounds import estimate_round, keep_bills
+from haystack_kernel.rounds import estimate_round, keep_bills, query_of
 from haystack_kernel.rounds.publishing import write_report
 from haystack_kernel.schema import RunRecord
 from haystack_kernel.steering import (
@@ -226,6 +226,8 @@ class Run:
         ------
         InvalidInputError
             A field does not exist, its value is refused, or the question was not understood yet.
+        NoCandidateError
+            The corrected query names a dataset, donor, tissue or disease that the atlases do not hold.
         ConflictError
             Another worker is working on the run.
 
@@ -246,6 +248,7 @@ class Run:
             possible = ", ".join(type(self.query).model_fields)
             msg = f"the query cannot be changed so: {'; '.join(lines)}; possible: {possible}"
             raise InvalidInputError(msg, errors=lines) from error
+        check_query(query, self.record.config, self._ports)
         self.record = flow.edit_query(self.record, query, self._ports)
         self._read.clear()
         return self
@@ -665,7 +668,9 @@ def first_record(question: str, *, run_id: str | None, config: RunConfig, ports:
         ports=ports,
     )
     check_opening(config, ports, run_id=record.run_id)
-    return flow.perform(record, "understand", ports)
+    record = flow.perform(record, "understand", ports)
+    check_query(query_of(record), config, ports)
+    return record
 
 
 def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:

@@ -10,7 +10,7 @@ import haystack_kernel as haystack
 from haystack_kernel import flow
 from haystack_kernel.config import options
 from haystack_kernel.config.connect import connect, software_versions
-from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
+from haystack_kernel.errors import ConflictError, InvalidInputError, NoCandidateError, NotFoundError
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
 from haystack_kernel.schema import Bill, Composite, HiddenPair, RunConfig, Settings
 
@@ -110,12 +110,41 @@ def test_open_run_records_the_versions_that_numbers_depend_on(run):
         (QUESTION, {"query_h5ad": "absent.h5ad"}, "absent.h5ad"),
         (QUESTION, {"engine": "stack", "model": "absent.safetensors", "genelist": "absent.json"}, "absent.safetensors"),
         ("How would B cells respond to wobblin?", {}, "not a known treatment"),
+        ("How would B cells in dataset nosuchset respond to IFN-beta?", {}, "no dataset 'nosuchset'.* there are tiny"),
+        ("How would B cells of donor d77 respond to IFN-beta?", {}, "no donor 'd77'.* there are tiny:d"),
+        (
+            "Transfer the IFN-beta response of B cells from dataset elsewhere to dataset tiny.",
+            {},
+            "no dataset 'elsewhere'",
+        ),
+        ("How would B cells respond to IFN-beta, as in donor d77?", {}, "no donor 'd77'"),
+        (QUESTION, {"pin": ["tiny/tiny/TNF-alpha/CL:0000624"]}, "cannot pin .*nearest of"),
+        (QUESTION, {"pin": ["tiny/tiny/TNF-alpha/CL:0000623"]}, "cannot pin .*no such candidate.* possible here"),
+        (QUESTION, {"hide": ["DC:IFN-beta"]}, "'DC' may mean dendritic cell"),
+        (QUESTION, {"hide": ["monocites:IFN-beta"]}, "'monocites' may mean monocyte"),
+        (QUESTION, {"hide": ["B cell:interferon"]}, "may mean IFN-beta or"),
     ],
 )
 def test_open_run_refuses_what_cannot_be_asked_and_makes_no_folder(tiny_env, question, arguments, says):
-    with pytest.raises((InvalidInputError, NotFoundError), match=says):
+    with pytest.raises((InvalidInputError, NotFoundError, NoCandidateError), match=says):
         open_run(question, **arguments)
     assert not tiny_env.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"target_dataset": "nosuchset"}, "no dataset 'nosuchset'"),
+        ({"donor_id": "d77"}, "no donor 'd77'"),
+        ({"reference_dataset": "nosuchset"}, "no dataset 'nosuchset'"),
+        ({"reference_donor": "d77"}, "no donor 'd77'"),
+    ],
+)
+def test_edit_query_refuses_names_that_the_atlases_lack_and_changes_nothing(run, changes, says):
+    before = run.record
+    with pytest.raises(NoCandidateError, match=says):
+        run.edit_query(**changes)
+    assert run.refresh().record == before
 
 
 def test_open_run_refuses_an_executor_that_is_not_configured(tiny_env, monkeypatch):

@@ -1,6 +1,7 @@
 """What can be known before a run exists is checked here, so that nothing is made for a run that cannot work.
 
-In: a run's configuration and the ports. Out: nothing, or the error that a step would have met minutes later.
+In: a run's configuration, its first record and the ports. Out: nothing, or the error that a step would have met minutes
+later.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from inference.manifest import MODEL_ENGINE
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import RunConfig
+    from haystack_kernel.schema import RunConfig, StructuredQuery
 
 
 def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
-    """Check the atlases, the executor's settings, the user's own cells, the pins and the bans.
+    """Check the atlases, the planner, the executor's settings and the user's own cells.
 
     Files of this disk that a model needs are checked by :func:`haystack_kernel.config.options.build_config`.
 
@@ -28,7 +29,7 @@ def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
     NotFoundError
         An atlas or a file does not exist.
     InvalidInputError
-        The executor lacks a setting, the cells cannot be query cells, or a pin or ban names nothing in the atlases.
+        The executor lacks a setting, or the cells cannot be query cells.
     """
     from haystack_kernel.atlas import atlas_info
 
@@ -47,13 +48,24 @@ def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
         found = check_query_h5ad(config.query_h5ad, genelist=config.genelist if config.engine == MODEL_ENGINE else None)
         ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(found)))
         found.require()
-    if config.pin or config.ban:
-        from haystack_kernel.retrieval import build_view, check_rules
 
-        view = build_view(
-            ports.open_atlas(config.atlas_names),
-            knowledge=load_knowledge(ports.settings.knowledge),
-            settings=ports.settings.retrieval,
-            config=config,
-        )
-        check_rules(view)
+
+def check_query(query: StructuredQuery, config: RunConfig, ports: Ports) -> None:
+    """Check what the question and the options name against what the atlases hold.
+
+    Raises
+    ------
+    NoCandidateError
+        The question names a dataset, donor, tissue or disease that the atlases do not hold.
+    InvalidInputError
+        A hidden pair, a pin or a ban names nothing in the atlases, or a pin is no candidate for this question.
+    """
+    from haystack_kernel.retrieval import build_view, check_names, check_rules, search_candidates
+
+    config = config.located()
+    atlas, knowledge = ports.open_atlas(config.atlas_names), load_knowledge(ports.settings.knowledge)
+    view = build_view(atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)
+    check_names(query, view)
+    check_rules(view)
+    if config.pin:  # which candidates a question has, only the search knows
+        search_candidates(query, atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)

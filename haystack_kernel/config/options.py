@@ -18,6 +18,7 @@ from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKA
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.schema import Settings, TermKind
 
 BASELINE = "weighted"  # the best engine that needs no model
@@ -175,24 +176,38 @@ def parse_hidden(text: str, *, knowledge: str | None = None) -> HiddenPair:
     Raises
     ------
     InvalidInputError
-        No colon, or a side that no known cell type or perturbation matches; the nearest known are named.
+        No colon, or a side that no known cell type or perturbation matches, or several; the possible ones are named.
     """
-    from haystack_kernel.knowledge import load_knowledge, resolve
+    from haystack_kernel.knowledge import load_knowledge
 
     cell_type, separator, perturbation = text.rpartition(":")
     if not separator or not cell_type.strip() or not perturbation.strip():
         msg = f"--hide {text!r} must be 'CELL TYPE:PERTURBATION', e.g. 'CD4 T cell:IFN-beta'"
         raise InvalidInputError(msg, given=text)
-    found = []
-    sides: tuple[tuple[TermKind, str], ...] = (("cell_type", cell_type), ("perturbation", perturbation))
-    for kind, part in sides:
-        resolution = resolve(part.strip(), kind=kind, knowledge=load_knowledge(knowledge))
-        if resolution.match is None:
-            nearest = ", ".join(match.name for match in resolution.alternatives) or "none"
-            msg = f"--hide {text!r}: unknown {kind.replace('_', ' ')} {part.strip()!r}; nearest known: {nearest}"
-            raise InvalidInputError(msg, given=text)
-        found.append(resolution.match.id)
-    return HiddenPair(cell_type_id=found[0], perturbation=found[1])
+    tables = load_knowledge(knowledge)
+    return HiddenPair(
+        cell_type_id=_surely("cell_type", cell_type.strip(), text=text, knowledge=tables),
+        perturbation=_surely("perturbation", perturbation.strip(), text=text, knowledge=tables),
+    )
+
+
+def _surely(kind: TermKind, part: str, *, text: str, knowledge: Knowledge) -> str:
+    """Id of the one term that a side of a hidden pair names; what may mean several, or was guessed, is asked about."""
+    from haystack_kernel.knowledge import resolve
+
+    found, noun = resolve(part, kind=kind, knowledge=knowledge), kind.replace("_", " ")
+    if found.match is not None and found.match.how != "fuzzy" and not found.ambiguous:
+        return found.match.id
+    near = [
+        f"{one.name} ({one.id})" if one.id != one.name else one.name
+        for one in (found.match, *found.alternatives)
+        if one
+    ]
+    if found.match is None:
+        msg = f"--hide {text!r}: unknown {noun} {part!r}; nearest known: {', '.join(near) or 'none'}"
+    else:
+        msg = f"--hide {text!r}: {part!r} may mean {' or '.join(near)}; name the {noun} that is meant, or give its id"
+    raise InvalidInputError(msg, given=text, possible=near)
 
 
 def changed_options(config: RunConfig, settings: Settings, **options: Any) -> str:  # noqa: ANN401 - as build_config

@@ -12,7 +12,7 @@ from haystack_kernel import rounds
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.drift import current_digests, pinned
 from haystack_kernel.config.inputs import check_unchanged
-from haystack_kernel.config.opening import check_opening
+from haystack_kernel.config.opening import check_opening, check_query
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.manage.changes import change_config
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import FileRef, RoundStep, RunRecord, Settings
+    from haystack_kernel.schema import FileRef, RoundStep, RunConfig, RunRecord, Settings
 
 _STEPS_WITH_FILES: tuple[RoundStep, ...] = ("cells", "predict", "ground")
 
@@ -88,8 +88,7 @@ def fork(
     parent = ports.store.load(check_run_id(run_id))
     config = change_config(parent.config, changes or {}, settings=settings)
     if question is None:
-        child = new_record(parent.question, run_id=new_run_id, config=config, ports=ports)
-        check_opening(config, ports, run_id=child.run_id)
+        child = _same_question(parent, run_id=new_run_id, config=config, ports=ports)
     else:
         child = first_record(question, run_id=new_run_id, config=config, ports=ports)
     if not accept_changes:  # a file that the changes name is expected to differ
@@ -107,6 +106,15 @@ def fork(
     child, reused = _reuse_steps(child, parent=parent, ports=ports)
     origin = Fork(run_id=parent.run_id, changes=changed, reused=tuple(reused))
     return Run(ports.store.create(child.model_copy(update={"forked_from": origin})), ports=ports)
+
+
+def _same_question(parent: RunRecord, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:
+    """Check everything that can be known about the new run, and return its first record."""
+    child = new_record(parent.question, run_id=run_id, config=config, ports=ports)
+    check_opening(config, ports, run_id=child.run_id)
+    if parent.query is not None:
+        check_query(parent.query, config, ports)
+    return child
 
 
 def _reuse_steps(child: RunRecord, *, parent: RunRecord, ports: Ports) -> tuple[RunRecord, list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel.report.html import Html, folded, paragraph, table
-from haystack_kernel.report.words import cell_types
+from haystack_kernel.report.words import cell_types, counted
 from haystack_kernel.schema import EVIDENCE_WORDS
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from haystack_kernel.schema import Candidate, Round, RunRecord
+    from haystack_kernel.schema import Candidate, HiddenCells, Round, RunRecord
 
 _EMPTY = "No prompt candidates have been found yet."
 _COLUMNS = (
@@ -47,7 +47,7 @@ def candidate_table(record: RunRecord) -> CandidateTable:
     --------
     >>> candidate_table(run.record).to_frame()  # doctest: +SKIP
     """
-    return CandidateTable(record.candidates, record.rounds)
+    return CandidateTable(record.candidates, record.rounds, hidden=record.hidden)
 
 
 class CandidateTable:
@@ -59,11 +59,16 @@ class CandidateTable:
         In the order of the ranking.
     rounds
         The rounds so far, to say which of them used a candidate.
+    hidden
+        What the hidden pairs kept out of the search.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], rounds: Sequence[Round] = ()) -> None:
+    def __init__(
+        self, candidates: Sequence[Candidate], rounds: Sequence[Round] = (), *, hidden: Sequence[HiddenCells] = ()
+    ) -> None:
         self._candidates = tuple(candidates)
         self._rounds = tuple(rounds)
+        self._hidden = tuple(hidden)
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -83,7 +88,13 @@ class CandidateTable:
                 f"{place}. {where}, {prompt.n_cells} cells, score {one.score:.2f} ({_how(one)})\n"
                 f"   {_sentence(one.reason)}\n   Control cells: {_sentence(one.control_reason)}\n   Key: {one.key}"
             )
-        return "\n".join(lines) or _EMPTY
+        shown = [
+            f"{one.n_cells} cells: {one.cell_type}, {one.perturbation}, {one.atlas} / {one.dataset} (by {one.pair})"
+            for one in self._hidden
+            if one.n_cells
+        ]
+        hidden = [f"Hidden from the search: {self._hidden_words()}", *shown] if self._hidden else []
+        return "\n".join([*(lines or [_EMPTY]), *hidden])
 
     def _repr_html_(self) -> str:
         return self.html()._repr_html_()
@@ -91,9 +102,10 @@ class CandidateTable:
     def html(self) -> Html:
         """Return the table as a fragment with every text escaped; the full reason unfolds in the last column."""
         if not self._candidates:
-            return Html(paragraph(_EMPTY))
+            return Html(paragraph(_EMPTY) + self._hidden_html())
         caption = f"{len(self)} prompt candidates, best first; select a reason to read it in full"
-        return Html(table(_COLUMNS, map(self._row, self._candidates), caption=caption, kind="sortable"))
+        shown = table(_COLUMNS, map(self._row, self._candidates), caption=caption, kind="sortable")
+        return Html(shown + self._hidden_html())
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per candidate: criteria, numbers of cells, parts of the score, reason and rounds of use."""
@@ -140,6 +152,27 @@ class CandidateTable:
             one.score,
             ", ".join(self._used_in(one)),
             folded(_how(one), why),
+        )
+
+    def _hidden_words(self) -> str:
+        """How many cells each hidden pair kept out: "420 cells by B cell : IFN-beta"."""
+        sizes = dict.fromkeys([one.pair for one in self._hidden], 0)
+        for one in self._hidden:
+            sizes[one.pair] += one.n_cells
+        return "; ".join(f"{counted(n, 'cell') if n else 'no cell'} by {pair}" for pair, n in sizes.items())
+
+    def _hidden_html(self) -> str:
+        if not self._hidden:
+            return ""
+        rows = [
+            (one.cell_type, one.perturbation, f"{one.atlas} / {one.dataset}", one.n_cells, one.pair)
+            for one in self._hidden
+            if one.n_cells
+        ]
+        columns = ("label of the cells", "perturbation", "dataset", "cells", "hidden by")
+        caption = "Treated cells that the search could not see: labels that may hold cells of a hidden pair"
+        return paragraph(f"Hidden from the search: {self._hidden_words()}.") + (
+            table(columns, rows, caption=caption) if rows else ""
         )
 
     def _used_in(self, one: Candidate) -> list[str]:

@@ -14,10 +14,11 @@ from haystack_kernel.retrieval.cells.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells
 from haystack_kernel.retrieval.cells.query_check import QueryCheck, check_query_h5ad
 from haystack_kernel.retrieval.cells.reference import fetch_reference
+from haystack_kernel.retrieval.names import check_names
 from haystack_kernel.retrieval.rules import check_rules
 from haystack_kernel.retrieval.search import search_candidates
 from haystack_kernel.retrieval.similarity.vectors import prepare_vectors, vector_folder
-from haystack_kernel.retrieval.view import build_view, cells_of
+from haystack_kernel.retrieval.view import build_view, cells_of, find_hidden
 
 __all__ = [
     "CellsByRole",
@@ -25,12 +26,14 @@ __all__ = [
     "assemble_cells",
     "build_view",
     "cells_of",
+    "check_names",
     "check_query_h5ad",
     "check_rules",
     "choose_query_cells",
     "describe_query_cells",
     "fetch_measured",
     "fetch_reference",
+    "find_hidden",
     "prepare_vectors",
     "read_query_h5ad",
     "search_candidates",

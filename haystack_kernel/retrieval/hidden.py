@@ -1,8 +1,9 @@
 """Held-out (cell type, perturbation) pairs: every label that may contain their treated cells is hidden.
 
-In: the conditions table and the hidden pairs. Out: a mask of the rows that no strategy may see.
+In: the conditions table and the hidden pairs. Out: the pair that hides each row, and what was hidden as a list.
 
-A pair is hidden in all datasets, files and donors. Control cells are never hidden.
+A pair is hidden in all datasets, files and donors. Control cells are never hidden. Where a label does not say what its
+cells are, they are hidden: a leak makes a prediction worthless, a missing candidate makes it a little worse.
 """
 
 from __future__ import annotations
@@ -11,48 +12,54 @@ import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rapidfuzz import fuzz
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.knowledge import ancestors, descendants, find_mentions, resolve
+from haystack_kernel.knowledge import descendants, find_mentions, resolve
+from haystack_kernel.retrieval.same_treatment import names_treatment
+from haystack_kernel.schema import HiddenCells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import HiddenPair
+    from haystack_kernel.schema import HiddenPair, Resolution
 
 CANONICAL = "canonical_perturbation"
-_DOUBTFUL = frozenset(
-    {"ambiguous", "doublet", "immune", "lymphoid", "mixed", "multiplet", "na", "nan", "none", "pbmc", "unassigned"}
-    | {"unclassified", "undefined", "uncertain", "unidentified", "unknown", "unlabeled", "unlabelled", "unresolved"}
+HIDDEN_BY = "hidden_by"
+_N_CELLS = "n_cells"
+_UNSORTED = re.compile(  # whatever type such a label names, other cells are among those it is given to
+    r"\b(?:doublets?|multiplets?|mixed|mixture|mix|contaminat\w+|ambient|ambiguous|un(?:known|certain|resolved|sorted|"
+    r"assigned|defined|classified|identified|labell?ed|specified)|others?|co-?cultured?)\b",
+    re.IGNORECASE,
 )
-_UNSPECIFIC = frozenset(
-    {
-        "a",
-        "all",
-        "and",
-        "cell",
-        "cluster",
-        "high",
-        "human",
-        "low",
-        "mature",
-        "negative",
-        "of",
-        "or",
-        "other",
-        "positive",
-    }
-    | {"subset", "the", "type"}
+_CONTRARY = re.compile(  # such a label says what its cells are not, or only what they come from or look like
+    r"\b(?:non|not|no|but|without|w/o|except|excluding|minus|neg|negative|depleted|lacking|lack|like|derived|precursors?|"
+    r"progenitors?|pre|pro)\b|[A-Za-z0-9](?:neg\b|[-\u2010-\u2013\u2212](?![A-Za-z0-9]))",
+    re.IGNORECASE,
 )
-_SEPARATORS = re.compile(r"[+&;|_/]|\b(?:and|with|plus)\b", re.IGNORECASE)  # between the parts of a combination
-_MIN_PREFIX = 4  # letters: "mono" abbreviates monocyte
-_MIN_FUZZY = 85.0  # spelling similarity, 0 to 100
+_PARTS = re.compile(r"\s*[/&;|]\s*|\s\+\s|(?<=[a-z])\+(?=[A-Z])|\b(?:and|or|with|plus|vs)\b", re.IGNORECASE)
+_BY_STATE = {  # types defined by what the cells do or where they are: cells of any lineage may be among them
+    "CL:0000010": "cultured cell",
+    "CL:0000034": "stem cell",
+    "CL:0000080": "circulating cell",
+    "CL:0000081": "blood cell",
+    "CL:0000145": "professional antigen presenting cell",
+    "CL:0000219": "motile cell",
+    "CL:0000234": "phagocyte",
+    "CL:0000473": "defensive cell",
+    "CL:0000842": "mononuclear leukocyte",
+    "CL:0001061": "abnormal cell",
+    "CL:0001063": "neoplastic cell",
+    "CL:0001064": "malignant cell",
+    "CL:0009002": "inflammatory cell",
+    "CL:0011115": "precursor cell",
+    "CL:0011026": "progenitor cell",
+    "CL:2000001": "peripheral blood mononuclear cell",
+}
 
 
-def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledge: Knowledge) -> pd.Series:
+def hidden_by(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledge: Knowledge) -> pd.Series:
     """Find the conditions that may hold treated cells of a hidden pair.
 
     Parameters
@@ -65,16 +72,17 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
 
     Returns
     -------
-    Boolean per row. True for treated rows of the perturbation (same name or same canonical name, or a name that
-    contains it, such as a combination or a dose) whose cell type is the hidden one, an ancestor, a descendant, shares
-    a descendant with it, or carries a label that could be one.
+    Text per row: the first pair that hides it, "" where none does. Hidden are treated rows of the perturbation (under
+    any spelling, in any combination or dose, or under a label that does not say which treatment it was) whose cell
+    type is the hidden one, an ancestor, a descendant, shares a descendant with it, or carries a label that does not say
+    clearly that it is another.
 
     Raises
     ------
     InvalidInputError
         A pair's cell type is not in the knowledge table, so its ancestors cannot be known.
     """
-    hide = pd.Series(data=False, index=conditions.index)
+    found = pd.Series("", index=conditions.index, dtype=object)
     for pair in pairs:
         if pair.cell_type_id not in knowledge.cell_types:
             near = resolve(pair.cell_type_id, kind="cell_type", knowledge=knowledge).alternatives
@@ -85,50 +93,78 @@ def is_hidden(conditions: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledg
                 "`haystack resolve` knows."
             )
             raise InvalidInputError(msg, cell_type_id=pair.cell_type_id)
-        wanted = {pair.perturbation.casefold()}
-        match = resolve(pair.perturbation, kind="perturbation", knowledge=knowledge).match
-        if match is not None and match.how != "fuzzy":  # a similar spelling may be another perturbation
-            wanted.add(match.id.casefold())
-        same = conditions[CANONICAL].str.casefold().isin(wanted)
-        same |= conditions[keys.PERTURBATION].str.casefold().isin(wanted)
-        mixed = [name for name in conditions[CANONICAL].unique() if _names_one_of(name, wanted, knowledge=knowledge)]
-        same |= conditions[CANONICAL].isin(mixed)
-        rows = conditions[~conditions[keys.IS_CONTROL] & same]
-        hide |= _rows_of_type(rows, hidden=pair.cell_type_id, knowledge=knowledge).reindex(hide.index, fill_value=False)
-    return hide
+        treated = conditions[~conditions[keys.IS_CONTROL]]
+        stored = {*treated[keys.PERTURBATION], *treated[CANONICAL]}
+        same = {name for name in stored if names_treatment(name, pair.perturbation, knowledge=knowledge)}
+        rows = treated[treated[keys.PERTURBATION].isin(same) | treated[CANONICAL].isin(same)]
+        hide = _rows_of_type(rows, hidden=pair.cell_type_id, knowledge=knowledge)
+        hide = hide.reindex(found.index, fill_value=False) & (found == "")
+        found[hide] = pair_in_words(pair, knowledge=knowledge)
+    return found
+
+
+def list_hidden(rows: pd.DataFrame, *, pairs: Sequence[HiddenPair], knowledge: Knowledge) -> tuple[HiddenCells, ...]:
+    """List what was hidden: one line per dataset, treatment and label, the largest first.
+
+    Parameters
+    ----------
+    rows
+        Hidden conditions with ``hidden_by``.
+    pairs
+        The pairs that were to be hidden; one that hides nothing gets a line without cells.
+    knowledge
+        Tables with the names of cell types.
+    """
+    by = [keys.ATLAS, keys.DATASET, keys.PERTURBATION, keys.CELL_TYPE, HIDDEN_BY]
+    sizes = rows.groupby(by, sort=True)[_N_CELLS].sum()
+    names = ("atlas", "dataset", "perturbation", "cell_type", "pair")
+    found = [HiddenCells(**dict(zip(names, key, strict=True)), n_cells=int(sizes[key])) for key in sizes.index]
+    idle = [words for pair in pairs if (words := pair_in_words(pair, knowledge=knowledge)) not in set(rows[HIDDEN_BY])]
+    found += [HiddenCells(atlas="", dataset="", perturbation="", cell_type="", n_cells=0, pair=words) for words in idle]
+    return tuple(sorted(found, key=lambda one: -one.n_cells))
+
+
+def pair_in_words(pair: HiddenPair, *, knowledge: Knowledge) -> str:
+    """A pair as ``CELL TYPE : PERTURBATION``, with the name of the cell type where the tables have it."""
+    known = knowledge.cell_types.get(pair.cell_type_id)
+    return f"{known.name if known else pair.cell_type_id} : {pair.perturbation}"
 
 
 def may_contain(cell_type_id: str, label: str, *, hidden: str, knowledge: Knowledge) -> bool:
     """Whether cells with this label (and CL id, or "") may be cells of type ``hidden``.
 
-    A CL id of the knowledge table decides alone. Without one, the most specific cell types named in the label decide.
-    Where the label names none, the answer is yes for labels of doubt ("unknown"), for shared words ("CD4_TEM" for a CD4
-    T cell) and for similar spellings, because a leak is worse than a missing candidate.
+    A CL id of the knowledge table decides alone. Without one the label must say clearly what its cells are, in every
+    part ("T/NK") and without a "non-", "depleted", "doublet" or "CD3-"; otherwise the answer is yes.
     """
-    if cell_type_id in knowledge.cell_types:
-        return _may_overlap(cell_type_id, hidden, knowledge=knowledge)
-    named = {
-        mention.resolution.match.id
-        for mention in find_mentions(label, knowledge=knowledge)
-        if mention.kind == "cell_type" and mention.resolution.match is not None
-    }
-    specific = {one for one in named if knowledge.cell_types[one].parents}  # the root, "cell", may be any type
-    if specific:
-        return any(_may_overlap(one, hidden, knowledge=knowledge) for one in specific)
-    return _sounds_like(label, hidden=hidden, knowledge=knowledge)
+    named = {cell_type_id} if cell_type_id in knowledge.cell_types else _types_named(label, knowledge=knowledge)
+    return named is None or any(_may_overlap(one, hidden, knowledge=knowledge) for one in named)
 
 
-def _names_one_of(name: str, wanted: set[str], *, knowledge: Knowledge) -> bool:
-    """Whether a name outside the tables contains a wanted perturbation: "IFN-beta + TNF", "IFNb 6 h"."""
-    if not name or name in knowledge.perturbations:
-        return False
-    named = {
-        mention.resolution.match.id.casefold()
-        for mention in find_mentions(_SEPARATORS.sub(" , ", name), knowledge=knowledge)
-        if mention.kind == "perturbation" and mention.resolution.match is not None
-    }
-    parts = {part.strip().casefold() for part in re.split(r"[+&;,|/]| and | with | plus ", name, flags=re.IGNORECASE)}
-    return not wanted.isdisjoint(named | parts)
+def _types_named(label: str, *, knowledge: Knowledge) -> set[str] | None:
+    """Cell types that the label says its cells are; None where they may be others."""
+    if _UNSORTED.search(label.replace("_", " ")):
+        return None
+    whole = _meanings(resolve(label, kind="cell_type", knowledge=knowledge))
+    if whole:
+        return whole
+    if _CONTRARY.search(label.replace("_", " ")):
+        return None
+    found: set[str] = set()
+    for part in _PARTS.split(label):
+        mentions = [one for one in find_mentions(part, knowledge=knowledge) if one.kind == "cell_type"]
+        meant = [_meanings(one.resolution) for one in mentions]
+        # the root, "cell", may be any type
+        if not any(knowledge.cell_types[one].parents for ids in meant for one in ids) or not all(meant):
+            return None
+        found.update(*meant)
+    return found
+
+
+def _meanings(found: Resolution) -> set[str]:
+    """Ids that a text surely means one of; none where it was only guessed."""
+    if found.match is None or found.match.how == "fuzzy" or (found.ambiguous and not found.alternatives):
+        return set()
+    return {found.match.id, *(one.id for one in found.alternatives if found.ambiguous)}
 
 
 def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> pd.Series:
@@ -149,36 +185,9 @@ def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> p
 
 
 def _may_overlap(one: str, other: str, *, knowledge: Knowledge) -> bool:
-    """Whether one type descends from the other, or a third from both, as a CD4 memory T cell does."""
-    if one == other:
+    """Whether one type descends from the other, or a third from both, or one is no lineage ("malignant cell")."""
+    if one == other or one in _BY_STATE:
         return True
     below_one = descendants(one, knowledge=knowledge)
     below_other = descendants(other, knowledge=knowledge)
     return one in below_other or other in below_one or not below_one.isdisjoint(below_other)
-
-
-def _sounds_like(label: str, *, hidden: str, knowledge: Knowledge) -> bool:
-    """Whether a label that names no known type may mean the hidden type, an ancestor or a descendant of it."""
-    spellings = _spellings_of_lineage(hidden, knowledge=knowledge)
-    vocabulary = set(" ".join(spellings).split()) - _UNSPECIFIC
-    words = set(_words(label)) - _UNSPECIFIC
-    if not words or words & (vocabulary | _DOUBTFUL):
-        return True
-    abbreviations = tuple(word for word in words if len(word) >= _MIN_PREFIX)
-    if any(word.startswith(abbreviations) for word in vocabulary):
-        return True
-    plain = " ".join(_words(label))
-    return any(fuzz.ratio(plain, text) >= _MIN_FUZZY for text in spellings)
-
-
-def _spellings_of_lineage(cell_type_id: str, *, knowledge: Knowledge) -> list[str]:
-    """Names and synonyms of a cell type, its ancestors and its descendants, as plain words."""
-    above, below = (walk(cell_type_id, knowledge=knowledge) for walk in (ancestors, descendants))
-    lineage = sorted({cell_type_id, *above, *below} & knowledge.cell_types.keys())
-    entries = [knowledge.cell_types[one] for one in lineage]
-    return [" ".join(_words(text)) for entry in entries for text in (entry.name, *entry.synonyms)]
-
-
-def _words(text: str) -> list[str]:
-    found = re.findall(r"[a-z]+[0-9]*[a-z]*|[0-9]+", text.casefold())
-    return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in found]

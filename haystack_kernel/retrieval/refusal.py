@@ -35,7 +35,9 @@ def explain_nothing_found(query: StructuredQuery, view: AtlasView, *, n_banned: 
     """
     treated = f" treated with {query.perturbation.name}" if query.perturbation is not None else ""
     donor = f" of donor {query.donor_id}" if query.donor_id else ""
-    what = f"{cells_of(asked_type(query))}{treated}{donor}"
+    reference = f" by what is measured in dataset {query.reference_dataset}" if query.reference_dataset else ""
+    reference += f" by what is measured in donor {query.reference_donor}" if query.reference_donor else ""
+    what = f"{cells_of(asked_type(query))}{treated}{donor}{reference}"
     if n_banned:
         return f"all {n_banned} candidates for {what} are banned. Remove some bans"
     if asks_perturbation(query):
@@ -67,6 +69,13 @@ def _without_treated(query: StructuredQuery, view: AtlasView, *, what: str) -> s
         return (
             f"no candidate for {what}: cells treated with {name} are fewer than {view.settings.min_cells} in every "
             f"cell type ({sizes}). Lower retrieval.min_cells, or {_ADD}"
+        )
+    elsewhere = rows_of_perturbation(view.treated, query=query, knowledge=view.knowledge)
+    if len(elsewhere):
+        held = ", ".join(sorted(set(elsewhere[keys.DATASET] + ", " + elsewhere[keys.DONOR]))[:_SHOWN])
+        return (
+            f"no candidate for {what}: cells treated with {name} are held, but not there ({held}). Ask about one of "
+            f"these, or {_ADD}"
         )
     hidden = rows_of_perturbation(view.hidden, query=query, knowledge=view.knowledge)
     if len(hidden):

@@ -14,7 +14,7 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import resolve
-from haystack_kernel.retrieval.donor_names import match_donors
+from haystack_kernel.retrieval.names import match_donors, nearest
 from haystack_kernel.retrieval.view import CANONICAL, TYPE_KEY, canonical_name
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _RESOLVED: dict[str, tuple[TermKind, str]] = {
     "tissue": ("tissue", keys.TISSUE_ID),
     "disease": ("disease", keys.DISEASE_ID),
 }
-_SHOWN = 12
 _ONE = re.compile(rf"\s*({'|'.join(FIELDS)})\s*=\s*", re.IGNORECASE)
 _NEXT = re.compile(rf",\s*(?=(?:{'|'.join(FIELDS)})\s*=)", re.IGNORECASE)
 
@@ -133,8 +132,7 @@ def check_pins(rules: Rules, *, used: Iterable[str], known: Iterable[str]) -> No
     unused = [pin.text for pin in rules.pins if pin.text not in set(used)]
     if unused:
         keys_ = list(known)
-        more = f" and {len(keys_) - _SHOWN} more" if len(keys_) > _SHOWN else ""
-        possible = f"possible here: {', '.join(keys_[:_SHOWN])}{more}" if keys_ else "this question has no candidates"
+        possible = f"possible here: {nearest(unused[0], keys_)}" if keys_ else "this question has no candidates"
         msg = f"cannot pin {', '.join(unused)}: no such candidate (or it is hidden or banned); {possible}. {_form()}"
         raise InvalidInputError(msg, unknown=unused, known=keys_)
 
@@ -187,22 +185,18 @@ def _check_known(given: list[str], *, what: str, view: AtlasView) -> None:
     known = set(table[keys.ATLAS] + "/" + table[keys.DATASET] + "/" + state + "/" + table[TYPE_KEY])
     unknown = [text for text in given if text not in known and text.rpartition("/")[0] not in known]
     if unknown:
-        from rapidfuzz import process
-
-        near = [key for key, *_ in process.extract(unknown[0], sorted(known), limit=_SHOWN)]
         msg = (
             f"cannot {what} {', '.join(unknown)}: the atlases hold no such set; nearest of {len(known)}: "
-            f"{', '.join(near) or 'none'}. {_form()}"
+            f"{nearest(unknown[0], sorted(known)) or 'none'}. {_form()}"
         )
         raise InvalidInputError(msg, unknown=unknown)
 
 
 def _names_nothing(what: str, *, text: str, field: str, value: str, view: AtlasView) -> InvalidInputError:
     held = sorted({one for one in view.conditions[_COLUMNS[field][0]] if one}, key=str.casefold)
-    more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
     msg = (
         f"cannot {what} {text!r}: the atlases hold no {field.replace('_', ' ')} {value!r}"
-        f"{' beside the rest of it' if ',' in text else ''}; they hold {', '.join(held[:_SHOWN]) or 'none'}{more}"
+        f"{' beside the rest of it' if ',' in text else ''}; they hold {nearest(value, held) or 'none'}"
     )
     return InvalidInputError(msg, given=text, held=held)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import NoCandidateError
+from haystack_kernel.retrieval.names import check_names
 from haystack_kernel.retrieval.rank import rank_candidates
 from haystack_kernel.retrieval.refusal import explain_nothing_found
 from haystack_kernel.retrieval.rules import check_pins, read_rules
@@ -96,7 +97,7 @@ def search_candidates(
     ------
     NoCandidateError
         Nothing fits. The message says what was asked for, what is nearest in the atlases, and whether hidden pairs or
-        bans excluded the rest.
+        bans excluded the rest. Also where the query names a dataset, donor, tissue or disease that is not there.
     InvalidInputError
         A pin or ban matches nothing, or a hidden pair has an unknown cell type.
 
@@ -109,6 +110,7 @@ def search_candidates(
     '120 classical monocytes of dataset kang treated with IFN-beta from 8 donors: ...'
     """
     view = build_view(atlas, knowledge=knowledge, settings=settings, config=config, cache=cache)
+    check_names(query, view)
     rules = read_rules(view)
     found = _gather(query, view, rules=rules)
     check_pins(rules, used=found.pins.values(), known=sorted(found.keys))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel import keys
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.knowledge import ancestors
-from haystack_kernel.retrieval.donor_names import match_donors, need_donors
+from haystack_kernel.retrieval.names import in_dataset, match_donors, nearest, need_dataset, need_donors, of_term
 from haystack_kernel.retrieval.similarity.cell_types import asked_labels, steps_between, subtypes
 from haystack_kernel.retrieval.similarity.donors import agreement, donor_similarity, target_facts
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, has_donor, type_label
@@ -61,17 +61,12 @@ def target_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     if view.config.query_atlas is not None:
         rows = rows[rows[keys.ATLAS] == view.config.query_atlas]
     if query.target_dataset:
-        rows = _need(
-            rows,
-            rows[keys.DATASET].str.casefold() == query.target_dataset.casefold(),
-            keys.DATASET,
-            query.target_dataset,
-        )
+        rows = rows[need_dataset(query.target_dataset, rows)]
     if query.donor_id:
         rows = rows[rows[keys.DONOR].isin(need_donors(query.donor_id, rows))]
     if query.tissue_id:
-        rows = _need(rows, rows[keys.TISSUE_ID] == query.tissue_id, keys.TISSUE, query.tissue_name or query.tissue_id)
-    diseased = rows[keys.DISEASE_ID] == query.disease_id
+        rows = _of_tissue(rows, query=query, view=view)
+    diseased = of_term(query.disease_id, rows[keys.DISEASE_ID], knowledge=view.knowledge)
     return rows[diseased] if diseased.any() else rows
 
 
@@ -80,14 +75,12 @@ def reference_rows(query: StructuredQuery, view: AtlasView, *, wanted: pd.Series
     rows = measured_outside(query, view)
     rows = rows[wanted[rows.index]]
     if query.tissue_id and not query.donor_id:
-        elsewhere = rows[keys.TISSUE_ID] != query.tissue_id
+        elsewhere = ~of_term(query.tissue_id, rows[keys.TISSUE_ID], knowledge=view.knowledge)
         rows = rows[elsewhere] if elsewhere.any() else rows
     if query.reference_donor:
-        named = rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))
-        rows = rows[named] if named.any() else rows
+        rows = rows[rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))]
     if query.reference_dataset:
-        named = rows[keys.DATASET].str.casefold() == query.reference_dataset.casefold()
-        rows = rows[named] if named.any() else rows
+        rows = rows[in_dataset(query.reference_dataset, rows)]
     return rows
 
 
@@ -97,7 +90,7 @@ def measured_outside(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     if query.donor_id:
         rows = rows[~rows[keys.DONOR].isin(match_donors(query.donor_id, rows))]
     if query.target_dataset:
-        rows = rows[rows[keys.DATASET].str.casefold() != query.target_dataset.casefold()]
+        rows = rows[~in_dataset(query.target_dataset, rows)]
     return rows
 
 
@@ -165,13 +158,13 @@ def find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
     return Reference(atlas, dataset, tuple(sorted(kept[keys.DONOR].unique())))
 
 
-def _need(rows: pd.DataFrame, wanted: pd.Series, column: str, text: str) -> pd.DataFrame:
+def _of_tissue(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    wanted, text = of_term(query.tissue_id, rows[keys.TISSUE_ID], knowledge=view.knowledge), str(query.tissue_name)
     if wanted.any():
         return rows[wanted]
-    what = "dataset" if column == keys.DATASET else "tissue"
-    held = sorted({value for value in rows[column] if value})
+    held = sorted({value for value in rows[keys.TISSUE] if value})
     msg = (
-        f"the atlases hold no unperturbed cells of {what} {text!r}; they hold {', '.join(held[:20]) or 'none'}. "
+        f"the atlases hold no unperturbed cells of tissue {text!r}; they hold {nearest(text, held) or 'none'}. "
         "Ask about one of these, or add an atlas with `haystack atlas build`."
     )
     raise NoCandidateError(msg, held=held)

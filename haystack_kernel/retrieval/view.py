@@ -15,8 +15,8 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.knowledge import resolve
-from haystack_kernel.retrieval.hidden import CANONICAL, is_hidden
-from haystack_kernel.schema import CellSet
+from haystack_kernel.retrieval.hidden import CANONICAL, HIDDEN_BY, hidden_by, list_hidden
+from haystack_kernel.schema import CellSet, RetrievalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
-    from haystack_kernel.schema import RetrievalSettings, RunConfig
+    from haystack_kernel.schema import HiddenCells, RunConfig
 
 N_CELLS = "n_cells"
 DEPTH = "median_total_counts"
@@ -55,7 +55,7 @@ class AtlasView:
     conditions
         Visible rows of :meth:`Atlas.conditions`, with ``canonical_perturbation``, ``type_key`` and ``has_donor``.
     hidden
-        The other rows, used only in error messages.
+        The other rows with ``hidden_by``, used only in messages and in the list of what was hidden.
     cache
         Folder for vectors of descriptions; None keeps none.
     """
@@ -169,15 +169,43 @@ def build_view(
     table[TYPE_KEY] = table[keys.CELL_TYPE_ID].where(table[keys.CELL_TYPE_ID] != "", table[keys.CELL_TYPE])
     nameless = {one for one in table[keys.DONOR].unique() if one.rpartition(":")[2].strip().lower() in _NO_DONOR}
     table[HAS_DONOR] = ~table[keys.DONOR].isin(nameless)
-    hide = is_hidden(table, pairs=config.hide, knowledge=knowledge)
+    by = hidden_by(table, pairs=config.hide, knowledge=knowledge)
+    hide = by != ""
     return AtlasView(
         conditions=table[~hide].reset_index(drop=True),
-        hidden=table[hide].reset_index(drop=True),
+        hidden=table[hide].assign(**{HIDDEN_BY: by[hide]}).reset_index(drop=True),
         cache=cache,
         knowledge=knowledge,
         settings=settings,
         config=config,
     )
+
+
+def find_hidden(atlas: Atlas, *, knowledge: Knowledge, config: RunConfig) -> tuple[HiddenCells, ...]:
+    """List what the hidden pairs of a run keep out of its search.
+
+    Parameters
+    ----------
+    atlas
+        Cells of one or several atlases; only their conditions are read.
+    knowledge
+        Tables with the canonical names.
+    config
+        The hidden pairs.
+
+    Returns
+    -------
+    One line per dataset, treatment and label, the largest first; a pair that hides nothing has a line without cells.
+
+    Examples
+    --------
+    >>> find_hidden(atlas, knowledge=knowledge, config=config)[0].n_cells  # doctest: +SKIP
+    420
+    """
+    if not config.hide:
+        return ()
+    view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
+    return list_hidden(view.hidden, pairs=config.hide, knowledge=knowledge)
 
 
 def canonical_name(name: str, *, knowledge: Knowledge) -> str:

@@ -22,19 +22,14 @@ from inference.manifest import (
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import (
-        Candidate,
-        CellSet,
-        Round,
-        RunRecord,
-    )
+    from haystack_kernel.schema import Round, RunRecord
 
 EDIT = "edit"  # the step by which a person corrects the query
 
 
-def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], CellSet | None, dict[str, str]]:
-    """Find the prompt candidates and the query cells; also digests of the atlases and of the knowledge."""
-    from haystack_kernel.retrieval import choose_query_cells, search_candidates, vector_folder
+def search(record: RunRecord, ports: Ports) -> RunRecord:
+    """Find the prompt candidates and the query cells; what was hidden, and digests of what was searched, are noted."""
+    from haystack_kernel.retrieval import choose_query_cells, find_hidden, search_candidates, vector_folder
 
     config, knowledge = record.config.located(), load_knowledge(ports.settings.knowledge)
     atlas = ports.open_atlas(config.atlas_names)
@@ -52,7 +47,13 @@ def search(record: RunRecord, ports: Ports) -> tuple[tuple[Candidate, ...], Cell
             query_of(record), atlas=atlas, knowledge=knowledge, candidates=candidates, config=config
         )
     digests = {f"atlas:{name}": digest for name, digest in atlas.digests().items()}
-    return candidates, query_set, {**digests, **knowledge.digests()}
+    update = {
+        "candidates": candidates,
+        "query_set": query_set,
+        "hidden": find_hidden(atlas, knowledge=knowledge, config=config),
+        "digests": {**record.digests, **digests, **knowledge.digests()},
+    }
+    return record.model_copy(update=update)
 
 
 def assemble(record: RunRecord, ports: Ports) -> Round:

@@ -49,7 +49,7 @@ from haystack_kernel.schema.jobs import (
     SpendingKind,
 )
 from haystack_kernel.schema.literature import Citation, Citations, Paper, PaperQuery, PaperSearch, Quote, SourceAnswer
-from haystack_kernel.schema.query import HiddenPair, Match, Perturbation, Resolution, StructuredQuery
+from haystack_kernel.schema.query import HiddenCells, HiddenPair, Match, Perturbation, Resolution, StructuredQuery
 from haystack_kernel.schema.run import (
     RECORD_FIELDS,
     ROUND_FIELDS,
@@ -116,6 +116,7 @@ __all__ = [
     "Fork",
     "Frozen",
     "GroundingSettings",
+    "HiddenCells",
     "HiddenPair",
     "InferenceSettings",
     "Interpretation",

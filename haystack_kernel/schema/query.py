@@ -88,3 +88,14 @@ class HiddenPair(Frozen):
 
     cell_type_id: str
     perturbation: str
+
+
+class HiddenCells(Frozen):
+    """Treated cells of one dataset, treatment and label that a hidden pair kept out of the search."""
+
+    atlas: str
+    dataset: str
+    perturbation: str = Field(description="as the atlas names it")
+    cell_type: str = Field(description="label of the cells")
+    n_cells: int
+    pair: str = Field(description="the hidden pair, 'CELL TYPE : PERTURBATION'")

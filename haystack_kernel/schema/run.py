@@ -28,7 +28,7 @@ from haystack_kernel.schema.base import (
 )
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
 from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec, JobStatus, SpendingKind
-from haystack_kernel.schema.query import HiddenPair, StructuredQuery
+from haystack_kernel.schema.query import HiddenCells, HiddenPair, StructuredQuery
 from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
 from haystack_kernel.schema.settings import InferenceSettings, RetrievalSettings, RoundSettings
 
@@ -61,7 +61,7 @@ RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tupl
         "inputs",
     ),
     "understand": ("query",),
-    "retrieve": ("candidates", "query_set", "digests"),
+    "retrieve": ("candidates", "query_set", "hidden", "digests"),
     "rounds": ("rounds", "best_round", "termination"),
     "interpret": ("interpretation",),
     "publish": ("files",),
@@ -233,6 +233,7 @@ class RunRecord(Frozen):
     query: StructuredQuery | None = None
     candidates: tuple[Candidate, ...] = Field(default=(), description="the ranked table all rounds choose from")
     query_set: CellSet | None = Field(default=None, description="where the query cells come from; None: query_h5ad")
+    hidden: tuple[HiddenCells, ...] = Field(default=(), description="what the hidden pairs kept out of the search")
     rounds: tuple[Round, ...] = ()
     best_round: int | None = None
     termination: Termination | None = None

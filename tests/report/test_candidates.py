@@ -1,5 +1,6 @@
 from haystack_kernel import report
 from haystack_kernel.report import CandidateTable
+from haystack_kernel.schema import HiddenCells
 
 NASTY = "<script>alert(1)</script>"
 
@@ -52,3 +53,18 @@ def test_empty_table_says_so(failed_run):
     assert "No prompt candidates" in repr(table)
     assert "No prompt candidates" in table._repr_html_()
     assert table.to_frame().empty
+
+
+def test_table_lists_what_was_hidden_and_the_pairs_that_hid_nothing(make_run):
+    pair = "B cell : STAT1 knock-out"
+    hidden = (
+        HiddenCells(atlas="a", dataset="d", perturbation="sgSTAT1_2", cell_type=NASTY, n_cells=1200, pair=pair),
+        HiddenCells(atlas="a", dataset="d", perturbation="multiple", cell_type="CD45+", n_cells=30, pair=pair),
+        HiddenCells(atlas="", dataset="", perturbation="", cell_type="", n_cells=0, pair="T cell : IL-2"),
+    )
+    table = report.candidate_table(make_run().model_copy(update={"hidden": hidden}))
+    assert "Hidden from the search: 1,230 cells by B cell : STAT1 knock-out; no cell by T cell : IL-2" in repr(table)
+    assert "30 cells: CD45+, multiple, a / d (by B cell : STAT1 knock-out)" in repr(table)
+    assert "sgSTAT1_2</td>" in table.html()
+    assert NASTY not in table.html()
+    assert "Hidden" not in repr(report.candidate_table(make_run()))

@@ -107,5 +107,5 @@ def test_donor_prediction_when_no_other_donor_has_the_type_then_says_so(donors, 
 
 def test_imputation_when_the_tissue_is_not_held_then_lists_tissues(donors, ask, work):
     query = ask(CD16, None, task="cell_type_imputation", tissue_id="UBERON:0000955", tissue_name="brain")
-    with pytest.raises(NoCandidateError, match="tissue 'brain'; they hold blood"):
+    with pytest.raises(NoCandidateError, match="no cells of tissue 'brain' in the atlases; those there are of blood"):
         work(query, donors)

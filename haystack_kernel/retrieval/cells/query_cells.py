@@ -12,7 +12,7 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.knowledge import neighbours
-from haystack_kernel.retrieval.donor_names import need_donors
+from haystack_kernel.retrieval.names import need_dataset, need_donors, of_term
 from haystack_kernel.retrieval.refusal import describe_types
 from haystack_kernel.retrieval.similarity.cell_types import asked_labels, asked_type, subtypes
 from haystack_kernel.retrieval.strategies.treated import asks_perturbation
@@ -90,10 +90,10 @@ def choose_query_cells(
     else:
         rows = _of_source_type(query, view, candidates=candidates)
     rows = _one_dataset(rows, candidates=candidates)
-    restricted = bool(query.tissue_id) and bool((rows[keys.TISSUE_ID] == query.tissue_id).all())
+    restricted = bool(_of(query.tissue_id, rows[keys.TISSUE_ID], view=view).all())
     chosen = cell_set(rows, by_tissue=restricted)
-    diseased = bool(query.disease_id) and bool((rows[keys.DISEASE_ID] == query.disease_id).all())
-    chosen = chosen.model_copy(update={"disease_ids": (query.disease_id,)}) if diseased else chosen
+    if _of(query.disease_id, rows[keys.DISEASE_ID], view=view).all():
+        chosen = chosen.model_copy(update={"disease_ids": tuple(sorted(set(rows[keys.DISEASE_ID])))})
     if query.donor_id or is_donor_prediction(query):
         return chosen
     return chosen.model_copy(update={"donor_ids": (), "n_cells": int(rows[N_CELLS].sum())})
@@ -131,7 +131,7 @@ def describe_query_cells(query_set: CellSet, *, query: StructuredQuery, knowledg
         (query.disease_id, query.disease_name, query_set.disease_ids),
     )
     for asked_id, name, restricted_to in places:
-        if asked_id and asked_id not in restricted_to:
+        if asked_id and not restricted_to:
             notes.append(f"not restricted to {name or asked_id}, from which none are held")
     return "; ".join([sentence, *filter(None, notes)])
 
@@ -147,6 +147,10 @@ def _type_note(ids: Sequence[str], *, query: StructuredQuery, knowledge: Knowled
     return f"the nearest broader type, because no control cells are labelled {asked_type(query)}"
 
 
+def _of(term: str | None, ids: pd.Series, *, view: AtlasView) -> pd.Series:
+    return of_term(term, ids, knowledge=view.knowledge)
+
+
 # --- perturbational -----------------------------------------------------------------------------------------------
 
 
@@ -154,8 +158,8 @@ def _perturbational(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     """Rows of the best match that has any: the exact type before subtypes and tissue, a broader type last."""
     rows = _asked_place(query, view)
     anywhere = pd.Series(data=True, index=rows.index)
-    tissue = rows[keys.TISSUE_ID] == query.tissue_id if query.tissue_id else anywhere
-    disease = rows[keys.DISEASE_ID] == query.disease_id if query.disease_id else anywhere
+    tissue = _of(query.tissue_id, rows[keys.TISSUE_ID], view=view) if query.tissue_id else anywhere
+    disease = _of(query.disease_id, rows[keys.DISEASE_ID], view=view) if query.disease_id else anywhere
     own_type = is_asked_type(rows, query=query, view=view)
     exact = (rows[keys.CELL_TYPE_ID] == query.cell_type_id) | (
         (rows[keys.CELL_TYPE_ID] == "") & rows[keys.CELL_TYPE].str.casefold().isin(asked_labels(query))
@@ -178,15 +182,7 @@ def _asked_place(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     if view.config.query_atlas is not None:
         rows = rows[rows[keys.ATLAS] == view.config.query_atlas]
     if query.target_dataset:
-        named = rows[keys.DATASET].str.casefold() == query.target_dataset.casefold()
-        if not named.any():
-            held = sorted(rows[keys.DATASET].unique())
-            msg = (
-                f"no dataset {query.target_dataset!r} with unperturbed cells; possible: {', '.join(held) or 'none'}. "
-                "Ask about one of them, or add it as an atlas."
-            )
-            raise NoCandidateError(msg, datasets=held)
-        rows = rows[named]
+        rows = rows[need_dataset(query.target_dataset, rows)]
     return rows[rows[keys.DONOR].isin(need_donors(query.donor_id, rows))] if query.donor_id else rows
 
 

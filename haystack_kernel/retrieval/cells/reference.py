@@ -12,7 +12,7 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
-from haystack_kernel.retrieval.donor_names import match_donors
+from haystack_kernel.retrieval.names import match_donors, of_term
 from haystack_kernel.retrieval.target import is_asked_type, measured_outside, other_types, target_rows
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, build_view, cell_set
 from haystack_kernel.schema import RetrievalSettings
@@ -103,7 +103,7 @@ def _marked(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     rows.loc[asked, keys.KINSHIP] = "asked"
     donors = match_donors(query.donor_id, rows) if query.donor_id else ()
     rows[keys.IS_TARGET_DONOR] = rows[keys.DONOR].isin(donors)
-    rows[keys.IS_TARGET_TISSUE] = (rows[keys.TISSUE_ID] == query.tissue_id) if query.tissue_id else False
+    rows[keys.IS_TARGET_TISSUE] = of_term(query.tissue_id, rows[keys.TISSUE_ID], knowledge=view.knowledge)
     if not (query.donor_id or query.tissue_id or query.target_dataset):
         return rows
     answer = rows.index.isin(target_rows(query, view).index) & ~other

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.retrieval.donor_names import match_donors
+from haystack_kernel.retrieval.names import in_dataset, match_donors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def target_facts(query: StructuredQuery, view: AtlasView) -> Facts:
     if query.donor_id:
         rows = rows[rows[keys.DONOR].isin(match_donors(query.donor_id, rows))]
     elif query.target_dataset:
-        rows = rows[rows[keys.DATASET].str.casefold() == query.target_dataset.casefold()]
+        rows = rows[in_dataset(query.target_dataset, rows)]
     else:
         rows = rows.iloc[:0]
     facts = {name: frozenset(_values(rows, name)) - _NOT_RECORDED for name in FACTS}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel import keys
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.retrieval.cells.matched_control import ControlMatch, match_control, match_reference
-from haystack_kernel.retrieval.donor_names import need_donors
+from haystack_kernel.retrieval.names import need_donors, of_term
 from haystack_kernel.retrieval.similarity.cell_types import asked_type
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.target import (
@@ -63,7 +63,7 @@ def impute(
 ) -> Proposal:
     """Propose rows with the source type of the same donors as their control."""
     match = partial(_match_source, source=source, query=query, view=view)
-    elsewhere = bool((rows[keys.TISSUE_ID] != query.tissue_id).all())
+    elsewhere = not of_term(query.tissue_id, rows[keys.TISSUE_ID], knowledge=view.knowledge).any()
     return Proposal(rows, evidence, match, by_tissue=bool(query.tissue_id) and not query.donor_id and elsewhere)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
-from haystack_kernel.retrieval.donor_names import match_donors
+from haystack_kernel.retrieval.names import in_dataset, match_donors
 from haystack_kernel.retrieval.view import CANONICAL, canonical_name
 from haystack_kernel.schema import OBSERVATIONAL, PERTURBATIONAL
 
@@ -57,13 +57,11 @@ def other_perturbations(query: StructuredQuery, view: AtlasView) -> pd.DataFrame
 
 def _usable(rows: pd.DataFrame, *, query: StructuredQuery) -> pd.DataFrame:
     if query.reference_dataset:
-        named = _is_named(rows[keys.DATASET], {query.reference_dataset.casefold()})
-        rows = rows[named] if named.any() else rows
+        rows = rows[in_dataset(query.reference_dataset, rows)]
     if query.reference_donor:
-        named = rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))
-        rows = rows[named] if named.any() else rows
+        rows = rows[rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))]
     if query.task_type == "cross_dataset_generation" and query.target_dataset:
-        rows = _without(rows, _is_named(rows[keys.DATASET], {query.target_dataset.casefold()}))
+        rows = _without(rows, in_dataset(query.target_dataset, rows))
     if query.task_type == "perturbation_novel_samples" and query.donor_id:
         rows = _without(rows, rows[keys.DONOR].isin(match_donors(query.donor_id, rows)))
     return rows
