@@ -193,6 +193,7 @@ def understand(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     # a control reading that the question asks for in words wins over the configured default
     if query.control_strategy != "query_as_control":
         query = query.model_copy(update={"control_strategy": record.config.control_strategy})
+    ports.progress(ProgressEvent(run_id=record.run_id, phase="understand", message=f"taken as {query.reading}"))
     return Answer(record.model_copy(update={"query": query}), usage)
 
 

@@ -57,6 +57,7 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         }
     return {
         "run_id": record.run_id,
+        "taken_as": record.taken_as,
         "status": status,
         "next_step": flow.next_step(flow.revive(record, ports)),
         "rounds": len(record.rounds),

@@ -46,6 +46,7 @@ def test_open_run_saves_the_question_as_understood_before_anything_is_searched(r
     assert (tiny_env / "runs" / run.run_id / "record" / "0001.json").exists()
     assert run.status() == {
         "run_id": run.run_id,
+        "taken_as": "IFN-beta | B cell",
         "status": "running",
         "next_step": "retrieve",
         "rounds": 0,

@@ -306,7 +306,10 @@ def _resolved_text(found: dict[str, Any]) -> str:
         notes.append(f"{text!r} may also mean: {', '.join(other['name'] for other in others)}")
     if found.get("task_type"):
         notes.append(f"task: {found['task_type'].replace('_', ' ')}")
-    notes.append("A run can answer this." if found.get("answerable") else "A run cannot answer this as it stands.")
+    if found.get("unused"):
+        notes.append(f"not used: {', '.join(map(repr, found['unused']))}")
+    answer = "A run can answer this." if found.get("answerable") else "A run cannot answer this as it stands"
+    notes.append(f"{answer}: {found['refusal']}" if found.get("refusal") else answer)
     return "\n".join([format_rows(rows), "", *(wrap(note) for note in notes)])
 
 
@@ -376,6 +379,7 @@ def status_text(found: dict[str, Any], *, question: str, storage: str | None) ->
     fields = [
         ("run", found["run_id"]),
         ("question", question),
+        ("taken as", found["taken_as"]),
         ("status", state),
         ("score", scored),
         ("failure", f"{failure['step']}: {failure['message']}" if failure else None),

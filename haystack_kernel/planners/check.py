@@ -6,6 +6,7 @@ In: the user's text, or the query parsed from it. Out: the cleaned text; Invalid
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,32 @@ SERVED = (
     f"tissue or dataset where it was not measured. Ask for example: {EXAMPLE}"
 )
 
+_NOUNS: dict[TermKind, str] = {
+    "cell_type": "cell type",
+    "perturbation": "treatment",
+    "tissue": "tissue",
+    "disease": "disease",
+}
+# Other species by their common names, in Latin (genus, then species), and by the names of laboratory strains.
 _SPECIES = re.compile(
-    r"\b(?P<animal>mouse|mice|murine|rats?|zebrafish|drosophila|fruit\s+fl(?:y|ies)|c\.\s?elegans|caenorhabditis|"
-    r"nematodes?|arabidopsis|yeast\s+cells?|saccharomyces|macaques?|monkeys?|rhesus|chimpanzees?|pigs?|porcine|"
-    r"bovine|cows?|dogs?|canine|cats|feline|chickens?|xenopus|frogs?|hamsters?|rabbits?|sheep|ovine|horses?|"
-    r"equine|guinea\s+pigs?)\b"
-    r"(?!\s+(?:anti\b|anti-|double\s+minute|monoclonal|antibod|serum|mammary\s+tumou?r\s+virus))",
+    r"\b(?P<animal>mouse|mice|murine|rats?|rodents?|non-?\s?human(?:\s+primates?)?|primates?|apes?|"
+    r"zebrafish|medaka|fish|teleosts?|drosophila|fruit\s+fl(?:y|ies)|"
+    r"c\.\s?elegans|nematodes?|planarians?|arabidopsis|yeast\s+cells?|"
+    r"macaques?|monkeys?|rhesus|cynomolgus|baboons?|marmosets?|lemurs?|chimpanzees?|gorillas?|orang-?utans?|"
+    r"pigs?|piglets?|minipigs?|swine|porcine|bovine|cows?|cattle|cal(?:f|ves)|dogs?|canine|beagles?|cats|feline|"
+    r"ferrets?|minks?|bats?(?=\s+\w)|chickens?|chicks?|avian|birds?|ducks?|quails?|xenopus|frogs?|axolotls?|"
+    r"salamanders?|hamsters?|gerbils?|voles?|naked\s+mole-?rats?|rabbits?|sheep|lambs?|ovine|goats?|caprine|camels?|"
+    r"llamas?|alpacas?|horses?|equine|guinea\s+pigs?|opossums?|"
+    r"m\u00e4use|maus|ratten?|souris|rat[o\u00f3]n(?:es)?|schwein\w*|muizen|muis|"
+    r"(?-i:Mus|Rattus|Gallus|Macaca|Danio|Sus|Bos|Canis|Felis|Ovis|Capra|Equus|Oryctolagus|Cavia|Mesocricetus|"
+    r"Cricetulus|Papio|Callithrix|Chlorocebus|Microcebus|Pan|Gorilla|Mustela|Anas|Coturnix|Heterocephalus|Peromyscus|"
+    r"Ambystoma|Oryzias|Salmo|Aedes|Anopheles|Caenorhabditis|Saccharomyces|Drosophila|Xenopus|Camelus|Rousettus|"
+    r"Pteropus|Myotis)\s+(?-i:[a-z]{3,})|"
+    r"balb/?c?(?:j|by)?|c57bl/?(?:6|10)?\w*|(?<!vitamin\s)(?-i:B6)(?=\s)|black\s?6|fvb(?:/n)?|sjl(?:/j)?|dba/?[12]|c3h(?:/he\w*)?|a/j|akr/j|"
+    r"129/?s\w*|(?-i:NOD)(?=\s)|nod[ /-]scid|swiss[- ]webster|sprague[- ]?dawley|wistar|long[- ]evans|"
+    r"fischer[- ]344|f344|brown[- ]norway)(?!\w)"
+    r"(?!\s+(?:\w+\s+)?(?:anti\b|anti-|double\s+minute|monoclonal|antibod|serum|sera|virus|flu\b|influenza|pox|milk|oils?\b|"
+    r"venom|allergen|dander|insulin|collagen|albumin|lactoferrin|gelatin|red\s+blood\s+cells|mammary\s+tumou?r))",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
@@ -119,8 +140,9 @@ def check_question(question: str, *, knowledge: Knowledge | None = None) -> str:
 def check_answerable(query: StructuredQuery) -> StructuredQuery:
     """Check that a query names what its task type needs.
 
-    Every task needs a known cell type. The perturbational tasks, and a transfer whose treatment was named but not
-    recognised, need a known perturbation. Ambiguous terms pass: they are shown with their alternatives.
+    Every task needs a known cell type, and the perturbational tasks a known perturbation. A question that an answer
+    would turn into another one is refused: its objections say why, and its unknown terms are named. Ambiguous terms
+    pass: they are shown with their alternatives, as are words that were not used.
 
     Parameters
     ----------
@@ -134,27 +156,22 @@ def check_answerable(query: StructuredQuery) -> StructuredQuery:
     Raises
     ------
     InvalidInputError
-        A needed term is missing or unknown; the message names the text and the closest known terms.
+        There is an objection, or a term is missing or unknown; the message names the words and what to ask instead.
 
     Examples
     --------
     >>> check_answerable(parse_question(question, knowledge=knowledge)).task_type  # doctest: +SKIP
     'perturbation_novel_cell_types'
     """
-    wanted: dict[TermKind, tuple[bool, str]] = {
-        "cell_type": (query.cell_type_name is None, "cell type"),
-        "perturbation": (query.perturbation is None, "treatment"),
-    }
-    missing = {kind: noun for kind, (is_missing, noun) in wanted.items() if is_missing}
-    unknown = [term for term in query.unresolved if term.kind in missing]
-    if unknown:
-        sentences, nearest = [], {}
-        for term in unknown:
-            near = nearest[term.text] = [match.name for match in term.alternatives]
-            hint = f"closest known terms: {', '.join(near)}" if near else "no known term is close"
-            sentences.append(f"{_quoted(term.text)} is not a known {missing[term.kind]} ({hint}).")
-        msg = f"{' '.join(sentences)} Ask again with a known term, for example: {EXAMPLE}"
-        raise InvalidInputError(msg, kind=unknown[0].kind, text=unknown[0].text, nearest=nearest)
+    if query.objections:
+        raise _objection(query)
+    if query.unresolved:
+        raise _unknown(query)
+    missing = {}
+    if query.cell_type_name is None:
+        missing["cell_type"] = _NOUNS["cell_type"]
+    if query.perturbation is None:
+        missing["perturbation"] = _NOUNS["perturbation"]
     if query.task_type not in PERTURBATIONAL:
         missing.pop("perturbation", None)
     if missing:
@@ -199,6 +216,32 @@ def _check_subject(text: str, *, knowledge: Knowledge) -> None:
     if kinds <= {"cell_type"} and not named and not find_slots(text) and not asks_for_cells(text):
         msg = f"{_quoted(text)} names no treatment, donor, tissue or dataset to predict the cells for. {SERVED}"
         raise InvalidInputError(msg, reason="no context")
+
+
+def _objection(query: StructuredQuery) -> InvalidInputError:
+    first = query.objections[0]
+    msg = f"the question cannot be answered as it stands ({_quoted(first.text)}): {first.reason}."
+    if first.questions:
+        asked = ", or ".join(f"`haystack run {shlex.quote(text)}`" for text in first.questions)
+        msg += f" Ask instead: {asked}"
+    else:
+        msg += f" Ask for example: {EXAMPLE}"
+    return InvalidInputError(msg, reason=first.kind, text=first.text, questions=list(first.questions))
+
+
+def _unknown(query: StructuredQuery) -> InvalidInputError:
+    sentences, nearest = [], {}
+    for term in query.unresolved:
+        near = nearest[term.text] = [match.name for match in term.alternatives]
+        hint = f"closest known terms: {', '.join(near)}" if near else "no known term is close"
+        note = f"; {term.note}" if term.note else ""
+        sentences.append(f"{_quoted(term.text)} is not a known {_NOUNS[term.kind]}{note} ({hint}).")
+    known = EXAMPLE
+    if query.cell_type_name and query.perturbation:
+        known = f"How would {query.cell_type_text} respond to {query.perturbation.text}?"
+    msg = f"{' '.join(sentences)} Ask again with a known term, for example: {known}"
+    first = query.unresolved[0]
+    return InvalidInputError(msg, kind=first.kind, text=first.text, nearest=nearest)
 
 
 def _quoted(text: str) -> str:

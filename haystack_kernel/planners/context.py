@@ -31,6 +31,15 @@ class Named:
     role: Role = "open"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A stretch that compares, up to the untreated cells it compares with or to the end of its clause."""
+
+    start: int
+    end: int
+    is_with_untreated: bool
+
+
 _PERSON = r"(?:donor|patient|individual|subject|sample|participant|volunteer|person)"
 _DONOR = re.compile(
     rf"\b{_PERSON}s?(?:\s+(?:id|no\.?|number|called|named))?\s*[:#]?\s*[\"']?(?P<name>[A-Za-z0-9][\w:.-]*)"
@@ -90,6 +99,17 @@ _QUERY_CONTROL = re.compile(
     r"\b(?:compar\w+|relative|versus|vs\.?|against|difference)\s+(?:with\s+|to\s+|from\s+)?(?:the\s+|their\s+)?"
     r"(?:\w+\s+)?(?:query|original|starting|input|same|own)\s+(?:\w+\s+)?(?:cells?|state)\b|"
     r"\bquery(?:[ _]cells)?[ _]as[ _](?:the[ _])?control",
+    re.IGNORECASE,
+)
+_COMPARING = re.compile(
+    r"\b(?:compar(?:e|es|ed|ing|ison)|versus|vs\.?|relative\s+to|in\s+contrast\s+to|as\s+opposed\s+to|"
+    r"differ(?:s|ed|ing|ence|ences)?\s+(?:\w+\s+){0,6}?(?:from|between)|different(?:ly)?\s+(?:from|to|than)|"
+    r"(?<!rather\s)(?<!other\s)than)\b(?P<object>[^?.;]*)",
+    re.IGNORECASE,
+)
+_UNTREATED = re.compile(
+    r"\b(?:untreated|unstimulated|unperturbed|controls?|vehicle|baseline|mock|dmso|pbs|medium|query|original|starting|"
+    r"input|no\s+treatment|their\s+own|\d+)\b",
     re.IGNORECASE,
 )
 _WANTS_CELLS = re.compile(
@@ -178,6 +198,23 @@ def asks_for_transfer(question: str) -> bool:
 def asks_for_cells(question: str) -> bool:
     """Whether the question wants expression, or cells, predicted at all."""
     return _WANTS_CELLS.search(question) is not None
+
+
+def find_comparisons(question: str) -> list[Comparison]:
+    """Return where a question compares; a comparison with untreated cells is what every prediction makes."""
+    found = []
+    for match in _COMPARING.finditer(question):
+        untreated = _UNTREATED.search(match["object"])
+        end = match.start("object") + untreated.end() if untreated else match.end()
+        found.append(Comparison(match.start(), end, is_with_untreated=untreated is not None))
+    return found
+
+
+def context_spans(question: str) -> list[tuple[int, int]]:
+    """Return the stretches that name a condition, another donor, missing cells or the cells compared with."""
+    patterns = (_STATE, _DOSE, _TIME, _OTHER_DONOR, _QUERY_CONTROL)
+    spans = [match.span() for pattern in patterns for match in pattern.finditer(question)]
+    return spans + [(item.start, item.end) for item in find_comparisons(question) if item.is_with_untreated]
 
 
 def asks_for_query_control(question: str) -> bool:

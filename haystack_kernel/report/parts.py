@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def query_card(record: RunRecord) -> Html:
-    """Return the question as it was understood: terms with their ids, alternatives and unknown terms.
+    """Return the question as it was understood: terms with their ids, alternatives, unknown terms and unused words.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def query_card(record: RunRecord) -> Html:
 
     Returns
     -------
-    A card of names and values, then one warning per ambiguous or unknown term.
+    A card of names and values, then warnings: words not used, ambiguous and unknown terms.
 
     Examples
     --------
@@ -47,6 +47,7 @@ def query_card(record: RunRecord) -> Html:
     shown = {
         "question": query.question,
         "task": TASKS[query.task_type],
+        "taken as": query.reading,
         "cells": with_id(query.cell_type_name or query.cell_type_text, query.cell_type_id),
         "perturbation": f"{perturbation.name} ({perturbation.type or 'type unknown'})" if perturbation else "",
         "targets": ", ".join(perturbation.targets) if perturbation else "",
@@ -55,6 +56,7 @@ def query_card(record: RunRecord) -> Html:
         "tissue": with_id(query.tissue_name, query.tissue_id),
         "disease": with_id(query.disease_name, query.disease_id),
         "donor": query.donor_id,
+        "condition": f"{query.condition} (not used to choose cells)" if query.condition else "",
         "reference dataset": query.reference_dataset,
         "target dataset": query.target_dataset,
         "compared with": CONTROLS[query.control_strategy],
@@ -164,7 +166,7 @@ def agreement_table(record: RunRecord) -> Html:
 
 
 def run_card(record: RunRecord) -> str:
-    """Return the run at a glance, for notebooks: question, status, score and answer.
+    """Return the run at a glance, for notebooks: question, how it was read, status, score and answer.
 
     Parameters
     ----------
@@ -182,6 +184,7 @@ def run_card(record: RunRecord) -> str:
     best = record.best
     shown = {
         "question": record.question,
+        "taken as": record.taken_as,
         "run": record.run_id,
         "status": record.status if record.failure is None else f"{record.status}: {record.failure.message}",
         "rounds": len(record.rounds) or "",
@@ -206,8 +209,8 @@ def _signed(genes: dict[str, int], *, n_shown: int = 20) -> str:
 
 
 def _warnings(query: StructuredQuery) -> list[str]:
-    """Return one sentence per term that may mean something else or is unknown."""
-    found = []
+    """Return one sentence for the words not used, and one per term that may mean something else or is unknown."""
+    found = [f"Not used from the question: {query.unused_text}"] if query.unused else []
     for item in query.resolutions:
         if item.ambiguous:
             others = ", ".join(match.name for match in item.alternatives)

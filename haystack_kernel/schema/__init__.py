@@ -49,7 +49,15 @@ from haystack_kernel.schema.jobs import (
     SpendingKind,
 )
 from haystack_kernel.schema.literature import Citation, Citations, Paper, PaperQuery, PaperSearch, Quote, SourceAnswer
-from haystack_kernel.schema.query import HiddenCells, HiddenPair, Match, Perturbation, Resolution, StructuredQuery
+from haystack_kernel.schema.query import (
+    HiddenCells,
+    HiddenPair,
+    Match,
+    Objection,
+    Perturbation,
+    Resolution,
+    StructuredQuery,
+)
 from haystack_kernel.schema.run import (
     RECORD_FIELDS,
     ROUND_FIELDS,
@@ -134,6 +142,7 @@ __all__ = [
     "NAME_PATTERN",
     "NAN",
     "OBSERVATIONAL",
+    "Objection",
     "PERTURBATIONAL",
     "Paper",
     "PaperQuery",

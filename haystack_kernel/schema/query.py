@@ -11,6 +11,8 @@ from pydantic import Field
 
 from haystack_kernel.schema.base import ControlStrategy, Frozen, TaskType, TermKind
 
+_N_UNUSED_SHOWN = 8
+
 
 class Match(Frozen):
     """A known term that a text may mean."""
@@ -48,6 +50,15 @@ class Perturbation(Frozen):
     targets: tuple[str, ...] = Field(default=(), description="gene symbols: receptors or direct targets")
 
 
+class Objection(Frozen):
+    """A reason why a question cannot be answered as it stands, because the answer would be to another question."""
+
+    kind: Literal["negated", "genotype", "cells_excluded", "resistance", "cells_as_treatment", "comparison", "several"]
+    text: str = Field(description="the words that raise it")
+    reason: str = Field(description="a clause about the question, without the words")
+    questions: tuple[str, ...] = Field(default=(), description="questions that can be asked instead")
+
+
 class StructuredQuery(Frozen):
     """The parsed question. ``query`` anywhere in the code means this, never an AnnData."""
 
@@ -80,7 +91,35 @@ class StructuredQuery(Frozen):
         default=(), description="every term found, with alternatives that are about as close"
     )
     unresolved: tuple[Resolution, ...] = Field(default=(), description="unknown terms, with the nearest known ones")
+    unused: tuple[str, ...] = Field(
+        default=(), description="content words of the question that no part of the query was made from"
+    )
+    objections: tuple[Objection, ...] = Field(
+        default=(), description="why the question is refused; empty in every query that a run works on"
+    )
     planner: str = "offline"
+
+    @property
+    def reading(self) -> str:
+        """What the question was taken as, and the words of it that were not used, in one line."""
+        parts = [
+            self.perturbation.name if self.perturbation else "",
+            self.cell_type_name or self.cell_type_text or "",
+            f"donor {self.donor_id}" if self.donor_id else "",
+            self.tissue_name or "",
+            self.disease_name or "",
+            f"from {self.reference_dataset}" if self.reference_dataset else "",
+            f"in {self.target_dataset}" if self.target_dataset else "",
+        ]
+        taken = " | ".join(filter(None, parts))
+        return f"{taken}; not used: {self.unused_text}" if self.unused else taken
+
+    @property
+    def unused_text(self) -> str:
+        """The words that were not used, the first ones in quotes."""
+        named = ", ".join(repr(phrase) for phrase in self.unused[:_N_UNUSED_SHOWN])
+        further = len(self.unused) - _N_UNUSED_SHOWN
+        return f"{named} and {further} more" if further > 0 else named
 
 
 class HiddenPair(Frozen):

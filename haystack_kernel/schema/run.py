@@ -280,6 +280,11 @@ class RunRecord(Frozen):
         return self.model_copy(update={**update, "status": "running", "failure": None})
 
     @property
+    def taken_as(self) -> str | None:
+        """What the question was taken as, and its words that were not used; None before it was parsed."""
+        return self.query.reading if self.query else None
+
+    @property
     def best(self) -> Round | None:
         """The round whose prediction is the result, or None before the first is grounded."""
         return None if self.best_round is None else self.rounds[self.best_round - 1]

@@ -221,7 +221,8 @@ def test_run_as_a_program_leaves_the_notebook_and_the_report_and_one_json_line(t
     assert {"run.ipynb", "report.html", "run.json", "predictions.h5ad"} <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "run.json").read_text())["config"]["seed"] == 1
     lines = done.stderr.splitlines()
-    assert lines[2] == f"run {status['run_id']} in {folder}"  # after the question was understood
+    assert lines[1] == "understand: taken as IFN-beta | B cell"
+    assert lines[3] == f"run {status['run_id']} in {folder}"  # after the question was understood
     assert "retrieve: searching the atlases for prompt cells" in lines
     assert any(line.startswith("[round 1] ground: done") for line in lines)
     assert not [line for line in lines if "Warning" in line or "Traceback" in line]

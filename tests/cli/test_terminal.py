@@ -45,8 +45,9 @@ def test_status_list_and_gc_are_readable_and_fit(terminal, tiny_env):
     run = open_run(QUESTION).understand().cancel()
     code, lines = terminal("status", run.run_id)
     assert code == 0
-    assert lines[:3] == [f"run       {run.run_id}", f"question  {QUESTION}", lines[2]]
-    assert lines[2].startswith("status    cancelled")
+    assert lines[:2] == [f"run       {run.run_id}", f"question  {QUESTION}"]
+    assert lines[2] == "taken as  IFN-beta | B cell"
+    assert lines[3].startswith("status    cancelled")
     assert f"next      haystack resume {run.run_id}" in lines
     assert "{" not in "".join(lines)
     code, lines = terminal("list")

@@ -105,6 +105,10 @@ def _of_score(best: Round) -> Iterator[str]:
 
 
 def _of_words(query: StructuredQuery) -> Iterator[str]:
+    if query.unused:
+        yield f"Not used from the question: {query.unused_text}."
+    if query.condition:
+        yield f"The condition {query.condition!r} was not used to choose cells."
     for term in query.unresolved:
         nearest = join_words([match.name for match in term.alternatives])
         hint = f"; the closest known terms are {nearest}" if nearest else ""

@@ -21,15 +21,20 @@ from typing import TYPE_CHECKING, Any
 from haystack_kernel.knowledge import resolve
 from haystack_kernel.planners import context
 from haystack_kernel.planners.check import clean_text
+from haystack_kernel.planners.classes import Reading, find_objections
 from haystack_kernel.planners.frames import find_slots
 from haystack_kernel.planners.offline.terms import Term, choose_cells, choose_treatment, is_meant
+from haystack_kernel.planners.unused import unused_phrases
 from haystack_kernel.schema import Perturbation, StructuredQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haystack_kernel.knowledge import Knowledge, Mention
+    from haystack_kernel.planners.context import Named
     from haystack_kernel.schema import Resolution, TaskType
+
+    Span = tuple[int, int]
 
 _MISSING = re.compile(
     r"\b(?:imput\w+|missing|absent|lack(?:s|ing)?|unmeasured|unobserved|unsampled|fill(?:ed|ing)?\s+in|"
@@ -69,34 +74,46 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     drug = choose_treatment(text, mentions, slots, knowledge=knowledge)
     donors = context.find_donors(text, mentions=mentions)
     datasets = context.find_datasets(text, mentions=mentions)
-    by_role = {donor.role: donor.text for donor in reversed(donors)}  # of several in one role the first
-    target = by_role.get("target")
-    task = _choose_task(text, drug=drug, donor=target, n_datasets=len(datasets))
+    by_role = {donor.role: donor for donor in reversed(donors)}  # of several in one role the first
+    names = {role: donor.text for role, donor in by_role.items()}
+    task = _choose_task(text, drug=drug, donor=names.get("target"), n_datasets=len(datasets))
     known, unknown = _resolutions(mentions, cell=cell, drug=drug, text=text)
-    fields = _term_fields(cell, drug, knowledge=knowledge)
-    tissue = _tissue(mentions, cell=cell, knowledge=knowledge)
-    if tissue is not None:
-        entry = knowledge.tissues[tissue]
-        fields |= {"tissue_id": entry.id, "tissue_name": entry.name, "tissue_genes": entry.genes}
-    disease = next((item.resolution.match for item in mentions if item.kind == "disease"), None)
-    if disease is not None:
-        fields |= {"disease_id": disease.id, "disease_name": disease.name}
-    # A dataset of open role is the reference of a transfer, otherwise the target; the first one in a role counts.
-    left = "reference" if task == "cross_dataset_generation" else "target"
-    for dataset in datasets:
-        role = left if dataset.role == "open" else dataset.role
-        fields.setdefault(f"{role}_dataset", dataset.text)
+    place, place_spans = _place(mentions, cell=cell, knowledge=knowledge)
+    sets, set_spans = _dataset_fields(datasets, task=task)
+    used = [cell.span, drug.span, *drug.describing, *place_spans, *set_spans, *context.context_spans(text)]
+    used += [(donor.start, donor.end) for donor in by_role.values()]
+    used += _mentioned((cell, drug), mentions)
+    used += [match.span() for match in _MISSING.finditer(text)] if task == "cell_type_imputation" else []
+    reading = Reading(
+        question=text,
+        mentions=mentions,
+        cells=cell.span,
+        treatment=drug.span,
+        datasets=[(item.start, item.end) for item in datasets],
+        donors=[(item.start, item.end) for item in donors],
+    )
+    names_people = bool(donors) or "disease_id" in place
     return StructuredQuery(
         question=text,
         task_type=task,
-        **fields,
-        donor_id=target,
-        reference_donor=by_role.get("reference"),
+        **_term_fields(cell, drug, knowledge=knowledge),
+        **place,
+        **sets,
+        donor_id=names.get("target"),
+        reference_donor=names.get("reference"),
         condition=context.find_condition(text),
         control_strategy="query_as_control" if context.asks_for_query_control(text) else "synthetic_control",
         resolutions=known,
         unresolved=unknown,
+        unused=unused_phrases(text, used=used, cells=cell.span, names_people=names_people),
+        objections=find_objections(reading),
     )
+
+
+def _mentioned(terms: Sequence[Term], mentions: Sequence[Mention]) -> list[Span]:
+    """Return every stretch that names one of the chosen terms: a question may name its cells twice."""
+    chosen = [term.match.id for term in terms if term.match]
+    return [(item.start, item.end) for item in mentions if item.resolution.match and item.resolution.match.id in chosen]
 
 
 def _resolutions(
@@ -151,6 +168,35 @@ def _term_fields(cell: Term, drug: Term, *, knowledge: Knowledge) -> dict[str, A
         )
         fields |= {"expected_targets": dict(entry.response), "expected_pathways": dict(entry.pathways)}
     return fields
+
+
+def _dataset_fields(datasets: Sequence[Named], *, task: TaskType) -> tuple[dict[str, Any], list[Span]]:
+    """Return the data sets by role, and where they are named; the first one in a role counts."""
+    fields: dict[str, Any] = {}
+    spans = []
+    # A dataset of open role is the reference of a transfer, otherwise the target.
+    left = "reference" if task == "cross_dataset_generation" else "target"
+    for dataset in datasets:
+        role = f"{left if dataset.role == 'open' else dataset.role}_dataset"
+        if role not in fields:
+            fields[role] = dataset.text
+            spans.append((dataset.start, dataset.end))
+    return fields, spans
+
+
+def _place(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) -> tuple[dict[str, Any], list[Span]]:
+    """Return tissue and disease as fields of the query, and where they are named."""
+    fields: dict[str, Any] = {}
+    tissue = _tissue(mentions, cell=cell, knowledge=knowledge)
+    if tissue is not None:
+        entry = knowledge.tissues[tissue]
+        fields |= {"tissue_id": entry.id, "tissue_name": entry.name, "tissue_genes": entry.genes}
+    disease = next((item.resolution.match for item in mentions if item.kind == "disease"), None)
+    if disease is not None:
+        fields |= {"disease_id": disease.id, "disease_name": disease.name}
+    used = {fields.get("tissue_id"), fields.get("disease_id")}
+    spans = [(item.start, item.end) for item in mentions if item.resolution.match and item.resolution.match.id in used]
+    return fields, spans
 
 
 def _tissue(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) -> str | None:

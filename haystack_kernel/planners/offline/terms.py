@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import resolve
 from haystack_kernel.planners.frames import CELL_LIKE
+from haystack_kernel.planners.opposites import is_measured, opposed_span, wordings
 from haystack_kernel.schema import Match, Resolution
 
 if TYPE_CHECKING:
@@ -20,24 +21,10 @@ if TYPE_CHECKING:
     from haystack_kernel.planners.frames import Slot, SlotKind
 
 _N_NEAREST = 5
+_APPOSED = re.compile(
+    r"[\s,(]*(?:such\s+as|like|e\.?g\.?,?|i\.e\.,?|called|named|namely|an?|the)?[\s(]*", re.IGNORECASE
+)
 _BESIDE = 20  # characters between two treatments of one list
-# words that turn a named molecule into its opposite, or into something measured rather than given
-_BLOCKED_BEFORE = re.compile(
-    r"(?:\banti[- ]?|\b(?:block(?:ing|ade\s+of|s)?|inhibit(?:ing|ion\s+of|s)?|neutrali[sz](?:ing|ation\s+of)|"
-    r"(?:loss|absence|lack|depletion|deletion|knock-?out|knock-?down|silencing|withdrawal)\s+of|without|no|not))"
-    r"\s*(?:the\s+)?$",
-    re.IGNORECASE,
-)
-_BLOCKED_AFTER = re.compile(
-    r"^[\s-]*(?:receptor\s+)?(?:blockade|block(?:ing|er)s?|inhibitors?|inhibition|antagonists?|antagonism|"
-    r"knock-?outs?|knock-?downs?|deficien\w+|deletion|depletion|neutrali[sz]\w+|withdrawal|antibod\w+)\b",
-    re.IGNORECASE,
-)
-_MEASURED_AFTER = re.compile(
-    r"^(?:[\s-]*(?:producing|secreting|expressing|positive|negative|expression|production|secretion|levels?|release|"
-    r"receptors?|mRNA|transcripts?)\b|\+)",
-    re.IGNORECASE,
-)
 _GENETIC = re.compile(r"\b(?:knock-?outs?|knock-?downs?|crispr\w?|delet\w+|overexpress\w+|silenc\w+|mutant|ko)\b", re.I)
 
 
@@ -48,6 +35,7 @@ class Term:
     resolution: Resolution | None = None
     span: tuple[int, int] = (0, 0)
     others: tuple[Resolution, ...] = ()  # further unknown terms standing in the same place
+    describing: tuple[tuple[int, int], ...] = ()  # stretches that say of what kind a treatment is
 
     @property
     def match(self) -> Match | None:
@@ -68,26 +56,49 @@ def choose_treatment(
 ) -> Term:
     """Choose the treatment asked about; a blocked molecule is kept as an unknown treatment, never as the molecule."""
     meant = [mention for mention in mentions if is_meant(mention, question)]
+    opposed, describing = _opposites(question, mentions, meant=meant)
+    slots = [slot for slot in slots if not any(_overlap((slot.start, slot.end), span) for span in describing)]
     drug = _choose("perturbation", mentions=meant, slots=slots, knowledge=knowledge)
-    for mention in mentions:
-        if mention.kind != "perturbation" or not _is_opposed(mention, question):
-            continue
-        term = _opposed_term(mention, question, knowledge=knowledge)
-        is_other = drug.match is None or drug.match != mention.resolution.match
-        does_overlap = max(term.span[0], drug.span[0]) < min(term.span[1], drug.span[1])
-        if drug.resolution is None or does_overlap:
-            drug = replace(term, others=drug.others)
-        elif term.resolution and not term.match and is_other:
-            drug = replace(drug, others=(*drug.others, term.resolution))
+    for mention, span in opposed:
+        drug = _beside_opposite(drug, mention, _opposed_term(mention, span, question, knowledge=knowledge))
+    describing += _family_spans(drug, question, knowledge=knowledge)
+    return replace(drug, describing=tuple(describing))
+
+
+def _beside_opposite(drug: Term, opposed: Mention, term: Term) -> Term:
+    """Return the treatment of a question that also names the opposite of a molecule, which is ``term``."""
+    if drug.resolution is None or _overlap(term.span, drug.span):
+        return replace(term, others=drug.others)
+    is_other = drug.match is None or drug.match != opposed.resolution.match
+    if term.resolution and not term.match and is_other:
+        return replace(drug, others=(*drug.others, term.resolution))
     return drug
+
+
+def _family_spans(drug: Term, question: str, *, knowledge: Knowledge) -> list[tuple[int, int]]:
+    """Return where the family of a treatment stands beside its name: "the JAK inhibitor ruxolitinib"."""
+    family = knowledge.perturbations[drug.match.id].family if drug.match else ""
+    found = re.finditer(rf"\b{re.escape(family)}s?\b", question, re.IGNORECASE) if family else ()
+    return [match.span() for match in found]
+
+
+def _opposites(
+    question: str, mentions: Sequence[Mention], *, meant: Sequence[Mention]
+) -> tuple[list[tuple[Mention, tuple[int, int]]], list[tuple[int, int]]]:
+    """Return the molecules that are blocked or removed, and apart from them the stretches that describe a drug."""
+    found = [(item, opposed_span(item, question)) for item in mentions if item.kind == "perturbation"]
+    opposed = [(item, span) for item, span in found if span is not None]
+    describing = [span for _, span in opposed if _describes(span, question, mentions=meant)]
+    return [(item, span) for item, span in opposed if span not in describing], describing
 
 
 def is_meant(mention: Mention, question: str) -> bool:
     """Whether a known term is used as itself: neither blocked ("anti-TNF") nor only measured ("IL-6 secretion")."""
     if mention.resolution.match is None:
         return False
-    is_measured = _MEASURED_AFTER.search(question[mention.end :]) is not None
-    return mention.kind != "perturbation" or not (is_measured or _is_opposed(mention, question))
+    if mention.kind != "perturbation":
+        return True
+    return not is_measured(mention, question) and opposed_span(mention, question) is None
 
 
 # --- choosing -----------------------------------------------------------------------------------------------------
@@ -186,18 +197,28 @@ def _alternatives(found: Resolution, *, other: Mention | None, knowledge: Knowle
     return tuple(dict.fromkeys(nearest))[:_N_NEAREST]
 
 
-def _is_opposed(mention: Mention, text: str) -> bool:
-    return bool(_BLOCKED_BEFORE.search(text[: mention.start]) or _BLOCKED_AFTER.search(text[mention.end :]))
+def _describes(span: tuple[int, int], text: str, *, mentions: Sequence[Mention]) -> bool:
+    """Whether the opposite of a molecule only describes a treatment that is named beside it: "the IL-6 blocker X"."""
+    named = [item for item in mentions if item.kind == "perturbation"]
+    gaps = [text[span[1] : item.start] for item in named if item.start >= span[1]]
+    gaps += [text[item.end : span[0]] for item in named if item.end <= span[0]]
+    return any(map(_APPOSED.fullmatch, gaps))
 
 
-def _opposed_term(opposed: Mention, text: str, *, knowledge: Knowledge) -> Term:
-    before, after = _BLOCKED_BEFORE.search(text[: opposed.start]), _BLOCKED_AFTER.search(text[opposed.end :])
-    start = before.start() if before else opposed.start
-    end = opposed.end + (after.end() if after else 0)
-    words = text[start:end].strip()
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
+
+
+def _opposed_term(opposed: Mention, span: tuple[int, int], text: str, *, knowledge: Knowledge) -> Term:
+    """Return the treatment that is the opposite of a molecule: one of the tables, or unknown with the closest ones."""
+    words, molecule = text[slice(*span)].strip(), opposed.resolution.match
+    for wording in wordings(words, molecule=opposed.text):
+        found = resolve(wording, kind="perturbation", knowledge=knowledge)
+        if found.match and found.match.how != "fuzzy" and found.match != molecule:
+            return Term(found.model_copy(update={"text": words}), span)
     found = resolve(words, kind="perturbation", knowledge=knowledge)
-    if found.match and found.match.how != "fuzzy":
-        return Term(found, (start, end))
     seen = (*([found.match] if found.match else []), *found.alternatives)
-    near = tuple(match for match in seen if match.id != (opposed.resolution.match or match).id or match.score == 0)
-    return Term(Resolution(text=words, kind="perturbation", alternatives=near[:_N_NEAREST]), (start, end))
+    near = tuple(match for match in seen if molecule is None or match.id != molecule.id)
+    note = f"it is the opposite of {molecule.name}, which was not taken" if molecule else ""
+    unknown = Resolution(text=words, kind="perturbation", alternatives=near[:_N_NEAREST], note=note)
+    return Term(unknown, span)

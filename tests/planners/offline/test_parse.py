@@ -1,5 +1,6 @@
 import pytest
 
+from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.planners.offline import check_answerable, parse_question
 
@@ -281,11 +282,14 @@ def test_parse_question_with_a_family_name_then_it_is_ambiguous_but_answerable(k
     assert check_answerable(query) is query
 
 
-def test_parse_question_with_one_of_two_treatments_unknown_then_keeps_the_known_and_lists_the_other(knowledge):
+def test_parse_question_with_one_of_two_treatments_unknown_then_the_other_is_listed_and_refused(knowledge):
     query = parse_question("How would B cells respond to frobnicatol and IFN-beta?", knowledge=knowledge)
     assert query.perturbation.name == "IFN-beta"
     assert [item.text for item in query.unresolved] == ["frobnicatol"]
-    assert check_answerable(query) is query
+    with pytest.raises(
+        InvalidInputError, match=r"'frobnicatol' is not a known treatment .* B cells respond to IFN-beta"
+    ):
+        check_answerable(query)
 
 
 def test_parse_question_with_a_treatment_while_another_is_absent_then_lists_the_absent_one(knowledge):

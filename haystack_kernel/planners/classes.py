@@ -1,0 +1,281 @@
+"""Recognise questions that would be answered as another one: negated, about altered cells, comparing, and the like.
+
+In: the question and the terms found in it. Out: objections, each with the words that raise it and what can be asked.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystack_kernel.planners.context import find_comparisons
+from haystack_kernel.planners.opposites import is_measured, opposed_span
+from haystack_kernel.schema import Objection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from haystack_kernel.knowledge import Mention
+
+    Span = tuple[int, int]
+
+_NO_RESPONSE = re.compile(
+    r"\b(?:never|no\s+longer|not|cannot|\w+n't|fail(?:s|ed)?\s+to|unable\s+to|unless|neither|hardly|barely)\s+"
+    r"(?:\w+\s+){0,3}?(?:respon\w+|react\w*|see[ns]?\b|sens\w+|recei\w+|expos\w+|treat\w+|stimulat\w+|giv\w+|add\w*|"
+    r"encounter\w*|contact\w*|detect\w*|perceiv\w*|bind\w*|bound|get|got|experienc\w*|underg\w+|primed|activat\w+)",
+    re.IGNORECASE,
+)
+_ALTERED = re.compile(
+    r"(?<![\w-])(?:-/-|\+/-|-/\+)|[-\u2212]/[-\u2212+]|\+/[-\u2212]|"
+    r"\b(?:deficien(?:t|cy)|null|knock-?(?:outs?|downs?|ins?)|kos?|mutants?|mutat\w+|variants?|polymorphisms?|alleles?|"
+    r"haplo-?insufficien\w+|(?:loss|gain)[- ]of[- ]function|hypomorph\w*|(?:hetero|homo|hemi)zyg\w+|transgenic|"
+    r"(?:over|under)-?express\w+|knocked[- ](?:out|down|in)|edited|editing|crispr\w?|delet\w+|disrupt\w+|truncat\w+|"
+    r"transduced|transfected|lack(?:s|ing)|devoid\s+of|without|carrying|harbou?ring|depleted\s+(?:of|for)|"
+    r"[ACDEFGHIKLMNPQRSTVWY]\d{2,4}[ACDEFGHIKLMNPQRSTVWY])\b",
+    re.IGNORECASE,
+)
+_GENE = re.compile(r"\b(?:[A-Z][A-Z0-9]{1,9}(?:-[A-Z0-9]{1,4})?|[A-Z][a-z]{2,6}\d{1,3}[a-z]?)(?![\w])")
+_NEAR_A_GENE = 25  # characters between a gene and the word that says how it is altered
+_NOT_THESE_BEFORE = re.compile(
+    r"\b(?:other\s+than|except(?:ing)?(?:\s+for)?|exclud(?:ing|es?)|all\s+but|everything\s+but|anything\s+but|"
+    r"apart\s+from|aside\s+from|besides|but\s+not|not|non|minus|rather\s+than|instead\s+of|neither|nor|"
+    r"depleted\s+of|devoid\s+of|free\s+of)[\s-]*(?:the\s+|any\s+)?$",
+    re.IGNORECASE,
+)
+_NOT_THESE_AFTER = re.compile(r"^[\s-]*(?:depleted|depletion|excluded|removed|free\b|less\b)", re.IGNORECASE)
+_RESISTANT = re.compile(
+    r"\b(?:resistan\w+|refractor\w+|toleri[sz]\w+|toleran(?:t|ce)|desensiti[sz]\w+|insensitiv\w+|unresponsive\w*|"
+    r"(?:non|hypo)-?respon\w+|persisters?|anergic|anergy|addicted|addiction)\b",
+    re.IGNORECASE,
+)
+_SECRETED = re.compile(
+    r"\b(?:condition(?:ed|ing)\s+medi\w+|conditioned|supernatants?|co-?cultur\w+|feeders?|feeder\s+layer|exosomes?|"
+    r"(?:extracellular|micro)\s*vesicles?|transwells?|secretomes?)\b",
+    re.IGNORECASE,
+)
+_GIVEN = re.compile(
+    r"\b(?:(?:respon\w+|react\w*)\s+to|(?:exposed|co-?cultured|cultured|treated|incubated|mixed|stimulated|contact)\s+"
+    r"(?:to|with|on|by))\b",
+    re.IGNORECASE,
+)
+_IN_A_CLAUSE = re.compile(
+    r"\b(?:in|of|from|among|within|for|as|like|unlike|inside|using|by|are|is)\s+(?:\w+\s+){0,2}$", re.IGNORECASE
+)
+_ASIDE = re.compile(
+    r"\b(?:rather\s+than|instead\s+of|in\s+place\s+of|unlike|as\s+with|but\s+not)\s+(?:with\s+)?$", re.I
+)
+_SET_FOLLOWS = re.compile(r"^\s+(?:data\s?sets?|study|atlas|cohort|collection|donors?|patients?)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the parser took a question to be about; the spans are empty where cells or treatment were not found."""
+
+    question: str
+    mentions: Sequence[Mention]
+    cells: Span
+    treatment: Span
+    datasets: Sequence[Span]
+    donors: Sequence[Span]
+
+    def text(self, span: Span) -> str:
+        """Return the words of a stretch."""
+        return self.question[slice(*span)]
+
+    def ask(self, cells: str, treatment: str) -> str:
+        """Return the same question about other cells, or with another treatment."""
+        donor = f" in donor {self.text(self.donors[0])}" if self.donors else ""
+        if treatment:
+            return f"How would {cells} respond to {treatment}{donor}?"
+        return f"What would {cells} look like{donor}?" if donor else ""
+
+
+def find_objections(reading: Reading) -> tuple[Objection, ...]:
+    """Return why a question cannot be answered as it stands; the plainest reason first.
+
+    Parameters
+    ----------
+    reading
+        The question, the known terms in it, and which of them the parser chose.
+
+    Returns
+    -------
+    Objections; empty for an ordinary question.
+
+    Examples
+    --------
+    >>> find_objections(reading)[0].kind  # doctest: +SKIP
+    'genotype'
+    """
+    finders = (_negated, _altered, _excluded, _resistant, _given_cells, _compared, _several)
+    return tuple(objection for finder in finders for objection in finder(reading))
+
+
+# --- one finder for each class ------------------------------------------------------------------------------------
+
+
+def _negated(reading: Reading) -> Iterator[Objection]:
+    found = _NO_RESPONSE.search(reading.question)
+    if found is not None:
+        reason = "it asks about cells that do not meet or do not respond to the treatment; a run predicts a response"
+        yield Objection(kind="negated", text=found.group(), reason=reason, questions=_as_read(reading))
+
+
+def _altered(reading: Reading) -> Iterator[Objection]:
+    """Find a genotype, unless it is the treatment itself ("How would monocytes respond to a STAT1 knock-out?")."""
+    text = reading.question
+    for found in _ALTERED.finditer(text):
+        if _overlaps(found.span(), reading.treatment) or _in_mention(reading, found.span(), kinds=("disease",)):
+            continue
+        nearby = text[max(0, found.start() - _NEAR_A_GENE) : found.end() + _NEAR_A_GENE]
+        offset = max(0, found.start() - _NEAR_A_GENE)
+        genes = [
+            gene.group()
+            for gene in _GENE.finditer(nearby)
+            if not _overlaps((gene.start() + offset, gene.end() + offset), found.span())
+            and not _is_named(reading, (gene.start() + offset, gene.end() + offset))
+        ]
+        if not genes:
+            continue
+        gene = genes[0].removesuffix("-")
+        asked = reading.ask(reading.text(reading.cells), f"a {gene} knock-out") if reading.text(reading.cells) else ""
+        reason = "no atlas says the genotype of its cells; a change of one gene can be asked about as the treatment"
+        yield Objection(
+            kind="genotype",
+            text=f"{gene} {found.group()}" if gene not in found.group() else found.group(),
+            reason=reason,
+            questions=tuple(filter(None, (asked, *_as_read(reading)))),
+        )
+        return
+
+
+def _excluded(reading: Reading) -> Iterator[Objection]:
+    text = reading.question
+    for mention in reading.mentions:
+        if mention.kind != "cell_type":
+            continue
+        before, after = _NOT_THESE_BEFORE.search(text[: mention.start]), _NOT_THESE_AFTER.search(text[mention.end :])
+        if before or after:
+            start = before.start() if before else mention.start
+            end = mention.end + (after.end() if after else 0)
+            reason = f"it leaves {mention.text!r} out; a run works on one cell type that is named"
+            yield Objection(kind="cells_excluded", text=text[start:end], reason=reason)
+            return
+
+
+def _resistant(reading: Reading) -> Iterator[Objection]:
+    for found in _RESISTANT.finditer(reading.question):
+        if not _in_mention(reading, found.span(), kinds=("cell_type", "disease", "tissue")):
+            reason = "no atlas says which cells resist or tolerate a treatment"
+            yield Objection(kind="resistance", text=found.group(), reason=reason, questions=_as_read(reading))
+            return
+
+
+def _given_cells(reading: Reading) -> Iterator[Objection]:
+    """Find cells, or what they secrete, in the place of the treatment."""
+    text = reading.question
+    secreted, given = _SECRETED.search(text), _GIVEN.search(text)
+    behind = []
+    if given and reading.cells[1] <= given.end():
+        behind = [item for item in _other_cells(reading) if item.start > given.end() and not _in_clause(reading, item)]
+    if secreted is None and not behind:
+        return
+    words = secreted.group() if secreted else ", ".join(item.text for item in behind)
+    reason = "other cells, or what they secrete, are part of the treatment; a run predicts the response to one molecule"
+    plain, treatment = _as_read(reading), reading.text(reading.treatment)
+    others = [reading.ask(item.text, treatment) for item in behind] if plain else []
+    yield Objection(kind="cells_as_treatment", text=words, reason=reason, questions=(*plain, *others))
+
+
+def _compared(reading: Reading) -> Iterator[Objection]:
+    for found in find_comparisons(reading.question):
+        if found.is_with_untreated:
+            continue
+        reason = "it compares; a run predicts one response, and `haystack compare` puts finished runs side by side"
+        cells, treatments = _choices(reading, with_clauses=True)
+        questions = [reading.ask(cell, drug) for cell in cells for drug in treatments]
+        yield Objection(
+            kind="comparison",
+            text=reading.text((found.start, found.end)).strip(),
+            reason=reason,
+            questions=tuple(filter(None, questions)),
+        )
+        return
+
+
+def _several(reading: Reading) -> Iterator[Objection]:
+    cells, treatments = _choices(reading)
+    if len(cells) < 2 and len(treatments) < 2:
+        return
+    named = [*(cells if len(cells) > 1 else ()), *(treatments if len(treatments) > 1 else ())]
+    what = "cell types" if len(cells) > 1 else "treatments"
+    reason = f"it names several {what}; a run works on one cell type and one treatment"
+    questions = [reading.ask(cell, drug) for cell in cells or ("",) for drug in treatments or ("",)]
+    yield Objection(kind="several", text=", ".join(named), reason=reason, questions=tuple(filter(None, questions)))
+
+
+# --- what is named beside the chosen terms ------------------------------------------------------------------------
+
+
+def _choices(reading: Reading, *, with_clauses: bool = False) -> tuple[list[str], list[str]]:
+    """Return the cells and the treatments that the question names, each as written and those chosen first."""
+    others = [item for item in _other_cells(reading) if with_clauses or not _in_clause(reading, item)]
+    cells = [reading.text(reading.cells), *(item.text for item in others)]
+    treatments = [reading.text(reading.treatment), *(item.text for item in _other_treatments(reading))]
+    return [text for text in dict.fromkeys(cells) if text], [text for text in dict.fromkeys(treatments) if text]
+
+
+def _other_cells(reading: Reading) -> list[Mention]:
+    return _others(reading, kind="cell_type", chosen=reading.cells)
+
+
+def _other_treatments(reading: Reading) -> list[Mention]:
+    found = _others(reading, kind="perturbation", chosen=reading.treatment)
+    text = reading.question
+    return [
+        item
+        for item in found
+        if not is_measured(item, text) and not opposed_span(item, text) and not _ASIDE.search(text[: item.start])
+    ]
+
+
+def _others(reading: Reading, *, kind: str, chosen: Span) -> list[Mention]:
+    """Return the terms of a kind with another meaning than the chosen one, outside names of data sets."""
+    if chosen[0] == chosen[1]:
+        return []
+    known = [(item, item.resolution.match) for item in reading.mentions if item.kind == kind and item.resolution.match]
+    ids = {match.id for item, match in known if _overlaps((item.start, item.end), chosen)}
+    found = []
+    for item, match in known:
+        if match.id not in ids and not _SET_FOLLOWS.match(reading.question[item.end :]):
+            ids.add(match.id)
+            found.append(item)
+    return found
+
+
+def _in_clause(reading: Reading, mention: Mention) -> bool:
+    """Whether cells only say where the others come from: "B cells in PBMC", "from monocytes to B cells"."""
+    return _IN_A_CLAUSE.search(reading.question[: mention.start]) is not None
+
+
+def _as_read(reading: Reading) -> tuple[str, ...]:
+    """Return the plain question about the chosen cells and treatment; nothing where one of them is missing."""
+    cells, treatment = reading.text(reading.cells), reading.text(reading.treatment)
+    return (reading.ask(cells, treatment),) if cells and treatment else ()
+
+
+def _overlaps(one: Span, other: Span) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
+
+
+def _in_mention(reading: Reading, span: Span, *, kinds: tuple[str, ...]) -> bool:
+    return any(item.kind in kinds and _overlaps(span, (item.start, item.end)) for item in reading.mentions)
+
+
+def _is_named(reading: Reading, span: Span) -> bool:
+    """Whether a word that looks like a gene is part of another term, of a donor or of a data set."""
+    taken = [*reading.donors, *reading.datasets, reading.treatment]
+    return any(_overlaps(span, other) for other in taken) or _in_mention(
+        reading, span, kinds=("cell_type", "disease", "tissue")
+    )

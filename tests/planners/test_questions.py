@@ -1,0 +1,165 @@
+"""Whole lists of questions: ordinary ones are answered and used up, traps are refused or shown."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.planners.offline import OfflinePlanner, explain
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def planner():
+    return OfflinePlanner(load_knowledge())
+
+
+def rows(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def read(planner, question):
+    """The query, or None where the question is refused."""
+    try:
+        return planner.understand(question).value
+    except InvalidInputError:
+        return None
+
+
+def is_shown(query, trap):
+    """Whether the word that turns the question is among the words not used, or in the treatment as it was taken."""
+    taken = query.perturbation.text if query.perturbation else ""
+    return any(trap.lower() in text.lower() for text in (*query.unused, taken))
+
+
+def ordinary(planner, name):
+    """Of a list of ordinary questions: those refused, those with needless words, those with another term."""
+    refused, noisy, wrong = [], [], []
+    for row in rows(DATA / name):
+        query = read(planner, row["question"])
+        if query is None:
+            refused.append(row["question"])
+            continue
+        if set(query.unused) - set(filter(None, row["not_used"].split(";"))):
+            noisy.append((row["question"], query.unused))
+        named = (query.cell_type_name, query.perturbation.name if query.perturbation else "")
+        if named != (row["cell_type"], row["treatment"]):
+            wrong.append((row["question"], named))
+    return refused, noisy, wrong
+
+
+def test_ordinary_questions_are_answered_with_hardly_a_word_left_over(planner):
+    refused, noisy, wrong = ordinary(planner, "ordinary_questions.tsv")
+    assert len(refused) <= 2, refused
+    assert len(noisy) <= 5, noisy
+    assert not wrong
+
+
+def test_traps_are_refused_or_shown(planner, subtests):
+    for row in rows(DATA / "traps.tsv"):
+        with subtests.test(question=row["question"]):
+            query = read(planner, row["question"])
+            assert query is None or is_shown(query, row["trap"])
+
+
+def test_public_cases_are_refused_or_taken_as_what_they_are(planner, shared, subtests):
+    for row in rows(shared / "cases" / "questions.tsv"):
+        with subtests.test(question=row["question"]):
+            query = read(planner, row["question"])
+            silently = [part.strip() for part in row["read today, silently, as"].split("|")]
+            assert query is None or query.unused or query.perturbation.name not in silently
+
+
+KINDS = [
+    ("Why do B cells never respond to IFN-beta?", "negated", "How would B cells respond to IFN-beta?"),
+    (
+        "How would STAT1-deficient B cells respond to IFN-beta?",
+        "genotype",
+        "How would B cells respond to a STAT1 knock-out?",
+    ),
+    ("How would all cells except B cells respond to IFN-beta?", "cells_excluded", None),
+    (
+        "How would IFN-beta-resistant B cells respond to IFN-beta?",
+        "resistance",
+        "How would B cells respond to IFN-beta?",
+    ),
+    (
+        "How would B cells respond to monocytes treated with IFN-beta?",
+        "cells_as_treatment",
+        "How would monocytes respond to IFN-beta?",
+    ),
+    (
+        "How do B cells differ from monocytes after IFN-beta in donor D3?",
+        "comparison",
+        "How would monocytes respond to IFN-beta in donor D3?",
+    ),
+    ("How would T cells and B cells respond to IFN-beta?", "several", "How would B cells respond to IFN-beta?"),
+    ("How would T cells respond to IL-2 and IL-15?", "several", "How would T cells respond to IL-15?"),
+]
+
+
+def test_each_class_is_refused_with_what_can_be_asked_instead(planner, subtests):
+    for question, kind, instead in KINDS:
+        with subtests.test(question=question):
+            with pytest.raises(InvalidInputError) as caught:
+                planner.understand(question)
+            assert caught.value.facts["reason"] == kind
+            if instead:
+                assert f"haystack run '{instead}'" in str(caught.value)
+                assert planner.understand(instead).value.objections == ()
+
+
+def test_the_opposite_of_a_molecule_is_named_as_such(planner):
+    with pytest.raises(
+        InvalidInputError, match="'IFN-beta trap' is not a known treatment; it is the opposite of IFN-b"
+    ):
+        planner.understand("How would B cells respond to an IFN-beta trap?")
+
+
+def test_a_drug_described_by_what_it_blocks_is_the_drug(planner):
+    query = planner.understand(
+        "How would T cells respond to an inhibitor of IL-2 signalling such as tofacitinib?"
+    ).value
+    assert (query.perturbation.name, query.unused) == ("Tofacitinib", ())
+
+
+def test_a_molecule_that_is_measured_is_no_second_treatment(planner):
+    query = planner.understand("Does IFN-gamma raise CXCL10 in monocytes?").value
+    assert query.perturbation.name == "IFN-gamma"
+    assert query.unused == ("raise CXCL10",)
+
+
+def test_words_not_used_are_shown_in_the_reading_and_by_explain(planner):
+    question = "How would elderly smokers' B cells respond to high-dose IFN-beta?"
+    query = planner.understand(question).value
+    assert query.unused == ("smokers", "high-dose")
+    assert query.reading == "IFN-beta | B cell; not used: 'smokers', 'high-dose'"
+    assert explain(question)["unused"] == ["smokers", "high-dose"]
+
+
+def test_many_words_not_used_are_counted_in_the_reading_and_kept_in_the_query(planner):
+    words = ["red", "orange", "yellow", "green", "blue", "violet", "black", "white", "grey", "brown"]
+    query = planner.understand(f"How would B cells respond to IFN-beta? {' and '.join(words)}").value
+    assert query.unused == tuple(words)
+    assert query.reading.endswith("'black', 'white' and 2 more")
+
+
+def test_state_of_the_cells_is_shown_where_it_is_not_part_of_the_question(planner, subtests):
+    for question, unused in [
+        ("How would stimulated monocytes respond to IL-10?", ("stimulated",)),
+        ("What happens to monocytes stimulated with IL-10?", ()),
+        ("IL-10-treated monocytes", ()),
+        ("Which genes are activated in monocytes by IL-10?", ()),
+        ("What if we stimulated monocytes with IL-10?", ()),
+    ]:
+        with subtests.test(question=question):
+            assert planner.understand(question).value.unused == unused
+
+
+def test_the_family_of_a_drug_is_used_with_its_name(planner):
+    query = planner.understand("How would T cells respond to the JAK inhibitor ruxolitinib?").value
+    assert (query.perturbation.name, query.unused) == ("Ruxolitinib", ())
