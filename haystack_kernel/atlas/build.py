@@ -159,14 +159,14 @@ def build_atlas(
 
 def resolvers_of(knowledge: Knowledge) -> Resolvers:
     """Return the functions that resolve labels with the knowledge tables."""
-    from haystack_kernel.knowledge import resolve
+    from haystack_kernel.knowledge import perturbation_of, resolve
 
     return Resolvers(
         cell_type=partial(resolve, kind="cell_type", knowledge=knowledge),
         perturbation=partial(resolve, kind="perturbation", knowledge=knowledge),
         tissue=partial(resolve, kind="tissue", knowledge=knowledge),
         disease=partial(resolve, kind="disease", knowledge=knowledge),
-        perturbation_type=lambda name: knowledge.perturbations[name].type if name in knowledge.perturbations else "",
+        perturbation_type=lambda name: entry.type if (entry := perturbation_of(name, knowledge=knowledge)) else "",
     )
 
 

@@ -6,7 +6,8 @@ ontology distances.
 
 from __future__ import annotations
 
-from haystack_kernel.knowledge.genetic import GeneticLabel, control_kind, find_genetic, is_unassigned, read_genetic
+from haystack_kernel.knowledge.entries import perturbation_of, resolve_genetic
+from haystack_kernel.knowledge.genetic import GeneticLabel, find_genetic, read_genetic
 from haystack_kernel.knowledge.load import load_knowledge
 from haystack_kernel.knowledge.mentions import Mention, find_mentions
 from haystack_kernel.knowledge.ontology import ancestors, descendants, distance, neighbours
@@ -37,15 +38,15 @@ __all__ = [
     "Source",
     "Tissue",
     "ancestors",
-    "control_kind",
     "descendants",
     "distance",
     "find_genetic",
     "find_mentions",
-    "is_unassigned",
     "load_knowledge",
     "load_knowledge_from",
     "neighbours",
+    "perturbation_of",
     "read_genetic",
     "resolve",
+    "resolve_genetic",
 ]

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
+from haystack_kernel.knowledge.controls import control_words, is_unassigned
 from haystack_kernel.knowledge.genes import load_genes
 
 if TYPE_CHECKING:
@@ -97,31 +98,9 @@ _MODE_PREFIX: tuple[tuple[Mode, re.Pattern[str]], ...] = (
 _GUIDE_MARK = re.compile(
     r"^(?:sg|gRNA|sgRNA|crRNA)|[-_. ](?:sg|sgRNA|gRNA|guide)[-_. ]?\d{0,3}$"
 )  # a guide for certain
-_GUIDE_NUMBER = re.compile(r"(?:(?<=[A-Z])|[-_. ])(?:sg|g|guide)[-_. ]?\d{1,3}$")  # NTg4
+_PLASMID = re.compile(r"[-_]p[A-Z]{2,3}\d+(?:-\d+)?$")  # _pDS258
 _MONTHS = {"mar": "MARCHF", "sep": "SEPTIN", "dec": "DELEC"}
 _DATE = re.compile(r"^(?:0?(\d{1,2})-(mar|sep|dec)|(mar|sep|dec)-0?(\d{1,2}))$", re.IGNORECASE)
-
-# Kind of control -> the words of a label that mean it, without numbers, signs and case. Vehicles (DMSO, PBS) are no
-# genetic controls and are read where an atlas is built.
-_CONTROL_WORDS = {
-    "non-targeting": r"non ?target(?:ing|ed)?(?: (?:human|mouse))?|ntc?s?|nt c(?:trl|ontrol)s?",
-    "scrambled": r"scrambled?|scr|scrbl",
-    "safe-targeting": r"safe(?: ?(?:target(?:ing|ed)?|harbou?r|cutter))?|aavs|rosa",
-    "intergenic": r"(?:one )?(?:intergenic|non ?gene|non ?genic)(?: site)?|no site",
-    "reporter": r"lac ?z|e?gfp|rfp|bfp|mcherry|luc|luciferase|renilla",
-    "untransduced": (
-        r"un ?(?:transduced|transfected|infected|edited|perturbed)|mock(?: (?:transduced|transfected))?|parental|wt|"
-        r"wild ?type|empty(?: vector)?|ev|no virus"
-    ),
-    "control": r"(?:x )?neg(?:ative)? ?(?:controls?|ctrls?)|controls?|ctrls?|cntrl|ctl",
-}
-_GUIDED = r"(?:sg|si|sh|oe|guide|sgrna|sirna|shrna)? ?(?:{})(?: (?:control|ctrl|guide|sgrna|grna|sirna|shrna))*"
-_CONTROLS = {kind: re.compile(_GUIDED.format(words)) for kind, words in _CONTROL_WORDS.items()}
-_NONE = re.compile(
-    r"na|n a|nan|none|null|unknown|unassigned|not assigned|unmapped|undetermined|ambiguous|"
-    r"no (?:guide|grna|sgrna|perturbation|assignment|call)s?(?: (?:detected|assigned))?|guideless|negative|neg|blank|"
-    r"multiplet|doublet|multiple(?: guides)?|multi|missing|tbd"
-)
 
 
 @dataclass(frozen=True)
@@ -150,7 +129,7 @@ class GeneticLabel:
     changes
         The genes, each once, in alphabetical order; several are a combination.
     control
-        Kind of control: non-targeting, safe-targeting, intergenic, scrambled, reporter, untransduced or control.
+        Kind of control, as :func:`~haystack_kernel.knowledge.controls.control_words` names it.
     notes
         What a reader should know, such as a symbol that is no longer current.
     """
@@ -193,61 +172,15 @@ def read_genetic(text: str, *, declared: bool = False, mode: Mode | None = None)
     'non-targeting'
     """
     text = text.strip()
-    if declared:
-        if kind := control_kind(text):
-            return GeneticLabel("control", control=kind)
-        if is_unassigned(text):
-            return GeneticLabel("none")
-    stated, rest = _take_mode(text)
-    has_guide = _GUIDES.search(rest) is not None
-    readings = [rest]
-    if stated or has_guide:
-        readings.append(_FILLERS.sub(" ", _GUIDES.sub(" ", rest)))
-    reader = _Reader(mode=stated or mode, is_free=declared or stated is not None or has_guide, is_declared=declared)
-    found = (reader.read(" ".join(reading.split()).strip(" -_:()[]")) for reading in readings)
-    return next(filter(None, found), None)
-
-
-def control_kind(text: str) -> str:
-    """Return the kind of control that a label of a genetic screen names.
-
-    Parameters
-    ----------
-    text
-        A label. ``CTRL`` counts as a control, although a gene has that symbol too: it is far more often meant so.
-
-    Returns
-    -------
-    non-targeting, scrambled, safe-targeting, intergenic, reporter, untransduced or control; "" for any other label.
-
-    Examples
-    --------
-    >>> control_kind("NO_SITE_411")
-    'intergenic'
-    """
-    parts = [_GUIDE_NUMBER.sub("", part) for part in re.split(r"[|+;,&]", text) if part.strip()]
-    kinds = [next((kind for kind, form in _CONTROLS.items() if form.fullmatch(_bare(part))), "") for part in parts]
-    return kinds[0] if kinds and all(kinds) else ""
-
-
-def is_unassigned(text: str) -> bool:
-    """Whether a label says that the guide of a cell is not known, so that it is neither treated nor a control.
-
-    Parameters
-    ----------
-    text
-        A label, such as "unassigned", "NA", "Negative" or "".
-
-    Returns
-    -------
-    False for every other label, a control's included.
-
-    Examples
-    --------
-    >>> is_unassigned("no guide")
-    True
-    """
-    return not text.strip("*-_. ?") or _NONE.fullmatch(_bare(text)) is not None
+    if declared and is_unassigned(text):
+        return GeneticLabel("none")
+    if declared and (kind := _control_kind(text)):
+        return GeneticLabel("control", control=kind)
+    parts = _PARTS.split(text)
+    if sum(_take_mode(part)[0] is not None for part in parts) > 1:  # each part says what was done to its gene
+        labels = [read_genetic(part, declared=declared, mode=mode) for part in parts]
+        return _combined([one for one in labels if one is not None]) if all(labels) else None
+    return _read_changes(text, declared=declared, mode=mode)
 
 
 def find_genetic(text: str) -> list[tuple[int, int, GeneticLabel]]:
@@ -283,6 +216,16 @@ def find_genetic(text: str) -> list[tuple[int, int, GeneticLabel]]:
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
+def _read_changes(text: str, *, declared: bool, mode: Mode | None) -> GeneticLabel | None:
+    """Read a label that states one mode or none: first as it stands, then without words of guides and of grammar."""
+    stated, rest = _take_mode(text)
+    has_words = stated is not None or _GUIDES.search(rest) is not None
+    readings = [rest, _FILLERS.sub(" ", _GUIDES.sub(" ", rest))] if has_words else [rest]
+    reader = _Reader(mode=stated or mode, is_free=declared or has_words, is_declared=declared)
+    found = (reader.read(" ".join(reading.split()).strip(" -_:()[]")) for reading in readings)
+    return next(filter(None, found), None)
+
+
 @dataclass(frozen=True)
 class _Reader:
     """Reads what is left of a label without words of mode; ``is_free`` where a bare symbol is enough."""
@@ -295,7 +238,7 @@ class _Reader:
         changes: dict[str, GeneChange] = {}
         notes: list[str] = []
         for part in _PARTS.split(text) if text else []:
-            if control_kind(part) and (self.is_declared or "+" in text):
+            if _control_kind(part) and (self.is_declared or "+" in text):
                 continue
             read = self._part(part)
             if not read:
@@ -314,7 +257,7 @@ class _Reader:
         if not self.is_free:
             return []
         for mark in ("_", "-", " "):
-            pieces = [piece for piece in part.split(mark) if not control_kind(piece)]
+            pieces = [piece for piece in part.split(mark) if not _control_kind(piece)]
             if len(part.split(mark)) > 1 and pieces:
                 found = [self._gene(piece) for piece in pieces]
                 if all(found):
@@ -323,7 +266,7 @@ class _Reader:
 
     def _gene(self, part: str) -> tuple[GeneChange, str] | None:
         mode, is_free, rest = self.mode, self.is_free, part.strip()
-        if control_kind(rest):  # sgAAVS1
+        if _control_kind(rest):  # sgAAVS1
             return None
         for _ in range(6):  # symbol, then without one ending or beginning after the other
             if symbol := self._symbol(rest, is_free=is_free):
@@ -361,6 +304,12 @@ def _shorter(text: str) -> tuple[Mode | None, str]:
     return None, _PREFIX.sub("", text) if without == text else without
 
 
+def _control_kind(text: str) -> str:
+    """Kind of control that a label or a part of one names; "" for none."""
+    words = control_words(_PLASMID.sub("", text), genetic=True)
+    return words.kind if words.is_control else ""
+
+
 def _take_mode(text: str) -> tuple[Mode | None, str]:
     """The mode that words state, and the text without them."""
     for mode, words in _MODES:
@@ -370,12 +319,6 @@ def _take_mode(text: str) -> tuple[Mode | None, str]:
                 rest = others.sub(" ", rest)
             return mode, rest
     return None, text
-
-
-def _bare(text: str) -> str:
-    """A label without case, numbers and signs: ``non-targeting_00998`` -> ``non targeting``."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text.strip())  # NegCtrl0
-    return " ".join(re.sub(r"[^a-z]+", " ", re.sub(r"[-_]p[A-Z]{2,3}\d+(?:-\d+)?$|\(mod\)", "", words).lower()).split())
 
 
 # --- phrases --------------------------------------------------------------------------------------------------------

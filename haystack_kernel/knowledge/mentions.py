@@ -11,17 +11,19 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import normalise
+from haystack_kernel.knowledge.entries import perturbation_of, resolution_of
+from haystack_kernel.knowledge.genetic import find_genetic, read_genetic
 from haystack_kernel.knowledge.index import index_of
 from haystack_kernel.knowledge.resolve import resolve
 from haystack_kernel.knowledge.spelling import correct_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from haystack_kernel.knowledge.index import Index, Surface
     from haystack_kernel.knowledge.normalise import Word
     from haystack_kernel.knowledge.terms import Knowledge
-    from haystack_kernel.schema import Resolution, TermKind
+    from haystack_kernel.schema import Match, Resolution, TermKind
 
 KINDS: tuple[TermKind, ...] = ("cell_type", "perturbation", "tissue", "disease")  # first wins where two claim a text
 MAX_WORDS = 9
@@ -69,12 +71,13 @@ class Mention:
 
 @dataclass(frozen=True)
 class _Span:
-    """Words ``first`` up to, not including, ``stop`` that name a term of this kind."""
+    """Words ``first`` up to, not including, ``stop`` that name a term of this kind, and its meaning where known."""
 
     kind: TermKind
     first: int
     stop: int
     is_exact: bool
+    resolution: Resolution | None = None
 
 
 def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
@@ -103,14 +106,15 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
     ['lung fibroblasts', 'TNF']
     """
     words = normalise.split_words(text)
-    spans = [span for kind in KINDS for span in _spans(text, words, index=index_of(kind, knowledge=knowledge))]
+    spans = list(_genetic_spans(text, words))
+    spans += [span for kind in KINDS for span in _spans(text, words, index=index_of(kind, knowledge=knowledge))]
     spans.sort(key=lambda span: (words[span.first].start - words[span.stop - 1].end, not span.is_exact))
     taken: set[int] = set()
     mentions = []
     for span in spans:
         if taken.isdisjoint(range(span.first, span.stop)):
             start, end = words[span.first].start, words[span.stop - 1].end
-            resolution = resolve(text[start:end], kind=span.kind, knowledge=knowledge)
+            resolution = span.resolution or resolve(text[start:end], kind=span.kind, knowledge=knowledge)
             if resolution.match is not None:
                 taken.update(range(span.first, span.stop))
                 mentions.append(Mention(span.kind, text[start:end], start, end, resolution))
@@ -123,9 +127,25 @@ def _is_said_closer(mention: Mention, others: list[Mention], *, knowledge: Knowl
     found = mention.resolution
     if mention.kind != "perturbation" or not found.ambiguous or found.match is None:
         return False
-    families = {knowledge.perturbations[near.id].family for near in (found.match, *found.alternatives)}
-    exact = (other.resolution for other in others if other.kind == "perturbation" and not other.resolution.ambiguous)
-    return any(knowledge.perturbations[one.match.id].family in families for one in exact if one.match)
+    exact = [other.resolution for other in others if other.kind == "perturbation" and not other.resolution.ambiguous]
+    families = _families([found.match, *found.alternatives], knowledge=knowledge)
+    return not families.isdisjoint(_families([one.match for one in exact], knowledge=knowledge))
+
+
+def _families(matches: Iterable[Match | None], *, knowledge: Knowledge) -> set[str]:
+    entries = [perturbation_of(match.id, knowledge=knowledge) for match in matches if match is not None]
+    return {entry.family for entry in entries if entry is not None}
+
+
+def _genetic_spans(text: str, words: list[Word]) -> Iterator[_Span]:
+    """Yield the stretches that name a change of a gene, known to the tables or not: "siRNA against STAT1"."""
+    for start, end, label in find_genetic(text):
+        inside = [place for place, word in enumerate(words) if word.start < end and word.end > start]
+        stretch = text[start:end]
+        # In "TNF and IL6 knock-out" the word TNF alone is a cytokine, so its resolution does not repeat it.
+        said = stretch if read_genetic(stretch) == label else label.name
+        found = resolution_of(said, label)
+        yield _Span("perturbation", inside[0], inside[-1] + 1, is_exact=True, resolution=found)
 
 
 def _spans(text: str, words: list[Word], *, index: Index) -> list[_Span]:

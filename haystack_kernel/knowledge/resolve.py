@@ -12,6 +12,7 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
 from haystack_kernel.knowledge import normalise
+from haystack_kernel.knowledge.entries import resolve_genetic
 from haystack_kernel.knowledge.index import SYNONYM_SCORE, index_of
 from haystack_kernel.knowledge.labels import (
     MODIFIERS,
@@ -52,9 +53,10 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
 
     Tried in order: id; an abbreviation with several meanings; name or synonym written any way (case, Greek letters,
     hyphens, plural, British spelling); the same words without "cell", in another order, or in other words of the same
-    meaning (renal, kidney); without a modifier such as "activated", the salt of a drug or a dose; label and explanation
-    in brackets; without words that the term implies (blood monocyte); with typing errors in long words; a family or a
-    part of a name. Digits and words of up to five letters are never corrected, so IL-2 is not IL-21.
+    meaning (renal, kidney); without a modifier such as "activated", the salt of a drug or a dose; a change of any human
+    gene ("siRNA against STAT1"); label and explanation in brackets; without words that the term implies (blood
+    monocyte); with typing errors in long words; a family or a part of a name. Digits and words of up to five letters
+    are never corrected, so IL-2 is not IL-21.
 
     Parameters
     ----------
@@ -92,6 +94,8 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
         return _of_short_form(text, short, index=index)
     if matches := _plain(text, words, index=index):
         return _resolution(text, matches, index=index)
+    if kind == "perturbation" and (genetic := resolve_genetic(text)):
+        return genetic
     brackets = split_brackets(text)
     if brackets is not None and (found := _in_brackets(text, *brackets, index=index, knowledge=knowledge)):
         return found

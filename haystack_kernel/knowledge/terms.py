@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-PerturbationType = Literal["cytokine", "drug", "genetic"]
+PerturbationType = Literal["cytokine", "drug", "genetic", "unspecified"]  # the last: only a label of an atlas
 SourceKind = Literal["packaged", "cl", "uberon", "mondo", "genesets", "targets", "network", "regulons"]
 EdgeKind = Literal["ligand", "signalling", "transcription", "association"]
 

@@ -5,11 +5,13 @@ In: a query and the view. Out: messages.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from rapidfuzz import fuzz, process
 
 from haystack_kernel import keys
+from haystack_kernel.knowledge import perturbation_of
 from haystack_kernel.retrieval.similarity.cell_types import asked_type, steps_between
 from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation, rows_of_perturbation
 from haystack_kernel.retrieval.view import CANONICAL, N_CELLS, TYPE_KEY, cells_of, type_label
@@ -101,12 +103,12 @@ def _held_perturbations(query: StructuredQuery, view: AtlasView) -> str:
     if asked is not None:
         text = asked.name
     spelling = {one: score for one, score, _ in process.extract(text, held, scorer=fuzz.WRatio, limit=None)}
-    table = view.knowledge.perturbations
-    entry = table.get(text)
+    known = functools.partial(perturbation_of, knowledge=view.knowledge)
+    entry = known(text)
     targets = set(asked.targets if asked is not None else ()) | set(entry.targets if entry else ())
 
     def order(name: str) -> tuple[bool, bool, float, str]:
-        other = table.get(name)
+        other = known(name)
         shares = other is not None and not targets.isdisjoint(other.targets)
         family = other is not None and entry is not None and bool(entry.family) and other.family == entry.family
         return not shares, not family, -spelling.get(name, 0.0), name

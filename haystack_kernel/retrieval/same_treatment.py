@@ -9,7 +9,7 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from haystack_kernel.knowledge import find_mentions, resolve
+from haystack_kernel.knowledge import find_mentions, perturbation_of, resolve
 
 if TYPE_CHECKING:
     from haystack_kernel.knowledge import Knowledge
@@ -46,7 +46,7 @@ def names_treatment(label: str, wanted: str, *, knowledge: Knowledge) -> bool:
     known, pattern = _names_of(wanted, knowledge=knowledge)
     if not label or label.casefold() in known:
         return bool(label)
-    entry = knowledge.perturbations.get(label)
+    entry = perturbation_of(label, knowledge=knowledge)
     if entry is not None:  # a genetic one may act on the same gene in another way
         return entry.type == "genetic" and pattern.search(label) is not None
     if pattern.search(label) or _VAGUE.fullmatch(label):
@@ -75,9 +75,9 @@ def _names_of(wanted: str, *, knowledge: Knowledge) -> tuple[frozenset[str], re.
     names = {wanted}
     match = resolve(wanted, kind="perturbation", knowledge=knowledge).match
     if match is not None and match.how != "fuzzy":  # a similar spelling may be another perturbation
-        entry = knowledge.perturbations[match.id]
-        names |= {match.id, *entry.synonyms}
-        if entry.type == "genetic":
+        entry = perturbation_of(match.id, knowledge=knowledge)
+        names |= {match.id, *(entry.synonyms if entry else ())}
+        if entry is not None and entry.type == "genetic":
             names |= set(entry.targets)
     spelled = []
     for name in names:

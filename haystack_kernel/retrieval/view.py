@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.knowledge import resolve
+from haystack_kernel.knowledge import perturbation_of, resolve, resolve_genetic
 from haystack_kernel.retrieval.hidden import CANONICAL, HIDDEN_BY, hidden_by, list_hidden
 from haystack_kernel.schema import CellSet, RetrievalSettings
 
@@ -164,8 +164,10 @@ def build_view(
         A hidden pair names a cell type that the knowledge table lacks.
     """
     table = atlas.conditions().reset_index(drop=True)
-    names = {name: canonical_name(name, knowledge=knowledge) for name in table[keys.PERTURBATION].unique()}
-    table[CANONICAL] = table[keys.PERTURBATION].map(names)
+    kinds = table[[keys.PERTURBATION, keys.PERTURBATION_TYPE]].drop_duplicates().itertuples(index=False, name=None)
+    names = {(name, kind): canonical_name(name, kind=kind, knowledge=knowledge) for name, kind in kinds}
+    stored = zip(table[keys.PERTURBATION], table[keys.PERTURBATION_TYPE], strict=True)
+    table[CANONICAL] = [names[pair] for pair in stored]
     table[TYPE_KEY] = table[keys.CELL_TYPE_ID].where(table[keys.CELL_TYPE_ID] != "", table[keys.CELL_TYPE])
     nameless = {one for one in table[keys.DONOR].unique() if one.rpartition(":")[2].strip().lower() in _NO_DONOR}
     table[HAS_DONOR] = ~table[keys.DONOR].isin(nameless)
@@ -208,10 +210,16 @@ def find_hidden(atlas: Atlas, *, knowledge: Knowledge, config: RunConfig) -> tup
     return list_hidden(view.hidden, pairs=config.hide, knowledge=knowledge)
 
 
-def canonical_name(name: str, *, knowledge: Knowledge) -> str:
-    """Name of a perturbation in the knowledge tables; the name itself where the match is not certain."""
-    if not name or name in knowledge.perturbations:
+def canonical_name(name: str, *, knowledge: Knowledge, kind: str = "") -> str:
+    """Known name of a perturbation; the name itself where the match is not certain.
+
+    Where ``kind`` is "genetic", a bare symbol is the knock-out of the gene, in an atlas of an earlier version too.
+    """
+    if not name or perturbation_of(name, knowledge=knowledge) is not None:
         return name
+    if kind == "genetic":
+        found = resolve_genetic(name, declared=True)
+        return found.match.id if found is not None and found.match is not None else name
     match = resolve(name, kind="perturbation", knowledge=knowledge).match
     return match.id if match is not None and match.how != "fuzzy" else name
 

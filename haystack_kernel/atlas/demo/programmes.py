@@ -12,7 +12,7 @@ import numpy as np
 
 from haystack_kernel.atlas.demo.facts import CELL_TYPES, CYTOKINES, DRUGS
 from haystack_kernel.atlas.demo.profiles import load_genes, rng_of, tree_noise
-from haystack_kernel.knowledge import resolve
+from haystack_kernel.knowledge import perturbation_of, resolve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,7 +135,7 @@ def _entry(label: str, *, knowledge: Knowledge) -> PerturbationEntry | None:
     resolution = resolve(label, kind="perturbation", knowledge=knowledge)
     if resolution.match is None or resolution.match.how == "fuzzy":
         return None
-    return knowledge.perturbations[resolution.match.id]
+    return perturbation_of(resolution.match.id, knowledge=knowledge)
 
 
 def _stranger(mine: PerturbationEntry, *, entries: dict[str, PerturbationEntry], seed: int) -> PerturbationEntry:

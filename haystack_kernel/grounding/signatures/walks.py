@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from haystack_kernel.knowledge import perturbation_of
 from haystack_kernel.knowledge.actions import action_on_targets
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def known_walks(knowledge: Knowledge) -> dict[str, NDArray[np.float64]]:
 def asked_entry(basis: Basis) -> PerturbationEntry | None:
     """The asked perturbation as the knowledge tables describe it; None where they do not."""
     asked = basis.query.perturbation
-    return basis.knowledge.perturbations.get(asked.name) if asked is not None else None
+    return perturbation_of(asked.name, knowledge=basis.knowledge) if asked is not None else None
 
 
 def asked_targets(basis: Basis) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.knowledge import resolve
+from haystack_kernel.knowledge import perturbation_of, resolve
 from haystack_kernel.planners import context
 from haystack_kernel.planners.check import clean_text
 from haystack_kernel.planners.classes import Reading, find_objections
@@ -156,12 +156,12 @@ def _term_fields(cell: Term, drug: Term, *, knowledge: Knowledge) -> dict[str, A
             "cell_type_synonyms": known.synonyms,
             "marker_genes": known.markers,
         }
-    if drug.match is not None and drug.resolution is not None:
-        entry = knowledge.perturbations[drug.match.id]
+    entry = perturbation_of(drug.match.id, knowledge=knowledge) if drug.match is not None else None
+    if entry is not None and drug.resolution is not None:
         fields["perturbation"] = Perturbation(
             text=drug.resolution.text,
             name=entry.name,
-            type=entry.type,
+            type=None if entry.type == "unspecified" else entry.type,
             synonyms=entry.synonyms,
             external_ids=dict(entry.external_ids),
             targets=entry.targets,

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from haystack_kernel.knowledge import resolve
+from haystack_kernel.knowledge import perturbation_of, resolve
 from haystack_kernel.planners.frames import CELL_LIKE
 from haystack_kernel.planners.opposites import is_measured, opposed_span, wordings
 from haystack_kernel.schema import Match, Resolution
@@ -77,7 +77,8 @@ def _beside_opposite(drug: Term, opposed: Mention, term: Term) -> Term:
 
 def _family_spans(drug: Term, question: str, *, knowledge: Knowledge) -> list[tuple[int, int]]:
     """Return where the family of a treatment stands beside its name: "the JAK inhibitor ruxolitinib"."""
-    family = knowledge.perturbations[drug.match.id].family if drug.match else ""
+    entry = perturbation_of(drug.match.id, knowledge=knowledge) if drug.match else None
+    family = entry.family if entry else ""
     found = re.finditer(rf"\b{re.escape(family)}s?\b", question, re.IGNORECASE) if family else ()
     return [match.span() for match in found]
 

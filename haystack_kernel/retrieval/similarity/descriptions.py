@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haystack_kernel.knowledge import ancestors
+from haystack_kernel.knowledge import ancestors, perturbation_of
 
 if TYPE_CHECKING:
     from haystack_kernel.knowledge import Knowledge
@@ -26,7 +26,7 @@ def describe_perturbation(name: str, *, knowledge: Knowledge, asked: Perturbatio
     asked
         The perturbation of the query, which describes one that the tables lack.
     """
-    entry = knowledge.perturbations.get(name)
+    entry = perturbation_of(name, knowledge=knowledge)
     if entry is None:
         if asked is None:
             return name

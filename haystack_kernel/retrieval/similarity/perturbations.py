@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from haystack_kernel.knowledge import perturbation_of
+
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
@@ -71,14 +73,14 @@ def asked_mechanism(query: StructuredQuery, *, knowledge: Knowledge) -> Mechanis
     """Mechanism of the perturbation asked for; empty where the tables and the query say nothing about it."""
     if query.perturbation is None:
         return Mechanism(frozenset(), frozenset())
-    if query.perturbation.name in knowledge.perturbations:
+    if perturbation_of(query.perturbation.name, knowledge=knowledge) is not None:
         return mechanism(query.perturbation.name, knowledge=knowledge)
     return Mechanism(frozenset(query.perturbation.targets), frozenset(query.expected_pathways.items()))
 
 
 def mechanism(name: str, *, knowledge: Knowledge) -> Mechanism:
-    """Mechanism of a perturbation of the tables; empty for any other name."""
-    entry = knowledge.perturbations.get(name)
+    """Mechanism of a known perturbation; empty for any other name."""
+    entry = perturbation_of(name, knowledge=knowledge)
     if entry is None:
         return Mechanism(frozenset(), frozenset())
     return Mechanism(frozenset(entry.targets), frozenset(entry.pathways.items()))

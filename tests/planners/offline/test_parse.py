@@ -35,6 +35,9 @@ QUESTIONS = [
     ("Which genes would TNF induce in lung fibroblasts?", CELL_TYPES, LUNG_FIBROBLAST, "TNF-alpha", {}),
     ("How does IL-4 affect monocytes?", CELL_TYPES, MONO, "IL-4", {}),
     ("How does knocking out IFNGR1 affect monocytes?", CELL_TYPES, MONO, "IFNGR1 knock-out", {}),
+    ("How would monocytes respond to siRNA against ZZZ3?", CELL_TYPES, MONO, "ZZZ3 siRNA", {}),
+    ("How do monocytes respond when JAK3 is silenced?", CELL_TYPES, MONO, "JAK3 knock-down", {}),
+    ("How would monocytes respond to overexpression of SOCS1?", CELL_TYPES, MONO, "SOCS1 over-expression", {}),
     ("How would lung fibroblasts respond to ruxolitnib?", CELL_TYPES, LUNG_FIBROBLAST, "Ruxolitinib", {}),
     ("How would lung fibrblasts respond to TGF-beta?", CELL_TYPES, LUNG_FIBROBLAST, "TGF-beta1", {}),
     ("How do B-cells respond to IFN-beta?", CELL_TYPES, B, "IFN-beta", {}),
@@ -260,7 +263,7 @@ UNKNOWN = [
     ("Transfer the IFN-beta response from monocytes to blorbocytes", {"cell_type": "blorbocytes"}),
     ("How would B cells respond to anti-IL-8?", {"perturbation": "anti-IL-8"}),
     ("How would B cells respond to TNF blockade?", {"perturbation": "TNF blockade"}),
-    ("How would B cells respond to ZZZ3 knockout?", {"perturbation": "ZZZ3 knockout"}),
+    ("How would B cells respond to ZZZ9 knockout?", {"perturbation": "ZZZ9 knockout"}),
 ]
 
 
