@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from inference.checks import SYMBOL_COLUMNS, Checked, check_counts
+from inference.checks import Checked, check_counts
 from inference.errors import InputError
+from inference.genes import gene_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,15 +81,16 @@ def examine(
     -------
     The answers, and the checked counts; None instead of the counts where an answer is a refusal.
     """
-    checked, refusals = _checked(adata, name)
+    checked, refusals = _checked(adata, name, model_genes)
     is_there = bool(adata.n_obs and adata.n_vars)
     answers = [Answer("cells and genes", is_there, f"{adata.n_obs} cells x {adata.n_vars} genes")]
     if refused := refusals.get("counts", refusals.get("")):  # "" where nothing more can be known
         answers.append(Answer("raw counts", ok=False, detail=refused))
     else:
-        source = (checked or check_counts(_only_counts(adata))).source
-        beside = "" if source == "X" else ", X holds other values"
-        answers.append(Answer("raw counts", ok=True, detail=f"non-negative whole numbers in {source}{beside}"))
+        found = checked or check_counts(_only_counts(adata))
+        beside = "" if found.source == "X" else ", X holds other values"
+        detail = "; ".join([f"non-negative whole numbers in {found.source}{beside}", *found.doubts])
+        answers.append(Answer("raw counts", ok=None if found.doubts else True, detail=detail))
     answers += _names(adata, checked, refusals)
     frac = float("nan")
     if checked is not None:
@@ -106,8 +108,8 @@ def examine(
             "again."
         )
     answers.append(Answer("each cell name once", not len(repeated), told))
-    found = Preflight(name, adata.n_obs, adata.n_vars, tuple(answers), tuple(refusals.values()), frac)
-    return found, checked if found.ok else None
+    preflight = Preflight(name, adata.n_obs, adata.n_vars, tuple(answers), tuple(refusals.values()), frac)
+    return preflight, checked if preflight.ok else None
 
 
 def load_model_genes(path: Path, *, name: str) -> tuple[str, ...]:
@@ -117,12 +119,12 @@ def load_model_genes(path: Path, *, name: str) -> tuple[str, ...]:
     return read_genes(path, name=name)
 
 
-def _checked(adata: AnnData, name: str) -> tuple[Checked | None, dict[str, str]]:
+def _checked(adata: AnnData, name: str, model_genes: Sequence[str] | None) -> tuple[Checked | None, dict[str, str]]:
     """Check the cells; where they are refused, check counts and genes separately to find every fault."""
     import anndata as ad
 
     try:
-        return check_counts(adata, name=name), {}
+        return check_counts(adata, name=name, model_genes=model_genes), {}
     except InputError as error:
         refusals = {error.about: str(error)}
     if adata.n_obs and adata.n_vars:
@@ -147,8 +149,7 @@ def _only_counts(adata: AnnData) -> AnnData:
         return pd.DataFrame(index=[f"GENE{number}" for number in range(n)])
 
     obs = pd.DataFrame(index=[str(number) for number in range(adata.n_obs)])
-    layers = {"counts": adata.layers["counts"]} if "counts" in adata.layers else None
-    bare = ad.AnnData(X=adata.X, obs=obs, var=named(adata.n_vars), layers=layers)
+    bare = ad.AnnData(X=adata.X, obs=obs, var=named(adata.n_vars), layers=dict(adata.layers))
     if adata.raw is not None:
         bare.raw = ad.AnnData(X=adata.raw.X, obs=obs, var=named(adata.raw.shape[1]))
     return bare
@@ -158,9 +159,9 @@ def _names(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) ->
     var = adata.var if checked is None else checked.var
     ids = [str(item) for item in var.index]
     named_by = "symbols in the var index"
-    if sum(item.startswith("ENS") for item in ids) > len(ids) / 2:
-        column = next((item for item in SYMBOL_COLUMNS if item in var.columns), "")
-        named_by = f"Ensembl ids in the var index, symbols in var[{column!r}]"
+    if checked is not None and list(checked.genes) != ids:
+        read = [note.partition(": ")[2] for note in checked.notes if "gene" in note]
+        named_by = "; ".join(read) or "names are in the var index"
     told = {
         "symbols": ("gene names", named_by),
         "duplicates": ("each gene once", "no name occurs twice"),
@@ -181,7 +182,7 @@ def _names(adata: AnnData, checked: Checked | None, refusals: dict[str, str]) ->
 def _coverage(
     genes: Sequence[str], model_genes: Sequence[str], *, name: str, refusals: dict[str, str]
 ) -> tuple[Answer, float]:
-    have, wanted = {gene.upper() for gene in genes}, {gene.upper() for gene in model_genes}
+    have, wanted = set(map(gene_key, genes)), set(map(gene_key, model_genes))
     n_found = len(wanted & have)
     frac = n_found / len(wanted) if wanted else float("nan")
     detail = (

@@ -242,7 +242,8 @@ class SplitRun:
 
     def _read(self, uri: str) -> tuple[Path, AnnData, Checked]:
         path = self._fetch(uri)
-        adata, checked = read_cells(path, name=uri, symbols=self.asked.gene_column)
+        genes = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist)
+        adata, checked = read_cells(path, name=uri, symbols=self.asked.gene_column, model_genes=genes)
         for note in checked.notes:
             self._note(note)
         return path, adata, checked

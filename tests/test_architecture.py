@@ -57,6 +57,8 @@ INFERENCE_ALLOWED = {
     "inference.manifest",
     "inference.baselines",
     "inference.checks",
+    "inference.counts",
+    "inference.genes",
     "inference.preflight",
     "inference.bucket",
     "inference.patience",

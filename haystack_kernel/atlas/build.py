@@ -21,7 +21,6 @@ from haystack_kernel.atlas.harmonise import Harmonised, Resolvers, harmonise, re
 from haystack_kernel.atlas.publish import publish_index, record_before
 from haystack_kernel.atlas.record import DatasetRecord, SourceFile, Unmapped, atlas_folder, check_dataset
 from haystack_kernel.atlas.sources.counts import Counts, cell_stats, find_counts
-from haystack_kernel.atlas.sources.genes import GeneSpace, check_organism, read_genes
 from haystack_kernel.atlas.sources.h5ad import Fingerprint, fingerprint, n_rows, open_h5ad
 from haystack_kernel.errors import ConflictError, InvalidInputError
 from haystack_kernel.ports import ProgressEvent
@@ -53,7 +52,7 @@ class BuildReport(Frozen):
     n_atlas_cells: int = Field(description="cells of the whole atlas, with datasets built before")
     counts_in: str = Field(description="where the raw counts are: X, raw/X or layers/…")
     gene_symbols_from: str
-    duplicate_genes: tuple[str, ...] = Field(description="symbols of columns left out; the first is kept")
+    duplicate_genes: tuple[str, ...] = Field(description="symbols of further genes, which keep their own name")
     unmapped: tuple[Unmapped, ...] = Field(description="labels kept unchanged, with the nearest known terms")
     notes: tuple[str, ...] = ()
     digest: str
@@ -62,7 +61,6 @@ class BuildReport(Frozen):
 @dataclass(frozen=True)
 class _Found:
     counts: Counts
-    genes: GeneSpace
     columns: Harmonised
 
 
@@ -152,9 +150,9 @@ def build_atlas(
     tell("writing the index", 0.85)
     grouped = group_cells(CellColumns(found.columns.text, found.columns.is_control, n_genes, totals))
     entries = _entries(found, mapping, _source(mark, found.counts, folder))
-    record = publish_index(folder, grouped, entries, genes=found.genes, add=options.add)
+    record = publish_index(folder, grouped, entries, genes=found.counts.genes, add=options.add)
     tell("atlas is ready", 1.0)
-    return _report(found, record, folder=folder, datasets=list(entries), notes=_notes(found, n_genes, totals))
+    return _report(found, record, folder=folder, datasets=list(entries), notes=_notes(found, source, n_genes, totals))
 
 
 def resolvers_of(knowledge: Knowledge) -> Resolvers:
@@ -207,12 +205,10 @@ def _read(h5: h5py.File, mapping: Mapping, *, uri: str, dataset: str, resolvers:
     """Read and check everything except the counts themselves."""
     _check_cells(h5, uri)
     fields = read_fields(h5["obs"], mapping, uri=uri)
-    if "organism" in fields:
-        check_organism([str(text) for text in fields["organism"].unique()], uri=uri)
-    counts = find_counts(h5, uri=uri)
+    organisms = [str(text) for text in fields["organism"].unique()] if "organism" in fields else []
+    counts = find_counts(h5, uri=uri, symbols=mapping.gene_symbols, organisms=organisms)
     _check_shape(h5, counts, uri)
-    genes = read_genes(h5, counts.var, columns=mapping.gene_symbols, uri=uri)
-    return _Found(counts, genes, harmonise(fields, mapping, dataset=dataset, resolvers=resolvers))
+    return _Found(counts, harmonise(fields, mapping, dataset=dataset, resolvers=resolvers))
 
 
 def _check_cells(h5: h5py.File, uri: str) -> None:
@@ -256,9 +252,9 @@ def _entries(found: _Found, mapping: Mapping, source: SourceFile) -> dict[str, D
         groups=_UNSTATED,
         n_cells=0,
         n_groups=0,
-        n_genes=len(found.genes.symbols),
-        gene_symbols_from=found.genes.taken_from,
-        duplicate_genes=found.genes.duplicates,
+        n_genes=len(found.counts.genes.names),
+        gene_symbols_from=found.counts.genes.taken_from,
+        duplicate_genes=found.counts.genes.repeated,
         unmapped=found.columns.unmapped,
     )
     return {
@@ -275,19 +271,19 @@ def _report(
         datasets={key: record.datasets[key].n_cells for key in datasets},
         n_cells=len(found.columns.is_control),
         n_control=int(found.columns.is_control.sum()),
-        n_genes=len(found.genes.symbols),
+        n_genes=len(found.counts.genes.names),
         n_atlas_cells=record.n_cells,
         counts_in=found.counts.path,
-        gene_symbols_from=found.genes.taken_from,
-        duplicate_genes=found.genes.duplicates,
+        gene_symbols_from=found.counts.genes.taken_from,
+        duplicate_genes=found.counts.genes.repeated,
         unmapped=found.columns.unmapped,
         notes=notes,
         digest=record.digest,
     )
 
 
-def _notes(found: _Found, n_genes: NDArray[np.int64], totals: NDArray[np.float64]) -> tuple[str, ...]:
-    notes: list[str] = []
+def _notes(found: _Found, source: str, n_genes: NDArray[np.int64], totals: NDArray[np.float64]) -> tuple[str, ...]:
+    notes = [note.removeprefix(f"{source}: ") for note in (*found.counts.notes, *found.counts.genes.notes)]
     if found.counts.encoding == "csc":
         place = found.counts.path
         notes.append(

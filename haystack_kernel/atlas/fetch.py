@@ -20,6 +20,7 @@ from haystack_kernel.atlas.sources.matrix import open_matrix
 from haystack_kernel.atlas.sources.rows import read_rows
 from haystack_kernel.errors import ContractError, InvalidInputError
 from haystack_kernel.ports import ProgressEvent
+from inference.genes import gene_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,8 @@ class CellReader:
         counts = read_rows(matrix, rows)
         if "://" in uri and (matrix.file is None or matrix.file.n_requests):
             check_unchanged(source, uri)  # it may have been replaced between two of the requests
-        _check_sums(counts, cells, uri=uri)
+        _check_sums(counts, cells, columns=columns, uri=uri)
+        counts.sum_duplicates()  # an entry may be stored in parts
         return Part(counts, symbols, columns)
 
     def _open(self, source: SourceFile, uri: str, folder: Path) -> Matrix:
@@ -164,16 +166,27 @@ def check_unchanged(source: SourceFile, uri: str) -> None:
     raise InvalidInputError(msg, path=uri)
 
 
-def _check_sums(counts: sp.csr_matrix, cells: pd.DataFrame, *, uri: str) -> None:
-    """Compare the numbers of genes and of counts of each row with those in the index, where it has them."""
+def _check_sums(counts: sp.csr_matrix, cells: pd.DataFrame, *, columns: NDArray[np.int64], uri: str) -> None:
+    """Compare the numbers of genes and of counts of each row with those in the index, where it has them.
+
+    An index of an earlier version counted columns that are no genes, stored zeros, and each part of an entry.
+    """
     if not {keys.N_GENES, keys.TOTAL_COUNTS} <= set(cells.columns):
         return
-    n_stored = np.diff(counts.indptr)
-    sums = np.concatenate([[0.0], np.cumsum(counts.data, dtype=np.float64)])[counts.indptr]
-    above = np.concatenate([[0], np.cumsum(counts.data > 0)])[counts.indptr]
     told, n_told = cells[keys.TOTAL_COUNTS].to_numpy(dtype=np.float64), cells[keys.N_GENES].to_numpy(dtype=np.int64)
-    same = np.isnan(told) | np.isclose(np.diff(sums), told, rtol=1e-6)
-    same &= (np.diff(above) == n_told) | (n_stored == n_told)  # an index may have counted stored zeros
+
+    def agrees(part: sp.csr_matrix) -> NDArray[np.bool_]:
+        sums = np.concatenate([[0.0], np.cumsum(part.data, dtype=np.float64)])[part.indptr]
+        above = np.concatenate([[0], np.cumsum(part.data > 0)])[part.indptr]
+        same_n = (np.diff(above) == n_told) | (np.diff(part.indptr) == n_told)
+        return np.asarray(same_n & (np.isnan(told) | np.isclose(np.diff(sums), told, rtol=1e-6)))
+
+    same = agrees(counts)
+    if not same.all():
+        genes = counts if len(columns) == counts.shape[1] else counts[:, columns]
+        genes = genes.copy()
+        genes.sum_duplicates()
+        same |= agrees(genes)
     if not same.all():
         rows = cells[keys.CELL_INDEX].to_numpy()[~same][:_MAX_SHOWN]
         msg = (
@@ -186,21 +199,38 @@ def _check_sums(counts: sp.csr_matrix, cells: pd.DataFrame, *, uri: str) -> None
 def join_parts(parts: Sequence[Part]) -> tuple[sp.csr_matrix, list[str]]:
     """Stack parts over the union of their genes, in order of first appearance; a gene that a part lacks is 0.
 
+    Names that differ only in case are one gene, called as where it appears first.
+
     Returns
     -------
     float32 CSR with the rows of the parts one after the other, and the symbols of its columns.
     """
-    symbols = list(dict.fromkeys(symbol for part in parts for symbol in part.symbols))
-    place = {symbol: column for column, symbol in enumerate(symbols)}
-    stacked = [_moved(part, place) for part in parts]
+    keyed = [_keys(part.symbols) for part in parts]
+    names: dict[str, str] = {}
+    for part, own in zip(parts, keyed, strict=True):
+        for key, symbol in zip(own, part.symbols, strict=True):
+            names.setdefault(key, symbol)
+    place = {key: column for column, key in enumerate(names)}
+    stacked = [_moved(part, own, place) for part, own in zip(parts, keyed, strict=True)]
     matrix = sp.csr_matrix(sp.vstack(stacked, format="csr"), dtype=np.float32)
     matrix.sort_indices()
-    return matrix, symbols
+    return matrix, list(names.values())
 
 
-def _moved(part: Part, place: dict[str, int]) -> sp.csr_matrix:
+def _keys(symbols: Sequence[str]) -> list[str]:
+    """What the genes of a part are compared by: without regard to case, unless two differ only in it."""
+    seen: set[str] = set()
+    found = []
+    for symbol in symbols:
+        key = gene_key(symbol)
+        found.append(symbol if key in seen else key)
+        seen.add(key)
+    return found
+
+
+def _moved(part: Part, own: Sequence[str], place: dict[str, int]) -> sp.csr_matrix:
     target = np.full(part.matrix.shape[1], -1, dtype=np.int64)
-    target[part.columns] = [place[symbol] for symbol in part.symbols]
+    target[part.columns] = [place[key] for key in own]
     matrix = part.matrix
     genes = target[matrix.indices]
     kept = genes >= 0

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.atlas.grouping import GroupedCells
     from haystack_kernel.atlas.record import DatasetRecord
-    from haystack_kernel.atlas.sources.genes import GeneSpace
+    from inference.genes import Genes
 
 _KEEP_S = 24 * 3600.0  # replaced parts stay readable so long, for processes that opened the atlas before
 _SUMMARIES = {
@@ -49,7 +49,7 @@ _SUMMARIES = {
 
 
 def publish_index(
-    folder: Path, grouped: GroupedCells, datasets: dict[str, DatasetRecord], *, genes: GeneSpace, add: bool
+    folder: Path, grouped: GroupedCells, datasets: dict[str, DatasetRecord], *, genes: Genes, add: bool
 ) -> AtlasRecord:
     """Write the parts of ``datasets`` and name them in ``atlas.json``; parts of other datasets are not changed.
 
@@ -164,9 +164,9 @@ def _staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_genes(staging: Path, genes: GeneSpace) -> FileRef:
-    columns = None if genes.is_whole else list(genes.columns)
-    data = json.dumps({"symbols": list(genes.symbols), "columns": columns}).encode()
+def _write_genes(staging: Path, genes: Genes) -> FileRef:
+    is_whole = genes.columns == tuple(range(len(genes.columns)))
+    data = json.dumps({"symbols": list(genes.names), "columns": None if is_whole else list(genes.columns)}).encode()
     digest = hashlib.sha256(data).hexdigest()
     path = f"genes-{digest[:16]}.json"
     (staging / path).write_bytes(data)

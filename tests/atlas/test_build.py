@@ -75,7 +75,7 @@ def test_counts_are_found_in_a_layer(write, build, obs, mapping, counts_of):
     assert report.counts_in == "layers/counts"
 
 
-def test_ensembl_index_takes_symbols_from_var_and_keeps_the_first_of_two(write, build, obs, mapping, root):
+def test_ensembl_index_takes_symbols_from_var_and_a_second_of_two_keeps_its_id(write, build, obs, mapping, root):
     ids = [f"ENSG{number:011d}" for number in range(6)]
     names = ["CD14", "ISG15", "CD14", "NKG7", "", "C1orf56"]
     report = build(write("a.h5ad", obs, genes=ids, var={"feature_name": names}), mapping)
@@ -83,7 +83,7 @@ def test_ensembl_index_takes_symbols_from_var_and_keeps_the_first_of_two(write, 
     assert report.duplicate_genes == ("CD14",)
     [path] = (root / "tiny").glob("genes-*.json")
     stored = json.loads(path.read_text())
-    assert stored == {"symbols": ["CD14", "ISG15", "NKG7", ids[4], "C1ORF56"], "columns": [0, 1, 3, 4, 5]}
+    assert stored == {"symbols": ["CD14", "ISG15", ids[2], "NKG7", ids[4], "C1orf56"], "columns": None}
 
 
 def test_parse_schema_reads_cytokine_and_pbs(write, build, root):
@@ -186,7 +186,7 @@ def not_a_number(counts):
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
-    [(np.log1p, "holds fractions such as"), (negative, "holds negative values"), (not_a_number, "holds NaN")],
+    [(np.log1p, "holds fractions such as"), (negative, "holds negative values"), (not_a_number, "holds 1 NaN")],
 )
 def test_values_that_are_not_counts_are_refused(write, build, obs, mapping, root, spoil, says, counts_of):
     with pytest.raises(InvalidInputError, match=f"no raw counts: X {says}.*raw/X or layers"):
@@ -228,11 +228,11 @@ def test_zero_cells_are_refused(write, build, mapping):
         (["CD14", "ISG15", "MX1", "NKG7", "Lyz2", "Actb"], "genes mix species: 33%"),
         (["GRCh38_CD14", "GRCh38_MX1", "mm10_Mx1", "mm10_Lyz2", "mm10_A", "mm10_B"], "mixes species: .*mm10"),
         ([f"ENSMUSG{number:011d}" for number in range(6)], "genes of another species"),
-        ([str(number) for number in range(6)], "names genes by number"),
+        ([str(number) for number in range(6)], "numbers, as Entrez ids are"),
     ],
 )
 def test_genes_that_are_not_human_are_refused(write, build, obs, mapping, genes, says):
-    with pytest.raises(InvalidInputError, match=says):
+    with pytest.raises((InvalidInputError, MissingKeyError), match=says):
         build(write("a.h5ad", obs, genes=genes), mapping)
 
 

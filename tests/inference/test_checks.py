@@ -35,16 +35,16 @@ def test_counts_in_the_layer_are_found_when_x_is_normalised(make_adata):
     adata = _logged(make_adata(0))
     adata.layers["counts"] = make_adata(0).X
     checked = check_counts(adata)
-    assert checked.source == "layers['counts']"
+    assert checked.source == "layers/counts"
     assert np.array_equal(checked.counts.toarray(), make_adata(0).X.toarray())
-    assert "taken from layers['counts']" in checked.notes[0]
+    assert "taken from layers/counts" in checked.notes[0]
 
 
 def test_counts_in_raw_are_found_with_their_own_genes(make_adata):
     adata = _logged(make_adata(0))
     adata.raw = make_adata(0)
     checked = check_counts(adata[:, :10].copy())
-    assert (checked.source, len(checked.genes), checked.var.shape[0]) == ("raw", 40, 40)
+    assert (checked.source, len(checked.genes), checked.var.shape[0]) == ("raw/X", 40, 40)
 
 
 def test_check_leaves_the_callers_object_alone(make_adata):
@@ -85,7 +85,7 @@ def test_no_cells_or_no_genes_are_refused(shape):
 def test_repeated_gene_names_are_refused_by_name(make_adata):
     adata = make_adata(0)
     adata.var_names = ["TWICE", "TWICE", *adata.var_names[2:]]
-    with pytest.raises(InputError, match=r"1 gene names appear more than once \(TWICE\).*var_names_make_unique"):
+    with pytest.raises(InputError, match=r"1 gene names occur more than once in var \(TWICE\).*var_names_make_unique"):
         check_counts(adata)
 
 
@@ -169,5 +169,5 @@ def test_symbols_come_from_the_column_asked_for_or_from_elsewhere_with_a_note(ma
 def test_ranks_are_refused():
     ranks = np.stack([np.random.default_rng(i).permutation(1200) + 1 for i in range(3)])
     var = pd.DataFrame(index=[f"GENE{i}" for i in range(1200)])
-    with pytest.raises(InputError, match="no zero among 1200 genes"):
+    with pytest.raises(InputError, match="no zero among 1,200 genes"):
         check_counts(ad.AnnData(sparse.csr_matrix(ranks.astype(np.float32)), var=var))

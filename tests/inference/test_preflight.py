@@ -28,10 +28,10 @@ def test_good_cells_get_yes_to_every_question(make_adata):
     assert found.lines[1].strip().startswith("yes  raw counts: non-negative whole numbers in X")
 
 
-@pytest.mark.parametrize("place", ["layers['counts']", "raw"])
+@pytest.mark.parametrize("place", ["layers/counts", "raw/X"])
 def test_where_the_counts_were_found_is_said(make_adata, place):
     adata = logged(make_adata(0))
-    if place == "raw":
+    if place == "raw/X":
         adata.raw = make_adata(0)
     else:
         adata.layers["counts"] = make_adata(0).X
@@ -92,7 +92,7 @@ def test_ensembl_ids_with_and_without_symbols(make_adata):
     adata.var["feature_name"] = GENES
     found, _ = examine(adata, model_genes=GENES)
     assert found.ok
-    assert any("Ensembl ids in the var index, symbols in var['feature_name']" in line for line in found.lines)
+    assert any("gene symbols taken from var['feature_name']" in line for line in found.lines)
 
 
 def test_mouse_genes_are_a_no(make_adata):

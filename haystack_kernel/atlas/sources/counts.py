@@ -1,6 +1,7 @@
-"""Find the count matrix of an h5ad, check that it holds counts, and read it in blocks.
+"""Find the count matrix of an open source with its genes, and read it in blocks.
 
-In: an open h5ad. Out: the place of the raw counts, genes and counts per cell.
+In: an open h5ad. Out: the place of the raw counts, genes and counts per cell. :mod:`inference.counts` decides which
+matrix holds the counts; this module only gives it samples.
 """
 
 from __future__ import annotations
@@ -10,51 +11,90 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import scipy.sparse as sp
 
-from haystack_kernel.atlas.sources.h5ad import is_array
+from haystack_kernel.atlas.sources.genes import input_errors, read_genes
+from haystack_kernel.atlas.sources.h5ad import attribute, is_array
+from haystack_kernel.atlas.sources.stored import check_stored
 from haystack_kernel.errors import InvalidInputError
+from inference.counts import Place, choose_counts, fault_of_values, no_counts, sampled_runs
+from inference.errors import InputError
+from inference.genes import SYMBOL_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-COUNT_LAYERS = ("counts", "raw_counts")
-N_SAMPLED_VALUES = 200_000
-MIN_GENES_WITH_ZEROS = 1_000  # a cell detects a fraction of so many
+    from inference.genes import Genes
+
 BLOCK_VALUES = 4_000_000  # about 50 MB of data and indices at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Counts:
-    """A matrix that holds raw counts; ``path`` and ``var`` are places inside the file."""
+    """A matrix that holds raw counts; ``path`` is its place inside the file, ``var`` that of its genes."""
 
     path: str
     var: str
     encoding: str  # csr, csc or dense
     shape: tuple[int, int]
+    genes: Genes
+    notes: tuple[str, ...] = ()
+    has_repeats: bool = False  # an entry is stored in several parts, which add up
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the matrix has columns that are no genes."""
+        return len(self.genes.columns) < self.shape[1]
 
 
-def find_counts(h5: h5py.File, *, uri: str) -> Counts:
-    """Look for raw counts in X, then raw/X, then layers.
+def find_counts(
+    h5: h5py.File, *, uri: str, symbols: Sequence[str] = SYMBOL_COLUMNS, organisms: Sequence[str] = ()
+) -> Counts:
+    """Choose the matrix with raw counts of most genes from X, raw/X and all layers.
+
+    Parameters
+    ----------
+    symbols, organisms
+        As for :func:`haystack_kernel.atlas.sources.genes.read_genes`.
 
     Raises
     ------
     InvalidInputError
-        None of them holds non-negative whole numbers; the message says what each holds and what to do.
+        None of them holds raw counts: the message says what each holds and what to do. Or the genes cannot be used,
+        or values are missing from the file.
+    MissingKeyError
+        The genes have no symbols.
     """
-    found: list[str] = []
+    genes = read_genes(h5, columns=symbols, uri=uri, organisms=organisms)
+    samples: dict[str, sp.csr_matrix] = {}
+    places = []
     for path, var in _places(h5):
-        encoding, shape = _layout(h5[path], path=path, uri=uri)
-        fault = _fault(_sample(h5[path], encoding)) or _fault_of_full(h5[path], encoding, shape)
-        if not fault:
-            return Counts(path, var, encoding, shape)
-        found.append(f"{path} {fault}")
-    msg = (
-        f"{uri} has no raw counts: {'; '.join(found) or 'X is absent'}. Put the unnormalised counts into X, raw/X or "
-        "layers['counts'] and write the file again"
-    )
-    raise InvalidInputError(msg, uri=uri, found=found)
+        found = genes.get(var, InputError(f"{uri}: {path} has no {var}; write the file again with anndata"))
+        columns = None if isinstance(found, InputError) else list(found.columns)
+        fault = _fault_of_storage(h5[path])
+
+        def sample(path: str = path, columns: list[int] | None = columns) -> sp.csr_matrix:
+            rows = _sample(h5[path], *_layout(h5[path]), uri=uri)
+            samples[path] = rows if columns is None else rows[:, columns]
+            return samples[path]
+
+        places.append(Place(path, len(columns or ()), sample, fault))
+    choice = choose_counts(places)
+    if not choice.path:
+        raise InvalidInputError(no_counts(uri, choice.faults), uri=uri, found=list(choice.faults))
+    var = dict(_places(h5))[choice.path]
+    chosen = genes[var]
+    if isinstance(chosen, InputError):
+        with input_errors(uri):
+            raise chosen
+    encoding, shape = _layout(h5[choice.path])
+    notes = (*choice.notes, *check_stored(h5[choice.path], choice.path, uri=uri))
+    has_repeats = _has_repeats(samples[choice.path])
+    if has_repeats:
+        notes = (*notes, f"{choice.path} stores some entries in several parts, which are added up")
+    return Counts(choice.path, var, encoding, shape, chosen, notes, has_repeats)
 
 
 def cell_stats(
@@ -75,7 +115,7 @@ def cell_stats(
     n_genes = np.zeros(counts.shape[0], dtype=np.int64)
     totals = np.zeros(counts.shape[0], dtype=np.float64)
     for cells, values, fraction in value_blocks(h5[counts.path], counts):
-        if fault := _fault(values):
+        if fault := fault_of_values(values):
             msg = f"{counts.path} {fault}; raw counts are needed in every cell: write the file again without that"
             raise InvalidInputError(msg, place=counts.path)
         if cells.size:
@@ -93,81 +133,140 @@ def value_blocks(
     *,
     n_values: int = BLOCK_VALUES,
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any], float]]:
-    """Cell number and value of the stored entries, about ``n_values`` at a time, and the fraction done."""
+    """Cell number and value of the entries of genes, about ``n_values`` at a time, and the fraction done."""
+    kept = list(counts.genes.columns)
     if counts.encoding == "dense":
         step = max(1, n_values // max(1, counts.shape[1]))
         for first in range(0, counts.shape[0], step):
             block = node[first : first + step]
+            block = block[:, kept] if counts.is_partial else block
             cells = np.repeat(np.arange(first, first + len(block)), block.shape[1])
             yield cells, block.ravel(), min(1.0, (first + step) / counts.shape[0])
         return
     indptr = node["indptr"][:]
     stored = int(indptr[-1])
+    if counts.has_repeats:
+        yield from _added_up(node, counts, indptr, n_values=n_values)
+        return
+    is_kept = np.zeros(counts.shape[1], dtype=bool)
+    is_kept[kept] = True
     for first in range(0, stored, n_values):
         last = min(first + n_values, stored)
+        begin, end = np.searchsorted(indptr, [first, last - 1], side="right") - 1
+        bounds = np.clip(indptr[begin : end + 2], first, last)
+        values, cells = node["data"][first:last], np.repeat(np.arange(begin, end + 1), np.diff(bounds))
         if counts.encoding == "csc":
-            cells = node["indices"][first:last]
-        else:
-            begin, end = np.searchsorted(indptr, [first, last - 1], side="right") - 1
-            bounds = np.clip(indptr[begin : end + 2], first, last)
-            cells = np.repeat(np.arange(begin, end + 1), np.diff(bounds))
-        yield cells, node["data"][first:last], last / stored
+            genes, cells = cells, node["indices"][first:last]
+        elif counts.is_partial:
+            genes = node["indices"][first:last]
+        if counts.is_partial:
+            cells, values = cells[is_kept[genes]], values[is_kept[genes]]
+        yield cells, values, last / stored
+
+
+def _added_up(
+    node: Any,  # noqa: ANN401 - h5py node
+    counts: Counts,
+    indptr: NDArray[Any],
+    *,
+    n_values: int,
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], float]]:
+    """As :func:`value_blocks`, with the parts of each entry added up: blocks end between rows (columns, if CSC)."""
+    begin, n_major, n_minor = 0, len(indptr) - 1, counts.shape[1 if counts.encoding == "csr" else 0]
+    while begin < n_major:
+        end = max(begin + 1, int(np.searchsorted(indptr, indptr[begin] + n_values, side="right")) - 1)
+        first, last = int(indptr[begin]), int(indptr[end])
+        parts = (node["data"][first:last], node["indices"][first:last], indptr[begin : end + 1] - first)
+        block = sp.csr_matrix(parts, shape=(end - begin, n_minor))
+        block.sum_duplicates()
+        major, minor = block.tocoo().coords
+        cells, genes = (major + begin, minor) if counts.encoding == "csr" else (minor, major + begin)
+        is_gene = np.isin(genes, counts.genes.columns)
+        yield cells[is_gene], block.data[is_gene], end / n_major
+        begin = end
 
 
 def _places(h5: h5py.File) -> Iterator[tuple[str, str]]:
+    """Path of each matrix of the file, and of its table of genes."""
     if "X" in h5 and not _is_null(h5["X"]):
         yield "X", "var"
+    yield from ((f"layers/{name}", "var") for name in h5.get("layers", ()))
     if "raw" in h5 and "X" in h5["raw"]:
         yield "raw/X", "raw/var"
-    yield from ((f"layers/{name}", "var") for name in COUNT_LAYERS if f"layers/{name}" in h5)
 
 
 def _is_null(node: Any) -> bool:  # noqa: ANN401 - h5py node
     return isinstance(node, h5py.Dataset) and node.shape is None
 
 
-def _layout(node: Any, *, path: str, uri: str) -> tuple[str, tuple[int, int]]:  # noqa: ANN401 - h5py node
-    if is_array(node) and node.ndim == 2:
+def _layout(node: Any) -> tuple[str, tuple[int, int]]:  # noqa: ANN401 - h5py node
+    if is_array(node):
         return "dense", (int(node.shape[0]), int(node.shape[1]))
-    kind = str(node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", "")))
-    shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
-    if kind[:3] not in {"csr", "csc"} or shape is None:
-        msg = (
-            f"{uri}: {path} is stored as {kind or 'an unknown form'}; possible: csr, csc, dense. Write it with anndata"
-        )
+    shape = attribute(node, "shape", "h5sparse_shape")
+    return _form(node), (int(shape[0]), int(shape[1]))
+
+
+def _form(node: Any) -> str:  # noqa: ANN401 - h5py node
+    return str(attribute(node, "encoding-type", "h5sparse_format") or "an unknown form")[:3]
+
+
+def _fault_of_storage(node: Any) -> str:  # noqa: ANN401 - h5py node
+    """Why the matrix cannot be read as it is stored; empty if it can."""
+    if is_array(node):
+        fault = "" if len(node.shape) == 2 else f"has {len(node.shape)} dimensions"
+        return fault or fault_of_values(np.empty(0, dtype=node.dtype))
+    kind = attribute(node, "encoding-type", "h5sparse_format")
+    if _form(node) not in {"csr", "csc"} or attribute(node, "shape", "h5sparse_shape") is None:
+        return f"is stored as {kind or 'an unknown form'}; possible: csr, csc, dense. Write it with anndata"
+    if absent := [name for name in ("data", "indices", "indptr") if name not in node]:
+        return f"lacks {', '.join(absent)}"
+    return fault_of_values(np.empty(0, dtype=node["data"].dtype))
+
+
+def _sample(node: Any, encoding: str, shape: tuple[int, int], *, uri: str) -> sp.csr_matrix:  # noqa: ANN401
+    """Rows from the start, the middle and the end of the matrix, of cells that have values where it is sparse."""
+    if encoding == "dense":
+        runs = [sp.csr_matrix(node[first:last]) for first, last in sampled_runs(shape[0])]
+        return sp.csr_matrix(sp.vstack(runs, format="csr")) if runs else sp.csr_matrix(shape)
+    indptr = node["indptr"][:].astype(np.int64)
+    n_stored = int(node["data"].shape[0])
+    if (np.diff(indptr) < 0).any() or indptr[0] < 0 or indptr[-1] > n_stored:
+        msg = f"{uri} is damaged: its indptr points outside its {n_stored} values; copy the file again"
         raise InvalidInputError(msg, uri=uri)
-    return kind[:3], (int(shape[0]), int(shape[1]))
+    if encoding == "csc":
+        return _sample_by_gene(node, indptr, shape)
+    filled = np.flatnonzero(np.diff(indptr))
+    blocks = []
+    for begin, end in sampled_runs(len(filled)):
+        rows = filled[begin:end]
+        first, last = int(indptr[rows[0]]), int(indptr[rows[-1] + 1])
+        bounds = np.concatenate([indptr[rows], [last]]) - first
+        parts = (node["data"][first:last], node["indices"][first:last], bounds)
+        blocks.append(sp.csr_matrix(parts, shape=(len(rows), shape[1])))
+    return sp.csr_matrix(sp.vstack(blocks, format="csr")) if blocks else sp.csr_matrix((0, shape[1]))
 
 
-def _sample(node: Any, encoding: str) -> NDArray[Any]:  # noqa: ANN401 - h5py node
-    """Values from the start, the middle and the end of the matrix."""
-    source = node if encoding == "dense" else node["data"]
-    per_row = max(1, source.shape[1]) if encoding == "dense" else 1
-    take = max(1, N_SAMPLED_VALUES // (3 * per_row))
-    starts = sorted({0, max(0, source.shape[0] // 2 - take // 2), max(0, source.shape[0] - take)})
-    return np.concatenate([np.ravel(source[start : start + take]) for start in starts])
+def _sample_by_gene(node: Any, indptr: NDArray[np.int64], shape: tuple[int, int]) -> sp.csr_matrix:  # noqa: ANN401
+    """Sampled rows of a matrix stored by gene, which is read completely for them."""
+    place = np.full(shape[0], -1, dtype=np.int64)
+    wanted = np.concatenate([np.arange(first, last) for first, last in sampled_runs(shape[0])] or [np.arange(0)])
+    place[wanted] = np.arange(len(wanted))
+    found: list[tuple[NDArray[Any], ...]] = []
+    for first in range(0, int(indptr[-1]), BLOCK_VALUES):
+        last = min(first + BLOCK_VALUES, int(indptr[-1]))
+        rows = place[node["indices"][first:last]]
+        inside = np.flatnonzero(rows >= 0)
+        genes = np.searchsorted(indptr, inside + first, side="right") - 1
+        found.append((node["data"][first:last][inside], rows[inside], genes))
+    if not found:
+        return sp.csr_matrix((len(wanted), shape[1]))
+    values, rows, genes = (np.concatenate(part) for part in zip(*found, strict=True))
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(wanted)))])
+    order = np.argsort(rows, kind="stable")
+    return sp.csr_matrix((values[order], genes[order], bounds), shape=(len(wanted), shape[1]))
 
 
-def _fault_of_full(node: Any, encoding: str, shape: tuple[int, int]) -> str:  # noqa: ANN401 - h5py node
-    """Why a matrix without zeros cannot be counts of single cells; ranks, for example, are whole numbers too."""
-    if shape[1] < MIN_GENES_WITH_ZEROS:
-        return ""
-    n_zero = (
-        (_sample(node, encoding) == 0).sum() if encoding == "dense" else shape[0] * shape[1] - node["data"].shape[0]
-    )
-    return "" if n_zero else f"holds no zero among {shape[1]:,} genes, so it is ranks, scores or bulk, not single cells"
-
-
-def _fault(values: NDArray[Any]) -> str:
-    """Why these values cannot be counts; empty if they can."""
-    if not values.size:
-        return ""
-    if values.dtype.kind not in "fiub":
-        return f"holds {values.dtype} values, not numbers"
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        return "holds NaN or infinite values"
-    if float(values.min()) < 0:
-        return f"holds negative values (down to {float(values.min()):g}), so it is scaled, not counts"
-    if values.dtype.kind == "f" and (odd := values[values != np.rint(values)]).size:
-        return f"holds fractions such as {float(odd[0]):.4g}, so it is normalised or log-transformed, not counts"
-    return ""
+def _has_repeats(rows: sp.csr_matrix) -> bool:
+    added = rows.copy()
+    added.sum_duplicates()
+    return bool(added.nnz < rows.nnz)

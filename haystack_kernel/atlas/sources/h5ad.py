@@ -86,6 +86,21 @@ def is_array(node: Any) -> bool:  # noqa: ANN401 - h5py or zarr node
     return hasattr(node, "dtype")
 
 
+def attribute(node: Any, *names: str) -> Any:  # noqa: ANN401 - h5py or zarr node, value of any type
+    """The first of these attributes that the node has, bytes of other writers as text; None if it has none."""
+    for name in names:
+        if name in node.attrs:
+            value = node.attrs[name]
+            if isinstance(value, np.ndarray) and value.dtype.kind in "SO":
+                return [_decoded(one) for one in value.ravel().tolist()]
+            return _decoded(value)
+    return None
+
+
+def _decoded(value: Any) -> Any:  # noqa: ANN401
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
+
+
 def _check_members(h5: Any, *, uri: str) -> None:  # noqa: ANN401 - h5py file or zarr group
     absent = [name for name in ("obs", "var") if name not in h5]
     if absent or not ("X" in h5 or "raw" in h5 or "layers" in h5):
@@ -149,7 +164,7 @@ def sha256_of(path: Path) -> str:
 
 def column_names(frame: h5py.Group) -> list[str]:
     """Columns of a stored obs or var, without its index."""
-    ordered = frame.attrs.get("column-order")
+    ordered = attribute(frame, "column-order")
     names = [str(name) for name in ordered] if ordered is not None else sorted(frame)
     hidden = {index_name(frame), "__categories"}
     return [name for name in names if name not in hidden]
@@ -157,13 +172,14 @@ def column_names(frame: h5py.Group) -> list[str]:
 
 def index_name(frame: h5py.Group) -> str:
     """Name of the member that holds the row names of obs or var."""
-    return str(frame.attrs.get("_index", "_index"))
+    return str(attribute(frame, "_index") or "_index")
 
 
 def n_rows(frame: h5py.Group) -> int:
     """Rows of a stored obs or var."""
     index = frame[index_name(frame)]
-    return int((index if is_array(index) else index["codes"]).shape[0])
+    values = index if is_array(index) else index["codes" if "codes" in index else "values"]  # or a nullable text
+    return int(values.shape[0])
 
 
 def constant_text(text: str, n_cells: int) -> pd.Categorical:

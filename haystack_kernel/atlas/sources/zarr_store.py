@@ -87,6 +87,16 @@ def store_mark(uri: str, *, with_digest: bool) -> tuple[int, float, str]:
     return sum(stat.st_size for stat in stats), newest, _digest(root, files) if with_digest else ""
 
 
+def stored_files(uri: str) -> frozenset[str]:
+    """Names of all files of the store, relative to it."""
+    if "://" not in uri:
+        root = Path(uri)
+        return frozenset(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    with remote_errors(uri):
+        fs, inner = open_filesystem(uri)
+        return frozenset(path.removeprefix(inner.rstrip("/") + "/") for path in fs.find(inner))
+
+
 def _remote_mark(uri: str, *, with_digest: bool) -> tuple[int, float, str]:
     with remote_errors(uri):
         fs, root = open_filesystem(uri)

@@ -3,13 +3,19 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from pandas import DataFrame
 
 from haystack_kernel.atlas.sources import counts as module
 from haystack_kernel.atlas.sources.counts import cell_stats, find_counts
 from haystack_kernel.errors import InvalidInputError
 
 N_CELLS, N_GENES = 6000, 40
+GENES = [f"GENE{number}" for number in range(1200)]
 FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}
+
+
+def cells(values, **parts):
+    return ad.AnnData(X=values, var=DataFrame(index=GENES[: values.shape[1]]), **parts)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +28,7 @@ def matrix():
 @pytest.fixture(params=list(FORMS))
 def h5(request, matrix, tmp_path):
     path = tmp_path / "m.h5ad"
-    ad.AnnData(X=FORMS[request.param](matrix)).write_h5ad(path, compression="gzip")
+    cells(FORMS[request.param](matrix)).write_h5ad(path, compression="gzip")
     with h5py.File(path) as opened:
         yield opened
 
@@ -36,10 +42,10 @@ def test_cell_stats_equal_sums(h5, matrix):
 
 
 def test_cell_stats_check_values_that_the_sample_missed(tmp_path):
-    values = np.ones((module.N_SAMPLED_VALUES, 2), dtype=np.float32)
-    values[module.N_SAMPLED_VALUES // 4, 0] = 0.5  # between the sampled start and middle
+    values = np.tile(np.float32([1, 2]), (N_CELLS, 1))
+    values[N_CELLS // 4, 0] = 0.5  # between the sampled start and middle
     path = tmp_path / "m.h5ad"
-    ad.AnnData(X=sp.csr_matrix(values)).write_h5ad(path)
+    cells(sp.csr_matrix(values)).write_h5ad(path)
     with h5py.File(path) as opened:
         counts = find_counts(opened, uri="m")
         with pytest.raises(InvalidInputError, match=r"X holds fractions such as 0\.5"):
@@ -49,13 +55,13 @@ def test_cell_stats_check_values_that_the_sample_missed(tmp_path):
 def test_blocks_smaller_than_a_row_give_the_same_sums(tmp_path):
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     path = tmp_path / "m.h5ad"
-    ad.AnnData(X=sp.csr_matrix(values)).write_h5ad(path)
+    cells(sp.csr_matrix(values)).write_h5ad(path)
     with h5py.File(path) as opened:
         found = find_counts(opened, uri="m")
         blocks = list(module.value_blocks(opened["X"], found, n_values=3))
     totals = np.zeros(3)
-    for cells, block, _ in blocks:
-        np.add.at(totals, cells, block)
+    for rows, block, _ in blocks:
+        np.add.at(totals, rows, block)
     assert len(blocks) == 4
     np.testing.assert_array_equal(totals, values.sum(axis=1))
 
@@ -64,12 +70,12 @@ def test_blocks_smaller_than_a_row_give_the_same_sums(tmp_path):
 def test_a_matrix_of_ranks_is_refused_and_the_counts_in_a_layer_are_taken(form, tmp_path):
     ranks = np.stack([np.random.default_rng(i).permutation(1200) + 1 for i in range(3)]).astype(np.float32)
     path = tmp_path / "m.h5ad"
-    ad.AnnData(X=FORMS[form](ranks)).write_h5ad(path)
+    cells(FORMS[form](ranks)).write_h5ad(path)
     with (
         h5py.File(path) as opened,
         pytest.raises(InvalidInputError, match=r"no zero among 1,200 genes, so it is ranks"),
     ):
         find_counts(opened, uri="m")
-    ad.AnnData(X=FORMS[form](ranks), layers={"counts": FORMS[form](ranks // 900)}).write_h5ad(path)
+    cells(FORMS[form](ranks), layers={"counts": FORMS[form](ranks // 900)}).write_h5ad(path)
     with h5py.File(path) as opened:
         assert find_counts(opened, uri="m").path == "layers/counts"

@@ -147,10 +147,14 @@ FAULTS = {
     "gene list of another model": (_other_list, "ModelError", "names 41 genes, the model"),
     "no gene in common": (_no_coverage, "InputError", "0 % coverage; give human gene symbols, or the gene list"),
     "empty file": (_empty_file, "InputError", "query.h5ad: not a readable h5ad file (0 bytes"),
-    "log-normalised": (_log_normalised, "InputError", "it looks log-normalised. Put non-negative whole numbers"),
-    "negative": (_negative, "InputError", "X has negative values (down to -1)"),
+    "log-normalised": (
+        _log_normalised,
+        "InputError",
+        "so it looks log-normalised, not counts. Put non-negative whole numbers",
+    ),
+    "negative": (_negative, "InputError", "X holds negative values (down to -1)"),
     "NaN": (_nan, "InputError", "X holds 1 NaN or infinite values"),
-    "mouse genes": (_mouse, "InputError", "these look like mouse genes (Gapdh0, Gapdh1, Gapdh2)"),
+    "mouse genes": (_mouse, "InputError", "written as mouse genes are (Gapdh0, Gapdh1, Gapdh2)"),
 }
 
 
