@@ -112,38 +112,47 @@ def check_counts(
     if not adata.n_obs or not adata.n_vars:
         msg = f"{name}: {adata.n_obs} cells x {adata.n_vars} genes; give a file with at least one of each"
         raise InputError(msg)
-    is_human = check_organism(_organisms(adata), name=name)
-    genes: dict[str, Genes | InputError] = {}
-    frames = {"var": adata.var} | ({"raw/var": adata.raw.var} if adata.raw is not None else {})
-    for key, var in frames.items():
-        try:
-            genes[key] = _read_genes(adata, var, name=name, symbols=symbols, is_human=is_human)
-        except InputError as error:
-            genes[key] = error
+    genes = _genes_by_table(adata, name=name, symbols=symbols)
     wanted = None if model_genes is None else set(map(gene_key, model_genes))
     matrices = dict(_matrices(adata))
     choice = choose_counts([_place(path, matrix, genes, wanted) for path, matrix in matrices.items()])
     if not choice.path:
         raise InputError(no_counts(name, choice.faults), about="counts")
-    var_key = _var_of(choice.path)
-    found = genes[var_key]
+    found = genes[_table_of(choice.path)]
     if isinstance(found, InputError):
         raise found
-    matrix = sparse.csr_matrix(matrices[choice.path])  # a copy where it is another form
+    matrix = sparse.csr_matrix(matrices[choice.path])
     if len(found.columns) < matrix.shape[1]:
         matrix = matrix[:, list(found.columns)]
     counts = matrix.astype(np.float32)  # a copy, so that the caller's object never changes
     counts.sum_duplicates()
     counts.eliminate_zeros()
-    notes = [*found.notes, *(f"{name}: {note}" for note in choice.notes)]
-    if symbols is not None and symbols not in frames[var_key].columns:
-        notes.insert(0, f"{name}: var has no column {symbols!r}; gene names are looked for elsewhere")
-    if choice.path != "X":
-        notes.append(f"{name}: raw counts taken from {choice.path}, X holds other values")
-    if n_empty := int((np.diff(counts.indptr) == 0).sum()):
-        notes.append(f"{name}: {n_empty} of {counts.shape[0]} cells hold no counts and stay empty")
-    var = frames[var_key].iloc[list(found.columns)]
-    return Checked(counts, found.names, choice.path, var, choice.notes, tuple(notes))
+    var = adata.raw.var if choice.path == "raw/X" else adata.var
+    n_empty = int((np.diff(counts.indptr) == 0).sum())
+    said = {
+        f"var has no column {symbols!r}; gene names are looked for elsewhere": symbols and symbols not in var.columns,
+        **dict.fromkeys(choice.notes, True),
+        f"raw counts taken from {choice.path}, X holds other values": choice.path != "X",
+        f"{n_empty} of {counts.shape[0]} cells hold no counts and stay empty": n_empty,
+    }
+    notes = (*found.notes, *(f"{name}: {note}" for note, is_so in said.items() if is_so))
+    return Checked(counts, found.names, choice.path, var.iloc[list(found.columns)], choice.notes, notes)
+
+
+def _genes_by_table(adata: AnnData, *, name: str, symbols: str | None) -> dict[str, Genes | InputError]:
+    """Genes of var and of raw/var, or why they cannot be used."""
+    is_human = check_organism(_organisms(adata), name=name)
+    tables = {"var": _table(adata.var, symbols)}
+    if adata.raw is not None:
+        tables["raw/var"] = _table(adata.raw.var, symbols)
+    found: dict[str, Genes | InputError] = {}
+    for key, table in tables.items():
+        joined = {} if key == "var" else tables["var"].symbols_by_name()
+        try:
+            found[key] = read_gene_names(table, name=name, joined=joined, forced=symbols, is_human=is_human)
+        except InputError as error:
+            found[key] = error
+    return found
 
 
 def _organisms(adata: AnnData) -> list[str]:
@@ -153,11 +162,6 @@ def _organisms(adata: AnnData) -> list[str]:
         if key in adata.obs.columns:
             texts += map(str, adata.obs[key].dropna().unique())
     return texts
-
-
-def _read_genes(adata: AnnData, var: Any, *, name: str, symbols: str | None, is_human: bool) -> Genes:  # noqa: ANN401
-    joined = {} if var is adata.var else _table(adata.var, None).symbols_by_name()
-    return read_gene_names(_table(var, symbols), name=name, joined=joined, forced=symbols, is_human=is_human)
 
 
 def _table(var: Any, symbols: str | None) -> VarTable:  # noqa: ANN401 - a pandas DataFrame
@@ -176,7 +180,7 @@ def _matrices(adata: AnnData) -> Iterator[tuple[str, Any]]:
         yield "raw/X", adata.raw.X
 
 
-def _var_of(path: str) -> str:
+def _table_of(path: str) -> str:
     return "raw/var" if path == "raw/X" else "var"
 
 
@@ -184,7 +188,7 @@ def _place(path: str, matrix: Any, genes: dict[str, Genes | InputError], wanted:
     """One matrix to choose from; antibodies and other features do not take part in the judgement."""
     if matrix is None:
         return Place(path, 0, None, "is missing")
-    found = genes[_var_of(path)]
+    found = genes[_table_of(path)]
     if isinstance(found, InputError):
         columns, n_genes = list(range(matrix.shape[1])), 0
     else:

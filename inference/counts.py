@@ -86,31 +86,53 @@ def choose_counts(places: Sequence[Place]) -> Choice:
     Counts without a doubt win over doubtful ones, then more genes, then ``X``, layers named as counts, ``raw/X`` and
     other layers, in this order. Layers of spliced or unspliced counts are parts of the counts and are never chosen.
     """
-    usable: list[tuple[tuple[Any, ...], Place, Judgement, sparse.csr_matrix]] = []
-    faults: list[str] = []
-    for number, place in enumerate(places):
-        name = place.path.removeprefix("layers/").lower()
-        if place.fault or place.sample is None:
-            faults.append(f"{place.path} {place.fault or 'is missing'}")
-            continue
-        if place.path.startswith("layers/") and name in _PART_NAME:
-            faults.append(f"{place.path} is only a part of the counts: add spliced and unspliced ones up")
-            continue
-        rows = place.sample()
-        found = judge(rows)
-        if found.fault:
-            faults.append(f"{place.path} {found.fault}")
-            continue
-        rank = 0 if place.path == "X" else 1 if name in _COUNT_NAME else 2 if place.path == "raw/X" else 3
-        usable.append(((bool(found.doubts), -place.n_genes, rank, number), place, found, rows))
+    usable, faults = _judged(places)
     if not usable:
         return Choice("", tuple(faults))
-    _, best, found, rows = min(usable, key=lambda one: one[0])
-    notes = [f"{best.path} {doubt}: check that it holds raw counts" for doubt in found.doubts]
-    for _, other, _, theirs in usable:
-        if other is not best and other.n_genes == best.n_genes and _differ(rows, theirs):
-            notes.append(f"{other.path} holds other whole numbers than {best.path}, which was taken for the counts")
-    return Choice(best.path, tuple(faults), tuple(notes))
+    best = min(usable, key=lambda one: (bool(one.doubts), -one.place.n_genes, _rank(one.place.path)))
+    notes = [f"{best.place.path} {doubt}: check that it holds raw counts" for doubt in best.doubts]
+    notes += [
+        f"{other.place.path} holds other whole numbers than {best.place.path}, which was taken for the counts"
+        for other in usable
+        if other.place.n_genes == best.place.n_genes and _differ(best.rows, other.rows)
+    ]
+    return Choice(best.place.path, tuple(faults), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Usable:
+    """A place that may hold the counts, and its sampled rows."""
+
+    place: Place
+    doubts: tuple[str, ...]
+    rows: sparse.csr_matrix
+
+
+def _judged(places: Sequence[Place]) -> tuple[list[_Usable], list[str]]:
+    """The places that may hold the counts, and why the others do not."""
+    usable: list[_Usable] = []
+    faults: list[str] = []
+    for place in places:
+        fault = place.fault or _fault_of_place(place.path)
+        rows = None if fault or place.sample is None else place.sample()
+        found = Judgement(fault or "is missing") if rows is None else judge(rows)
+        if found.fault or rows is None:
+            faults.append(f"{place.path} {found.fault}")
+        else:
+            usable.append(_Usable(place, found.doubts, rows))
+    return usable, faults
+
+
+def _fault_of_place(path: str) -> str:
+    if path.startswith("layers/") and path.removeprefix("layers/").lower() in _PART_NAME:
+        return "is only a part of the counts: add spliced and unspliced ones up"
+    return ""
+
+
+def _rank(path: str) -> int:
+    """Order of places with equally good counts."""
+    ranks = {"X": 0, "raw/X": 2}
+    return ranks.get(path, 1 if path.removeprefix("layers/").lower() in _COUNT_NAME else 3)
 
 
 def no_counts(name: str, faults: Sequence[str]) -> str:
@@ -225,6 +247,10 @@ class _Shape:
         """Whether all cells have exactly the same depth and otherwise look like counts."""
         return bool(np.ptp(self.depth) == 0) and self.frac_minimum_one == 1 and _frac_small(self) >= 0.9
 
+    def lacks_ones(self, frac: float) -> bool:
+        """Whether fewer cells than this share have a count of 1, though there are zeros."""
+        return self.frac_minimum_one < frac and self.frac_zeros > 0.3
+
     @property
     def is_reads(self) -> bool:
         """Whether the depth is that of reads, whose smallest number in a cell need not be 1."""
@@ -243,29 +269,34 @@ def _fault_of_shape(shape: _Shape) -> str:
         return f"sums to about {shape.depth.mean():,.0f} in every cell, so it is normalised and rounded, not counts"
     if shape.highest <= 12 and n_genes > 60 and shape.frac_minimum_one < 0.9:
         return f"is whole numbers up to {shape.highest:.0f} of which few are 1, so it is rounded logarithms, not counts"
-    few_ones = shape.frac_minimum_one < (0.95 if shape.variation < 0.12 else 0.5)
-    if few_ones and shape.frac_zeros > 0.3 and not shape.is_reads:
+    if shape.lacks_ones(0.95 if shape.variation < 0.12 else 0.5) and not shape.is_reads:
         return f"{_without_ones(shape)}, so it is normalised and rounded, not counts"
     return ""
 
 
 def _doubts(shape: _Shape) -> list[str]:
     found = []
-    detected = np.diff(shape.matrix.indptr)
-    says_much = float(np.median(detected)) >= 200  # of shallow cells the numbers 2 to 5 are rare
     if shape.is_downsampled:
         found.append(f"has exactly {shape.depth[0]:,.0f} counts in every cell, as after down-sampling")
     elif shape.variation < 0.12:
         found.append(f"has nearly the same depth in every cell (varies by {shape.variation:.1%})")
     if shape.is_reads and shape.frac_minimum_one < 0.9:
         found.append("holds reads rather than molecules")
-    elif shape.frac_zeros > 0.3 and shape.frac_minimum_one < 0.9:
+    elif shape.lacks_ones(0.9):
         found.append(_without_ones(shape))
-    elif says_much and (frac := _frac_small(shape)) < 0.93:
-        found.append(f"lacks some of the numbers 1 to 5 in most cells ({frac:.0%} present)")
     if shape.frac_zeros == 0:
         found.append("holds no zero")
-    if says_much and shape.highest <= 12 and np.ptp(detected) and np.ptp(shape.depth):
+    detected = np.diff(shape.matrix.indptr)
+    if float(np.median(detected)) >= 200 and not shape.is_reads:  # of shallow cells the numbers 2 to 5 are rare
+        found += _doubts_of_deep_cells(shape, detected)
+    return found
+
+
+def _doubts_of_deep_cells(shape: _Shape, detected: NDArray[np.int64]) -> list[str]:
+    found = []
+    if shape.frac_minimum_one >= 0.9 and (frac := _frac_small(shape)) < 0.93:
+        found.append(f"lacks some of the numbers 1 to 5 in most cells ({frac:.0%} present)")
+    if shape.highest <= 12 and np.ptp(detected) and np.ptp(shape.depth):
         relation = float(np.corrcoef(np.log(shape.depth), np.log(detected))[0, 1])
         if relation > 0.97:
             found.append("grows with the number of detected genes as rounded logarithms do")

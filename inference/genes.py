@@ -153,54 +153,33 @@ def read_gene_names(
         There are no genes; names are numbers or cell barcodes, repeat, or are of another species; or Ensembl ids have
         no symbols.
     """
-    index, columns = table.index, table.columns
-    if not len(index):
+    if not table.index:
         msg = f"{name} has no genes (var is empty); write the file again with its genes"
         raise InputError(msg)
-    _check_genome(columns.get(GENOME_COLUMN, ()), name=name)
-    kinds = _other_features(index, columns)
-    kept = [column for column, kind in enumerate(kinds) if not kind]
-    left_out: dict[str, list[str]] = {}
-    for label, kind in zip(index, kinds, strict=True):
-        if kind:
-            left_out.setdefault(kind, []).append(label)
-    if not kept:
-        told = ", ".join(f"{len(found)} {kind}" for kind, found in left_out.items())
-        msg = f"{name} holds no genes, only {told}; give the file with Gene Expression"
-        raise InputError(msg, about="symbols")
-    notes = [f"{name}: left out {len(found)} {kind}: {_shown(found)}" for kind, found in left_out.items()]
-    own = _without_prefix([index[column] for column in kept], name=name, notes=notes)
+    _check_genome(table.columns.get(GENOME_COLUMN, ()), name=name)
+    kept, left_out = _sorted_out(table, name=name)
+    notes = [f"{name}: left out {len(found)} {kind}: {_shown(found)}" for kind, found in left_out]
+    own = _without_prefix([table.index[column] for column in kept], name=name, notes=notes)
     _check_once(own, name=name)
     names, taken_from, repeated = own, "var index", list[str]()
-    is_number = _frac(own, str.isdigit) > _FRAC_MOST
-    if forced in columns or is_number or _frac(own, _ENSEMBL.match) > _FRAC_MOST:
+    tried = symbols if forced not in table.columns else (str(forced),)
+    if forced in table.columns or _needs_symbols(own):
         _check_ensembl(own, name=name)
-        tried = symbols if forced not in columns else (str(forced),)
-        found, taken_from = _symbols(own, columns, kept, symbols=tried, joined=joined or {})
+        found, taken_from = _symbols(own, table.columns, kept, symbols=tried, joined=joined or {})
         if not found:
-            raise InputError(
-                _no_symbols(own, table.all_columns, symbols, name=name, is_number=is_number), about="symbols"
-            )
+            raise InputError(_no_symbols(own, table.all_columns, symbols, name=name), about="symbols")
+        notes.append(f"{name}: gene symbols taken from {taken_from}")
         found = _without_prefix(found, name=name, notes=notes)
         names, repeated = _each_once(found, own)
-        notes.append(f"{name}: gene symbols taken from {taken_from}")
-        if n_without := sum(symbol == gene for symbol, gene in zip(found, own, strict=True)):
-            notes.append(
-                f"{name}: {n_without} of {len(own)} genes have no symbol there and keep their name in the index"
-            )
-        if repeated:
-            notes.append(f"{name}: {len(repeated)} genes repeat a symbol and keep their name in the index")
-    if _is_lower_case_human(names, name=name, is_human=is_human):
-        names = [gene_key(gene) for gene in names]
-        notes.append(f"{name}: gene names are in lower case and are read in upper case")
+        notes += _on_symbols(found, own, repeated, name=name)
+    names = _in_upper_case_if_all_lower(names, name=name, is_human=is_human, notes=notes)
     _check_species(names, name=name)
     if dates := [gene for gene in names if _DATE.match(gene)]:
         notes.append(
             f"{name}: {len(dates)} gene names are dates, as a spreadsheet makes of MARCH1 or SEPT2 ({_shown(dates)}): "
             "no model and no gene set knows them; restore the names"
         )
-    listed = tuple((kind, tuple(found)) for kind, found in left_out.items())
-    return Genes(tuple(names), tuple(kept), taken_from, tuple(repeated), listed, tuple(notes))
+    return Genes(tuple(names), tuple(kept), taken_from, tuple(repeated), left_out, tuple(notes))
 
 
 def check_organism(values: Sequence[str], *, name: str) -> bool:
@@ -242,28 +221,42 @@ def _names_only_human(value: str) -> bool:
     return bool(_HUMAN.search(text)) and not rest
 
 
-def _other_features(index: Sequence[str], columns: Mapping[str, Sequence[str]]) -> list[str]:
+def _sorted_out(table: VarTable, *, name: str) -> tuple[list[int], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Rows of var that are genes, and the names of the others by their kind."""
+    kept, left_out = [], dict[str, list[str]]()
+    for row, (label, kind) in enumerate(zip(table.index, _kinds(table), strict=True)):
+        if kind:
+            left_out.setdefault(kind, []).append(label)
+        else:
+            kept.append(row)
+    if not kept:
+        told = ", ".join(f"{len(found)} {kind}" for kind, found in left_out.items())
+        msg = f"{name} holds no genes, only {told}; give the file with Gene Expression"
+        raise InputError(msg, about="symbols")
+    return kept, tuple((kind, tuple(found)) for kind, found in left_out.items())
+
+
+def _kinds(table: VarTable) -> list[str]:
     """For each row of var, what it is if it is no gene; the empty string for a gene."""
-    kinds = [""] * len(index)
+    kinds = [_kind_by_name(label) for label in table.index]
     for column in TYPE_COLUMNS:
-        if column not in columns:
-            continue
-        types = columns[column]
-        has_genes = any(text.casefold() == "gene expression" for text in set(types))
-        other = {
-            text
-            for text in set(types)
-            if text.casefold() not in _GENE_TYPES and text and (has_genes or _OTHER_TYPE.search(text))
-        }
-        kinds = [kind or (text if text in other else "") for kind, text in zip(kinds, types, strict=True)]
-    for row, label in enumerate(index):
-        if kinds[row]:
-            continue
-        if _NAMELESS.fullmatch(label.strip()):
-            kinds[row] = "features without a name"
-        elif _OTHER_NAME.match(label):
-            kinds[row] = "features that are no genes by their name"
+        types = table.columns.get(column, [""] * len(kinds))
+        other = _types_of_others(set(types))
+        kinds = [text if text in other else kind for kind, text in zip(kinds, types, strict=True)]
     return kinds
+
+
+def _types_of_others(types: set[str]) -> set[str]:
+    """Types that are no genes; beside Gene Expression, 10x's word, every other one."""
+    unlike = {text for text in types if text and text.casefold() not in _GENE_TYPES}
+    has_genes = any(text.casefold() == "gene expression" for text in types)
+    return unlike if has_genes else {text for text in unlike if _OTHER_TYPE.search(text)}
+
+
+def _kind_by_name(label: str) -> str:
+    if _NAMELESS.fullmatch(label.strip()):
+        return "features without a name"
+    return "features that are no genes by their name" if _OTHER_NAME.match(label) else ""
 
 
 def _check_genome(genomes: Sequence[str], *, name: str) -> None:
@@ -310,6 +303,10 @@ def _check_ensembl(names: list[str], *, name: str) -> None:
         raise InputError(msg, about="species")
 
 
+def _needs_symbols(names: list[str]) -> bool:
+    return max(_frac(names, str.isdigit), _frac(names, _ENSEMBL.match)) > _FRAC_MOST
+
+
 def _symbols(
     own: list[str],
     columns: Mapping[str, Sequence[str]],
@@ -319,21 +316,28 @@ def _symbols(
     joined: Mapping[str, str],
 ) -> tuple[list[str], str]:
     """Symbols of the genes, and where they are from; a gene without one keeps its own name. Empty if none is found."""
-    for column in symbols:
-        if column not in columns:
-            continue
-        texts = [columns[column][row].strip() for row in kept]
-        texts = ["" if _NAMELESS.fullmatch(text) else text for text in texts]
-        if _frac(texts, lambda text: bool(text) and not _ENSEMBL.match(text) and not text.isdigit()) > _FRAC_MIXED:
-            return [text or gene for text, gene in zip(texts, own, strict=True)], f"var[{column!r}]"
-    texts = [joined.get(gene, "") for gene in own]
-    if _frac(texts, bool) > _FRAC_MIXED:
-        return [text or gene for text, gene in zip(texts, own, strict=True)], "var, joined by the names in the index"
+    given = {f"var[{one!r}]": [columns[one][row].strip() for row in kept] for one in symbols if one in columns}
+    given["var, joined by the names in the index"] = [joined.get(gene, "") for gene in own]
+    for place, texts in given.items():
+        if _frac(texts, _is_symbol) > _FRAC_MIXED:
+            named = ["" if _NAMELESS.fullmatch(text) else text for text in texts]
+            return [text or gene for text, gene in zip(named, own, strict=True)], place
     return [], ""
 
 
-def _no_symbols(own: list[str], given: Sequence[str], symbols: Sequence[str], *, name: str, is_number: bool) -> str:
-    what = "numbers, as Entrez ids are" if is_number else "Ensembl ids"
+def _on_symbols(found: list[str], own: list[str], repeated: list[str], *, name: str) -> list[str]:
+    n_without = sum(symbol == gene for symbol, gene in zip(found, own, strict=True))
+    said = {"have no symbol there and keep their own name": n_without}
+    said |= {"repeat a symbol and keep their name in the index": len(repeated)}
+    return [f"{name}: {n} of {len(own)} genes {what}" for what, n in said.items() if n]
+
+
+def _is_symbol(text: str) -> bool:
+    return not (_NAMELESS.fullmatch(text) or _ENSEMBL.match(text) or text.isdigit())
+
+
+def _no_symbols(own: list[str], given: Sequence[str], symbols: Sequence[str], *, name: str) -> str:
+    what = "numbers, as Entrez ids are" if _frac(own, str.isdigit) > _FRAC_MOST else "Ensembl ids"
     return (
         f"{name}: genes are {what} (such as {_shown(own[:3])}) and var has no column of symbols (tried "
         f"{', '.join(symbols)}; it has {sorted(given)}); add var['feature_name'], or name the column with "
@@ -360,15 +364,16 @@ def _judged(names: list[str]) -> list[str]:
     return found if len(found) >= _MIN_NAMES else []
 
 
-def _is_lower_case_human(names: list[str], *, name: str, is_human: bool) -> bool:
-    """Whether most names are in lower case and there is a sign that they are human; without one they are refused."""
+def _in_upper_case_if_all_lower(names: list[str], *, name: str, is_human: bool, notes: list[str]) -> list[str]:
+    """Names in upper case where most are in lower case and a sign says that they are human; without one, refused."""
     judged = _judged(names)
     small = [gene for gene in judged if gene == gene.lower()]
     if len(small) <= _FRAC_MOST * len(judged):
-        return False
+        return names
     has_hla = any(gene.startswith("hla-") for gene in small)
     if (is_human or has_hla) and not any(map(_ZEBRAFISH.match, small)):
-        return True
+        notes.append(f"{name}: gene names are in lower case and are read in upper case")
+        return [gene_key(gene) for gene in names]
     msg = (
         f"{name}: gene names are in lower case ({_shown(small[:3])}), as in zebrafish: human symbols are upper-case; "
         "write them so, or state obs['organism'] = 'Homo sapiens'"

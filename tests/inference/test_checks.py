@@ -116,7 +116,7 @@ def test_ensembl_ids_with_a_symbol_column_are_translated(make_adata):
     checked = check_counts(adata)
     assert checked.genes[:4] == ("ISG15", "ENSG00000000001", "ENSG00000000002", "G0")
     assert any("var['feature_name']" in note for note in checked.notes)
-    assert any("1 genes repeat" in note for note in checked.notes)
+    assert any("1 of 40 genes repeat" in note for note in checked.notes)
 
 
 def test_mouse_ensembl_ids_are_refused(make_adata):
