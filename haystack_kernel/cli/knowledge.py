@@ -51,8 +51,15 @@ def add(
         ),
     ] = None,
     separator: Annotated[
-        str, typer.Option(metavar="TEXT", help="Delimiter between values in a cell of a targets table.")
-    ] = "|",
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Delimiter between values in a cell of a targets table (default: | and ;, between targets also , ).",
+        ),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option(metavar="TEXT", help="Licence of the file, to be recorded (default: what the file states).")
+    ] = "",
     knowledge: Folder = None,
 ) -> None:
     """Read a file once and keep it in a compact form.
@@ -71,7 +78,9 @@ def add(
             raise InvalidInputError(message, given=pair)
         columns[field.strip()] = column.strip()
     folder = load_settings(knowledge=knowledge).knowledge
-    header = add_knowledge(file, folder=folder, kind=kind, name=name, columns=columns, separator=separator)
+    header = add_knowledge(
+        file, folder=folder, kind=kind, name=name, columns=columns, separator=separator, licence=licence
+    )
     found = _row(header) | {"folder": folder, "notes": list(header.notes)}
     show(found, lambda: format_fields((key.replace("_", " "), value) for key, value in found.items()))
 

@@ -15,11 +15,11 @@ from haystack_kernel.knowledge.genesets import read_gene_sets
 from haystack_kernel.knowledge.networks import find_form, read_edges
 from haystack_kernel.knowledge.obo import is_obo, read_obo
 from haystack_kernel.knowledge.ontology_json import read_ontology_json
-from haystack_kernel.knowledge.readers import SourceFile, decode, find_licence, read_bounded, version_in_name
+from haystack_kernel.knowledge.readers import SourceFile, decode, read_bounded
 from haystack_kernel.knowledge.targets import read_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from haystack_kernel.knowledge.terms import SourceKind
 
@@ -35,7 +35,8 @@ def add_knowledge(
     kind: str | None = None,
     name: str | None = None,
     columns: Mapping[str, str] | None = None,
-    separator: str = "|",
+    separator: str | None = None,
+    licence: str = "",
 ) -> Header:
     """Read a file and keep it in the knowledge folder; nothing is kept if any part of it is wrong.
 
@@ -53,6 +54,8 @@ def add_knowledge(
         replaced, and then overrides what was added before this one.
     columns, separator
         For targets, see :func:`~haystack_kernel.knowledge.targets.read_targets`.
+    licence
+        Terms under which the file may be used; "" takes what the file states.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def add_knowledge(
         raise InvalidInputError(message, name=called)
     raw, digest = read_bounded(path)
     found = _kind_of(path, raw) if kind is None else kind
-    if (columns or separator != "|") and found != "targets":
+    if (columns or separator) and found != "targets":
         message = f"a column mapping is for targets, and {path.name} is read as {found}. Leave it out, or give --kind."
         raise InvalidInputError(message, kind=found)
     content = _read(raw, path=path, kind=found, columns=columns or {}, separator=separator)
@@ -91,7 +94,7 @@ def add_knowledge(
         version=content.version,
         digest=digest,
         n_terms=len(content.rows),
-        licence=content.licence,
+        licence=" ".join(licence.split()) or content.licence,
         file=path.name,
         order=max((one.order for one in before), default=0) + 1,
         n_obsolete=len(content.obsolete),
@@ -101,24 +104,21 @@ def add_knowledge(
     return header
 
 
-def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], separator: str) -> SourceFile:
+def _read(raw: bytes, *, path: Path, kind: str, columns: Mapping[str, str], separator: str | None) -> SourceFile:
     if kind in ONTOLOGIES:
         read = read_ontology_json if raw.lstrip()[:1] in (b"{", b"[") else read_obo
         return read(raw, path=path, prefix=ONTOLOGIES[kind])
     if kind in ("network", "regulons"):
         return read_edges(raw, path=path, kind=kind)
-    rows: Sequence[object] = (
-        read_gene_sets(raw, path=path)
-        if kind == "genesets"
-        else read_targets(raw, path=path, columns=columns, separator=separator)
-    )
-    comments = "\n".join(re.findall(r"(?m)^[#!].*$", raw[:20_000].decode("utf-8", errors="replace")))
-    return SourceFile(tuple(rows), (), version_in_name(path), find_licence(comments))
+    if kind == "genesets":
+        return read_gene_sets(raw, path=path)
+    return read_targets(raw, path=path, columns=columns, separator=separator)
 
 
 def _kind_of(path: Path, raw: bytes) -> str:
     """Return the kind by the ending of the name; for ontologies by the ids inside, for tables by the columns."""
-    ending = Path(re.sub(r"(?:\.gz)+$", "", path.name.lower())).suffix
+    name = re.sub(r"(?:\.gz)+$", "", path.name.lower())
+    ending = Path(re.sub(r"(?<=\.gmt)\.txt$", "", name)).suffix  # a browser saves x.gmt as x.gmt.txt
     if ending in (".obo", ".json"):
         text = decode(raw, path=path)
         pattern = r"(?m)^id:\s*{}:" if ending == ".obo" else r'"{}:\d+"\s*:\s*\{{'

@@ -6,13 +6,22 @@ In: bytes of a table of OmniPath, STRING, CollecTRI or DoRothEA. Out: edges with
 from __future__ import annotations
 
 import csv
-import io
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.knowledge.readers import SourceFile, check_count, decode, find_licence, version_in_name
+from haystack_kernel.knowledge.readers import (
+    SourceFile,
+    check_count,
+    comments_of,
+    decode,
+    find_licence,
+    lines_of,
+    version_in_name,
+)
+from haystack_kernel.knowledge.symbols import SymbolReader
 from haystack_kernel.knowledge.terms import Edge
 
 if TYPE_CHECKING:
@@ -22,7 +31,6 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge.terms import SourceKind
 
 MIN_COMBINED = 0.7  # STRING calls it high confidence
-_SYMBOL = re.compile(r"[A-Z0-9][A-Za-z0-9@.-]{0,24}")
 _STRING_ID = re.compile(r"(?:\d+\.)?ENSP\d+")
 _TRUE = ("1", "true", "True", "TRUE")
 
@@ -95,18 +103,25 @@ def read_edges(raw: bytes, *, path: Path, kind: str) -> SourceFile:
     first = _header(text)
     columns = _cells(first)
     form = _checked_form(raw, columns=columns, path=path, kind=kind)
-    lines = [line for line in text.splitlines() if line.strip() and line != first and not line.startswith("#")]
+    lines = [
+        (number, line)
+        for number, line in enumerate(lines_of(text), 1)
+        if line.strip() and line != first and not line.startswith("#")
+    ]
     check_count(len(lines), path=path, what="edges")
     edges: dict[tuple[str, str], Edge] = {}
     n_left_out = 0
-    for number, cells in enumerate(csv.reader(io.StringIO("\n".join(lines)), delimiter=_delimiter(first)), 2):
+    reader = SymbolReader(path, wanted="a table of gene symbols")
+    rows = csv.reader((line for _, line in lines), delimiter=_delimiter(first))
+    for cells, (number, _) in zip(rows, lines, strict=False):
         if len(cells) != len(columns):
-            message = f"{path}: row {number} has {len(cells)} columns, the header has {len(columns)}. Correct the row."
-            raise InvalidInputError(message, path=str(path), row=number)
+            message = f"{path}: line {number} has {len(cells)} columns, the header has {len(columns)}. Correct it."
+            raise InvalidInputError(message, path=str(path), line=number)
         row = dict(zip(columns, cells, strict=True))
-        found = _edges(row, form=form, path=path, number=number)
+        found = _edges(row, form=form, path=path, number=number, reader=reader)
         n_left_out += not found
         edges.update({(edge.regulator, edge.target): edge for edge in found})
+    reader.check(words=False)
     if not edges:
         message = f"{path}: no row of this {form.name} table gives an edge between two genes. Give a larger export."
         raise InvalidInputError(message, path=str(path))
@@ -115,8 +130,8 @@ def read_edges(raw: bytes, *, path: Path, kind: str) -> SourceFile:
         notes.append(f"{n_left_out:,} rows without direction, sign or symbols, or below the score, left out")
     if form.name == "STRING":
         notes.append("associations state no sign: they are walked both ways, as activating")
-    comments = "\n".join(re.findall(r"(?m)^#.*$", text[:20_000]))
-    return SourceFile(tuple(edges.values()), (), version_in_name(path), find_licence(comments), tuple(notes))
+    licence = find_licence(comments_of(raw))
+    return SourceFile(tuple(edges.values()), (), version_in_name(path), licence, (*notes, *reader.notes()))
 
 
 def _checked_form(raw: bytes, *, columns: list[str], path: Path, kind: str) -> Form:
@@ -131,31 +146,43 @@ def _checked_form(raw: bytes, *, columns: list[str], path: Path, kind: str) -> F
     return form
 
 
-def _edges(row: Mapping[str, str], *, form: Form, path: Path, number: int) -> list[Edge]:
+def _edges(row: Mapping[str, str], *, form: Form, path: Path, number: int, reader: SymbolReader) -> list[Edge]:
     one, two = row[form.regulator].strip(), row[form.target].strip()
     if _STRING_ID.fullmatch(one):
         message = (
-            f"{path}: row {number}: {one} is an Ensembl protein. Give STRING's export with gene names (columns node1 "
+            f"{path}: line {number}: {one} is an Ensembl protein. Give STRING's export with gene names (columns node1 "
             "and node2, or preferredName_A and preferredName_B)."
         )
-        raise InvalidInputError(message, path=str(path), row=number)
-    if one == two or not all(map(_SYMBOL.fullmatch, (one, two))):
+        raise InvalidInputError(message, path=str(path), line=number)
+    regulators, targets = reader.read(one, line=number), reader.read(two, line=number)
+    if len(regulators) != 1 or len(targets) != 1 or regulators == targets:  # a complex, another molecule, or itself
         return []
+    (one,), (two,) = regulators, targets
     if form.name == "OmniPath":
         sign = _omnipath_sign(row, form=form)
         return [Edge(one, two, sign, "signalling", form.name)] if sign else []
-    column = form.marks[-1]
-    try:
-        value = float(row[column])
-    except ValueError as error:
-        message = f"{path}: row {number}: {column} {row[column]!r} is not a number. Correct the row."
-        raise InvalidInputError(message, path=str(path), row=number) from error
+    value = _weight(row[form.marks[-1]], column=form.marks[-1], path=path, number=number)
     if form.name == "STRING":
-        score = value / form.score_one
-        # An association has no direction, so it becomes an edge each way.
-        both_ways = [Edge(a, b, 1, "association", "STRING", score) for a, b in ((one, two), (two, one))]
-        return both_ways if score >= MIN_COMBINED else []
-    return [Edge(one, two, 1 if value > 0 else -1, "transcription", form.name, abs(value))] if value else []
+        return _associations(one, two, score=value / form.score_one)
+    sign = 1 if value > 0 else -1
+    return [Edge(one, two, sign, "transcription", form.name, abs(value))] if value else []
+
+
+def _associations(one: str, two: str, *, score: float) -> list[Edge]:
+    """Return an edge each way, because an association has no direction; none below the score."""
+    pairs = ((one, two), (two, one)) if score >= MIN_COMBINED else ()
+    return [Edge(regulator, target, 1, "association", "STRING", score) for regulator, target in pairs]
+
+
+def _weight(text: str, *, column: str, path: Path, number: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"{path}: line {number}: {column} {text!r} is not a number. Correct the line."
+        raise InvalidInputError(message, path=str(path), line=number)
+    return value
 
 
 def _omnipath_sign(row: Mapping[str, str], *, form: Form) -> int:
@@ -168,7 +195,7 @@ def _omnipath_sign(row: Mapping[str, str], *, form: Form) -> int:
 
 def _header(text: str) -> str:
     """Return the first line that is not a comment; STRING's own begins with "#node1"."""
-    lines = (line for line in text.splitlines() if line.strip())
+    lines = (line for line in lines_of(text) if line.strip())
     return next((line for line in lines if not line.startswith(("#", "!")) or line.startswith("#node1")), "")
 
 

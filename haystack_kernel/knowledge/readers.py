@@ -29,6 +29,7 @@ _RELEASE = re.compile(r"(?<![a-z\d])v(\d[\w.]*\d|\d)(?=[._-]|$)", re.IGNORECASE)
 _LICENCE = re.compile(
     r"(https?://creativecommons\.org/[^\s\"'>)]+|CC[ -]?BY(?:[ -](?:SA|NC|ND))*(?:[ -]\d\.\d)?|CC0(?:[ -]1\.0)?)", re.I
 )
+_STATED = re.compile(r"licen[cs]e\s*[:=]\s*(\S.{0,79})", re.I)  # any other, such as "licence: MIT"
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,22 @@ def read_bounded(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]
             raise InvalidInputError(message, path=str(path)) from error
         if len(raw) > max_bytes:
             raise _too_large(path, max_bytes)
+    raw = _as_utf8(raw, path=path)
     if not raw.strip():
         message = f"{path} is empty. Fetch the file again, or give another."
         raise InvalidInputError(message, path=str(path))
     return raw, digest
+
+
+def _as_utf8(raw: bytes, *, path: Path) -> bytes:
+    """Return the bytes without a byte order mark, and what a spreadsheet saved as UTF-16 in UTF-8."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return raw.decode("utf-16").encode()
+        except UnicodeDecodeError as error:
+            message = f"{path} begins as text in UTF-16 and is not ({error.reason}). Save it as UTF-8."
+            raise InvalidInputError(message, path=str(path)) from error
+    return raw.removeprefix(b"\xef\xbb\xbf")
 
 
 def decode(raw: bytes, *, path: Path) -> str:
@@ -95,8 +108,17 @@ def decode(raw: bytes, *, path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        message = f"{path} is not text in UTF-8 (byte {error.start}). Give an OBO, JSON, GMT or TSV file."
-        raise InvalidInputError(message, path=str(path)) from error
+        line = raw[: error.start].count(b"\n") + 1
+        message = (
+            f"{path} is not text in UTF-8 (line {line}, byte {error.start}). Give an OBO, JSON, GMT or TSV file, saved "
+            "as UTF-8."
+        )
+        raise InvalidInputError(message, path=str(path), line=line) from error
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines, ended as on any system; other separators of Unicode end none, so that lines can be counted."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def version_in_name(path: Path) -> str:
@@ -105,9 +127,14 @@ def version_in_name(path: Path) -> str:
     return found[1] if found else _UNSTATED
 
 
+def comments_of(raw: bytes) -> str:
+    """Return the comment lines near the head of a file."""
+    return "\n".join(re.findall(r"(?m)^[#!].*$", raw[:20_000].decode("utf-8", errors="replace")))
+
+
 def find_licence(text: str) -> str:
     """Return the licence named in a header, as written there; "" where none is."""
-    found = _LICENCE.search(text)
+    found = _LICENCE.search(text) or _STATED.search(text)
     return found[1].strip() if found else ""
 
 

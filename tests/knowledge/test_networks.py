@@ -39,7 +39,7 @@ def test_add_when_omnipath_then_directed_edges_of_one_sign_stay(added, write):
 
 def test_add_when_omnipath_then_what_was_left_out_is_counted(tmp_path, write):
     header = add_knowledge(write("omnipath.tsv", OMNIPATH), folder=tmp_path / "added")
-    assert header.notes == ("3 rows without direction, sign or symbols, or below the score, left out",)
+    assert header.notes[0] == "3 rows without direction, sign or symbols, or below the score, left out"
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,17 @@ def test_add_when_an_edge_is_known_then_the_later_one_counts(added, write):
             "network",
             "columns source, target, weight, which are not those of a network table. Known forms are OmniPath",
         ),
-        ("source\ttarget\tweight\nTFA\tB\tmuch\n", None, "row 2: weight 'much' is not a number"),
-        ("source\ttarget\tweight\nTFA\tB\n", None, "row 2 has 2 columns, the header has 3"),
+        ("source\ttarget\tweight\nTFA\tB\tmuch\n", None, "line 2: weight 'much' is not a number"),
+        ("source\ttarget\tweight\nTFA\tB\n", None, "line 2 has 2 columns, the header has 3"),
+        ("source\ttarget\tweight\nTFA\tB\tnan\n", None, "line 2: weight 'nan' is not a number"),
+        ("# a remark\n\nsource\ttarget\tweight\nTFA\tB\t\n", None, "line 4: weight '' is not a number"),
+        (
+            "source\ttarget\tweight\n7157\t1026\t1\n7157\t4193\t1\n",
+            None,
+            r"4 of 4 entries, such as '7157' \(line 2\), are Entrez gene numbers",
+        ),
+        ("source\ttarget\tweight\nTFA\t1-Dec\t1\n", None, "line 2: '1-Dec' is a date"),
+        ("source\ttarget\tweight\nTrp53\tCdkn1a\t1\nStat1\tIrf7\t1\n", None, "written like mouse symbols"),
         ("source\ttarget\tweight\nTFA\tTFA\t1\n", None, "no row of this CollecTRI table gives an edge"),
     ],
 )
@@ -96,6 +105,19 @@ def test_add_when_a_table_is_wrong_then_refused_and_nothing_kept(tmp_path, write
     with pytest.raises(InvalidInputError, match=message):
         add_knowledge(write("x.tsv", text), folder=tmp_path / "added", kind=kind)
     assert not list(tmp_path.glob("added/*"))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\xef\xbb\xbfsource\ttarget\tweight\r\nTP53\tMDM2\t1\r\n",
+        b"source\ttarget\tweight\nENSG00000141510\tENSG00000135679.27\t1\n",
+        b"source,target,weight\ntp53,mdm2,1\n",
+        "source\ttarget\tweight\nTP53\tMDM2\t1\n".encode("utf-16"),
+    ],
+)
+def test_add_when_regulons_are_written_in_other_ways_then_the_same_edge(added, write, raw):
+    assert edges_of(added(write("regulons.tsv", raw)), source="CollecTRI").keys() == {("TP53", "MDM2")}
 
 
 def test_find_form_when_a_table_of_targets_then_none():
