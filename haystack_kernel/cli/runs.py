@@ -306,10 +306,11 @@ def _resolved_text(found: dict[str, Any]) -> str:
         notes.append(f"{text!r} may also mean: {', '.join(other['name'] for other in others)}")
     if found.get("task_type"):
         notes.append(f"task: {found['task_type'].replace('_', ' ')}")
-    if found.get("unused"):
-        notes.append(f"not used: {', '.join(map(repr, found['unused']))}")
-    answer = "A run can answer this." if found.get("answerable") else "A run cannot answer this as it stands"
-    notes.append(f"{answer}: {found['refusal']}" if found.get("refusal") else answer)
+    is_label = len(rows) < 2  # that one term alone is no question goes without saying
+    if found["answerable"]:
+        notes += [f"taken as: {found['taken_as']}", "A run can answer this."]
+    else:
+        notes.append("A run cannot answer this" + (" as it stands." if is_label else f": {found['refusal']}"))
     return "\n".join([format_rows(rows), "", *(wrap(note) for note in notes)])
 
 

@@ -220,7 +220,7 @@ def _check_subject(text: str, *, knowledge: Knowledge) -> None:
 
 def _objection(query: StructuredQuery) -> InvalidInputError:
     first = query.objections[0]
-    msg = f"the question cannot be answered as it stands ({_quoted(first.text)}): {first.reason}."
+    msg = f"the question {first.reason} (here: {_quoted(first.text)})."
     if first.questions:
         asked = ", or ".join(f"`haystack run {shlex.quote(text)}`" for text in first.questions)
         msg += f" Ask instead: {asked}"

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from haystack_kernel.knowledge.genes import load_genes
 from haystack_kernel.planners.context import find_comparisons
 from haystack_kernel.planners.opposites import is_measured, opposed_span
 from haystack_kernel.schema import Objection
@@ -118,36 +119,39 @@ def find_objections(reading: Reading) -> tuple[Objection, ...]:
 def _negated(reading: Reading) -> Iterator[Objection]:
     found = _NO_RESPONSE.search(reading.question)
     if found is not None:
-        reason = "it asks about cells that do not meet or do not respond to the treatment; a run predicts a response"
+        reason = "is about cells that do not meet the treatment or do not respond to it, and a run predicts a response"
         yield Objection(kind="negated", text=found.group(), reason=reason, questions=_as_read(reading))
 
 
 def _altered(reading: Reading) -> Iterator[Objection]:
     """Find a genotype, unless it is the treatment itself ("How would monocytes respond to a STAT1 knock-out?")."""
-    text = reading.question
-    for found in _ALTERED.finditer(text):
+    cells = reading.text(reading.cells)
+    for found in _ALTERED.finditer(reading.question):
         if _overlaps(found.span(), reading.treatment) or _in_mention(reading, found.span(), kinds=("disease",)):
             continue
-        nearby = text[max(0, found.start() - _NEAR_A_GENE) : found.end() + _NEAR_A_GENE]
-        offset = max(0, found.start() - _NEAR_A_GENE)
-        genes = [
-            gene.group()
-            for gene in _GENE.finditer(nearby)
-            if not _overlaps((gene.start() + offset, gene.end() + offset), found.span())
-            and not _is_named(reading, (gene.start() + offset, gene.end() + offset))
-        ]
-        if not genes:
+        gene = _gene_near(reading, found.span())
+        if gene is None:
             continue
-        gene = genes[0].removesuffix("-")
-        asked = reading.ask(reading.text(reading.cells), f"a {gene} knock-out") if reading.text(reading.cells) else ""
-        reason = "no atlas says the genotype of its cells; a change of one gene can be asked about as the treatment"
+        asked = reading.ask(cells, f"a {gene} knock-out") if cells else ""
         yield Objection(
             kind="genotype",
-            text=f"{gene} {found.group()}" if gene not in found.group() else found.group(),
-            reason=reason,
+            text=f"{gene} {found.group()}",
+            reason="is about cells of a genotype, which no atlas states; a changed gene can be the treatment",
             questions=tuple(filter(None, (asked, *_as_read(reading)))),
         )
         return
+
+
+def _gene_near(reading: Reading, span: Span) -> str | None:
+    """Return the gene that stands beside a stretch; words of cells, diseases, donors and data sets are no genes."""
+    start = max(0, span[0] - _NEAR_A_GENE)
+    for found in _GENE.finditer(reading.question, start, min(len(reading.question), span[1] + _NEAR_A_GENE)):
+        if _overlaps(found.span(), span) or _is_named(reading, found.span()):
+            continue
+        name = found.group()
+        if any(map(str.isdigit, name)) or load_genes().find(name).symbol:
+            return name
+    return None
 
 
 def _excluded(reading: Reading) -> Iterator[Objection]:
@@ -159,7 +163,7 @@ def _excluded(reading: Reading) -> Iterator[Objection]:
         if before or after:
             start = before.start() if before else mention.start
             end = mention.end + (after.end() if after else 0)
-            reason = f"it leaves {mention.text!r} out; a run works on one cell type that is named"
+            reason = "leaves cells out, and a run works on one cell type that is named"
             yield Objection(kind="cells_excluded", text=text[start:end], reason=reason)
             return
 
@@ -167,7 +171,7 @@ def _excluded(reading: Reading) -> Iterator[Objection]:
 def _resistant(reading: Reading) -> Iterator[Objection]:
     for found in _RESISTANT.finditer(reading.question):
         if not _in_mention(reading, found.span(), kinds=("cell_type", "disease", "tissue")):
-            reason = "no atlas says which cells resist or tolerate a treatment"
+            reason = "is about cells that resist or tolerate a treatment, which no atlas states"
             yield Objection(kind="resistance", text=found.group(), reason=reason, questions=_as_read(reading))
             return
 
@@ -182,7 +186,7 @@ def _given_cells(reading: Reading) -> Iterator[Objection]:
     if secreted is None and not behind:
         return
     words = secreted.group() if secreted else ", ".join(item.text for item in behind)
-    reason = "other cells, or what they secrete, are part of the treatment; a run predicts the response to one molecule"
+    reason = "has other cells, or what they secrete, in the treatment, and a run predicts the response to one molecule"
     plain, treatment = _as_read(reading), reading.text(reading.treatment)
     others = [reading.ask(item.text, treatment) for item in behind] if plain else []
     yield Objection(kind="cells_as_treatment", text=words, reason=reason, questions=(*plain, *others))
@@ -192,7 +196,7 @@ def _compared(reading: Reading) -> Iterator[Objection]:
     for found in find_comparisons(reading.question):
         if found.is_with_untreated:
             continue
-        reason = "it compares; a run predicts one response, and `haystack compare` puts finished runs side by side"
+        reason = "compares, and a run predicts one response; `haystack compare` puts finished runs side by side"
         cells, treatments = _choices(reading, with_clauses=True)
         questions = [reading.ask(cell, drug) for cell in cells for drug in treatments]
         yield Objection(
@@ -210,7 +214,7 @@ def _several(reading: Reading) -> Iterator[Objection]:
         return
     named = [*(cells if len(cells) > 1 else ()), *(treatments if len(treatments) > 1 else ())]
     what = "cell types" if len(cells) > 1 else "treatments"
-    reason = f"it names several {what}; a run works on one cell type and one treatment"
+    reason = f"names several {what}, and a run works on one cell type and one treatment"
     questions = [reading.ask(cell, drug) for cell in cells or ("",) for drug in treatments or ("",)]
     yield Objection(kind="several", text=", ".join(named), reason=reason, questions=tuple(filter(None, questions)))
 

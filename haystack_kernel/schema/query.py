@@ -55,7 +55,7 @@ class Objection(Frozen):
 
     kind: Literal["negated", "genotype", "cells_excluded", "resistance", "cells_as_treatment", "comparison", "several"]
     text: str = Field(description="the words that raise it")
-    reason: str = Field(description="a clause about the question, without the words")
+    reason: str = Field(description="what the question does that stands in the way, as the predicate of a sentence")
     questions: tuple[str, ...] = Field(default=(), description="questions that can be asked instead")
 
 
@@ -101,7 +101,10 @@ class StructuredQuery(Frozen):
 
     @property
     def reading(self) -> str:
-        """What the question was taken as, and the words of it that were not used, in one line."""
+        """What the question was taken as, in one line.
+
+        The condition is noted without being used to choose cells; then come the words that were not used at all.
+        """
         parts = [
             self.perturbation.name if self.perturbation else "",
             self.cell_type_name or self.cell_type_text or "",
@@ -111,8 +114,10 @@ class StructuredQuery(Frozen):
             f"from {self.reference_dataset}" if self.reference_dataset else "",
             f"in {self.target_dataset}" if self.target_dataset else "",
         ]
-        taken = " | ".join(filter(None, parts))
-        return f"{taken}; not used: {self.unused_text}" if self.unused else taken
+        taken = [" | ".join(filter(None, parts))]
+        taken += [f"noted only: {self.condition}"] if self.condition else []
+        taken += [f"not used: {self.unused_text}"] if self.unused else []
+        return "; ".join(taken)
 
     @property
     def unused_text(self) -> str:

@@ -114,3 +114,10 @@ def test_resolve_names_terms_and_alternatives(terminal):
     assert [line for line in lines if "CD4 T cells" in line and "cell type" in line]
     assert [line for line in lines if line.startswith("'wobblin' may also mean:")]
     assert max(map(len, lines)) <= 80
+
+
+def test_resolve_shows_what_a_question_is_taken_as_and_what_can_be_asked_instead(terminal):
+    _, lines = terminal("resolve", "How would B cells of smokers respond to IFN-beta?")
+    assert "taken as: IFN-beta | B cell; not used: 'smokers'" in lines
+    _, lines = terminal("resolve", "How would B cells and monocytes respond to IFN-beta?")
+    assert "`haystack run 'How would monocytes respond to IFN-beta?'`" in " ".join(lines)

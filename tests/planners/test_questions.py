@@ -137,8 +137,9 @@ def test_words_not_used_are_shown_in_the_reading_and_by_explain(planner):
     question = "How would elderly smokers' B cells respond to high-dose IFN-beta?"
     query = planner.understand(question).value
     assert query.unused == ("smokers", "high-dose")
-    assert query.reading == "IFN-beta | B cell; not used: 'smokers', 'high-dose'"
+    assert query.reading == "IFN-beta | B cell; noted only: elderly; not used: 'smokers', 'high-dose'"
     assert explain(question)["unused"] == ["smokers", "high-dose"]
+    assert explain(question)["taken_as"] == query.reading
 
 
 def test_many_words_not_used_are_counted_in_the_reading_and_kept_in_the_query(planner):
@@ -163,3 +164,15 @@ def test_state_of_the_cells_is_shown_where_it_is_not_part_of_the_question(planne
 def test_the_family_of_a_drug_is_used_with_its_name(planner):
     query = planner.understand("How would T cells respond to the JAK inhibitor ruxolitinib?").value
     assert (query.perturbation.name, query.unused) == ("Ruxolitinib", ())
+
+
+def test_an_antibody_against_a_cytokine_is_a_treatment_of_its_own(planner, subtests):
+    for question in [
+        "How would monocytes respond to a neutralising antibody against TNF?",
+        "How would monocytes respond to anti-TNF?",
+        "How would monocytes respond to TNF-blocking antibodies?",
+        "How would monocytes respond to a monoclonal antibody to TNF?",
+    ]:
+        with subtests.test(question=question):
+            query = planner.understand(question).value
+            assert (query.perturbation.name, query.unused) == ("Anti-TNF antibody", ())

@@ -30,6 +30,16 @@ def test_query_card_shows_ids_directions_doubts_and_unknown_words(make_run):
     assert "'blorb' is not a known perturbation; closest known terms: TNF" in card
 
 
+def test_cards_show_what_the_question_was_taken_as_and_the_words_not_used(make_run):
+    record = make_run()
+    query = record.query.model_copy(update={"unused": ("smokers", "<b>"), "condition": "6 h"})
+    record = record.model_copy(update={"query": query})
+    assert "noted only: 6 h; not used: 'smokers', '<b>'" in repr(parts.query_card(record))
+    assert "Not used from the question: 'smokers', '<b>'" in repr(parts.query_card(record))
+    assert "6 h (not used to choose cells)" in parts.query_card(record)
+    assert "not used: &#x27;smokers&#x27;, &#x27;&lt;b&gt;&#x27;" in report.run_card(record)
+
+
 def test_query_card_counts_the_expected_genes_it_leaves_out(make_run):
     record = make_run()
     many = record.query.model_copy(update={"expected_targets": {f"G{n}": 1 for n in range(25)}})

@@ -33,7 +33,8 @@ def explain(text: str, *, knowledge: Knowledge | None = None) -> dict[str, Any]:
 
     Returns
     -------
-    The non-empty fields of the query, ready for JSON, with ``answerable`` and, where it is false, ``refusal``.
+    The non-empty fields of the query, ready for JSON, with ``taken_as`` in one line, ``answerable`` and, where that is
+    false, ``refusal``.
 
     Examples
     --------
@@ -46,6 +47,7 @@ def explain(text: str, *, knowledge: Knowledge | None = None) -> dict[str, Any]:
         known = tuple(found for found in labels if found.match)
         query = query.model_copy(update={"resolutions": known, "unresolved": () if known else tuple(labels)})
     shown = {name: value for name, value in query.model_dump(mode="json").items() if value not in (None, [], {}, "")}
+    shown["taken_as"] = query.reading
     try:
         check_question(text, knowledge=knowledge)
         check_answerable(query)

@@ -24,6 +24,9 @@ _N_NEAREST = 5
 _APPOSED = re.compile(
     r"[\s,(]*(?:such\s+as|like|e\.?g\.?,?|i\.e\.,?|called|named|namely|an?|the)?[\s(]*", re.IGNORECASE
 )
+_OF_ANTIBODIES = re.compile(
+    r"(?:\b(?:neutrali[sz]ing|blocking|monoclonal|polyclonal|humani[sz]ed|therapeutic)\s+)+$", re.IGNORECASE
+)
 _BESIDE = 20  # characters between two treatments of one list
 _GENETIC = re.compile(r"\b(?:knock-?outs?|knock-?downs?|crispr\w?|delet\w+|overexpress\w+|silenc\w+|mutant|ko)\b", re.I)
 
@@ -76,11 +79,17 @@ def _beside_opposite(drug: Term, opposed: Mention, term: Term) -> Term:
 
 
 def _family_spans(drug: Term, question: str, *, knowledge: Knowledge) -> list[tuple[int, int]]:
-    """Return where the family of a treatment stands beside its name: "the JAK inhibitor ruxolitinib"."""
+    """Return where a question says of what kind its treatment is: "the JAK inhibitor X", "neutralising anti-TNF"."""
     entry = perturbation_of(drug.match.id, knowledge=knowledge) if drug.match else None
-    family = entry.family if entry else ""
+    if entry is None or drug.match is None:
+        return []
+    family = entry.family
     found = re.finditer(rf"\b{re.escape(family)}s?\b", question, re.IGNORECASE) if family else ()
-    return [match.span() for match in found]
+    spans = [match.span() for match in found]
+    if drug.match.name.lower().startswith("anti-"):
+        adjectives = _OF_ANTIBODIES.search(question[: drug.span[0]])
+        spans += [adjectives.span()] if adjectives else []
+    return spans
 
 
 def _opposites(
