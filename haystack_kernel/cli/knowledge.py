@@ -86,17 +86,18 @@ def add(
 
 
 def list_(knowledge: Folder = None) -> None:
-    """List the packaged tables and the additions, oldest first.
+    """List the packaged tables, the packaged ontologies and the additions, oldest first.
 
     Later entries override earlier ones.
     """
     from pathlib import Path
 
     from haystack_kernel.config.settings import load_settings
-    from haystack_kernel.knowledge import load_knowledge
+    from haystack_kernel.knowledge import load_knowledge, load_knowledge_from
     from haystack_kernel.knowledge.compact import list_headers
+    from haystack_kernel.knowledge.tables import PACKAGED
 
-    known = load_knowledge()
+    known = load_knowledge_from(PACKAGED)
     tables: tuple[Sized, ...] = (
         *(known.cell_types, known.perturbations, known.pathways, known.tissues, known.diseases),
         *(known.network, known.actions),
@@ -112,7 +113,12 @@ def list_(knowledge: Folder = None) -> None:
         "sha256": known.digest,
     }
     folder = Path(load_settings(knowledge=knowledge).knowledge)
-    rows = [packaged, *(_row(header) for header in list_headers(folder))]
+    ontologies = [
+        {**packaged, "name": one.name, "kind": one.kind, "version": one.version, "n_terms": one.n_terms}
+        | {"licence": one.licence, "sha256": one.digest}
+        for one in load_knowledge().sources
+    ]
+    rows = [packaged, *ontologies, *(_row(header) for header in list_headers(folder))]
     show(rows, lambda: format_rows([{**row, "sha256": row["sha256"][:12]} for row in rows]))
 
 

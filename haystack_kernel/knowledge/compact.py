@@ -1,10 +1,12 @@
-"""The compact form of an addition: one file with a header line and a line of rows, both JSON, written atomically.
+"""The compact form of an addition: one file of a header, rows and the keys of their names, written atomically.
 
 In: an ``Addition``. Out: ``<folder>/<name>.json``, and the same addition again.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
 import json
 import os
@@ -14,13 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import ContractError, StorageError
+from haystack_kernel.knowledge.hashed import HashedKeys, hash_keys, keys_from_bytes
 from haystack_kernel.knowledge.readers import OntologyTerm
 from haystack_kernel.knowledge.terms import Edge, Obsolete, Pathway, PerturbationEntry, Source, SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FORMAT = 1
+    from haystack_kernel.schema import TermKind
+
+FORMAT = 2
+ADDED = "added"  # source of treatments from a user's file
+READ = (1, 2)  # format 1 has no keys of names: they are computed when it is read
+TERM_KINDS: dict[str, TermKind] = {  # additions that name terms -> kind of term
+    "cl": "cell_type",
+    "uberon": "tissue",
+    "mondo": "disease",
+    "targets": "perturbation",
+}
 ROWS: dict[str, type] = {
     "cl": OntologyTerm,
     "uberon": OntologyTerm,
@@ -60,6 +73,20 @@ class Addition:
     header: Header
     rows: tuple[Any, ...]
     obsolete: tuple[Obsolete, ...] = field(default=())
+    stored_keys: HashedKeys | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def term_kind(self) -> TermKind | None:
+        """Which terms the rows name; None for gene sets and networks."""
+        return TERM_KINDS.get(self.header.kind)
+
+    @functools.cached_property
+    def keys(self) -> HashedKeys:
+        """The hashes of all names of the rows: those stored with them, or else computed."""
+        if self.stored_keys is not None:
+            return self.stored_keys
+        names = [(row.name, *row.synonyms) for row in self.rows]
+        return hash_keys(names, kind=TERM_KINDS[self.header.kind])
 
 
 def write_addition(addition: Addition, folder: Path) -> Path:
@@ -75,6 +102,7 @@ def write_addition(addition: Addition, folder: Path) -> Path:
         ensure_ascii=False,
         separators=(",", ":"),
     ).encode()
+    keys = base64.b64encode(addition.keys.to_bytes()) if addition.term_kind else b""
     head = {"format": FORMAT, **asdict(addition.header), "rows_sha256": hashlib.sha256(rows).hexdigest()}
     path = folder / f"{addition.header.name}.json"
     temporary = None
@@ -82,7 +110,7 @@ def write_addition(addition: Addition, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".adding-", delete=False) as stream:
             temporary = Path(stream.name)
-            stream.write(json.dumps(head, ensure_ascii=False).encode() + b"\n" + rows + b"\n")
+            stream.write(json.dumps(head, ensure_ascii=False).encode() + b"\n" + rows + b"\n" + keys + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -124,17 +152,25 @@ def read_addition(path: Path) -> Addition:
     """
     head, _, rest = path.read_bytes().partition(b"\n")
     header, digest = _header(head, path=path)
-    rows = rest.rstrip(b"\n")
+    rows, _, keys = rest.rstrip(b"\n").partition(b"\n")
     if hashlib.sha256(rows).hexdigest() != digest:
         raise _damaged(path, "its rows were changed or cut short")
     content = json.loads(rows)
-    return Addition(header, _full(ROWS[header.kind], content["rows"]), _full(Obsolete, content["obsolete"]))
+    stored = None
+    if keys:
+        try:
+            stored = keys_from_bytes(base64.b64decode(keys, validate=True), where=path.name)
+        except ValueError as error:
+            raise _damaged(path, "the keys of its names were changed or cut short") from error
+    fixed = {"source": ADDED} if header.kind == "targets" else {}
+    full = _full(ROWS[header.kind], content["rows"], **fixed)
+    return Addition(header, full, _full(Obsolete, content["obsolete"]), stored)
 
 
 def _header(line: bytes, *, path: Path) -> tuple[Header, str]:
     try:
         head = json.loads(line)
-        if head.pop("format") != FORMAT:
+        if head.pop("format") not in READ:
             raise _damaged(path, "it was written by another version of HAYSTACK")
         digest = head.pop("rows_sha256")
         header = Header(**{**head, "notes": tuple(head["notes"])})
@@ -154,8 +190,12 @@ def _flat(row: object) -> list[Any]:
     return values
 
 
-def _full(kind: type, rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-    return tuple(kind(*(tuple(value) if isinstance(value, list) else value for value in row)) for row in rows)
+def _full(kind: type, rows: Sequence[Sequence[Any]], **fixed: str) -> tuple[Any, ...]:
+    """Return the records of rows; ``fixed`` are the values of the last fields, which rows do not state."""
+    n_stated = len(fields(kind)) - len(fixed)
+    return tuple(
+        kind(*[tuple(value) if isinstance(value, list) else value for value in row[:n_stated]], **fixed) for row in rows
+    )
 
 
 def _damaged(path: Path, what: str) -> ContractError:

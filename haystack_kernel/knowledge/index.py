@@ -7,24 +7,33 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rapidfuzz import fuzz, process
+
 from haystack_kernel.knowledge import normalise
+from haystack_kernel.knowledge.compact import ADDED
+from haystack_kernel.knowledge.hashed import containing, keys_of, words_of
+from haystack_kernel.knowledge.packed import TermTable
 from haystack_kernel.schema import Match
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
+    from haystack_kernel.knowledge.compact import ADDED
+from haystack_kernel.knowledge.hashed import NameLayer
     from haystack_kernel.knowledge.normalise import Word
     from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, PerturbationEntry, ShortForm, Tissue
     from haystack_kernel.schema import TermKind
 
-    Table = Mapping[str, CellType] | Mapping[str, PerturbationEntry] | Mapping[str, Tissue] | Mapping[str, Disease]
+    Entry = CellType | PerturbationEntry | Tissue | Disease
 
 NAME_SCORE = 1.0
 SYNONYM_SCORE = 0.98
-ALL_KEYS = 10_000  # so many are compared one by one with an unknown text
+ABBREVIATION_SCORE = 0.75  # an abbreviation that only a packaged ontology lists: others may be meant
+IN_LAYERS = ("ontology", ADDED)  # sources of rows whose names are found in layers
+_MIN_IN_LAYER = 0.75
+_MOST_IN_LAYER = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,7 @@ class Surface:
     text: str
     is_name: bool
     key: str
+    is_abbreviation: bool = False  # one that only a packaged ontology lists
 
     @property
     def norms(self) -> list[str]:
@@ -42,65 +52,113 @@ class Surface:
         return self.key.split(" ") if self.key else []
 
 
+class Level(Mapping[str, tuple[Surface, ...]]):
+    """Names by one of the five kinds of key: those of the tables in memory, then those of the layers.
+
+    Hand-written and added names win over packaged ones; of these the terms of common use win. Iteration gives the keys
+    of the tables in memory alone.
+    """
+
+    def __init__(self, index: Index, place: int, *, common_only: bool = False) -> None:
+        self._index, self._place, self._common_only = index, place, common_only
+
+    def __getitem__(self, key: str) -> tuple[Surface, ...]:
+        found = list(self._index.own[self._place].get(key, ()))
+        if not key:
+            raise KeyError(key)
+        for layer in self._index.layers:
+            if layer.is_packaged and found:
+                break
+            ranked = list(self._in_layer(key, layer))
+            best = min((rank for rank, _ in ranked), default=0)
+            found += [one for rank, one in ranked if rank == best]
+        if not found:
+            raise KeyError(key)
+        return _group((key, one) for one in found)[key]
+
+    def _in_layer(self, key: str, layer: NameLayer) -> Iterator[tuple[int, Surface]]:
+        index = self._index
+        for row in layer.keys.rows_of(key):
+            rank = layer.rank_of(row)
+            if self._common_only and rank:
+                continue
+            for number, text in enumerate(layer.names_of(row)):
+                if self._common_only and layer.is_packaged and not _is_plain_name(text):
+                    continue
+                norms = [word.norm for word in normalise.split_words(text)]
+                if keys_of(norms, kind=index.kind, is_name=not number)[self._place] == key:
+                    term = layer.term_of(row)
+                    is_short = layer.is_packaged and bool(number) and not _is_plain_name(text)
+                    yield rank, Surface(term, text, text == index.name_of(term), " ".join(norms), is_short)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index.own[self._place])
+
+    def __len__(self) -> int:
+        return len(self._index.own[self._place])
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Terms of one kind by key; the five maps go from strict to lenient and are built on first use."""
+    """Terms of one kind by key; the five maps go from strict to lenient and are built on first use.
+
+    ``spaced``, ``compact`` and ``bag`` serve texts in which names are looked for: of the packaged ontologies they hold
+    terms of common use alone. :meth:`written` searches all.
+    """
 
     kind: TermKind
-    names: Mapping[str, str]  # id -> canonical name
-    ids: Mapping[str, str]  # id or external id in lower case -> id
+    entries: Mapping[str, Entry]
+    external_ids: Mapping[str, str]  # id of another database in lower case -> term
     families: Mapping[str, tuple[str, ...]]  # spaced key of a family -> ids of its members
     short_forms: Mapping[str, ShortForm]  # spaced key -> abbreviation with several meanings
-    surfaces: tuple[Surface, ...]
+    surfaces: tuple[Surface, ...]  # names of the tables in memory
+    layers: tuple[NameLayer, ...] = ()  # names of additions, then of the packaged ontology
 
     @property
     def fold_greek(self) -> bool:
         """Whether TGF-beta may be written TGFb; for cells it may not: a beta cell is not a B cell."""
         return self.kind == "perturbation"
 
-    @functools.cached_property
-    def spaced(self) -> dict[str, tuple[Surface, ...]]:
-        """Spaced key -> names."""
-        return _group((surface.key, surface) for surface in self.surfaces)
+    def name_of(self, term: str) -> str:
+        """Return the canonical name of a term."""
+        return self.entries[term].name
+
+    def id_of(self, text: str) -> str | None:
+        """Return the term that has this id, or this id in another database."""
+        if found := self.external_ids.get(text.lower()):
+            return found
+        return text.upper() if self.kind != "perturbation" and text.upper() in self.entries else None
 
     @functools.cached_property
-    def compact(self) -> dict[str, tuple[Surface, ...]]:
-        """Compact key -> names."""
-        fold = self.fold_greek
-        return _group((normalise.compact_key(one.norms, fold_greek=fold), one) for one in self.surfaces)
+    def own(self) -> tuple[dict[str, tuple[Surface, ...]], ...]:
+        """Names of the tables in memory by each of the five kinds of key."""
+        keys = [keys_of(one.norms, kind=self.kind, is_name=one.is_name) for one in self.surfaces]
+        return tuple(
+            _group((levels[place], one) for levels, one in zip(keys, self.surfaces, strict=True)) for place in range(5)
+        )
 
     @functools.cached_property
-    def bare(self) -> dict[str, tuple[Surface, ...]]:
-        """Bare key -> names; keys of one letter only where they are a name: B and T, not M."""
-        fold, generic = self.fold_greek, "tissue" if self.kind == "tissue" else "cell"
-        pairs = ((normalise.bare_key(one.norms, fold_greek=fold, generic=generic), one) for one in self.surfaces)
-        return _group((key, one) for key, one in pairs if len(key) > 1 or one.is_name)
+    def spaced(self) -> Level:
+        """Spaced key -> names, of packaged ontologies those in common use."""
+        return Level(self, 0, common_only=True)
 
     @functools.cached_property
-    def bag(self) -> dict[str, tuple[Surface, ...]]:
-        """Bag key -> names."""
-        fold = self.fold_greek
-        return _group((normalise.bag_key(one.norms, fold_greek=fold), one) for one in self.surfaces)
+    def compact(self) -> Level:
+        """Compact key -> names, of packaged ontologies those in common use."""
+        return Level(self, 1, common_only=True)
 
     @functools.cached_property
-    def phrase(self) -> dict[str, tuple[Surface, ...]]:
-        """Phrase key -> names; none for treatments, whose names are not phrases."""
-        if self.fold_greek:
-            return {}
-        pairs = ((normalise.phrase_key(one.norms), one) for one in self.surfaces)
-        return _group((key, one) for key, one in pairs if len(key) > 1 or one.is_name)
+    def bag(self) -> Level:
+        """Bag key -> names, of packaged ontologies those in common use."""
+        return Level(self, 3, common_only=True)
 
     @functools.cached_property
-    def by_start(self) -> dict[str, list[str]]:
-        """First two letters -> spaced keys."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for key in self.spaced:
-            found[key[:2]].append(key)
-        return dict(found)
+    def _levels(self) -> tuple[Level, ...]:
+        return tuple(Level(self, place) for place in range(5))
 
     @functools.cached_property
     def by_word(self) -> dict[str, list[Surface]]:
-        """Word -> every name that holds it."""
+        """Word -> every name in memory that holds it."""
         found: dict[str, list[Surface]] = defaultdict(list)
         for surface in self.surfaces:
             for word in dict.fromkeys(surface.norms):
@@ -108,41 +166,82 @@ class Index:
         return dict(found)
 
     @functools.cached_property
+    def _layer_words(self) -> set[str]:
+        return {word for layer in self.layers for word in words_of(layer.lowered)}
+
+    @functools.cached_property
     def spelling(self) -> dict[tuple[str, int], list[str]]:
-        """Words long enough to be misspelt, by first letter and length."""
+        """Words long enough to be misspelt, by first letter and length; of diseases those of the tables in memory."""
         found: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for word in self.by_word:
-            if len(word) >= 6 and word.isalpha():
-                found[word[0], len(word)].append(word)
+        words = {word for word in self.by_word if len(word) >= 6 and word.isalpha()}
+        if self.kind != "disease":  # questions need not wait for all words of Mondo
+            words |= self._layer_words
+        for word in sorted(words):
+            found[word[0], len(word)].append(word)
         return dict(found)
 
-    def keys_like(self, key: str) -> list[str]:
-        """Return spaced keys to compare with this one: all, or in large tables those with a shared word or start."""
-        if len(self.spaced) <= ALL_KEYS:
-            return list(self.spaced)
-        shared = (one.key for word in key.split() if len(word) > 2 for one in self.by_word.get(word, [])[:ALL_KEYS])
-        return list(dict.fromkeys([*shared, *self.by_start.get(key[:2], [])]))
+    def knows_word(self, norm: str) -> bool:
+        """Whether a word of six letters or more is one of any name."""
+        return norm in self.by_word or norm in self._layer_words
+
+    def similar(self, key: str, *, limit: int, at_least: float) -> list[tuple[Surface, float]]:
+        """Return the names whose spelling is similar to a spaced key, with the similarity in [0, 1], best first.
+
+        Names of layers are compared as they are written, and only from a similarity of 0.75 on.
+        """
+        found: dict[str, tuple[Surface, float]] = {}
+        own = self._levels[0]
+        for name, percent, _ in process.extract(
+            key, list(own), scorer=fuzz.ratio, limit=limit, score_cutoff=100 * at_least
+        ):
+            for surface in own[name]:
+                found.setdefault(surface.id, (surface, percent / 100))
+        for layer in self.layers:
+            for name, percent, place in process.extract(
+                key, layer.lowered, scorer=fuzz.ratio, limit=limit, score_cutoff=100 * max(at_least, _MIN_IN_LAYER)
+            ):
+                row = layer.row_of(place)
+                term = layer.term_of(row)
+                if layer.rank_of(row) < 2 and (term not in found or found[term][1] < percent / 100):
+                    found[term] = (Surface(term, name, is_name=False, key=name), percent / 100)
+        return sorted(found.values(), key=lambda pair: -pair[1])[:limit]
+
+    def holding(self, words: frozenset[str], *, packaged: bool) -> list[Surface]:
+        """Return names that hold all these words: hand-written and added ones, or some of the packaged ontology."""
+        rarest = min((self.by_word.get(word, []) for word in words), key=len)
+        found = [] if packaged else [one for one in rarest if words <= frozenset(one.norms)]
+        for layer in self.layers:
+            if layer.is_packaged != packaged:
+                continue
+            for row, name in containing(layer, words, most=_MOST_IN_LAYER).items():
+                key = normalise.spaced_key(normalise.split_words(name))
+                if layer.rank_of(row) < 2 and words <= frozenset(key.split()):
+                    found.append(Surface(layer.term_of(row), name, is_name=False, key=key))
+        return found
 
     def match(self, surface: Surface, *, lenient: bool = False) -> Match:
         """Return a match; ``lenient`` where more than the spelling differed."""
+        if surface.is_abbreviation:
+            return self.close(surface.id, score=ABBREVIATION_SCORE)
         is_name = surface.is_name and not lenient
         score, how = (NAME_SCORE, "name") if is_name else (SYNONYM_SCORE, "synonym")
-        return Match.model_validate({"id": surface.id, "name": self.names[surface.id], "score": score, "how": how})
+        return Match.model_validate({"id": surface.id, "name": self.name_of(surface.id), "score": score, "how": how})
 
     def close(self, term: str, *, score: float) -> Match:
         """Return a match for a term that is similar, not equal."""
-        return Match(id=term, name=self.names[term], score=round(score, 4), how="fuzzy")
+        return Match(id=term, name=self.name_of(term), score=round(score, 4), how="fuzzy")
 
     def written(self, words: Sequence[Word]) -> list[Match]:
         """Return the terms whose name or synonym these words are; several where terms share a synonym."""
         said, fold = [word.norm for word in words], self.fold_greek
-        found = self.spaced.get(" ".join(said)) or self.compact.get(normalise.compact_key(said, fold_greek=fold))
+        spaced, compact, bare, bag, phrase = self._levels
+        found = spaced.get(" ".join(said)) or compact.get(normalise.compact_key(said, fold_greek=fold))
         if found:
             return self._best(found, lenient=False)
         found = (
-            self.bare.get(normalise.bare_key(said, fold_greek=fold))
-            or self.bag.get(normalise.bag_key(said, fold_greek=fold))
-            or (() if fold else self.phrase.get(normalise.phrase_key(said), ()))
+            bare.get(normalise.bare_key(said, fold_greek=fold))
+            or bag.get(normalise.bag_key(said, fold_greek=fold))
+            or (() if fold else phrase.get(normalise.phrase_key(said), ()))
         )
         return self._best(found, lenient=True) if found else []
 
@@ -154,27 +253,30 @@ class Index:
 @functools.lru_cache(maxsize=32)
 def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
     """Return the index of one kind; empty for donors and datasets, which no table lists."""
-    tables: dict[TermKind, Table] = {
+    tables: dict[TermKind, Mapping[str, Entry]] = {
         "cell_type": knowledge.cell_types,
         "perturbation": knowledge.perturbations,
         "tissue": knowledge.tissues,
         "disease": knowledge.diseases,
     }
     entries = tables.get(kind, {})
-    ids = {term.lower(): term for term in entries}
+    external: dict[str, str] = {}
     families: dict[str, list[str]] = defaultdict(list)
-    if kind == "perturbation":
-        ids = {}  # its terms have no ids of their own, only those of other databases
-        for term, entry in knowledge.perturbations.items():
-            ids.update((one.lower(), term) for one in entry.external_ids.values())
-            families[normalise.spaced_key(normalise.split_words(entry.family))].append(term)
+    if kind == "perturbation":  # its terms have no ids of their own, only those of other databases
+        members: dict[str, list[str]] = defaultdict(list)
+        for term, treatment in knowledge.perturbations.items():
+            external.update((one.lower(), term) for one in treatment.external_ids.values())
+            members[treatment.family].append(term)
+        for family, terms in members.items():
+            families[normalise.spaced_key(normalise.split_words(family))] += terms
         families.pop("", None)
+    in_memory = entries.over if isinstance(entries, TermTable) else entries
     return Index(
         kind=kind,
-        names={term: entry.name for term, entry in entries.items()},
-        ids=ids,
+        entries=entries,
+        external_ids=external,
         # A family of one member is left out, because its name would not be ambiguous.
-        families={family: tuple(members) for family, members in families.items() if len(members) > 1},
+        families={family: tuple(terms) for family, terms in families.items() if len(terms) > 1},
         short_forms={
             normalise.spaced_key(normalise.split_words(form.form)): form
             for key, form in knowledge.short_forms.items()
@@ -182,10 +284,17 @@ def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
         },
         surfaces=tuple(
             Surface(term, text, text == entry.name, normalise.spaced_key(normalise.split_words(text)))
-            for term, entry in entries.items()
+            for term, entry in in_memory.items()
+            if entry.source not in IN_LAYERS
             for text in (entry.name, *entry.synonyms)
         ),
+        layers=knowledge.layers.get(kind, ()),
     )
+
+
+def _is_plain_name(text: str) -> bool:
+    """Whether a name can be told from an abbreviation or a chance word in a sentence."""
+    return len(text) >= 5 and any(map(str.islower, text))
 
 
 def _group(pairs: Iterable[tuple[str, Surface]]) -> dict[str, tuple[Surface, ...]]:

@@ -9,6 +9,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haystack_kernel.knowledge.packed import with_ontologies
 from haystack_kernel.knowledge.tables import PACKAGED, load_knowledge_from
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def load_knowledge(folder: str | Path | None = None) -> Knowledge:
 
 @functools.cache
 def _packaged() -> Knowledge:
-    return load_knowledge_from(PACKAGED)
+    return with_ontologies(load_knowledge_from(PACKAGED), folder=PACKAGED)
 
 
 @functools.lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ import functools
 from typing import TYPE_CHECKING, Literal
 
 from haystack_kernel.errors import NotFoundError
+from haystack_kernel.knowledge.packed import TermTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,7 +166,10 @@ def neighbours(
 def _up(table: Table, term: str, *, relations: tuple[Relation, ...]) -> list[str]:
     """Return the terms directly above a term; links to terms that the table lacks are ignored."""
     entry = table[term]
-    links = {"is_a": entry.parents, "part_of": entry.part_of, "develops_from": entry.develops_from}
+    parents = entry.parents
+    if not parents and isinstance(table, TermTable) and term in table.packed:
+        parents = table.packed.term(term).parents  # rows of tissues and diseases written by hand state none
+    links = {"is_a": parents, "part_of": entry.part_of, "develops_from": entry.develops_from}
     return [high for relation in relations for high in links[relation] if high in table]
 
 

@@ -13,39 +13,54 @@ In: a ``Knowledge`` and additions, oldest first. Out: a new ``Knowledge`` with i
 from __future__ import annotations
 
 import hashlib
+import zlib
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from haystack_kernel.knowledge import normalise
-from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, Tissue
+from haystack_kernel.knowledge.hashed import NamedRows
+from haystack_kernel.knowledge.packed import RetiredTerms, TermTable
+from haystack_kernel.knowledge.terms import CellType, Disease, Tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from haystack_kernel.knowledge.compact import Addition
+    from haystack_kernel.knowledge.hashed import HashedKeys, NameLayer
     from haystack_kernel.knowledge.readers import OntologyTerm
-    from haystack_kernel.knowledge.terms import Edge, Pathway, PerturbationEntry
+    from haystack_kernel.knowledge.terms import Edge, Knowledge, Obsolete, Pathway, PerturbationEntry
+    from haystack_kernel.schema import TermKind
 
     Term = TypeVar("Term", CellType, Tissue, Disease)
 
 
 def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
     """Join additions to the tables; ``base`` is not changed."""
-    cell_types, tissues, diseases = dict(base.cell_types), dict(base.tissues), dict(base.diseases)
-    pathways, perturbations, obsolete = dict(base.pathways), dict(base.perturbations), dict(base.obsolete)
+    cell_types, tissues, diseases = _rows(base.cell_types), _rows(base.tissues), _rows(base.diseases)
+    pathways, perturbations, obsolete = dict(base.pathways), dict(base.perturbations), _retired(base.obsolete)
     origin = dict.fromkeys(pathways, "packaged")
     edges = {(edge.regulator, edge.target): edge for edge in base.network}
-    add: dict[str, Callable[[Addition], None]] = {
-        "cl": lambda one: _add_terms(cell_types, one.rows, make=CellType),
-        "uberon": lambda one: _add_terms(tissues, one.rows, make=Tissue),
-        "mondo": lambda one: _add_terms(diseases, one.rows, make=Disease),
-        "genesets": lambda one: _add_pathways(pathways, one.rows, origin=origin, source=one.header.name),
-        "network": lambda one: _add_edges(edges, one.rows),
-        "regulons": lambda one: _add_edges(edges, one.rows),
-        "targets": lambda one: _add_targets(perturbations, one.rows),
-    }
+    treatments = _Treatments(perturbations)
+    layers: dict[TermKind, list[NameLayer]] = {}
     for addition in additions:
-        add[addition.header.kind](addition)
+        kind, rows, source = addition.header.kind, addition.rows, addition.header.name
+        terms: Sequence[str] = ()
+        if kind == "cl":
+            terms = _add_terms(cell_types, rows, below=base.cell_types, make=CellType)
+        elif kind == "uberon":
+            terms = _add_terms(tissues, rows, below=base.tissues, make=Tissue)
+        elif kind == "mondo":
+            terms = _add_terms(diseases, rows, below=base.diseases, make=Disease)
+        elif kind == "genesets":
+            _add_pathways(pathways, rows, origin=origin, source=source)
+        elif kind == "targets":
+            terms = treatments.add(addition)
+        else:
+            _add_edges(edges, rows)
+        if addition.term_kind is not None:
+            names = [(row.name, *row.synonyms) for row in rows]
+            layers.setdefault(addition.term_kind, []).append(NamedRows(names, terms=terms, keys=addition.keys))
         obsolete.update({one.id: one for one in addition.obsolete})
     digest = base.digest
     if additions:
@@ -55,26 +70,47 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
         ]
         digest = hashlib.sha256("".join([base.digest, *joined]).encode()).hexdigest()
     live = cell_types.keys() | tissues.keys() | diseases.keys()
-    return Knowledge(
-        cell_types=cell_types,
+    return replace(
+        base,
+        cell_types=_table(base.cell_types, cell_types),
         perturbations=perturbations,
         pathways=pathways,
-        tissues=tissues,
-        diseases=diseases,
+        tissues=_table(base.tissues, tissues),
+        diseases=_table(base.diseases, diseases),
         version=" + ".join([base.version, *(f"{one.header.name} {one.header.version}" for one in additions)]),
         digest=digest,
-        short_forms=base.short_forms,
-        obsolete={term: one for term, one in obsolete.items() if term not in live},
+        obsolete=_over_retired(base.obsolete, {term: one for term, one in obsolete.items() if term not in live}),
         sources=(*base.sources, *(one.header.source for one in additions)),
         network=tuple(edges.values()),
-        actions=base.actions,
+        layers={**base.layers, **{kind: (*added, *base.layers.get(kind, ())) for kind, added in layers.items()}},
     )
 
 
-def _add_terms(table: dict[str, Term], rows: Iterable[OntologyTerm], *, make: type[Term]) -> None:
+def _rows(table: Mapping[str, Term]) -> dict[str, Term]:
+    """Return the rows above a packed ontology, or all rows where there is none."""
+    return dict(table.over if isinstance(table, TermTable) else table)
+
+
+def _table(base: Mapping[str, Term], rows: dict[str, Term]) -> Mapping[str, Term]:
+    return base.with_rows(rows) if isinstance(base, TermTable) else rows
+
+
+def _retired(base: Mapping[str, Obsolete]) -> dict[str, Obsolete]:
+    return dict(base.over if isinstance(base, RetiredTerms) else base)
+
+
+def _over_retired(base: Mapping[str, Obsolete], rows: dict[str, Obsolete]) -> Mapping[str, Obsolete]:
+    return base.with_rows(rows) if isinstance(base, RetiredTerms) else rows
+
+
+def _add_terms(
+    table: dict[str, Term], rows: Iterable[OntologyTerm], *, below: Mapping[str, Term], make: type[Term]
+) -> list[str]:
+    """Lay terms over a table and return their ids; ``below`` is what the table rests on."""
     row: OntologyTerm
+    ids = []
     for row in rows:
-        known: Term = table.get(row.id) or make(row.id, row.name)
+        known: Term = table.get(row.id) or below.get(row.id) or make(row.id, row.name, source="ontology")
         names = dict.fromkeys((*known.synonyms, known.name, *row.synonyms))
         names.pop(row.name, None)
         table[row.id] = replace(
@@ -85,6 +121,8 @@ def _add_terms(table: dict[str, Term], rows: Iterable[OntologyTerm], *, make: ty
             part_of=row.part_of,
             develops_from=tuple(dict.fromkeys((*row.develops_from, *known.develops_from))),
         )
+        ids.append(row.id)
+    return ids
 
 
 def _add_pathways(table: dict[str, Pathway], rows: Iterable[Pathway], *, origin: dict[str, str], source: str) -> None:
@@ -103,26 +141,59 @@ def _add_edges(table: dict[tuple[str, str], Edge], rows: Iterable[Edge]) -> None
             table[row.regulator, row.target] = row
 
 
-def _add_targets(table: dict[str, PerturbationEntry], rows: Iterable[PerturbationEntry]) -> None:
-    owners: dict[str, set[str]] = {}
-    for entry in table.values():
+class _Treatments:
+    """The table of treatments as rows are added: a row that names a known treatment is joined to it.
+
+    Only rows that may name a known one, by the hashes of their keys, are compared with it word by word.
+    """
+
+    def __init__(self, table: dict[str, PerturbationEntry]) -> None:
+        self.table = table
+        self._owners: dict[str, set[str]] = defaultdict(set)  # compact key -> treatments
+        self._seen: list[Addition] = []
+        for entry in table.values():
+            self._own(entry, entry.name)
+        self._hashes = {zlib.crc32(key.encode()) for key in self._owners}
+
+    def add(self, addition: Addition) -> list[str]:
+        """Add all rows and return the treatment that each belongs to."""
+        keys = addition.keys
+        shared = self._hashes.intersection(keys.hashes)
+        for earlier in self._seen:
+            common = set(keys.hashes).intersection(earlier.keys.hashes)
+            for row in _rows_with(common, earlier.keys):
+                entry = earlier.rows[row]
+                self._own(entry, entry.name)
+            shared |= common
+        maybe_known = _rows_with(shared, keys)
+        terms = []
+        for number, row in enumerate(addition.rows):
+            named = self._owners.get(_key(row.name), set()) if number in maybe_known else set()
+            if len(named) != 1:  # new, or a synonym of several
+                self.table[row.name] = row
+                terms.append(row.name)
+                continue
+            known = self.table[next(iter(named))]
+            names = dict.fromkeys((*known.synonyms, row.name, *row.synonyms))
+            names.pop(known.name, None)
+            self.table[known.name] = replace(
+                known,
+                synonyms=tuple(names),
+                targets=row.targets or known.targets,
+                external_ids={**known.external_ids, **row.external_ids},
+                family=known.family or row.family,
+            )
+            terms.append(known.name)
+        self._seen.append(addition)
+        return terms
+
+    def _own(self, entry: PerturbationEntry, name: str) -> None:
         for text in (entry.name, *entry.synonyms):
-            owners.setdefault(_key(text), set()).add(entry.name)
-    for row in rows:
-        named = owners.get(_key(row.name), set())
-        if len(named) != 1:  # new, or a synonym of several
-            table[row.name] = row
-            continue
-        known = table[next(iter(named))]
-        names = dict.fromkeys((*known.synonyms, row.name, *row.synonyms))
-        names.pop(known.name, None)
-        table[known.name] = replace(
-            known,
-            synonyms=tuple(names),
-            targets=row.targets or known.targets,
-            external_ids={**known.external_ids, **row.external_ids},
-            family=known.family or row.family,
-        )
+            self._owners[_key(text)].add(name)
+
+
+def _rows_with(hashes: set[int], keys: HashedKeys) -> set[int]:
+    return {row for key, row in zip(keys.hashes, keys.rows, strict=True) if key in hashes}
 
 
 def _key(text: str) -> str:

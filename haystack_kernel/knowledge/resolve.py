@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
 from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.entries import resolve_genetic
-from haystack_kernel.knowledge.index import SYNONYM_SCORE, index_of
+from haystack_kernel.knowledge.index import ABBREVIATION_SCORE, SYNONYM_SCORE, index_of
 from haystack_kernel.knowledge.labels import (
     MODIFIERS,
     SALTS,
@@ -81,9 +80,9 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     """
     index = index_of(kind, knowledge=knowledge)
     said = text.strip().replace("_", ":")
-    known = index.ids.get(text.strip().lower()) or index.ids.get(said.lower())
+    known = index.id_of(text.strip()) or index.id_of(said)
     if known is not None:
-        return Resolution(text=text, kind=kind, match=Match(id=known, name=index.names[known], score=1, how="id"))
+        return Resolution(text=text, kind=kind, match=Match(id=known, name=index.name_of(known), score=1, how="id"))
     if retired := knowledge.obsolete.get(said.upper()):
         return _of_retired(text, retired, index=index)
     words = normalise.split_words(text)
@@ -93,7 +92,13 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     if short is not None:
         return _of_short_form(text, short, index=index)
     if matches := _plain(text, words, index=index):
-        return _resolution(text, matches, index=index)
+        found = _resolution(text, matches, index=index)
+        if matches[0].score == ABBREVIATION_SCORE:
+            note = (
+                f"an abbreviation that {matches[0].id.split(':')[0]} lists for {matches[0].name!r}; it may mean others"
+            )
+            found = found.model_copy(update={"ambiguous": True, "note": note})
+        return found
     if kind == "perturbation" and (genetic := resolve_genetic(text)):
         return genetic
     brackets = split_brackets(text)
@@ -114,13 +119,12 @@ def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge
         return found.model_copy(update={"ambiguous": True, "note": note})  # a part alone is never sure
     if _ID.fullmatch(text.strip()):  # no term is offered for an unknown id
         return Resolution(text=text, kind=index.kind)
-    written, scores = normalise.spaced_key(words), dict[str, float]()
-    similar = process.extract(
-        written, index.keys_like(written), scorer=fuzz.ratio, limit=25, score_cutoff=100 * MIN_NEAREST
-    )
-    for key, percent, _ in similar:  # most similar first, so the first score of a term is its best
-        for surface in index.spaced[key]:
-            scores.setdefault(surface.id, 0.9 * percent / 100)
+    similar = index.similar(normalise.spaced_key(words), limit=25, at_least=MIN_NEAREST)
+    scores = {surface.id: 0.9 * similarity for surface, similarity in similar}
+    for term, share in _coverage(words, index=index, packaged=True).items():
+        if share >= MIN_COVERAGE:  # a part of a name of the whole ontologies is offered, never taken
+            scores[term] = max(PART_SCORE * share, scores.get(term, 0))
+    scores = dict(sorted(scores.items(), key=lambda pair: -pair[1]))
     near = [index.close(term, score=score) for term, score in list(scores.items())[:MAX_ALTERNATIVES]]
     return Resolution(text=text, kind=index.kind, alternatives=tuple(near))
 
@@ -140,12 +144,12 @@ def _resolution(text: str, matches: list[Match], *, index: Index, note: str = ""
 def _of_retired(text: str, retired: Obsolete, *, index: Index) -> Resolution:
     """Resolve a retired id to its one replacement, or else offer the candidates."""
     note = f"{retired.id} ({retired.name}) is obsolete" if retired.name else f"{retired.id} is obsolete"
-    live = [term for term in retired.replaced_by if term in index.names]
+    live = [term for term in retired.replaced_by if term in index.entries]
     if len(live) == 1:
-        name = index.names[live[0]]
+        name = index.name_of(live[0])
         match = Match(id=live[0], name=name, score=1, how="id")
         return Resolution(text=text, kind=index.kind, match=match, note=f"{note}; replaced by {live[0]} ({name})")
-    offered = [term for term in (*retired.replaced_by, *retired.consider) if term in index.names]
+    offered = [term for term in (*retired.replaced_by, *retired.consider) if term in index.entries]
     if not offered and retired.replaced_by:
         note += f"; replaced by {', '.join(retired.replaced_by)}, which is not known here"
     near = tuple(index.close(term, score=MIN_NEAREST) for term in offered[:MAX_ALTERNATIVES])
@@ -153,7 +157,7 @@ def _of_retired(text: str, retired: Obsolete, *, index: Index) -> Resolution:
 
 
 def _of_short_form(text: str, short: ShortForm, *, index: Index) -> Resolution:
-    names = [index.names[term] for term in short.terms]
+    names = [index.name_of(term) for term in short.terms]
     score = SYNONYM_SCORE if short.is_sure else FAMILY_SCORE
     first = Match(id=short.terms[0], name=names[0], score=score, how="synonym" if short.is_sure else "fuzzy")
     others = [index.close(term, score=FAMILY_SCORE) for term in short.terms[1:]]
@@ -239,16 +243,20 @@ def _in_part(words: list[Word], *, index: Index) -> list[Match]:
     members = index.families.get(normalise.spaced_key(words), ())
     if members:
         return [index.close(term, score=FAMILY_SCORE) for term in members]
+    coverage = _coverage(words, index=index, packaged=False)
+    least = MIN_COVERAGE if len(coverage) > 1 else MIN_COVERAGE_ALONE
+    return [index.close(term, score=PART_SCORE) for term, share in coverage.items() if share >= least]
+
+
+def _coverage(words: list[Word], *, index: Index, packaged: bool) -> dict[str, float]:
+    """Return each term with all these words and more -> the largest share of a name's letters that they make up."""
     wanted = normalise.content_words(words)
     is_vague = all(map(str.isdigit, wanted - _VAGUE - SALTS))
     if is_vague or len("".join(wanted)) < 3:
-        return []
-    # For each term with all these words and more: the largest share of a name's letters that they make up.
+        return {}
     coverage: dict[str, float] = {}
     n_letters = len(normalise.spaced_key(words))
-    rarest = min((index.by_word.get(word, []) for word in wanted), key=len)
-    for surface in rarest:
-        if wanted < frozenset(surface.key.split()) - normalise.STOP_WORDS:
+    for surface in index.holding(wanted, packaged=packaged):
+        if wanted < frozenset(surface.norms) - normalise.STOP_WORDS:
             coverage[surface.id] = max(n_letters / len(surface.key), coverage.get(surface.id, 0))
-    least = MIN_COVERAGE if len(coverage) > 1 else MIN_COVERAGE_ALONE
-    return [index.close(term, score=PART_SCORE) for term, share in coverage.items() if share >= least]
+    return coverage

@@ -36,6 +36,8 @@ def correct_words(words: list[Word], *, index: Index, min_length: int, known: Co
         options: list[str] = []
         if word.norm not in index.by_word and word.norm not in known:
             options = _spellings(word.norm, index=index, min_length=min_length)
+            if options and index.knows_word(word.norm):
+                options = []
         changed = changed or bool(options)
         variants = [replace(word, norm=norm) for norm in options or [word.norm]]
         readings = [[*read, variant] for read in readings for variant in variants]

@@ -6,7 +6,13 @@ In: nothing. Out: frozen records; ids and canonical names are the keys of :class
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from haystack_kernel.knowledge.hashed import NameLayer
+    from haystack_kernel.schema import TermKind
 
 PerturbationType = Literal["cytokine", "drug", "genetic", "unspecified"]  # the last: only a label of an atlas
 SourceKind = Literal["packaged", "cl", "uberon", "mondo", "genesets", "targets", "network", "regulons"]
@@ -17,7 +23,8 @@ EdgeKind = Literal["ligand", "signalling", "transcription", "association"]
 class CellType:
     """A term of the Cell Ontology; ``markers`` are gene symbols, the other lists ids of these tables.
 
-    ``parents`` are is_a links; ``part_of`` is known where a full ontology was added.
+    ``parents`` are is_a links; ``part_of`` is known where a full ontology was added; ``source`` is "curated" for rows
+    written by hand and "ontology" for the others.
     """
 
     id: str
@@ -28,6 +35,7 @@ class CellType:
     tissues: tuple[str, ...] = ()
     part_of: tuple[str, ...] = ()
     develops_from: tuple[str, ...] = ()
+    source: str = "curated"
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class Tissue:
     parents: tuple[str, ...] = ()
     part_of: tuple[str, ...] = ()
     develops_from: tuple[str, ...] = ()
+    source: str = "curated"
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class Disease:
     parents: tuple[str, ...] = ()
     part_of: tuple[str, ...] = ()
     develops_from: tuple[str, ...] = ()
+    source: str = "curated"
 
 
 @dataclass(frozen=True)
@@ -136,21 +146,22 @@ class Source:
 class Knowledge:
     """All tables; keys are ids (cell types, tissues, diseases) or canonical names (perturbations, pathways).
 
-    ``sources`` lists what was added to the packaged tables, in the order in which later ones override earlier ones.
+    ``sources`` lists the packaged ontologies, then what was added: later additions override earlier ones.
     """
 
-    cell_types: dict[str, CellType]
-    perturbations: dict[str, PerturbationEntry]
-    pathways: dict[str, Pathway]
-    tissues: dict[str, Tissue]
-    diseases: dict[str, Disease]
+    cell_types: Mapping[str, CellType]
+    perturbations: Mapping[str, PerturbationEntry]
+    pathways: Mapping[str, Pathway]
+    tissues: Mapping[str, Tissue]
+    diseases: Mapping[str, Disease]
     version: str
     digest: str
     short_forms: dict[str, ShortForm] = field(default_factory=dict)  # "<kind>:<form>"
-    obsolete: dict[str, Obsolete] = field(default_factory=dict)
+    obsolete: Mapping[str, Obsolete] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     network: tuple[Edge, ...] = ()
     actions: dict[str, int] = field(default_factory=dict)  # family -> +1 activates its targets, -1 inhibits them
+    layers: Mapping[TermKind, tuple[NameLayer, ...]] = field(default_factory=dict)  # names that are not in memory
 
     def digests(self) -> dict[str, str]:
         """Return version and digest of every source, for the run record; the first covers all of them."""

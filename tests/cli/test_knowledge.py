@@ -20,7 +20,12 @@ def test_add_list_and_resolve_work_together(call, tmp_path):
     added = json.loads(said.out)
     assert (added["name"], added["kind"], added["version"]) == ("mine", "cl", "2030-01-02")
     assert (added["n_terms"], added["n_obsolete"]) == (2, 1)
-    packaged, mine = json.loads(call("knowledge", "list").out)
+    packaged, *ontologies, mine = json.loads(call("knowledge", "list").out)
+    assert [(one["name"], one["licence"][:5]) for one in ontologies] == [
+        ("CL", "CC BY"),
+        ("UBERON", "CC BY"),
+        ("MONDO", "CC BY"),
+    ]
     assert (packaged["name"], mine["name"], mine["sha256"]) == ("packaged", "mine", added["sha256"])
     (term,) = json.loads(call("resolve", "blorbocytes").out)["resolutions"]
     assert term["match"]["id"] == "CL:0009999"
@@ -64,7 +69,7 @@ def test_add_refuses_bad_input_and_keeps_nothing(call, tmp_path, monkeypatch, ar
     assert (said.code, said.out) == (2, "")
     assert says in said.err
     assert "Traceback" not in said.err
-    assert len(json.loads(call("knowledge", "list").out)) == 1
+    assert len(json.loads(call("knowledge", "list").out)) == 4  # the packaged tables and ontologies
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_add_when_omnipath_then_directed_edges_of_one_sign_stay(added, write):
         ("GENEA", "GENEB"): Edge("GENEA", "GENEB", 1, "signalling", "OmniPath"),
         ("GENEA", "GENEC"): Edge("GENEA", "GENEC", -1, "signalling", "OmniPath"),
     }
-    assert known.sources[0].kind == "network"
+    assert known.sources[-1].kind == "network"
 
 
 def test_add_when_omnipath_then_what_was_left_out_is_counted(tmp_path, write):
@@ -69,7 +69,7 @@ def test_add_when_regulons_then_signs_are_kept(added, write, text, name):
     known = added(write("regulons.tsv.gz", gzip.compress(text.encode())))
     found = edges_of(known, source=name)
     assert {pair: edge.sign for pair, edge in found.items()} == {("TFA", "GENEB"): 1, ("TFA", "GENEC"): -1}
-    assert known.sources[0].kind == "regulons"
+    assert known.sources[-1].kind == "regulons"
     assert {edge.kind for edge in found.values()} == {"transcription"}
 
 

@@ -321,7 +321,7 @@ def test_resolve_when_a_word_contradicts_then_not_left_out(subtests):
 
 def test_resolve_when_brackets_explain_then_both_are_weighed(subtests):
     for text, expected, is_sure in [
-        ("Brush cell (Tuft cell)", "tuft cell", False),  # brush cells may be others
+        ("Brush cell (Tuft cell)", "tuft cell", True),  # two names of one term
         ("HSCs (hepatic stellate)", "hepatic stellate cell", True),  # a short form, explained
         ("OC (osteoclast)", "osteoclast", True),
         ("T cells (CD8+)", "CD8-positive, alpha-beta T cell", True),  # the brackets say more

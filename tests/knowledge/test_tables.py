@@ -148,7 +148,7 @@ def test_packaged_tables_when_loaded_then_large_and_frozen():
 
 
 def test_packaged_cell_types_when_walked_up_then_all_reach_the_one_root():
-    types = load_knowledge().cell_types
+    types = load_knowledge_from(PACKAGED).cell_types
     assert [term for term, entry in types.items() if not entry.parents] == ["CL:0000000"]
 
 
@@ -164,7 +164,7 @@ def test_packaged_terms_when_compared_then_no_synonym_means_two(subtests):
     for table in ["cell_types", "tissues", "diseases"]:
         with subtests.test(table=table):
             owners: dict[str, set[str]] = {}
-            for term, entry in getattr(load_knowledge(), table).items():
+            for term, entry in getattr(load_knowledge_from(PACKAGED), table).items():
                 for text in (entry.name, *entry.synonyms):
                     owners.setdefault(text.lower(), set()).add(term)
             assert {text: terms for text, terms in owners.items() if len(terms) > 1} == {}
@@ -179,7 +179,7 @@ def test_packaged_links_when_compared_with_the_ontology_then_parents_lie_above_b
         ontology = json.load(stream)
     text = (shared / "data" / "ontology" / "cl_2024-04-05.obo").read_text(encoding="utf-8")
     stanzas = {stanza[:10]: stanza for stanza in text.split("\n[Term]\nid: ")[1:]}
-    types = load_knowledge().cell_types
+    types = load_knowledge_from(PACKAGED).cell_types
     links = [(term, parent) for term, entry in types.items() for parent in entry.parents]
     by_hand = [(term, parent) for term, parent in links if parent not in ontology[term]["ancestors"]]
     assert len(by_hand) <= 50
@@ -211,7 +211,7 @@ def test_packaged_ids_when_compared_with_the_ontology_then_names_agree(shared, t
 
     with gzip.open(shared / "data" / "ontology" / file) as stream:
         ontology = json.load(stream)
-    for term, entry in getattr(load_knowledge(), table).items():
+    for term, entry in getattr(load_knowledge_from(PACKAGED), table).items():
         if term != "PATO:0000461":
             assert ontology[term]["label"] == entry.name
             assert not ontology[term]["deprecated"]

@@ -123,7 +123,7 @@ def _nearest_steps(scored: Round, asked: str | None, knowledge: Knowledge) -> fl
     known = knowledge.cell_types
     nearest = math.inf
     for one in shown:
-        if asked in known and one in known:
+        if asked is not None and asked in known and one in known:
             steps = distance(asked, one, knowledge=knowledge)
             nearest = nearest if steps is None else min(nearest, steps)
     return nearest
