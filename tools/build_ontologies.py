@@ -6,9 +6,10 @@ bytes from the same inputs.
 
     python -m tools.build_ontologies FOLDER
 
-The files list ancestors with distances, is_a and part_of in one; only those at distance 1 are kept, which give back all
-the others. ``rank`` is 0 for terms of common use, 1 for others (Uberon terms that CELLxGENE does not list as tissues,
-groups of diseases), 2 for terms that hold for other species only.
+The files list ancestors with distances, is_a and part_of in one; only those at distance 1 are kept, and the lowest that
+none of these leads to (their path runs through another ontology): together they give back all the others. ``rank`` is 0
+for terms of common use, 1 for others (Uberon terms that CELLxGENE does not list as tissues, groups of diseases), 2 for
+terms that hold for other species only.
 """
 
 from __future__ import annotations
@@ -105,10 +106,17 @@ def rows_of(live: dict[str, dict[str, Any]], prefix: str, *, ranks: dict[str, in
         synonyms = dict.fromkeys(" ".join(one.split()).replace("|", "/") for one in term.get("synonyms", []))
         for other in ("", name):
             synonyms.pop(other, None)
-        parents = sorted(up for up, steps in term["ancestors"].items() if steps == 1 and up in live)
-        numbers = ";".join(one.removeprefix(f"{prefix}:") for one in parents)
+        numbers = ";".join(one.removeprefix(f"{prefix}:") for one in _parents(term, live=live))
         rows.append([id, name, str(ranks[id]), numbers, "|".join(synonyms)])
     return rows
+
+
+def _parents(term: dict[str, Any], *, live: dict[str, dict[str, Any]]) -> list[str]:
+    """Return ancestors at distance 1, and the lowest of those that no such parent leads to."""
+    above = {up for up in term["ancestors"] if up in live}
+    parents = {up for up in above if term["ancestors"][up] == 1}
+    rest = above - parents - {up for parent in parents for up in live[parent]["ancestors"]}
+    return sorted(parents | {up for up in rest if not any(up in live[other]["ancestors"] for other in rest)})
 
 
 def retired_rows(terms: dict[str, dict[str, Any]], prefix: str) -> list[list[str]]:

@@ -20,8 +20,7 @@ from haystack_kernel.knowledge.packed import TermTable
 from haystack_kernel.schema import Match
 
 if TYPE_CHECKING:
-    from haystack_kernel.knowledge.compact import ADDED
-from haystack_kernel.knowledge.hashed import NameLayer
+    from haystack_kernel.knowledge.hashed import NameLayer
     from haystack_kernel.knowledge.normalise import Word
     from haystack_kernel.knowledge.terms import CellType, Disease, Knowledge, PerturbationEntry, ShortForm, Tissue
     from haystack_kernel.schema import TermKind

@@ -92,13 +92,12 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     if short is not None:
         return _of_short_form(text, short, index=index)
     if matches := _plain(text, words, index=index):
-        found = _resolution(text, matches, index=index)
+        named = _resolution(text, matches, index=index)
         if matches[0].score == ABBREVIATION_SCORE:
-            note = (
-                f"an abbreviation that {matches[0].id.split(':')[0]} lists for {matches[0].name!r}; it may mean others"
-            )
-            found = found.model_copy(update={"ambiguous": True, "note": note})
-        return found
+            listed_by = matches[0].id.split(":")[0]
+            note = f"an abbreviation that {listed_by} lists for {matches[0].name!r}; it may mean something else"
+            named = named.model_copy(update={"ambiguous": True, "note": note})
+        return named
     if kind == "perturbation" and (genetic := resolve_genetic(text)):
         return genetic
     brackets = split_brackets(text)

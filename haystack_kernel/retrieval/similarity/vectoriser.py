@@ -75,7 +75,11 @@ def make_vectoriser(knowledge: Knowledge) -> TfidfVectoriser:
 
 @functools.lru_cache(maxsize=4)
 def knowledge_texts(knowledge: Knowledge) -> tuple[str, ...]:
-    """Descriptions of every perturbation and cell type in the tables, each text once."""
+    """Descriptions of every perturbation and of the cell types written by hand, each text once.
+
+    Terms of whole ontologies have no markers and would only change the weights of common words.
+    """
     perturbations = [describe_perturbation(name, knowledge=knowledge) for name in knowledge.perturbations]
-    cells = [describe_cells(one, "", knowledge=knowledge) for one in knowledge.cell_types]
+    own = [one for one, entry in knowledge.cell_types.items() if entry.source != "ontology"]
+    cells = [describe_cells(one, "", knowledge=knowledge) for one in own]
     return tuple(dict.fromkeys([*perturbations, *cells]))
