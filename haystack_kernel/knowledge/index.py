@@ -260,22 +260,17 @@ def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
     }
     entries = tables.get(kind, {})
     external: dict[str, str] = {}
-    families: dict[str, list[str]] = defaultdict(list)
+    families: dict[str, tuple[str, ...]] = {}
     if kind == "perturbation":  # its terms have no ids of their own, only those of other databases
-        members: dict[str, list[str]] = defaultdict(list)
         for term, treatment in knowledge.perturbations.items():
             external.update((one.lower(), term) for one in treatment.external_ids.values())
-            members[treatment.family].append(term)
-        for family, terms in members.items():
-            families[normalise.spaced_key(normalise.split_words(family))] += terms
-        families.pop("", None)
+        families = _families(knowledge)
     in_memory = entries.over if isinstance(entries, TermTable) else entries
     return Index(
         kind=kind,
         entries=entries,
         external_ids=external,
-        # A family of one member is left out, because its name would not be ambiguous.
-        families={family: tuple(terms) for family, terms in families.items() if len(terms) > 1},
+        families=families,
         short_forms={
             normalise.spaced_key(normalise.split_words(form.form)): form
             for key, form in knowledge.short_forms.items()
@@ -289,6 +284,17 @@ def index_of(kind: TermKind, *, knowledge: Knowledge) -> Index:
         ),
         layers=knowledge.layers.get(kind, ()),
     )
+
+
+def _families(knowledge: Knowledge) -> dict[str, tuple[str, ...]]:
+    """Return spaced key of a family -> its members; a family of one is left out, as its name is not ambiguous."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for term, treatment in knowledge.perturbations.items():
+        members[treatment.family].append(term)
+    families: dict[str, list[str]] = defaultdict(list)
+    for family, terms in members.items():
+        families[normalise.spaced_key(normalise.split_words(family))] += terms
+    return {family: tuple(terms) for family, terms in families.items() if family and len(terms) > 1}
 
 
 def _is_plain_name(text: str) -> bool:

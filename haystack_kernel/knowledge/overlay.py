@@ -24,7 +24,7 @@ from haystack_kernel.knowledge.packed import RetiredTerms, TermTable
 from haystack_kernel.knowledge.terms import CellType, Disease, Tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from haystack_kernel.knowledge.compact import Addition
     from haystack_kernel.knowledge.hashed import HashedKeys, NameLayer
@@ -43,32 +43,21 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
     edges = {(edge.regulator, edge.target): edge for edge in base.network}
     treatments = _Treatments(perturbations)
     layers: dict[TermKind, list[NameLayer]] = {}
+    add: dict[str, Callable[[Addition], Sequence[str]]] = {
+        "cl": lambda one: _add_terms(cell_types, one.rows, below=base.cell_types, make=CellType),
+        "uberon": lambda one: _add_terms(tissues, one.rows, below=base.tissues, make=Tissue),
+        "mondo": lambda one: _add_terms(diseases, one.rows, below=base.diseases, make=Disease),
+        "genesets": lambda one: _add_pathways(pathways, one.rows, origin=origin, source=one.header.name),
+        "network": lambda one: _add_edges(edges, one.rows),
+        "regulons": lambda one: _add_edges(edges, one.rows),
+        "targets": treatments.add,
+    }
     for addition in additions:
-        kind, rows, source = addition.header.kind, addition.rows, addition.header.name
-        terms: Sequence[str] = ()
-        if kind == "cl":
-            terms = _add_terms(cell_types, rows, below=base.cell_types, make=CellType)
-        elif kind == "uberon":
-            terms = _add_terms(tissues, rows, below=base.tissues, make=Tissue)
-        elif kind == "mondo":
-            terms = _add_terms(diseases, rows, below=base.diseases, make=Disease)
-        elif kind == "genesets":
-            _add_pathways(pathways, rows, origin=origin, source=source)
-        elif kind == "targets":
-            terms = treatments.add(addition)
-        else:
-            _add_edges(edges, rows)
+        terms = add[addition.header.kind](addition)
         if addition.term_kind is not None:
-            names = [(row.name, *row.synonyms) for row in rows]
+            names = [(row.name, *row.synonyms) for row in addition.rows]
             layers.setdefault(addition.term_kind, []).append(NamedRows(names, terms=terms, keys=addition.keys))
         obsolete.update({one.id: one for one in addition.obsolete})
-    digest = base.digest
-    if additions:
-        # The order is part of the digest, because a later addition overrides an earlier one.
-        joined = [
-            f"\n{one.header.kind} {one.header.name} {one.header.version} {one.header.digest}" for one in additions
-        ]
-        digest = hashlib.sha256("".join([base.digest, *joined]).encode()).hexdigest()
     live = cell_types.keys() | tissues.keys() | diseases.keys()
     return replace(
         base,
@@ -78,12 +67,20 @@ def overlay(base: Knowledge, additions: Sequence[Addition]) -> Knowledge:
         tissues=_table(base.tissues, tissues),
         diseases=_table(base.diseases, diseases),
         version=" + ".join([base.version, *(f"{one.header.name} {one.header.version}" for one in additions)]),
-        digest=digest,
+        digest=_digest(base, additions),
         obsolete=_over_retired(base.obsolete, {term: one for term, one in obsolete.items() if term not in live}),
         sources=(*base.sources, *(one.header.source for one in additions)),
         network=tuple(edges.values()),
         layers={**base.layers, **{kind: (*added, *base.layers.get(kind, ())) for kind, added in layers.items()}},
     )
+
+
+def _digest(base: Knowledge, additions: Sequence[Addition]) -> str:
+    """Return the digest of all; the order is part of it, because a later addition overrides an earlier one."""
+    if not additions:
+        return base.digest
+    joined = [f"\n{one.header.kind} {one.header.name} {one.header.version} {one.header.digest}" for one in additions]
+    return hashlib.sha256("".join([base.digest, *joined]).encode()).hexdigest()
 
 
 def _rows(table: Mapping[str, Term]) -> dict[str, Term]:
@@ -125,20 +122,24 @@ def _add_terms(
     return ids
 
 
-def _add_pathways(table: dict[str, Pathway], rows: Iterable[Pathway], *, origin: dict[str, str], source: str) -> None:
+def _add_pathways(
+    table: dict[str, Pathway], rows: Iterable[Pathway], *, origin: dict[str, str], source: str
+) -> tuple[str, ...]:
     for row in rows:
         earlier = table.get(row.name)
         if earlier is not None:
             kept = f"{row.name} [{origin[row.name]}]"
             table[kept], origin[kept] = replace(earlier, name=kept), origin[row.name]
         table[row.name], origin[row.name] = row, source
+    return ()
 
 
-def _add_edges(table: dict[tuple[str, str], Edge], rows: Iterable[Edge]) -> None:
+def _add_edges(table: dict[tuple[str, str], Edge], rows: Iterable[Edge]) -> tuple[str, ...]:
     for row in rows:
         earlier = table.get((row.regulator, row.target))
         if row.kind != "association" or earlier is None or earlier.kind == "association":
             table[row.regulator, row.target] = row
+    return ()
 
 
 class _Treatments:

@@ -36,8 +36,6 @@ def correct_words(words: list[Word], *, index: Index, min_length: int, known: Co
         options: list[str] = []
         if word.norm not in index.by_word and word.norm not in known:
             options = _spellings(word.norm, index=index, min_length=min_length)
-            if options and index.knows_word(word.norm):
-                options = []
         changed = changed or bool(options)
         variants = [replace(word, norm=norm) for norm in options or [word.norm]]
         readings = [[*read, variant] for read in readings for variant in variants]
@@ -57,7 +55,7 @@ def _spellings(norm: str, *, index: Index, min_length: int) -> list[str]:
         for known in index.spelling.get((norm[0], length), ()):
             near.setdefault(OSA.distance(norm, known, score_cutoff=allowed), []).append(known)
     best = min(near, default=allowed + 1)  # beyond the cutoff every distance is allowed + 1
-    if best > allowed:
+    if best > allowed or index.knows_word(norm):
         return []
     return sorted(known for known in near[best] if _is_slip(norm, known))
 
