@@ -120,7 +120,7 @@ def score_prediction(
             where = adata.var_names.get_indexer(genes)
             also_detected = np.maximum(also_detected, np.where(where >= 0, share[where], 0.0))
     de, other, notes = _both_readings(cells, also_detected=also_detected, basis=basis)
-    tested = set(de.loc[de[keys.IS_TESTED], keys.GENE])
+    n_tested, tested = int(de[keys.IS_TESTED].sum()), set(de.loc[de[keys.IS_TESTED], keys.GENE])
     strata = _OBSERVATIONAL_STRATA.get(query.task_type, _STRATA) if basis.is_observational else _STRATA
     self_contained = self_contained_null(
         cells.prompt,
@@ -143,10 +143,10 @@ def score_prediction(
         de=de,
         pathways=pathways,
         components=components,
-        composite=composite(components, donor_matched=context.donor_matched),
+        composite=composite(components, donor_matched=context.donor_matched, n_tested=n_tested),
         agreement=agreement,
         confidence=confidence,
-        n_tested=int(de[keys.IS_TESTED].sum()),
+        n_tested=n_tested,
         notes=tuple(notes),
     )
 

@@ -73,7 +73,9 @@ class GroundingSettings(_Section):
     min_abs_log2fc: float = Field(default=0.5, ge=0)
     max_padj: float = Field(default=0.05, gt=0, le=1)
     min_detection: float = Field(default=0.02, ge=0, le=1, description="tested = detected in this share of an arm")
-    min_tested_genes: int = Field(default=1000, ge=1, description="below this every component is NaN")
+    min_tested_genes: int = Field(
+        default=50, ge=1, description="below this every component is NaN; below 1,000 the score is capped"
+    )
     n_draws: int = Field(default=9999, ge=99, description="draws of each null; 9,999 reach a score of 10")
     n_seeds: int = Field(default=2, ge=0, le=20, description="further seeds on which a call must hold; 0: none is made")
     min_stability: float = Field(default=0.8, ge=0, le=1, description="share of seeds and prompt donors that agree")

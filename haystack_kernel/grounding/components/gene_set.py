@@ -19,7 +19,7 @@ from haystack_kernel.grounding.components.score import (
     too_few_tested,
     why_no_self_contained,
 )
-from haystack_kernel.grounding.de.background import MIN_SET_GENES
+from haystack_kernel.grounding.de.background import min_set_genes
 from haystack_kernel.grounding.nulls.competitive import competitive_null
 from haystack_kernel.grounding.signatures.competing import (
     compete,
@@ -167,10 +167,11 @@ def _why_not(name: str, genes: SignedSet, *, n_tested: int, evidence: Evidence) 
     query = evidence.basis.query
     if reason := too_few_tested(len(evidence.background.genes), basis=evidence.basis):
         return reason
-    if genes and n_tested >= MIN_SET_GENES:
+    least = min_set_genes(len(evidence.background.genes))
+    if genes and n_tested >= least:
         return ""
     if genes:
-        return f"{n_tested} of its {len(genes)} genes were tested; at least {MIN_SET_GENES} are needed"
+        return f"{n_tested} of its {len(genes)} genes were tested; at least {least} are needed"
     if name in _OF_QUESTION:
         asked = query.perturbation.name if query.perturbation else "this question"
         what = "pathways" if name == keys.PATHWAY else "response genes"

@@ -17,7 +17,7 @@ from haystack_kernel.grounding.components.score import (
     too_few_tested,
     why_no_self_contained,
 )
-from haystack_kernel.grounding.de.background import MIN_SET_GENES
+from haystack_kernel.grounding.de.background import FULL, MIN_SET_GENES, min_set_genes
 from haystack_kernel.grounding.signatures.competing import competing_with_asked, left_out_words
 from haystack_kernel.grounding.signatures.sets import EQUIVALENT, equivalents
 from haystack_kernel.grounding.signatures.walks import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Positions = NDArray[np.intp]
 
 MIN_REACHED = 10  # tested genes that a walk must reach
+PANEL_REACHED = 3  # the same where the tested genes are a panel
 N_LIKE = 200  # genes whose number of targets is nearest to that of a target, from which random walks start
 CORE = 0.8  # share of a walk's squares that its heaviest genes hold
 N_LEADING = 8
@@ -71,7 +72,8 @@ def score_network(name: str, weight: float, evidence: Evidence) -> Component:
     signatures, moved = competing_with_asked(background, core, basis=basis)
     networks, claimed = _competing_networks(mass, genes=genes, z=z, basis=basis)
     claimed |= background.genes[here].isin(list(moved))
-    p_competitive, n_sets = network_null(mass[genes], genes=genes, z=z, kept=~claimed, basis=basis)
+    least = min_set_genes(len(background.genes))
+    p_competitive, n_sets = network_null(mass[genes], genes=genes, z=z, kept=~claimed, basis=basis, least=least)
     reasons = left_out_words(signatures)
     if networks:
         reasons.append(f"the network of {networks[0]} fits the response better; the genes that it claims were excluded")
@@ -99,7 +101,13 @@ def score_network(name: str, weight: float, evidence: Evidence) -> Component:
 
 
 def network_null(
-    mass: Floats, *, genes: Positions, z: Floats, kept: NDArray[np.bool_], basis: Basis
+    mass: Floats,
+    *,
+    genes: Positions,
+    z: Floats,
+    kept: NDArray[np.bool_],
+    basis: Basis,
+    least: int = MIN_SET_GENES,
 ) -> tuple[float, int]:
     """Competitive null of a walk: its agreement with the effects, against walks from random starts like the targets.
 
@@ -113,13 +121,15 @@ def network_null(
         Which of them no competing signature or network claims.
     basis
         Query, knowledge, settings and context.
+    least
+        Number of reached genes that must be kept; p is 1 where fewer are.
 
     Returns
     -------
     P value over the kept genes, and the number of random starts that it rests on. With one target every gene like it
-    is used once, so p cannot be below 1 in (their number + 1). p is 1 when fewer than five reached genes are kept.
+    is used once, so p cannot be below 1 in (their number + 1).
     """
-    if np.count_nonzero(mass[kept]) < MIN_SET_GENES:
+    if np.count_nonzero(mass[kept]) < least:
         return 1.0, basis.settings.n_draws  # nothing specific is left
     network = build_network(basis.knowledge)
     sources = find_sources(basis.knowledge, asked_targets(basis))
@@ -232,6 +242,7 @@ def _why_not(basis: Basis, *, n_tested: int, n_reached: int) -> str:
         return f"no target of {name} ({', '.join(targets[:5])}) regulates a gene of the network"
     if not asked_action(basis):
         return f"whether {name} activates or inhibits its targets is not known"
-    if n_reached < MIN_REACHED:
-        return f"its network reaches {n_reached} of the tested genes; at least {MIN_REACHED} are needed"
+    least = MIN_REACHED if n_tested >= FULL else PANEL_REACHED
+    if n_reached < least:
+        return f"its network reaches {n_reached} of the tested genes; at least {least} are needed"
     return ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.grounding.de.background import MIN_SET_GENES
+from haystack_kernel.grounding.de.background import FULL, min_set_genes
 from haystack_kernel.schema import Component, Composite
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAN = float("nan")
 CAP_UNMATCHED = 4.0
+CAP_PANEL = 6.0  # few genes of a panel were expected to change, so that what they show is easily missed or exceeded
 MIN_WEIGHT = 0.5
 LOST_LEAD_P = 0.5  # least p value where something else explains the response better: no better than chance
 
@@ -137,10 +138,11 @@ def too_few_tested(n_tested: int, *, basis: Basis) -> str:
 
 def why_no_self_contained(evidence: Evidence) -> str:
     """Why the self-contained null of a set of genes could not be computed."""
-    return evidence.self_contained.reason or f"the prompt measures fewer than {MIN_SET_GENES} of its genes"
+    least = min_set_genes(len(evidence.background.genes))
+    return evidence.self_contained.reason or f"the prompt measures fewer than {least} of its genes"
 
 
-def composite(components: Sequence[Component], *, donor_matched: bool) -> Composite:
+def composite(components: Sequence[Component], *, donor_matched: bool, n_tested: int = FULL) -> Composite:
     """Weighted mean of the components that could be computed, capped by what the evidence allows.
 
     Parameters
@@ -150,6 +152,8 @@ def composite(components: Sequence[Component], *, donor_matched: bool) -> Compos
     donor_matched
         Whether the prompt's control cells come from the same donors. Without that the value is at most 4, because
         differences between donors pass both nulls.
+    n_tested
+        Number of tested genes; below 1,000 they are a panel, and the value is at most 6.
 
     Returns
     -------
@@ -166,17 +170,22 @@ def composite(components: Sequence[Component], *, donor_matched: bool) -> Compos
         reason = f"not scored: only {share:.0%} of the weight could be computed ({why})"
         return Composite(value=NAN, weight_computed=share, reason=reason)
     value = sum(component.weight * component.score for component in computed) / computed_weight
-    cap, reason = _cap(missing, share=share, donor_matched=donor_matched)
+    cap, reason = _cap(missing, share=share, donor_matched=donor_matched, n_tested=n_tested)
     return Composite(value=min(value, cap), weight_computed=share, cap=cap, reason=reason)
 
 
-def _cap(missing: Sequence[Component], *, share: float, donor_matched: bool) -> tuple[float, str]:
+def _cap(missing: Sequence[Component], *, share: float, donor_matched: bool, n_tested: int) -> tuple[float, str]:
     """The largest composite that the evidence allows, and why."""
     cap, reasons = 10.0, []
     if share < 1 - 1e-9:
         cap = 4.0 + 6.0 * share
         names = ", ".join(_words(component) for component in missing)
         reasons.append(f"{names} not computed: {share:.0%} of the weight allows at most {cap:.1f}")
+    if n_tested < FULL:
+        cap = min(cap, CAP_PANEL)
+        reasons.append(
+            f"only {n_tested:,} genes were tested, fewer than {FULL:,}: a panel allows at most {CAP_PANEL:.0f}"
+        )
     if not donor_matched:
         cap = min(cap, CAP_UNMATCHED)
         reasons.append(f"no donor-matched control: differences between donors cannot be excluded, at most {cap:.0f}")

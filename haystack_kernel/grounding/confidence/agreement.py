@@ -71,7 +71,9 @@ def compare_engines(
                 engine=engine,
                 pearson=pearson,
                 n_de=int(table[keys.IS_DE].sum()),
-                composite=composite(components, donor_matched=basis.context.donor_matched).value,
+                composite=composite(
+                    components, donor_matched=basis.context.donor_matched, n_tested=int(table[keys.IS_TESTED].sum())
+                ).value,
                 note="a constant shift has no correlation" if np.isnan(pearson) else "compared with the query cells",
             )
         )

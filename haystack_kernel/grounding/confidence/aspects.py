@@ -76,7 +76,8 @@ def assess_confidence(
     shifts = [_profile(treated) - _profile(cells.query if own is None else own) for treated, own in arms]
     pairs = itertools.combinations(shifts, 2)
     between_seeds = min((correlate(one, two) for one, two in pairs), default=NAN)
-    overall = composite(components, donor_matched=basis.context.donor_matched)
+    n_tested = int(de[keys.IS_TESTED].sum())
+    overall = composite(components, donor_matched=basis.context.donor_matched, n_tested=n_tested)
     verdict, words = engine_verdict(
         basis.context.engine, agreement=agreement, own=overall.value, between_seeds=between_seeds
     )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     SignedSet = Mapping[str, float]  # gene -> +1 or -1, or any signed weight
 
 MIN_SET_GENES = 5  # a gene set with fewer tested genes is not tested
+FULL = 1000  # fewer tested genes are a panel, which holds few genes of any set
+PANEL_SET_GENES = 2  # the least of a panel: both nulls stay exact, and the composite is capped
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,11 @@ class Background:
     @functools.cached_property
     def _position(self) -> dict[str, int]:
         return {gene: place for place, gene in enumerate(self.genes)}
+
+
+def min_set_genes(n_tested: int) -> int:
+    """Number of tested genes that a set needs, where ``n_tested`` genes were tested in all."""
+    return MIN_SET_GENES if n_tested >= FULL else PANEL_SET_GENES
 
 
 def effect_background(de: pd.DataFrame, *, perturbations: Mapping[str, PerturbationEntry]) -> Background:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haystack_kernel.grounding.de.background import MIN_SET_GENES
+from haystack_kernel.grounding.de.background import min_set_genes
 from haystack_kernel.grounding.nulls.tails import Tails, block_sizes
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def competitive_null(
 
     Returns
     -------
-    P values (1 + count) / (n_draws + 1). Both are 1 when fewer than five genes of the set remain, because nothing
-    specific is left. Random sets are drawn with replacement within bins of about 100 genes or more that are expressed
-    about equally in the control arm.
+    P values (1 + count) / (n_draws + 1). Both are 1 when fewer than five genes of the set remain (two in a panel),
+    because nothing specific is left. Random sets are drawn with replacement within bins of about 100 genes or more that
+    are expressed about equally in the control arm.
 
     References
     ----------
@@ -61,7 +61,7 @@ def competitive_null(
     is_out = background.genes.isin(list(removed)) if len(removed) else np.zeros(len(background.genes), dtype=bool)
     where, signs = background.locate(genes)
     where, signs = where[~is_out[where]], signs[~is_out[where]]
-    if where.size < MIN_SET_GENES:
+    if where.size < min_set_genes(len(background.genes)):
         return Tails(1.0, 1.0)
     # Effects and their noise depend on expression, so a random set must have the expression of the set that it is
     # compared with: genes are sorted by level and cut into bins, and each gene is replaced by one of its own bin.

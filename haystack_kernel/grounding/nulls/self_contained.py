@@ -16,7 +16,7 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.errors import MissingKeyError
-from haystack_kernel.grounding.de.background import MIN_SET_GENES, standardise
+from haystack_kernel.grounding.de.background import min_set_genes, standardise
 from haystack_kernel.grounding.de.profiles import log_normalise
 from haystack_kernel.grounding.nulls.tails import Tails, block_sizes
 
@@ -80,7 +80,8 @@ def self_contained_null(
 
     Returns
     -------
-    P values of mean(s_g z_g) of the prompt. A set of which the prompt measures fewer than five genes has NaN. Where no
+    P values of mean(s_g z_g) of the prompt. A set of which the prompt measures fewer than five genes (two in a panel)
+    has NaN. Where no
     stratum holds both labels, all are NaN and ``reason`` says so.
 
     Raises
@@ -104,9 +105,10 @@ def self_contained_null(
     shared = prompt.var_names.intersection(control.var_names)
     genes = shared[shared.isin(list(tested))]
     wanted = {name: genes.get_indexer(list(signed)) for name, signed in sets.items()}
-    kept = {name: where for name, where in wanted.items() if (where >= 0).sum() >= MIN_SET_GENES}
+    least = min_set_genes(len(tested))
+    kept = {name: where for name, where in wanted.items() if (where >= 0).sum() >= least}
     if not kept:
-        return SelfContained(reason=f"the prompt measures fewer than {MIN_SET_GENES} genes of every set")
+        return SelfContained(reason=f"the prompt measures fewer than {least} genes of every set")
     weights = np.zeros((len(genes), len(kept)))
     for column, (name, where) in enumerate(kept.items()):
         signs = np.fromiter(sets[name].values(), dtype=float, count=len(where))

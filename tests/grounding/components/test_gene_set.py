@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import anndata as ad
 import pytest
 
 from haystack_kernel import keys
@@ -70,6 +71,27 @@ def test_components_when_too_few_genes_are_tested_or_known_then_nan(alpha_cells,
     found = parts(score(alpha_cells, query))
     assert found[keys.TARGET].reason.startswith("1 of its 3 genes")
     assert "no expected pathways" in found[keys.PATHWAY].reason
+
+
+def test_components_when_a_panel_was_measured_then_few_genes_are_enough_and_the_score_is_capped(
+    alpha_cells, ask, score
+):
+    genes = alpha_cells.treated.var_names
+    panel = [*genes[5::37][:3], *genes[11::37][:1], *genes[200:450]]  # four or so of the 34 expected genes
+    panel = list(dict.fromkeys(panel))
+    small = {
+        field.name: value[:, panel].copy()
+        for field in dataclasses.fields(alpha_cells)
+        if isinstance(value := getattr(alpha_cells, field.name), ad.AnnData)
+    }
+    cells = dataclasses.replace(alpha_cells, **small, baselines={}, repeats=(), measured={})
+    result = score(cells, ask("ALPHA"))
+    found = parts(result)
+    assert result.n_tested < 300
+    assert found[keys.TARGET].n_genes >= 3
+    assert found[keys.TARGET].score > 4
+    assert result.composite.cap <= 6
+    assert "a panel allows at most 6" in result.composite.reason
 
 
 def test_components_when_many_were_scored_then_the_score_falls(alpha, alpha_cells, ask, score):

@@ -62,6 +62,14 @@ def test_composite_when_control_is_not_donor_matched_then_four_is_the_most():
     assert composite(parts(2, 2, 2, 2), donor_matched=False).value == pytest.approx(2)
 
 
+def test_composite_when_a_panel_was_tested_then_six_is_the_most():
+    result = composite(parts(10, 10, 10, 10), donor_matched=True, n_tested=256)
+    assert (result.value, result.cap) == (6, 6)
+    assert "256 genes were tested, fewer than 1,000" in result.reason
+    assert composite(parts(3, 3, 3, 3), donor_matched=True, n_tested=256).value == pytest.approx(3)
+    assert composite(parts(10, 10, 10, 10), donor_matched=True, n_tested=1000).value == 10
+
+
 def test_composite_when_less_than_half_is_computed_then_not_scored():
     result = composite(parts(10, NAN, NAN, 10), donor_matched=True)
     assert math.isnan(result.value)
