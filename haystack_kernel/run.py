@@ -248,7 +248,7 @@ class Run:
             possible = ", ".join(type(self.query).model_fields)
             msg = f"the query cannot be changed so: {'; '.join(lines)}; possible: {possible}"
             raise InvalidInputError(msg, errors=lines) from error
-        check_query(query, self.record.config, self._ports)
+        check_query(query, self.record.config, self._ports, run_id=self.run_id)
         self.record = flow.edit_query(self.record, query, self._ports)
         self._read.clear()
         return self
@@ -669,7 +669,7 @@ def first_record(question: str, *, run_id: str | None, config: RunConfig, ports:
     )
     check_opening(config, ports, run_id=record.run_id)
     record = flow.perform(record, "understand", ports)
-    check_query(query_of(record), config, ports)
+    check_query(query_of(record), config, ports, run_id=record.run_id)
     return record
 
 

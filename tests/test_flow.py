@@ -231,16 +231,19 @@ def test_choices_that_leave_nothing_are_refused_in_words(ports, begin, options, 
 
 @pytest.mark.slow
 def test_own_cells_are_transformed_instead_of_those_of_the_atlas(ports, begin, tiny_h5ad, tmp_path):
-    own = ad.read_h5ad(tiny_h5ad)
-    own = own[(own.obs["cell_type"] == "NK cell").to_numpy()].copy()
+    own = ad.read_h5ad(tiny_h5ad)  # B cells among others, treated ones too
     own.obs_names = [f"mine{i}" for i in range(own.n_obs)]
     own.write_h5ad(tmp_path / "mine.h5ad")
     record = flow.work(begin(query_h5ad=str(tmp_path / "mine.h5ad")), ports, until="decide")
     assert record.query_set is None
     predicted = read_h5ad(ports.store, record.run_id, "rounds/1/predictions.h5ad")
     assert predicted.n_obs == 24
-    assert set(predicted.obs_names) <= set(own.obs_names)
-    assert "sampled" in record.rounds[0].query_cells
+    fitting = own.obs_names[((own.obs["cell_type"] == "B cell") & (own.obs["perturbation"] == "control")).to_numpy()]
+    assert set(predicted.obs_names) <= set(fitting)
+    first = record.rounds[0]
+    assert first.query_source == f"{len(fitting)} of {own.n_obs} cells of mine.h5ad"
+    assert "sampled" in first.query_cells
+    assert "treated (perturbation: IFN-beta" in first.query_cells
 
 
 def test_own_cells_that_are_gone_fail_the_step_that_reads_them(ports, begin, tmp_path):

@@ -50,6 +50,14 @@ QueryH5ad = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Your own query cells: an h5ad file of raw counts (path or gs:// address)."),
 ]
+QueryCells = Annotated[
+    str | None,
+    typer.Option(
+        metavar="'COLUMN=VALUE,…'",
+        help="Which cells of that file, by columns of its obs, e.g. 'cell_type=B cell,condition=ctrl', or 'all' "
+        "(default: the untreated cells of the type asked for, by its labels).",
+    ),
+]
 Hide = Annotated[
     list[str] | None,
     typer.Option(
@@ -96,6 +104,7 @@ def run(
     atlas: Atlases = None,
     query_atlas: QueryAtlas = None,
     query_h5ad: QueryH5ad = None,
+    query_cells: QueryCells = None,
     engine: Annotated[
         Engine | None,
         typer.Option(help="Method of prediction (default: stack if a model is configured, otherwise weighted)."),

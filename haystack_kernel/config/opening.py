@@ -12,7 +12,6 @@ from haystack_kernel.jobs import build_job_spec, build_manifest, check_settings
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import DEMO_ATLAS
-from inference.manifest import MODEL_ENGINE
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
@@ -20,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
-    """Check the atlases, the planner, the executor's settings and the user's own cells.
+    """Check the atlases, the planner, and the executor's settings.
 
     Files of this disk that a model needs are checked by :func:`haystack_kernel.config.options.build_config`.
 
     Raises
     ------
     NotFoundError
-        An atlas or a file does not exist.
+        An atlas does not exist.
     InvalidInputError
-        The executor lacks a setting, or the cells cannot be query cells.
+        The executor lacks a setting.
     """
     from haystack_kernel.atlas import atlas_info
 
@@ -42,28 +41,28 @@ def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
         timeout_s = ports.settings.jobs.timeout_s
         spec = build_job_spec(manifest, run_id=run_id, round_number=1, manifest_uri="", timeout_s=timeout_s)
         check_settings(spec, ports.settings.batch)
-    if config.query_h5ad is not None:
-        from haystack_kernel.retrieval import check_query_h5ad
-
-        found = check_query_h5ad(config.query_h5ad, genelist=config.genelist if config.engine == MODEL_ENGINE else None)
-        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(found)))
-        found.require()
 
 
-def check_query(query: StructuredQuery, config: RunConfig, ports: Ports) -> None:
-    """Check what the question and the options name against what the atlases hold.
+def check_query(query: StructuredQuery, config: RunConfig, ports: Ports, *, run_id: str) -> None:
+    """Check what the question and the options name against what the atlases and the user's own file hold.
 
     Raises
     ------
+    NotFoundError
+        The file of the user's own cells does not exist.
     NoCandidateError
         The question names a dataset, donor, tissue or disease that the atlases do not hold.
     InvalidInputError
-        A hidden pair, a pin or a ban names nothing in the atlases, or a pin is no candidate for this question.
+        A pin or a ban names nothing in the atlases, a pin is no candidate for this question, or the user's own cells
+        cannot be query cells or are not those that the question is about.
     """
-    from haystack_kernel.retrieval import build_view, check_names, check_rules, search_candidates
+    from haystack_kernel.retrieval import build_view, check_names, check_rules, read_own_cells, search_candidates
 
-    config = config.located()
-    atlas, knowledge = ports.open_atlas(config.atlas_names), load_knowledge(ports.settings.knowledge)
+    config, knowledge = config.located(), load_knowledge(ports.settings.knowledge)
+    if config.query_h5ad is not None:
+        own = read_own_cells(config, query=query, knowledge=knowledge)
+        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(own)))
+    atlas = ports.open_atlas(config.atlas_names)
     view = build_view(atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)
     check_names(query, view)
     check_rules(view)

@@ -62,6 +62,9 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         lines = explain_refusals(error)
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
+    if config.query_cells and not config.query_h5ad:
+        msg = f"query_cells {config.query_cells!r} chooses among the cells of query_h5ad, and no such file is given"
+        raise InvalidInputError(msg, given=config.query_cells)
     _check_places(config, settings)
     if config.model == DEMO_MODEL and "diffusion_steps" not in given:
         config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})

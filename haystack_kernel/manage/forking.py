@@ -113,7 +113,7 @@ def _same_question(parent: RunRecord, *, run_id: str | None, config: RunConfig, 
     child = new_record(parent.question, run_id=run_id, config=config, ports=ports)
     check_opening(config, ports, run_id=child.run_id)
     if parent.query is not None:
-        check_query(parent.query, config, ports)
+        check_query(parent.query, config, ports, run_id=child.run_id)
     return child
 
 

@@ -27,7 +27,7 @@ OPTIONS = {
     "understand": ("planner", "control_strategy"),
     "retrieve": ("atlases", "query_atlas", "query_h5ad", "hide", "pin", "ban"),
     "choose": ("planner",),
-    "cells": ("n_prompt", "n_query", "seed"),
+    "cells": ("query_cells", "n_prompt", "n_query", "seed"),
     "predict": ("engine", "seed"),
     "ground": ("engine", "seed", "literature"),
     "decide": ("threshold", "max_rounds"),

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from haystack_kernel.retrieval.cells.assemble import CellsByRole, assemble_cells
 from haystack_kernel.retrieval.cells.measured import fetch_measured
-from haystack_kernel.retrieval.cells.own_cells import read_query_h5ad
-from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells
+from haystack_kernel.retrieval.cells.own_cells import read_own_cells, read_query_h5ad
+from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
 from haystack_kernel.retrieval.cells.query_check import QueryCheck, check_query_h5ad
 from haystack_kernel.retrieval.cells.reference import fetch_reference
 from haystack_kernel.retrieval.names import check_names
@@ -35,6 +35,8 @@ __all__ = [
     "fetch_reference",
     "find_hidden",
     "prepare_vectors",
+    "query_differences",
+    "read_own_cells",
     "read_query_h5ad",
     "search_candidates",
     "vector_folder",

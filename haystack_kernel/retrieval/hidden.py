@@ -8,37 +8,26 @@ cells are, they are hidden: a leak makes a prediction worthless, a missing candi
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.knowledge import descendants, find_mentions, resolve
+from haystack_kernel.knowledge import descendants, resolve
 from haystack_kernel.retrieval.same_treatment import names_treatment
+from haystack_kernel.retrieval.type_labels import types_named
 from haystack_kernel.schema import HiddenCells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import HiddenPair, Resolution
+    from haystack_kernel.schema import HiddenPair
 
 CANONICAL = "canonical_perturbation"
 HIDDEN_BY = "hidden_by"
 _N_CELLS = "n_cells"
-_UNSORTED = re.compile(  # whatever type such a label names, other cells are among those it is given to
-    r"\b(?:doublets?|multiplets?|mixed|mixture|mix|contaminat\w+|ambient|ambiguous|un(?:known|certain|resolved|sorted|"
-    r"assigned|defined|classified|identified|labell?ed|specified)|others?|co-?cultured?)\b",
-    re.IGNORECASE,
-)
-_CONTRARY = re.compile(  # such a label says what its cells are not, or only what they come from or look like
-    r"\b(?:non|not|no|but|without|w/o|except|excluding|minus|neg|negative|depleted|lacking|lack|like|derived|precursors?|"
-    r"progenitors?|pre|pro)\b|[A-Za-z0-9](?:neg\b|[-\u2010-\u2013\u2212](?![A-Za-z0-9]))",
-    re.IGNORECASE,
-)
-_PARTS = re.compile(r"\s*[/&;|]\s*|\s\+\s|(?<=[a-z])\+(?=[A-Z])|\b(?:and|or|with|plus|vs)\b", re.IGNORECASE)
 _BY_STATE = {  # types defined by what the cells do or where they are: cells of any lineage may be among them
     "CL:0000010": "cultured cell",
     "CL:0000034": "stem cell",
@@ -136,35 +125,8 @@ def may_contain(cell_type_id: str, label: str, *, hidden: str, knowledge: Knowle
     A CL id of the knowledge table decides alone. Without one the label must say clearly what its cells are, in every
     part ("T/NK") and without a "non-", "depleted", "doublet" or "CD3-"; otherwise the answer is yes.
     """
-    named = {cell_type_id} if cell_type_id in knowledge.cell_types else _types_named(label, knowledge=knowledge)
+    named = {cell_type_id} if cell_type_id in knowledge.cell_types else types_named(label, knowledge=knowledge)
     return named is None or any(_may_overlap(one, hidden, knowledge=knowledge) for one in named)
-
-
-def _types_named(label: str, *, knowledge: Knowledge) -> set[str] | None:
-    """Cell types that the label says its cells are; None where they may be others."""
-    if _UNSORTED.search(label.replace("_", " ")):
-        return None
-    whole = _meanings(resolve(label, kind="cell_type", knowledge=knowledge))
-    if whole:
-        return whole
-    if _CONTRARY.search(label.replace("_", " ")):
-        return None
-    found: set[str] = set()
-    for part in _PARTS.split(label):
-        mentions = [one for one in find_mentions(part, knowledge=knowledge) if one.kind == "cell_type"]
-        meant = [_meanings(one.resolution) for one in mentions]
-        # the root, "cell", may be any type
-        if not any(knowledge.cell_types[one].parents for ids in meant for one in ids) or not all(meant):
-            return None
-        found.update(*meant)
-    return found
-
-
-def _meanings(found: Resolution) -> set[str]:
-    """Ids that a text surely means one of; none where it was only guessed."""
-    if found.match is None or found.match.how == "fuzzy" or (found.ambiguous and not found.alternatives):
-        return set()
-    return {found.match.id, *(one.id for one in found.alternatives if found.ambiguous)}
 
 
 def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> pd.Series:

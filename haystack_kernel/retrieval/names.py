@@ -30,16 +30,16 @@ _TITLE = re.compile(r"^(donor|patient|individual|subject|sample)[\s_:#-]*", re.I
 
 def match_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
     """Donor ids of ``rows`` that ``text`` names, with or without the dataset prefix; case is ignored."""
-    wanted = text.strip().casefold()
-    forms = {wanted, _TITLE.sub("", wanted).strip()} - {""}
     stored = rows.loc[has_donor(rows), keys.DONOR].unique()
-    found = []
-    for one in stored:
-        whole = one.casefold()
-        bare = whole.rpartition(":")[2]
-        if forms & {whole, bare, _TITLE.sub("", bare)}:  # "kang:donor 1256", "donor 1256", "1256"
-            found.append(one)
-    return tuple(sorted(found))
+    return tuple(sorted(one for one in stored if same_donor(text, one)))
+
+
+def same_donor(text: str, stored: str) -> bool:
+    """Whether a text names a stored donor: "1256", "donor 1256" or "kang:1256" for "kang:donor 1256"."""
+    wanted, whole = text.strip().casefold(), stored.casefold()
+    bare = whole.rpartition(":")[2]
+    forms = {wanted, _TITLE.sub("", wanted).strip()} - {""}
+    return not forms.isdisjoint({whole, bare, _TITLE.sub("", bare)})
 
 
 def need_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:

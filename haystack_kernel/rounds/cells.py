@@ -89,15 +89,22 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
 
 def _place_cells(record: RunRecord, ports: Ports) -> Round:
     """Read the cells of the choice and write them by role."""
-    from haystack_kernel.retrieval import assemble_cells, cells_of
+    from haystack_kernel.retrieval import assemble_cells, cells_of, query_differences, read_own_cells
 
-    last, config = record.rounds[-1], record.config.located()
+    last, config, query = record.rounds[-1], record.config.located(), query_of(record)
+    knowledge = load_knowledge(ports.settings.knowledge)
+    own, different = None, tuple[str, ...]()
+    if record.query_set is not None:
+        different = query_differences(record.query_set, query=query, knowledge=knowledge)
+    else:
+        own = read_own_cells(config, query=query, knowledge=knowledge, candidates=last.candidates)
     cells = assemble_cells(
         last.candidates,
         query_set=record.query_set,
         atlas=ports.open_atlas(config.atlas_names),
         config=config,
         round_number=last.number,
+        own_cells=own,
     )
     files = [
         write_h5ad(ports.store, record.run_id, layout.cells_file(layout.round_folder(last.number), role), adata)
@@ -111,6 +118,8 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
     described = f"{query_cells.n_obs} {', '.join(names)} of {donors} from {', '.join(datasets)}"
     update = {
         "query_cells": ". ".join([described, *cells.notes]),
+        "query_source": own.choice.source if own else "",
+        "query_open": own.choice.open if own else different,
         "n_prompt": cells.prompt_cells.n_obs,
         "n_control": 0 if cells.control_cells is None else cells.control_cells.n_obs,
         "n_query": query_cells.n_obs,

@@ -41,7 +41,7 @@ RecordStep = Literal["understand", "retrieve", "rounds", "interpret", "publish"]
 # is money, which a fork does not inherit; "running" changes at every step and is the result of none.
 ROUND_FIELDS: dict[RoundStep | Literal["spending", "running"], tuple[str, ...]] = {
     "choose": ("number", "choice", "candidates"),
-    "cells": ("query_cells", "n_prompt", "n_control", "n_query"),
+    "cells": ("query_cells", "query_source", "query_open", "n_prompt", "n_control", "n_query"),
     "predict": ("control_strategy", "control_note", "spec", "job", "task_seconds", "frac_genes_found"),
     "ground": ("model", "components", "composite", "agreement", "n_de", "top_genes", "confidence"),
     "decide": ("feedback", "decision"),  # both read the threshold, which nothing before them does
@@ -79,6 +79,9 @@ class RunConfig(Frozen):
     atlases: tuple[AtlasName, ...] = (DEMO_ATLAS,)
     query_atlas: AtlasName | None = Field(default=None, description="atlas the query cells come from; None: any")
     query_h5ad: str | None = Field(default=None, description="the user's own query cells, path or gs:// URI")
+    query_cells: str | None = Field(
+        default=None, description="which cells of query_h5ad: COLUMN=VALUE,COLUMN=VALUE or all; None: by its labels"
+    )
     planner: Literal["auto", "offline"] = "auto"
     engine: Engine = "weighted"
     model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
@@ -134,6 +137,8 @@ class Round(Frozen):
     control_strategy: ControlStrategy = "synthetic_control"
     control_note: str = Field(default="", description="why the effective strategy differs from the requested one")
     query_cells: str = Field(default="", description="one sentence about the cells that were transformed")
+    query_source: str = Field(default="", description="how many cells of the user's own file these are; empty: none")
+    query_open: tuple[str, ...] = Field(default=(), description="what about the query cells was not checked or differs")
     n_prompt: int = 0
     n_control: int = 0
     n_query: int = 0

@@ -99,7 +99,7 @@ def test_settings_of_a_later_version_are_refused_in_words(begun):
 def own_cells(tiny_h5ad, tmp_path):
     """A file of the user's own cells."""
     own = ad.read_h5ad(tiny_h5ad)
-    own = own[(own.obs["cell_type"] == "NK cell").to_numpy()].copy()
+    own = own[(own.obs["cell_type"] == "B cell").to_numpy()].copy()
     own.write_h5ad(tmp_path / "own.h5ad")
     return tmp_path / "own.h5ad"
 

@@ -69,7 +69,7 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
         _agreement(record, best),
     )
     return Interpretation(
-        headline=f"Predicted for {subject_of(record.query)}: {change}; {verdict}.",
+        headline=f"Predicted for {subject_of(record.query)}{_query_cells(best)}: {change}; {verdict}.",
         paragraphs=tuple(text for text in paragraphs if text),
         limitations=list_limitations(record, best, query=record.query),
     )
@@ -86,6 +86,12 @@ def subject_of(query: StructuredQuery) -> str:
     parts += [f"in {query.tissue_name}"] if query.tissue_name and query.tissue_name not in parts[0] else []
     parts += [f"in dataset {query.target_dataset}"] if query.target_dataset else []
     return " ".join(parts)
+
+
+def _query_cells(best: Round) -> str:
+    """From which of the user's own cells, and what about the query cells was not checked or differs."""
+    source = f" from {best.query_source}" if best.query_source else ""
+    return source + (f" ({'; '.join(best.query_open)})" if best.query_open else "")
 
 
 def _why_unscored(best: Round) -> str:

@@ -62,6 +62,8 @@ def _of_cells(best: Round) -> Iterator[str]:
         f"Generated cells are not replicates: p values depend on the number of generated cells (here {cells}), not on "
         "the number of donors."
     )
+    for left_open in best.query_open:
+        yield f"{left_open[0].upper()}{left_open[1:]}."
     if 0 < best.n_query < FEW_CELLS:
         yield f"Only {best.n_query} query cells were found; averages over so few cells are noisy."
     if 0 < best.n_prompt < FEW_CELLS:

@@ -13,7 +13,6 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError, InvalidInputError, NoCandidateError
 from haystack_kernel.retrieval.cells.balance import GROUP, balance, group_of
-from haystack_kernel.retrieval.cells.own_cells import read_query_h5ad
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells, split_cells
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from haystack_kernel.ports import Atlas
+    from haystack_kernel.retrieval.cells.own_cells import OwnCells
     from haystack_kernel.schema import Candidate, CellSet, RunConfig
 
 ROLE = "role"
@@ -63,6 +63,7 @@ def assemble_cells(
     atlas: Atlas,
     config: RunConfig,
     round_number: int,
+    own_cells: OwnCells | None = None,
 ) -> CellsByRole:
     """Fetch the prompt, control and query cells of a round.
 
@@ -80,13 +81,15 @@ def assemble_cells(
     candidates
         What the round tries; at least one.
     query_set
-        From :func:`choose_query_cells`; None takes the user's own cells from ``config.query_h5ad``.
+        From :func:`choose_query_cells`; None takes ``own_cells``.
     atlas
         Where the cells are.
     config
-        Numbers of cells, seed, and the user's own cells.
+        Numbers of cells and seed.
     round_number
         Part of the seed of prompt and control cells.
+    own_cells
+        The user's own cells, from :func:`read_own_cells`.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def assemble_cells(
     prompt, control = _prompt_and_control(candidates, atlas=atlas, config=config, round_number=round_number)
     notes = _control_notes(candidates)
     if query_set is None:
-        query_cells, more = _own_cells(config)
+        query_cells, more = _sample_own(own_cells, config=config)
     else:
         query_pool = _pool([(query_set, "")], atlas=atlas)
         query_pool = query_pool[~query_pool[keys.CELL_ID].isin(prompt[keys.CELL_ID])]
@@ -189,18 +192,17 @@ def _control_notes(candidates: Sequence[Candidate]) -> list[str]:
     return [f"{len(without)} of {len(candidates)} candidates have no control cells{left_out} ({reasons})"]
 
 
-def _own_cells(config: RunConfig) -> tuple[ad.AnnData, list[str]]:
-    if config.query_h5ad is None:
-        msg = "no query cells: give a query cell set, or your own cells as query_h5ad"
+def _sample_own(own: OwnCells | None, *, config: RunConfig) -> tuple[ad.AnnData, list[str]]:
+    if own is None:
+        msg = "no query cells: give a query cell set, or your own cells"
         raise InvalidInputError(msg)
-    genelist = config.genelist if config.engine == "stack" else None
-    adata, notes = read_query_h5ad(config.query_h5ad, genelist=genelist)
+    adata, notes = own.adata, [own.choice.summary, *own.notes]
     kept = sample_cells(adata.obs, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
     if len(kept) < adata.n_obs:
-        notes = (*notes, f"{len(kept)} of your {adata.n_obs} cells were sampled (n_query)")
+        notes.append(f"{len(kept)} of these {adata.n_obs} cells were sampled (n_query)")
         adata = adata[kept.index].copy()
     adata.obs[ROLE] = keys.QUERY
-    return adata, list(notes)
+    return adata, notes
 
 
 def _fetch(cells: pd.DataFrame, *, role: str, atlas: Atlas) -> ad.AnnData:

@@ -1,10 +1,12 @@
 """The user's own cells as query cells.
 
-In: an h5ad, local or in a bucket. Out: cells with the same columns as cells from an atlas, and notes about the file.
+In: an h5ad, local or in a bucket, and the question. Out: the cells that fit the question, with the same columns as
+cells from an atlas, and notes about the file.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,21 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.retrieval.cells.own_choice import choose_own_cells
 from haystack_kernel.retrieval.cells.query_check import check_query_h5ad
+from inference.manifest import MODEL_ENGINE
 from inference.preflight import COVERAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
+
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.retrieval.cells.own_choice import OwnChoice
+    from haystack_kernel.retrieval.cells.query_check import QueryCheck
+    from haystack_kernel.schema import Candidate, RunConfig, StructuredQuery
 
 OWN = "own"
 _ALIASES = {  # other common names of a required column, tried in order
@@ -33,6 +45,19 @@ _ALIASES = {  # other common names of a required column, tried in order
     keys.DISEASE: ("disease",),
     keys.CONDITION: ("condition",),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class OwnCells:
+    """The user's own cells that fit the question, notes about their file, how they were chosen, and its check."""
+
+    adata: ad.AnnData
+    notes: tuple[str, ...]
+    choice: OwnChoice
+    check: QueryCheck
+
+    def __repr__(self) -> str:
+        return f"{self.check!r}\nquery cells: {self.choice.summary}"
 
 
 def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnData, tuple[str, ...]]:
@@ -66,22 +91,74 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
     >>> notes  # doctest: +SKIP
     ("my_cells.h5ad: raw counts taken from layers['counts'], X holds other values",)
     """
+    found = check_query_h5ad(uri, genelist=genelist)
+    return _with_columns(found), _notes_about(found, genelist=genelist)
+
+
+def read_own_cells(
+    config: RunConfig, *, query: StructuredQuery, knowledge: Knowledge, candidates: Sequence[Candidate] = ()
+) -> OwnCells:
+    """Read the user's own cells, and keep those that the question is about.
+
+    Parameters
+    ----------
+    config
+        Names the file and the user's criteria.
+    query, knowledge
+        What is asked for, and the tables that labels are resolved with.
+    candidates
+        Those of the round; an imputation starts from the cell type of their control cells.
+
+    Returns
+    -------
+    The cells with the columns of cells from an atlas; what was left out is in ``choice``.
+
+    Raises
+    ------
+    InvalidInputError
+        No file is named, it cannot hold query cells, or it holds none that the question is about.
+
+    Examples
+    --------
+    >>> read_own_cells(config, query=query, knowledge=knowledge).choice.source  # doctest: +SKIP
+    '17 of 256 cells of mine.h5ad'
+    """
+    if config.query_h5ad is None:
+        msg = "no query cells: give a query cell set, or your own cells as query_h5ad"
+        raise InvalidInputError(msg)
+    genelist = config.genelist if config.engine == MODEL_ENGINE else None
+    found = check_query_h5ad(config.query_h5ad, genelist=genelist)
+    found.require()
+    choice = choose_own_cells(
+        found.adata.obs,
+        name=config.query_h5ad,
+        query=query,
+        knowledge=knowledge,
+        criteria=config.query_cells,
+        source_types=tuple({one for item in candidates if item.control for one in item.control.cell_type_ids}),
+    )
+    adata = _with_columns(found)
+    if not adata.obs[keys.CELL_TYPE].astype(bool).any():  # the types stand in a column of another name
+        adata.obs[keys.CELL_TYPE] = choice.labels.to_numpy()
+    return OwnCells(adata[choice.keep.to_numpy()].copy(), _notes_about(found, genelist=genelist), choice, found)
+
+
+def _with_columns(found: QueryCheck) -> ad.AnnData:
+    """All cells of the file; a required column that it lacks is taken from one of another name, or left empty."""
     import anndata as ad
 
-    found = check_query_h5ad(uri, genelist=genelist)
     checked = found.require()
     obs = found.adata.obs.copy()
     obs.index = obs.index.astype(str)
     obs.index.name = keys.CELL_ID
     known: dict[str, Any] = {
         keys.CELL_INDEX: np.arange(len(obs)),
-        keys.DATASET: Path(uri).stem,
+        keys.DATASET: Path(found.uri).stem,
         keys.ATLAS: OWN,
         keys.IS_CONTROL: True,
         keys.N_GENES: np.diff(checked.counts.indptr).astype(np.int32),
         keys.TOTAL_COUNTS: np.asarray(checked.counts.sum(axis=1)).ravel().astype(np.float32),
     }
-    # A required column that the file lacks is taken from a column of another common name, or left empty.
     for column in (*keys.CELL_COLUMNS, keys.ATLAS):
         if column in known:
             obs[column] = obs[column] if column in obs.columns else known[column]
@@ -92,9 +169,12 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
             obs[column] = ""
         else:
             obs[column] = obs[source].astype(object).where(obs[source].notna(), "").astype(str)
-    adata = ad.AnnData(X=checked.counts, obs=obs, var=pd.DataFrame(index=list(checked.genes)))
-    notes = list(checked.notes)
+    return ad.AnnData(X=checked.counts, obs=obs, var=pd.DataFrame(index=list(checked.genes)))
+
+
+def _notes_about(found: QueryCheck, *, genelist: str | None) -> tuple[str, ...]:
+    notes = list(found.require().notes)
     if genelist is not None:
         covered = next(one.detail for one in found.preflight.answers if one.question == COVERAGE)
         notes.append(f"{COVERAGE}: {covered}")
-    return adata, tuple(notes)
+    return tuple(notes)

@@ -125,26 +125,51 @@ def describe_query_cells(query_set: CellSet, *, query: StructuredQuery, knowledg
     label = ", ".join(names or query_set.cell_type_names) or "any type"
     donors = f" of {', '.join(query_set.donor_ids)}" if query_set.donor_ids else ""
     sentence = f"{query_set.n_cells} unperturbed {cells_of(label)}{donors} from dataset {query_set.dataset}"
-    notes = [_type_note(ids, query=query, knowledge=knowledge)]
+    if not (asks_perturbation(query) or is_donor_prediction(query)):
+        sentence += f"; the imputation of {cells_of(asked_type(query))} starts from them"
+    return "; ".join([sentence, *query_differences(query_set, query=query, knowledge=knowledge)])
+
+
+def query_differences(query_set: CellSet, *, query: StructuredQuery, knowledge: Knowledge) -> tuple[str, ...]:
+    """Say how the query cells differ from those asked for, one phrase each; none where they do not.
+
+    Parameters
+    ----------
+    query_set
+        From :func:`choose_query_cells`.
+    query
+        The parsed question.
+    knowledge
+        Tables with the names of cell types.
+
+    Returns
+    -------
+    Phrases without a full stop.
+
+    Examples
+    --------
+    >>> query_differences(chosen, query=query, knowledge=knowledge)  # doctest: +SKIP
+    ('the query cells are not restricted to lung, from which none are held',)
+    """
+    notes = [_type_note(query_set.cell_type_ids, query=query, knowledge=knowledge)]
     places = (
         (query.tissue_id, query.tissue_name, query_set.tissue_ids),
         (query.disease_id, query.disease_name, query_set.disease_ids),
     )
     for asked_id, name, restricted_to in places:
         if asked_id and not restricted_to:
-            notes.append(f"not restricted to {name or asked_id}, from which none are held")
-    return "; ".join([sentence, *filter(None, notes)])
+            notes.append(f"the query cells are not restricted to {name or asked_id}, from which none are held")
+    return tuple(filter(None, notes))
 
 
 def _type_note(ids: Sequence[str], *, query: StructuredQuery, knowledge: Knowledge) -> str:
-    """How the type of the query cells relates to the one asked for; empty where they are the same."""
-    if not (asks_perturbation(query) or is_donor_prediction(query)):
-        return f"the imputation of {cells_of(asked_type(query))} starts from them"
-    if not ids or query.cell_type_id in ids:
+    """How the type of the query cells relates to the one asked for; empty where they are the same, or are to differ."""
+    if not (asks_perturbation(query) or is_donor_prediction(query)) or not ids or query.cell_type_id in ids:
         return ""
+    why = f"because no control cells are labelled {asked_type(query)}"
     if set(ids) <= subtypes(query.cell_type_id, knowledge=knowledge):
-        return f"subtypes of {asked_type(query)}, because no control cells are labelled {asked_type(query)} itself"
-    return f"the nearest broader type, because no control cells are labelled {asked_type(query)}"
+        return f"the query cells are subtypes of {asked_type(query)}, {why} itself"
+    return f"the query cells are of the nearest broader type, {why}"
 
 
 def _of(term: str | None, ids: pd.Series, *, view: AtlasView) -> pd.Series:

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.retrieval import assemble_cells, read_query_h5ad, search_candidates
+from haystack_kernel.retrieval import assemble_cells, read_own_cells, read_query_h5ad, search_candidates
 from haystack_kernel.schema import RunConfig
 
 
@@ -61,10 +61,21 @@ def test_own_cells_when_missing_or_broken_or_normalised_then_say_what_to_do(own,
         read_query_h5ad(str(tmp_path / "norm.h5ad"))
 
 
+def test_own_cells_of_a_question_are_those_of_its_type_and_carry_their_label(own, ask, knowledge):
+    found = read_own_cells(RunConfig(query_h5ad=str(own[0])), query=ask("CL:0000623"), knowledge=knowledge)
+    assert found.choice.source == "all 12 cells of my cells.h5ad"
+    assert set(found.adata.obs[keys.CELL_TYPE]) == {"NK"}
+    assert "query cells: all 12 cells of my cells.h5ad; whether the query cells are untreated" in repr(found)
+    with pytest.raises(InvalidInputError, match=r"no cells that its labels call untreated B cells.*NK \(12\)"):
+        read_own_cells(RunConfig(query_h5ad=str(own[0])), query=ask("CL:0000236"), knowledge=knowledge)
+
+
 def test_assemble_with_own_cells_samples_them(own, blood, ask, knowledge, settings):
-    config = RunConfig(query_h5ad=str(own[0]), n_query=5)
-    (one, *_) = search_candidates(ask("CL:0000236"), atlas=blood, knowledge=knowledge, settings=settings, config=config)
-    cells = assemble_cells([one], query_set=None, atlas=blood, config=config, round_number=1)
+    config, query = RunConfig(query_h5ad=str(own[0]), n_query=5), ask("CL:0000623")
+    (one, *_) = search_candidates(query, atlas=blood, knowledge=knowledge, settings=settings, config=config)
+    mine = read_own_cells(config, query=query, knowledge=knowledge)
+    cells = assemble_cells([one], query_set=None, atlas=blood, config=config, round_number=1, own_cells=mine)
     assert cells.query_cells.n_obs == 5
     assert set(cells.query_cells.obs["role"]) == {"query"}
-    assert any("5 of your 12 cells" in note for note in cells.notes)
+    assert any("5 of these 12 cells" in note for note in cells.notes)
+    assert any("all 12 cells of my cells.h5ad" in note for note in cells.notes)

@@ -85,7 +85,8 @@ def test_query_cells_when_the_tissue_is_not_held_then_come_from_anywhere_and_say
     chosen = choose(query, atlas)
     assert chosen.tissue_ids == ()
     assert describe_query_cells(chosen, query=query, knowledge=knowledge) == (
-        "500 unperturbed fibroblasts from dataset s; not restricted to lung, from which none are held"
+        "500 unperturbed fibroblasts from dataset s; "
+        "the query cells are not restricted to lung, from which none are held"
     )
 
 
