@@ -5,6 +5,7 @@ In: a question. Out: mentions in order of appearance, each with its resolution.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.entries import perturbation_of, resolution_of
-from haystack_kernel.knowledge.genetic import find_genetic, read_genetic
+from haystack_kernel.knowledge.genetic import JOIN, find_genetic, read_genetic
 from haystack_kernel.knowledge.index import index_of
 from haystack_kernel.knowledge.resolve import resolve
 from haystack_kernel.knowledge.spelling import correct_words
+from haystack_kernel.schema import Match, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge.index import Index, Surface
     from haystack_kernel.knowledge.normalise import Word
     from haystack_kernel.knowledge.terms import Knowledge
-    from haystack_kernel.schema import Match, Resolution, TermKind
+    from haystack_kernel.schema import TermKind
 
 KINDS: tuple[TermKind, ...] = ("cell_type", "perturbation", "tissue", "disease")  # first wins where two claim a text
 MAX_WORDS = 9
 MIN_TYPO_LENGTH = 8  # shorter words of a sentence are never taken for a misspelt term
 _JOIN = re.compile(r"[\s\-\u2010\u2011\u2013_/]*")  # what may stand between the words of one name
 _JOIN_WIDE = re.compile(r"[\s\-\u2010\u2011\u2013_/,()]*")  # official names hold commas and brackets too
+_AND = re.compile(
+    r"\s*(?:\+|&|/|,|,?\s+and|plus|(?:together|combined|in\s+combination)\s+with|with)\s*", re.IGNORECASE
+)  # between the parts of a combination
 _SHORT = 4  # names up to this length are abbreviations: their writing matters
 _WHOLE_GROUPS = frozenset({"interferon", "ifn", "interleukin"})  # words that stand for several cytokines
 _ENGLISH = frozenset(
@@ -84,9 +89,9 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
     """Find the cell types, perturbations, tissues and diseases that a text names.
 
     The longest name wins and names do not overlap: "lung fibroblasts" is one cell type, "fibroblasts in the lung" a
-    cell type and a tissue. Words of a family ("interferon") are found and marked ambiguous, unless a member is named
-    too. Typing errors are corrected in words of eight letters or more. Ordinary English words and the word "cell"
-    alone are not mentions.
+    cell type and a tissue. Treatments joined by "and" are the combination of them that the tables hold. Words of a
+    family ("interferon") are found and marked ambiguous, unless a member is named too. Typing errors are corrected
+    in words of eight letters or more. Ordinary English words and the word "cell" alone are not mentions.
 
     Parameters
     ----------
@@ -119,7 +124,32 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
                 taken.update(range(span.first, span.stop))
                 mentions.append(Mention(span.kind, text[start:end], start, end, resolution))
     kept = [mention for mention in mentions if not _is_said_closer(mention, mentions, knowledge=knowledge)]
-    return sorted(kept, key=lambda mention: mention.start)
+    return _combined(text, sorted(kept, key=lambda mention: mention.start), knowledge=knowledge)
+
+
+def _combined(text: str, mentions: list[Mention], *, knowledge: Knowledge) -> list[Mention]:
+    """Join the treatments of one list, "TNF and IL-17A", to the one combination of them that the tables hold."""
+    known = _combinations(knowledge)
+    found: list[Mention] = []
+    for mention in mentions:
+        found.append(mention)
+        for first in range(len(found) - 1):  # the longest list first
+            parts = found[first:]
+            gaps = [text[before.end : after.start] for before, after in pairwise(parts)]
+            name = known.get(frozenset(part.resolution.match.id for part in parts if part.resolution.match))
+            if name and all(map(_AND.fullmatch, gaps)) and all(part.kind == "perturbation" for part in parts):
+                start, end = parts[0].start, mention.end
+                match = Match(id=name, name=name, score=1, how="name" if text[start:end] == name else "synonym")
+                resolution = Resolution(text=text[start:end], kind="perturbation", match=match)
+                found[first:] = [Mention("perturbation", text[start:end], start, end, resolution)]
+                break
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _combinations(knowledge: Knowledge) -> dict[frozenset[str], str]:
+    """Return the combinations of the tables by their parts."""
+    return {frozenset(name.split(JOIN)): name for name in knowledge.perturbations if JOIN in name}
 
 
 def _is_said_closer(mention: Mention, others: list[Mention], *, knowledge: Knowledge) -> bool:

@@ -6,7 +6,7 @@ In: the question and a known term found in it. Out: the words that oppose it, or
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from haystack_kernel.knowledge import Mention
@@ -29,14 +29,15 @@ _AGENT = (  # what blocks or removes a molecule, and the act of doing so
 _BEFORE = re.compile(
     rf"(?:\banti[- ]?|\b(?:(?:{_AGENT})\s+(?:directed\s+|raised\s+|specific\s+)?"
     r"(?:of|to|against|for|targeting|towards?|in)|"
-    r"block(?:ing|s|ed)?|inhibit(?:ing|s|ed)?|neutrali[sz](?:ing|es?|ed)|antagoni[sz](?:ing|es?|ed)|silenc(?:ing|es?|ed)|"
+    rf"(?:(?:{_AGENT}|drugs?|compounds?|molecules?|proteins?)\s+(?:that|which)\s+)?"
+    r"(?:block(?:ing|s|ed)?|inhibit(?:ing|s|ed)?|neutrali[sz](?:ing|es?|ed)|antagoni[sz](?:ing|es?|ed)|silenc(?:ing|es?|ed)|"
     r"delet(?:ing|es?|ed)|disrupt(?:ing|s|ed)?|knock(?:ing|s|ed)?[- ](?:out|down)|knock-?(?:out|down)|"
     r"remov(?:ing|es?|ed)|withdraw(?:ing|s|n)?|withh(?:olding|olds?|eld)|deplet(?:ing|es?|ed)|scaveng(?:ing|es?|ed)|"
     r"sequester(?:ing|s|ed)?|trap(?:ping|s|ped)|degrad(?:ing|es?|ed)|suppress(?:ing|es|ed)?|target(?:ing|s)|"
     r"mop(?:ping|s|ped)?\s+up|wash(?:ing|es|ed)?\s+(?:out|away|off)|(?:free|devoid|deprived|starved|depleted|empty)\s+of|"
     r"lacking|without|minus|no|not|never|less|lower(?:ed|ing)?|reduced|reducing|decreas(?:ed|ing)|diminished|"
     r"insufficient|stopp(?:ing|ed)|ending|before|prior\s+to|until|dominant[- ]negative|inactive|(?:heat-)?inactivated|"
-    r"denatured|boiled|mutant|mutated|truncated))"
+    r"denatured|boiled|mutant|mutated|truncated)))"
     rf"\s*{_BETWEEN}$",
     re.IGNORECASE,
 )
@@ -68,19 +69,25 @@ _MEASURED_BEFORE = re.compile(
     r"synthesis)\s+of)\s+(?:the\s+|more\s+|their\s+)?$",
     re.IGNORECASE,
 )
-_GENETIC_HEAD = re.compile(
-    r"\b(?:(?P<out>knock(?:ing|ed)?[- ]?outs?|delet\w+|ablation|disrupt\w+|crispr\w?|cas9|sg-?rnas?|g-?rnas?|guides?|"
-    r"kos?|null)|(?P<down>knock(?:ing|ed)?[- ]?downs?|si-?rnas?|sh-?rnas?|rnai|rna\s+interference|silenc\w+|"
-    r"anti-?sense|asos?|morpholinos?)|(?P<anti>anti|antibod\w+|mabs?|monoclonals?|neutrali[sz]\w+|nanobod\w+)|"
-    r"(?P<inhibitor>inhibit\w+|antagonis\w+|block\w+))\b",
+_GENETIC = re.compile(
+    r"\b(?:knock(?:ing|ed)?[- ]?(?:outs?|downs?)|delet\w+|ablation|disrupt\w+|crispr\w?|cas9|sg-?rnas?|g-?rnas?|"
+    r"guides?|kos?|null|si-?rnas?|sh-?rnas?|rnai|rna\s+interference|silenc\w+|anti-?sense|asos?|morpholinos?)\b",
     re.IGNORECASE,
 )
-_WORDINGS = {
-    "out": ("{} knock-out",),
-    "down": ("{} knock-down",),
-    "anti": ("anti-{}", "anti-{} antibody"),
-    "inhibitor": ("{} inhibitor", "{} blockade"),
-}
+_ANTIBODY = re.compile(r"\b(?:anti|antibod\w+|mabs?|monoclonals?|neutrali[sz]\w+)\b", re.IGNORECASE)
+_INHIBITOR = re.compile(r"\b(?:inhibit\w+|antagonis\w+|block\w+)\b", re.IGNORECASE)
+_SPECIAL = re.compile(
+    r"\b(?:small[- ]molecule|chemical|aptamers?|traps?|decoys?|vaccin\w*|protacs?|degrad\w+|nanobod\w+)\b",
+    re.IGNORECASE,
+)
+_WHOLE = (
+    re.compile(
+        rf"^(?:an?\s+|the\s+)?{_BETWEEN}(?:{_AGENT})\s+(?:\w+\s+)?(?:of|to|against|for|targeting)\s+(?P<molecule>.+)$",
+        re.I,
+    ),
+    re.compile(r"^anti[- ]?(?P<molecule>.+?)(?:[\s-]+(?:monoclonal\s+)?(?:antibod\w+|mabs?|monoclonals?))?$", re.I),
+    re.compile(rf"^(?P<molecule>\S.*?)[\s-]+{_BETWEEN}(?:{_AGENT})$", re.I),
+)
 
 
 def opposed_span(mention: Mention, question: str) -> tuple[int, int] | None:
@@ -113,14 +120,30 @@ def is_measured(mention: Mention, question: str) -> bool:
     return _MEASURED_AFTER.search(behind) is not None or _MEASURED_BEFORE.search(before) is not None
 
 
-def wordings(words: str, *, molecule: str) -> list[str]:
-    """Return the names under which the tables may hold the opposite of a molecule: as written, then in plain forms.
+def form_of_opposite(words: str) -> Literal["gene", "antibody", "inhibitor", "other"]:
+    """Return what kind of treatment the opposite of a molecule is; "other" for removal, traps and the like.
 
     Examples
     --------
-    >>> wordings("siRNA against STAT1", molecule="STAT1")
-    ['siRNA against STAT1', 'STAT1 knock-down']
+    >>> form_of_opposite("siRNA against STAT1")
+    'gene'
     """
-    found = _GENETIC_HEAD.search(words)
-    plain = _WORDINGS[found.lastgroup] if found and found.lastgroup else ()
-    return [words, *(form.format(molecule) for form in plain)]
+    if _GENETIC.search(words):
+        return "gene"
+    if _SPECIAL.search(words):
+        return "other"
+    if _ANTIBODY.search(words):
+        return "antibody"
+    return "inhibitor" if _INHIBITOR.search(words) else "other"
+
+
+def molecule_opposed(words: str) -> str | None:
+    """Return the molecule in words that as a whole name its opposite; None for other words.
+
+    Examples
+    --------
+    >>> molecule_opposed("TNF inhibitor")
+    'TNF'
+    """
+    found = next((match for form in _WHOLE if (match := form.match(words))), None)
+    return found["molecule"].strip() if found else None

@@ -216,6 +216,8 @@ def _warnings(query: StructuredQuery) -> list[str]:
             others = ", ".join(match.name for match in item.alternatives)
             chosen = item.match.name if item.match else "nothing"
             found.append(f"'{item.text}' was read as {chosen}; it may also mean {others}")
+        if item.note:
+            found.append(f"'{item.text}': {item.note}")
     for item in query.unresolved:
         nearest = ", ".join(match.name for match in item.alternatives) or "none"
         kind = item.kind.replace("_", " ")

@@ -176,3 +176,45 @@ def test_an_antibody_against_a_cytokine_is_a_treatment_of_its_own(planner, subte
         with subtests.test(question=question):
             query = planner.understand(question).value
             assert (query.perturbation.name, query.unused) == ("Anti-TNF antibody", ())
+
+
+OPPOSITES = [  # what is known to be the opposite is a treatment of its own
+    ("siRNA against STAT1", "STAT1 siRNA"),
+    ("siRNA against IFN-beta", "IFNB1 siRNA"),
+    ("knocking down TNF", "TNF knock-down"),
+    ("an antibody that blocks IL-6", "Anti-IL-6 antibody"),
+    ("TNF blockade", "Anti-TNF antibody"),
+    ("an inhibitor of IFN-gamma signalling", "Anti-IFN-gamma antibody"),
+    ("an IL-6 receptor antagonist", "Anti-IL-6R antibody"),
+    ("PD-1 blockade", "Anti-PD-1 antibody"),
+]
+
+
+def test_opposites_that_the_tables_know_are_treatments_of_their_own(planner, subtests):
+    for words, name in OPPOSITES:
+        with subtests.test(words=words):
+            query = planner.understand(f"How would monocytes respond to {words}?").value
+            assert (query.perturbation.name, query.unused) == (name, ())
+
+
+NEAREST = [  # an unknown opposite is refused with what comes closest
+    ("an IFN-beta trap", "opposite of IFN-beta, which was not taken .*Anifrolumab"),
+    ("an IFN-gamma small-molecule inhibitor", "opposite of IFN-gamma, .*Anti-IFN-gamma antibody, Emapalumab"),
+    ("a STAT3 inhibitor", "'STAT3 inhibitor' is not a known treatment .*STAT3 knock-out"),
+    ("removal of TNF", "opposite of TNF-alpha, .*Anti-TNF antibody"),
+]
+
+
+def test_opposites_that_no_table_knows_are_refused_with_what_comes_closest(planner, subtests):
+    for words, said in NEAREST:
+        with subtests.test(words=words), pytest.raises(InvalidInputError, match=said):
+            planner.understand(f"How would monocytes respond to {words}?")
+
+
+def test_a_combination_of_the_tables_is_one_treatment_and_any_other_two(planner, subtests):
+    for words in ["IL-17A plus TNF", "TNF and IL-17A", "TNF-alpha + IL-17A"]:
+        with subtests.test(words=words):
+            query = planner.understand(f"How would keratinocytes respond to {words}?").value
+            assert (query.perturbation.name, query.unused) == ("TNF-alpha + IL-17A", ())
+    with pytest.raises(InvalidInputError, match="several treatments"):
+        planner.understand("How would keratinocytes respond to IL-17A or TNF?")

@@ -119,3 +119,5 @@ def _of_words(query: StructuredQuery) -> Iterator[str]:
         if term.ambiguous and term.match and term.alternatives:
             others = join_words([match.name for match in term.alternatives])
             yield f"{term.text!r} was read as {term.match.name}; it may also mean {others}."
+        if term.note:
+            yield f"{term.text!r}: {term.note.rstrip('.')}."

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import perturbation_of, resolve
 from haystack_kernel.planners.frames import CELL_LIKE
-from haystack_kernel.planners.opposites import is_measured, opposed_span, wordings
+from haystack_kernel.planners.offline.opposed import look_up_opposite
+from haystack_kernel.planners.opposites import is_measured, molecule_opposed, opposed_span
 from haystack_kernel.schema import Match, Resolution
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def choose_treatment(
     slots = [slot for slot in slots if not any(_overlap((slot.start, slot.end), span) for span in describing)]
     drug = _choose("perturbation", mentions=meant, slots=slots, knowledge=knowledge)
     for mention, span in opposed:
-        drug = _beside_opposite(drug, mention, _opposed_term(mention, span, question, knowledge=knowledge))
+        words = question[slice(*span)].strip()
+        term = Term(look_up_opposite(words, molecule=mention.text, knowledge=knowledge), span)
+        drug = _beside_opposite(drug, mention, term)
     describing += _family_spans(drug, question, knowledge=knowledge)
     return replace(drug, describing=tuple(describing))
 
@@ -192,6 +195,9 @@ def _look_up(slot: Slot, *, mentions: Sequence[Mention], knowledge: Knowledge) -
     may_be_guessed = not is_filled and _GENETIC.search(slot.text) is None
     if found.match and (found.match.how != "fuzzy" or may_be_guessed):
         return Term(found, span)
+    molecule = molecule_opposed(slot.text) if slot.kind == "perturbation" else None
+    if molecule is not None:
+        return Term(look_up_opposite(slot.text, molecule=molecule, knowledge=knowledge), span)
     alternatives = _alternatives(found, other=other, knowledge=knowledge)
     return Term(Resolution(text=slot.text, kind=slot.kind, alternatives=alternatives), span)
 
@@ -217,18 +223,3 @@ def _describes(span: tuple[int, int], text: str, *, mentions: Sequence[Mention])
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return max(one[0], other[0]) < min(one[1], other[1])
-
-
-def _opposed_term(opposed: Mention, span: tuple[int, int], text: str, *, knowledge: Knowledge) -> Term:
-    """Return the treatment that is the opposite of a molecule: one of the tables, or unknown with the closest ones."""
-    words, molecule = text[slice(*span)].strip(), opposed.resolution.match
-    for wording in wordings(words, molecule=opposed.text):
-        found = resolve(wording, kind="perturbation", knowledge=knowledge)
-        if found.match and found.match.how != "fuzzy" and found.match != molecule:
-            return Term(found.model_copy(update={"text": words}), span)
-    found = resolve(words, kind="perturbation", knowledge=knowledge)
-    seen = (*([found.match] if found.match else []), *found.alternatives)
-    near = tuple(match for match in seen if molecule is None or match.id != molecule.id)
-    note = f"it is the opposite of {molecule.name}, which was not taken" if molecule else ""
-    unknown = Resolution(text=words, kind="perturbation", alternatives=near[:_N_NEAREST], note=note)
-    return Term(unknown, span)

@@ -262,7 +262,7 @@ UNKNOWN = [
     ("Transfer the frobnicatol response measured in kang to B cells of pbmc3k", {"perturbation": "frobnicatol"}),
     ("Transfer the IFN-beta response from monocytes to blorbocytes", {"cell_type": "blorbocytes"}),
     ("How would B cells respond to anti-IL-8?", {"perturbation": "anti-IL-8"}),
-    ("How would B cells respond to TNF blockade?", {"perturbation": "TNF blockade"}),
+    ("How would B cells respond to IL-8 blockade?", {"perturbation": "IL-8 blockade"}),
     ("How would B cells respond to ZZZ9 knockout?", {"perturbation": "ZZZ9 knockout"}),
 ]
 
