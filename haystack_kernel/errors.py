@@ -18,9 +18,11 @@ __all__ = [
     "HaystackError",
     "InvalidInputError",
     "JobFailedError",
+    "LimitError",
     "MissingExtraError",
     "MissingKeyError",
     "NoCandidateError",
+    "NotAllowedError",
     "NotFoundError",
     "ServiceError",
     "StorageError",
@@ -86,6 +88,14 @@ class JobFailedError(HaystackError):
 
 class ApprovalNeededError(HaystackError):
     """Spending must be approved, or its cap raised; facts: ``run_id``, ``likely_usd``, ``high_usd``, ``spent_usd``."""
+
+
+class LimitError(HaystackError):
+    """A limit of the service is reached; wait, or ask who runs it to raise it. Facts: ``limit``, ``retry_after_s``."""
+
+
+class NotAllowedError(HaystackError):
+    """The person may not do this; the message says who may."""
 
 
 class ContractError(HaystackError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.schema import (
+        Access,
         Candidate,
         CellSet,
         Choice,
@@ -196,6 +197,18 @@ class Store(Protocol):
 
     def summary(self, run_id: str) -> RunSummary:
         """The run in one line, cheaply."""
+        ...
+
+    def access(self, run_id: str) -> Access | None:
+        """Whose run it is; None where no service has served it."""
+        ...
+
+    def claim(self, run_id: str, access: Access | None) -> None:
+        """Save whose run it is, unless that is known or there is nobody to name."""
+        ...
+
+    def change_access(self, run_id: str, change: Callable[[Access | None], Access]) -> Access:
+        """Save who may read a run; no other change is lost."""
         ...
 
     def list_runs(self) -> list[str]:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "haystack_kernel"
 
 # From top to bottom: a row imports only rows below it; modules of one row do not import each other, but for SIBLINGS.
-# service, widgets, campaign and backtest are places for parts that do not exist yet.
+# widgets, campaign and backtest are places for parts that do not exist yet.
 LAYERS = [
     "__init__ __main__",
     "cli",
@@ -219,6 +219,8 @@ EXTRA_PARTS = {  # extra -> the parts that may import what it declares
     "gcp": ("haystack_kernel/jobs/batch/", "haystack_kernel/manage/", "inference/bucket.py", "inference/patience.py"),
     "stack": ("inference/",),
     "ontology": ("haystack_kernel/knowledge/",),
+    "service": ("haystack_kernel/service/",),
+    "notify": ("haystack_kernel/manage/",),
 }
 UNDECLARED = {  # what is imported only where somebody has it
     "triton": "comes with CUDA builds of torch",
@@ -227,6 +229,9 @@ UNDECLARED = {  # what is imported only where somebody has it
 NOT_IMPORTED = {
     "ipykernel": "papermill starts it as the notebook's kernel",
     "gcsfs": "fsspec finds it by the protocol of an address",
+    "jupyter-server-proxy": "opens the service inside JupyterLab",
+    "python-multipart": "FastAPI reads forms with it",
+    "cryptography": "PyJWT checks signatures with it",
     "jupyterlab": "the place where notebooks are opened",
     "ipywidgets": "declared for the widgets, which do not exist yet",
     "anywidget": "declared for the widgets, which do not exist yet",

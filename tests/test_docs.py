@@ -21,6 +21,8 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"haystack run .*lung fibroblasts": "asks the demo atlas, which takes half a minute: tests/test_stack_run.py",
     r"haystack (run|submit|resume|orphans) .*gs://": "needs a bucket: tests/test_bucket_runs.py, tests/jobs/batch/",
     r"haystack submit ": "tests/manage/test_submission.py",
+    r"haystack serve": "serves until it is stopped: tests/service/",
+    r"(\w+=\S+ )+uvicorn ": "serves until it is stopped: tests/service/",
     r"haystack run .*(--hide|--ban|--engine|--no-literature|--query-h5ad|--atlas mine)": "one run is enough to execute",
     r"haystack (resume|fork) RUN_ID$": "tests/test_kill.py, tests/manage/test_forking.py",
     r"haystack doctor": "its checks read this machine: tests/manage/test_doctor.py",

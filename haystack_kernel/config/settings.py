@@ -66,6 +66,11 @@ def load_settings(layer: str | None = None, **overrides: object) -> Settings:
         raise InvalidInputError(msg, errors=lines) from error
 
 
+def jupyter_user() -> str:
+    """Name of the user of the JupyterHub that this process runs for; "local" without one."""
+    return os.environ.get("JUPYTERHUB_USER", "").strip() or "local"
+
+
 def _read_layers(layer: str) -> dict[str, Any]:
     """Values of all layers, later ones winning; sections are merged, lists replaced."""
     from dynaconf import Dynaconf, get_history

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import FileRef, RoundStep, RunConfig, RunRecord, Settings
+    from haystack_kernel.schema import Access, FileRef, RoundStep, RunConfig, RunRecord, Settings
 
 _STEPS_WITH_FILES: tuple[RoundStep, ...] = ("cells", "predict", "ground")
 
 
-def fork(
+def fork(  # noqa: PLR0913 - what is changed, and for whom
     run_id: str,
     *,
     changes: Mapping[str, Any] | None = None,
@@ -40,6 +40,7 @@ def fork(
     storage: str | None = None,
     settings: Settings | None = None,
     accept_changes: bool = False,
+    access: Access | None = None,
 ) -> Run:
     """Start a new run from an existing one, and reuse every step that the changes do not affect.
 
@@ -64,6 +65,8 @@ def fork(
         None reads them from the settings files and the environment, with ``storage`` over them.
     accept_changes
         Go on even though a file that both runs read (own cells, model, gene list) was replaced.
+    access
+        Whose the new run is, where a service makes it for a person; saved before the first record.
 
     Returns
     -------
@@ -105,6 +108,7 @@ def fork(
     child = child.model_copy(update={"settings": parent.settings or child.settings})
     child, reused = _reuse_steps(child, parent=parent, ports=ports)
     origin = Fork(run_id=parent.run_id, changes=changed, reused=tuple(reused))
+    ports.store.claim(child.run_id, access)
     return Run(ports.store.create(child.model_copy(update={"forked_from": origin})), ports=ports)
 
 

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haystack_kernel.ports import Ports, ProgressEvent
-    from haystack_kernel.schema import JobSpec, RunConfig, RunRecord
+    from haystack_kernel.schema import Access, JobSpec, RunConfig, RunRecord
 
 _MASKED = str(SecretStr("x"))  # how a key is shown; a key never travels, since the job has its own
 _OVERHEAD_S = 3600.0  # time limit of an orchestrator beyond those of the jobs that it waits for
 # Settings of which another machine has its own, or which the command of the job names.
-_OF_THIS_MACHINE = ("cache", "knowledge", "storage")
+_OF_THIS_MACHINE = ("cache", "knowledge", "storage", "service")
 
 
-def submit(
+def submit(  # noqa: PLR0913 - what is asked, what it may spend, and for whom
     question: str | None = None,
     *,
     run_id: str | None = None,
@@ -46,6 +46,7 @@ def submit(
     approve: bool | None = None,
     max_cost: float | None = None,
     show: Callable[[str], object] = lambda line: None,
+    access: Access | None = None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig and ``storage``
 ) -> Run:
     """Hand a run to a job of the executor that the options or the settings name, and return at once.
@@ -70,6 +71,8 @@ def submit(
         passes them on to the jobs that it starts; a further attempt needs the consent of its own call.
     show
         Called with notes and cost estimates, line by line, before anything is started.
+    access
+        Whose run it is, where a service submits it for a person; saved before the first record.
     **options
         ``storage``, and fields of :class:`haystack_kernel.schema.RunConfig`; for an existing run they must be its own.
 
@@ -115,6 +118,7 @@ def submit(
     # The intent is saved before the job is submitted. The job writes the next records, so nothing is saved afterwards.
     executor = executor_named(record.config.executor, ports)
     handle = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
+    ports.store.claim(record.run_id, access)
     record = ports.store.save(record.model_copy(update={"orchestrator": handle}))
     try:
         executor.submit(spec)
@@ -206,7 +210,7 @@ def travelling_settings(settings: Settings, *, config: RunConfig) -> dict[str, s
 
     A cloud job gets no folder of this machine: it has its own cache and knowledge, and builds the demo atlas itself.
     """
-    stays = {"storage"} if config.executor == "local" else set(_OF_THIS_MACHINE)
+    stays = {"storage", "service"} if config.executor == "local" else set(_OF_THIS_MACHINE)
     if config.executor != "local" and _only_demo(config):
         stays.add("atlas_root")
     found: dict[str, str] = {}

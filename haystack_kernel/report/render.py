@@ -164,9 +164,7 @@ def _fill(page: Page) -> str:
 
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    script = (TEMPLATES / "tables.js").read_text(encoding="utf-8")
-    # The security policy of the page names the script by its digest, so that no other script runs.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = _script()
     # Escaped like this, no text of the record can end the script element that contains it.
     data = page.record_json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return environment.get_template("report.html.j2").render(
@@ -175,5 +173,14 @@ def _fill(page: Page) -> str:
         record_json=Html(data),
         style=Html((TEMPLATES / "page.css").read_text(encoding="utf-8") + STYLE),
         script=Html(script),
-        script_hash=digest,
+        script_hash=script_digest(),
     )
+
+
+def script_digest() -> str:
+    """Digest by which the security policy of a page names its only script, so that no other one runs."""
+    return base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+
+
+def _script() -> str:
+    return (TEMPLATES / "tables.js").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The records that travel between the steps, one module per subject; import them from here."""
 
+from haystack_kernel.schema.access import Access, ShareLink, secret_digest
 from haystack_kernel.schema.base import (
     DEMO_ATLAS,
     EVIDENCE_WORDS,
@@ -87,11 +88,13 @@ from haystack_kernel.schema.settings import (
     LiteratureSettings,
     RetrievalSettings,
     RoundSettings,
+    ServiceSettings,
     Settings,
 )
 
 __all__ = [
     "DEMO_ATLAS",
+    "Access",
     "Aspect",
     "AtlasName",
     "BaselineVerdict",
@@ -166,10 +169,12 @@ __all__ = [
     "RunId",
     "RunRecord",
     "RunStatus",
+    "ShareLink",
     "ShownStatus",
     "RunSummary",
     "SCHEMA_VERSION",
     "SCHEMES",
+    "ServiceSettings",
     "Settings",
     "SourceAnswer",
     "SpendingKind",
@@ -183,4 +188,5 @@ __all__ = [
     "Usage",
     "address_fault",
     "is_run_id",
+    "secret_digest",
 ]

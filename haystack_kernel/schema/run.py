@@ -354,6 +354,12 @@ class RunSummary(Frozen):
     orchestrator: ExecutorName | None = None
     forked_from: RunId | None = None
     serial: int = Field(default=0, description="of the record that it was made from; a later one makes it stale")
+    cell_type: str = Field(default="", description="as understood; empty where the question names none")
+    treatment: str = ""
+    executor: ExecutorName = "local"
+    cost_usd: float = 0.0
+    seconds: float = Field(default=0.0, description="of all finished steps")
+    changed_at: datetime | None = Field(default=None, description="when the newest step finished")
 
     @classmethod
     def of(cls, record: RunRecord) -> RunSummary:
@@ -369,4 +375,10 @@ class RunSummary(Frozen):
             orchestrator=record.orchestrator.executor if record.orchestrator else None,
             forked_from=record.forked_from.run_id if record.forked_from else None,
             serial=record.serial,
+            cell_type=(record.query.cell_type_name or "") if record.query else "",
+            treatment=record.query.perturbation.name if record.query and record.query.perturbation else "",
+            executor=record.config.executor,
+            cost_usd=record.cost_usd,
+            seconds=sum((time.seconds for time in record.steps), start=0.0),
+            changed_at=record.steps[-1].finished_at if record.steps else None,
         )

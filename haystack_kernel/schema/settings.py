@@ -243,6 +243,67 @@ class LiteratureSettings(_Section):
         return value.rstrip("/")
 
 
+class ServiceSettings(_Section):
+    """The web service: who is let in, what each may do, and what happens when a run ends."""
+
+    identity: Literal["token", "iap", "lab"] = Field(
+        default="token",
+        description="a token that is printed at the start, Google's Identity-Aware Proxy, or the JupyterLab around it",
+    )
+    token: SecretStr | None = Field(default=None, description="None: `haystack serve` makes one")
+    lab_secret: SecretStr | None = Field(default=None, description="made by JupyterLab when it starts the service")
+    person: str = Field(default="local", min_length=1, max_length=200, description="whose runs a token or Lab makes")
+    audience: tuple[str, ...] = Field(
+        default=(),
+        description="of IAP's signed header: /projects/N/locations/R/services/S, or "
+        "/projects/N/global/backendServices/ID behind a load balancer; no other is believed",
+    )
+    keys_url: str = Field(
+        default="https://www.gstatic.com/iap/verify/public_key-jwk", description="public keys that IAP signs with"
+    )
+    admins: tuple[str, ...] = Field(default=(), description="e-mail addresses of those who may see and stop every run")
+    hosts: tuple[str, ...] = Field(
+        default=(), description="names that the service answers to; none: with a token this machine's own, else any"
+    )
+    inputs: tuple[str, ...] = Field(
+        default=(),
+        description="beginnings of addresses (gs://bucket/folder/) from which a question may take query cells, a model "
+        "or a gene list; with a token any place",
+    )
+    runs_at_once: int = Field(default=3, ge=1, description="of one person")
+    local_runs_at_once: int = Field(default=8, ge=1, description="on this machine, of everybody together")
+    usd_per_day: float = Field(default=100.0, ge=0, description="of one person, spent and reserved")
+    requests_per_minute: int = Field(default=1200, ge=10, description="of one person")
+    submits_per_minute: int = Field(default=30, ge=1, description="of one person")
+    max_body_kib: int = Field(default=256, ge=1, description="larger requests are refused")
+    request_timeout_s: float = Field(default=20.0, gt=0, description="a request whose body takes longer is refused")
+    link_days: float = Field(default=7.0, gt=0, le=90, description="longest life of a link that shares a run")
+    log_questions: bool = Field(default=False, description="write the text of questions into the audit lines")
+    watch_s: float = Field(default=15.0, gt=0, description="between two looks at the runs that are worked on")
+    webhook: SecretStr | None = Field(default=None, description="address that is told when a run ends")
+    webhook_secret: SecretStr | None = Field(default=None, description="signs what the webhook is sent")
+    notify: tuple[SecretStr, ...] = Field(
+        default=(), description="addresses for the package apprise (mailto://…), told when a run ends"
+    )
+
+    @field_validator("audience", "admins", "hosts", "inputs", "notify", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("admins")
+    @classmethod
+    def _fold(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name.casefold() for name in value)
+
+    @model_validator(mode="after")
+    def _has_audience(self) -> ServiceSettings:
+        if self.identity == "iap" and not self.audience:
+            msg = "identity 'iap' needs service.audience (HAYSTACK_SERVICE__AUDIENCE): without it any proxy's would do"
+            raise ValueError(msg)
+        return self
+
+
 class Settings(_Section):
     """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
 
@@ -268,6 +329,7 @@ class Settings(_Section):
     bucket: BucketSettings = BucketSettings()
     lease: LeaseSettings = LeaseSettings()
     literature: LiteratureSettings = LiteratureSettings()
+    service: ServiceSettings = ServiceSettings()
 
     @field_validator("atlases", mode="before")
     @classmethod

@@ -88,6 +88,26 @@ class BucketFiles:
                     self._generations[uri] = made
                     return
 
+    def update(self, uri: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Replace the file by what ``change`` makes of it (None: there is no file, or it stays as it is).
+
+        What somebody else writes meanwhile is read again and changed again, so that no change is lost.
+        """
+        with bucket_errors(uri):
+            while True:
+                known = self._objects.generation(uri) or 0
+                try:
+                    data = change(self._objects.read(uri) if known else None)
+                except FileNotFoundError:  # deleted in between
+                    continue
+                if data is None or self._objects.write(uri, data, over=known) is not None:
+                    return
+
+    def stamp(self, uri: str) -> str | None:
+        """Return a text that every write of the file changes; None when it is not there."""
+        found = self.generation(uri)
+        return None if found is None else str(found)
+
     def exists(self, uri: str) -> bool:
         """Whether the file is there."""
         with bucket_errors(uri):

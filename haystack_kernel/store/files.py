@@ -6,6 +6,7 @@ In: a path, bytes. Out: bytes; readers see the old file or the new one, never ha
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from contextlib import contextmanager, nullcontext, suppress
@@ -86,6 +87,32 @@ class FolderFiles:
                 is_due = True
             if is_due:
                 self.write(path, data)
+
+    def update(self, path: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Replace the file by what ``change`` makes of it (None: there is no file, or it stays as it is).
+
+        Writers of one machine wait for each other, so that no change is lost.
+        """
+        Path(path).parent.mkdir(parents=True, exist_ok=True) if self._is_local else None
+        with _alone_in(path) if self._is_local else nullcontext():
+            try:
+                found: bytes | None = self.read(path)
+            except FileNotFoundError:
+                found = None
+            data = change(found)
+            if data is not None:
+                self.write(path, data)
+
+    def stamp(self, path: str) -> str | None:
+        """Return a text that every write of the file changes; None when it is not there."""
+        if not self._is_local:
+            return hashlib.sha256(self.read(path)).hexdigest() if self.exists(path) else None
+        with storage_errors(path):
+            try:
+                found = Path(path).stat()
+            except FileNotFoundError:
+                return None
+        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""

@@ -9,6 +9,11 @@ In: a round's number, a role, a task. Out: paths relative to the run folder ``<s
     predictions.h5ad  de.csv  …        the best round's files (PUBLISHED), candidates.csv
     rounds/<n>/                        cells by role, manifest, outputs, tables
     jobs/<job id>/                     attempts of cloud jobs and what each cost
+    access.json                        whose run it is and with whom it is shared, where a service serves it
+    told/0001.json …                   that the run's end at that record was told, created exclusively
+
+and of the files of a storage that belong to no run: ``<storage>/index/`` (the runs of the storage in one file, see
+:mod:`haystack_kernel.store.index`) and ``<storage>/people/`` (what a service lets each person do).
 """
 
 from __future__ import annotations
@@ -22,10 +27,16 @@ if TYPE_CHECKING:
 
 RUNS = "runs"  # folder of the run folders in a storage
 CAMPAIGNS = "campaigns"  # folder of the campaign folders, whose jobs lie as those of a run
+INDEX = "index"  # folder of the index of all runs
+INDEX_FILE = f"{INDEX}/all.json.gz"
+CHANGED = f"{INDEX}/changed"  # one empty file for each change that the index does not hold yet
+PEOPLE = "people"  # folder of what a service reserved for each person
 NOTEBOOK = "run.ipynb"
 REPORT = "report.html"
 NEWEST = "run.json"
 SUMMARY = "summary.json"
+ACCESS = "access.json"
+TOLD = "told"  # folder of the marks that an end of the run was told
 RECORDS = "record"
 LEASES = "lease"
 ROUNDS = "rounds"
@@ -53,9 +64,19 @@ def record_file(serial: int) -> str:
     return f"{RECORDS}/{serial:04d}.json"
 
 
+def change_file(run_id: str, kind: str, serial: int) -> str:
+    """Path in the storage of the mark that a run's record or access changed; the name is never used twice."""
+    return f"{CHANGED}/{run_id}.{kind}{serial}"
+
+
 def lease_file(number: int) -> str:
     """Path of a worker's lease; numbers start at 1."""
     return f"{LEASES}/{number:04d}.json"
+
+
+def told_file(serial: int) -> str:
+    """Path of the mark that an end of the run was told, by the number of the record that ended it."""
+    return f"{TOLD}/{serial:04d}.json"
 
 
 def round_folder(number: int) -> str:
@@ -97,4 +118,4 @@ def step_of(path: str) -> RoundStep | None:
 
 def is_record(path: str) -> bool:
     """Whether a path is part of the run's record, which is never deleted."""
-    return path.startswith(f"{RECORDS}/") or path in DERIVED
+    return path.startswith(f"{RECORDS}/") or path in (*DERIVED, ACCESS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -20,14 +21,14 @@ from haystack_kernel.errors import (
     ServiceError,
     StorageError,
 )
-from haystack_kernel.schema import SCHEMA_VERSION, FileRef, RunRecord, RunSummary, is_run_id
+from haystack_kernel.schema import SCHEMA_VERSION, Access, FileRef, RunRecord, RunSummary, is_run_id
 from haystack_kernel.store import layout
 from haystack_kernel.store.buckets import open_files
 from haystack_kernel.store.uris import check_inner_path, check_run_id, check_storage
 from inference.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class RunStore:
@@ -52,6 +53,7 @@ class RunStore:
         self.storage = check_storage(storage)
         self._files, self._root = open_files(self.storage, patience=patience)
         self._impatient, _ = open_files(self.storage, patience=Patience(seconds=0))
+        self._is_indexed: bool | None = None
 
     def create(self, record: RunRecord) -> RunRecord:
         """Save the first record of a run; ConflictError when the run exists."""
@@ -82,6 +84,7 @@ class RunStore:
             self._files.write_newer(
                 there, copy, is_older=lambda found: _serial(found) < saved.serial, is_new=saved.serial == 1
             )
+        self._mark_changed(saved.run_id, "r", saved.serial)
         return saved
 
     def load(self, run_id: str) -> RunRecord:
@@ -133,6 +136,46 @@ class RunStore:
         # a copy whose record is not the newest was left by a process that ended between the two, or is about to follow
         is_stale = self._files.exists(self._record_path(run_id, found.serial + 1))
         return RunSummary.of(self.load(run_id)) if is_stale else found
+
+    def access(self, run_id: str) -> Access | None:
+        """Whose run it is and with whom it is shared; None where no service has served it."""
+        try:
+            return Access.model_validate_json(self._files.read(self._path(run_id, layout.ACCESS)))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            msg = f"who may read run {run_id} cannot be told: its access file is damaged, or of another version"
+            raise ContractError(msg, run_id=run_id) from error
+
+    def claim(self, run_id: str, access: Access | None) -> None:
+        """Save whose run it is, unless that is known or there is nobody to name."""
+        if access is not None:
+            self.change_access(run_id, lambda before: before or access)
+
+    def change_access(self, run_id: str, change: Callable[[Access | None], Access]) -> Access:
+        """Save who may read a run as ``change`` makes it of what is there; no other change is lost."""
+        made: list[Access] = []
+
+        def replace(found: bytes | None) -> bytes:
+            before = None if found is None else Access.model_validate_json(found)
+            serial = before.serial + 1 if before else 1
+            made[:] = [change(before).model_copy(update={"serial": serial})]
+            return made[0].model_dump_json().encode()
+
+        self._files.update(self._path(run_id, layout.ACCESS), replace)
+        self._mark_changed(run_id, "a", made[0].serial)
+        return made[0]
+
+    def _mark_changed(self, run_id: str, kind: str, serial: int) -> None:
+        """Leave a mark for the index of all runs, where the storage has one; the index does without a mark that fails.
+
+        Whether there is an index is asked once: a run that began before it is in it as running, and is looked at.
+        """
+        if self._is_indexed is None:
+            self._is_indexed = self._files.exists(f"{self._root}/{layout.INDEX_FILE}")
+        if self._is_indexed:
+            with suppress(StorageError, ServiceError):
+                self._impatient.write(f"{self._root}/{layout.change_file(run_id, kind, serial)}", b"")
 
     def list_runs(self) -> list[str]:
         """Return the run ids of this storage, newest first; none where it holds no run yet.

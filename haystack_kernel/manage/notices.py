@@ -1,0 +1,169 @@
+"""Tell when a run ends, once, whichever of several services finds it out; tend the jobs of runs meanwhile.
+
+In: the runs of a storage. Out: a webhook's request and messages, and a small file in the folder of each run that was
+told of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.errors import HaystackError, MissingExtraError
+from haystack_kernel.steering import orchestrator_status
+from haystack_kernel.store import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import SecretStr
+
+    from haystack_kernel.manage.catalogue import Catalogue
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import RunSummary, ServiceSettings
+
+SIGNATURE = "X-Haystack-Signature"
+_TRIES = 3
+_RECENT = timedelta(days=1)  # a run that ended longer ago is not told of any more
+_TIMEOUT_S = 10.0
+
+
+class EndWatch:
+    """Looks at runs that are worked on, and tells of those that ended.
+
+    Parameters
+    ----------
+    catalogue
+        The runs.
+    ports
+        What they talk to. It consents to no spending: a job that needs another attempt waits for its owner.
+    address_of
+        Makes the address of a run's page from its id.
+    log
+        Called with one line for each message that could not be sent; it names no address.
+
+    Raises
+    ------
+    MissingExtraError
+        ``service.notify`` is set and apprise is not installed.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        ports: Ports,
+        *,
+        address_of: Callable[[str], str],
+        log: Callable[[str], object],
+    ) -> None:
+        self._catalogue, self._ports = catalogue, ports
+        self._settings: ServiceSettings = ports.settings.service
+        self._address_of, self._log = address_of, log
+        self._done: set[str] = set()
+        if self._settings.notify:
+            _load_apprise()
+
+    def look(self) -> list[str]:
+        """Look once at all runs that the service made.
+
+        Returns
+        -------
+        Ids of the runs whose end was told by this call.
+        """
+        now, told = self._ports.clock.now(), []
+        for row in self._catalogue.index.rows():
+            summary = row.summary
+            if row.access is None or summary.run_id in self._done:
+                continue
+            if summary.status == "running":
+                summary = self._tend(summary)
+            if summary.status == "running":
+                continue
+            ended = summary.changed_at or summary.created_at
+            if now - max(ended, row.access.submitted_at) < _RECENT and self._tell(summary, owner=row.access.owner):
+                told.append(summary.run_id)
+            self._done.add(summary.run_id)
+        return told
+
+    def _tend(self, summary: RunSummary) -> RunSummary:
+        """Give the run's job what it needs to go on, and return the run as it is then."""
+        with suppress(HaystackError):  # the next look tries again
+            record = self._ports.store.load(summary.run_id)
+            if summary.orchestrator == "batch":
+                orchestrator_status(record, self._ports, tend=True)
+            return self._catalogue.find(summary.run_id).summary
+        return summary
+
+    def _tell(self, summary: RunSummary, *, owner: str) -> bool:
+        """Send what is to be sent, unless another service has; whether this call was the one."""
+        settings = self._settings
+        if settings.webhook is None and not settings.notify:
+            return False
+        mark = layout.told_file(summary.serial)  # a run that goes on may end again
+        said = {"at": f"{self._ports.clock.now():%Y-%m-%dT%H:%M:%SZ}"}
+        try:
+            if not self._ports.store.create_file(summary.run_id, mark, json.dumps(said).encode()):
+                return False
+        except HaystackError:
+            return False
+        message: dict[str, Any] = {
+            "event": "run.ended",
+            "run_id": summary.run_id,
+            "status": summary.status,
+            "score": None if summary.score != summary.score else round(summary.score, 2),
+            "owner": owner,
+            "cost_usd": round(summary.cost_usd, 4),
+            "url": self._address_of(summary.run_id),
+        }
+        if settings.webhook is not None:
+            self._post(settings.webhook, message)
+        if settings.notify:
+            self._notify(settings.notify, message)
+        return True
+
+    def _post(self, webhook: SecretStr, message: dict[str, Any]) -> None:
+        import httpx
+
+        body = json.dumps(message).encode()
+        headers = {"Content-Type": "application/json"}
+        if self._settings.webhook_secret is not None:
+            key = self._settings.webhook_secret.get_secret_value().encode()
+            headers[SIGNATURE] = f"sha256={hmac.new(key, body, hashlib.sha256).hexdigest()}"
+        for attempt in range(_TRIES):
+            try:
+                answer = httpx.post(webhook.get_secret_value(), content=body, headers=headers, timeout=_TIMEOUT_S)
+                if answer.status_code < 500:
+                    if answer.status_code >= 400:
+                        self._log(f"the webhook refused the end of run {message['run_id']}: {answer.status_code}")
+                    return
+            except httpx.HTTPError as error:
+                reason = type(error).__name__
+            else:
+                reason = str(answer.status_code)
+            if attempt + 1 < _TRIES:
+                self._ports.clock.sleep(2.0**attempt)
+        self._log(f"the webhook could not be told that run {message['run_id']} ended: {reason}")
+
+    def _notify(self, addresses: tuple[SecretStr, ...], message: dict[str, Any]) -> None:
+        apprise = _load_apprise()
+        sender = apprise.Apprise()
+        for address in addresses:
+            sender.add(address.get_secret_value())
+        scored = "" if message["score"] is None else f", score {message['score']:.1f} of 10"
+        title = f"HAYSTACK run {message['run_id']}: {message['status']}"
+        body = f"Run {message['run_id']} of {message['owner']} is {message['status']}{scored}.\n{message['url']}"
+        if not sender.notify(title=title, body=body):
+            self._log(f"a message about the end of run {message['run_id']} could not be sent")
+
+
+def _load_apprise() -> Any:  # noqa: ANN401 - the package is untyped
+    try:
+        import apprise
+    except ImportError as error:
+        msg = "service.notify needs apprise: pip install 'haystack-kernel[notify]'"
+        raise MissingExtraError(msg, extra="notify") from error
+    return apprise

@@ -1,0 +1,173 @@
+"""What the routes share: the runs, what was seen of them a moment ago, the atlases, how fresh the service is.
+
+In: settings and who is trusted. Out: :class:`Desk`, one per application.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import PurePosixPath
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel import __version__
+from haystack_kernel.atlas import atlas_info, list_atlases
+from haystack_kernel.config.connect import connect
+from haystack_kernel.errors import HaystackError, NotFoundError
+from haystack_kernel.manage.tenancy import Tenancy
+from haystack_kernel.ports import Consent
+from haystack_kernel.schema import DEMO_ATLAS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haystack_kernel.manage.tenancy import Person
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import RunRecord, Settings
+
+_SEEN_S = 1.0  # so many readers of one run cost one look a second
+_MAX_SEEN = 1000
+_N_EARLIER = 20  # finished runs that an estimate of the time left rests on
+
+
+class Desk:
+    """The state of the application.
+
+    Parameters
+    ----------
+    settings
+        Of the installation.
+    trusts_inputs
+        See :class:`haystack_kernel.manage.tenancy.Tenancy`.
+    open_ports
+        See there.
+    """
+
+    def __init__(
+        self, settings: Settings, *, trusts_inputs: bool, open_ports: Callable[[Consent], Ports] | None = None
+    ) -> None:
+        self.settings = settings
+        self.ports = open_ports(Consent()) if open_ports else connect(settings)
+        self.runs = Tenancy(settings, trusts_inputs=trusts_inputs, open_ports=open_ports)
+        self.started_at = self.ports.clock.now()
+        self._seen: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def look(self, person: Person, run_id: str) -> dict[str, Any]:
+        """Where a run stands, as it was a second ago at most; whether the person may read it is asked now."""
+        access = self.runs.access(person, run_id)
+        with self._lock:
+            if len(self._locks) > _MAX_SEEN:
+                self._locks.clear()
+                self._seen.clear()
+            lock = self._locks.setdefault(run_id, threading.Lock())
+        with lock:
+            known = self._seen.get(run_id)
+            if known is None or time.monotonic() - known[0] >= _SEEN_S:
+                known = (time.monotonic(), self._describe(person, run_id))
+                self._seen[run_id] = known
+        steers = person.is_admin or (access is not None and access.owner == person.name)
+        return {**known[1], "owner": access.owner if access else None, "may_steer": steers}
+
+    def forget(self, run_id: str) -> None:
+        """Look again at a run that was just changed."""
+        self._seen.pop(run_id, None)
+
+    def _describe(self, person: Person, run_id: str) -> dict[str, Any]:
+        record = self.runs.read(person, run_id).record
+        found = self.runs.status(person, run_id)
+        now = self.ports.clock.now()
+        ended = record.steps[-1].finished_at if record.steps and found["status"] != "running" else now
+        elapsed_s = max((ended - record.created_at).total_seconds(), 0.0)
+        return {
+            **found,
+            "question": record.question,
+            "created_at": f"{record.created_at:%Y-%m-%dT%H:%M:%SZ}",
+            "elapsed_s": round(elapsed_s, 1),
+            "left_s": self._left_s(record, elapsed_s) if found["status"] == "running" else None,
+            "steps": [
+                {"step": step.step, "seconds": round(step.seconds, 2), "finished_at": f"{step.finished_at:%H:%M:%S}"}
+                for step in record.steps
+            ],
+            "headline": record.interpretation.headline if record.interpretation else "",
+            "serial": record.serial,
+        }
+
+    def _left_s(self, record: RunRecord, elapsed_s: float) -> float | None:
+        """Seconds that are left by the median of earlier runs with the same engine and executor."""
+        earlier = [
+            row.summary.seconds
+            for row in self.runs.catalogue.index.rows()
+            if row.summary.status == "done"
+            and (row.summary.engine, row.summary.executor) == (record.config.engine, record.config.executor)
+        ][:_N_EARLIER]
+        return round(max(median(earlier) - elapsed_s, 1.0), 0) if earlier else None
+
+    def log(self, person: Person, run_id: str) -> dict[str, str]:
+        """The ends of the logs of a run's orchestrator and of its newest job."""
+        run = self.runs.read(person, run_id)
+        texts = {}
+        for name, ask in (("orchestrator", run.orchestrator_status), ("job", run.job_status)):
+            try:
+                status = ask()
+            except HaystackError as error:  # a job that cannot be asked from here has no log to show
+                texts[name] = str(error)
+            else:
+                texts[name] = status.log_tail if status else ""
+        return texts
+
+    def atlases(self) -> list[dict[str, Any]]:
+        """The atlases of this installation, each in one line."""
+        found = []
+        for name in list_atlases(self.settings.atlas_root):
+            one = self._atlas(name)
+            found.append({**one, "datasets": list(one["datasets"])})
+        if DEMO_ATLAS not in [one["name"] for one in found]:
+            found.append({"name": DEMO_ATLAS, "n_cells": 0, "n_control": 0, "datasets": []})
+        return found
+
+    def atlas(self, name: str) -> dict[str, Any]:
+        """What an atlas holds; the demo atlas is made when it is first asked for.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such atlas; the message names those there are.
+        """
+        known = list_atlases(self.settings.atlas_root)
+        if name == DEMO_ATLAS and name not in known:
+            self.ports.open_atlas([name])
+        elif name not in known:
+            possible = sorted({*known, DEMO_ATLAS})
+            msg = f"there is no atlas {name[:80]!r}; possible: {', '.join(possible)}"
+            raise NotFoundError(msg, given=name[:80], possible=possible)
+        return self._atlas(name)
+
+    def _atlas(self, name: str) -> dict[str, Any]:
+        """What an atlas holds, without the places of this machine."""
+        found = atlas_info(name, self.settings.atlas_root)
+        found.pop("path", None)
+        for one in found["datasets"].values():
+            one["source"] = PurePosixPath(str(one["source"])).name
+        return found
+
+    def health(self) -> list[dict[str, Any]]:
+        """What the service needs, and whether it is there."""
+        lines: list[dict[str, Any]] = [{"check": "version", "ok": True, "found": f"HAYSTACK {__version__}"}]
+        started = time.perf_counter()
+        try:
+            rows = self.runs.catalogue.index.rows()
+        except HaystackError as error:
+            lines.append({"check": "storage", "ok": False, "found": str(error)})
+        else:
+            running = sum(row.summary.status == "running" for row in rows)
+            seconds = time.perf_counter() - started
+            lines.append({"check": "storage", "ok": True, "found": f"{len(rows):,} runs, listed in {seconds:.3f} s"})
+            lines.append({"check": "work", "ok": True, "found": f"{running} runs count as running"})
+        names = list_atlases(self.settings.atlas_root)
+        lines.append({"check": "atlases", "ok": True, "found": ", ".join(names) or f"none; {DEMO_ATLAS} can be made"})
+        up_s = (self.ports.clock.now() - self.started_at).total_seconds()
+        lines.append({"check": "up", "ok": True, "found": f"{up_s / 3600:.1f} h"})
+        return lines

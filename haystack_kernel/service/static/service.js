@@ -1,0 +1,81 @@
+"use strict";
+// The run page follows its run by server-sent events, or by asking again where they do not come through. Every page
+// works without this script.
+(() => {
+  const box = document.getElementById("run");
+  const text = (id, value) => { const place = document.getElementById(id); if (place && place.textContent !== value) place.textContent = value; };
+  const two = (number) => String(number).padStart(2, "0");
+  const span = (seconds) => {
+    const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
+    if (whole < 60) return `${whole} s`;
+    return minutes < 60 ? `${minutes} min ${two(whole % 60)} s` : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
+  };
+
+  function follow() {
+    let began = Date.now() - 1000 * Number(document.getElementById("elapsed").dataset.seconds), lastStep = "", over = false;
+    const tick = setInterval(() => text("elapsed", span((Date.now() - began) / 1000)), 1000);
+
+    const show = (state) => {
+      began = Date.now() - 1000 * state.elapsed_s;
+      text("next-step", state.next_step ? `next step: ${state.next_step}` : "");
+      text("rounds", `${state.rounds} round${state.rounds === 1 ? "" : "s"}`);
+      text("left", state.left_s ? `about ${span(state.left_s)} left, by earlier runs` : "");
+      if (state.score !== null) text("score", `${state.score.toFixed(1)} of 10`);
+      const steps = document.getElementById("steps");
+      steps.replaceChildren(...state.steps.map((step) => item(step.step, step.seconds >= 1 ? span(step.seconds) : "< 1 s")));
+      if (state.next_step) { const now = item(state.next_step, "now"); now.className = "now"; steps.append(now); }
+      if (state.next_step !== lastStep) { lastStep = state.next_step; text("announce", lastStep ? `now: ${lastStep}` : `the run is ${state.status}`); }
+      log();
+      if (state.status !== "running" && !over) { over = true; clearInterval(tick); location.reload(); }
+    };
+    const item = (name, note) => {
+      const line = document.createElement("li"), first = document.createElement("span"), second = document.createElement("span");
+      first.textContent = name; second.textContent = note; second.className = "soft";
+      line.append(first, " ", second);
+      return line;
+    };
+    const log = async () => {
+      try {
+        const answer = await fetch(box.dataset.log, { headers: { Accept: "text/plain" } });
+        if (!answer.ok) return;
+        const place = document.getElementById("log"), value = await answer.text();
+        if (!value || value === place.textContent) return;
+        const atEnd = place.scrollTop + place.clientHeight >= place.scrollHeight - 8;
+        place.textContent = value;
+        if (atEnd) place.scrollTop = place.scrollHeight;
+      } catch { /* the next look tries again */ }
+    };
+    const ask = async () => {
+      try {
+        const answer = await fetch(box.dataset.state, { headers: { Accept: "application/json" } });
+        if (answer.ok) show(await answer.json());
+        else if (answer.status === 401 || answer.status === 404) return;
+      } catch { /* the service is being started again */ }
+      if (!over) setTimeout(ask, 3000);
+    };
+
+    setInterval(log, 3000);
+    if (!window.EventSource) { ask(); return; }
+    let heard = false, failures = 0;
+    const source = new EventSource(box.dataset.events);
+    source.addEventListener("run", (event) => { heard = true; failures = 0; show(JSON.parse(event.data)); });
+    source.addEventListener("end", () => source.close());
+    source.onerror = () => { failures += 1; if (!heard && failures > 2 || source.readyState === EventSource.CLOSED) { source.close(); if (!over) setTimeout(ask, 2000); } };
+    setTimeout(() => { if (!heard) { source.close(); ask(); } }, 8000);
+  }
+  if (box && box.dataset.events) follow();
+
+  // what takes seconds says so, and a second press does nothing
+  const form = document.getElementById("ask");
+  if (form) form.addEventListener("submit", () => {
+    form.querySelectorAll(".busy").forEach((place) => { place.hidden = false; });
+    setTimeout(() => form.querySelectorAll("button").forEach((button) => { button.disabled = true; }), 0);
+  });
+  window.addEventListener("pageshow", () => document.querySelectorAll("#ask button").forEach((button) => { button.disabled = false; }));
+
+  // only two runs can be compared
+  const marks = [...document.querySelectorAll(".mark input")];
+  const limit = () => { const full = marks.filter((one) => one.checked).length >= 2; marks.forEach((one) => { one.disabled = full && !one.checked; }); };
+  marks.forEach((one) => one.addEventListener("change", limit));
+  limit();
+})();
