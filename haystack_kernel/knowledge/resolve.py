@@ -23,6 +23,7 @@ from haystack_kernel.knowledge.labels import (
 )
 from haystack_kernel.knowledge.ontology import ancestors
 from haystack_kernel.knowledge.spelling import correct_words
+from haystack_kernel.knowledge.terms import CellType
 from haystack_kernel.schema import Match, Resolution
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     said = text.strip().replace("_", ":")
     known = index.id_of(text.strip()) or index.id_of(said)
     if known is not None:
-        return Resolution(text=text, kind=kind, match=Match(id=known, name=index.name_of(known), score=1, how="id"))
+        return _resolution(text, [Match(id=known, name=index.name_of(known), score=1, how="id")], index=index)
     if retired := knowledge.obsolete.get(said.upper()):
         return _of_retired(text, retired, index=index)
     words = normalise.split_words(text)
@@ -136,8 +137,18 @@ def _resolution(text: str, matches: list[Match], *, index: Index, note: str = ""
         match=first,
         alternatives=tuple(others[:MAX_ALTERNATIVES]),
         ambiguous=bool(others),
-        note=note,
+        note=note or _of_line(first, index=index),
     )
+
+
+def _of_line(match: Match, *, index: Index) -> str:
+    """Say that a match is a cell line and what it models; "" for anything else."""
+    entry = index.entries[match.id]
+    if not isinstance(entry, CellType) or not entry.line:
+        return ""
+    models = " or ".join(index.name_of(term) for term in entry.parents)
+    article = "an" if entry.line[0] in "aeiou" else "a"
+    return f"{entry.name}, {article} {entry.line} ({entry.id}): a model of {models}, not primary cells"
 
 
 def _of_retired(text: str, retired: Obsolete, *, index: Index) -> Resolution:

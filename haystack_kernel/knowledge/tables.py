@@ -1,6 +1,6 @@
 """The packaged tables of biology, read once and checked line by line.
 
-In: eight tab-separated files of one folder. Out: a frozen ``Knowledge`` with its version and digest.
+In: nine tab-separated files of one folder. Out: a frozen ``Knowledge`` with its version and digest.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PACKAGED = Path(__file__).parent / "data"
 
 _COLUMNS = {
     "actions.tsv": ("family", "action", "source"),
+    "cell_lines.tsv": ("id", "name", "models", "line", "synonyms", "source"),
     "cell_types.tsv": ("id", "name", "parents", "synonyms", "markers", "tissues", "develops_from"),
     "diseases.tsv": ("id", "name", "synonyms"),
     "network.tsv": ("regulator", "kind", "targets", "source"),
@@ -42,21 +43,26 @@ _COLUMNS = {
     "short_forms.tsv": ("form", "terms", "sure"),
     "tissues.tsv": ("id", "name", "synonyms", "genes"),
 }
-_ID_FORMS = {"cell_types.tsv": r"CL:\d{7}", "tissues.tsv": r"UBERON:\d{7}", "diseases.tsv": r"MONDO:\d{7}|PATO:0000461"}
+_ID_FORMS = {
+    "cell_lines.tsv": r"CVCL_[A-Z0-9]{4}",
+    "cell_types.tsv": r"CL:\d{7}",
+    "tissues.tsv": r"UBERON:\d{7}",
+    "diseases.tsv": r"MONDO:\d{7}|PATO:0000461",
+}
 _SIGNS = {"+": 1, "-": -1}
 _PACKAGED_EDGES = ("ligand", "signalling", "transcription")
 
 
 def load_knowledge_from(folder: Path) -> Knowledge:
-    """Read and check the eight tables of a folder.
+    """Read and check the nine tables of a folder.
 
     Parameters
     ----------
     folder
-        Contains ``actions.tsv``, ``cell_types.tsv``, ``diseases.tsv``, ``network.tsv``, ``pathways.tsv``,
-        ``perturbations.tsv``, ``short_forms.tsv`` and ``tissues.tsv``: UTF-8, tab separated, ``#`` comment lines (one
-        says ``version <x>``), then a header; lists joined by ``;``, signed lists written ``GENE+;GENE-``, pairs
-        ``key=value;key=value``.
+        Contains ``actions.tsv``, ``cell_lines.tsv``, ``cell_types.tsv``, ``diseases.tsv``, ``network.tsv``,
+        ``pathways.tsv``, ``perturbations.tsv``, ``short_forms.tsv`` and ``tissues.tsv``: UTF-8, tab separated, ``#``
+        comment lines (one says ``version <x>``), then a header; lists joined by ``;``, signed lists written
+        ``GENE+;GENE-``, pairs ``key=value;key=value``.
 
     Returns
     -------
@@ -78,6 +84,7 @@ def load_knowledge_from(folder: Path) -> Knowledge:
         for row in rows["pathways.tsv"]
     }
     cell_types = _cell_types(rows["cell_types.tsv"], tissues=tissues)
+    cell_types.update(_cell_lines(rows["cell_lines.tsv"], cell_types=cell_types))
     perturbations = {row.id: _perturbation(row, pathways=pathways) for row in rows["perturbations.tsv"]}
     kinds: dict[str, Mapping[str, object]] = {
         "cell_type": cell_types,
@@ -126,6 +133,19 @@ def _cell_types(rows: tuple[_Row, ...], *, tissues: Mapping[str, Tissue]) -> dic
             row.fail(f"{row.id} is its own ancestor")
         done.add(row.id)
     return types
+
+
+def _cell_lines(rows: tuple[_Row, ...], *, cell_types: Mapping[str, CellType]) -> dict[str, CellType]:
+    """Return cell lines: each a kind of the cell type that it models, and never that type itself."""
+    lines = {}
+    for row in rows:
+        models = row.items("models")
+        row.check_known(models, known=cell_types, column="models")
+        if not models or not row["line"]:
+            row.fail("models and line must not be empty")
+        synonyms, source = row.items("synonyms"), row["source"]
+        lines[row.id] = CellType(row.id, row["name"], models, synonyms, source=source, line=row["line"])
+    return lines
 
 
 def _perturbation(row: _Row, *, pathways: Mapping[str, Pathway]) -> PerturbationEntry:

@@ -24,7 +24,8 @@ class CellType:
     """A term of the Cell Ontology; ``markers`` are gene symbols, the other lists ids of these tables.
 
     ``parents`` are is_a links; ``part_of`` is known where a full ontology was added; ``source`` is "curated" for rows
-    written by hand and "ontology" for the others.
+    written by hand and "ontology" for the others. ``line`` says what a cell line is ("monocytic line of acute monocytic
+    leukemia"): its id is Cellosaurus', its parent the cell type that it models; "" for a cell type.
     """
 
     id: str
@@ -36,6 +37,7 @@ class CellType:
     part_of: tuple[str, ...] = ()
     develops_from: tuple[str, ...] = ()
     source: str = "curated"
+    line: str = ""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ OPEN_LABELS = (
         "unsorted",
         "unassigned",
         "tonsil cells",
-        "Jurkat",
+        "XJ-7 line",
         "E0771",
     ),
     # a population sorted by a marker, or by what it lacks
