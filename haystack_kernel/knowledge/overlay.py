@@ -7,12 +7,15 @@ In: a ``Knowledge`` and additions, oldest first. Out: a new ``Knowledge`` with i
 - gene sets: of two sets with one name the later takes the name; the earlier stays as "<name> [<its source>]".
 - network and regulons: of two edges between the same genes the later one counts; an association, which states no sign,
   never takes the place of an edge that does.
-- targets: a treatment known by that name or synonym takes the targets of the later row and keeps its expected response.
+- targets: a treatment known by that name or synonym, or a packaged one of that structure (InChIKey but protonation),
+  takes the targets of the later row and keeps its expected response. Stereoisomers are treatments of their own, because
+  adenosine and vidarabine, or dexamethasone and betamethasone, differ in nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections import defaultdict
 from dataclasses import replace
@@ -152,6 +155,7 @@ class _Treatments:
         self.table = table
         self._owners: dict[str, set[str]] = defaultdict(set)  # compact key -> treatments
         self._seen: list[Addition] = []
+        self._by_structure = {key: entry.name for entry in table.values() for key in _structures(entry)}
         for entry in table.values():
             self._own(entry, entry.name)
         self._hashes = {zlib.crc32(key.encode()) for key in self._owners}
@@ -170,6 +174,8 @@ class _Treatments:
         terms = []
         for number, row in enumerate(addition.rows):
             named = self._owners.get(_key(row.name), set()) if number in maybe_known else set()
+            if not named:
+                named = {self._by_structure[key] for key in _structures(row) if key in self._by_structure}
             if len(named) != 1:  # new, or a synonym of several
                 self.table[row.name] = row
                 terms.append(row.name)
@@ -191,6 +197,11 @@ class _Treatments:
     def _own(self, entry: PerturbationEntry, name: str) -> None:
         for text in (entry.name, *entry.synonyms):
             self._owners[_key(text)].add(name)
+
+
+def _structures(entry: PerturbationEntry) -> list[str]:
+    """Return the InChIKeys of a treatment without the letter for protonation."""
+    return [key[:25] for key in re.findall(r"[A-Z]{14}-[A-Z]{10}-[A-Z]", entry.external_ids.get("InChIKey", ""))]
 
 
 def _rows_with(hashes: set[int], keys: HashedKeys) -> set[int]:

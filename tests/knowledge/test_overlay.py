@@ -102,3 +102,21 @@ def test_full_cell_ontology_when_in_its_compact_form_then_ready_without_long_wor
     resolve("Betz cell", kind="cell_type", knowledge=known)
     assert time.process_time() - started < 30  # takes less than a second; the limit ends a hang
     assert len(known.cell_types) >= 2746
+
+
+def test_add_when_a_drug_has_the_structure_of_a_packaged_one_then_one_treatment_and_stereoisomers_stay_two(
+    added, write
+):
+    ruxolitinib = load_knowledge().perturbations["Ruxolitinib"].external_ids["InChIKey"]
+    betamethasone = load_knowledge().perturbations["Betamethasone"].external_ids["InChIKey"]
+    dexamethasone = load_knowledge().perturbations["Dexamethasone"].external_ids["InChIKey"]
+    assert betamethasone[:14] == dexamethasone[:14]  # epimers
+    table = (
+        f"name\ttarget\tkey\nINCB-XYZ\tJAK1\t{ruxolitinib[:-1]}M\nother isomer\tNR3C1\tUREBDLICKHMUKA-AAAAAAAAAA-N\n"
+    )
+    columns = {"name": "name", "target": "target", "id:InChIKey": "key"}
+    known = added(write("drugs.tsv", table), columns=columns)
+    assert "INCB-XYZ" in known.perturbations["Ruxolitinib"].synonyms
+    assert "INCB-XYZ" not in known.perturbations
+    assert known.perturbations["other isomer"].targets == ("NR3C1",)
+    assert resolve("INCB-XYZ", kind="perturbation", knowledge=known).match.id == "Ruxolitinib"
