@@ -13,6 +13,7 @@ from scipy import sparse
 
 from inference.counts import Place, choose_counts, fault_of_values, no_counts, sample_rows
 from inference.errors import InputError
+from inference.formats import HEAD_BYTES, foreign_bytes, foreign_folder, foreign_members, locked
 from inference.genes import (
     ORGANISM_KEYS,
     READ_COLUMNS,
@@ -22,6 +23,7 @@ from inference.genes import (
     gene_key,
     read_gene_names,
 )
+from inference.h5 import as_texts, column_names, fault_of_storage, index_name, is_array, read_column, read_matrix
 from inference.quiet import no_warnings
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+
+
+UNREAD = "haystack_unread"  # uns of cells that were read here: what of the file could not be read
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,10 @@ def read_cells(
 
 
 def read_file(path: Path, *, name: str) -> AnnData:
-    """Read an h5ad file without checking its content.
+    """Read cells, genes and matrices of an h5ad file without checking their content.
+
+    uns, obsm and the like are not needed and not read. A column or layer that cannot be read is left out, and named in
+    the notes of :func:`check_counts`.
 
     Parameters
     ----------
@@ -66,15 +74,27 @@ def read_file(path: Path, *, name: str) -> AnnData:
     InputError
         The file is missing, cut short or not an h5ad.
     """
-    import anndata as ad
+    import h5py
 
+    if path.is_dir():
+        msg = f"{name} {foreign_folder(path)}; give the path of an h5ad file"
+        raise InputError(msg)
     if not path.is_file():
         msg = f"{name}: no such file; give the path or gs:// address of an h5ad file"
         raise InputError(msg)
+    with path.open("rb") as handle:
+        if what := foreign_bytes(handle.read(HEAD_BYTES)):
+            msg = f"{name}: not a readable h5ad file: it {what}"
+            raise InputError(msg)
     try:
-        with no_warnings():  # repeated names are refused later; old file layouts are accepted
-            adata = ad.read_h5ad(path)
+        with h5py.File(path, "r") as h5:
+            return _read_open(h5, name=name)
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if what := locked(error):
+            msg = f"{name} {what}"
+            raise InputError(msg) from error
         size = path.stat().st_size
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         msg = (
@@ -82,7 +102,65 @@ def read_file(path: Path, *, name: str) -> AnnData:
             f"copy it again, or write it with AnnData.write_h5ad"
         )
         raise InputError(msg) from error
+
+
+def _read_open(h5: Any, *, name: str) -> AnnData:  # noqa: ANN401 - h5py file
+    """The cells of an open file, without what is not needed of it."""
+    import anndata as ad
+
+    if what := foreign_members(h5):
+        msg = f"{name} {what}"
+        raise InputError(msg)
+    unread: list[str] = []
+    obs, var = (_read_frame(h5[key], key, unread=unread) for key in ("obs", "var"))
+    found = {path: _read_place(h5[path], path, name=name, unread=unread) for path in _stored_matrices(h5)}
+    layers = {path.removeprefix("layers/"): values for path, values in found.items() if path.startswith("layers/")}
+    uns: dict[str, Any] = {key: _scalar(h5["uns"][key]) for key in ORGANISM_KEYS if key in h5.get("uns", ())}
+    with no_warnings():  # repeated names are refused later
+        shown = {key: values for key, values in layers.items() if values is not None}
+        adata = ad.AnnData(X=found.get("X"), obs=obs, var=var, layers=shown, uns=uns | {UNREAD: unread})
+        for path, frame in (("raw/X", "raw/var"), ("raw.X", "raw.var")):
+            if found.get(path) is not None:
+                adata.raw = ad.AnnData(X=found[path], obs=obs, var=_read_frame(h5[frame], frame, unread=unread))
     return adata
+
+
+def _stored_matrices(h5: Any) -> list[str]:  # noqa: ANN401 - h5py file
+    layers = [f"layers/{key}" for key in h5.get("layers", ())]
+    return [
+        path for path in ("X", *layers, "raw/X", "raw.X") if path in h5 and getattr(h5[path], "shape", ()) is not None
+    ]
+
+
+def _read_place(node: Any, path: str, *, name: str, unread: list[str]) -> Any:  # noqa: ANN401 - a matrix
+    """A matrix, or None where it cannot be read and others may do."""
+    if fault := fault_of_storage(node):
+        unread.append(f"{path} {fault}")
+        return None
+    return read_matrix(node, name=name)
+
+
+def _read_frame(frame: Any, key: str, *, unread: list[str]) -> Any:  # noqa: ANN401 - a pandas DataFrame
+    """Obs or var; columns that cannot be read are left out and named."""
+    import pandas as pd
+
+    index = [str(one) for one in read_column(frame, index_name(frame))]
+    columns = {}
+    for column in column_names(frame):
+        try:
+            values = read_column(frame, column)
+            if len(values) == len(index) and getattr(values, "ndim", 1) == 1:
+                columns[column] = values
+                continue
+            reason = f"{np.shape(values)} values for {len(index)} rows"
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        unread.append(f"{key}[{column!r}] ({reason})")
+    return pd.DataFrame(columns, index=pd.Index(index, dtype=object))
+
+
+def _scalar(node: Any) -> str:  # noqa: ANN401 - h5py node
+    return " ".join(map(str, as_texts(np.ravel(node[()])).tolist())) if is_array(node) else ""
 
 
 def check_counts(
@@ -132,6 +210,7 @@ def check_counts(
     said = {
         f"var has no column {symbols!r}; gene names are looked for elsewhere": symbols and symbols not in var.columns,
         **dict.fromkeys(choice.notes, True),
+        f"left out what cannot be read: {', '.join(adata.uns.get(UNREAD, ()))}": len(adata.uns.get(UNREAD, ())),
         f"raw counts taken from {choice.path}, X holds other values": choice.path != "X",
         f"{n_empty} of {counts.shape[0]} cells hold no counts and stay empty": n_empty,
     }

@@ -131,7 +131,7 @@ def _fault_of_place(path: str) -> str:
 
 def _rank(path: str) -> int:
     """Order of places with equally good counts."""
-    ranks = {"X": 0, "raw/X": 2}
+    ranks = {"X": 0, "raw/X": 2, "raw.X": 2}
     return ranks.get(path, 1 if path.removeprefix("layers/").lower() in _COUNT_NAME else 3)
 
 

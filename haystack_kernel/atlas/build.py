@@ -21,10 +21,11 @@ from haystack_kernel.atlas.harmonise import Harmonised, Resolvers, harmonise, re
 from haystack_kernel.atlas.publish import publish_index, record_before
 from haystack_kernel.atlas.record import DatasetRecord, SourceFile, Unmapped, atlas_folder, check_dataset
 from haystack_kernel.atlas.sources.counts import Counts, cell_stats, find_counts
-from haystack_kernel.atlas.sources.h5ad import Fingerprint, fingerprint, n_rows, open_h5ad
+from haystack_kernel.atlas.sources.h5ad import Fingerprint, fingerprint, open_h5ad
 from haystack_kernel.errors import ConflictError, InvalidInputError
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import FileRef, Frozen
+from inference.h5 import n_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 
 from haystack_kernel.atlas.mapping import COMMON_CONTROLS
-from haystack_kernel.atlas.sources.h5ad import column_names, n_rows, read_text
+from haystack_kernel.atlas.sources.h5ad import read_text
+from inference.h5 import as_texts, column_names, is_array, n_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,12 +81,13 @@ def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool]:
 def _count_labels(obs: h5py.Group, name: str) -> tuple[list[str], NDArray[np.int64], bool]:
     """Distinct labels, how often each occurs, and whether they are numbers; long columns are read in part."""
     node = obs[name]
-    if isinstance(node, h5py.Group) and {"categories", "codes"} <= set(node):
+    if isinstance(node, h5py.Group) and {"categories", "codes"} <= set(node) and is_array(node["categories"]):
         texts = _texts(node["categories"][:])
         codes = node["codes"][: min(n_rows(obs), 20 * _ROWS)]
         counts = np.bincount(codes[codes >= 0], minlength=len(texts))
         return texts, counts, node["categories"].dtype.kind in "iuf"
-    if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "OSiufb":
+    is_coded = not is_array(obs) and name in obs.get("__categories", ())  # anndata 0.7
+    if isinstance(node, h5py.Dataset) and not is_coded and node.ndim == 1 and node.dtype.kind in "OSiufb":
         distinct, counts = np.unique(np.array(_texts(node[:_ROWS]), dtype=str), return_counts=True)
         return distinct.tolist(), counts, node.dtype.kind in "iuf"
     whole = read_text(obs, name)
@@ -95,7 +97,7 @@ def _count_labels(obs: h5py.Group, name: str) -> tuple[list[str], NDArray[np.int
 
 
 def _texts(values: Any) -> list[str]:  # noqa: ANN401 - an array of h5py
-    texts = [one.decode("utf-8", errors="replace") if isinstance(one, bytes) else str(one) for one in values.tolist()]
+    texts = [str(one) for one in as_texts(values).tolist()]
     return [text.strip() for text in texts]
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.atlas.columns import ColumnLook, controls_among, look_at_obs
 from haystack_kernel.atlas.mapping import SCHEMAS
-from haystack_kernel.atlas.sources.h5ad import index_name, n_rows, open_h5ad, read_text
+from haystack_kernel.atlas.sources.h5ad import open_h5ad, read_text
+from inference.h5 import index_name, n_rows
 
 if TYPE_CHECKING:
     from haystack_kernel.atlas.harmonise import Resolvers

@@ -16,8 +16,9 @@ from haystack_kernel import keys
 from haystack_kernel.atlas.labels import distinct_pairs, joined, recode, spread
 from haystack_kernel.atlas.mapping import FIELDS
 from haystack_kernel.atlas.record import Unmapped
-from haystack_kernel.atlas.sources.h5ad import column_names, constant_text, n_rows, read_text
+from haystack_kernel.atlas.sources.h5ad import constant_text, read_text
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
+from inference.h5 import column_names, n_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -111,7 +111,7 @@ def test_files_that_are_no_h5ad_are_refused(knowledge, tmp_path):
     with pytest.raises(NotFoundError, match="does not exist"):
         draft_mapping(str(tmp_path / "none.h5ad"), knowledge=knowledge)
     (tmp_path / "a.h5ad").write_text("x")
-    with pytest.raises(InvalidInputError, match="not an HDF5 file"):
+    with pytest.raises(InvalidInputError, match="is a text file"):
         draft_mapping(str(tmp_path / "a.h5ad"), knowledge=knowledge)
 
 

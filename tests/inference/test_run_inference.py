@@ -284,4 +284,4 @@ def test_fault_in_the_next_tasks_inputs_belongs_to_the_next_task(roles, tmp_path
     path = _manifest(roles, tmp_path, shift={"prompt": str(bad)})
     code, summary = _run(capsys, "--manifest", path)
     assert (code, summary["done"], list(summary["failed"])) == (1, ["task-none", "task-weighted"], ["task-shift"])
-    assert "not a readable h5ad file (0 bytes" in summary["failed"]["task-shift"]["message"]
+    assert "not a readable h5ad file: it is empty (0 bytes" in summary["failed"]["task-shift"]["message"]

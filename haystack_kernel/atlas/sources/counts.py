@@ -14,12 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from haystack_kernel.atlas.sources.genes import input_errors, read_genes
-from haystack_kernel.atlas.sources.h5ad import attribute, is_array
 from haystack_kernel.atlas.sources.stored import check_stored
 from haystack_kernel.errors import InvalidInputError
 from inference.counts import Place, choose_counts, fault_of_values, no_counts, sampled_runs
 from inference.errors import InputError
 from inference.genes import SYMBOL_COLUMNS
+from inference.h5 import fault_of_storage, is_array, matrix_form, matrix_shape, native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +76,7 @@ def find_counts(
         fault = _fault_of_storage(h5[path])
 
         def sample(path: str = path, columns: list[int] | None = columns) -> sp.csr_matrix:
-            rows = _sample(h5[path], *_layout(h5[path]), uri=uri)
+            rows = _sample(h5[path], uri=uri)
             samples[path] = rows if columns is None else rows[:, columns]
             return samples[path]
 
@@ -89,7 +89,7 @@ def find_counts(
     if isinstance(chosen, InputError):
         with input_errors(uri):
             raise chosen
-    encoding, shape = _layout(h5[choice.path])
+    encoding, shape = matrix_form(h5[choice.path]), _shape(h5[choice.path])
     notes = (*choice.notes, *check_stored(h5[choice.path], choice.path, uri=uri))
     has_repeats = _has_repeats(samples[choice.path])
     if has_repeats:
@@ -143,7 +143,7 @@ def value_blocks(
             cells = np.repeat(np.arange(first, first + len(block)), block.shape[1])
             yield cells, block.ravel(), min(1.0, (first + step) / counts.shape[0])
         return
-    indptr = node["indptr"][:]
+    indptr = native(node["indptr"][:])
     stored = int(indptr[-1])
     if counts.has_repeats:
         yield from _added_up(node, counts, indptr, n_values=n_values)
@@ -176,7 +176,7 @@ def _added_up(
     while begin < n_major:
         end = max(begin + 1, int(np.searchsorted(indptr, indptr[begin] + n_values, side="right")) - 1)
         first, last = int(indptr[begin]), int(indptr[end])
-        parts = (node["data"][first:last], node["indices"][first:last], indptr[begin : end + 1] - first)
+        parts = (native(node["data"][first:last]), native(node["indices"][first:last]), indptr[begin : end + 1] - first)
         block = sp.csr_matrix(parts, shape=(end - begin, n_minor))
         block.sum_duplicates()
         major, minor = block.tocoo().coords
@@ -193,40 +193,30 @@ def _places(h5: h5py.File) -> Iterator[tuple[str, str]]:
     yield from ((f"layers/{name}", "var") for name in h5.get("layers", ()))
     if "raw" in h5 and "X" in h5["raw"]:
         yield "raw/X", "raw/var"
+    elif "raw.X" in h5:  # anndata 0.6
+        yield "raw.X", "raw.var"
 
 
 def _is_null(node: Any) -> bool:  # noqa: ANN401 - h5py node
     return isinstance(node, h5py.Dataset) and node.shape is None
 
 
-def _layout(node: Any) -> tuple[str, tuple[int, int]]:  # noqa: ANN401 - h5py node
-    if is_array(node):
-        return "dense", (int(node.shape[0]), int(node.shape[1]))
-    shape = attribute(node, "shape", "h5sparse_shape")
-    return _form(node), (int(shape[0]), int(shape[1]))
-
-
-def _form(node: Any) -> str:  # noqa: ANN401 - h5py node
-    return str(attribute(node, "encoding-type", "h5sparse_format") or "an unknown form")[:3]
-
-
 def _fault_of_storage(node: Any) -> str:  # noqa: ANN401 - h5py node
-    """Why the matrix cannot be read as it is stored; empty if it can."""
-    if is_array(node):
-        fault = "" if len(node.shape) == 2 else f"has {len(node.shape)} dimensions"
-        return fault or fault_of_values(np.empty(0, dtype=node.dtype))
-    kind = attribute(node, "encoding-type", "h5sparse_format")
-    if _form(node) not in {"csr", "csc"} or attribute(node, "shape", "h5sparse_shape") is None:
-        return f"is stored as {kind or 'an unknown form'}; possible: csr, csc, dense. Write it with anndata"
-    if absent := [name for name in ("data", "indices", "indptr") if name not in node]:
-        return f"lacks {', '.join(absent)}"
-    return fault_of_values(np.empty(0, dtype=node["data"].dtype))
+    """Why the matrix cannot be read as it is stored, or does not hold numbers; empty if neither."""
+    return fault_of_storage(node) or fault_of_values(
+        np.empty(0, dtype=(node if is_array(node) else node["data"]).dtype)
+    )
 
 
-def _sample(node: Any, encoding: str, shape: tuple[int, int], *, uri: str) -> sp.csr_matrix:  # noqa: ANN401
+def _shape(node: Any) -> tuple[int, int]:  # noqa: ANN401 - h5py node
+    return matrix_shape(node) or (0, 0)
+
+
+def _sample(node: Any, *, uri: str) -> sp.csr_matrix:  # noqa: ANN401 - h5py node
     """Rows from the start, the middle and the end of the matrix, of cells that have values where it is sparse."""
+    encoding, shape = matrix_form(node), _shape(node)
     if encoding == "dense":
-        runs = [sp.csr_matrix(node[first:last]) for first, last in sampled_runs(shape[0])]
+        runs = [sp.csr_matrix(native(node[first:last])) for first, last in sampled_runs(shape[0])]
         return sp.csr_matrix(sp.vstack(runs, format="csr")) if runs else sp.csr_matrix(shape)
     indptr = node["indptr"][:].astype(np.int64)
     n_stored = int(node["data"].shape[0])
@@ -241,7 +231,7 @@ def _sample(node: Any, encoding: str, shape: tuple[int, int], *, uri: str) -> sp
         rows = filled[begin:end]
         first, last = int(indptr[rows[0]]), int(indptr[rows[-1] + 1])
         bounds = np.concatenate([indptr[rows], [last]]) - first
-        parts = (node["data"][first:last], node["indices"][first:last], bounds)
+        parts = (native(node["data"][first:last]), native(node["indices"][first:last]), bounds)
         blocks.append(sp.csr_matrix(parts, shape=(len(rows), shape[1])))
     return sp.csr_matrix(sp.vstack(blocks, format="csr")) if blocks else sp.csr_matrix((0, shape[1]))
 
@@ -257,7 +247,7 @@ def _sample_by_gene(node: Any, indptr: NDArray[np.int64], shape: tuple[int, int]
         rows = place[node["indices"][first:last]]
         inside = np.flatnonzero(rows >= 0)
         genes = np.searchsorted(indptr, inside + first, side="right") - 1
-        found.append((node["data"][first:last][inside], rows[inside], genes))
+        found.append((native(node["data"][first:last])[inside], rows[inside], genes))
     if not found:
         return sp.csr_matrix((len(wanted), shape[1]))
     values, rows, genes = (np.concatenate(part) for part in zip(*found, strict=True))

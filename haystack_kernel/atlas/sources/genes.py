@@ -8,10 +8,11 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.atlas.sources.h5ad import column_names, index_name, is_array, read_text
+from haystack_kernel.atlas.sources.h5ad import read_text
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
 from inference.errors import InputError
 from inference.genes import ORGANISM_KEYS, READ_COLUMNS, Genes, VarTable, check_organism, read_gene_names
+from inference.h5 import column_names, decode, index_name, is_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ def read_genes(
         is_human = check_organism([*organisms, *_stated_in_uns(h5)], name=uri)
     found: dict[str, Genes | InputError] = {}
     joined: dict[str, str] = {}
-    for var in [name for name in ("var", "raw/var") if name in h5]:
+    for var in [name for name in ("var", "raw/var", "raw.var") if name in h5]:
         frame = h5[var]
         given = column_names(frame)
         read = [name for name in given if name in READ_COLUMNS or name in columns]
@@ -78,5 +79,5 @@ def _stated_in_uns(h5: Any) -> list[str]:  # noqa: ANN401 - h5py file or zarr gr
         if "uns" in h5 and key in h5["uns"] and is_array(node := h5["uns"][key]) and node.shape in {(), (1,)}:
             value = node[()] if node.shape == () else node[0]
             value = value.item() if hasattr(value, "item") else value
-            texts.append(value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value))
+            texts.append(decode(value) if isinstance(value, bytes) else str(value))
     return texts

@@ -20,6 +20,8 @@ from haystack_kernel.atlas.sources.remote import remote_errors
 from haystack_kernel.atlas.sources.zarr_store import is_zarr, open_group, store_mark
 from haystack_kernel.errors import HaystackError, InvalidInputError, NotFoundError, StorageError
 from haystack_kernel.store.files import open_filesystem
+from inference.formats import HEAD_BYTES, foreign_bytes, foreign_folder, foreign_members, locked
+from inference.h5 import as_texts, is_array, read_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,38 +79,21 @@ def open_h5ad_handle(source: Any, *, uri: str) -> Iterator[h5py.File]:  # noqa: 
         told = error.__cause__ or error.__context__
         if isinstance(told, HaystackError):  # the error of the file object, which HDF5 would hide
             raise told from error
-        msg = f"{uri} cannot be read as h5ad ({error}): not an HDF5 file, or truncated or damaged; copy it again"
+        if what := locked(error):
+            msg = f"{uri} {what}"
+            raise StorageError(msg, uri=uri) from error
+        msg = f"{uri} cannot be read as h5ad ({error}): truncated or damaged; copy it again"
         raise InvalidInputError(msg, uri=uri) from error
 
 
-def is_array(node: Any) -> bool:  # noqa: ANN401 - h5py or zarr node
-    """Whether a member of an open source is an array, not a group."""
-    return hasattr(node, "dtype")
-
-
-def attribute(node: Any, *names: str) -> Any:  # noqa: ANN401 - h5py or zarr node, value of any type
-    """The first of these attributes that the node has, bytes of other writers as text; None if it has none."""
-    for name in names:
-        if name in node.attrs:
-            value = node.attrs[name]
-            if isinstance(value, np.ndarray) and value.dtype.kind in "SO":
-                return [_decoded(one) for one in value.ravel().tolist()]
-            return _decoded(value)
-    return None
-
-
-def _decoded(value: Any) -> Any:  # noqa: ANN401
-    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
-
-
 def _check_members(h5: Any, *, uri: str) -> None:  # noqa: ANN401 - h5py file or zarr group
+    if what := foreign_members(h5):
+        msg = f"{uri} {what}"
+        raise InvalidInputError(msg, uri=uri)
     absent = [name for name in ("obs", "var") if name not in h5]
     if absent or not ("X" in h5 or "raw" in h5 or "layers" in h5):
         kind = "HDF5 but not an h5ad" if isinstance(h5, h5py.File) else "Zarr but not in AnnData's layout"
         msg = f"{uri} is {kind}: it has {sorted(h5)}, not obs, var and X; write it with anndata"
-        raise InvalidInputError(msg, uri=uri)
-    if is_array(h5["obs"]) or is_array(h5["var"]):
-        msg = f"{uri} was written by anndata before 0.7; read it with anndata and write it again"
         raise InvalidInputError(msg, uri=uri)
 
 
@@ -119,19 +104,35 @@ def _open_bytes(uri: str) -> Iterator[Any]:
             fs, inner = open_filesystem(uri)
             opened = fs.open(inner, "rb")
         with opened as handle:
+            _check_head(handle.read(HEAD_BYTES), uri=uri)
+            handle.seek(0)
             yield handle
         return
-    path = Path(uri)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        msg = f"{path} {what}; give the path of an .h5ad file or a .zarr folder"
-        raise NotFoundError(msg, uri=uri)
+    path = _local_file(uri)
     try:
-        path.open("rb").close()
+        with path.open("rb") as handle:
+            _check_head(handle.read(HEAD_BYTES), uri=uri)
     except PermissionError as error:
         msg = f"{path} may not be read by this user; change its permissions"
         raise StorageError(msg, uri=uri) from error
     yield path
+
+
+def _local_file(uri: str) -> Path:
+    path = Path(uri)
+    if path.is_dir():
+        msg = f"{path} {foreign_folder(path)}; give the path of an .h5ad file or a .zarr folder"
+        raise InvalidInputError(msg, uri=uri)
+    if not path.is_file():
+        msg = f"{path} does not exist; give the path of an .h5ad file or a .zarr folder"
+        raise NotFoundError(msg, uri=uri)
+    return path
+
+
+def _check_head(head: bytes, *, uri: str) -> None:
+    if what := foreign_bytes(head):
+        msg = f"{uri} is not an h5ad file: it {what}"
+        raise InvalidInputError(msg, uri=uri)
 
 
 def fingerprint(uri: str, *, with_digest: bool = True) -> Fingerprint:
@@ -145,10 +146,7 @@ def fingerprint(uri: str, *, with_digest: bool = True) -> Fingerprint:
         told = {key: str(info[key]) for key in ("size", "crc32c", "md5Hash", "generation", "etag") if key in info}
         digest = "store:" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return Fingerprint(uri, int(info["size"]), 0.0, digest if with_digest else "")
-    path = Path(uri)
-    if not path.is_file():
-        msg = f"{path} does not exist"
-        raise NotFoundError(msg, uri=uri)
+    path = _local_file(uri)
     stat = path.stat()
     return Fingerprint(uri, stat.st_size, stat.st_mtime, f"sha256:{sha256_of(path)}" if with_digest else "")
 
@@ -160,26 +158,6 @@ def sha256_of(path: Path) -> str:
         while block := handle.read(_HASH_BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def column_names(frame: h5py.Group) -> list[str]:
-    """Columns of a stored obs or var, without its index."""
-    ordered = attribute(frame, "column-order")
-    names = [str(name) for name in ordered] if ordered is not None else sorted(frame)
-    hidden = {index_name(frame), "__categories"}
-    return [name for name in names if name not in hidden]
-
-
-def index_name(frame: h5py.Group) -> str:
-    """Name of the member that holds the row names of obs or var."""
-    return str(attribute(frame, "_index") or "_index")
-
-
-def n_rows(frame: h5py.Group) -> int:
-    """Rows of a stored obs or var."""
-    index = frame[index_name(frame)]
-    values = index if is_array(index) else index["codes" if "codes" in index else "values"]  # or a nullable text
-    return int(values.shape[0])
 
 
 def constant_text(text: str, n_cells: int) -> pd.Categorical:
@@ -195,17 +173,13 @@ def read_text(frame: h5py.Group, name: str, *, block_rows: int = _TEXT_BLOCK) ->
     One entry per row; categories are distinct stripped texts, whole numbers without a decimal point, and the empty
     string where the value is missing.
     """
-    values: Any
-    node = frame[name]
-    if "__categories" in frame and name in frame["__categories"]:  # anndata 0.7
-        labels = pd.Index(frame["__categories"][name].asstr()[:], dtype=object)
-        values = pd.Categorical.from_codes(node[:], categories=labels)
-    elif isinstance(node, h5py.Dataset):
-        values = _in_blocks(node, block_rows) if h5py.check_string_dtype(node.dtype) else node[:]
-    else:
-        import anndata as ad
-
-        values = ad.io.read_elem(node)
+    node = None if is_array(frame) or name in frame.get("__categories", ()) else frame[name]
+    is_text = isinstance(node, h5py.Dataset) and h5py.check_string_dtype(node.dtype)
+    try:
+        values = _in_blocks(node, block_rows) if is_text else read_column(frame, name)
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"column {name!r} of {frame.name.strip('/')} cannot be read ({error}); write the file again with anndata"
+        raise InvalidInputError(msg, column=name) from error
     given = values if isinstance(values, pd.Categorical) else _factorized(values)
     texts = ["" if code is None else _text(code) for code in given.categories]
     return recoded(given, texts)
@@ -223,7 +197,7 @@ def _in_blocks(node: h5py.Dataset, block_rows: int) -> pd.Categorical:
     seen: dict[str, int] = {}
     codes = np.empty(node.shape[0], dtype=np.int32)
     for first in range(0, node.shape[0], block_rows):
-        place, labels = pd.factorize(node.asstr()[first : first + block_rows])
+        place, labels = pd.factorize(as_texts(node[first : first + block_rows]))
         known = np.array([seen.setdefault(str(label), len(seen)) for label in labels], dtype=np.int32)
         codes[first : first + block_rows] = known[place]
     return pd.Categorical.from_codes(codes, categories=pd.Index(list(seen), dtype=object))
@@ -235,8 +209,6 @@ def _factorized(values: Any) -> pd.Categorical:  # noqa: ANN401 - arrays of nump
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
     text = str(value).strip()

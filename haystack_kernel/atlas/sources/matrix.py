@@ -17,11 +17,12 @@ import numpy as np
 
 from haystack_kernel.atlas.sources.arrays import Chunked, LocalArray, RemoteArray
 from haystack_kernel.atlas.sources.chunk_layout import Layout, read_layout
-from haystack_kernel.atlas.sources.h5ad import is_array, open_h5ad, open_h5ad_handle
+from haystack_kernel.atlas.sources.h5ad import open_h5ad, open_h5ad_handle
 from haystack_kernel.atlas.sources.remote import RangedReader, RemoteFile
 from haystack_kernel.atlas.sources.rows import Matrix
 from haystack_kernel.atlas.sources.zarr_array import ZarrArray
 from haystack_kernel.atlas.sources.zarr_store import is_zarr
+from inference.h5 import is_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 
 from haystack_kernel.atlas.sources.chunk_layout import read_layout
-from haystack_kernel.atlas.sources.h5ad import is_array
 from haystack_kernel.atlas.sources.zarr_store import stored_files
 from haystack_kernel.errors import InvalidInputError
+from inference.h5 import is_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -146,7 +146,7 @@ FAULTS = {
     "weights of another architecture": (_other_weights, "ModelError", "tensors of the STACK architecture are missing"),
     "gene list of another model": (_other_list, "ModelError", "names 41 genes, the model"),
     "no gene in common": (_no_coverage, "InputError", "0 % coverage; give human gene symbols, or the gene list"),
-    "empty file": (_empty_file, "InputError", "query.h5ad: not a readable h5ad file (0 bytes"),
+    "empty file": (_empty_file, "InputError", "query.h5ad: not a readable h5ad file: it is empty (0 bytes"),
     "log-normalised": (
         _log_normalised,
         "InputError",
