@@ -93,8 +93,7 @@ def preview(
     check_reachable(config, ports.settings)
     record = first_record(question, run_id=new_run_id(ports.clock.now()), config=config, ports=ports)
     if with_candidates:
-        candidates, query_set, digests = rounds.search(record, ports)
-        record = record.model_copy(update={"candidates": candidates, "query_set": query_set, "digests": digests})
+        record = rounds.search(record, ports)
     if config.executor == "local":
         return Preview(record)
     spec = orchestrator_spec(record, ports)
