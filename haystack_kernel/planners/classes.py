@@ -32,7 +32,7 @@ _ALTERED = re.compile(
     r"\b(?:deficien(?:t|cy)|null|knock-?(?:outs?|downs?|ins?)|kos?|mutants?|mutat\w+|variants?|polymorphisms?|alleles?|"
     r"haplo-?insufficien\w+|(?:loss|gain)[- ]of[- ]function|hypomorph\w*|(?:hetero|homo|hemi)zyg\w+|transgenic|"
     r"(?:over|under)-?express\w+|knocked[- ](?:out|down|in)|edited|editing|crispr\w?|delet\w+|disrupt\w+|truncat\w+|"
-    r"transduced|transfected|lack(?:s|ing)|devoid\s+of|without|carrying|harbou?ring|depleted\s+(?:of|for)|"
+    r"transduced|transfected|lack(?:s|ed|ing)?|devoid\s+of|without|los(?:e|es|t|ing)|carrying|harbou?ring|depleted\s+(?:of|for)|"
     r"[ACDEFGHIKLMNPQRSTVWY]\d{2,4}[ACDEFGHIKLMNPQRSTVWY])\b",
     re.IGNORECASE,
 )
@@ -43,6 +43,9 @@ _NOT_THESE_BEFORE = re.compile(
     r"apart\s+from|aside\s+from|besides|but\s+not|not|non|minus|rather\s+than|instead\s+of|neither|nor|"
     r"depleted\s+of|devoid\s+of|free\s+of)[\s-]*(?:the\s+|any\s+)?$",
     re.IGNORECASE,
+)
+_WITHOUT = re.compile(
+    r"\b(?:(?:absence|lack|loss|removal|depletion)\s+of|without|no|lacking)\s+(?:the\s+|any\s+)?$", re.I
 )
 _NOT_THESE_AFTER = re.compile(r"^[\s-]*(?:depleted|depletion|excluded|removed|free\b|less\b)", re.IGNORECASE)
 _RESISTANT = re.compile(
@@ -160,6 +163,8 @@ def _excluded(reading: Reading) -> Iterator[Objection]:
         if mention.kind != "cell_type":
             continue
         before, after = _NOT_THESE_BEFORE.search(text[: mention.start]), _NOT_THESE_AFTER.search(text[mention.end :])
+        if not _overlaps((mention.start, mention.end), reading.cells):  # a donor "without B cells" may lack those asked
+            before = before or _WITHOUT.search(text[: mention.start])
         if before or after:
             start = before.start() if before else mention.start
             end = mention.end + (after.end() if after else 0)

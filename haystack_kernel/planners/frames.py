@@ -127,7 +127,7 @@ _EMPTY = frozenset(
         "various other same what when would do does will once transcriptional immune cellular overall expected "
         "strongest corresponding matching which things sample samples type types be therapy exposure activation "
         "antibody antibodies inhibitor inhibitors blocker blockers antagonist antagonists "
-        "conditions we you i one there others individual individuals subject subjects he she so each tissue "
+        "not conditions we you i one there others individual individuals subject subjects he she so each tissue "
         "tissues organ levels changes baseline the a an of in and to dataset study atlas cohort",
     )
 )

@@ -52,7 +52,8 @@ _ASKING = frozenset(
         "levels state phenotype fold strongly strong much many kind type types involved molecular cellular "
         # cells, people and data sets in general
         "cell cells human humans primary purified isolated freshly fresh sorted vitro untreated unstimulated "
-        "unperturbed resting baseline donor donors individual individuals subject subjects sample samples people "
+        "unperturbed wild-type resting baseline donor donors individual individuals subject "
+        "subjects sample samples people "
         "person persons volunteer volunteers participant participants dataset datasets data set study atlas cohort "
         "collection reference target measured measure measurement observed called named "
         # what a prediction is asked with
@@ -67,7 +68,9 @@ _ASKING = frozenset(
 _PATIENT = frozenset({"patient", "patients", "patient's", "patients'"})
 
 
-def unused_phrases(question: str, *, used: Iterable[Span], cells: Span, names_people: bool) -> tuple[str, ...]:
+def unused_phrases(
+    question: str, *, used: Iterable[Span], terms: Iterable[Span], cells: Span, names_people: bool
+) -> tuple[str, ...]:
     """Return the content words of a question that the query was not made from, in order of appearance.
 
     Parameters
@@ -76,6 +79,8 @@ def unused_phrases(question: str, *, used: Iterable[Span], cells: Span, names_pe
         Cleaned text.
     used
         Stretches that the query was made from.
+    terms
+        Stretches that name known terms; one that was not used is content as a whole ("T cells").
     cells
         The stretch that names the cells asked about; an adjective of state before it is a content word.
     names_people
@@ -87,27 +92,36 @@ def unused_phrases(question: str, *, used: Iterable[Span], cells: Span, names_pe
 
     Examples
     --------
-    >>> unused_phrases("B cells and low-dose IL-2", used=[(0, 7), (21, 25)], cells=(0, 7), names_people=False)
+    >>> unused_phrases("B cells and low-dose IL-2", used=[(0, 7), (21, 25)], terms=[], cells=(0, 7), names_people=False)
     ('low-dose',)
     """
-    spans = list(used)
-    left = list(question)
+    spans, left = list(used), list(question)
     for start, end in spans:
         left[start:end] = " " * (end - start)
-    found: list[Span] = []
+    content = [term for term in terms if not any(_overlap(term, span) for span in spans)]
+    more = _PATIENT if names_people else frozenset[str]()
     for word in _WORD.finditer("".join(left)):
         text = word.group().rstrip(".'-/").lower()
         start, end = word.start(), word.start() + len(text)
         is_adjective = text in _STATES and question[end : cells[0]].isspace()
-        only_asks = _is_asking(text) or (names_people and text in _PATIENT)
-        if only_asks and (not is_adjective or _is_verb(question, start, spans)):
-            continue
-        # A gap of blanks in the text itself makes one phrase: stretches that were used, and words that ask, do not.
+        if not _is_asking(text, more) or (is_adjective and not _is_verb(question, start, spans)):
+            content.append((start, end))
+    return tuple(dict.fromkeys(question[start:end] for start, end in _joined(content, question)))
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def _joined(content: list[Span], question: str) -> list[Span]:
+    """Return neighbouring stretches as one: a gap of blanks joins them, words that were used or that ask do not."""
+    found: list[Span] = []
+    for start, end in sorted(content):
         if found and not _APART.search(question[found[-1][1] : start]):
-            found[-1] = (found[-1][0], end)
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
         else:
             found.append((start, end))
-    return tuple(dict.fromkeys(question[start:end] for start, end in found))
+    return found
 
 
 def _is_verb(question: str, start: int, spans: Iterable[Span]) -> bool:
@@ -117,8 +131,8 @@ def _is_verb(question: str, start: int, spans: Iterable[Span]) -> bool:
     )
 
 
-def _is_asking(word: str) -> bool:
-    """Whether a word, or each part of a compound, only asks."""
+def _is_asking(word: str, more: frozenset[str]) -> bool:
+    """Whether a word, or each part of a compound, only asks; ``more`` are further words that do."""
     if len(word) == 1:
         return not word.isdigit()
-    return word in _ASKING or all(part in _ASKING for part in re.split(r"[-/']", word) if len(part) > 1)
+    return word in _ASKING | more or all(part in _ASKING for part in re.split(r"[-/']", word) if len(part) > 1)

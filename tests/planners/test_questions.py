@@ -218,3 +218,8 @@ def test_a_combination_of_the_tables_is_one_treatment_and_any_other_two(planner,
             assert (query.perturbation.name, query.unused) == ("TNF-alpha + IL-17A", ())
     with pytest.raises(InvalidInputError, match="several treatments"):
         planner.understand("How would keratinocytes respond to IL-17A or TNF?")
+
+
+def test_a_known_term_that_was_not_used_is_shown_as_a_whole(planner):
+    query = planner.understand("How would B cells from cultures of T cells respond to IFN-beta?").value
+    assert (query.cell_type_name, query.unused) == ("B cell", ("T cells",))

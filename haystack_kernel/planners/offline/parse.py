@@ -92,6 +92,7 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
         datasets=[(item.start, item.end) for item in datasets],
         donors=[(item.start, item.end) for item in donors],
     )
+    terms = [(item.start, item.end) for item in mentions]
     names_people = bool(donors) or "disease_id" in place
     return StructuredQuery(
         question=text,
@@ -105,7 +106,7 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
         control_strategy="query_as_control" if context.asks_for_query_control(text) else "synthetic_control",
         resolutions=known,
         unresolved=unknown,
-        unused=unused_phrases(text, used=used, cells=cell.span, names_people=names_people),
+        unused=unused_phrases(text, used=used, terms=terms, cells=cell.span, names_people=names_people),
         objections=find_objections(reading),
     )
 
