@@ -124,6 +124,7 @@ def test_open_run_records_the_versions_that_numbers_depend_on(run):
         (QUESTION, {"hide": ["DC:IFN-beta"]}, "'DC' may mean dendritic cell"),
         (QUESTION, {"hide": ["monocites:IFN-beta"]}, "'monocites' may mean monocyte"),
         (QUESTION, {"hide": ["B cell:interferon"]}, "may mean IFN-beta or"),
+        (QUESTION, {"hide": ["B cell:wobblin"]}, "unknown perturbation 'wobblin'; .*the atlases hold .*IFN-beta"),
     ],
 )
 def test_open_run_refuses_what_cannot_be_asked_and_makes_no_folder(tiny_env, question, arguments, says):
@@ -359,6 +360,10 @@ def test_build_config_names_the_bad_option_and_the_possible_ones():
         ("CD4 T cell:IFN-beta", ("CL:0000624", "IFN-beta")),
         (" b cells : interferon beta ", ("CL:0000236", "IFN-beta")),
         ("CL:0000236:IFN-beta", ("CL:0000236", "IFN-beta")),
+        ("B cell:sgJAK2", ("CL:0000236", "JAK2 knock-out")),
+        ("B cell:JAK2", ("CL:0000236", "JAK2 knock-out")),  # a gene that is no ligand can only have been changed
+        ("B cell:TNF", ("CL:0000236", "TNF-alpha")),
+        ("B cell:XQ-4471", ("CL:0000236", "XQ-4471")),  # an atlas may hold it: looked up once that is open
     ],
 )
 def test_parse_hidden_resolves_both_sides(text, pair):
@@ -374,7 +379,7 @@ def test_parse_hidden_resolves_both_sides(text, pair):
         (":IFN-beta", "must be"),
         ("B cell:", "must be"),
         ("wobble cell:IFN-beta", "unknown cell type 'wobble cell'; nearest known"),
-        ("B cell:wobblin", "unknown perturbation 'wobblin'; nearest known"),
+        ("T/B cells:IFN-beta", r"'T/B cells' may mean T cell \(CL:0000084\) or B cell"),
     ],
 )
 def test_parse_hidden_refuses_what_it_cannot_name(text, says):

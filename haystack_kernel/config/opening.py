@@ -53,10 +53,17 @@ def check_query(query: StructuredQuery, config: RunConfig, ports: Ports, *, run_
     NoCandidateError
         The question names a dataset, donor, tissue or disease that the atlases do not hold.
     InvalidInputError
-        A pin or a ban names nothing in the atlases, a pin is no candidate for this question, or the user's own cells
-        cannot be query cells or are not those that the question is about.
+        A hidden treatment, a pin or a ban names nothing that is known, a pin is no candidate for this question, or the
+        user's own cells cannot be query cells or are not those that the question is about.
     """
-    from haystack_kernel.retrieval import build_view, check_names, check_rules, read_own_cells, search_candidates
+    from haystack_kernel.retrieval import (
+        build_view,
+        check_hidden,
+        check_names,
+        check_rules,
+        read_own_cells,
+        search_candidates,
+    )
 
     config, knowledge = config.located(), load_knowledge(ports.settings.knowledge)
     if config.query_h5ad is not None:
@@ -65,6 +72,7 @@ def check_query(query: StructuredQuery, config: RunConfig, ports: Ports, *, run_
     atlas = ports.open_atlas(config.atlas_names)
     view = build_view(atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)
     check_names(query, view)
+    check_hidden(view)
     check_rules(view)
     if config.pin:  # which candidates a question has, only the search knows
         search_candidates(query, atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)

@@ -6,6 +6,7 @@ In: settings, options as a notebook or a command gives them. Out: a RunConfig.
 from __future__ import annotations
 
 import ast
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import Settings, TermKind
+    from haystack_kernel.schema import Resolution, Settings, TermKind
 
 BASELINE = "weighted"  # the best engine that needs no model
 DEMO_ATLASES = (DEMO_ATLAS,)  # whose cells the packaged model was made for
 LIST_OPTIONS = tuple(name for name, field in RunConfig.model_fields.items() if get_origin(field.annotation) is tuple)
 INPUTS = ("query_h5ad", "model", "genelist")  # options that name files of the user's
+_PIECES = re.compile(r"\s*[/&]\s*|\s+(?:and|or)\s+")
 _NOT_GIVEN = ("", "None", "null")  # as text; "none" is an engine
 
 
@@ -179,7 +181,7 @@ def parse_hidden(text: str, *, knowledge: str | None = None) -> HiddenPair:
     Raises
     ------
     InvalidInputError
-        No colon, or a side that no known cell type or perturbation matches, or several; the possible ones are named.
+        No colon, a cell type that is not known, or a side that may mean several; the possible ones are named.
     """
     from haystack_kernel.knowledge import load_knowledge
 
@@ -195,22 +197,41 @@ def parse_hidden(text: str, *, knowledge: str | None = None) -> HiddenPair:
 
 
 def _surely(kind: TermKind, part: str, *, text: str, knowledge: Knowledge) -> str:
-    """Id of the one term that a side of a hidden pair names; what may mean several, or was guessed, is asked about."""
-    from haystack_kernel.knowledge import resolve
+    """Id of the one term that a side of a hidden pair names; what may mean several, or was guessed, is asked about.
 
-    found, noun = resolve(part, kind=kind, knowledge=knowledge), kind.replace("_", " ")
+    A treatment that no table knows may be a label of an atlas, and is left as it is until the atlases are open.
+    """
+    found = _resolve_side(kind, part, knowledge=knowledge)
+    if found.match is None and kind == "perturbation":
+        return part
     if found.match is not None and found.match.how != "fuzzy" and not found.ambiguous:
         return found.match.id
-    near = [
-        f"{one.name} ({one.id})" if one.id != one.name else one.name
-        for one in (found.match, *found.alternatives)
-        if one
-    ]
-    if found.match is None:
-        msg = f"--hide {text!r}: unknown {noun} {part!r}; nearest known: {', '.join(near) or 'none'}"
-    else:
+    possible = (found.match, *found.alternatives)
+    near = [f"{one.name} ({one.id})" if one.id != one.name else one.name for one in possible if one]
+    raise _unsure(kind, part, text=text, near=near, is_known=found.match is not None)
+
+
+def _resolve_side(kind: TermKind, part: str, *, knowledge: Knowledge) -> Resolution:
+    """Resolve one side; a bare gene is its change, and "T/NK" may be either."""
+    from haystack_kernel.knowledge import resolve, resolve_genetic
+
+    found = resolve(part, kind=kind, knowledge=knowledge)
+    if kind == "perturbation":
+        return found if found.match is not None else resolve_genetic(part, declared=True) or found
+    pieces = [resolve(piece, kind=kind, knowledge=knowledge).match for piece in _PIECES.split(part)]
+    known = tuple(one for one in pieces if one is not None)
+    if len(pieces) == 1 or len(known) < len(pieces):
+        return found
+    return found.model_copy(update={"match": known[0], "alternatives": known[1:], "ambiguous": True})
+
+
+def _unsure(kind: TermKind, part: str, *, text: str, near: list[str], is_known: bool) -> InvalidInputError:
+    noun = kind.replace("_", " ")
+    if is_known:
         msg = f"--hide {text!r}: {part!r} may mean {' or '.join(near)}; name the {noun} that is meant, or give its id"
-    raise InvalidInputError(msg, given=text, possible=near)
+    else:
+        msg = f"--hide {text!r}: unknown {noun} {part!r}; nearest known: {', '.join(near) or 'none'}"
+    return InvalidInputError(msg, given=text, possible=near)
 
 
 def changed_options(config: RunConfig, settings: Settings, **options: Any) -> str:  # noqa: ANN401 - as build_config

@@ -12,8 +12,8 @@ import pandas as pd
 from rapidfuzz import fuzz, process
 
 from haystack_kernel import keys
-from haystack_kernel.errors import NoCandidateError
-from haystack_kernel.knowledge import descendants
+from haystack_kernel.errors import InvalidInputError, NoCandidateError
+from haystack_kernel.knowledge import descendants, perturbation_of, resolve
 from haystack_kernel.retrieval.view import has_donor
 from haystack_kernel.schema import PERTURBATIONAL
 
@@ -125,6 +125,33 @@ def check_names(query: StructuredQuery, view: AtlasView) -> None:
         rows = rows[rows[keys.DONOR].isin(need_donors(query.donor_id, rows))]
     _need_term(query.tissue_id, query.tissue_name, rows, columns=(keys.TISSUE_ID, keys.TISSUE), view=view)
     _need_term(query.disease_id, query.disease_name, rows, columns=(keys.DISEASE_ID, keys.DISEASE), view=view)
+
+
+def check_hidden(view: AtlasView) -> None:
+    """Refuse a hidden treatment that neither the tables nor the atlases know.
+
+    Parameters
+    ----------
+    view
+        Conditions of the atlases and the hidden pairs of the run.
+
+    Raises
+    ------
+    InvalidInputError
+        Names the treatment and the nearest ones of both.
+    """
+    held = sorted({*view.conditions[keys.PERTURBATION], *view.hidden[keys.PERTURBATION]} - {""})
+    for wanted in (pair.perturbation for pair in view.config.hide):
+        is_held = any(one.casefold() == wanted.casefold() for one in held)
+        if is_held or perturbation_of(wanted, knowledge=view.knowledge) is not None:
+            continue
+        found = resolve(wanted, kind="perturbation", knowledge=view.knowledge)
+        near = [one.name for one in (found.match, *found.alternatives) if one is not None]
+        msg = (
+            f"--hide: unknown perturbation {wanted!r}; nearest known: {', '.join(near) or 'none'}; the atlases hold "
+            f"{nearest(wanted, held) or 'none'}. Name one of these"
+        )
+        raise InvalidInputError(msg, perturbation=wanted)
 
 
 def of_term(term: str | None, ids: pd.Series, *, knowledge: Knowledge) -> pd.Series:

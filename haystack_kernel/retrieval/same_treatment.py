@@ -10,6 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import find_mentions, perturbation_of, resolve
+from haystack_kernel.knowledge.controls import is_unassigned
+from haystack_kernel.knowledge.genetic import read_genetic
 
 if TYPE_CHECKING:
     from haystack_kernel.knowledge import Knowledge
@@ -43,15 +45,24 @@ def names_treatment(label: str, wanted: str, *, knowledge: Knowledge) -> bool:
     the tables read as one of several treatments with this one among them, and for labels that only say that the cells
     were treated. False where the label names another treatment.
     """
-    known, pattern = _names_of(wanted, knowledge=knowledge)
+    known, genes, pattern = _names_of(wanted, knowledge=knowledge)
     if not label or label.casefold() in known:
         return bool(label)
+    changed = _genes_of(label)
+    if not genes.isdisjoint(changed):
+        return True
     entry = perturbation_of(label, knowledge=knowledge)
     if entry is not None:  # a genetic one may act on the same gene in another way
         return entry.type == "genetic" and pattern.search(label) is not None
-    if pattern.search(label) or _VAGUE.fullmatch(label):
+    if pattern.search(label) or _VAGUE.fullmatch(label) or is_unassigned(label):
         return True
-    return not known.isdisjoint(_meanings(label, knowledge=knowledge))
+    return not (genes and changed) and not known.isdisjoint(_meanings(label, knowledge=knowledge))
+
+
+def _genes_of(label: str) -> frozenset[str]:
+    """Genes that a label changes, if it is read as a genetic perturbation."""
+    read = read_genetic(label, declared=True)
+    return frozenset(change.gene for change in read.changes) if read is not None else frozenset()
 
 
 def _meanings(label: str, *, knowledge: Knowledge) -> set[str]:
@@ -70,15 +81,18 @@ def _meanings(label: str, *, knowledge: Knowledge) -> set[str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _names_of(wanted: str, *, knowledge: Knowledge) -> tuple[frozenset[str], re.Pattern[str]]:
-    """Every name of a treatment, case-folded, and a pattern that finds one of them inside a label."""
-    names = {wanted}
+def _names_of(wanted: str, *, knowledge: Knowledge) -> tuple[frozenset[str], frozenset[str], re.Pattern[str]]:
+    """Every name of a treatment, case-folded; the genes that it changes; and a pattern that finds a name in a label."""
+    names, genes = {wanted}, frozenset[str]()
     match = resolve(wanted, kind="perturbation", knowledge=knowledge).match
     if match is not None and match.how != "fuzzy":  # a similar spelling may be another perturbation
-        entry = perturbation_of(match.id, knowledge=knowledge)
-        names |= {match.id, *(entry.synonyms if entry else ())}
-        if entry is not None and entry.type == "genetic":
-            names |= set(entry.targets)
+        names.add(match.id)
+    entry = perturbation_of(match.id if len(names) > 1 and match else wanted, knowledge=knowledge)
+    if entry is not None:
+        names |= {entry.name, *entry.synonyms}
+        if entry.type == "genetic":
+            genes = _genes_of(entry.name) or frozenset(entry.targets)
+            names |= genes
     spelled = []
     for name in names:
         words = re.findall(r"[^\W_]+", name)
@@ -87,4 +101,4 @@ def _names_of(wanted: str, *, knowledge: Knowledge) -> tuple[frozenset[str], re.
     either = "|".join(sorted(spelled, key=len, reverse=True)) or r"(?!)"
     # the symbol itself, with a guide's prefix or number, and nothing that would make it another symbol
     pattern = rf"(?<![^\W_]){_BEFORE}?(?:{either})(?:{_AFTER}\d*)?(?![^\W_])"
-    return frozenset(name.casefold() for name in names), re.compile(pattern, re.IGNORECASE)
+    return frozenset(name.casefold() for name in names), genes, re.compile(pattern, re.IGNORECASE)

@@ -175,6 +175,14 @@ SPELLINGS = {  # hidden treatment -> labels that may mean it, and labels that do
         ],
         ["STAT2", "STAT12", "IRF7", "sgIRF7_1", "JAK2_g1", "STAT5A", "IFN-beta", "dexamethasone"],
     ),
+    "JAK2 knock-out": (
+        ["JAK2", "JAK2_g1", "sgJAK2", "JAK2+ctrl", "JAK2_JAK1", "Negative", "no guide"],
+        ["JAK1", "STAT1g2"],
+    ),
+    "MARCHF8 knock-out": (["MARCH8", "MARCH8g4", "MARCHF8_2"], ["MARCHF1", "MARCH1"]),  # former symbols, aliases
+    "CD274 knock-out": (["PDL1", "PD-L1_g2", "B7-H1", "CD274g1"], ["PDCD1", "PDCD1LG2"]),
+    "ZAP70 CRISPRi": (["ZAP70", "ZAP70_i", "sgZAP70-1"], ["ZAP70L", "LCK_i"]),
+    "AR knock-out": (["AR", "AR_g1", "sgAR"], ["ARF1", "ARAF_g2"]),
     "IFN-beta": (
         [
             *("IFNB1", "interferon beta", "IFNb", "IFN-\u03b2", "IFN beta 6h", "IFN-beta 10 ng/ml", "IFNB + TNF"),
