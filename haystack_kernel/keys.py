@@ -26,6 +26,7 @@ DONOR_SEX = "donor_sex"
 DISEASE_ID = "disease_mondo_id"
 DISEASE = "disease_name"
 CONDITION = "sample_condition"
+CONTROL_KIND = "control_kind"  # DMSO, PBS, non-targeting, …; of treated cells: of the control stated for them, or ""
 N_GENES = "n_genes"
 TOTAL_COUNTS = "total_counts"
 
@@ -48,6 +49,7 @@ CELL_COLUMNS = (
     DISEASE_ID,
     DISEASE,
     CONDITION,
+    CONTROL_KIND,
     N_GENES,
     TOTAL_COUNTS,
 )

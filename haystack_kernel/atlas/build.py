@@ -6,9 +6,7 @@ stays in the source file.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +14,13 @@ import numpy as np
 from pydantic import Field
 
 from haystack_kernel import keys
+from haystack_kernel.atlas.columns import check_unused
 from haystack_kernel.atlas.grouping import CellColumns, group_cells
-from haystack_kernel.atlas.harmonise import Harmonised, Resolvers, harmonise, read_fields
+from haystack_kernel.atlas.harmonise import Harmonised, harmonise, read_fields
+from haystack_kernel.atlas.names import safe_name
 from haystack_kernel.atlas.publish import publish_index, record_before
-from haystack_kernel.atlas.record import DatasetRecord, SourceFile, Unmapped, atlas_folder, check_dataset
+from haystack_kernel.atlas.record import DatasetRecord, LabelRead, SourceFile, Unmapped, atlas_folder, check_dataset
+from haystack_kernel.atlas.resolvers import resolvers_of
 from haystack_kernel.atlas.sources.counts import Counts, cell_stats, find_counts
 from haystack_kernel.atlas.sources.h5ad import Fingerprint, fingerprint, open_h5ad
 from haystack_kernel.errors import ConflictError, InvalidInputError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.atlas.mapping import Mapping
     from haystack_kernel.atlas.record import AtlasRecord
+    from haystack_kernel.atlas.resolvers import Resolvers
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Progress
 
@@ -49,11 +51,15 @@ class BuildReport(Frozen):
     datasets: dict[str, int] = Field(description="dataset -> cells of this build")
     n_cells: int
     n_control: int
+    n_left_out: int = Field(default=0, description="cells of which no treatment is known: neither treated nor controls")
     n_genes: int
     n_atlas_cells: int = Field(description="cells of the whole atlas, with datasets built before")
     counts_in: str = Field(description="where the raw counts are: X, raw/X or layers/…")
     gene_symbols_from: str
     duplicate_genes: tuple[str, ...] = Field(description="symbols of further genes, which keep their own name")
+    treatments: tuple[LabelRead, ...] = Field(
+        default=(), description="every label of a treatment: read as treated, as which control, or left out"
+    )
     unmapped: tuple[Unmapped, ...] = Field(description="labels kept unchanged, with the nearest known terms")
     notes: tuple[str, ...] = ()
     digest: str
@@ -135,13 +141,14 @@ def build_atlas(
     folder = atlas_folder(name, root)
     options = options or BuildOptions()
     source = source if "://" in source else str(Path(source).expanduser().absolute())
-    dataset = check_dataset(options.dataset or (_stem(source) if options.add else name))
+    dataset = check_dataset(options.dataset or (safe_name(_stem(source)) if options.add else name))
     tell = _teller(name, progress)
     tell(f"checking {source}", 0.0)
     before = fingerprint(source, with_digest=False)
     with open_h5ad(source) as h5:
         found = _read(h5, mapping, uri=source, dataset=dataset, resolvers=resolvers_of(knowledge))
-        record_before(folder, _dataset_names(found), add=options.add)
+        labels = _dataset_labels(found.columns, default=options.dataset or (_stem(source) if options.add else name))
+        record_before(folder, labels, add=options.add)
         n_genes, totals = _count(h5, found.counts, tell, skip_totals=options.skip_totals)
     tell("computing the digest of the source file", 0.75)
     mark = fingerprint(source)
@@ -149,24 +156,12 @@ def build_atlas(
         msg = f"{source} changed while it was read; build again when no process writes to it"
         raise ConflictError(msg, uri=source)
     tell("writing the index", 0.85)
-    grouped = group_cells(CellColumns(found.columns.text, found.columns.is_control, n_genes, totals))
-    entries = _entries(found, mapping, _source(mark, found.counts, folder))
+    columns = found.columns
+    grouped = group_cells(CellColumns(columns.text, columns.is_control, n_genes, totals, columns.is_kept))
+    entries = _entries(found, mapping, _source(mark, found.counts, folder), labels=labels)
     record = publish_index(folder, grouped, entries, genes=found.counts.genes, add=options.add)
     tell("atlas is ready", 1.0)
     return _report(found, record, folder=folder, datasets=list(entries), notes=_notes(found, source, n_genes, totals))
-
-
-def resolvers_of(knowledge: Knowledge) -> Resolvers:
-    """Return the functions that resolve labels with the knowledge tables."""
-    from haystack_kernel.knowledge import perturbation_of, resolve
-
-    return Resolvers(
-        cell_type=partial(resolve, kind="cell_type", knowledge=knowledge),
-        perturbation=partial(resolve, kind="perturbation", knowledge=knowledge),
-        tissue=partial(resolve, kind="tissue", knowledge=knowledge),
-        disease=partial(resolve, kind="disease", knowledge=knowledge),
-        perturbation_type=lambda name: entry.type if (entry := perturbation_of(name, knowledge=knowledge)) else "",
-    )
 
 
 def _teller(name: str, progress: Progress | None) -> Callable[[str, float], None]:
@@ -178,12 +173,21 @@ def _teller(name: str, progress: Progress | None) -> Callable[[str, float], None
 
 
 def _stem(source: str) -> str:
-    """The name of a file, made a valid name of a dataset."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", source.rpartition("/")[2].removesuffix(".h5ad")).strip("_.-")
+    """The name of a file."""
+    return source.rpartition("/")[2].removesuffix(".h5ad")
 
 
-def _dataset_names(found: _Found) -> list[str]:
-    return [check_dataset(str(name)) for name in found.columns.text[keys.DATASET].unique()]
+def _dataset_labels(columns: Harmonised, *, default: str) -> dict[str, str]:
+    """Dataset -> what the file or, where it has no column of datasets, the user calls it."""
+    labels = {name: text for text, name in columns.datasets.items() if text}
+    return {check_dataset(name): labels.get(name, default) for name in _sizes(columns)}
+
+
+def _sizes(columns: Harmonised) -> dict[str, int]:
+    """Dataset -> its cells in the index."""
+    labels = columns.text[keys.DATASET]
+    sizes = np.bincount(labels.codes[columns.is_kept], minlength=len(labels.categories))
+    return {str(name): int(size) for name, size in zip(labels.categories, sizes, strict=True) if size}
 
 
 def _count(
@@ -207,9 +211,16 @@ def _read(h5: h5py.File, mapping: Mapping, *, uri: str, dataset: str, resolvers:
     _check_cells(h5, uri)
     fields = read_fields(h5["obs"], mapping, uri=uri)
     organisms = [str(text) for text in fields["organism"].unique()] if "organism" in fields else []
+    columns = harmonise(fields, mapping, dataset=dataset, resolvers=resolvers)
+    if not columns.is_kept.any():
+        labels = [one.label for one in columns.treatments]
+        msg = f"{uri}: no cell has a known treatment; the perturbation labels are {', '.join(map(repr, labels[:12]))}"
+        raise InvalidInputError(msg, uri=uri, labels=labels)
+    notes = check_unused(h5["obs"], mapping, columns, resolvers=resolvers, uri=uri)
+    columns = replace(columns, notes=(*columns.notes, *notes))
     counts = find_counts(h5, uri=uri, symbols=mapping.gene_symbols, organisms=organisms)
     _check_shape(h5, counts, uri)
-    return _Found(counts, harmonise(fields, mapping, dataset=dataset, resolvers=resolvers))
+    return _Found(counts, columns)
 
 
 def _check_cells(h5: h5py.File, uri: str) -> None:
@@ -242,9 +253,10 @@ def _source(mark: Fingerprint, counts: Counts, folder: Path) -> SourceFile:
     )
 
 
-def _entries(found: _Found, mapping: Mapping, source: SourceFile) -> dict[str, DatasetRecord]:
-    labels = found.columns.text[keys.DATASET]
-    sizes = dict(zip(labels.categories, np.bincount(labels.codes, minlength=len(labels.categories)), strict=True))
+def _entries(
+    found: _Found, mapping: Mapping, source: SourceFile, *, labels: dict[str, str]
+) -> dict[str, DatasetRecord]:
+    columns = found.columns
     shared = DatasetRecord(
         source=source,
         mapping=mapping,
@@ -256,10 +268,12 @@ def _entries(found: _Found, mapping: Mapping, source: SourceFile) -> dict[str, D
         n_genes=len(found.counts.genes.names),
         gene_symbols_from=found.counts.genes.taken_from,
         duplicate_genes=found.counts.genes.repeated,
-        unmapped=found.columns.unmapped,
+        unmapped=columns.unmapped,
+        treatments=columns.treatments,
+        n_left_out=int((~columns.is_kept).sum()),
     )
     return {
-        check_dataset(str(key)): shared.model_copy(update={"n_cells": int(size)}) for key, size in sizes.items() if size
+        key: shared.model_copy(update={"n_cells": size, "label": labels[key]}) for key, size in _sizes(columns).items()
     }
 
 
@@ -270,13 +284,15 @@ def _report(
         name=record.name,
         path=str(folder),
         datasets={key: record.datasets[key].n_cells for key in datasets},
-        n_cells=len(found.columns.is_control),
+        n_cells=int(found.columns.is_kept.sum()),
         n_control=int(found.columns.is_control.sum()),
+        n_left_out=int((~found.columns.is_kept).sum()),
         n_genes=len(found.counts.genes.names),
         n_atlas_cells=record.n_cells,
         counts_in=found.counts.path,
         gene_symbols_from=found.counts.genes.taken_from,
         duplicate_genes=found.counts.genes.repeated,
+        treatments=found.columns.treatments,
         unmapped=found.columns.unmapped,
         notes=notes,
         digest=record.digest,

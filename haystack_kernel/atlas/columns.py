@@ -1,38 +1,65 @@
-"""Summarise the columns of one obs table: distinct labels, and how many of these are known terms.
+"""Summarise the columns of one obs table, and find those that hold treatments which a mapping does not use.
 
-In: an open h5ad. Out: a ``ColumnLook`` per column; of long text columns only the first rows are read.
+In: an open h5ad. Out: a ``ColumnLook`` per column, of long text columns from the first rows only; or a refusal that
+names the column, because treated cells that nobody reads as treated would silently become controls.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from haystack_kernel.atlas.mapping import COMMON_CONTROLS
+from haystack_kernel import keys
+from haystack_kernel.atlas.labels import distinct_rows
+from haystack_kernel.atlas.mapping import FIELDS
 from haystack_kernel.atlas.sources.h5ad import read_text
+from haystack_kernel.atlas.treatments import PERTURBATION_TYPES, certain, is_zero
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge.controls import control_words, is_unassigned
 from inference.h5 import as_texts, column_names, is_array, n_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
-    from haystack_kernel.atlas.harmonise import Resolvers
+    from haystack_kernel.atlas.harmonise import Harmonised
+    from haystack_kernel.atlas.mapping import Mapping
+    from haystack_kernel.atlas.resolvers import Resolvers
 
 _ROWS = 100_000
 _MAX_LABELS = 5_000  # a column with more distinct texts holds barcodes, not labels
 _TRIED = 150  # labels of one column that are looked up
-_CONTROL = re.compile(
-    r"\b(control|ctrl|dmso|dimethyl sulfoxide|pbs|vehicle|untreated|unstim\w*|unperturbed|mock|naive|"
-    r"non[-_ ]?targeting|ntc|nt|safe[-_ ]?targeting|no[-_ ]?(treatment|drug|stimulation)|medium|media|baseline)\b",
-    re.IGNORECASE,
-)
-_KNOWN = {text.casefold() for text in COMMON_CONTROLS}
 _WORD = r"[A-Za-z0-9]"
+NEVER = re.compile(r"ontology_term_id$|confidence|score|_source$")  # names of columns that are about another column
+
+# Words of the names of columns: these hold treatments,
+_SURE = re.compile(
+    r"pert|perturb(?:ed|ations?)?|treat(?:ed|ments?)?|stim|stimul(?:us|i|ated|ations?)|drugs?|compounds?|molecules?|"
+    r"chemicals?|cytokines?|ligands?|agonists?|inhibitors?|guides?|sgrnas?|grnas?|sirnas?|targets?|knock(?:out|down)|"
+    r"ko|crispr|transfection|constructs?|orf|overexpression|infect(?:ed|ion)|virus|pathogen|expos(?:ed|ure)|"
+    r"challenge|therapy|regimen|iname|sm"
+)
+# these may, if a control is among the labels,
+_LIKELY = re.compile(
+    r"cond|conditions?|groups?|status|states?|samples?|batch|library|orig|ident|experiment|arm|cohort|class|labels?|"
+    r"agents?|product|assignment|hto|hashtag|multiseq|id|type|category"
+)
+_DOSE = re.compile(r"doses?|dosage|concentrations?|conc|amount|um|nm")
+_TIME = re.compile(r"times?|timepoints?|hours?|hpi|dpi|hrs?")
+_MEASURES = re.compile(  # and these count or measure something
+    r"umis?|counts?|n|num|numbers?|score|fraction|frac|pct|percent|total|log|expr|size|depth|rank|prob|probability|"
+    r"respon(?:se|der)"
+)
+_TYPE_WORDS = frozenset({*PERTURBATION_TYPES, "chemical", "crispr", "small molecule", "knockout", "knock-out", "gene"})
+_NOT_TREATED = {"cell_type", "cell_type_id", "tissue", "tissue_id", "disease", "disease_id", "sex", "age", "organism"}
+_USED = {*_NOT_TREATED, "perturbation", "perturbation_type", "dose", "time", "vehicle"}
 
 
 @dataclass(frozen=True)
@@ -53,12 +80,54 @@ class ColumnLook:
         hits = sum(re.fullmatch(pattern, label) is not None for label in self.labels)
         return bool(self.labels) and hits > len(self.labels) / 2
 
+    @property
+    def words(self) -> frozenset[str]:
+        """Words of the column's name, in lower case, camel case both apart and together."""
+        apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name)
+        return frozenset(word for text in (apart, self.name) for word in re.findall(r"[a-z]+", text.casefold()))
 
-def look_at_obs(h5: h5py.File, *, resolvers: Resolvers) -> list[ColumnLook]:
-    """Summarise every column of obs that holds labels."""
-    obs = h5["obs"]
+    @property
+    def treated(self) -> tuple[str, ...]:
+        """Labels that are neither controls nor missing nor zero, taken as labels of treatments."""
+        return tuple(label for label in self.labels if is_treated(label))
+
+    @property
+    def amount(self) -> str:
+        """The text dose or time if the column holds one of these, by its name and its labels; else empty."""
+        words, is_named = self.words, _has(self.words, _SURE) and not self.is_numeric
+        if _has(words, _MEASURES) or is_named or not all(re.search(r"\d", label) for label in self.treated):
+            return ""
+        return "dose" if _has(words, _DOSE) else "time" if _has(words, _TIME) else ""
+
+    def looks_like_treatments(self) -> bool:
+        """Whether the column probably says how cells were treated, by its name and by its labels."""
+        told, words = self.treated, self.words
+        if NEVER.search(self.name.casefold()) or not told or _has(words, _MEASURES):
+            return False
+        if self.amount:
+            return self.amount == "dose" or any(is_zero(label) for label in self.labels)
+        if self.is_numeric or all(re.fullmatch(r"[\d.]+|true|false", label.casefold()) for label in self.labels):
+            return _has(words, _SURE) and len(self.labels) <= 20
+        return not self._says_something_else() and self._says_treatments(words, told)
+
+    def _says_something_else(self) -> bool:
+        """Whether the labels are cell types, diseases, tissues or types of treatments."""
+        elsewhere = max(self.known["cell_type"], self.known["tissue"], self.known["disease of the others"] + 0.01)
+        return elsewhere > 0.5 or all(label.casefold() in _TYPE_WORDS for label in self.treated)
+
+    def _says_treatments(self, words: frozenset[str], told: tuple[str, ...]) -> bool:
+        known, has_control = self.known["perturbation"], any(control_words(one).is_control for one in self.labels)
+        if _has(words, _SURE):
+            return True
+        if _has(words, _LIKELY) and (has_control or known >= 0.5):
+            return True
+        return known >= 0.3 if has_control else known >= 0.8 and len(told) > 1
+
+
+def look_at_obs(obs: h5py.Group, names: Sequence[str], *, resolvers: Resolvers) -> list[ColumnLook]:
+    """Summarise those of the columns that hold labels, not barcodes or measured values."""
     looks = []
-    for name in column_names(obs):
+    for name in names:
         labels, is_numeric = _labels(obs, name)
         if len(labels) <= _MAX_LABELS:
             looks.append(ColumnLook(name, labels, is_numeric, {} if is_numeric else _known(labels, resolvers)))
@@ -66,9 +135,163 @@ def look_at_obs(h5: h5py.File, *, resolvers: Resolvers) -> list[ColumnLook]:
 
 
 def controls_among(labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels whose words mean untreated: "control", "vehicle (DMSO)", "NT"."""
-    exact = tuple(label for label in labels if label.casefold() in _KNOWN)
-    return exact or tuple(label for label in labels if _CONTROL.search(label.replace("_", " ")))
+    """Labels that mean untreated: "control", "vehicle (DMSO)", "NT"; "none" only where there is no other."""
+    sure = tuple(label for label in labels if control_words(label).is_control and not is_unassigned(label))
+    return sure or tuple(label for label in labels if label.casefold() in {"none", "no"})
+
+
+def is_treated(label: str) -> bool:
+    """Whether a label, taken as that of a treatment, is neither a control nor missing nor zero."""
+    return not (control_words(label).is_control or is_unassigned(label) or is_zero(label) or label == "0")
+
+
+def check_unused(
+    obs: h5py.Group, mapping: Mapping, columns: Harmonised, *, resolvers: Resolvers, uri: str
+) -> tuple[str, ...]:
+    """Refuse a file of which a column that the mapping does not use says that control cells were treated.
+
+    Parameters
+    ----------
+    obs
+        The stored obs.
+    mapping
+        The columns that are used; ``ignore`` and ``unperturbed`` say that the others hold no treatments.
+    columns
+        What was read with it.
+
+    Returns
+    -------
+    Notes on columns that tell treated cells apart and are not used.
+
+    Raises
+    ------
+    InvalidInputError
+        A column holds treatments and no column of treatments is named; or it contradicts the one that is.
+    """
+    if mapping.unperturbed:
+        return ()
+    others = [name for name in column_names(obs) if name not in _used(mapping)]
+    looks = [look for look in look_at_obs(obs, others, resolvers=resolvers) if look.looks_like_treatments()]
+    if looks and not columns.treatments:
+        raise _unread(looks, uri)
+    notes = [_check_beside(look, read_text(obs, look.name), columns, resolvers=resolvers, uri=uri) for look in looks]
+    return tuple(note for note in notes if note)
+
+
+def _used(mapping: Mapping) -> set[str]:
+    """Columns that are read as treatments or as something that no treatment is."""
+    named = {column for field in FIELDS if field in _USED for column in getattr(mapping, field).columns}
+    return {*named, *mapping.ignore, *mapping.perturbation_also}
+
+
+def _unread(looks: list[ColumnLook], uri: str) -> InvalidInputError:
+    looks = sorted(looks, key=lambda look: (look.amount, not _has(look.words, _SURE)))
+    told = "; ".join(f"{look.name!r} ({look.shown()})" for look in looks[:6])
+    first = looks[0].name
+    msg = (
+        f"{uri}: no column of treatments is named, so every cell would be an unperturbed control, but obs has "
+        f"{'columns that look' if len(looks) > 1 else 'a column that looks'} like treatments: {told}. Name it with "
+        f"--perturbation-column {first} (`perturbation: {first}` in a YAML mapping; `haystack atlas init` drafts one). "
+        f"If it says nothing about treatments, give --not-treatment {first} (`ignore: [{first}]`); if no cell was "
+        "treated, --all-unperturbed (`unperturbed: true`)"
+    )
+    return InvalidInputError(msg, uri=uri, columns=[look.name for look in looks])
+
+
+def _check_beside(
+    look: ColumnLook, labels: pd.Categorical, columns: Harmonised, *, resolvers: Resolvers, uri: str
+) -> str:
+    """Compare a column that looks like treatments with the treatments that were read; a note, or "" if they agree."""
+    treated = _seen(labels, columns, ~columns.is_control & columns.is_kept)
+    if look.amount:
+        return _check_amounts(look, treated, uri)
+    controls = _seen(labels, columns, columns.is_control)
+    often = Counter(row.original for row in controls)
+    beside = [row for row in controls if is_treated(row.label)]
+    known = {row.label for row in beside if certain(resolvers.perturbation(row.label)) is not None}
+    # one other name of a control, such as its catalogue number, is no treatment
+    if wrong := [row for row in beside if often[row.original] > 1 or row.label in known]:
+        raise _contradiction(look, wrong, uri)
+    return _check_factors(look, treated, uri)
+
+
+def _seen(labels: pd.Categorical, columns: Harmonised, among: NDArray[np.bool_]) -> list[_Seen]:
+    """The combinations of labels that some of the cells have."""
+    text = columns.text
+    rows, place = distinct_rows((text[keys.PERTURBATION_ORIGINAL], text[keys.PERTURBATION], labels))
+    n_cells = np.bincount(place[among], minlength=len(rows)).tolist()
+    return [_Seen(row[0], row[1], row[2], count) for row, count in zip(rows, n_cells, strict=True) if count]
+
+
+class _Seen(NamedTuple):
+    """Cells with one label of treatment, as written and as read, and one label of another column."""
+
+    original: str
+    treatment: str
+    label: str
+    n_cells: int
+
+
+def _contradiction(look: ColumnLook, rows: list[_Seen], uri: str) -> InvalidInputError:
+    labels = list(dict.fromkeys(row.label for row in rows))
+    controls = list(dict.fromkeys(row.original for row in rows))
+    name = look.name
+    msg = (
+        f"{uri}: {sum(row.n_cells for row in rows)} cells that would be controls ({', '.join(controls[:4])}) are "
+        f"{', '.join(labels[:4])} in column {name!r}, which the mapping does not use. If it holds treatments as well, "
+        f"give it with --perturbation-also {name} (`perturbation_also: [{name}]`); if it says nothing about "
+        f"treatments, --not-treatment {name} (`ignore: [{name}]`)"
+    )
+    return InvalidInputError(msg, uri=uri, column=name, labels=labels)
+
+
+def _check_amounts(look: ColumnLook, treated: list[_Seen], uri: str) -> str:
+    """Refuse treated cells at dose or time 0; name the other doses and times, which are one treatment."""
+    field = look.amount
+    zero = sum(row.n_cells for row in treated if is_zero(row.label))
+    if zero:
+        msg = (
+            f"{uri}: column {look.name!r} is 0 in {zero} cells that count as treated. Give it with --{field}-column "
+            f"{look.name} (`{field}: {look.name}`), so that these are controls; or --not-treatment {look.name} "
+            f"(`ignore: [{look.name}]`) if it says nothing about treatments"
+        )
+        raise InvalidInputError(msg, uri=uri, column=look.name)
+    values = list(dict.fromkeys(row.label for row in treated if row.label))
+    if len(values) < 2:
+        return ""
+    more = ", …" if len(values) > 6 else ""
+    return f"treated cells with different values of {look.name} ({', '.join(values[:6])}{more}) are one treatment"
+
+
+def _check_factors(look: ColumnLook, treated: list[_Seen], uri: str) -> str:
+    """Refuse a second treatment beside the one that was read, if it is a known one; else say that it is not used."""
+    treatments_of: dict[str, set[str]] = {}
+    labels_of: dict[str, set[str]] = {}
+    for row in treated:
+        treatments_of.setdefault(row.label, set()).add(row.treatment)
+        labels_of.setdefault(row.treatment, set()).add(row.label)
+    # labels of several treatments are no names of theirs, as guides are; nor are control and treatment in one of them
+    crossed = {label for label, found in treatments_of.items() if is_treated(label) and len(found) > 1}
+    mixed = [
+        name
+        for name, found in labels_of.items()
+        if len(found) > 1 and (found & crossed or len(set(map(is_treated, found))) > 1)
+    ]
+    if not mixed:
+        return ""
+    told = f"cells treated with {mixed[0]} have different labels in column {look.name!r} ({look.shown()})"
+    if not look.is_numeric and look.known["perturbation"] >= 0.5:
+        msg = (
+            f"{uri}: {told}, which the mapping does not use. If it is a second treatment, give it with "
+            f"--perturbation-also {look.name} (`perturbation_also: [{look.name}]`); if not, with --not-treatment "
+            f"{look.name} (`ignore: [{look.name}]`)"
+        )
+        raise InvalidInputError(msg, uri=uri, column=look.name)
+    return f"{told}, which is not used: they count as one treatment"
+
+
+def _has(words: frozenset[str], pattern: re.Pattern[str]) -> bool:
+    return any(pattern.fullmatch(word) for word in words)
 
 
 def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool]:
@@ -103,17 +326,18 @@ def _texts(values: Any) -> list[str]:  # noqa: ANN401 - an array of h5py
 
 def _known(labels: tuple[str, ...], resolvers: Resolvers) -> dict[str, float]:
     tried = [label for label in labels[:_TRIED] if re.search(_WORD, label)]
-    treated = [label for label in tried if label not in controls_among(tried)]
+    controls = set(controls_among(tried))
+    treated = [label for label in tried if label not in controls and is_treated(label)]
     return {
         "cell_type": _fraction(tried, resolvers.cell_type),
         "perturbation": _fraction(treated, resolvers.perturbation),
         "tissue": _fraction(tried, resolvers.tissue),
         "disease": _fraction(tried, resolvers.disease),
+        "disease of the others": _fraction(treated, resolvers.disease),  # without "healthy" and "control"
     }
 
 
 def _fraction(labels: list[str], resolver: Any) -> float:  # noqa: ANN401 - one of Resolvers
     if not labels:
         return 0.0
-    found = [resolver(label).match for label in labels]
-    return sum(one is not None and one.how != "fuzzy" for one in found) / len(labels)
+    return sum(certain(resolver(label)) is not None for label in labels) / len(labels)

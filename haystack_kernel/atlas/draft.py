@@ -8,16 +8,22 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haystack_kernel.atlas.columns import ColumnLook, controls_among, look_at_obs
+from haystack_kernel.atlas.columns import NEVER, ColumnLook, controls_among, look_at_obs
 from haystack_kernel.atlas.mapping import SCHEMAS
+from haystack_kernel.atlas.resolvers import resolvers_of
 from haystack_kernel.atlas.sources.h5ad import open_h5ad, read_text
-from inference.h5 import index_name, n_rows
+from haystack_kernel.atlas.treatments import certain, is_zero
+from haystack_kernel.knowledge.controls import control_words, is_unassigned
+from inference.h5 import column_names, index_name, n_rows
 
 if TYPE_CHECKING:
-    from haystack_kernel.atlas.harmonise import Resolvers
+    from collections.abc import Callable
+
+    from haystack_kernel.atlas.resolvers import Resolvers
     from haystack_kernel.knowledge import Knowledge
 
 # field -> typical names of its column, the surest first; compared with whole words of the column's name
@@ -43,8 +49,10 @@ NAMES = {
 IDS = {"cell_type_id": r"CL:\d{7}", "tissue_id": r"UBERON:\d{7}", "disease_id": r"(MONDO:\d{7}|PATO:0000461)"}
 _RESOLVED = ("cell_type", "perturbation", "tissue", "disease")
 _SEX = {"m", "f", "male", "female", "man", "woman", "unknown", "na", "nan"}
-_ORDER = ("cell_type", "cell_type_id", "perturbation", "perturbation_type", "control", "donor")  # of the first lines
-_NEVER = re.compile(r"ontology_term_id$|confidence|score|_source$")  # names of columns that are about another column
+_ORDER = (  # of the first lines
+    *("cell_type", "cell_type_id", "perturbation", "perturbation_type", "control", "dose", "time", "vehicle", "donor"),
+)
+_VEHICLE = re.compile(r"vehicle|solvent|diluent|matched_?control", re.IGNORECASE)
 _MIN_SCORE = 0.5
 _GENETIC = re.compile(r"guide|crispr|sgrna|grna|knock|target_gene|gene_target", re.IGNORECASE)
 _GENE = re.compile(r"[A-Z][A-Z0-9-]{1,11}")
@@ -89,12 +97,10 @@ def draft_mapping(source: str, *, knowledge: Knowledge) -> Draft:
     InvalidInputError
         The file is not an h5ad.
     """
-    from haystack_kernel.atlas.build import resolvers_of
-
     resolvers = resolvers_of(knowledge)
     source = source if "://" in source else str(Path(source).expanduser().absolute())
     with open_h5ad(source) as h5:
-        looks = look_at_obs(h5, resolvers=resolvers)
+        looks = look_at_obs(h5["obs"], column_names(h5["obs"]), resolvers=resolvers)
         n_cells, n_genes = n_rows(h5["obs"]), n_rows(h5["var"])
         genes = frozenset(map(str, read_text(h5["var"], index_name(h5["var"])).categories))
     guesses = _guess_all(looks, resolvers=resolvers, genes=genes)
@@ -123,6 +129,7 @@ def _guess_all(looks: list[ColumnLook], *, resolvers: Resolvers, genes: frozense
             guesses.append(Guess(field, ranked[0].name, _why(ranked[0], ranked[1:], kind=kind)))
     if perturbations:
         guesses += _perturbation(perturbations, resolvers=resolvers, genes=genes)
+        guesses += _beside_treatments(looks, perturbations[0])
     places = {field: place for place, field in enumerate(_ORDER)}
     return sorted(guesses, key=lambda one: places.get(one.field, len(places)))
 
@@ -147,7 +154,7 @@ def _best(field: str, looks: list[ColumnLook]) -> list[ColumnLook]:
 
 def _score(field: str, look: ColumnLook) -> float:
     """How likely a column is the field: up to 1 for its name, up to 1 for known labels, 0 if it cannot be."""
-    if not look.labels or _NEVER.search(look.name.casefold()):
+    if not look.labels or NEVER.search(look.name.casefold()):
         return 0.0
     named = _score_name(field, look.name.casefold())
     if field in _RESOLVED:
@@ -183,7 +190,7 @@ def _score_labels(field: str, look: ColumnLook, *, named: float) -> float:
 
 def _score_perturbation(look: ColumnLook, *, named: float, known: float) -> float:
     """Treatments include a control, or are known by name in a column with a typical name."""
-    if look.known["cell_type"] > 0.5 or (not named and known < 0.5):
+    if look.known["cell_type"] > 0.5 or look.known["disease of the others"] >= 0.5 or (not named and known < 0.5):
         return 0.0
     control = 0.5 if controls_among(look.labels) else 0.0
     return named + known + control if control or known >= 0.3 or named >= 0.7 else 0.0
@@ -197,17 +204,46 @@ def _varies(look: ColumnLook) -> bool:
 def _perturbation(ranked: list[ColumnLook], *, resolvers: Resolvers, genes: frozenset[str]) -> list[Guess]:
     look = ranked[0]
     controls = controls_among(look.labels)
-    treated = [label for label in look.labels if label not in controls]
+    left_out = [label for label in look.labels if label not in controls and is_unassigned(label)]
+    treated = [label for label in look.labels if label not in controls and label not in left_out]
     found = [Guess("perturbation", look.name, _why(look, ranked[1:], kind="perturbation"))]
     kind, why = _type_of(look, treated, resolvers=resolvers, genes=genes)
     if kind:
         found.append(Guess("perturbation_type", {"value": kind}, why))
+    without = f"; cells left out, as no treatment is known: {_listed(left_out)}" if left_out else ""
     if controls:
-        return [*found, Guess("control", list(controls), f"labels of untreated cells; treated: {_listed(treated)}")]
+        kinds = ", ".join(f"{label} ({control_words(label).kind or 'untreated'})" for label in controls[:12])
+        why = f"labels of untreated cells and the kinds of control they are: {kinds}; treated: {_listed(treated)}"
+        return [*found, Guess("control", list(controls), why + without)]
     why = (
         f"no label looks like a control, so all cells count as treated; add the control label here: {_listed(treated)}"
     )
-    return [*found, Guess("control", [], why)]
+    return [*found, Guess("control", [], why + without)]
+
+
+def _beside_treatments(looks: list[ColumnLook], chosen: ColumnLook) -> list[Guess]:
+    """Columns of doses and times with a zero, of the solvent, and others that may hold treatments as well."""
+    guesses = []
+    for field, why, fits in _BESIDE:
+        look = next((look for look in looks if look is not chosen and fits(look)), None)
+        if look is not None:
+            guesses.append(Guess(field, look.name, f"{why}: {look.shown()}"))
+    return guesses
+
+
+def _has_zero(look: ColumnLook, amount: str) -> bool:
+    return look.amount == amount and any(map(is_zero, look.labels))
+
+
+def _names_solvents(look: ColumnLook) -> bool:
+    return _VEHICLE.search(look.name) is not None and all(control_words(label).kind for label in look.labels)
+
+
+_BESIDE: tuple[tuple[str, str, Callable[[ColumnLook], bool]], ...] = (  # fields beside the one of treatments
+    ("dose", "cells at dose 0 count as controls", partial(_has_zero, amount="dose")),
+    ("time", "cells at time 0 count as controls", partial(_has_zero, amount="time")),
+    ("vehicle", "kind of control of each treatment", _names_solvents),
+)
 
 
 def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, genes: frozenset[str]) -> tuple[str, str]:
@@ -217,8 +253,8 @@ def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, gene
     tried = treated[:100]
     types = []
     for label in tried:
-        match = resolvers.perturbation(label).match
-        if match is not None and match.how != "fuzzy" and resolvers.perturbation_type(match.id):
+        match = certain(resolvers.perturbation(label))
+        if match is not None and resolvers.perturbation_type(match.id):
             types.append(resolvers.perturbation_type(match.id))
     if len(set(types)) == 1:
         return types[0], f"{len(types)} of {len(tried)} labels are known as {types[0]}"
@@ -264,7 +300,11 @@ def _yaml(head: list[str], guesses: list[Guess], missing: tuple[str, ...], looks
         held = ", ".join(f"{look.name} ({look.shown(n=3)})" for look in looks if not look.is_numeric)
         lines.append(f"# cell_type: no column looks like cell types; give its name here. obs has {_one_line(held)}")
     if not any(one.field == "perturbation" for one in guesses):
-        lines.append("# perturbation: no column looks like treatments, so every cell is an unperturbed control")
+        unsure = ", ".join(f"{look.name} ({look.shown(n=3)})" for look in looks if look.looks_like_treatments())
+        if unsure:
+            lines.append(f"# perturbation: name the column of treatments; it may be one of {_one_line(unsure)}")
+        else:
+            lines.append("# perturbation: no column looks like treatments, so every cell is an unperturbed control")
     return "\n".join(lines) + "\n"
 
 

@@ -38,6 +38,7 @@ GROUP_COLUMNS = (
     keys.DONOR_SEX,
     keys.DONOR_AGE,
     keys.CONDITION,
+    keys.CONTROL_KIND,
 )
 N_CELLS = "n_cells"
 MEDIAN_COUNTS = "median_total_counts"
@@ -56,6 +57,7 @@ class CellColumns:
     is_control: NDArray[np.bool_]
     n_genes: NDArray[np.int64]
     total_counts: NDArray[np.float64]
+    is_kept: NDArray[np.bool_]  # False: the cell stays out of the index
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,10 @@ def group_cells(cells: CellColumns, *, max_dense: int = MAX_DENSE) -> GroupedCel
     small = next((kind for kind in (np.uint16, np.uint32) if width <= np.iinfo(kind).max), np.int64)
     order = np.argsort(numbers.astype(small), kind="stable")  # 16-bit numbers are sorted by radix
     sizes = np.bincount(numbers, minlength=width) if len(numbers) else np.zeros(0, dtype=np.int64)
+    if not cells.is_kept.all():
+        order = order[cells.is_kept[order]]
+        sizes = np.bincount(numbers[cells.is_kept], minlength=width)
+        sizes = sizes[sizes > 0]
     return GroupedCells(cells, order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
 
@@ -131,6 +137,8 @@ def rows_of(path: Path, spans: list[tuple[int, int]]) -> pa.Table:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         needed = sorted({number for span in spans for number in _blocks(span, starts)})
         table = file.read_row_groups(needed, columns=list(keys.CELL_COLUMNS))
+        if keys.CONTROL_KIND not in table.column_names:  # an index of before this column
+            table = table.append_column(keys.CONTROL_KIND, pa.array([""] * table.num_rows, pa.string()))
     before = np.concatenate([[0], np.cumsum([sizes[number] for number in needed])])
     place = {number: int(before[at]) for at, number in enumerate(needed)}
     cut = []

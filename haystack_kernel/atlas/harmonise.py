@@ -13,11 +13,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.labels import distinct_pairs, joined, recode, spread
+from haystack_kernel.atlas.labels import distinct_pairs, distinct_rows, joined, recode, spread
 from haystack_kernel.atlas.mapping import FIELDS
-from haystack_kernel.atlas.record import Unmapped
+from haystack_kernel.atlas.names import safe_names
+from haystack_kernel.atlas.record import LabelRead, Unmapped
 from haystack_kernel.atlas.sources.h5ad import constant_text, read_text
-from haystack_kernel.errors import InvalidInputError, MissingKeyError
+from haystack_kernel.atlas.treatments import (
+    CONTROL,
+    LEFT_OUT,
+    TREATED,
+    Reading,
+    Stated,
+    certain,
+    is_zero,
+    read_treatments,
+)
+from haystack_kernel.errors import MissingKeyError
+from haystack_kernel.knowledge.controls import control_words, is_unassigned
 from inference.h5 import column_names, n_rows
 
 if TYPE_CHECKING:
@@ -28,31 +40,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haystack_kernel.atlas.mapping import Mapping
-    from haystack_kernel.schema import Match, Resolution
+    from haystack_kernel.atlas.resolvers import Resolvers
+    from haystack_kernel.schema import Resolution
 
-PERTURBATION_TYPES = ("cytokine", "drug", "genetic")
 _UNKNOWN = {"", "na", "n/a", "none", "null", "unknown", "not available"}
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-@dataclass(frozen=True)
-class Resolvers:
-    """Functions from a label to a known term; ``perturbation_type`` maps a canonical name to its type or ""."""
-
-    cell_type: Callable[[str], Resolution]
-    perturbation: Callable[[str], Resolution]
-    tissue: Callable[[str], Resolution]
-    disease: Callable[[str], Resolution]
-    perturbation_type: Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Harmonised:
-    """Text columns by their names in :mod:`haystack_kernel.keys`, which cells are controls, and what to report."""
+    """Text columns by their names in :mod:`haystack_kernel.keys`, which cells are controls, and what to report.
+
+    ``is_kept`` is False for cells of which no treatment is known: they are neither treated nor controls.
+    """
 
     text: dict[str, pd.Categorical]
     is_control: NDArray[np.bool_]
+    is_kept: NDArray[np.bool_]
+    treatments: tuple[LabelRead, ...]
     unmapped: tuple[Unmapped, ...]
+    datasets: dict[str, str]
     notes: tuple[str, ...] = ()
 
 
@@ -75,6 +81,10 @@ def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.
             fields[name] = constant_text(source.value, n_rows(obs))
         elif source.required:
             raise _missing(name, source.columns, has, uri)
+    for column in mapping.perturbation_also:
+        if column not in has:
+            raise _missing(FIELDS[2], (column,), has, uri)
+        fields["perturbation"] = joined(fields["perturbation"], read_text(obs, column), _both)
     if not {"cell_type", "cell_type_id"} & set(fields):
         tried = (*mapping.cell_type.columns, *mapping.cell_type_id.columns)
         raise _missing(FIELDS[0], tried, has, uri)
@@ -102,7 +112,14 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
     """
     n_cells = len(next(iter(fields.values())))
     empty = constant_text("", n_cells)
-    text = _datasets(fields.get("dataset"), dataset, n_cells)
+    named = recode(fields.get("dataset", empty), _known)
+    datasets = safe_names((str(label) for label in named.unique()), default=dataset)
+    text = {keys.DATASET: recode(named, lambda label: datasets.get(label, dataset))}
+    notes = [
+        f"dataset {label!r} is called {name} in the atlas"
+        for label, name in datasets.items()
+        if label not in {"", name}
+    ]
     unmapped: list[Unmapped] = []
     for kind, resolver in (
         ("cell_type", resolvers.cell_type),
@@ -110,26 +127,31 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
         ("disease", resolvers.disease),
     ):
         ids, labels = fields.get(f"{kind}_id", empty), fields.get(kind, empty)
-        terms, unknown = _terms(kind, ids, labels, resolver)
+        terms, unknown, contradictions = _terms(kind, ids, labels, resolver=resolver, is_related=resolvers.is_related)
         text |= terms
         unmapped += unknown
+        notes += contradictions
     if "perturbation" in fields:
-        controls = _controls(fields["perturbation"], mapping)
-        types = fields.get("perturbation_type", empty)
-        treatments, unknown = _perturbations(fields["perturbation"], types, controls, resolvers)
-        text |= treatments
-        unmapped += unknown
-        labels = fields["perturbation"]
-        is_control = np.array([str(label) in controls for label in labels.categories], dtype=bool)[labels.codes]
+        columns, read_as, treatments = _perturbations(fields, mapping, resolvers)
+        text |= columns
+        is_control, is_kept = read_as == CONTROL, read_as != LEFT_OUT
+        unmapped += [
+            Unmapped(kind="perturbation", label=one.label, n_cells=one.n_cells, nearest=one.nearest)
+            for one in treatments
+            if not one.is_known
+        ]
     else:
-        text |= dict.fromkeys((keys.PERTURBATION_ORIGINAL, keys.PERTURBATION, keys.PERTURBATION_TYPE), empty)
-        is_control = np.ones(n_cells, dtype=bool)
-    donors = recode(fields.get("donor", empty), _known)
+        unstated = (keys.PERTURBATION_ORIGINAL, keys.PERTURBATION, keys.PERTURBATION_TYPE, keys.CONTROL_KIND)
+        text |= dict.fromkeys(unstated, empty)
+        is_control = is_kept = np.ones(n_cells, dtype=bool)
+        treatments = ()
+    donors = recode(fields.get("donor", empty), lambda label: "" if is_unassigned(label) else label)
     text[keys.DONOR] = joined(text[keys.DATASET], donors, lambda name, donor: f"{name}:{donor}" if donor else "")
     text[keys.DONOR_SEX] = recode(fields.get("sex", empty), sex_category)
     text[keys.DONOR_AGE] = recode(fields.get("age", empty), age_category)
     text[keys.CONDITION] = recode(fields.get("condition", empty), _known)
-    return Harmonised(text, is_control, tuple(unmapped), _without_known_types(text, unmapped))
+    notes += _without_known_types(text, unmapped)
+    return Harmonised(text, is_control, is_kept, treatments, tuple(unmapped), datasets, tuple(notes))
 
 
 def sex_category(text: str) -> str:
@@ -160,12 +182,6 @@ def _known(text: str) -> str:
     return "" if text.casefold() in _UNKNOWN else text
 
 
-def _datasets(named: pd.Categorical | None, default: str, n_cells: int) -> dict[str, pd.Categorical]:
-    if named is None:
-        return {keys.DATASET: constant_text(default, n_cells)}
-    return {keys.DATASET: recode(named, lambda text: _UNSAFE.sub("_", text).strip("_.-") or default)}
-
-
 def _without_known_types(text: dict[str, pd.Categorical], unmapped: list[Unmapped]) -> tuple[str, ...]:
     """A note if no label of the cell type column is known: probably the wrong column was given."""
     if not any(text[keys.CELL_TYPE_ID].categories):
@@ -192,39 +208,63 @@ _COLUMNS = {
 
 
 def _terms(
-    kind: str, ids: pd.Categorical, labels: pd.Categorical, resolver: Callable[[str], Resolution]
-) -> tuple[dict[str, pd.Categorical], list[Unmapped]]:
-    """Original label, id and name of one kind of term; an id in the file takes precedence over the label."""
+    kind: str,
+    ids: pd.Categorical,
+    labels: pd.Categorical,
+    *,
+    resolver: Callable[[str], Resolution],
+    is_related: Callable[[str, str], bool],
+) -> tuple[dict[str, pd.Categorical], list[Unmapped], list[str]]:
+    """Original label, id and name of one kind of term; an id in the file takes precedence over the label.
+
+    Also the labels without a known term, and a note for each id that contradicts its label.
+    """
     pairs, place = distinct_pairs(recode(ids, _known), labels)
     n_cells = np.bincount(place, minlength=len(pairs))
-    originals: list[str] = []
-    found_ids: list[str] = []
-    found_names: list[str] = []
-    unmapped: list[Unmapped] = []
-    for (identifier, label), count in zip(pairs, n_cells, strict=True):
-        known_label = _known(label)
-        asked = identifier or known_label
-        found = resolver(asked) if asked else None
-        match = _exact(found)
-        found_id, found_name = (match.id, match.name) if match else (identifier, known_label or identifier)
-        originals.append(label or identifier)
-        found_ids.append(found_id)
-        found_names.append(found_name)
-        if found is not None and match is None:
-            shown = f"{label} ({identifier})" if identifier and label else asked
-            unmapped.append(_unmapped(kind, shown, int(count), found))
+    terms = [_term(kind, *pair, resolver=resolver, is_related=is_related) for pair in pairs]
     original, identity, name = _COLUMNS[kind]
-    columns = {identity: spread(found_ids, place), name: spread(found_names, place)}
+    columns = {identity: spread([one.id for one in terms], place), name: spread([one.name for one in terms], place)}
     if original:
-        columns[original] = spread(originals, place)
-    return columns, unmapped
+        columns[original] = spread([label or identifier for identifier, label in pairs], place)
+    counted = list(zip(terms, n_cells.tolist(), strict=True))
+    unmapped = [_unmapped(kind, one.label, count, one.found) for one, count in counted if one.found is not None]
+    return columns, unmapped, [f"{count} cells {one.contradiction}" for one, count in counted if one.contradiction]
 
 
-def _exact(found: Resolution | None) -> Match | None:
-    """The match if it is certain: a fuzzy one would turn CD4 into CD8, or IL-17A into IL-17F."""
-    if found is None or found.match is None or found.match.how == "fuzzy":
-        return None
-    return found.match
+@dataclass(frozen=True)
+class _Term:
+    """What an id and a label mean together; ``found`` are the nearest terms where that is not known."""
+
+    id: str
+    name: str
+    label: str
+    found: Resolution | None
+    contradiction: str = ""
+
+
+def _term(
+    kind: str,
+    identifier: str,
+    label: str,
+    *,
+    resolver: Callable[[str], Resolution],
+    is_related: Callable[[str, str], bool],
+) -> _Term:
+    known_label = _known(label)
+    asked = identifier or known_label
+    found = resolver(asked) if asked else None
+    match = certain(found)
+    if match is None:
+        shown = f"{label} ({identifier})" if identifier and label else asked
+        return _Term(identifier, known_label or identifier, shown, found)
+    other = certain(resolver(known_label)) if identifier and known_label else None
+    contradiction = ""
+    if other is not None and not is_related(match.id, other.id):
+        contradiction = (
+            f"are labelled {label!r} with the id {identifier}, which means {match.name}: the id is used; if the label "
+            f"is right, give its column alone, without {kind}_id"
+        )
+    return _Term(match.id, match.name, label, None, contradiction)
 
 
 def _unmapped(kind: str, label: str, n_cells: int, found: Resolution) -> Unmapped:
@@ -232,69 +272,68 @@ def _unmapped(kind: str, label: str, n_cells: int, found: Resolution) -> Unmappe
     return Unmapped(kind=kind, label=label, n_cells=n_cells, nearest=tuple(dict.fromkeys(near))[:3])
 
 
-def _controls(labels: pd.Categorical, mapping: Mapping) -> frozenset[str]:
-    """The labels of the file that mean untreated."""
-    known = {text.strip().casefold() for text in mapping.control}
-    present = {str(label) for label in labels.unique()}
-    controls = frozenset(label for label in present if label.casefold() in known)
-    shown = ", ".join(sorted(present - {""})[:12])
-    if "" in present - controls:
-        msg = (
-            f"some cells have no perturbation label; the others have {shown or 'none either'}. Fill in the label, or "
-            "add the empty text to the controls if these cells are untreated"
-        )
-        raise InvalidInputError(msg, labels=sorted(present))
-    if mapping.control and not controls:
-        msg = (
-            f"no cell is a control: the perturbation labels are {shown}; controls are {', '.join(mapping.control)}. "
-            "Give the control labels with control=[…], or an empty list if the file holds treated cells only"
-        )
-        raise InvalidInputError(msg, labels=sorted(present), control=list(mapping.control))
-    return controls
+def _both(first: str, second: str) -> str:
+    """Label of cells with a treatment in each of two columns: a control beside a treatment says nothing."""
+    if is_unassigned(first) or is_unassigned(second):
+        return first if is_unassigned(first) else second
+    controls = control_words(first).is_control, control_words(second).is_control
+    if controls[0] != controls[1]:
+        return second if controls[0] else first
+    return first if first == second else f"{first} + {second}"
 
 
 def _perturbations(
-    labels: pd.Categorical, types: pd.Categorical, controls: frozenset[str], resolvers: Resolvers
-) -> tuple[dict[str, pd.Categorical], list[Unmapped]]:
-    """Original label, canonical name and type; name and type are "" for controls."""
-    pairs, place = distinct_pairs(labels, types)
-    n_cells = np.bincount(place, minlength=len(pairs))
-    names: list[str] = []
-    kinds: list[str] = []
-    unmapped: list[Unmapped] = []
-    for (label, kind), count in zip(pairs, n_cells, strict=True):
-        if label in controls:
-            names.append("")
-            kinds.append("")
-            continue
-        stated = _stated_type(kind)
-        found = resolvers.perturbation(label)
-        match = _exact(found)
-        known_type = resolvers.perturbation_type(match.id) if match else ""
-        is_other = bool(stated and known_type and stated != known_type)  # a knock-out of TNF is not TNF
-        if match is not None and not is_other:
-            names.append(match.id)
-            kinds.append(stated or known_type)
-            continue
-        names.append(label)
-        kinds.append(stated)
-        if stated != "genetic":  # any gene may be knocked out, so no table lists these labels
-            unmapped.append(_unmapped("perturbation", label, int(count), found))
+    fields: dict[str, pd.Categorical], mapping: Mapping, resolvers: Resolvers
+) -> tuple[dict[str, pd.Categorical], NDArray[np.str_], tuple[LabelRead, ...]]:
+    """Original label, name, type and control of every cell, how it is read, and a row for the report per label."""
+    labels = fields["perturbation"]
+    empty = constant_text("", len(labels))
+    zero = joined(_zeros(fields.get("dose", empty)), _zeros(fields.get("time", empty)), _zero_of)
+    beside = (fields.get("perturbation_type", empty), zero, recode(fields.get("vehicle", empty), _control_kind))
+    rows, place = distinct_rows((labels, *beside))
+    readings = read_treatments([Stated(*row) for row in rows], mapping, resolvers)
     columns = {
         keys.PERTURBATION_ORIGINAL: labels,
-        keys.PERTURBATION: spread(names, place),
-        keys.PERTURBATION_TYPE: spread(kinds, place),
+        keys.PERTURBATION: spread([one.name for one in readings], place),
+        keys.PERTURBATION_TYPE: spread([one.type for one in readings], place),
+        keys.CONTROL_KIND: spread([one.control for one in readings], place),
     }
-    return columns, unmapped
+    n_cells = np.bincount(place, minlength=len(rows)).tolist()
+    read: dict[tuple[str, Reading], int] = {}
+    for row, one, count in zip(rows, readings, n_cells, strict=True):
+        read[row[0], one] = read.get((row[0], one), 0) + count
+    order = (TREATED, CONTROL, LEFT_OUT)
+    table = [
+        LabelRead(
+            label=label,
+            read_as=one.read_as,
+            name=one.name,
+            type=one.type,
+            control=one.control,
+            n_cells=count,
+            why=one.why,
+            is_known=one.is_known,
+            nearest=one.nearest,
+        )
+        for (label, one), count in read.items()
+    ]
+    table.sort(key=lambda one: (order.index(one.read_as), -one.n_cells, one.label))
+    read_as = np.array([one.read_as for one in readings], dtype=str)[place]
+    return columns, read_as, tuple(table)
 
 
-def _stated_type(kind: str) -> str:
-    """The type of a perturbation that the file states; "" if it states none."""
-    stated = _known(kind).casefold()
-    if stated and stated not in PERTURBATION_TYPES:
-        msg = f"perturbation type {kind!r} is unknown; possible: {', '.join(PERTURBATION_TYPES)}"
-        raise InvalidInputError(msg, type=kind)
-    return stated
+def _zeros(amounts: pd.Categorical) -> pd.Categorical:
+    return recode(amounts, lambda text: "0" if is_zero(text) else "")
+
+
+def _zero_of(dose: str, time: str) -> str:
+    if dose:
+        return "dose"
+    return "time" if time else ""
+
+
+def _control_kind(text: str) -> str:
+    return "" if is_unassigned(text) else control_words(text).kind or text
 
 
 def _missing(name: str, tried: tuple[str, ...], has: list[str], uri: str) -> MissingKeyError:

@@ -15,7 +15,7 @@ from haystack_kernel import keys
 from haystack_kernel.atlas.check import check_whole
 from haystack_kernel.atlas.fetch import CellReader, join_parts, load_genes
 from haystack_kernel.atlas.grouping import FIRST_ROW, MEDIAN_COUNTS, MEDIAN_GENES, N_CELLS, rows_of
-from haystack_kernel.atlas.publish import glob_literal
+from haystack_kernel.atlas.publish import glob_literal, groups_query
 from haystack_kernel.atlas.record import AtlasRecord, atlas_folder, find_part, list_atlases, load_record
 from haystack_kernel.errors import InvalidInputError, MissingKeyError, NotFoundError
 
@@ -43,12 +43,9 @@ CONDITION_COLUMNS = (
     keys.DISEASE_ID,
     keys.DISEASE,
     keys.CONDITION,
+    keys.CONTROL_KIND,
 )
-_LISTED = ", ".join(CONDITION_COLUMNS)
-_READ = (
-    f"SELECT $atlas::VARCHAR AS {keys.ATLAS}, {_LISTED}, {N_CELLS}, {MEDIAN_COUNTS}, {MEDIAN_GENES}, {FIRST_ROW} "
-    "FROM read_parquet($files)"
-)
+_LISTED = ", ".join((*CONDITION_COLUMNS, N_CELLS, MEDIAN_COUNTS, MEDIAN_GENES, FIRST_ROW))
 _NAMED = ", ".join(
     column if column == keys.IS_CONTROL else f"COALESCE({column}, '') AS {column}" for column in CONDITION_COLUMNS
 )
@@ -195,8 +192,9 @@ class AtlasCollection:
             files = [glob_literal(find_part(entry.groups, self._folders[name])) for entry in record.datasets.values()]
             into = "INSERT INTO groups" if position else "CREATE TABLE groups AS"
             self._connection.execute(
-                f"{into} SELECT *, $position::INTEGER AS position FROM ({_READ})",
-                {"atlas": name, "files": files, "position": position},
+                f"{into} SELECT $atlas::VARCHAR AS {keys.ATLAS}, {_LISTED}, $position::INTEGER AS position FROM "
+                f"({groups_query(files, self._connection)})",
+                {"atlas": name, "position": position},
             )
 
     def _query(self, query: str, values: dict[str, Any]) -> pd.DataFrame:
@@ -252,6 +250,7 @@ def _criteria(cell_set: CellSet) -> tuple[str, dict[str, Any]]:
         keys.DONOR: cell_set.donor_ids,
         keys.TISSUE_ID: cell_set.tissue_ids,
         keys.DISEASE_ID: cell_set.disease_ids,
+        keys.CONTROL_KIND: cell_set.control_kinds,
     }
     for column, wanted in groups.items():
         if wanted:

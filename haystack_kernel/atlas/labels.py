@@ -13,7 +13,7 @@ import pandas as pd
 from haystack_kernel.atlas.sources.h5ad import recoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,9 +29,31 @@ def distinct_pairs(
     first: pd.Categorical, second: pd.Categorical, *, max_counted: int = MAX_COUNTED
 ) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
     """The distinct pairs that occur, and for every cell the number of its pair."""
+    rows, place = distinct_rows((first, second), max_counted=max_counted)
+    return [(one[0], one[1]) for one in rows], place
+
+
+def distinct_rows(
+    columns: Sequence[pd.Categorical], *, max_counted: int = MAX_COUNTED
+) -> tuple[list[tuple[str, ...]], NDArray[np.int64]]:
+    """The distinct combinations of the columns' labels that occur, and for every cell the number of its own."""
+    place = columns[0].codes.astype(np.int64)
+    members = [(code,) for code in range(len(columns[0].categories))]
+    for column in columns[1:]:
+        distinct, place = _distinct(place, len(members), column, max_counted=max_counted)
+        width = len(column.categories)
+        members = [(*members[one // width], one % width) for one in distinct.tolist()]
+    named = [tuple(str(column.categories[code]) for column, code in zip(columns, row, strict=True)) for row in members]
+    return named, place
+
+
+def _distinct(
+    first: NDArray[np.int64], n_first: int, second: pd.Categorical, *, max_counted: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The numbers ``first * width + code`` that occur, and for every cell the place of its number among them."""
     width = len(second.categories)
-    codes = first.codes.astype(np.int64) * width + second.codes
-    possible = len(first.categories) * width
+    codes = first * width + second.codes
+    possible = n_first * width
     if possible <= max_counted:  # one pass instead of a sort
         present = np.zeros(possible, dtype=bool)
         present[codes] = True
@@ -39,8 +61,7 @@ def distinct_pairs(
         place = (np.cumsum(present, dtype=np.int32) - 1)[codes].astype(np.int64)
     else:
         distinct, place = np.unique(codes, return_inverse=True)
-    named = [(str(first.categories[one // width]), str(second.categories[one % width])) for one in distinct.tolist()]
-    return named, place
+    return distinct, place
 
 
 def joined(first: pd.Categorical, second: pd.Categorical, join: Callable[[str, str], str]) -> pd.Categorical:

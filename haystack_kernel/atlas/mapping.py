@@ -13,18 +13,6 @@ from pydantic import Field, ValidationError, model_validator
 from haystack_kernel.errors import InvalidInputError, NotFoundError, explain_refusals
 from haystack_kernel.schema import Frozen
 
-COMMON_CONTROLS = (
-    "control",
-    "ctrl",
-    "PBS",
-    "DMSO",
-    "Dimethyl Sulfoxide",
-    "vehicle",
-    "untreated",
-    "unstimulated",
-    "unperturbed",
-    "non-targeting",
-)
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol")
 ALIASES = {  # the harmonised column names are accepted as well
     "cell_type_name": "cell_type",
@@ -43,6 +31,9 @@ ALIASES = {  # the harmonised column names are accepted as well
     "development_stage": "age",
     "sample_condition": "condition",
 }
+
+
+LABELS = ("control", "treated", "ignore", "perturbation_also", "gene_symbols")  # fields that list texts
 
 
 class Column(Frozen):
@@ -71,8 +62,16 @@ class Mapping(Frozen):
     name: str = Field(default="custom", description="schema or file the mapping came from, for the record")
     cell_type: Column = Column()
     cell_type_id: Column = Column()
-    perturbation: Column = Field(default=Column(), description="absent: every cell is a control cell")
+    perturbation: Column = Field(
+        default=Column(), description="absent: every cell is a control cell, if no column of obs looks like treatments"
+    )
+    perturbation_also: tuple[str, ...] = Field(
+        default=(), description="further columns of treatments; a cell has the treatments of all of them"
+    )
     perturbation_type: Column = Field(default=Column(), description="cytokine, drug or genetic")
+    dose: Column = Field(default=Column(), description="cells at dose 0 are control cells, whatever their label says")
+    time: Column = Field(default=Column(), description="time since the treatment; cells at time 0 are control cells")
+    vehicle: Column = Field(default=Column(), description="kind of control that each treatment is compared with")
     tissue: Column = Column()
     tissue_id: Column = Column()
     disease: Column = Column()
@@ -83,7 +82,18 @@ class Mapping(Frozen):
     condition: Column = Column()
     dataset: Column = Field(default=Column(), description="absent: one dataset, named by the caller")
     organism: Column = Column(columns=("organism", "species", "organism_ontology_term_id"))
-    control: tuple[str, ...] = Field(default=COMMON_CONTROLS, description="perturbation labels that mean untreated")
+    control: tuple[str, ...] | None = Field(
+        default=None,
+        description="perturbation labels that mean untreated, besides usual words such as control or DMSO; an empty "
+        "list: the file holds treated cells only",
+    )
+    treated: tuple[str, ...] = Field(
+        default=(), description="perturbation labels that are treatments in spite of a word such as control or DMSO"
+    )
+    ignore: tuple[str, ...] = Field(
+        default=(), description="obs columns that say nothing about treatments, whatever they look like"
+    )
+    unperturbed: bool = Field(default=False, description="all cells are unperturbed, whatever the columns look like")
     gene_symbols: tuple[str, ...] = Field(
         default=SYMBOL_COLUMNS, description="var columns tried for symbols where the var index holds Ensembl ids"
     )
@@ -97,15 +107,27 @@ class Mapping(Frozen):
         if not isinstance(given, dict):
             return given
         values = {ALIASES.get(str(key), key): value for key, value in given.items() if value is not None}
-        for name in ("control", "gene_symbols"):
+        for name in LABELS:
             if isinstance(values.get(name), (str, int, float)):
-                values[name] = (str(values[name]),)
+                values[name] = (values[name],)
+            if isinstance(values.get(name), (list, tuple)):
+                values[name] = tuple(str(one) if isinstance(one, (int, float)) else one for one in values[name])
         return values
 
     @model_validator(mode="after")
     def _names_a_cell_type(self) -> Mapping:
         if not (self.cell_type.columns or self.cell_type_id.columns or self.cell_type.value):
             msg = "cell_type or cell_type_id must name an obs column"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _is_perturbed_or_not(self) -> Mapping:
+        if self.unperturbed and (self.perturbation.columns or self.perturbation.value or self.perturbation_also):
+            msg = "unperturbed says that no cell is treated, but perturbation names treatments; give one of the two"
+            raise ValueError(msg)
+        if self.perturbation_also and not self.perturbation.columns:
+            msg = "perturbation_also names further columns of treatments; name the first one with perturbation"
             raise ValueError(msg)
         return self
 
@@ -182,8 +204,8 @@ def load_mapping(name_or_path: str | Path, **overrides: Any) -> Mapping:  # noqa
         field names an obs column, a list of columns to try, or ``{value: constant}``; ``control: [labels]``;
         ``rename: {cell_type: {label: known name}}``.
     **overrides
-        ``<field>_column="obs column"``, ``<field>="constant"``, ``control=[labels]``, ``gene_symbols="var column"``,
-        ``rename={…}``. None is ignored.
+        ``<field>_column="obs column"``, ``<field>="constant"``, ``control=[labels]``, ``treated=[labels]``,
+        ``ignore=[columns]``, ``unperturbed=True``, ``gene_symbols="var column"``, ``rename={…}``. None is ignored.
 
     Returns
     -------
@@ -231,11 +253,12 @@ def _read_yaml(given: str | Path) -> dict[str, Any]:
 def _field(key: str) -> str:
     name = key.removesuffix("_column") if key.endswith("_column") else key
     name = ALIASES.get(name, name)
-    known = name in FIELDS or (not key.endswith("_column") and name in {"control", "gene_symbols", "rename"})
+    known = name in FIELDS or (not key.endswith("_column") and name in {*LABELS, "rename", "unperturbed"})
     if not known:
         flags = ", ".join(f"{field}_column" for field in FIELDS)
         msg = (
-            f"mapping has no field {key!r}; possible: {flags}, the same without _column as a constant, control, rename"
+            f"mapping has no field {key!r}; possible: {flags}, the same without _column as a constant, "
+            f"{', '.join(LABELS)}, rename, unperturbed"
         )
         raise InvalidInputError(msg, field=key)
     return name
@@ -252,6 +275,6 @@ def _validated(values: dict[str, Any], *, origin: str) -> Mapping:
         return Mapping.model_validate(values)
     except ValidationError as error:
         lines = explain_refusals(error, whole="mapping")
-        fields = ", ".join((*FIELDS, "control", "gene_symbols", "rename"))
+        fields = ", ".join((*FIELDS, *LABELS, "rename", "unperturbed"))
         msg = f"mapping {origin} is invalid: {'; '.join(lines)}. Fields are {fields}"
         raise InvalidInputError(msg, errors=lines) from error

@@ -32,7 +32,7 @@ from haystack_kernel.errors import ContractError, InvalidInputError, StorageErro
 from haystack_kernel.schema import FileRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from haystack_kernel.atlas.grouping import GroupedCells
     from haystack_kernel.atlas.record import DatasetRecord
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _KEEP_S = 24 * 3600.0  # replaced parts stay readable so long, for processes that opened the atlas before
 _SUMMARIES = {
+    "controls": {"kind": keys.CONTROL_KIND},
     "cell_types": {"id": keys.CELL_TYPE_ID, "name": keys.CELL_TYPE},
     "perturbations": {"name": keys.PERTURBATION, "type": keys.PERTURBATION_TYPE},
     "donors": {"donor_id": keys.DONOR},
@@ -64,7 +65,7 @@ def publish_index(
         The folder cannot be written: disk full, no permission.
     """
     with _written(folder) as staging:
-        before = record_before(folder, datasets, add=add)
+        before = record_before(folder, {name: entry.label for name, entry in datasets.items()}, add=add)
         gene_file = _write_genes(staging, genes)
         spans = grouped.datasets()
         made = {name: _write_parts(staging, name, grouped, groups=spans[name]) for name in datasets}
@@ -102,13 +103,18 @@ def republish(folder: Path, change: Callable[[AtlasRecord], AtlasRecord]) -> Atl
     return record
 
 
-def record_before(folder: Path, datasets: Iterable[str], *, add: bool) -> AtlasRecord | None:
+def record_before(folder: Path, datasets: Mapping[str, str], *, add: bool) -> AtlasRecord | None:
     """Record of the atlas that a build of ``datasets`` changes; None if this version finds none that it can read.
+
+    Parameters
+    ----------
+    datasets
+        Name of each dataset to build -> what its file or the user calls it.
 
     Raises
     ------
     InvalidInputError
-        ``add`` is False and the atlas holds other datasets.
+        ``add`` is False and the atlas holds other datasets; or it holds one of the same name that is called otherwise.
     """
     if not (folder / RECORD_FILE).is_file():
         return None
@@ -124,6 +130,14 @@ def record_before(folder: Path, datasets: Iterable[str], *, add: bool) -> AtlasR
             "(add=True), or choose another name"
         )
         raise InvalidInputError(msg, name=folder.name, datasets=others)
+    for name, label in datasets.items():
+        held = before.datasets[name].label if name in before.datasets else ""
+        if held and label and held != label:
+            msg = (
+                f"dataset {label!r} would replace {held!r} of atlas {folder.name!r}, because both are called {name} "
+                "there; give this file another name with --dataset NAME"
+            )
+            raise InvalidInputError(msg, name=name, labels=[held, label])
     return before
 
 
@@ -227,19 +241,29 @@ def _summary(groups: list[Path]) -> dict[str, Any]:
     """Numbers of cells by cell type, perturbation and so on, most frequent first."""
     connection = duckdb.connect(":memory:")
     try:
-        table = connection.from_parquet([glob_literal(path) for path in groups])
+        table = connection.sql(groups_query([glob_literal(path) for path in groups], connection))
         total = f"sum({N_CELLS})::BIGINT"
         found: dict[str, Any] = {
             "n_control": table.filter(keys.IS_CONTROL).aggregate(f"coalesce({total}, 0)").fetchall()[0][0]
         }
         for name, columns in _SUMMARIES.items():
             listed = ", ".join(columns.values())
-            rows = table.aggregate(f"{listed}, {total} AS n_cells", listed).order(f"n_cells DESC, {listed}").fetchall()
+            among = table.filter(keys.IS_CONTROL) if name == "controls" else table
+            rows = among.aggregate(f"{listed}, {total} AS n_cells", listed).order(f"n_cells DESC, {listed}").fetchall()
             entries = [dict(zip((*columns, "n_cells"), row, strict=True)) for row in rows]
-            found[name] = [entry for entry in entries if entry.get("name", entry.get("donor_id"))]
+            told = [key for key in ("name", "donor_id", "kind") if key in columns]
+            found[name] = [entry for entry in entries if entry[told[0]]]
     finally:
         connection.close()
     return found
+
+
+def groups_query(files: list[str], connection: duckdb.DuckDBPyConnection) -> str:
+    """Query of the groups in several parts; one that was written before a column existed has the empty text in it."""
+    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    known = f"SELECT * FROM read_parquet([{listed}], union_by_name=true)"
+    has = {row[0] for row in connection.sql(f"DESCRIBE {known}").fetchall()}
+    return known if keys.CONTROL_KIND in has else known.replace("*", f"*, '' AS {keys.CONTROL_KIND}", 1)
 
 
 def glob_literal(path: Path) -> str:

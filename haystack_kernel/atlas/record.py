@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -31,6 +31,23 @@ class Unmapped(Frozen):
     label: str
     n_cells: int
     nearest: tuple[str, ...] = Field(default=(), description="nearest known terms")
+
+
+ReadAs = Literal["treated", "control", "left out"]
+
+
+class LabelRead(Frozen):
+    """How the cells with one label of a treatment were read; one label has several rows where its doses differ."""
+
+    label: str
+    read_as: ReadAs
+    name: str = Field(default="", description="treatment; the label itself where no table knows it")
+    type: str = ""
+    control: str = Field(default="", description="kind of control; of a treatment the kind stated for it")
+    n_cells: int
+    why: str = ""
+    is_known: bool = True
+    nearest: tuple[str, ...] = Field(default=(), description="nearest known treatments where none is certain")
 
 
 class SourceFile(Frozen):
@@ -60,6 +77,9 @@ class DatasetRecord(Frozen):
     gene_symbols_from: str
     duplicate_genes: tuple[str, ...] = ()
     unmapped: tuple[Unmapped, ...] = ()
+    label: str = Field(default="", description="name of the dataset as its file or the user writes it")
+    n_left_out: int = Field(default=0, description="cells of the file without a known treatment")
+    treatments: tuple[LabelRead, ...] = Field(default=(), description="labels of treatments of the whole file")
 
 
 class AtlasRecord(Frozen):

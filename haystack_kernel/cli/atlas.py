@@ -57,11 +57,37 @@ def build(
     perturbation_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Kind of the perturbations: cytokine, drug or genetic.")
     ] = None,
+    perturbation_also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Further column of treatments; cells have the treatments of all columns."),
+    ] = None,
+    treated: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE", help="Value that is a treatment although it reads like a control."),
+    ] = None,
+    dose_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of doses; cells at dose 0 are control cells.")
+    ] = None,
+    time_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of times after treatment; cells at 0 are control cells."),
+    ] = None,
+    vehicle_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the kind of control that belongs to each treatment.")
+    ] = None,
+    not_treatment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column that says nothing about treatments although it looks like it."),
+    ] = None,
+    all_unperturbed: Annotated[
+        bool, typer.Option("--all-unperturbed", help="No cell was treated, whatever the columns look like.")
+    ] = False,
     atlas_root: Root = None,
 ) -> None:
     """Index a file as an atlas or as part of one.
 
-    The file itself stays where it is; the index refers to it.
+    The file itself stays where it is; the index refers to it. A column that looks like treatments and is not used
+    stops the build. The answer lists every label of a treatment: read as treated, as which control, or left out.
     """
     from haystack_kernel.atlas import BuildOptions, build_atlas, load_mapping
     from haystack_kernel.config.settings import load_settings
@@ -72,7 +98,17 @@ def build(
     settings = load_settings(atlas_root=atlas_root)
     knowledge = load_knowledge(settings.knowledge)
     mapping = load_mapping(
-        schema, perturbation_column=perturbation_column, control=control, perturbation_type=perturbation_type
+        schema,
+        perturbation_column=perturbation_column,
+        control=control,
+        perturbation_type=perturbation_type,
+        perturbation_also=perturbation_also or None,
+        treated=treated or None,
+        dose_column=dose_column,
+        time_column=time_column,
+        vehicle_column=vehicle_column,
+        ignore=not_treatment or None,
+        unperturbed=all_unperturbed or None,
     )
     built = build_atlas(
         file,
@@ -87,6 +123,9 @@ def build(
     found = built.model_dump(mode="json")
     for note in built.notes:
         print(f"note: {note}", file=sys.stderr)
+    if found["treatments"]:
+        print(f"{len(found['treatments'])} labels of treatments, read as:", file=sys.stderr)
+        print(format_rows(_treatment_rows(found["treatments"])), file=sys.stderr)
     if found["unmapped"]:
         print(f"{len(found['unmapped'])} labels match no known term and are kept as they are:", file=sys.stderr)
         print(format_rows(_unmapped_rows(found["unmapped"])), file=sys.stderr)
@@ -211,6 +250,19 @@ def _names(root: str) -> list[str]:
         )
         raise NotFoundError(msg, atlas_root=root)
     return list_atlases(root)
+
+
+def _treatment_rows(labels: list[dict[str, Any]], *, most: int = 40) -> list[dict[str, Any]]:
+    """Rows of the table of treatments; of many treatments the most frequent ones, of controls and the rest all."""
+    treated = [one for one in labels if one["read_as"] == "treated"]
+    others = [one for one in labels if one["read_as"] != "treated"]
+    shown = ("label", "read_as", "name", "type", "control", "n_cells", "why")
+    rows = [{key: one[key] for key in shown} for one in (*treated[:most], *others)]
+    if treated[most:]:
+        n_cells = sum(one["n_cells"] for one in treated[most:])
+        more = f"{len(treated) - most} more"
+        rows.insert(most, {**dict.fromkeys(shown, ""), "label": more, "read_as": "treated", "n_cells": n_cells})
+    return rows
 
 
 def _unmapped_rows(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:

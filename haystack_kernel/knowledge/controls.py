@@ -40,7 +40,7 @@ _KINDS: Final = {
         r"edited|modified|challenged|activated)\d*|(?:not|non|no) ?(?:treated|treatments?|treat|drugs?|compounds?|"
         r"stimulated|stimulations?|stimulus|stim|perturbed|perturbations?|exposed|exposure|infected|infection|virus|"
         r"induced|transfected|transduced|edited|cytokines?|ligands?|additions?|agents?)|untr|unt|ut|naive|"
-        r"baseline|resting|pre ?treatment"
+        r"baseline|resting|pre ?treatment|false"
     ),
     "vehicle": r"vehicles?\d*|veh|solvent|carrier",
     "negative control": rf"neg(?:ative)? ?{_CONTROL}\d*",
@@ -49,7 +49,7 @@ _KINDS: Final = {
 _GENETIC: Final = {  # in a screen these are guides without a target in the cell, elsewhere they may be anything
     "non-targeting": r"nc\d*|aavs1|rosa ?26|lacz|luc|luciferase|e?gfp|empty ?vector|ev|non ?coding|nt ?\d+"
 }
-_GENERAL: Final = ("vehicle", "negative control", "control")  # words that say less than another kind beside them
+GENERAL: Final = ("vehicle", "negative control", "control")  # words that say less than another kind beside them
 SOLVENTS: Final = frozenset({"DMSO", "PBS", "saline", "ethanol", "methanol", "water", "BSA", "medium", "vehicle"})
 GUIDES: Final = frozenset({"non-targeting", "safe-targeting", "negative control"})
 
@@ -132,9 +132,9 @@ def control_words(label: str, *, genetic: bool = False) -> ControlWords:
                 text = found
     if not kinds:
         return ControlWords(rest=text)
-    telling = {kind for kind in kinds if kind not in _GENERAL}
+    telling = {kind for kind in kinds if kind not in GENERAL}
     left = [word for word in text.replace("|", " ").split() if not _NEUTRAL.fullmatch(word)]
-    return ControlWords(" + ".join(sorted(telling)) or min(kinds, key=_GENERAL.index), " ".join(left))
+    return ControlWords(" + ".join(sorted(telling)) or min(kinds, key=GENERAL.index), " ".join(left))
 
 
 def hints_at_control(label: str) -> bool:
@@ -154,7 +154,7 @@ def hints_at_control(label: str) -> bool:
     >>> hints_at_control("CtrlA"), hints_at_control("LPS")
     (True, False)
     """
-    return _HINT.search(label) is not None
+    return _HINT.search(label) is not None and _POSITIVE.search(_even(label)) is None
 
 
 def is_unassigned(label: str) -> bool:

@@ -25,6 +25,7 @@ class CellSet(Frozen):
     donor_ids: tuple[str, ...] = ()
     tissue_ids: tuple[str, ...] = ()
     disease_ids: tuple[str, ...] = ()
+    control_kinds: tuple[str, ...] = Field(default=(), description="kinds of control cells: DMSO, PBS, non-targeting")
     n_cells: int = Field(default=0, ge=0, description="cells in the atlas that satisfy the criteria")
     label: str = Field(default="", description="names of the cell types in the atlas; not a criterion")
 
@@ -33,7 +34,8 @@ class CellSet(Frozen):
         """Selection key: equal for equal criteria, used to de-duplicate candidates."""
         parts = (self.atlas, self.dataset, self.perturbation or ("control" if self.is_control else "any"))
         wanted = (self.cell_type_ids or self.cell_type_names, self.donor_ids, self.tissue_ids, self.disease_ids)
-        return "|".join([*parts, *(",".join(sorted(group)) for group in wanted)])
+        kinds = (self.control_kinds,) if self.control_kinds else ()  # keys of before these existed stay the same
+        return "|".join([*parts, *(",".join(sorted(group)) for group in (*wanted, *kinds))])
 
 
 class Candidate(Frozen):

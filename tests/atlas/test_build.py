@@ -435,14 +435,15 @@ def kill(event, arguments):
         seen += 1
 
 sys.addaudithook(kill)
-build_atlas(source, name="tiny", root=root, mapping=load_mapping("cellxgene"), knowledge=load_knowledge())
+mapping = load_mapping("cellxgene", unperturbed=True)
+build_atlas(source, name="tiny", root=root, mapping=mapping, knowledge=load_knowledge())
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [3, 5, 6])  # parts, then atlas.json, then what is no longer named
 def test_build_killed_at_any_renaming_leaves_the_old_atlas_or_the_new_one(write, build, obs, root, moment):
-    build(write("a.h5ad", obs), load_mapping("cellxgene"))
+    build(write("a.h5ad", obs), load_mapping("cellxgene", unperturbed=True))
     other = write("b.h5ad", {key: values[:4] for key, values in obs.items()}, genes=[f"X{i}" for i in range(6)])
     done = subprocess.run([sys.executable, "-c", KILLED, other, str(root), str(moment)], check=False)
     assert done.returncode == -9
@@ -450,5 +451,5 @@ def test_build_killed_at_any_renaming_leaves_the_old_atlas_or_the_new_one(write,
     assert found["ok"], found
     n_cells = len(open_atlases(["tiny"], root=root).select(CellSet(atlas="tiny", dataset="tiny", is_control=True)))
     assert n_cells == (8 if moment < 6 else 4)
-    build(other, load_mapping("cellxgene"))
+    build(other, load_mapping("cellxgene", unperturbed=True))
     assert len(pq.read_table(root / "tiny" / "cells.parquet")) == 4

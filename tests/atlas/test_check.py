@@ -16,7 +16,7 @@ def source(write, obs):
 
 @pytest.fixture
 def atlas(build, source):
-    build(str(source), load_mapping("cellxgene"))
+    build(str(source), load_mapping("cellxgene", unperturbed=True))
     return "tiny"
 
 
@@ -115,7 +115,7 @@ def test_move_to_another_file_is_refused_and_changes_nothing(atlas, root, source
 
 def test_move_when_the_atlas_has_several_files_then_the_dataset_must_be_named(atlas, root, build, write, obs, source):
     other = Path(write("b.h5ad", {key: values[:4] for key, values in obs.items()}, counts=None))
-    build(str(other), load_mapping("cellxgene"), dataset="second", add=True)
+    build(str(other), load_mapping("cellxgene", unperturbed=True), dataset="second", add=True)
     moved = source.rename(source.with_name("moved.h5ad"))
     with pytest.raises(InvalidInputError, match="name the dataset that has moved with --dataset: second, tiny"):
         move_source(atlas, str(moved), root=root)

@@ -103,8 +103,8 @@ def test_alternatives_and_fitting_schemas_are_named(write, knowledge):
 
 
 def test_labels_with_line_breaks_and_quotes_stay_comments_and_values(drafted):
-    obs = {"cell_type": ["B cell", 'od"d\nlabel: x'], "perturbation": ['a "control"\n', "TNF-alpha"]}
-    assert drafted(obs)["control"] == ['a "control"']
+    obs = {"cell_type": ["B cell", 'od"d\nlabel: x'], "perturbation": ['"control"\n', "TNF-alpha"]}
+    assert drafted(obs)["control"] == ['"control"']
 
 
 def test_files_that_are_no_h5ad_are_refused(knowledge, tmp_path):

@@ -3,8 +3,9 @@ import pandas as pd
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.harmonise import Resolvers, age_category, harmonise, sex_category
+from haystack_kernel.atlas.harmonise import age_category, harmonise, sex_category
 from haystack_kernel.atlas.mapping import load_mapping
+from haystack_kernel.atlas.resolvers import Resolvers
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import Match, Resolution
 
@@ -33,6 +34,7 @@ def resolvers(asked):
     return Resolvers(
         **{kind: resolver(kind, texts) for kind, texts in asked.items()},
         perturbation_type=lambda name: "cytokine" if name == "TNF" else "",
+        is_related=lambda a, b: a == b,
     )
 
 
@@ -81,14 +83,19 @@ def test_a_knock_out_of_a_cytokine_gene_is_not_taken_for_the_cytokine(resolvers)
     ("labels", "control", "says"),
     [
         (("a", "b"), ["PBS"], "no cell is a control: the perturbation labels are a, b; controls are PBS"),
-        (("PBS", ""), ["PBS"], "some cells have no perturbation label"),
+        (("", "NA"), ["PBS"], "'', 'NA': not known to be treated or not; if these cells are untreated, add the label"),
+        (
+            ("PBS", "PBS organoid", "CtrlA"),
+            ["PBS"],
+            "2 perturbation labels .* beside other words: 'CtrlA', 'PBS organo",
+        ),
     ],
 )
 def test_perturbations_that_cannot_be_read_are_refused(resolvers, labels, control, says):
     mapping = load_mapping("cellxgene", perturbation_column="p", control=control)
     with pytest.raises(InvalidInputError, match=says):
         harmonise(
-            {"cell_type": text("monocyte", "monocyte"), "perturbation": text(*labels)},
+            {"cell_type": text(*["monocyte"] * len(labels)), "perturbation": text(*labels)},
             mapping,
             dataset="d",
             resolvers=resolvers,

@@ -69,8 +69,10 @@ def knowledge():
     return Knowledge(types, {one.name: one for one in entries}, {}, {}, {}, version="test", digest="test")
 
 
-def condition(dataset, cl_id, state, donor, n_cells, *, label=None, tissue=BLOOD, disease=("", ""), depth=1500.0):
-    """One row of the conditions table; ``state`` "" is the control condition."""
+def condition(
+    dataset, cl_id, state, donor, n_cells, *, label=None, tissue=BLOOD, disease=("", ""), depth=1500.0, kind=""
+):
+    """One row of the conditions table; ``state`` "" is the control condition, of the given kind."""
     donor = f"{dataset}:{donor}" if donor else ""
     return {
         keys.ATLAS: "tiny",
@@ -88,6 +90,7 @@ def condition(dataset, cl_id, state, donor, n_cells, *, label=None, tissue=BLOOD
         keys.DISEASE_ID: disease[0],
         keys.DISEASE: disease[1],
         keys.CONDITION: state or "ctrl",
+        keys.CONTROL_KIND: kind,
         "n_cells": n_cells,
         "median_total_counts": depth,
     }
@@ -122,6 +125,7 @@ class FakeAtlas:
             by_id = cells[keys.CELL_TYPE_ID].isin(cell_set.cell_type_ids)
             keep &= by_id | cells[keys.CELL_TYPE].isin(cell_set.cell_type_names)
         groups = {keys.DONOR: "donor_ids", keys.TISSUE_ID: "tissue_ids", keys.DISEASE_ID: "disease_ids"}
+        groups[keys.CONTROL_KIND] = "control_kinds"
         for column, field in groups.items():
             if wanted := getattr(cell_set, field):
                 keep &= cells[column].isin(wanted)

@@ -1,0 +1,159 @@
+"""A column that holds treatments and that nobody named stops the build; columns that only look like it do not."""
+
+import pytest
+
+from haystack_kernel import keys
+from haystack_kernel.atlas import load_mapping
+from haystack_kernel.errors import InvalidInputError
+
+PLAIN = {"cell_type": ["B cell"] * 8, "donor_id": ["d1", "d2"] * 4}
+
+TREATMENTS = [  # name of the column, its labels: the mapping names no treatments, so the build must stop
+    ("perturbation", ["control", "IFN-beta"]),
+    ("stim", ["unstim", "stim"]),
+    ("stim", [0, 1]),
+    ("condition", ["ctrl", "LPS"]),
+    ("condition", ["ctrl", "stim"]),
+    ("Treatment", ["none", "chemo"]),
+    ("treatment.group", ["vehicle", "XQ-4471"]),
+    ("guide", ["NT_1", "STAT1_g1"]),
+    ("sgRNA", ["sgNTC-1", "sgJAK2-2"]),
+    ("target_gene", ["non-targeting", "STAT1"]),
+    ("gene_target", ["JAK2", "STAT1"]),
+    ("drug", ["DMSO", "Dabrafenib"]),
+    ("drug", ["Dabrafenib", "Dabrafenib"]),
+    ("compound", ["cpd-12", "cpd-13"]),
+    ("sm_name", ["Dimethyl Sulfoxide", "Belinostat"]),
+    ("cytokine", ["PBS", "IL-6"]),
+    ("dose", [0.0, 10.0]),
+    ("dose_uM", [0.1, 10.0]),
+    ("concentration", ["0 nM", "10 nM"]),
+    ("timepoint", ["0h", "24h"]),
+    ("time_h", [0, 6]),
+    ("infection", ["mock", "SARS-CoV-2"]),
+    ("treated", [True, False]),
+    ("group", ["untreated", "IFN-gamma"]),
+    ("orig.ident", ["ctrl_1", "stim_1"]),
+    ("sample", ["PBS_rep1", "TNF_rep1"]),
+    ("knockout", ["WT", "KO"]),
+    ("v2", ["PBS", "IFN-gamma"]),
+    ("v3", ["IL-6", "IL-4"]),
+]
+
+OTHERS = [  # columns with such names or labels that say nothing about treatments
+    ("perturbation", ["control", "control"]),
+    ("condition", ["ctrl", "ctrl"]),
+    ("condition", ["healthy", "systemic lupus erythematosus"]),
+    ("condition", ["normal", "glioblastoma"]),
+    ("guide_umi", [3, 17]),
+    ("n_guides", [1, 2]),
+    ("treatment_score", [0.1, 0.7]),
+    ("treatment_response", ["R", "NR"]),
+    ("batch", ["b1", "b2"]),
+    ("sample", ["s1", "s2"]),
+    ("timepoint", ["6h", "24h"]),
+    ("age_days", [0, 4]),
+    ("time", ["morning", "evening"]),
+    ("perturbation", ["unknown", "NA"]),
+    ("cluster", ["B cell", "natural killer cell"]),
+    ("nCount_RNA", [900, 1000]),
+    ("tissue_of_origin", ["lung", "blood"]),
+    ("assay", ["10x 3' v2", "10x 3' v3"]),
+    ("is_doublet", [True, False]),
+    ("status", ["control", "control"]),
+    ("sex", ["female", "male"]),
+]
+
+
+def table(name, labels, **more):
+    return {**PLAIN, name: labels * (8 // len(labels)), **more}
+
+
+@pytest.mark.parametrize(("name", "labels"), TREATMENTS)
+def test_a_column_of_treatments_that_is_not_named_stops_the_build(write, build, name, labels):
+    with pytest.raises(InvalidInputError) as caught:
+        build(write("a.h5ad", table(name, labels)), load_mapping("cellxgene"))
+    message = str(caught.value)
+    assert repr(name) in message
+    assert f"--perturbation-column {name}" in message
+    assert f"--not-treatment {name}" in message
+    assert "--all-unperturbed" in message
+
+
+def test_other_columns_do_not_stop_the_build(write, build):
+    files = [{}, {}, {}]  # a name of a column occurs up to three times
+    for name, labels in OTHERS:
+        next(file for file in files if name not in file)[name] = labels * (8 // len(labels))
+    for columns in files:
+        report = build(write("a.h5ad", {**PLAIN, **columns}), load_mapping("cellxgene"))
+        assert (report.n_control, report.n_left_out) == (8, 0)
+
+
+def test_the_user_may_say_that_a_column_or_the_whole_file_holds_no_treatments(write, build):
+    source = write("a.h5ad", table("stim", ["a", "b"], drug=["c", "d"] * 4))
+    for given in ({"unperturbed": True}, {"ignore": ["stim", "drug"]}):
+        assert build(source, load_mapping("cellxgene", **given)).n_control == 8
+    with pytest.raises(InvalidInputError, match="a column that looks like treatments: 'drug'"):
+        build(source, load_mapping("cellxgene", ignore=["stim"]))
+
+
+TREATED = {"perturbation_column": "stim", "perturbation_type": "cytokine"}
+STIM = ["ctrl", "ctrl", "IFN-beta", "IFN-beta"] * 2
+
+
+def test_controls_that_another_column_says_were_treated_stop_the_build(write, build):
+    source = write("a.h5ad", {**PLAIN, "stim": STIM, "drug": ["DMSO", "Ruxolitinib"] * 4})
+    with pytest.raises(InvalidInputError, match=r"2 cells that would be controls \(ctrl\) are Ruxolitinib in .*'drug'"):
+        build(source, load_mapping("cellxgene", **TREATED))
+
+
+def test_two_columns_of_treatments_are_read_together(write, build, root):
+    import pyarrow.parquet as pq
+
+    source = write("a.h5ad", {**PLAIN, "stim": STIM, "drug": ["DMSO", "Ruxolitinib"] * 4})
+    mapping = load_mapping("cellxgene", perturbation_column="stim", perturbation_also=["drug"])
+    report = build(source, mapping)
+    cells = pq.read_table(root / "tiny" / "cells.parquet").to_pandas().sort_values(keys.CELL_INDEX)
+    assert list(cells[keys.PERTURBATION])[:4] == ["", "Ruxolitinib", "IFN-beta", "IFN-beta + Ruxolitinib"]
+    assert cells[keys.CONTROL_KIND].tolist()[:2] == ["DMSO", ""]
+    assert (report.n_control, len(report.treatments)) == (2, 4)
+
+
+def test_a_second_treatment_of_treated_cells_alone_stops_the_build_too(write, build):
+    source = write("a.h5ad", {**PLAIN, "stim": STIM, "drug": ["DMSO", "DMSO", "DMSO", "Ruxolitinib"] * 2})
+    with pytest.raises(InvalidInputError, match="cells treated with IFN-beta have different labels in column 'drug'"):
+        build(source, load_mapping("cellxgene", **TREATED))
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("condition", ["ctrl", "ctrl", "stim", "stim"]),
+        ("sample_id", ["1_ctrl", "2_ctrl", "1_stim", "2_stim"]),
+        ("treatment", ["vehicle (PBS)", "vehicle (PBS)", "10 ng/ml IFN-beta", "10 ng/ml IFN-beta"]),
+        ("sm_lincs_id", ["LSM-1", "LSM-1", "LSM-2", "LSM-2"]),
+        ("dose_um", [0.0, 0.0, 10.0, 10.0]),
+        ("time_h", [24, 24, 24, 24]),
+    ],
+)
+def test_columns_that_say_the_same_as_the_one_that_is_used_do_not_stop_the_build(write, build, name, labels):
+    source = write("a.h5ad", {**PLAIN, "stim": STIM, name: labels * 2})
+    assert build(source, load_mapping("cellxgene", **TREATED)).n_control == 4
+
+
+@pytest.mark.parametrize(("name", "option"), [("dose_uM", "dose"), ("hours", "time")])
+def test_treated_cells_at_zero_stop_the_build_until_the_column_is_given(write, build, name, option):
+    source = write("a.h5ad", {**PLAIN, "stim": STIM, name: [0, 0, 0, 5] * 2})
+    with pytest.raises(InvalidInputError, match=rf"{name}' is 0 in 2 cells that count as treated.*--{option}-column"):
+        build(source, load_mapping("cellxgene", **TREATED))
+    report = build(source, load_mapping("cellxgene", **TREATED, **{f"{option}_column": name}))
+    assert (report.n_control, report.n_cells) == (6, 8)
+    assert [(one.control, one.n_cells) for one in report.treatments if one.label == "IFN-beta" and one.control] == [
+        (f"{option} 0", 2)
+    ]
+
+
+def test_different_doses_of_one_treatment_are_said(write, build):
+    source = write("a.h5ad", {**PLAIN, "stim": STIM, "dose_uM": [0, 0, 1, 10] * 2})
+    notes = build(source, load_mapping("cellxgene", **TREATED)).notes
+    assert "treated cells with different values of dose_uM (1, 10) are one treatment" in notes
