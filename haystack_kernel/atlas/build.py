@@ -108,7 +108,7 @@ def build_atlas(
     Parameters
     ----------
     source
-        Path or URI of an h5ad with raw counts in X, raw/X or layers['counts'] (CSR is read fastest).
+        Path or URI of an h5ad with raw counts in X, raw/X or a layer (CSR is read fastest).
     name
         Name of the atlas: a-z, 0-9, ``-`` and ``_``.
     root

@@ -25,9 +25,7 @@ Root = Annotated[
 def build(
     file: Annotated[
         str,
-        typer.Argument(
-            metavar="FILE", help="h5ad file with raw counts in X, raw or layers['counts'].", show_default=False
-        ),
+        typer.Argument(metavar="FILE", help="h5ad file with raw counts in X, raw or a layer.", show_default=False),
     ],
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the atlas: a-z, 0-9, '-' and '_'.")],
     schema: Annotated[

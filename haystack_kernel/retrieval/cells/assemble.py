@@ -14,6 +14,7 @@ from haystack_kernel import keys
 from haystack_kernel.errors import ContractError, InvalidInputError, NoCandidateError
 from haystack_kernel.retrieval.cells.balance import GROUP, balance, group_of
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells, split_cells
+from inference.genes import gene_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,12 +129,29 @@ def assemble_cells(
         query_cells = _fetch(sampled, role=keys.QUERY, atlas=atlas)
     if not control.empty:
         prompt, control = balance(prompt, control=control, config=config, round_number=round_number)
+    prompt_cells = _fetch(prompt, role=keys.PROMPT, atlas=atlas)
+    control_cells = None if control.empty else _fetch(control, role=keys.CONTROL, atlas=atlas)
+    for adata in (prompt_cells, control_cells):
+        if adata is not None:
+            _spell_genes_as(query_cells, adata)
     return CellsByRole(
-        prompt_cells=_fetch(prompt, role=keys.PROMPT, atlas=atlas),
-        control_cells=None if control.empty else _fetch(control, role=keys.CONTROL, atlas=atlas),
+        prompt_cells=prompt_cells,
+        control_cells=control_cells,
         query_cells=query_cells,
         notes=(*notes, *more),
     )
+
+
+def _spell_genes_as(query_cells: ad.AnnData, adata: ad.AnnData) -> None:
+    """Rename genes of ``adata`` that differ from those of the query cells only in case, so that they are compared."""
+    theirs = list(map(str, query_cells.var_names))
+    spelled, known = {gene_key(gene): gene for gene in reversed(theirs)}, set(theirs)
+    taken, renamed = set(map(str, adata.var_names)), []
+    for gene in map(str, adata.var_names):
+        other = spelled.get(gene_key(gene), gene)
+        renamed.append(other if gene not in known and other not in taken else gene)
+        taken.add(renamed[-1])
+    adata.var_names = renamed
 
 
 def _prompt_and_control(

@@ -66,7 +66,7 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
     Parameters
     ----------
     uri
-        Path or fsspec address of an h5ad with raw human counts in X, raw or ``layers["counts"]``.
+        Path or fsspec address of an h5ad with raw human counts in X, raw or a layer.
     genelist
         Gene list of the model that will predict, where there is one.
 
@@ -89,7 +89,7 @@ def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnDat
     --------
     >>> query_cells, notes = read_query_h5ad("my_cells.h5ad")  # doctest: +SKIP
     >>> notes  # doctest: +SKIP
-    ("my_cells.h5ad: raw counts taken from layers['counts'], X holds other values",)
+    ("my_cells.h5ad: raw counts taken from layers/counts, X holds other values",)
     """
     found = check_query_h5ad(uri, genelist=genelist)
     return _with_columns(found), _notes_about(found, genelist=genelist)

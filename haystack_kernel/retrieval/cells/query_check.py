@@ -126,7 +126,7 @@ def _local(uri: str, *, what: str) -> Iterator[Path]:
     try:
         if "://" not in uri:
             path = Path(uri).expanduser()
-            if not path.is_file():
+            if not path.exists():  # a folder is told from a file by what it holds
                 raise FileNotFoundError(uri)
             yield path
             return

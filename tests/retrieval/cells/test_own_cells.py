@@ -79,3 +79,18 @@ def test_assemble_with_own_cells_samples_them(own, blood, ask, knowledge, settin
     assert set(cells.query_cells.obs["role"]) == {"query"}
     assert any("5 of these 12 cells" in note for note in cells.notes)
     assert any("all 12 cells of my cells.h5ad" in note for note in cells.notes)
+
+
+def test_assemble_spells_genes_as_the_query_cells_do(own, blood, ask, knowledge, settings):
+    """The file writes ``Lyz`` for the atlas's LYZ; its other gene ISG15 is the same, and A1BG is only the atlas's."""
+    path, _ = own
+    adata = ad.read_h5ad(path)
+    adata.var_names = ["Lyz" if name == "LYZ" else name for name in adata.var_names]
+    adata.write_h5ad(path)
+    config, query = RunConfig(query_h5ad=str(path)), ask("CL:0000623")
+    (one, *_) = search_candidates(query, atlas=blood, knowledge=knowledge, settings=settings, config=config)
+    mine = read_own_cells(config, query=query, knowledge=knowledge)
+    cells = assemble_cells([one], query_set=None, atlas=blood, config=config, round_number=1, own_cells=mine)
+    assert list(cells.prompt_cells.var_names) == ["A1BG", "ISG15", "Lyz"]
+    assert list(cells.control_cells.var_names) == ["A1BG", "ISG15", "Lyz"]
+    assert "Lyz" in cells.query_cells.var_names
