@@ -32,9 +32,14 @@ _SAMPLES = (  # names whose keys tell whether stored hashes were made by the pre
 
 
 class NameLayer(Protocol):
-    """Rows of names that an index searches beside its own; ``is_packaged`` rows give way to all others."""
+    """Rows of names that an index searches beside its own.
+
+    ``is_packaged`` rows give way to all others; where names ``must_be_plain``, abbreviations are not looked for in
+    questions.
+    """
 
     is_packaged: bool
+    must_be_plain: bool
 
     @property
     def keys(self) -> HashedKeys:
@@ -147,7 +152,7 @@ def fingerprint() -> bytes:
 class NamedRows:
     """A layer of names held in memory: the rows of an addition, with the hashes made when it was added."""
 
-    is_packaged = False
+    is_packaged = must_be_plain = False
 
     def __init__(self, names: Sequence[Sequence[str]], *, terms: Sequence[str], keys: HashedKeys) -> None:
         self._names, self._terms, self.keys = names, terms, keys

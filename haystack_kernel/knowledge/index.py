@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NAME_SCORE = 1.0
 SYNONYM_SCORE = 0.98
-ABBREVIATION_SCORE = 0.75  # an abbreviation that only a packaged ontology lists: others may be meant
+DOUBT_SCORE = 0.75  # an abbreviation or a term of other species that only a packaged ontology lists
 IN_LAYERS = ("ontology", ADDED)  # sources of rows whose names are found in layers
 _MIN_IN_LAYER = 0.75
 _MOST_IN_LAYER = 50
@@ -43,7 +43,7 @@ class Surface:
     text: str
     is_name: bool
     key: str
-    is_abbreviation: bool = False  # one that only a packaged ontology lists
+    doubt: bool = False  # an abbreviation, or a term of other species, that only a packaged ontology lists
 
     @property
     def norms(self) -> list[str]:
@@ -66,29 +66,43 @@ class Level(Mapping[str, tuple[Surface, ...]]):
         if not key:
             raise KeyError(key)
         for layer in self._index.layers:
-            if layer.is_packaged and found:
-                break
-            ranked = list(self._in_layer(key, layer))
-            best = min((rank for rank, _ in ranked), default=0)
-            found += [one for rank, one in ranked if rank == best]
+            best = self._best_in(key, layer)
+            found += self._better_named(best, than=found) if layer.is_packaged and found else best
         if not found:
             raise KeyError(key)
         return _group((key, one) for one in found)[key]
 
-    def _in_layer(self, key: str, layer: NameLayer) -> Iterator[tuple[int, Surface]]:
-        index = self._index
-        for row in layer.keys.rows_of(key):
-            rank = layer.rank_of(row)
+    def _better_named(self, packaged: list[Surface], *, than: list[Surface]) -> list[Surface]:
+        """Return packaged terms of just this name where others only have it as a synonym.
+
+        An acinar cell is not always the pancreatic one. Tissues written by hand are kept, as data sets name them so.
+        """
+        if self._place or self._index.kind == "tissue" or any(one.is_name for one in than):
+            return []
+        return [one for one in packaged if one.is_name and not one.doubt]
+
+    def _best_in(self, key: str, layer: NameLayer) -> list[Surface]:
+        """Return the names of a layer under this key, of its most common terms alone."""
+        ranks = {row: layer.rank_of(row) for row in layer.keys.rows_of(key)}
+        for rank in sorted(set(ranks.values())):
             if self._common_only and rank:
+                break
+            rows = [row for row, one in ranks.items() if one == rank]
+            if found := [one for row in rows for one in self._in_row(key, layer, row=row, is_foreign=rank == 2)]:
+                return found
+        return []
+
+    def _in_row(self, key: str, layer: NameLayer, *, row: int, is_foreign: bool) -> Iterator[Surface]:
+        kind, term = self._index.kind, layer.term_of(row)
+        for number, text in enumerate(layer.names_of(row)):
+            is_plain = _is_plain_name(text)
+            if self._common_only and layer.must_be_plain and not is_plain:
                 continue
-            for number, text in enumerate(layer.names_of(row)):
-                if self._common_only and layer.is_packaged and not _is_plain_name(text):
-                    continue
-                norms = [word.norm for word in normalise.split_words(text)]
-                if keys_of(norms, kind=index.kind, is_name=not number)[self._place] == key:
-                    term = layer.term_of(row)
-                    is_short = layer.is_packaged and bool(number) and not _is_plain_name(text)
-                    yield rank, Surface(term, text, text == index.name_of(term), " ".join(norms), is_short)
+            norms = [word.norm for word in normalise.split_words(text)]
+            if keys_of(norms, kind=kind, is_name=not number)[self._place] == key:
+                is_short = layer.is_packaged and number > 0 and not is_plain
+                doubt = is_foreign or is_short
+                yield Surface(term, text, text == self._index.name_of(term), " ".join(norms), doubt)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index.own[self._place])
@@ -220,8 +234,8 @@ class Index:
 
     def match(self, surface: Surface, *, lenient: bool = False) -> Match:
         """Return a match; ``lenient`` where more than the spelling differed."""
-        if surface.is_abbreviation:
-            return self.close(surface.id, score=ABBREVIATION_SCORE)
+        if surface.doubt:
+            return self.close(surface.id, score=DOUBT_SCORE)
         is_name = surface.is_name and not lenient
         score, how = (NAME_SCORE, "name") if is_name else (SYNONYM_SCORE, "synonym")
         return Match.model_validate({"id": surface.id, "name": self.name_of(surface.id), "score": score, "how": how})

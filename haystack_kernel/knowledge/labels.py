@@ -31,6 +31,12 @@ MODIFIERS = frozenset(
         "recombinant", "treated",
     )
 )  # fmt: skip
+STATES = frozenset(
+    (
+        "activated", "resting", "stimulated", "unstimulated", "cycling", "proliferating", "dividing", "quiescent",
+        "exhausted", "inflammatory", "reactive", "stressed", "aged", "senescent", "malignant", "treated",
+    )
+)  # fmt: skip
 _TISSUE_MODIFIERS = frozenset({"whole", "normal", "tissue", "sample", "biopsy", "healthy"})
 SALTS = frozenset(
     (
@@ -45,6 +51,67 @@ _DOSE = re.compile(
     r"[\s,@(]+\d+(?:\.\d+)?\s*(?:[nu\u00b5\u03bcm]M|[npu\u00b5\u03bcm]g\s*/\s*m[lL]|I?U\s*/\s*m[lL])\)?\s*$"
 )
 _BRACKETS = re.compile(r"^\s*([^()\[\]]*\S)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
+
+
+ASIDE = frozenset(  # what brackets may say beside the term without changing it
+    (
+        "batch", "cluster", "sample", "donor", "patient", "replicate", "rep", "human", "male", "female", "day", "week",
+        "left", "right", "total", "all", "other", "sc", "sn", "organoid", "culture", "high", "low", "normal", "control",
+    )
+)  # fmt: skip
+GENERIC = frozenset(
+    {"cell", "line", "tissue", "type", "like", "positive", "negative", "associated", "derived", "other"}
+)
+_SHORT_WORDS: dict[TermKind, dict[str, str]] = {  # a word of a label -> what it is short for
+    "cell_type": {
+        "mono": "monocyte", "monos": "monocyte", "mac": "macrophage", "macs": "macrophage", "neut": "neutrophil",
+        "neuts": "neutrophil", "eos": "eosinophil", "baso": "basophil", "lympho": "lymphocyte", "dcs": "dendritic cell",
+        "oligo": "oligodendrocyte", "oligos": "oligodendrocyte", "astro": "astrocyte", "astros": "astrocyte",
+        "fb": "fibroblast", "fib": "fibroblast", "fibs": "fibroblast", "fibro": "fibroblast", "ec": "endothelial cell",
+        "ecs": "endothelial cell", "endo": "endothelial cell", "epi": "epithelial cell", "smc": "smooth muscle cell",
+        "prog": "progenitor", "mem": "memory", "eff": "effector", "cyto": "cytotoxic", "t4": "CD4 T", "t8": "CD8 T",
+        "mk": "megakaryocyte", "ery": "erythroid", "hep": "hepatocyte", "cm": "cardiomyocyte", "mes": "mesenchymal",
+        "cellule": "cell", "zelle": "cell", "zellen": "cell", "celula": "cell", "celulas": "cell", "cellula": "cell",
+        "cmono": "classical monocyte", "cmonos": "classical monocyte", "ncmono": "non-classical monocyte",
+        "ncmonos": "non-classical monocyte", "interneurone": "interneuron",
+    },
+    "tissue": {
+        "ln": "lymph node", "lns": "lymph node", "periph": "peripheral", "subq": "subcutaneous", "abd": "abdominal",
+        "subcut": "subcutaneous", "bm": "bone marrow", "int": "intestine", "foie": "liver", "leber": "liver",
+    },
+    "disease": {"ca": "carcinoma", "dz": "disease", "synd": "syndrome", "adenoca": "adenocarcinoma"},
+}  # fmt: skip
+_SIDE_WORDS = frozenset({"mature", "general", "tumor", "associated", "infiltrating", "fetal", "embryonic", "aged"})
+_SOURCE = re.compile(r"^\s*[A-Za-z][\w.-]*\s*:\s+(?=\S)")  # Tahoe: Adagrasib
+_EPONYM = re.compile(r"['\u2019]s$")
+
+
+def expansions(text: str, words: list[Word], *, kind: TermKind) -> list[tuple[list[Word], str]]:
+    """Return other readings of a label, with what a reader should know about each.
+
+    Short words are written out; "Tahoe: Adagrasib" loses the name of its source, and "Crohn's" takes "disease" or
+    "syndrome".
+    """
+    found: list[tuple[str, str]] = []
+    if source := _SOURCE.match(text):
+        found.append((text[source.end() :], f"not used: {source.group().strip()}"))
+    found += _written_out(words, kind=kind)
+    if kind == "disease" and _EPONYM.search(text.strip()):
+        found += [(full, f"read as {full}") for full in (f"{text.strip()} disease", f"{text.strip()} syndrome")]
+    readings = [(normalise.split_words(said), note) for said, note in found]
+    return [one for one in readings if any(word.norm not in GENERIC for word in one[0])]
+
+
+def _written_out(words: list[Word], *, kind: TermKind) -> Iterator[tuple[str, str]]:
+    """Yield a label with its short words written out, and also without words that say a state, with what to say."""
+    short = _SHORT_WORDS.get(kind, {})
+    said = [short.get(word.norm, word.raw) for word in words]
+    if any(word.norm in short for word in words):
+        yield " ".join(said), f"read as {' '.join(said)!r}"
+    dropped = [word.raw for word in words if word.norm in _SIDE_WORDS]
+    if kind in ("cell_type", "tissue") and 0 < len(dropped) < len(words):
+        kept = " ".join(one for one, word in zip(said, words, strict=True) if word.norm not in _SIDE_WORDS)
+        yield kept, f"read as {kept!r}; not used: {' '.join(dropped)}"
 
 
 def without_modifiers(text: str, *, kind: TermKind) -> list[Word]:

@@ -73,7 +73,7 @@ def descendants(id: str, *, knowledge: Knowledge, relations: tuple[Relation, ...
     NotFoundError
         The id is in no table.
     """
-    below = _below(_kind_of(id, knowledge=knowledge), knowledge=knowledge, relations=relations)
+    below = _below(_kind_of(id, knowledge=knowledge), knowledge=knowledge, relations=relations, is_whole=True)
     found, frontier = set[str](), [id]
     while frontier:
         frontier = [low for high in frontier for low in below.get(high, ()) if low not in found]
@@ -187,12 +187,20 @@ def _steps_up(term: str, *, knowledge: Knowledge, relations: tuple[Relation, ...
 
 
 @functools.lru_cache(maxsize=16)
-def _below(kind: str, *, knowledge: Knowledge, relations: tuple[Relation, ...]) -> dict[str, tuple[str, ...]]:
-    """Return each term -> the terms directly below it."""
+def _below(
+    kind: str, *, knowledge: Knowledge, relations: tuple[Relation, ...], is_whole: bool = False
+) -> dict[str, tuple[str, ...]]:
+    """Return each term -> the terms directly below it.
+
+    With ``is_whole`` also those that rows written by hand leave out, which name the nearest parents of their table.
+    """
     table: Table = getattr(knowledge, kind)
     below: dict[str, list[str]] = {}
     for term in table:
-        for high in dict.fromkeys(_up(table, term, relations=relations)):
+        high_ones = _up(table, term, relations=relations)
+        if is_whole and isinstance(table, TermTable) and term in table.over and term in table.packed:
+            high_ones += [high for high in table.packed.term(term).parents if high not in table.over]
+        for high in dict.fromkeys(high_ones):
             below.setdefault(high, []).append(term)
     return {high: tuple(low) for high, low in below.items()}
 

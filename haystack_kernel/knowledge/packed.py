@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from haystack_kernel.errors import ContractError
-from haystack_kernel.knowledge.hashed import HashedKeys, hash_keys, keys_from_bytes
+from haystack_kernel.knowledge.hashed import HashedKeys, NamedRows, hash_keys, keys_from_bytes
 from haystack_kernel.knowledge.readers import OntologyTerm
+from haystack_kernel.knowledge.tables import read_synonyms
 from haystack_kernel.knowledge.terms import CellType, Disease, Obsolete, Source, SourceKind, Tissue
 
 if TYPE_CHECKING:
@@ -97,13 +98,17 @@ def with_ontologies(base: Knowledge, *, folder: Path) -> Knowledge:
     packed = read_manifest(folder)
     tables: dict[str, Any] = {}
     layers: dict[TermKind, tuple[NameLayer, ...]] = {}
+    synonyms, written = read_synonyms(folder / "synonyms.tsv")
     for kind, (field, term_kind, make) in _TABLES.items():
         source = packed[kind]
         terms = PackedTerms(folder / f"{kind}.tsv.gz", kind=term_kind, prefix=f"{source.name}:", source=source)
         tables[field] = TermTable(getattr(base, field), terms, make)
-        layers[term_kind] = (terms,)
+        named = {id: names for id, names in synonyms.items() if id.startswith(terms.prefix)}
+        further = NamedRows(list(named.values()), terms=list(named), keys=hash_keys(named.values(), kind=term_kind))
+        further.must_be_plain = True
+        layers[term_kind] = (further, terms)
     sources = tuple(packed[kind].source for kind in _TABLES)
-    joined = "".join(f"\n{one.kind} {one.version} {one.digest}" for one in packed.values())
+    joined = "".join(f"\n{one.kind} {one.version} {one.digest}" for one in packed.values()) + written
     return replace(
         base,
         **tables,
@@ -117,7 +122,7 @@ def with_ontologies(base: Knowledge, *, folder: Path) -> Knowledge:
 class PackedTerms:
     """Terms of one ontology; a layer of names for an index, and a source of rows for a table."""
 
-    is_packaged = True
+    is_packaged = must_be_plain = True
 
     def __init__(self, path: Path, *, kind: TermKind, prefix: str, source: PackedSource) -> None:
         self.path, self.kind, self.prefix, self.source = path, kind, prefix, source

@@ -12,17 +12,21 @@ from rapidfuzz.distance import OSA
 
 from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.entries import resolve_genetic
-from haystack_kernel.knowledge.index import ABBREVIATION_SCORE, SYNONYM_SCORE, index_of
+from haystack_kernel.knowledge.index import DOUBT_SCORE, SYNONYM_SCORE, index_of
 from haystack_kernel.knowledge.labels import (
+    ASIDE,
+    GENERIC,
     MODIFIERS,
     SALTS,
+    STATES,
+    expansions,
     split_brackets,
     without_modifiers,
     without_redundant,
     without_salt,
 )
 from haystack_kernel.knowledge.ontology import ancestors
-from haystack_kernel.knowledge.spelling import correct_words
+from haystack_kernel.knowledge.spelling import are_safe_slips, correct_words
 from haystack_kernel.knowledge.terms import CellType
 from haystack_kernel.schema import Match, Resolution
 
@@ -39,6 +43,8 @@ FAMILY_SCORE = 0.7  # "JAK inhibitor" taken as one of its members
 PART_SCORE = 0.6  # "interferon" taken as one of those that carry the word
 MIN_COVERAGE = 0.4  # share of a term's letters that the part must have, where several terms carry it
 MIN_COVERAGE_ALONE = 0.5  # the same where one term does
+MAX_DROPPED = 4  # words before a more general term
+_SEVERAL = re.compile(r"[/&,;]|\band\b|\bor\b")  # between the terms of a label that names several
 _ID = re.compile(r"[A-Za-z]+[:_]\d{5,}")  # an id is near to no name
 _VAGUE = frozenset(
     (
@@ -92,13 +98,8 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     short = index.short_forms.get(normalise.spaced_key(words))
     if short is not None:
         return _of_short_form(text, short, index=index)
-    if matches := _plain(text, words, index=index):
-        named = _resolution(text, matches, index=index)
-        if matches[0].score == ABBREVIATION_SCORE:
-            listed_by = matches[0].id.split(":")[0]
-            note = f"an abbreviation that {listed_by} lists for {matches[0].name!r}; it may mean something else"
-            named = named.model_copy(update={"ambiguous": True, "note": note})
-        return named
+    if found := _plain(text, words, index=index):
+        return found
     if kind == "perturbation" and (genetic := resolve_genetic(text)):
         return genetic
     brackets = split_brackets(text)
@@ -111,12 +112,16 @@ def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge
     """Resolve what is not written as any name: by implied words, typing errors or parts of names, or not at all."""
     if matches := without_redundant(words, index=index, knowledge=knowledge):
         return _resolution(text, matches, index=index)
-    if matches := _corrected(words, index=index):
-        return _resolution(text, matches, index=index, note=f"read as a misspelling of {matches[0].name!r}")
+    if found := _expanded(text, words, index=index):
+        return found
+    if found := _corrected(text, words, index=index):
+        return found
     if matches := _in_part(words, index=index):
         found = _resolution(text, matches, index=index)
         note = "" if found.ambiguous else f"only a part of the name of {matches[0].name!r}"
         return found.model_copy(update={"ambiguous": True, "note": note})  # a part alone is never sure
+    if found := _general(text, words, index=index):
+        return found
     if _ID.fullmatch(text.strip()):  # no term is offered for an unknown id
         return Resolution(text=text, kind=index.kind)
     similar = index.similar(normalise.spaced_key(words), limit=25, at_least=MIN_NEAREST)
@@ -182,14 +187,35 @@ def _of_short_form(text: str, short: ShortForm, *, index: Index) -> Resolution:
     )
 
 
-def _plain(text: str, words: list[Word], *, index: Index) -> list[Match]:
-    """Match a label as written, without salt or dose, or without a modifier."""
-    if found := index.written(words):
-        return found
-    if index.kind == "perturbation" and (found := without_salt(text, index=index)):
-        return found
+def _plain(text: str, words: list[Word], *, index: Index) -> Resolution | None:
+    """Resolve a label as written, without salt or dose, or without a modifier, which the note names."""
+    if matches := index.written(words):
+        return _as_written(text, words, matches, index=index)
+    if index.kind == "perturbation" and (matches := without_salt(text, index=index)):
+        return _resolution(text, matches, index=index)
     kept = without_modifiers(text, kind=index.kind)
-    return [index.close(one.id, score=MODIFIER_SCORE) for one in index.written(kept)] if kept else []
+    if kept and (matches := index.written(kept)):
+        left = {word.norm for word in kept}
+        dropped = ", ".join(word.raw for word in words if word.norm not in left)
+        return _close(text, [one.id for one in matches], index=index, note=f"not used: {dropped}")
+    return None
+
+
+def _as_written(text: str, words: list[Word], matches: list[Match], *, index: Index) -> Resolution:
+    found = _resolution(text, matches, index=index)
+    if matches[0].score == DOUBT_SCORE:
+        name, listed_by = matches[0].name, matches[0].id.split(":")[0]
+        note = f"{text.strip()!r} is only known as a short or foreign name that {listed_by} lists for {name!r}"
+        return found.model_copy(update={"ambiguous": True, "note": f"{note}; it may mean something else"})
+    if matches[0].how == "synonym" and (states := _states(words, matches[0], index=index)):
+        return found.model_copy(update={"note": f"not used: {states}"})
+    return found
+
+
+def _states(words: list[Word], match: Match, *, index: Index) -> str:
+    """Return words for states of cells that a synonym holds and the term does not: activated B cell is B cell."""
+    named = {word.norm for word in normalise.split_words(index.name_of(match.id))}
+    return ", ".join(word.raw for word in words if word.norm in STATES - named) if index.kind == "cell_type" else ""
 
 
 def _in_brackets(text: str, outside: str, inside: str, *, index: Index, knowledge: Knowledge) -> Resolution | None:
@@ -204,16 +230,32 @@ def _in_brackets(text: str, outside: str, inside: str, *, index: Index, knowledg
         return _doubtful(text, within, index=index)
     if not out:
         return None
+    return _with_aside(text, outside, inside, terms=out, index=index)
+
+
+def _with_aside(text: str, outside: str, inside: str, *, terms: list[str], index: Index) -> Resolution:
+    """Resolve a known label with brackets that name no term: they say which kind, or something beside it."""
+    if joined := index.written(normalise.split_words(f"{inside} {outside}")):  # goblet (nasal)
+        return _close(text, [one.id for one in joined], index=index)
     rest = [word.norm for word in normalise.split_words(inside) if word.norm not in MODIFIERS]
     if "cell" in rest and "line" not in rest:  # it names cells that are not known
-        return _doubtful(text, out, index=index)
-    return _close(text, out, index=index)
+        return _doubtful(text, terms, index=index)
+    if not rest or index.kind == "perturbation":  # a drug has its code in brackets
+        return _close(text, terms, index=index)
+    is_code = any(map(str.isdigit, inside)) or len(inside) < 3
+    if is_code or set(rest) <= ASIDE:
+        return _close(text, terms, index=index, note=f"not used: {inside}")
+    note = f"{inside!r} in brackets is not understood; it may mean another term"
+    return _doubtful(text, terms, index=index, note=note)
 
 
 def _terms_of(part: str, *, index: Index) -> list[str]:
     words = normalise.split_words(part)
     short = index.short_forms.get(normalise.spaced_key(words))
-    return list(short.terms) if short else [one.id for one in _plain(part, words, index=index)]
+    if short:
+        return list(short.terms)
+    found = _plain(part, words, index=index)
+    return [one.id for one in (found.match, *found.alternatives) if one] if found else []
 
 
 def _of_both(text: str, out: list[str], within: list[str], *, index: Index, knowledge: Knowledge) -> Resolution:
@@ -229,23 +271,67 @@ def _of_both(text: str, out: list[str], within: list[str], *, index: Index, know
     return _doubtful(text, list(dict.fromkeys((*within, *out))), index=index)
 
 
-def _close(text: str, terms: list[str], *, index: Index) -> Resolution:
-    return _resolution(text, [index.close(term, score=MODIFIER_SCORE) for term in terms], index=index)
+def _close(text: str, terms: list[str], *, index: Index, note: str = "") -> Resolution:
+    return _resolution(text, [index.close(term, score=MODIFIER_SCORE) for term in terms], index=index, note=note)
 
 
-def _doubtful(text: str, terms: list[str], *, index: Index) -> Resolution:
-    found = _resolution(text, [index.close(term, score=FAMILY_SCORE) for term in terms], index=index)
-    return found.model_copy(update={"ambiguous": True, "note": "label and brackets do not name the same term"})
+def _doubtful(
+    text: str,
+    terms: list[str],
+    *,
+    index: Index,
+    score: float = FAMILY_SCORE,
+    note: str = "label and brackets do not name the same term",
+) -> Resolution:
+    found = _resolution(text, [index.close(term, score=score) for term in terms], index=index)
+    return found.model_copy(update={"ambiguous": True, "note": note})
 
 
-def _corrected(words: list[Word], *, index: Index) -> list[Match]:
+def _expanded(text: str, words: list[Word], *, index: Index) -> Resolution | None:
+    """Resolve a label whose short words are written out (EC, monos, LN), whose data set is named, or by an eponym."""
+    for reading, note in expansions(text, words, kind=index.kind):
+        if found := index.written(reading):
+            return _close(text, [one.id for one in found], index=index, note=note)
+    return None
+
+
+def _general(text: str, words: list[Word], *, index: Index) -> Resolution | None:
+    """Offer the more general term at the end of a label: an atypical memory B cell is a memory B cell of some kind."""
+    if index.kind not in ("cell_type", "tissue") or _SEVERAL.search(text):
+        return None
+    readings = [words, *(reading for reading, _ in expansions(text, words, kind=index.kind))]
+    for reading in readings:
+        for first in range(1, min(len(reading) - 1, MAX_DROPPED) + 1):
+            if found := _of_substance(reading[first:], index=index):
+                said = " ".join(word.raw for word in reading[:first])
+                note = f"taken as the more general term; not used: {said}"
+                return _doubtful(text, [one.id for one in found], index=index, score=PART_SCORE, note=note)
+    return None
+
+
+def _of_substance(words: list[Word], *, index: Index) -> list[Match]:
+    """Return what words mean, unless they say no more than "cell"."""
+    says_nothing = all(word.norm in GENERIC for word in words) or len("".join(word.norm for word in words)) < 2
+    return [] if says_nothing else index.written(words)
+
+
+def _corrected(text: str, words: list[Word], *, index: Index) -> Resolution | None:
+    """Resolve a label with typing errors; of a treatment most make it doubtful, as another name may be meant."""
     scores: dict[str, float] = {}
     written = normalise.spaced_key(words)
-    for reading in correct_words(words, index=index, min_length=6, known=MODIFIERS):
+    readings = correct_words(words, index=index, min_length=6, known=MODIFIERS)
+    for reading in readings:
         likeness = OSA.normalized_similarity(written, normalise.spaced_key(reading)) * 0.97
         for match in index.written([word for word in reading if word.norm not in MODIFIERS] or reading):
             scores[match.id] = max(likeness, scores.get(match.id, 0))
-    return [index.close(term, score=score) for term, score in sorted(scores.items(), key=lambda pair: -pair[1])]
+    if not scores:
+        return None
+    matches = [index.close(term, score=scores[term]) for term in sorted(scores, key=lambda term: -scores[term])]
+    found = _resolution(text, matches, index=index, note=f"read as a misspelling of {matches[0].name!r}")
+    if index.kind != "perturbation" or all(are_safe_slips(words, reading) for reading in readings):
+        return found
+    note = f"perhaps a misspelling of {matches[0].name!r}, perhaps another treatment: names of drugs differ by a letter"
+    return found.model_copy(update={"ambiguous": True, "note": note})
 
 
 def _in_part(words: list[Word], *, index: Index) -> list[Match]:

@@ -5,6 +5,7 @@ In: words and an index. Out: the words with errors corrected, in every plausible
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge.normalise import Word
 
 MAX_READINGS = 8
+MIN_SAFE = 8  # letters of a treatment that may be misspelt without doubt
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _SOUNDS = frozenset(
     {"ck", "sz", "sc", "mn", "gj", "vw", "vf", "dt", "bp", "iy", "qk", "xs"}
@@ -42,11 +44,31 @@ def correct_words(words: list[Word], *, index: Index, min_length: int, known: Co
     return readings if changed and len(readings) <= MAX_READINGS else []
 
 
+def are_safe_slips(words: list[Word], reading: list[Word]) -> bool:
+    """Whether every word that a reading changes differs by a safe slip."""
+    pairs = [(said.norm, read.norm) for said, read in zip(words, reading, strict=True)]
+    return all(said == read or is_safe_slip(said, read) for said, read in pairs)
+
+
+def is_safe_slip(written: str, known: str) -> bool:
+    """Whether two letters changed places, or one was doubled or left single: no two drugs are known to differ so."""
+    if min(len(written), len(known)) < MIN_SAFE or written[0] != known[0]:
+        return False
+    if len(written) == len(known):
+        places = [place for place, (a, b) in enumerate(zip(written, known, strict=True)) if a != b]
+        return len(places) == 2 and places[1] == places[0] + 1 and sorted(written) == sorted(known)
+    return abs(len(written) - len(known)) == 1 and _singled(written) == _singled(known)
+
+
+def _singled(word: str) -> str:
+    return re.sub(r"(.)\1+", r"\1", word)
+
+
 def _spellings(norm: str, *, index: Index, min_length: int) -> list[str]:
     """Return the known words one slip of the keyboard away from this one, the closest only."""
     is_drug_like = index.kind == "perturbation"
     if is_drug_like:  # their names differ by a letter (IFN-alpha and -gamma, tofacitinib and baricitinib)
-        min_length = max(min_length, 9)
+        min_length = max(min_length, MIN_SAFE)
     if not norm.isalpha() or len(norm) < min_length:
         return []
     allowed = 2 if len(norm) >= 12 and not is_drug_like else 1

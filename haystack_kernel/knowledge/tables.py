@@ -49,6 +49,7 @@ _ID_FORMS = {
     "tissues.tsv": r"UBERON:\d{7}",
     "diseases.tsv": r"MONDO:\d{7}|PATO:0000461",
 }
+_SYNONYMS = {"synonyms.tsv": ("id", "name", "synonyms", "source")}  # for terms of whole ontologies
 _SIGNS = {"+": 1, "-": -1}
 _PACKAGED_EDGES = ("ligand", "signalling", "transcription")
 
@@ -105,6 +106,22 @@ def load_knowledge_from(folder: Path) -> Knowledge:
         network=_network(rows["network.tsv"]),
         actions={row.id: row.sign("action") for row in rows["actions.tsv"]},
     )
+
+
+def read_synonyms(path: Path) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Read further names of terms of whole ontologies.
+
+    Returns
+    -------
+    Id of a term -> names, and the SHA-256 of the file.
+
+    Raises
+    ------
+    ContractError
+        The file is missing, or a line is not as its header says.
+    """
+    table = _read_table(path)
+    return {row.id: row.items("synonyms") for row in table.rows}, hashlib.sha256(table.raw).hexdigest()
 
 
 # --- one row of each table ----------------------------------------------------------------------------------------
@@ -262,7 +279,7 @@ def _read_table(path: Path) -> _Table:
         message = f"{path.name} cannot be read from {path.parent} ({error}). Reinstall haystack-kernel."
         raise ContractError(message, path=str(path)) from error
     start = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    columns = _COLUMNS[path.name]
+    columns = (_COLUMNS | _SYNONYMS)[path.name]
     top = _Row(path, start + 1, {})
     if lines[start : start + 1] != ["\t".join(columns)]:
         top.fail(f"the header must be the columns {', '.join(columns)}, tab separated")
@@ -285,7 +302,7 @@ def _read_table(path: Path) -> _Table:
 
 
 def _row(path: Path, number: int, line: str) -> _Row:
-    columns, cells = _COLUMNS[path.name], line.split("\t")
+    columns, cells = (_COLUMNS | _SYNONYMS)[path.name], line.split("\t")
     row = _Row(path, number, dict(zip(columns, cells, strict=False)))
     if len(cells) != len(columns):
         row.fail(f"{len(cells)} columns where {len(columns)} are needed")

@@ -1,0 +1,140 @@
+"""Labels read with a change: what is left out is said, and what may mean something else is never sure."""
+
+from dataclasses import replace
+
+import pytest
+
+from haystack_kernel.knowledge import PerturbationEntry, load_knowledge, resolve
+from haystack_kernel.knowledge.spelling import is_safe_slip
+
+
+def read(text, kind="cell_type"):
+    return resolve(text, kind=kind, knowledge=load_knowledge())
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected", "note"),
+    [
+        ("activated B cells", "cell_type", "CL:0000236", "not used: activated"),
+        ("CD14+ monos", "cell_type", "CL:0001054", "read as 'CD14+ monocyte'"),
+        ("cMonos", "cell_type", "CL:0000860", "read as 'classical monocyte'"),
+        ("Lymphatic EC mature", "cell_type", "CL:0002138", "not used: mature"),
+        ("lymphatic ECs", "cell_type", "CL:0002138", ""),
+        ("T4 naive", "cell_type", "CL:0000895", "read as 'CD4 T naive'"),
+        ("cellules NK", "cell_type", "CL:0000623", "read as 'cell NK'"),
+        ("tumour-associated macrophages", "cell_type", "CL:0000235", "not used: tumour associated"),
+        ("goblet (nasal)", "cell_type", "CL:0002480", ""),
+        ("T cells (batch 3)", "cell_type", "CL:0000084", "not used: batch 3"),
+        ("mesenteric LN", "tissue", "UBERON:0002509", "read as 'mesenteric lymph node'"),
+        ("foetal liver", "tissue", "UBERON:0002107", "not used: foetal"),
+        ("Sj\u00f6gren's", "disease", "MONDO:0010030", ""),
+        ("Tahoe: Adagrasib", "perturbation", "Adagrasib", "not used: Tahoe:"),
+        ("SST interneuron", "cell_type", "CL:4023017", ""),
+        ("LMPP", "cell_type", "CL:0000936", ""),
+        ("EC general capillary", "cell_type", "CL:4028002", ""),
+    ],
+)
+def test_a_label_is_read_and_what_was_changed_is_said(text, kind, expected, note):
+    found = read(text, kind)
+    assert found.match.id == expected
+    assert not found.ambiguous
+    assert note in found.note
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("Atypical memory B cells", "cell_type", "CL:0000787"),
+        ("homeostatic microglial cell", "cell_type", "CL:0000129"),
+        ("GZMK+ T cell", "cell_type", "CL:0000084"),
+        ("cancer-associated fibroblast", "cell_type", "CL:0000057"),
+        ("luminal keratinocyte", "cell_type", "CL:0000312"),
+    ],
+)
+def test_the_more_general_term_is_offered_and_never_sure(text, kind, expected):
+    found = read(text, kind)
+    assert (found.match.id, found.ambiguous) == (expected, True)
+    assert found.note.startswith("taken as the more general term; not used: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "goblet (ocular surface)",  # where the goblet cells are is not understood
+        "VIP GABAergic interneuron striatal (Primate)",
+        "IC-X",
+        "Mast/Basophil",
+        "B cells (monocytes)",
+        "DC",
+    ],
+)
+def test_a_label_that_may_mean_another_term_is_never_sure(text):
+    found = read(text)
+    assert found.match is None or found.ambiguous
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("acinar cell", "CL:0000622"),
+        ("acinar", "CL:0000622"),
+        ("urothelial cell", "CL:0000731"),
+        ("pancreatic acinar cell", "CL:0002064"),
+        ("ionocyte", "CL:0005006"),
+        ("insulin-secreting cell", "CL:0000168"),
+    ],
+)
+def test_the_very_name_of_a_term_is_not_narrowed_to_another(text, expected):
+    found = read(text)
+    assert expected in [one.id for one in (found.match, *found.alternatives)]
+    assert found.match.id == expected or found.ambiguous
+
+
+def test_b_cell_leukaemia_is_not_every_acute_lymphoblastic_leukaemia():
+    assert read("B-ALL", "disease").match.id == "MONDO:0004947"
+    assert read("T-ALL", "disease").match.id == "MONDO:0004963"
+
+
+@pytest.mark.parametrize(
+    ("written", "known", "is_safe"),
+    [
+        ("ruxoiltinib", "ruxolitinib", True),  # two letters changed places
+        ("panobinostatt", "panobinostat", True),  # a letter doubled
+        ("betulonic", "betulinic", False),
+        ("afatinib", "apatinib", False),
+        ("ibrutnib", "ibrutinib", False),  # a letter is missing
+        ("uxrolitinib", "ruxolitinib", False),  # another first letter
+        ("inf", "ifn", False),
+    ],
+)
+def test_only_a_transposition_or_a_doubled_letter_is_a_safe_slip(written, known, is_safe):
+    assert is_safe_slip(written, known) is is_safe
+
+
+def test_one_drug_is_never_corrected_into_another():
+    base = load_knowledge()
+    entry = PerturbationEntry("Betulinic acid", "drug", (), (), {}, {}, {}, "")
+    known = replace(base, perturbations={**base.perturbations, entry.name: entry})
+    for text in ("Betulonic acid", "betulenic acid", "betulinc acid"):
+        found = resolve(text, kind="perturbation", knowledge=known)
+        assert found.match is None or found.ambiguous, text
+    found = resolve("betulniic acid", kind="perturbation", knowledge=known)
+    assert (found.match.id, found.ambiguous) == ("Betulinic acid", False)
+    assert "misspelling" in found.note
+    offered = resolve("ibrutnib", kind="perturbation", knowledge=known)
+    assert (offered.match.id, offered.ambiguous) == ("Ibrutinib", True)
+    assert "names of drugs differ by a letter" in offered.note
+    for text in ("dexamethason", "ruxolitnib"):
+        assert resolve(text, kind="perturbation", knowledge=known).ambiguous
+
+
+def test_labels_of_many_atlases_when_resolved_then_nine_of_ten_right_and_none_wrong_without_a_doubt(shared):
+    from tools.label_accuracy import labels_of, measure
+
+    known = load_knowledge()
+    labels = [one for one in labels_of(shared, knowledge=known) if one.source.startswith("cases/")]
+    (counts,) = measure(labels, knowledge=known).values()
+    assert counts["labels"] == 190
+    assert counts["top1"] >= 0.9 * counts["known"]
+    assert counts["top3"] >= 0.9 * counts["known"]
+    assert counts["wrong"] == 0
