@@ -57,7 +57,7 @@ def test_table_when_read_then_large_without_repeats_and_split_by_hash():
 
 
 @pytest.mark.parametrize(
-    ("split", "top1", "top3", "unresolved"), [("tuning", 0.99, 0.99, 0.97), ("unseen", 0.97, 0.98, 0.93)]
+    ("split", "top1", "top3", "unresolved"), [("tuning", 0.99, 0.99, 0.97), ("unseen", 0.97, 0.98, 0.9)]
 )
 def test_labels_when_resolved_then_right_and_never_wrong_without_a_doubt(split, top1, top3, unresolved):
     found = count([label for label in read_labels() if label.split == split], knowledge=load_knowledge())
