@@ -105,6 +105,8 @@ def test_open_run_records_the_versions_that_numbers_depend_on(run):
         (QUESTION, {"storage": "ftp://x"}, "unknown scheme"),
         (QUESTION, {"storage": "gs://"}, "names no bucket"),
         (QUESTION, {"atlases": ["absent"]}, "absent"),
+        (QUESTION, {"query_atlas": "absent"}, "absent"),
+        (QUESTION, {"query_cells": "cell_type=B cell"}, "chooses among the cells of query_h5ad"),
         (QUESTION, {"pin": ["tiny/none/IFN-beta/CL:0000624"]}, "cannot pin tiny/none"),
         (QUESTION, {"pin": ["donor=d9"]}, "no donor 'd9'"),
         (QUESTION, {"ban": ["dataset=none"]}, "no dataset 'none'"),
@@ -147,6 +149,50 @@ def test_edit_query_refuses_names_that_the_atlases_lack_and_changes_nothing(run,
     with pytest.raises(NoCandidateError, match=says):
         run.edit_query(**changes)
     assert run.refresh().record == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"question": "How would B cells in dataset nosuchset respond to IFN-beta?"}, "no dataset 'nosuchset'"),
+        ({"question": "How would B cells of donor d77 respond to IFN-beta?"}, "no donor 'd77'"),
+        ({"changes": {"pin": ["tiny/tiny/TNF-alpha/CL:0000623"]}}, "no such candidate"),
+        ({"changes": {"hide": ["B cell:wobblin"]}}, "unknown perturbation 'wobblin'"),
+    ],
+)
+def test_fork_refuses_names_that_the_atlases_lack_and_makes_no_folder(run, arguments, says):
+    with pytest.raises((InvalidInputError, NoCandidateError), match=says):
+        haystack.fork(run.run_id, **arguments)
+    assert [one.run_id for one in list_runs()] == [run.run_id]
+
+
+@pytest.fixture
+def mixed_cells(tiny_h5ad, tmp_path):
+    """A function that writes some cells of the simulated file."""
+
+    def write(*types):
+        import anndata as ad
+
+        cells = ad.read_h5ad(tiny_h5ad)
+        cells[cells.obs["cell_type"].isin(types).to_numpy()].copy().write_h5ad(tmp_path / "mixed.h5ad")
+        return str(tmp_path / "mixed.h5ad")
+
+    return write
+
+
+def test_open_run_refuses_own_cells_of_another_type_and_makes_no_folder(tiny_env, mixed_cells):
+    says = r"no cells that its labels call untreated B cells.*36 treated .*It holds cell_type: NK cell \(36\)"
+    with pytest.raises(InvalidInputError, match=says):
+        open_run(QUESTION, query_h5ad=mixed_cells("NK cell"))
+    assert not tiny_env.exists()
+
+
+def test_open_run_says_which_of_the_own_cells_are_used(tiny_env, mixed_cells):
+    told = []
+    open_run(QUESTION, query_h5ad=mixed_cells("B cell", "NK cell"), progress=lambda event: told.append(event.message))
+    assert any(
+        "36 of 72 cells of mixed.h5ad; left out: 36 treated (perturbation: TNF-alpha (36))" in one for one in told
+    )
 
 
 def test_open_run_refuses_an_executor_that_is_not_configured(tiny_env, monkeypatch):

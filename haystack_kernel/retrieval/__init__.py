@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from haystack_kernel.retrieval.cells.assemble import CellsByRole, assemble_cells
 from haystack_kernel.retrieval.cells.measured import fetch_measured
-from haystack_kernel.retrieval.cells.own_cells import read_own_cells, read_query_h5ad
+from haystack_kernel.retrieval.cells.own_cells import read_own_cells
 from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
 from haystack_kernel.retrieval.cells.query_check import QueryCheck, check_query_h5ad
 from haystack_kernel.retrieval.cells.reference import fetch_reference
@@ -38,7 +38,6 @@ __all__ = [
     "prepare_vectors",
     "query_differences",
     "read_own_cells",
-    "read_query_h5ad",
     "search_candidates",
     "vector_folder",
 ]

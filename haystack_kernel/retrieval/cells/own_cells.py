@@ -60,41 +60,6 @@ class OwnCells:
         return f"{self.check!r}\nquery cells: {self.choice.summary}"
 
 
-def read_query_h5ad(uri: str, *, genelist: str | None = None) -> tuple[ad.AnnData, tuple[str, ...]]:
-    """Read and check the user's own query cells.
-
-    Parameters
-    ----------
-    uri
-        Path or fsspec address of an h5ad with raw human counts in X, raw or a layer.
-    genelist
-        Gene list of the model that will predict, where there is one.
-
-    Returns
-    -------
-    The cells and notes about the file. X holds raw counts (float32 CSR), the var index gene symbols; obs index and
-    columns are as given, with required columns added where they are absent and missing text empty.
-
-    Raises
-    ------
-    NotFoundError
-        There is no such file.
-    StorageError
-        The file may not be read.
-    InvalidInputError
-        The file is no readable h5ad, holds no raw human counts, or has none of the model's genes. The message says what
-        was found and how to fix it.
-
-    Examples
-    --------
-    >>> query_cells, notes = read_query_h5ad("my_cells.h5ad")  # doctest: +SKIP
-    >>> notes  # doctest: +SKIP
-    ("my_cells.h5ad: raw counts taken from layers/counts, X holds other values",)
-    """
-    found = check_query_h5ad(uri, genelist=genelist)
-    return _with_columns(found), _notes_about(found, genelist=genelist)
-
-
 def read_own_cells(
     config: RunConfig, *, query: StructuredQuery, knowledge: Knowledge, candidates: Sequence[Candidate] = ()
 ) -> OwnCells:

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.retrieval import assemble_cells, read_own_cells, read_query_h5ad, search_candidates
+from haystack_kernel.retrieval import assemble_cells, read_own_cells, search_candidates
 from haystack_kernel.schema import RunConfig
 
 
@@ -25,9 +25,19 @@ def own(tmp_path):
     return path, counts
 
 
-def test_own_cells_keep_index_and_columns_and_gain_the_agreed_ones(own):
+@pytest.fixture
+def read(ask, knowledge):
+    """All cells of a file, for a question about the NK cells that it holds."""
+
+    def run(uri):
+        return read_own_cells(RunConfig(query_h5ad=str(uri)), query=ask("CL:0000623"), knowledge=knowledge)
+
+    return run
+
+
+def test_own_cells_keep_index_and_columns_and_gain_the_agreed_ones(own, read):
     path, counts = own
-    adata, notes = read_query_h5ad(str(path))
+    adata, notes = read(path).adata, read(path).notes
     assert list(adata.obs_names[:2]) == ["mine-0", "mine-1"]
     assert adata.obs["score"].eq(0.5).all()
     assert {*keys.CELL_COLUMNS, keys.ATLAS} <= set(adata.obs.columns)
@@ -39,26 +49,25 @@ def test_own_cells_keep_index_and_columns_and_gain_the_agreed_ones(own):
     assert isinstance(notes, tuple)
 
 
-def test_own_cells_are_read_by_address_as_well(own):
+def test_own_cells_are_read_by_address_as_well(own, read):
     path, counts = own
-    adata, _ = read_query_h5ad(f"file://{path}")
-    assert adata.shape == counts.shape
+    assert read(f"file://{path}").adata.shape == counts.shape
 
 
-def test_own_cells_when_missing_or_broken_or_normalised_then_say_what_to_do(own, tmp_path):
+def test_own_cells_when_missing_or_broken_or_normalised_then_say_what_to_do(own, read, tmp_path):
     path, _ = own
     for uri in (tmp_path / "no.h5ad", f"file://{tmp_path}/no.h5ad"):
         with pytest.raises(NotFoundError, match="no such file"):
-            read_query_h5ad(str(uri))
+            read(uri)
     broken = tmp_path / "broken.h5ad"
     broken.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InvalidInputError, match=r"broken.h5ad"):
-        read_query_h5ad(str(broken))
+        read(broken)
     adata = ad.read_h5ad(path)
     adata.X = adata.X / 3
     adata.write_h5ad(tmp_path / "norm.h5ad")
     with pytest.raises(InvalidInputError, match=r"norm.h5ad.*counts"):
-        read_query_h5ad(str(tmp_path / "norm.h5ad"))
+        read(tmp_path / "norm.h5ad")
 
 
 def test_own_cells_of_a_question_are_those_of_its_type_and_carry_their_label(own, ask, knowledge):

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 
 import haystack_kernel
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.retrieval import check_query_h5ad, read_query_h5ad
+from haystack_kernel.retrieval import check_query_h5ad, read_own_cells
+from haystack_kernel.schema import RunConfig
 
 GENES = ["CD14", "ISG15", "MX1", "NKG7", "LYZ", "IFIT1", "IFIT3", "CXCL10", "B2M", "ACTB", "GAPDH", "CD3D"]
 
@@ -45,10 +46,21 @@ def test_good_cells_are_shown_with_their_coverage(write_cells, genelist):
     assert found.require().source == "X"
 
 
-def test_coverage_is_among_the_notes_of_the_cells(write_cells, genelist):
-    _, notes = read_query_h5ad(write_cells(), genelist=genelist)
-    assert any("model genes covered: 75.0% (12 of 16)" in note for note in notes)
-    assert not any("covered" in note for note in read_query_h5ad(write_cells())[1])
+@pytest.fixture
+def notes_of(write_cells, ask, knowledge):
+    """Notes about the cells, read for an engine with or without the gene list of a model."""
+
+    def run(genelist=None):
+        engine = "stack" if genelist else "weighted"
+        config = RunConfig(query_h5ad=write_cells(), engine=engine, genelist=genelist)
+        return read_own_cells(config, query=ask("CL:0000236"), knowledge=knowledge).notes
+
+    return run
+
+
+def test_coverage_is_among_the_notes_of_the_cells(notes_of, genelist):
+    assert any("model genes covered: 75.0% (12 of 16)" in note for note in notes_of(genelist))
+    assert not any("covered" in note for note in notes_of())
 
 
 def test_cells_that_cannot_be_used_are_shown_and_refused_when_required(write_cells):
@@ -60,10 +72,10 @@ def test_cells_that_cannot_be_used_are_shown_and_refused_when_required(write_cel
         found.require()
 
 
-def test_none_of_the_models_genes_is_refused_before_anything_is_spent(write_cells, tmp_path):
+def test_none_of_the_models_genes_is_refused_before_anything_is_spent(notes_of, tmp_path):
     (tmp_path / "genes.txt").write_text("Gm1\nGm2\n")
     with pytest.raises(InvalidInputError, match="none of the model's 2 genes"):
-        read_query_h5ad(write_cells(), genelist=str(tmp_path / "genes.txt"))
+        notes_of(str(tmp_path / "genes.txt"))
 
 
 def test_the_name_of_a_file_is_text_not_markup(write_cells):
