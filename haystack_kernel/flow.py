@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel import rounds
+from haystack_kernel.config.vocabulary import read_vocabulary
 from haystack_kernel.errors import ConflictError, HaystackError
 from haystack_kernel.ports import Answer, ProgressEvent
 from haystack_kernel.rounds import EDIT, publishing
@@ -189,7 +190,8 @@ def edit_query(record: RunRecord, query: StructuredQuery, ports: Ports) -> RunRe
 
 def understand(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     """Question -> StructuredQuery."""
-    query, usage = ports.planner_named(record.config.planner).understand(record.question)
+    planner = ports.planner_named(record.config.planner)
+    query, usage = planner.understand(record.question, vocabulary=read_vocabulary(record.config, ports))
     # a control reading that the question asks for in words wins over the configured default
     if query.control_strategy != "query_as_control":
         query = query.model_copy(update={"control_strategy": record.config.control_strategy})

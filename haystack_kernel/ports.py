@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RunSummary,
         Settings,
         StructuredQuery,
+        Vocabulary,
     )
 
 
@@ -56,8 +57,11 @@ class Planner(Protocol):
 
     name: str
 
-    def understand(self, question: str) -> Answer[StructuredQuery]:
-        """Parse ``question``; raises InvalidInputError when it cannot be served, saying why."""
+    def understand(self, question: str, *, vocabulary: Vocabulary) -> Answer[StructuredQuery]:
+        """Parse ``question``; raises InvalidInputError when it cannot be served, saying why.
+
+        Names of the ``vocabulary`` can be asked about although nothing else may be known of them.
+        """
         ...
 
     def choose(

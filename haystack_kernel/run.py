@@ -17,6 +17,7 @@ from haystack_kernel.config.inputs import changed_inputs, check_unchanged, input
 from haystack_kernel.config.opening import check_opening, check_query
 from haystack_kernel.config.options import build_config, changed_options, read_typed
 from haystack_kernel.config.settings import load_settings
+from haystack_kernel.config.vocabulary import read_vocabulary
 from haystack_kernel.errors import (
     ApprovalNeededError,
     ContractError,
@@ -27,7 +28,7 @@ from haystack_kernel.errors import (
     RunInterrupted,
     explain_refusals,
 )
-from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.knowledge import load_knowledge, with_vocabulary
 from haystack_kernel.ports import Consent
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.rounds import estimate_round, keep_bills, query_of
@@ -661,8 +662,9 @@ def first_record(question: str, *, run_id: str | None, config: RunConfig, ports:
     """
     from haystack_kernel.planners.check import check_question
 
+    held = read_vocabulary(config, ports)
     record = new_record(
-        check_question(question, knowledge=load_knowledge(ports.settings.knowledge)),
+        check_question(question, knowledge=with_vocabulary(load_knowledge(ports.settings.knowledge), held)),
         run_id=run_id,
         config=config,
         ports=ports,

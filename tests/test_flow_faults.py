@@ -108,7 +108,7 @@ class Unplanned:
 
     name = "unplanned"
 
-    def understand(self, question):
+    def understand(self, question, *, vocabulary):
         return {}["no such key"]
 
 
@@ -126,8 +126,11 @@ class Billing(OfflinePlanner):
 
     name = "billing"
 
-    def understand(self, question):
-        return Answer(super().understand(question).value, Usage(input_tokens=800, output_tokens=100, usd=0.01))
+    def understand(self, question, *, vocabulary):
+        return Answer(
+            super().understand(question, vocabulary=vocabulary).value,
+            Usage(input_tokens=800, output_tokens=100, usd=0.01),
+        )
 
 
 def test_the_planner_is_the_one_that_the_record_names_and_what_it_used_is_kept_with_the_step(ports, begin):

@@ -11,6 +11,7 @@ from haystack_kernel import flow
 from haystack_kernel.config import options
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.errors import ConflictError, InvalidInputError, NoCandidateError, NotFoundError
+from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
 from haystack_kernel.schema import Bill, Composite, HiddenPair, RunConfig, Settings
 
@@ -453,3 +454,38 @@ def test_connect_listens_to_nothing_by_default_and_opens_the_atlases_named(tiny_
 def test_connect_refuses_a_cache_that_is_no_local_folder(tiny_settings):
     with pytest.raises(InvalidInputError, match="cache"):
         connect(tiny_settings.model_copy(update={"cache": "gs://bucket/cache"}))
+
+
+@pytest.fixture(scope="session")
+def unknown_atlas(tiny_h5ad):
+    """Folder of the atlas "tiny", in which IFN-beta is called XQ-4471 and monocytes are zorblax II without an id."""
+    import anndata as ad
+
+    from haystack_kernel.atlas import build_atlas, load_mapping
+
+    adata = ad.read_h5ad(tiny_h5ad)
+    for column, names in (("perturbation", {"IFN-beta": "XQ-4471"}), ("cell_type", {"CD14+ monocyte": "zorblax II"})):
+        adata.obs[column] = adata.obs[column].astype(str).replace(names)
+    path = tiny_h5ad.parent / "unknown.h5ad"
+    adata.write_h5ad(path)
+    root = tiny_h5ad.parent / "unknown-atlases"
+    mapping = load_mapping("cellxgene", perturbation_column="perturbation", control=["control"])
+    build_atlas(str(path), name="tiny", root=root, mapping=mapping, knowledge=load_knowledge())
+    return root
+
+
+def test_a_treatment_and_cells_that_only_the_atlas_knows_are_answered_and_the_answer_says_what_is_missing(
+    tiny_settings, unknown_atlas
+):
+    settings = tiny_settings.model_copy(update={"atlas_root": str(unknown_atlas)})
+    options = {"settings": settings, "engine": "weighted", "literature": False, "max_rounds": 1}
+    run = open_run("How would zorblax II respond to XQ-4471?", **options).work()
+    assert (run.query.cell_type_name, run.query.perturbation.name) == ("zorblax II", "XQ-4471")
+    assert run.record.rounds[0].candidates[0].evidence_distance == "same_pair"
+    headline = run.record.interpretation.headline
+    assert "not scored: only 0% of the weight could be computed" in headline
+    assert "no expected pathways of XQ-4471 are in the knowledge tables" in headline
+    hidden = open_run("How would B cells respond to XQ-4471?", hide=["CD4 T cell:XQ-4471"], **options)
+    assert hidden.record.config.hide[0].perturbation == "XQ-4471"
+    with pytest.raises(InvalidInputError, match="XQ-9999"):
+        open_run("How would B cells respond to XQ-4471?", hide=["CD4 T cell:XQ-9999"], **options)

@@ -24,6 +24,7 @@ from haystack_kernel.knowledge.terms import (
     Source,
     Tissue,
 )
+from haystack_kernel.knowledge.vocabulary import with_vocabulary
 
 __all__ = [
     "CellType",
@@ -49,4 +50,5 @@ __all__ = [
     "read_genetic",
     "resolve",
     "resolve_genetic",
+    "with_vocabulary",
 ]

@@ -164,6 +164,7 @@ class Knowledge:
     network: tuple[Edge, ...] = ()
     actions: dict[str, int] = field(default_factory=dict)  # family -> +1 activates its targets, -1 inhibits them
     layers: Mapping[TermKind, tuple[NameLayer, ...]] = field(default_factory=dict)  # names that are not in memory
+    donors: frozenset[str] = frozenset()  # those of the atlases asked about, case-folded
 
     def digests(self) -> dict[str, str]:
         """Return version and digest of every source, for the run record; the first covers all of them."""

@@ -209,10 +209,11 @@ def _check_language(text: str) -> None:
 def _check_subject(text: str, *, knowledge: Knowledge) -> None:
     mentions = find_terms(text, knowledge=knowledge)
     kinds = {mention.kind for mention in mentions}
-    if not kinds and not find_slots(text) and not find_donors(text, mentions=mentions):
+    donors = find_donors(text, mentions=mentions, held=knowledge.donors)
+    if not kinds and not find_slots(text) and not donors:
         msg = f"{_quoted(text)} names no cell type, treatment, tissue or donor. {SERVED}"
         raise InvalidInputError(msg, reason="no term")
-    named = find_donors(text, mentions=mentions) or find_datasets(text, mentions=mentions)
+    named = donors or find_datasets(text, mentions=mentions)
     if kinds <= {"cell_type"} and not named and not find_slots(text) and not asks_for_cells(text):
         msg = f"{_quoted(text)} names no treatment, donor, tissue or dataset to predict the cells for. {SERVED}"
         raise InvalidInputError(msg, reason="no context")

@@ -13,7 +13,7 @@ from haystack_kernel.knowledge import find_mentions
 from haystack_kernel.planners.frames import CELL_LIKE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from haystack_kernel.knowledge import Knowledge, Mention
 
@@ -125,16 +125,17 @@ def find_terms(question: str, *, knowledge: Knowledge) -> list[Mention]:
     return [item for item in mentions if item.resolution.match is None or item.resolution.match.id != _ANY_CELL]
 
 
-def find_donors(question: str, *, mentions: Sequence[Mention]) -> list[Named]:
+def find_donors(question: str, *, mentions: Sequence[Mention], held: Container[str] = ()) -> list[Named]:
     """Return donors named by "donor X" (or patient, sample, ...) or by a prefixed id such as ``kang:1256``.
 
-    A word is an id when it has a digit or is one to four capitals, and is not part of a known term.
+    A word is an id when it is one of ``held``, the case-folded donors of the atlases, or when it has a digit or is one
+    to four capitals; and is not part of a known term.
     """
     found = {}
     for match in [*_DONOR.finditer(question), *_PREFIXED_DONOR.finditer(question)]:
         start, name = match.start("name"), match["name"].rstrip(".:-")
         end = start + len(name)
-        if _is_donor_id(name) and not _inside(mentions, start, end):
+        if (_is_donor_id(name) or name.casefold() in held) and not _inside(mentions, start, end):
             is_reference = _DONOR_REFERENCE.search(question[: match.start()]) is not None
             found[start] = Named(name, start, end, "reference" if is_reference else "target")
     donors = [found[start] for start in sorted(found)]

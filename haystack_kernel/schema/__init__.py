@@ -58,6 +58,7 @@ from haystack_kernel.schema.query import (
     Perturbation,
     Resolution,
     StructuredQuery,
+    Vocabulary,
 )
 from haystack_kernel.schema.run import (
     RECORD_FIELDS,
@@ -186,6 +187,7 @@ __all__ = [
     "TermKind",
     "Termination",
     "Usage",
+    "Vocabulary",
     "address_fault",
     "is_run_id",
     "secret_digest",

@@ -127,6 +127,14 @@ class StructuredQuery(Frozen):
         return f"{named} and {further} more" if further > 0 else named
 
 
+class Vocabulary(Frozen):
+    """Names that the atlases of a run hold: what can be asked about, whether the knowledge tables know it or not."""
+
+    perturbations: tuple[tuple[str, str], ...] = Field(default=(), description='name and type, "" where not stated')
+    cell_types: tuple[str, ...] = Field(default=(), description="labels of cell types that have no ontology id")
+    donors: tuple[str, ...] = Field(default=(), description="ids as stored, and without their dataset")
+
+
 class HiddenPair(Frozen):
     """A (cell type, perturbation) pair that no strategy may see, with every descendant and ancestor label."""
 

@@ -16,11 +16,11 @@ def test_search_when_knowledge_was_added_then_its_versions_and_digests_are_in_th
     record = begin()
     record = record.model_copy(update={"query": ports.planner_named("auto").understand(record.question).value})
     packaged = load_knowledge()
-    digests = rounds.search(record, ports)[2]
+    digests = rounds.search(record, ports).digests
     assert digests[f"knowledge:{packaged.version}"] == packaged.digest
     (tmp_path / "sets.gmt").write_text("set one\tsource\tTNF\tIL6\n")
     header = add_knowledge(tmp_path / "sets.gmt", folder=ports.settings.knowledge)
-    after = rounds.search(record, ports)[2]
+    after = rounds.search(record, ports).digests
     assert after["knowledge:genesets:sets version unstated"] == header.digest
     known = load_knowledge(ports.settings.knowledge)
     assert after[f"knowledge:{known.version}"] == known.digest != packaged.digest

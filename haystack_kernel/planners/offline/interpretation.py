@@ -96,7 +96,7 @@ def _query_cells(best: Round) -> str:
 
 def _why_unscored(best: Round) -> str:
     reason = best.composite.reason if best.composite else ""
-    return reason.rstrip(".") or "no component could be computed"
+    return reason.removeprefix("not scored: ").rstrip(".") or "no component could be computed"
 
 
 def _consistency(record: RunRecord) -> str:

@@ -19,6 +19,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.knowledge import perturbation_of, resolve
+from haystack_kernel.knowledge.vocabulary import LABEL
 from haystack_kernel.planners import context
 from haystack_kernel.planners.check import clean_text
 from haystack_kernel.planners.classes import Reading, find_objections
@@ -72,7 +73,7 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     slots = find_slots(text)
     cell = choose_cells(mentions, slots, knowledge=knowledge)
     drug = choose_treatment(text, mentions, slots, knowledge=knowledge)
-    donors = context.find_donors(text, mentions=mentions)
+    donors = context.find_donors(text, mentions=mentions, held=knowledge.donors)
     datasets = context.find_datasets(text, mentions=mentions)
     by_role = {donor.role: donor for donor in reversed(donors)}  # of several in one role the first
     names = {role: donor.text for role, donor in by_role.items()}
@@ -152,7 +153,7 @@ def _term_fields(cell: Term, drug: Term, *, knowledge: Knowledge) -> dict[str, A
     if cell.match is not None:
         known = knowledge.cell_types[cell.match.id]
         fields |= {
-            "cell_type_id": known.id,
+            "cell_type_id": None if known.id.startswith(LABEL) else known.id,
             "cell_type_name": known.name,
             "cell_type_synonyms": known.synonyms,
             "marker_genes": known.markers,

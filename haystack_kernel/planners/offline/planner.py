@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from haystack_kernel.knowledge import with_vocabulary
 from haystack_kernel.planners.check import check_answerable, check_question
 from haystack_kernel.planners.offline.choice import choose_candidates
 from haystack_kernel.planners.offline.interpretation import interpret_record
 from haystack_kernel.planners.offline.parse import parse_question
 from haystack_kernel.ports import Answer
+from haystack_kernel.schema import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.schema import Candidate, Choice, Interpretation, Round, RunConfig, RunRecord, StructuredQuery
+
+
+NOTHING_HELD = Vocabulary()
 
 
 class OfflinePlanner:
@@ -42,13 +47,15 @@ class OfflinePlanner:
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
 
-    def understand(self, question: str) -> Answer[StructuredQuery]:
+    def understand(self, question: str, *, vocabulary: Vocabulary = NOTHING_HELD) -> Answer[StructuredQuery]:
         """Parse a question and check that it can be served.
 
         Parameters
         ----------
         question
             The user's text.
+        vocabulary
+            Names that the atlases hold; they can be asked about although the tables do not know them.
 
         Returns
         -------
@@ -59,8 +66,9 @@ class OfflinePlanner:
         InvalidInputError
             The question cannot be served; the message says why and names the closest known terms.
         """
-        text = check_question(question, knowledge=self.knowledge)
-        return Answer(check_answerable(parse_question(text, knowledge=self.knowledge)))
+        knowledge = with_vocabulary(self.knowledge, vocabulary)
+        text = check_question(question, knowledge=knowledge)
+        return Answer(check_answerable(parse_question(text, knowledge=knowledge)))
 
     def choose(
         self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig

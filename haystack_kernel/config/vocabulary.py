@@ -1,0 +1,55 @@
+"""Names that the atlases of a run hold, which a question and its options may use although no table knows them.
+
+In: a configuration and the ports. Out: a ``Vocabulary``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haystack_kernel import keys
+from haystack_kernel.schema import DEMO_ATLAS, Vocabulary
+
+if TYPE_CHECKING:
+    from haystack_kernel.ports import Atlas, Ports
+    from haystack_kernel.schema import RunConfig
+
+
+def read_vocabulary(config: RunConfig, ports: Ports) -> Vocabulary:
+    """Read the names of the atlases of a run.
+
+    Parameters
+    ----------
+    config
+        Names the atlases.
+    ports
+        Opens them.
+
+    Returns
+    -------
+    Names of treatments, of cell types without an ontology id, and of donors. The demo atlas adds none: the tables know
+    its names, and it is made only when its cells are first needed.
+
+    Raises
+    ------
+    NotFoundError
+        An atlas does not exist.
+
+    Examples
+    --------
+    >>> read_vocabulary(config, ports).perturbations  # doctest: +SKIP
+    (('XQ-4471', 'drug'),)
+    """
+    names = [name for name in config.atlas_names if name != DEMO_ATLAS]
+    return _names_of(ports.open_atlas(names)) if names else Vocabulary()
+
+
+def _names_of(atlas: Atlas) -> Vocabulary:
+    held = atlas.conditions()
+    treated = held.loc[~held[keys.IS_CONTROL], [keys.PERTURBATION, keys.PERTURBATION_TYPE]].drop_duplicates()
+    donors = {donor for donor in held[keys.DONOR] if donor}
+    return Vocabulary(
+        perturbations=tuple(sorted(treated.itertuples(index=False, name=None))),
+        cell_types=tuple(sorted(set(held.loc[held[keys.CELL_TYPE_ID] == "", keys.CELL_TYPE]) - {""})),
+        donors=tuple(sorted(donors | {donor.rpartition(":")[2] for donor in donors})),
+    )
