@@ -135,7 +135,7 @@ def _altered(reading: Reading) -> Iterator[Objection]:
         gene = _gene_near(reading, found.span())
         if gene is None:
             continue
-        asked = reading.ask(cells, f"a {gene} knock-out") if cells else ""
+        asked = reading.ask(cells, f"knock-out of {load_genes().find(gene).symbol or gene}") if cells else ""
         yield Objection(
             kind="genotype",
             text=f"{gene} {found.group()}",

@@ -1,4 +1,8 @@
-"""Whole lists of questions: ordinary ones are answered and used up, traps are refused or shown."""
+"""Whole lists of questions: ordinary ones are answered and used up, traps are refused or shown.
+
+The lists with "held" in their names were written before the rules and first read after them: of the 100 ordinary
+questions 1 was then refused by mistake, and of the 67 traps none was read silently as something else.
+"""
 
 import csv
 from pathlib import Path
@@ -52,15 +56,17 @@ def ordinary(planner, name):
     return refused, noisy, wrong
 
 
-def test_ordinary_questions_are_answered_with_hardly_a_word_left_over(planner):
-    refused, noisy, wrong = ordinary(planner, "ordinary_questions.tsv")
+@pytest.mark.parametrize("name", ["ordinary_questions.tsv", "ordinary_questions_held.tsv"])
+def test_ordinary_questions_are_answered_with_hardly_a_word_left_over(planner, name):
+    refused, noisy, wrong = ordinary(planner, name)
     assert len(refused) <= 2, refused
     assert len(noisy) <= 5, noisy
     assert not wrong
 
 
-def test_traps_are_refused_or_shown(planner, subtests):
-    for row in rows(DATA / "traps.tsv"):
+@pytest.mark.parametrize("name", ["traps.tsv", "traps_held.tsv"])
+def test_traps_are_refused_or_shown(planner, subtests, name):
+    for row in rows(DATA / name):
         with subtests.test(question=row["question"]):
             query = read(planner, row["question"])
             assert query is None or is_shown(query, row["trap"])
@@ -79,7 +85,7 @@ KINDS = [
     (
         "How would STAT1-deficient B cells respond to IFN-beta?",
         "genotype",
-        "How would B cells respond to a STAT1 knock-out?",
+        "How would B cells respond to knock-out of STAT1?",
     ),
     ("How would all cells except B cells respond to IFN-beta?", "cells_excluded", None),
     (
@@ -187,6 +193,8 @@ OPPOSITES = [  # what is known to be the opposite is a treatment of its own
     ("an inhibitor of IFN-gamma signalling", "Anti-IFN-gamma antibody"),
     ("an IL-6 receptor antagonist", "Anti-IL-6R antibody"),
     ("PD-1 blockade", "Anti-PD-1 antibody"),
+    ("an IL-6 antibody", "Anti-IL-6 antibody"),
+    ("CRISPR deletion of IL2", "IL2 knock-out"),
 ]
 
 

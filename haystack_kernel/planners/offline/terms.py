@@ -25,8 +25,10 @@ _N_NEAREST = 5
 _APPOSED = re.compile(
     r"[\s,(]*(?:such\s+as|like|e\.?g\.?,?|i\.e\.,?|called|named|namely|an?|the)?[\s(]*", re.IGNORECASE
 )
-_OF_ANTIBODIES = re.compile(
-    r"(?:\b(?:neutrali[sz]ing|blocking|monoclonal|polyclonal|humani[sz]ed|therapeutic)\s+)+$", re.IGNORECASE
+_ADJECTIVES = re.compile(  # of antibodies and of changed genes
+    r"(?:\b(?:neutrali[sz]ing|blocking|monoclonal|polyclonal|humani[sz]ed|therapeutic|crispr(?:[-/ ]?cas9)?|transient|"
+    r"stable|complete)(?:-(?:mediated|based))?\s+)+$",
+    re.IGNORECASE,
 )
 _BESIDE = 20  # characters between two treatments of one list
 _GENETIC = re.compile(r"\b(?:knock-?outs?|knock-?downs?|crispr\w?|delet\w+|overexpress\w+|silenc\w+|mutant|ko)\b", re.I)
@@ -89,8 +91,8 @@ def _family_spans(drug: Term, question: str, *, knowledge: Knowledge) -> list[tu
     family = entry.family
     found = re.finditer(rf"\b{re.escape(family)}s?\b", question, re.IGNORECASE) if family else ()
     spans = [match.span() for match in found]
-    if drug.match.name.lower().startswith("anti-"):
-        adjectives = _OF_ANTIBODIES.search(question[: drug.span[0]])
+    if entry.type == "genetic" or entry.name.lower().startswith("anti-"):
+        adjectives = _ADJECTIVES.search(question[: drug.span[0]])
         spans += [adjectives.span()] if adjectives else []
     return spans
 
@@ -186,20 +188,27 @@ def _is_in(mention: Mention, slot: Slot) -> bool:
 def _look_up(slot: Slot, *, mentions: Sequence[Mention], knowledge: Knowledge) -> Term:
     """Return the known term whose spelling is close to a slot, or else its words with the closest known terms."""
     span = (slot.start, slot.end)
-    # The tables name a knock-out "STAT1 knockout" where a question says "knocking out STAT1".
-    noun = re.sub(r"^(?:knocking\s+out|deleting|disrupting)\s+(\S+)$", r"\1 knockout", slot.text, flags=re.IGNORECASE)
-    found = resolve(noun, kind=slot.kind, knowledge=knowledge).model_copy(update={"text": slot.text})
+    found = resolve(slot.text, kind=slot.kind, knowledge=knowledge)
+    opposite = _opposite_in(slot, found, knowledge=knowledge)
+    if opposite is not None:
+        return Term(opposite, span)
     other = next((item for item in mentions if _is_in(item, slot)), None)
     # Nothing is guessed by spelling where another term fills the slot, or where it names a gene that is changed.
     is_filled = other is not None and other.end - other.start >= len(slot.text) - 2
     may_be_guessed = not is_filled and _GENETIC.search(slot.text) is None
     if found.match and (found.match.how != "fuzzy" or may_be_guessed):
         return Term(found, span)
-    molecule = molecule_opposed(slot.text) if slot.kind == "perturbation" else None
-    if molecule is not None:
-        return Term(look_up_opposite(slot.text, molecule=molecule, knowledge=knowledge), span)
     alternatives = _alternatives(found, other=other, knowledge=knowledge)
     return Term(Resolution(text=slot.text, kind=slot.kind, alternatives=alternatives), span)
+
+
+def _opposite_in(slot: Slot, found: Resolution, *, knowledge: Knowledge) -> Resolution | None:
+    """Return the opposite of a molecule that a slot names; None where it names none, or where its words are a term."""
+    molecule = molecule_opposed(slot.text) if slot.kind == "perturbation" else None
+    if molecule is None or (found.match and found.match.how != "fuzzy"):
+        return None
+    opposite = look_up_opposite(slot.text, molecule=molecule, knowledge=knowledge)
+    return opposite if opposite.match or not found.match else None
 
 
 def _alternatives(found: Resolution, *, other: Mention | None, knowledge: Knowledge) -> tuple[Match, ...]:
