@@ -36,6 +36,10 @@ _OTHER_NAME = re.compile(  # names that no gene has
     re.IGNORECASE,
 )
 _ENSEMBL = re.compile(r"ENS(?P<species>[A-Z]{3,4})?G\d{6,}(\.\d+)?(_PAR_Y)?$")
+_JOINED = re.compile(  # an Ensembl id before or behind the symbol
+    r"ENSG\d{11}(\.\d+)?[_|:;/ -]+(?P<behind>[A-Za-z].*)$|(?P<before>[A-Za-z].*?)[_|:;/ ]+ENSG\d{11}(\.\d+)?$"
+)
+_DOTTED = re.compile(r"(HLA|MT)\.[A-Z]")  # as R's make.names writes HLA-A
 _NAMELESS = re.compile(r"(nan|none|<na>|na|null)?([-_.]\d+)?$", re.IGNORECASE)
 _BARCODE = re.compile(r"(.*[_:#-])?[ACGTN]{10,}([-_.\d].*)?$")
 _DATE = re.compile(
@@ -161,6 +165,7 @@ def read_gene_names(
     notes = [f"{name}: left out {len(found)} {kind}: {_shown(found)}" for kind, found in left_out]
     own = _without_prefix([table.index[column] for column in kept], name=name, notes=notes)
     _check_once(own, name=name)
+    own = _without_ids(own, name=name, notes=notes)
     names, taken_from, repeated = own, "var index", list[str]()
     tried = symbols if forced not in table.columns else (str(forced),)
     if forced in table.columns or _needs_symbols(own):
@@ -169,16 +174,12 @@ def read_gene_names(
         if not found:
             raise InputError(_no_symbols(own, table.all_columns, symbols, name=name), about="symbols")
         notes.append(f"{name}: gene symbols taken from {taken_from}")
-        found = _without_prefix(found, name=name, notes=notes)
+        found = _without_ids(_without_prefix(found, name=name, notes=notes), name=name, notes=notes)
         names, repeated = _each_once(found, own)
         notes += _on_symbols(found, own, repeated, name=name)
     names = _in_upper_case_if_all_lower(names, name=name, is_human=is_human, notes=notes)
     _check_species(names, name=name)
-    if dates := [gene for gene in names if _DATE.match(gene)]:
-        notes.append(
-            f"{name}: {len(dates)} gene names are dates, as a spreadsheet makes of MARCH1 or SEPT2 ({_shown(dates)}): "
-            "no model and no gene set knows them; restore the names"
-        )
+    notes += _on_changed_names(names, name=name)
     return Genes(tuple(names), tuple(kept), taken_from, tuple(repeated), left_out, tuple(notes))
 
 
@@ -275,6 +276,29 @@ def _without_prefix(names: list[str], *, name: str, notes: list[str]) -> list[st
     if prefixes:
         notes.append(f"{name}: the genome prefix {_shown(sorted(prefixes))} is taken off the gene names")
     return [gene[one.end() :] if one else gene for gene, one in zip(names, found, strict=True)]
+
+
+def _without_ids(names: list[str], *, name: str, notes: list[str]) -> list[str]:
+    """The symbol of names that join one with an Ensembl id; the second gene of a symbol keeps its whole name."""
+    found = [_JOINED.match(gene) for gene in names]
+    if not any(found):
+        return names
+    notes.append(f"{name}: {sum(map(bool, found))} gene names join a symbol with an Ensembl id: the symbol is read")
+    symbols = [(one["behind"] or one["before"]) if one else gene for gene, one in zip(names, found, strict=True)]
+    return _each_once(symbols, names)[0]
+
+
+def _on_changed_names(names: list[str], *, name: str) -> list[str]:
+    """Remarks on names that other programs changed, so that no model and no gene set knows them."""
+    changed = {
+        "dates, as a spreadsheet makes of MARCH1 or SEPT2": [gene for gene in names if _DATE.match(gene)],
+        "written with a dot, as R makes of HLA-A or MT-CO1": [gene for gene in names if _DOTTED.match(gene)],
+    }
+    return [
+        f"{name}: {len(found)} gene names are {what} ({_shown(found)}): no model knows them; restore them"
+        for what, found in changed.items()
+        if found
+    ]
 
 
 def _check_once(names: list[str], *, name: str) -> None:

@@ -166,6 +166,29 @@ def test_dates_are_said(date):
     assert f"1 gene names are dates, as a spreadsheet makes of MARCH1 or SEPT2 ({date})" in found.notes[0]
 
 
+def test_names_with_a_dot_are_said():
+    assert (
+        "2 gene names are written with a dot, as R makes of HLA-A or MT-CO1 (HLA.A, MT.CO1)"
+        in read(["ISG15", "MX1", "HLA.A", "MT.CO1"]).notes[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "form", ["{id}_{symbol}", "{id}.12_{symbol}", "{id}|{symbol}", "{symbol}_{id}", "{symbol}|{id}.3"]
+)
+def test_the_symbol_is_read_where_names_join_it_with_an_id(form):
+    joined = [form.format(id=one, symbol=symbol) for one, symbol in zip(IDS, HUMAN, strict=True)]
+    found = read(joined)
+    assert found.names == tuple(HUMAN)
+    assert "8 gene names join a symbol with an Ensembl id" in found.notes[0]
+    assert read(IDS, feature_name=joined).names == tuple(HUMAN)
+
+
+def test_a_second_gene_of_a_joined_symbol_keeps_its_whole_name():
+    twice = ["MATR3_ENSG00000015479", "MATR3_ENSG00000280987", *HUMAN]
+    assert read(twice).names == ("MATR3", "MATR3_ENSG00000280987", *HUMAN)
+
+
 def test_lower_case_names_need_a_sign_that_they_are_human():
     small = [name.lower() for name in HUMAN]
     assert read(small).names == tuple(name.upper() for name in small)  # hla-a
