@@ -156,8 +156,9 @@ def atlas_info(name: str, root: str | Path) -> dict[str, Any]:
     Returns
     -------
     ``name``, ``n_cells``, ``n_control``, ``digest``, ``path``, ``datasets`` (per dataset its file, cells, genes, where
-    the counts are, schema), ``cell_types``, ``perturbations``, ``donors``, ``tissues``, ``diseases`` (each a list with
-    ``n_cells``, most frequent first) and ``unmapped`` labels.
+    the counts are, schema), ``cell_types``, ``perturbations``, ``controls``, ``donors``, ``tissues``, ``diseases``
+    (each a list with ``n_cells``, most frequent first), ``treatments`` (how each label was read) and
+    ``unmapped`` labels.
     """
     record = load_record(name, root)
     folder = atlas_folder(name, root)
@@ -169,6 +170,7 @@ def atlas_info(name: str, root: str | Path) -> dict[str, Any]:
             "n_genes": entry.n_genes,
             "schema": entry.mapping.name,
             "n_duplicate_genes": len(entry.duplicate_genes),
+            "n_left_out": entry.n_left_out,
         }
         for dataset, entry in record.datasets.items()
     }
@@ -177,8 +179,14 @@ def atlas_info(name: str, root: str | Path) -> dict[str, Any]:
         for dataset, entry in record.datasets.items()
         for label in entry.unmapped
     ]
+    treatments = [  # of a file, whose datasets all have the same
+        {"source": source_uri(entry.source, folder), **label.model_dump(mode="json")}
+        for entry in {entry.source.uri: entry for entry in record.datasets.values()}.values()
+        for label in entry.treatments
+    ]
+    summary = {"controls": [], **record.summary}  # atlases of before do not tell kinds of control
     head = {"name": record.name, "n_cells": record.n_cells, "digest": record.digest, "path": str(folder)}
-    return {**head, **record.summary, "datasets": datasets, "unmapped": unmapped}
+    return {**head, **summary, "datasets": datasets, "treatments": treatments, "unmapped": unmapped}
 
 
 def atlas_folder(name: str, root: str | Path) -> Path:

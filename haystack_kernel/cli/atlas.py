@@ -292,12 +292,14 @@ def _check_text(checked: list[dict[str, Any]]) -> str:
 
 def _info_text(found: dict[str, Any]) -> str:
     """The sections of an atlas, one below the other."""
-    kinds = ("datasets", "cell_types", "perturbations", "donors", "tissues", "diseases", "unmapped")
+    groups = ("cell_types", "perturbations", "controls", "donors", "tissues", "diseases")
+    kinds = ("datasets", *groups, "treatments", "unmapped")
     sections = {key: found[key] for key in kinds}
     sections["datasets"] = [  # the path comes last, where a narrow terminal has a line for it
         {"name": key, **{name: item for name, item in value.items() if name != "source"}, "source": value["source"]}
         for key, value in found["datasets"].items()
     ]
+    sections["treatments"] = _treatment_rows(found["treatments"])
     sections["unmapped"] = _unmapped_rows(found["unmapped"])
     text = [format_fields((key.replace("_", " "), as_text(value)) for key, value in found.items() if key not in kinds)]
     for key, rows in sections.items():

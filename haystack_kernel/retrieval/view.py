@@ -42,6 +42,7 @@ _CRITERIA = (
     keys.DONOR,
     keys.TISSUE_ID,
     keys.DISEASE_ID,
+    keys.CONTROL_KIND,
 )
 _NO_DONOR = frozenset({"", "unknown", "na", "nan", "none", "pooled"})
 
@@ -102,6 +103,7 @@ class AtlasView:
             keys.DONOR: one.donor_ids,
             keys.TISSUE_ID: one.tissue_ids,
             keys.DISEASE_ID: one.disease_ids,
+            keys.CONTROL_KIND: one.control_kinds,
         }
         for column, values in wanted.items():
             if values:
@@ -270,7 +272,13 @@ def cells_of(label: str) -> str:
     return f"{label}s" if label.endswith(("cell", "cyte", "blast", "phage", "phil")) else f"{label} cells"
 
 
-def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, view: AtlasView | None = None) -> CellSet:
+def cell_set(
+    rows: pd.DataFrame,
+    *,
+    by_tissue: bool = False,
+    control_kinds: tuple[str, ...] = (),
+    view: AtlasView | None = None,
+) -> CellSet:
     """Build the cell set that selects rows of one dataset and one condition.
 
     Parameters
@@ -280,6 +288,8 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, view: AtlasView | N
         perturbation. Rows without a recorded donor are left out where others have one.
     by_tissue
         Also restrict the set to the tissues of the rows.
+    control_kinds
+        Also restrict the set to these kinds of control.
     view
         The view that the rows come from. With it, tissue and disease become criteria where the set would otherwise
         select more than the rows; None skips this check.
@@ -298,6 +308,7 @@ def cell_set(rows: pd.DataFrame, *, by_tissue: bool = False, view: AtlasView | N
         cell_type_names=() if ids else _unique(rows[keys.CELL_TYPE]),
         donor_ids=_unique(rows[keys.DONOR]) if known.any() else (),
         tissue_ids=_unique(rows[keys.TISSUE_ID]) if by_tissue and (rows[keys.TISSUE_ID] != "").all() else (),
+        control_kinds=control_kinds,
         n_cells=int(rows[N_CELLS].sum()),
         label=", ".join(_unique(rows[keys.CELL_TYPE])),
     )

@@ -18,6 +18,8 @@ cross-dataset         as the perturbation asked      as above; S, or untreated T
                       the other datasets
 ====================  =============================  ==================================  ============================
 
+Among several kinds of control of a data set (DMSO, PBS, non-targeting, …) the prompt's own comes first.
+
 In order of preference: (1) control cells of the prompt's own donors; (2) of other donors of the same dataset and cell
 type, not matched; (3) no control.
 """
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
+from haystack_kernel.knowledge.controls import GUIDES, SOLVENTS
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, cell_set, cells_of, has_donor, type_label
 
 if TYPE_CHECKING:
@@ -35,6 +38,14 @@ if TYPE_CHECKING:
 
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import CellSet
+
+
+_PROTEIN_SOLVENTS = frozenset({"PBS", "BSA", "medium", "saline", "water"})
+_FITTING = {  # type of the treatment -> kinds of control that fit it, the best first
+    "genetic": (GUIDES,),
+    "drug": (SOLVENTS - _PROTEIN_SOLVENTS, SOLVENTS),
+    "cytokine": (_PROTEIN_SOLVENTS, SOLVENTS),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +81,7 @@ def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str
     if int(pool[N_CELLS].sum()) < min_cells:
         return ControlMatch(prompt, None, _why_none(prompt, here=controls, pool=pool, type_key=type_key))
     label = type_label(pool)
+    pool, kinds, of_kind = _own_kind(prompt, pool, min_cells=min_cells)
     matched_prompt, matched_pool, by_tissue = _same_tissues(prompt, pool, min_cells=min_cells)
     shared = _donors(matched_prompt) & _donors(matched_pool)
     on_both = (
@@ -77,17 +89,18 @@ def match_control(prompt: pd.DataFrame, *, controls: pd.DataFrame, type_key: str
         matched_pool[matched_pool[keys.DONOR].isin(shared)],
     )
     if shared and all(int(side[N_CELLS].sum()) >= min_cells for side in on_both):
-        control = cell_set(on_both[1], by_tissue=by_tissue)
-        reason = f"{control.n_cells} control {cells_of(label)} of the same {_n_donors(shared)} in dataset {dataset}"
+        control = cell_set(on_both[1], by_tissue=by_tissue, control_kinds=kinds)
+        of = f"of the same {_n_donors(shared)} in dataset {dataset}"
+        reason = f"{control.n_cells} control {cells_of(label)} {of}{of_kind}"
         return ControlMatch(on_both[0], control, reason, donor_matched=True, by_tissue=by_tissue)
-    control = cell_set(matched_pool, by_tissue=by_tissue)
+    control = cell_set(matched_pool, by_tissue=by_tissue, control_kinds=kinds)
     if not has_donor(matched_prompt).any() or not has_donor(matched_pool).any():
         why = "donors are not recorded"
     elif not shared:
         why = "they come from other donors than the prompt"
     else:
         why = "the donors that have both treated and control cells have too few"
-    reason = f"{control.n_cells} control {cells_of(label)} of dataset {dataset}, not matched by donor: {why}"
+    reason = f"{control.n_cells} control {cells_of(label)} of dataset {dataset}{of_kind}, not matched by donor: {why}"
     return ControlMatch(matched_prompt, control, reason, by_tissue=by_tissue)
 
 
@@ -132,6 +145,26 @@ def match_reference(
         "other donors by design, since the difference between donors is the effect asked for"
     )
     return ControlMatch(prompt, control, reason)
+
+
+def _own_kind(prompt: pd.DataFrame, pool: pd.DataFrame, *, min_cells: int) -> tuple[pd.DataFrame, tuple[str, ...], str]:
+    """Controls of the kind that belongs to the prompt, where there are several kinds: these, their kinds, a phrase.
+
+    The kind that the file states for the treatment comes first; then guides against nothing for a gene, a solvent for
+    a drug, a solvent of proteins for a cytokine. Where neither tells, the controls of all kinds are taken together.
+    """
+    held = {str(kind) for kind in pool[keys.CONTROL_KIND] if kind}
+    if len(held) < 2:
+        return pool, (), ""
+    stated = {str(kind) for kind in prompt[keys.CONTROL_KIND] if kind}
+    fitting = [stated, *_FITTING.get(str(prompt[keys.PERTURBATION_TYPE].iloc[0]), ())]
+    for kinds in fitting:
+        own = pool[pool[keys.CONTROL_KIND].isin(kinds)]
+        if int(own[N_CELLS].sum()) >= min_cells:
+            named = tuple(sorted(held & kinds))
+            return own, named, f" ({' and '.join(named)})"
+    missing = f"; too few are {' or '.join(sorted(stated))}, the kind stated for the treatment" if stated else ""
+    return pool, (), f" ({' and '.join(sorted(held))} together{missing})"
 
 
 def _same_tissues(

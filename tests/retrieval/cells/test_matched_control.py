@@ -96,3 +96,35 @@ def test_control_is_ranked_by_how_well_it_matches(blood, find):
     for share, one in shares.items():
         n_cells = one.prompt.n_cells
         assert one.quality == pytest.approx(0.4 * n_cells / (n_cells + 50) + 0.2 * 1500 / 2500 + share)
+
+
+def kinds_of(row, make_atlas, find, *, treated="", **controls):
+    """Control of IFN-beta in B cells where a data set has controls of several kinds, each with some cells."""
+    rows = [row("s", B, "IFN-beta", "a", 40, kind=treated)]
+    rows += [row("s", B, "", "a", n_cells, kind=kind) for kind, n_cells in controls.items()]
+    return find(make_atlas(rows), B, f"s/IFN-beta/{B}")
+
+
+def test_control_when_the_file_states_the_vehicle_then_is_of_that_kind(row, make_atlas, find):
+    one = kinds_of(row, make_atlas, find, treated="DMSO", DMSO=30, PBS=50, untreated=60)
+    assert (one.control.control_kinds, one.control.n_cells) == (("DMSO",), 30)
+    assert one.control_reason == "30 control B cells of the same 1 donor in dataset s (DMSO)"
+
+
+def test_control_of_a_cytokine_is_a_solvent_of_proteins_where_the_file_states_none(row, make_atlas, find):
+    one = kinds_of(row, make_atlas, find, DMSO=30, PBS=50)
+    assert (one.control.control_kinds, one.control.n_cells) == (("PBS",), 50)
+
+
+def test_control_when_the_stated_kind_is_missing_then_says_so(row, make_atlas, find):
+    one = kinds_of(row, make_atlas, find, treated="ethanol", untreated=30, mock=50)
+    assert (one.control.control_kinds, one.control.n_cells) == ((), 80)
+    assert "(mock and untreated together; too few are ethanol, the kind stated for the treatment)" in one.control_reason
+
+
+def test_control_of_one_kind_is_taken_as_before(row, make_atlas, find):
+    one = kinds_of(row, make_atlas, find, DMSO=30)
+    assert (one.control.control_kinds, one.control_reason) == (
+        (),
+        "30 control B cells of the same 1 donor in dataset s",
+    )
