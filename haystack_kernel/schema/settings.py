@@ -140,7 +140,10 @@ class BatchSettings(_Section):
     max_attempts: int = Field(default=4, ge=1, description="of one submission, the first included")
     tasks_per_shard: int = Field(default=16, ge=1, description="more tasks than this share several machines")
     max_shards: int = Field(default=8, ge=1)
-    service_account: str = ""
+    service_account: str = Field(default="", description="account that jobs run as; unset: the project's default")
+    orchestrator_account: str = Field(
+        default="", description="account of jobs that work a run and start others; unset: service_account"
+    )
     network: str = ""
     subnetwork: str = ""
     no_external_ip: bool = False

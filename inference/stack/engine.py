@@ -20,6 +20,7 @@ from inference.stack.checkpoint import Checkpoint, check_genes, load_checkpoint
 from inference.stack.generate import iterate_steps
 from inference.stack.genes import align, read_genes
 from inference.stack.moments import expect_log
+from inference.stack.ops import why_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,7 @@ class StackEngine:
     settings: GenerationSettings
     digests: dict[str, str]  # of model and gene list
     progress: Callable[[str], None] | None = None
+    slow: str | None = None  # why plain torch computes in place of faster kernels; None where it need not
 
     def __call__(self, *, prompt: Cells, control: Cells | None, query: Cells, seed: int) -> Prediction:
         """Rewrite the query cells as the prompt cells show; ``control`` is not used.
@@ -121,6 +123,8 @@ class StackEngine:
             f"prompt {base.model.size} ({base.model.size / n_model:.0%})"
         )
         notes = [coverage]
+        if self.slow:
+            notes.append(f"plain torch computed it, several times slower than the kernels made for it: {self.slow}")
         if n_lost := n_query - test.own.size:
             notes.append(f"{n_lost} of the query's {n_query} genes are unknown to the model and keep their counts")
         if n_hidden:
@@ -185,8 +189,18 @@ def load_engine(
         model=model.name,
     )
     checkpoint = replace(checkpoint, model=checkpoint.model.to(chosen, precision=kind))
-    digests = {"sha256": model.sha256, "genelist_sha256": genelist.sha256}
-    return StackEngine(checkpoint, {gene: index for index, gene in enumerate(genes)}, settings, digests, progress)
+    slow = None if is_exact else why_plain(chosen)
+    if progress is not None:
+        kernels = "reference" if is_exact else checkpoint.model.ops.name
+        progress(f"model on {chosen} in {kind}, kernels: {kernels}{f', because {slow}' if slow else ''}")
+    return StackEngine(
+        checkpoint,
+        {gene: index for index, gene in enumerate(genes)},
+        settings,
+        {"sha256": model.sha256, "genelist_sha256": genelist.sha256},
+        progress,
+        slow,
+    )
 
 
 def _find_device(device: str) -> torch.device:

@@ -57,17 +57,29 @@ def choose_ops(device: torch.device, precision: str) -> Ops:
     precision
         ``fp32`` or ``bf16``. The processor's kernels always compute in fp32.
     """
-    if device.type == "cuda" and find_spec("triton"):
-        from inference.stack.ops_triton import TritonOps, why_not
+    if why_plain(device) is not None:
+        from inference.stack.ops_torch import TorchOps
 
-        if why_not(device) is None:
-            return TritonOps(precision)
+        return TorchOps()
+    if device.type == "cuda":
+        from inference.stack.ops_triton import TritonOps
+
+        return TritonOps(precision)
+    from inference.stack.ops_native import load_native
+
+    return load_native()
+
+
+def why_plain(device: torch.device) -> str | None:
+    """Why a model on this device runs in plain torch, several times slower; None where it need not."""
+    if device.type == "cuda":
+        if not find_spec("triton"):
+            return "the package triton is not installed"
+        from inference.stack.ops_triton import why_not
+
+        return why_not(device)
     if device.type == "cpu":
-        from inference.stack.ops_native import load_native
+        from inference.stack.ops_native import EXTENSION
 
-        native = load_native()
-        if native is not None:
-            return native
-    from inference.stack.ops_torch import TorchOps
-
-    return TorchOps()
+        return None if find_spec(EXTENSION) else f"the extension {EXTENSION} was not built: install with a C compiler"
+    return f"there are no kernels for {device.type}"

@@ -6,7 +6,6 @@ In: tokens and weights in float32 on the processor. Out: tensors; no backend whe
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
 EXTENSION = "inference.stack._native"
 
 
-def load_native() -> NativeOps | None:
-    """Return the compiled backend, or None where the extension was not built."""
-    if find_spec(EXTENSION) is None:
-        return None
+def load_native() -> NativeOps:
+    """Return the compiled backend; raises ImportError where the extension was not built."""
     return NativeOps(import_module(EXTENSION))  # it shares the OpenMP threads of torch, loaded above
 
 

@@ -231,8 +231,11 @@ def _allocation(
         location=policy.LocationPolicy(allowed_locations=list(attempt.rung.locations)),
         labels=build_labels(attempt, settings, storage=storage),
     )
-    if settings.service_account:
-        made.service_account = batch_v1.ServiceAccount(email=settings.service_account)
+    account = settings.service_account
+    if attempt.spec.kind == "orchestrator":
+        account = settings.orchestrator_account or account
+    if account:
+        made.service_account = batch_v1.ServiceAccount(email=account)
     if settings.network:
         interface = policy.NetworkInterface(
             network=settings.network,

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from inference.stack.config import StackConfig
 from inference.stack.linear import choose_linear, onednn_linear, plain_linear
 from inference.stack.model import StackModel
-from inference.stack.ops import choose_ops
+from inference.stack.ops import choose_ops, why_plain
 from inference.stack.ops_native import load_native
 from inference.stack.ops_reference import ReferenceOps, reference_attention
 from inference.stack.ops_torch import TorchOps
@@ -19,9 +19,9 @@ SHAPES = [(100, 16, 8), (32, 8, 8), (6, 4, 4), (5, 3, 1), (17, 6, 3), (1, 1, 1),
 @pytest.fixture(scope="module", params=["plain", "avx2", "avx512"])
 def native(request):
     """The compiled backend with each of its kernels that this processor can run."""
+    if slow := why_plain(torch.device("cpu")):
+        pytest.skip(slow)
     ops = load_native()
-    if ops is None:
-        pytest.skip("the extension is not built here")
     if request.param not in ops.variants():
         pytest.skip(f"this processor has no {request.param}")
     ops.use(request.param)
@@ -122,15 +122,21 @@ def test_compiled_counts_equal_the_fallbacks(native):
 
 
 def test_processor_gets_the_compiled_backend_where_it_is_built():
-    found = choose_ops(torch.device("cpu"), "fp32").name
-    assert found == ("torch" if load_native() is None else load_native().name)
+    device = torch.device("cpu")
+    assert choose_ops(device, "fp32").name == ("torch" if why_plain(device) else load_native().name)
+
+
+def test_plain_torch_computes_with_a_reason_where_there_are_no_kernels():
+    device = torch.device("meta")
+    assert choose_ops(device, "fp32").name == "torch"
+    assert why_plain(device) == "there are no kernels for meta"
 
 
 def test_unknown_kernels_are_refused():
-    if (ops := load_native()) is None:
-        pytest.skip("the extension is not built here")
+    if slow := why_plain(torch.device("cpu")):
+        pytest.skip(slow)
     with pytest.raises(ValueError, match="no kernels vax here"):
-        ops.use("vax")
+        load_native().use("vax")
 
 
 @pytest.mark.parametrize("multiply", [plain_linear, choose_linear(torch.device("cpu"), torch.float32)])

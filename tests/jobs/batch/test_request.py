@@ -150,6 +150,26 @@ def test_spot_zones_network_and_account_are_where_the_service_reads_them():
     assert group.task_spec.runnables[0].container.options == "--shm-size=16g"
 
 
+@pytest.mark.parametrize(
+    ("accounts", "expected"),
+    [
+        ({"service_account": "predict@lab"}, {"inference": "predict@lab", "orchestrator": "predict@lab"}),
+        (
+            {"service_account": "predict@lab", "orchestrator_account": "work@lab"},
+            {"inference": "predict@lab", "orchestrator": "work@lab"},
+        ),
+    ],
+)
+def test_what_works_a_run_may_have_an_account_of_its_own(accounts, expected):
+    settings = settings_of(**accounts)
+    specs = {
+        "inference": spec_of(),
+        "orchestrator": spec_of(kind="orchestrator", command=("run", "How?"), manifest_uri=""),
+    }
+    found = {kind: request_of(spec=spec, settings=settings) for kind, spec in specs.items()}
+    assert {kind: one.job.allocation_policy.service_account.email for kind, one in found.items()} == expected
+
+
 def test_an_orchestrator_gets_its_command_settings_and_secrets_and_a_prediction_no_secret():
     secret = "projects/lab/secrets/claude/versions/latest"
     settings = settings_of(secrets={"anthropic_api_key": secret})
