@@ -55,7 +55,7 @@ inference_image=$(image haystack-inference)
 number=$(look projects describe "$PROJECT" --format='value(projectNumber)')
 [ -n "$number" ] || fail "project $PROJECT is not found"
 
-manifest=$(<"cloud-run-deploy-$ENVIRONMENT.yaml")
+manifest=$(grep -v '^#' "cloud-run-deploy-$ENVIRONMENT.yaml")
 fill() { manifest=${manifest//"\${$1}"/$2}; }
 fill NAME "$NAME"
 fill PROJECT "$PROJECT"

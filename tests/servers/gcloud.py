@@ -5,6 +5,7 @@ policies and resources that are kept, every request as seen, and calls that fail
 """
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -16,6 +17,7 @@ PLAIN = (
     "ARTIFACTREGISTRY", "BATCH", "CLOUDRESOURCEMANAGER", "IAM", "IAP", "SECRETMANAGER", "SERVICEUSAGE", "VPCACCESS"
 )  # fmt: skip
 POLICY = re.compile(r"(?P<name>.+?)(?::getIamPolicy|:setIamPolicy|/iam)$")
+TAG = re.compile(r"/v1/(?P<package>.+/packages/(?P<image>[^/]+))/tags/(?P<tag>[^/]+)")
 READY = ("Ready", "ConfigurationsReady", "RoutesReady")
 
 
@@ -25,7 +27,7 @@ class Cloud:
     def __init__(self, project, region):
         self.project, self.region = project, region
         self.things, self.policies, self.requests = {}, {}, []
-        self.enabled = set()
+        self.enabled, self.images = set(), {}
         self.failures = []  # (method and path as a pattern, status, message), each used once
         self.revision = 0
 
@@ -51,22 +53,49 @@ class Cloud:
             if re.search(pattern, f"{method} {path}"):
                 self.failures.remove(failure)
                 return status, {"error": {"code": status, "status": message.split(":")[0], "message": message}}
-        path = path.removeprefix("/storage").removeprefix("/compute").replace("/projects/-/", f"/projects/{self.project}/")
+        path = (
+            path.removeprefix("/storage").removeprefix("/compute").replace("/projects/-/", f"/projects/{self.project}/")
+        )
         if found := POLICY.fullmatch(path):
             return self.policy(method, path, found["name"], body)
-        if path.endswith("/services") and path.startswith("/v1/projects/"):
-            return 200, {"services": [{"config": {"name": one}, "state": "ENABLED"} for one in sorted(self.enabled)]}
-        if path.endswith(":batchEnable") or path.endswith(":enable"):
-            self.enabled |= set(body.get("serviceIds") or [path.split("/")[-1].partition(":")[0]])
-            return 200, {"name": "operations/done", "done": True, "response": {}}
-        if "/regions/" in path:
-            quotas = [{"metric": "NVIDIA_A100_GPUS", "limit": 0.0, "usage": 0.0}]
-            return 200, {"name": self.region, "quotas": [*quotas, {"metric": "CPUS", "limit": 24.0, "usage": 1.0}]}
-        if path == f"/v1/projects/{self.project}":
-            return 200, {"projectId": self.project, "projectNumber": "123456789", "lifecycleState": "ACTIVE"}
+        if (simple := self.simple(path, body)) is not None:
+            return 200, simple
+        if found := TAG.fullmatch(path):
+            return self.image(**found.groupdict())
         if "/apis/serving.knative.dev/" in path:
             return self.service(method, path, body)
         return self.thing(method, path, query, body)
+
+    def simple(self, path, body):
+        """The project itself, its APIs and quotas; None for anything else."""
+        if path.endswith("/services") and path.startswith("/v1/projects/"):
+            return {"services": [{"config": {"name": one}, "state": "ENABLED"} for one in sorted(self.enabled)]}
+        if path.endswith(":generateServiceIdentity"):
+            return {"name": "operations/done", "done": True, "response": {"email": "proxy@example.org"}}
+        if path.endswith((":batchEnable", ":enable")):
+            self.enabled |= set(body.get("serviceIds") or [path.split("/")[-1].partition(":")[0]])
+            return {"name": "operations/done", "done": True, "response": {}}
+        if "/regions/" in path:
+            quotas = [{"metric": "NVIDIA_A100_GPUS", "limit": 0.0, "usage": 0.0}]
+            return {"name": self.region, "quotas": [*quotas, {"metric": "CPUS", "limit": 24.0, "usage": 1.0}]}
+        if path == f"/v1/projects/{self.project}":
+            return {"projectId": self.project, "projectNumber": "123456789", "lifecycleState": "ACTIVE"}
+        return None
+
+    def push(self, image, tag):
+        """Act as if an image had been pushed to a repository; returns its digest."""
+        where = f"/v1/projects/{self.project}/locations/{self.region}/repositories/haystack"
+        self.things.setdefault(where, {"name": where.removeprefix("/v1/"), "format": "DOCKER"})
+        digest = f"sha256:{hashlib.sha256(f'{image}:{tag}'.encode()).hexdigest()}"
+        self.images[image, tag] = digest
+        return digest
+
+    def image(self, package, image, tag):
+        """A tag of an image; one that was not pushed does not exist."""
+        if (image, tag) not in self.images:
+            return 404, {"error": {"code": 404, "status": "NOT_FOUND", "message": f"{image}:{tag} not found"}}
+        version = f"{package}/versions/{self.images[image, tag]}"
+        return 200, {"name": f"{package}/tags/{tag}", "version": version}
 
     def policy(self, method, path, name, body):
         if method == "GET" or path.endswith(":getIamPolicy"):
@@ -79,7 +108,7 @@ class Cloud:
 
     def thing(self, method, path, query, body):
         key = {"serviceAccounts": "accountId", "repositories": "repositoryId", "secrets": "secretId"}
-        key |= {"connectors": "connectorId", "workloadIdentityPools": "workloadIdentityPoolId"}
+        key |= {"jobs": "jobId", "connectors": "connectorId", "workloadIdentityPools": "workloadIdentityPoolId"}
         key |= {"providers": "workloadIdentityPoolProviderId", "b": "name"}
         kind = path.rsplit("/", 1)[-1]
         if method == "POST" and kind in key:
@@ -122,6 +151,7 @@ class Cloud:
             name = body["metadata"]["name"]
             key = path if path.endswith(f"/{name}") else f"{path}/{name}"
             body["metadata"] |= {"generation": self.revision, "uid": "u", "resourceVersion": str(self.revision)}
+            body["spec"].setdefault("traffic", [{"latestRevision": True, "percent": 100}])
             latest = f"{name}-{self.revision:05d}-abc"
             body["status"] = {
                 "observedGeneration": self.revision,
@@ -129,7 +159,7 @@ class Cloud:
                 "latestReadyRevisionName": latest,
                 "latestCreatedRevisionName": latest,
                 "conditions": [{"type": kind, "status": "True"} for kind in READY],
-                "traffic": [{"revisionName": latest, "percent": 100, "latestRevision": True}],
+                "traffic": [{"revisionName": latest, **target} for target in body["spec"]["traffic"]],
             }
             self.things[key] = body
             return 200, body
