@@ -104,13 +104,13 @@ done
 if $APPLY; then
     url=$(look run services describe "$NAME" --region="$REGION" --format='value(status.url)')
     # Behind the proxy a request without an identity is sent to sign in; a broken service answers 5xx or nothing.
-    code=$(curl --silent --output /dev/null --max-time 60 --retry 3 --write-out '%{http_code}' "${HAYSTACK_SMOKE_URL:-$url}/healthz" || true)
+    code=$(curl --silent --output /dev/null --max-time 60 --retry 3 --write-out '%{http_code}' "${HAYSTACK_SMOKE_URL:-$url}/health/ready" || true)
     case $code in
         200 | 302 | 401 | 403) say "It answers ($code): $url" ;;
         *)
             say "It does not answer as it should ($code)."
             [ -z "$before" ] || change "traffic back to $before" run services update-traffic "$NAME" --region="$REGION" --to-revisions="$before=100"
-            fail "the new revision does not answer at $url/healthz; its logs: gcloud run services logs read $NAME --region=$REGION"
+            fail "the new revision does not answer at $url/health/ready; its logs: gcloud run services logs read $NAME --region=$REGION"
             ;;
     esac
 fi
