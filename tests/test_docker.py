@@ -11,10 +11,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "docker").glob("Dockerfile.*"))
+TORCH, PLAIN = r"pytorch/pytorch:[\d.]+-cuda[\d.]+-cudnn\d+-runtime", r"python:3\.11-slim"
 BASES = {  # the bases the images are meant for; a build without a registry names another
-    "Dockerfile.inference": r"pytorch/pytorch:[\d.]+-cuda[\d.]+-cudnn\d+-runtime",
-    "Dockerfile.orchestrator": r"python:3\.11-slim",
+    "Dockerfile.api": PLAIN,
+    "Dockerfile.inference": TORCH,
+    "Dockerfile.lab": TORCH,
+    "Dockerfile.orchestrator": PLAIN,
 }
+FROM_BASE = "${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}"
+PROGRAMS = {"uvicorn": "service", "jupyter": "lab"}  # of packages that an extra brings
 CODE = {".py", ".pyc", ".c", ".h", ".so"}  # the last is what the extension was compiled to
 
 
@@ -81,12 +86,17 @@ def test_base_is_an_argument_with_the_real_base_as_default(path):
     assert first[1].startswith("BASE_IMAGE=")
     assert re.fullmatch(BASES.get(path.name, r"[\w./-]+:[\w.-]+"), first[1].removeprefix("BASE_IMAGE="))
     assert not first[1].endswith(":latest")
-    assert {text.split()[0] for name, text in rest if name == "FROM"} == {"${BASE_IMAGE}"}
+    assert rest[0] == ("ARG", "BASE_DIGEST=")
+    stages = [text.split() for name, text in rest if name == "FROM"]
+    names = {words[2] for words in stages if len(words) == 3}
+    assert FROM_BASE in {words[0] for words in stages}
+    assert {words[0] for words in stages} <= {FROM_BASE, *names}
 
 
 @each_recipe
 def test_what_is_installed_is_pinned(path):
-    installs = [part for text in texts(path, "RUN") for part in text.split("&&") if "pip install" in part]
+    parts = [part for text in texts(path, "RUN") for part in text.split("&&")]
+    installs = [part for part in parts if re.search(r"\bpip .*\binstall\b|pip install", part)]
     assert installs
     for command in installs:
         words = shlex.split(command)
@@ -156,7 +166,42 @@ def test_image_starts_something_that_exists(path, project):
         assert '__name__ == "__main__"' in module.read_text(encoding="utf-8")
         assert any(words[2].split(".")[0] == source for source in sources(path))
     else:
-        assert words[0] in project["project"]["scripts"]
+        extra = PROGRAMS.get(words[0])
+        assert words[0] in project["project"]["scripts"] or extra in project["project"]["optional-dependencies"]
+        if words[0] == "uvicorn":
+            module, _, name = words[2].partition(":")
+            text = ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+            assert f"def {name}(" in text
+
+
+@each_recipe
+def test_image_says_what_it_is(path):
+    labels = " ".join(texts(path, "LABEL"))
+    for name in ("title", "version", "revision", "source", "licenses"):
+        assert f"org.opencontainers.image.{name}=" in labels
+
+
+@pytest.mark.parametrize("name", ["api", "lab"])
+def test_image_that_serves_tells_its_health(name):
+    (check,) = texts(ROOT / "docker" / f"Dockerfile.{name}", "HEALTHCHECK")
+    (port,) = texts(ROOT / "docker" / f"Dockerfile.{name}", "EXPOSE")
+    assert f"127.0.0.1:{port}/" in check
+
+
+def test_only_what_predicts_or_serves_notebooks_has_torch():
+    for name in ("api", "orchestrator"):
+        path = ROOT / "docker" / f"Dockerfile.{name}"
+        assert "torch" not in " ".join(texts(path, "RUN"))
+        assert BASES[path.name] == PLAIN
+
+
+@pytest.mark.parametrize("name", ["inference", "lab"])
+def test_image_with_the_model_has_its_kernels_or_is_not_built(name):
+    path = ROOT / "docker" / f"Dockerfile.{name}"
+    run = " ".join(texts(path, "RUN"))
+    assert "install -y --no-install-recommends gcc libc6-dev" in run
+    assert "inference.stack._native" in run
+    assert environment(path)["TRITON_CACHE_DIR"].startswith("/srv/haystack/")
 
 
 @each_recipe
@@ -199,7 +244,12 @@ def test_inference_keeps_the_torch_of_its_base():
         assert not [line for line in lines if "torch" in line.split("#")[0] and not re.match(pattern[1], line)]
     assert run.index("sed -i -E") < run.index("pip install") < run.index('= "$base"')
     assert "--system-site-packages" in run
-    assert set(sources(path)) == {"constraints.txt", "inference/requirements.txt", "inference"}
+    last = max(n for n, (name, _) in enumerate(instructions(path)) if name == "FROM")
+    copies = [shlex.split(text) for name, text in instructions(path)[last:] if name == "COPY"]
+    assert [words[:-1] for words in copies] == [
+        ["constraints.txt", "inference/requirements.txt"],
+        ["--from=build", "/build/inference"],
+    ]
 
 
 def test_every_requirement_of_the_inference_image_is_pinned():

@@ -47,11 +47,13 @@ run() { # WHAT COMMAND…
     ! $APPLY || "$@" || fail "that command failed (its words are above). What was pushed before stays; run again"
 }
 change "credentials of $builder for $REGION-docker.pkg.dev" auth configure-docker "$REGION-docker.pkg.dev" --quiet
+source=$(git remote get-url origin 2>/dev/null | sed 's#//[^/@]*@#//#' || true) # without a token that stands in it
 IFS=, read -ra names <<<"$only"
 for name in "${names[@]}"; do
     [ -f "docker/Dockerfile.$name" ] || fail "--only names '$name'; possible: api, orchestrator, inference, lab"
     image="$REPOSITORY/haystack-$name:$tag"
-    run "build $name" "$builder" build -f "docker/Dockerfile.$name" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" -t "$image" .
+    run "build $name" "$builder" build -f "docker/Dockerfile.$name" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
+        --build-arg "SOURCE=$source" -t "$image" .
     run "push $name" "$builder" push "$image"
 done
 finish
