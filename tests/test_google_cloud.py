@@ -247,7 +247,7 @@ def test_a_teardown_waits_for_jobs_keeps_the_bucket_and_leaves_no_role(place):
     assert left == []
 
 
-# --- the manifests and what is built ------------------------------------------------------------------------------------
+# --- the manifests and what is built ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("environment", "scale"), [("dev", ("0", "2")), ("prod", ("1", "5"))])
@@ -284,6 +284,7 @@ def test_every_setting_that_the_manifests_name_exists():
 
 
 @needs_gcloud
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_images_are_built_and_pushed_by_commit_and_never_from_uncommitted_files(place, tmp_path):
     _, run = place
     tools = tmp_path / "bin"
@@ -303,7 +304,7 @@ def test_images_are_built_and_pushed_by_commit_and_never_from_uncommitted_files(
     (checkout / "new.py").unlink()
     done = run(script, *COMMON, "--only", "api,lab", "--tag", "v1", "--apply", PATH=path)
     assert done.returncode == 0, done.stderr
-    lines = log.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line != "version"]  # asked by gcloud
     image = f"{REGION}-docker.pkg.dev/{PROJECT}/haystack/haystack"
     assert [line.split()[0] for line in lines] == ["build", "push", "build", "push"]
     assert lines[1] == f"push {image}-api:v1"
