@@ -170,13 +170,8 @@ def load_engine(
         The device or the precision is not available.
     """
     chosen = _find_device(device)
-    is_exact, kind = settings.output_mode == "exact", precision
-    if precision == "bf16" and is_exact:
-        msg = "output mode exact follows the reference to the last bit, in fp32: choose precision fp32 or auto"
-        raise EngineError(msg)
-    if precision == "auto":
-        is_native = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= _FIRST_BF16
-        kind = "bf16" if is_native and not is_exact else "fp32"
+    is_exact = settings.output_mode == "exact"
+    kind = _find_precision(precision, device=chosen, is_exact=is_exact)
     if threads is not None:
         torch.set_num_threads(threads)
     genes = read_genes(genelist.path, name=genelist.name)
@@ -214,6 +209,16 @@ def _find_device(device: str) -> torch.device:
         )
         raise EngineError(msg)
     return torch.device(device)
+
+
+def _find_precision(precision: str, *, device: torch.device, is_exact: bool) -> str:
+    if precision == "bf16" and is_exact:
+        msg = "output mode exact follows the reference to the last bit, in fp32: choose precision fp32 or auto"
+        raise EngineError(msg)
+    if precision != "auto":
+        return precision
+    is_native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_BF16
+    return "bf16" if is_native and not is_exact else "fp32"
 
 
 def _expected_log(step: Step, test: Aligned, expected: NDArray[np.float32]) -> NDArray[np.float64]:
