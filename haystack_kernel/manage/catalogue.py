@@ -67,11 +67,12 @@ class RunFilter:
         if self.status and self.status not in STATUSES:
             msg = f"status {self.status!r} is unknown; possible: {', '.join(STATUSES)}"
             raise InvalidInputError(msg, status=self.status, possible=list(STATUSES))
+        given = (self.text, self.cell_type, self.treatment, self.owner)
+        words = tuple(word.strip().casefold() for word in given)
         return _Wanted(
             status=self.status or None,
-            words=tuple(
-                word.casefold() for word in (self.text.strip(), self.cell_type, self.treatment, self.owner.strip())
-            ),
+            words=words,
+            has_words=any(words),
             min_score=self.min_score,
             since=parse_since(self.since, now=now) if self.since else None,
             until=parse_since(self.until, now=now) if self.until else None,
@@ -81,7 +82,8 @@ class RunFilter:
 @dataclass(frozen=True)
 class _Wanted:
     status: str | None
-    words: tuple[str, ...]
+    words: tuple[str, ...]  # an empty one is in every text
+    has_words: bool
     min_score: float | None
     since: datetime | None
     until: datetime | None
@@ -89,14 +91,8 @@ class _Wanted:
     def may_accept(self, row: IndexedRun) -> bool:
         """Whether the row would be wanted with another status."""
         summary = row.summary
-        texts = (
-            f"{summary.question}\n{summary.run_id}",
-            summary.cell_type,
-            summary.treatment,
-            row.access.owner if row.access else "",
-        )
         return (
-            all(not word or word in text.casefold() for word, text in zip(self.words, texts, strict=True))
+            (not self.has_words or all(word in text for word, text in zip(self.words, row.words, strict=True)))
             and (self.min_score is None or summary.score >= self.min_score)
             and (self.since is None or summary.created_at >= self.since)
             and (self.until is None or summary.created_at < self.until)

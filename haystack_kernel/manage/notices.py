@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import warnings
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,8 @@ class EndWatch:
 
 def _load_apprise() -> Any:  # noqa: ANN401 - the package is untyped
     try:
-        import apprise
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of modules that it imports
+            import apprise
     except ImportError as error:
         msg = "service.notify needs apprise: pip install 'haystack-kernel[notify]'"
         raise MissingExtraError(msg, extra="notify") from error

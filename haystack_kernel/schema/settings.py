@@ -264,6 +264,7 @@ class ServiceSettings(_Section):
     keys_url: str = Field(
         default="https://www.gstatic.com/iap/verify/public_key-jwk", description="public keys that IAP signs with"
     )
+    address: str = Field(default="", description="of the service as people know it, for messages about runs that end")
     admins: tuple[str, ...] = Field(default=(), description="e-mail addresses of those who may see and stop every run")
     hosts: tuple[str, ...] = Field(
         default=(), description="names that the service answers to; none: with a token this machine's own, else any"

@@ -86,7 +86,7 @@ def build(settings: Settings, *, identity: Identity, open_ports: Callable[[Conse
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.desk, app.state.identity = desk, identity
-    app.state.address = ""  # of the service as people know it, learned from the first request
+    app.state.address = settings.service.address.rstrip("/")
     app.include_router(api.router)
     app.include_router(pages.router)
     _add_static(app)

@@ -164,8 +164,14 @@ class Desk:
         else:
             running = sum(row.summary.status == "running" for row in rows)
             seconds = time.perf_counter() - started
-            lines.append({"check": "storage", "ok": True, "found": f"{len(rows):,} runs, listed in {seconds:.3f} s"})
-            lines.append({"check": "work", "ok": True, "found": f"{running} runs count as running"})
+            lines.append(
+                {
+                    "check": "storage",
+                    "ok": True,
+                    "found": f"{len(rows):,} runs in the index, read in {1000 * seconds:.0f} ms",
+                }
+            )
+            lines.append({"check": "work", "ok": True, "found": f"runs that count as running: {running}"})
         names = list_atlases(self.settings.atlas_root)
         lines.append({"check": "atlases", "ok": True, "found": ", ".join(names) or f"none; {DEMO_ATLAS} can be made"})
         up_s = (self.ports.clock.now() - self.started_at).total_seconds()

@@ -94,7 +94,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     text = (
         _templates()
         .get_template(f"{template}.html.j2")
-        .render(url=url, person=person, can_sign_out=identity.kind == "token", path=request.url.path, **values)
+        .render(url=url, person=person, identity=identity.kind, path=request.url.path, **values)
     )
     return HTMLResponse(text, status_code=status)
 

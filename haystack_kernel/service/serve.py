@@ -60,7 +60,7 @@ def serve(settings: Settings, *, host: str, port: int, show: Callable[[str], obj
     app = create(settings)
     listener = listen(host, port)
     address = f"http://{'127.0.0.1' if host == 'localhost' else host}:{listener.getsockname()[1]}"
-    app.state.address = address
+    app.state.address = app.state.address or address
     if service.token is not None and service.identity == "token":
         show(f"{address}/sign-in?token={service.token.get_secret_value()}")
     else:

@@ -17,6 +17,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Clock
     from haystack_kernel.store.runs import RunStore
 
-VERSION = 1
+VERSION = 2
 _DAMAGED = (ValueError, KeyError, TypeError, OSError, EOFError)  # of a file of another version, too, or of one removed
 _N_THREADS = 16
 _MANY_MARKS = 100  # then they are folded at once
@@ -49,10 +50,24 @@ class IndexedRun:
     summary: RunSummary
     access: Access | None = None
 
-    @property
+    @cached_property
     def order(self) -> tuple[str, str]:
         """Sorts runs by age; the id tells those of the same moment apart."""
         return f"{self.summary.created_at:%Y-%m-%dT%H:%M:%S.%f}", self.summary.run_id
+
+    @cached_property
+    def words(self) -> tuple[str, str, str, str]:
+        """What is searched, ignoring case: question and id, cell type, treatment, owner."""
+        summary = self.summary
+        texts = (f"{summary.question}\n{summary.run_id}", summary.cell_type, summary.treatment)
+        first, second, third = (text.casefold() for text in texts)
+        return first, second, third, self.access.owner.casefold() if self.access else ""
+
+    @cached_property
+    def line(self) -> str:
+        """The row as a line of the file."""
+        access = self.access.model_dump_json() if self.access else "null"
+        return f"[{json.dumps(self.summary.run_id)},{self.summary.model_dump_json()},{access}]"
 
 
 class RunIndex:
@@ -73,7 +88,8 @@ class RunIndex:
         self._ordered: list[IndexedRun] | None = None
         self._stamp: str | None = None
         self._seen: set[str] = set()
-        self._refreshed_at = self._folded_at = self._counted_at = float("-inf")
+        self._refreshed_at = self._counted_at = float("-inf")
+        self._folded_at = clock.monotonic()
         self._lock = threading.Lock()
 
     def rows(self) -> list[IndexedRun]:
@@ -143,7 +159,7 @@ class RunIndex:
         is_new = stamp is None
         if stamp is not None and stamp != self._stamp:
             try:
-                self._merge(_decode(self._files.read(self._path(layout.INDEX_FILE))))
+                self._merge(_decode(self._files.read(self._path(layout.INDEX_FILE)), known=self._rows))
                 self._stamp = stamp
             except _DAMAGED:
                 is_new = True
@@ -210,7 +226,7 @@ class RunIndex:
         def change(found: bytes | None) -> bytes:
             if found is not None and not replace:
                 with suppress(*_DAMAGED):
-                    self._merge(_decode(found))
+                    self._merge(_decode(found, known=self._rows))
             return _encode(self._rows)
 
         self._files.update(self._path(layout.INDEX_FILE), change)
@@ -227,24 +243,25 @@ class RunIndex:
 
 
 def _encode(rows: Mapping[str, IndexedRun]) -> bytes:
-    found = [
-        [row.summary.model_dump(mode="json"), row.access.model_dump(mode="json") if row.access else None]
-        for row in rows.values()
-    ]
-    return gzip.compress(json.dumps({"version": VERSION, "rows": found}).encode(), compresslevel=3, mtime=0)
+    lines = [json.dumps({"version": VERSION}), *(row.line for row in rows.values())]
+    return gzip.compress("\n".join(lines).encode(), compresslevel=3, mtime=0)
 
 
-def _decode(data: bytes) -> dict[str, IndexedRun]:
-    """Rows by run id; ValueError where the file is damaged or of another version."""
-    found = json.loads(gzip.decompress(data))
-    if found["version"] != VERSION:
-        msg = f"version {found['version']}"
+def _decode(data: bytes, *, known: Mapping[str, IndexedRun]) -> dict[str, IndexedRun]:
+    """Rows by run id, but for those that are known as they are; ValueError for a damaged file or another version."""
+    head, *lines = gzip.decompress(data).decode().split("\n")
+    if json.loads(head)["version"] != VERSION:
+        msg = f"version {head[:40]}"
         raise ValueError(msg)
+    seen = {row.line for row in known.values()}
     rows = {}
-    for summary, access in found["rows"]:
+    for line in lines:
+        if line in seen:
+            continue
+        run_id, summary, access = json.loads(line)
         try:
             row = IndexedRun(RunSummary.model_validate(summary), Access.model_validate(access) if access else None)
         except ValidationError:  # of a version with other fields: its folder is read when the folders are counted
             continue
-        rows[row.summary.run_id] = row
+        rows[run_id] = row
     return rows

@@ -174,6 +174,17 @@ def live_app():
 
 
 @pytest.fixture
+def client_type():
+    return Client
+
+
+@pytest.fixture
+def serving_of():
+    """A server of the standard library: ``with serving_of(handler) as address``."""
+    return serving
+
+
+@pytest.fixture
 def new_signer():
     return Signer
 
