@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_LIMIT = 200
 _LOOK_S = 3.0  # what was seen of a running run is served for so long
-_UNFINISHED = ("running", "interrupted", "failed")  # what a record that says "running" may be seen as
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ class Catalogue:
             if not wanted.may_accept(row):
                 continue
             if wanted.status is not None:
-                if row.summary.status == "running" and wanted.status in _UNFINISHED:
+                if row.summary.status == "running":  # it may have ended or been left since
                     row = self._seen(row)
                 if row.summary.status != wanted.status:
                     continue
