@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 6
 _FAR = 99  # sorts behind every ontology distance
+_UNRELATED = "no other perturbation there shares a target, a pathway or downstream genes with it closely enough"
 _ADD = "add an atlas that holds them with `haystack atlas build`"
 
 
@@ -84,12 +85,12 @@ def _without_treated(query: StructuredQuery, view: AtlasView, *, what: str) -> s
         labels = ", ".join(sorted(set(hidden[keys.CELL_TYPE])))
         return (
             f"no candidate for {what}: all {int(hidden[N_CELLS].sum())} cells treated with {name} are hidden "
-            f"({labels}), because a held-out pair takes its ancestors, descendants and ambiguous labels with it. "
-            "Hide fewer pairs, or add an atlas with other cell types"
+            f"({labels}), because a held-out pair takes its ancestors, descendants and ambiguous labels with it, and "
+            f"{_UNRELATED}. Hide fewer pairs, or add an atlas with other cell types"
         )
     return (
-        f"no candidate for {what}: no atlas holds cells treated with {name}. {_held_perturbations(query, view)}. "
-        f"Ask about one of these, or {_ADD}"
+        f"no candidate for {what}: no atlas holds cells treated with {name}, and {_UNRELATED}. "
+        f"{_held_perturbations(query, view)}. Ask about one of these, or {_ADD}"
     )
 
 

@@ -24,10 +24,9 @@ from haystack_kernel.grounding.signatures.walks import (
     asked_action,
     asked_targets,
     asked_walk,
-    build_network,
-    find_sources,
     known_walks,
 )
+from haystack_kernel.knowledge.walks import build_network, find_sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,8 @@ from haystack_kernel.grounding.de.table import MEAN_CONTROL, MEAN_TREATED
 from haystack_kernel.grounding.signatures.walks import (
     asked_action,
     asked_targets,
-    build_network,
-    find_sources,
 )
+from haystack_kernel.knowledge.walks import build_network, find_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -40,9 +40,10 @@ def mechanistic(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     """Propose perturbations that share targets and pathways with the one asked for.
 
     Relevance in the cell type asked for is 0.6 x Jaccard index of the targets + 0.4 x Jaccard index of the signed
-    pathways; below ``settings.mechanistic_floor`` nothing is proposed. A dataset that lacks this cell type under such a
-    perturbation is represented by its nearest type within ``settings.ontology_hops``, with relevance times
-    0.9 / (1 + steps). Perturbations that move the shared pathways in the opposite direction are left out.
+    pathways, or of two changes of genes the cosine of their walks on the gene network where that is larger; below
+    ``settings.mechanistic_floor`` nothing is proposed. A dataset that lacks this cell type under such a perturbation is
+    represented by its nearest type within ``settings.ontology_hops``, with relevance times 0.9 / (1 + steps).
+    Perturbations that move the shared pathways or genes in the opposite direction are left out.
     """
     asked = asked_mechanism(query, knowledge=view.knowledge)
     if query.perturbation is None or not asked.is_known:

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import sparse
 
 from haystack_kernel import keys
+from haystack_kernel.knowledge import perturbation_of
 from haystack_kernel.retrieval.cells.matched_control import match_own_type
 from haystack_kernel.retrieval.similarity.cell_types import asked_type
 from haystack_kernel.retrieval.similarity.descriptions import describe_cells, describe_perturbation
@@ -37,6 +38,7 @@ from haystack_kernel.retrieval.view import CANONICAL, TYPE_KEY, large_groups
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from haystack_kernel.retrieval.similarity.perturbations import MechanismSimilarity
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import StructuredQuery
 
@@ -77,7 +79,7 @@ def _treated(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
     text = describe_perturbation(query.perturbation.name, knowledge=view.knowledge, asked=query.perturbation)
     mechanisms = {name: compare_mechanisms(asked, mechanism(name, knowledge=view.knowledge)) for name in names}
     effect = dict(zip(names, _cosines(text, texts, view=view), strict=True))
-    effect = {name: value for name, value in effect.items() if not mechanisms[name].is_opposed}
+    effect = {name: value for name, value in effect.items() if _may_tell(name, mechanisms[name], query, view=view)}
     cells = _cells_cosine(query, rows, view=view)
     cosine = _PERTURBATION * rows[CANONICAL].map(effect) + _CELLS * rows[TYPE_KEY].map(cells)
     # Another cell type is left out where its dataset also holds it under the perturbation asked for.
@@ -98,6 +100,20 @@ def _treated(query: StructuredQuery, view: AtlasView) -> list[Proposal]:
         evidence = Evidence("semantic", min(value, 1.0), distance, words)
         found.append(Proposal(group, evidence, partial(match_own_type, view=view)))
     return found
+
+
+def _may_tell(name: str, found: MechanismSimilarity, query: StructuredQuery, *, view: AtlasView) -> bool:
+    """Whether the description of a perturbation may tell of its effect.
+
+    It does not where the effects are opposed, nor of two changes of genes that share no target, pathway or downstream
+    gene: their descriptions are similar because both are changes of a gene.
+    """
+    if found.is_opposed:
+        return False
+    named = (name, query.perturbation.name if query.perturbation is not None else "")
+    entries = [perturbation_of(one, knowledge=view.knowledge) for one in named]
+    are_genetic = all(entry is not None and entry.type == "genetic" for entry in entries)
+    return not are_genetic or distance_of(found) == "shared_target"
 
 
 def _cells_cosine(query: StructuredQuery, rows: pd.DataFrame, *, view: AtlasView) -> dict[str, float]:

@@ -12,8 +12,9 @@ from haystack_kernel import keys
 from haystack_kernel.grounding.components.network import network_null
 from haystack_kernel.grounding.records import Basis
 from haystack_kernel.grounding.signatures.regulons import activated_factors, undetected_targets, widen
-from haystack_kernel.grounding.signatures.walks import asked_walk, build_network
+from haystack_kernel.grounding.signatures.walks import asked_walk
 from haystack_kernel.knowledge import Edge
+from haystack_kernel.knowledge.walks import build_network
 
 GENES = [f"G{i}" for i in range(1500)]  # the world of conftest
 ALPHA_UP, ALPHA_DOWN, BETA_UP = GENES[5::37][:30], GENES[11::37][:10], GENES[20::37][:30]

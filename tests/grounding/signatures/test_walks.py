@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from haystack_kernel.grounding.signatures.walks import RESTART, build_network, known_walks, walk_of
+from haystack_kernel.grounding.signatures.walks import known_walks
 from haystack_kernel.knowledge import Edge, Knowledge, PerturbationEntry, load_knowledge
+from haystack_kernel.knowledge.walks import RESTART, build_network, walk_of
 
 EDGES = (
     Edge("R1", "K1", 1, "signalling"),

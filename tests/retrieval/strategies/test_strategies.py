@@ -3,7 +3,8 @@
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.knowledge import Knowledge, PerturbationEntry
+from haystack_kernel.errors import NoCandidateError
+from haystack_kernel.knowledge import Knowledge, PerturbationEntry, load_knowledge
 from haystack_kernel.retrieval.search import STRATEGIES, search_candidates, strategy_order
 from haystack_kernel.retrieval.strategies.direct import direct
 from haystack_kernel.retrieval.strategies.donor_context import donor_context
@@ -267,3 +268,37 @@ def test_no_strategy_ever_sees_a_hidden_pair(name, task, row, knowledge, ask, vi
 
 def test_direct_gives_nothing_without_a_perturbation(people, knowledge, ask, view_of):
     assert list(direct(ask(CD16, None, task="cell_type_imputation", donor_id="t"), view_of(people, knowledge))) == []
+
+
+# --- changes of genes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def knock_outs(row, make_atlas):
+    """A screen whose labels are bare symbols or guides, in a column of genetic perturbations."""
+    labels = ("IFNGR1", "sgIRF1_2", "CAV1_g1", "CD86", "JAK2+ctrl")
+    rows = [row("screen", CD14, label, "d1", 30) | {keys.PERTURBATION_TYPE: "genetic"} for label in labels]
+    return make_atlas([row("screen", CD14, "", "d1", 40), *rows])
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("JAK2 knock-out", {"JAK2+ctrl": "same_pair", "IFNGR1": "shared_target", "sgIRF1_2": "shared_target"}),
+        ("IFNGR2 knock-out", {"IFNGR1": "shared_target", "JAK2+ctrl": "shared_target", "sgIRF1_2": "shared_target"}),
+        ("STAT1 siRNA", {"IFNGR1": "shared_target", "JAK2+ctrl": "shared_target", "sgIRF1_2": "shared_target"}),
+    ],
+)
+def test_knock_outs_are_answered_by_those_of_their_pathway_and_by_no_others(asked, found, knock_outs, ask, config):
+    candidates = search_candidates(
+        ask(CD14, asked), atlas=knock_outs, knowledge=load_knowledge(), settings=RetrievalSettings(), config=config
+    )
+    assert {one.prompt.perturbation: one.evidence_distance for one in candidates} == found
+
+
+@pytest.mark.parametrize("asked", ["PDCD1LG2 knock-out", "JAK2 over-expression", "TP53 knock-out"])
+def test_a_change_of_a_gene_without_informative_evidence_says_so(asked, knock_outs, ask, config):
+    query = ask(CD14, asked)
+    options = {"knowledge": load_knowledge(), "settings": RetrievalSettings(), "config": config}
+    with pytest.raises(NoCandidateError, match="no other perturbation there shares a target, a pathway or downstream"):
+        search_candidates(query, atlas=knock_outs, **options)
