@@ -1,10 +1,15 @@
 """A column that holds treatments and that nobody named stops the build; columns that only look like it do not."""
 
+import hashlib
+import json
+
+import pyarrow.parquet as pq
 import pytest
 
 from haystack_kernel import keys
-from haystack_kernel.atlas import load_mapping
+from haystack_kernel.atlas import atlas_info, load_mapping, open_atlases
 from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.schema import CellSet
 
 PLAIN = {"cell_type": ["B cell"] * 8, "donor_id": ["d1", "d2"] * 4}
 
@@ -108,8 +113,6 @@ def test_controls_that_another_column_says_were_treated_stop_the_build(write, bu
 
 
 def test_two_columns_of_treatments_are_read_together(write, build, root):
-    import pyarrow.parquet as pq
-
     source = write("a.h5ad", {**PLAIN, "stim": STIM, "drug": ["DMSO", "Ruxolitinib"] * 4})
     mapping = load_mapping("cellxgene", perturbation_column="stim", perturbation_also=["drug"])
     report = build(source, mapping)
@@ -157,3 +160,65 @@ def test_different_doses_of_one_treatment_are_said(write, build):
     source = write("a.h5ad", {**PLAIN, "stim": STIM, "dose_uM": [0, 0, 1, 10] * 2})
     notes = build(source, load_mapping("cellxgene", **TREATED)).notes
     assert "treated cells with different values of dose_uM (1, 10) are one treatment" in notes
+
+
+def test_cells_without_a_known_treatment_are_left_out_of_the_index_and_counted(write, build, root):
+    labels = ["control", "NT", "IFN-beta", "unassigned", "NA", "IFN-beta", None, "control"]
+    report = build(write("a.h5ad", {**PLAIN, "stim": labels}), load_mapping("cellxgene", perturbation_column="stim"))
+    assert (report.n_cells, report.n_control, report.n_left_out, report.n_atlas_cells) == (5, 3, 3, 5)
+    read = [(one.label, one.read_as, one.control, one.n_cells) for one in report.treatments]
+    assert read == [
+        ("IFN-beta", "treated", "", 2),
+        ("control", "control", "control", 2),
+        ("NT", "control", "non-targeting", 1),
+        ("", "left out", "", 1),
+        ("NA", "left out", "", 1),
+        ("unassigned", "left out", "", 1),
+    ]
+    cells = pq.read_table(root / "tiny" / "cells.parquet").to_pandas()
+    assert sorted(cells[keys.CELL_INDEX]) == [0, 1, 2, 5, 7]
+    controls = [tuple(one.values()) for one in atlas_info("tiny", root)["controls"]]
+    assert controls == [("control", 2), ("non-targeting", 1)]
+
+
+def test_a_dataset_of_another_name_is_never_replaced_by_one_of_the_same_safe_name(write, build):
+    build(write("a.h5ad", PLAIN), load_mapping("cellxgene"), add=True)
+    build(write("b c.h5ad", PLAIN), load_mapping("cellxgene"), add=True)
+    with pytest.raises(InvalidInputError, match=r"dataset 'b_c' would replace 'b c' of atlas 'tiny'.*--dataset NAME"):
+        build(write("b_c.h5ad", PLAIN), load_mapping("cellxgene"), add=True)
+
+
+def test_donors_that_no_study_shares_never_merge(write, build, root):
+    study = ["A b", "A_b"] * 4
+    source = write("a.h5ad", {**PLAIN, "donor_id": ["1"] * 8, "study": study})
+    build(source, load_mapping("cellxgene", dataset_column="study"))
+    info = atlas_info("tiny", root)
+    assert (len(info["datasets"]), [one["n_cells"] for one in info["donors"]]) == (2, [4, 4])
+
+
+def test_an_id_that_contradicts_its_label_is_noted_and_a_broader_one_is_not(write, build):
+    ids = ["CL:0000576", "CL:0000236", "CL:0000542", "CL:0000236"] * 2  # monocyte, B cell, lymphocyte
+    source = write("a.h5ad", {**PLAIN, "cell_type_ontology_term_id": ids})
+    [note] = build(source, load_mapping("cellxgene")).notes
+    assert note.startswith("2 cells are labelled 'B cell' with the id CL:0000576, which means monocyte")
+
+
+def test_an_index_of_before_kinds_of_control_is_read_alone_and_beside_a_new_one(write, build, root):
+    build(write("old.h5ad", PLAIN), load_mapping("cellxgene"), dataset="old")
+    record = json.loads((root / "tiny" / "atlas.json").read_text())
+    for kind in ("cells", "groups"):
+        reference = record["datasets"]["old"][kind]
+        path = root / "tiny" / reference["path"]
+        pq.write_table(pq.read_table(path).drop_columns([keys.CONTROL_KIND]), path)
+        reference |= {"n_bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (root / "tiny" / "atlas.json").write_text(json.dumps(record))
+    for _ in range(2):
+        opened = open_atlases(["tiny"], root=root)
+        assert set(opened.conditions()[keys.CONTROL_KIND]) <= {"", "DMSO"}
+        assert len(opened.select(CellSet(atlas="tiny", dataset="old", is_control=True))) == 8
+        treated = {**PLAIN, "drug": ["DMSO", "Dabrafenib"] * 4}
+        build(
+            write("new.h5ad", treated), load_mapping("cellxgene", perturbation_column="drug"), dataset="new", add=True
+        )
+    chosen = CellSet(atlas="tiny", dataset="new", is_control=True, control_kinds=("DMSO",))
+    assert len(open_atlases(["tiny"], root=root).select(chosen)) == 4
