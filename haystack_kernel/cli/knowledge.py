@@ -86,7 +86,7 @@ def add(
 
 
 def list_(knowledge: Folder = None) -> None:
-    """List the packaged tables, the packaged ontologies and the additions, oldest first.
+    """List packaged tables, packaged ontologies and additions, oldest first.
 
     Later entries override earlier ones.
     """
