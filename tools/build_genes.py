@@ -17,6 +17,7 @@ import gzip
 from collections import defaultdict
 from pathlib import Path
 
+from haystack_kernel.knowledge.genes import KEYS_MARK, hash_genes
 from tools.packing import write_packed
 
 PACKAGED = Path(__file__).parents[1] / "haystack_kernel" / "knowledge" / "data" / "genes.tsv.gz"
@@ -86,6 +87,8 @@ def main() -> None:
         options.gencode, options.hgnc, release=options.release, hgnc_source=options.hgnc_source
     )
     size = write_packed(options.out, comments=comments, columns=COLUMNS, rows=rows)
+    keys = hash_genes(["\t".join(row) for row in rows]).to_bytes(KEYS_MARK)
+    options.out.with_name(options.out.name.replace(".tsv.gz", ".keys")).write_bytes(keys)
     print(f"{len(rows):,} genes, {size:,} bytes in {options.out}")
 
 

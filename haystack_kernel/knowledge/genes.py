@@ -11,21 +11,26 @@ from __future__ import annotations
 import functools
 import gzip
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from haystack_kernel.errors import ContractError
+from haystack_kernel.knowledge.hashed import hash_texts, keys_from_bytes
 from haystack_kernel.knowledge.tables import PACKAGED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from haystack_kernel.knowledge.hashed import HashedKeys
 
 How = Literal["symbol", "case", "previous", "alias", "ensembl", "entrez", ""]
 
 TABLE = PACKAGED / "genes.tsv.gz"
 _COLUMNS = ("symbol", "ensembl", "biotype", "entrez", "previous", "aliases")
+KEYS_MARK = b"GENE"  # in the file of keys
+_ENTREZ = "NCBI:"
+_WAYS: tuple[How, ...] = ("symbol", "previous", "case", "previous", "alias")  # the first that holds counts
 _ENSEMBL = re.compile(r"(ENSG\d{11})(?:\.\d+)?(?:_PAR_Y)?", re.IGNORECASE)
 
 
@@ -62,11 +67,26 @@ class GeneName:
 
 
 class Genes:
-    """The table of genes with a lookup for each kind of name, built on first use."""
+    """The table of genes: a name is found by the hash of its capitals, and only the genes that it may mean are read."""
 
-    def __init__(self, genes: Iterable[Gene], *, version: str) -> None:
-        self.by_symbol: Mapping[str, Gene] = {gene.symbol: gene for gene in genes}
+    def __init__(self, lines: Sequence[str], *, keys: HashedKeys, version: str) -> None:
+        self._lines, self._keys = lines, keys
         self.version = version
+
+    @classmethod
+    def of(cls, genes: Iterable[Gene], *, version: str) -> Genes:
+        """Return a table of these genes."""
+        lines = [
+            "\t".join([one.symbol, ";".join(one.ensembl), one.biotype, *map(";".join, (one.entrez, one.previous))])
+            + f"\t{';'.join(one.aliases)}"
+            for one in genes
+        ]
+        return cls(lines, keys=hash_genes(lines), version=version)
+
+    @functools.cached_property
+    def by_symbol(self) -> Mapping[str, Gene]:
+        """Every gene by its symbol in use."""
+        return {gene.symbol: gene for gene in map(_gene, self._lines)}
 
     @functools.cached_property
     def coding(self) -> frozenset[str]:
@@ -79,57 +99,60 @@ class Genes:
         A bare number is no gene here: see :meth:`of_entrez`.
         """
         name = text.strip()
-        if name in self.by_symbol:
-            return GeneName(text, name, "symbol")
         if found := _ENSEMBL.fullmatch(name):
-            symbol = self._by_ensembl.get(found[1].upper())
+            symbol = next((one.symbol for one in self._like(found[1]) if found[1].upper() in one.ensembl), None)
             return GeneName(text, symbol, "ensembl" if symbol else "")
-        lookups: tuple[tuple[How, Mapping[str, tuple[str, ...]]], ...] = (
-            ("previous", self._by_previous),
-            ("case", self._by_capitals),
-            ("previous", self._by_previous_capitals),
-            ("alias", self._by_alias),
-        )
-        for how, lookup in lookups:
-            symbols = lookup.get(name) or lookup.get(name.upper(), ())
-            if len(symbols) == 1:
-                return GeneName(text, symbols[0], how)
-            if symbols:
-                return GeneName(text, None, how, symbols)
-        return GeneName(text, None)
+        ways = {gene.symbol: way for gene in self._like(name) if (way := _way(gene, name)) < len(_WAYS)}
+        if not ways:
+            return GeneName(text, None)
+        best = min(ways.values())
+        symbols = tuple(symbol for symbol, way in ways.items() if way == best)
+        if len(symbols) > 1:
+            return GeneName(text, None, _WAYS[best], symbols)
+        return GeneName(text, symbols[0], _WAYS[best])
 
     def of_entrez(self, id: str | int) -> str | None:
         """Return the symbol of an NCBI (Entrez) gene id; None where no gene of the table has it."""
-        return self._by_entrez.get(str(id).strip())
+        wanted = str(id).strip()
+        return next((gene.symbol for gene in self._like(f"{_ENTREZ}{wanted}") if wanted in gene.entrez), None)
 
     def ensembl_of(self, symbol: str) -> str | None:
         """Return the Ensembl id of a symbol in use; None where it is unknown or stands for several ids."""
-        gene = self.by_symbol.get(symbol)
+        gene = next((one for one in self._like(symbol) if one.symbol == symbol), None)
         return gene.ensembl[0] if gene is not None and len(gene.ensembl) == 1 else None
 
-    @functools.cached_property
-    def _by_ensembl(self) -> dict[str, str]:
-        return {id: gene.symbol for gene in self.by_symbol.values() for id in gene.ensembl}
+    def _like(self, name: str) -> list[Gene]:
+        """Return the genes that have this name, and perhaps others whose names have the same hash."""
+        return [_gene(self._lines[row]) for row in self._keys.rows_of(name.upper())]
 
-    @functools.cached_property
-    def _by_entrez(self) -> dict[str, str]:
-        return {id: gene.symbol for gene in self.by_symbol.values() for id in gene.entrez}
 
-    @functools.cached_property
-    def _by_capitals(self) -> dict[str, tuple[str, ...]]:
-        return _group((symbol.upper(), symbol) for symbol in self.by_symbol)
+def _way(gene: Gene, name: str) -> int:
+    """Return the place in ``_WAYS`` of how a name means a gene, or the number of ways where it does not."""
+    capitals = name.upper()
+    ways = (
+        gene.symbol == name,
+        name in gene.previous or capitals in gene.previous,
+        gene.symbol.upper() == capitals,
+        capitals in map(str.upper, gene.previous),
+        capitals in map(str.upper, gene.aliases),
+    )
+    return ways.index(True) if True in ways else len(ways)
 
-    @functools.cached_property
-    def _by_previous(self) -> dict[str, tuple[str, ...]]:
-        return _group((name, gene.symbol) for gene in self.by_symbol.values() for name in gene.previous)
 
-    @functools.cached_property
-    def _by_previous_capitals(self) -> dict[str, tuple[str, ...]]:
-        return _group((name.upper(), gene.symbol) for gene in self.by_symbol.values() for name in gene.previous)
+def hash_genes(lines: Iterable[str]) -> HashedKeys:
+    """Return the hashes of all names and ids of genes, given as lines of the table."""
+    return hash_texts([one.upper() for one in _all_names(_gene(line))] for line in lines)
 
-    @functools.cached_property
-    def _by_alias(self) -> dict[str, tuple[str, ...]]:
-        return _group((name.upper(), gene.symbol) for gene in self.by_symbol.values() for name in gene.aliases)
+
+def _all_names(gene: Gene) -> Iterator[str]:
+    yield from (gene.symbol, *gene.ensembl, *gene.previous, *gene.aliases)
+    yield from (f"{_ENTREZ}{id}" for id in gene.entrez)
+
+
+def _gene(line: str) -> Gene:
+    symbol, ensembl, biotype, *lists = line.split("\t")
+    entrez, previous, aliases = (tuple(one.split(";")) if one else () for one in lists)
+    return Gene(symbol, tuple(ensembl.split(";")), biotype, entrez, previous, aliases)
 
 
 @functools.cache
@@ -160,17 +183,7 @@ def load_genes(path: Path = TABLE) -> Genes:
     if lines[len(comments) : len(comments) + 1] != ["\t".join(_COLUMNS)] or version is None:
         message = f"{path.name} has no version or not the columns {', '.join(_COLUMNS)}. Reinstall haystack-kernel."
         raise ContractError(message, path=str(path))
-    genes = []
-    for line in lines[len(comments) + 1 :]:
-        symbol, ensembl, biotype, *lists = line.split("\t")
-        entrez, previous, aliases = (tuple(one.split(";")) if one else () for one in lists)
-        genes.append(Gene(symbol, tuple(ensembl.split(";")), biotype, entrez, previous, aliases))
-    return Genes(genes, version=version[1])
-
-
-def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for key, symbol in pairs:
-        if symbol not in found[key]:
-            found[key].append(symbol)
-    return {key: tuple(symbols) for key, symbols in found.items()}
+    rows = lines[len(comments) + 1 :]
+    stored = path.with_name(path.name.replace(".tsv.gz", ".keys"))
+    keys = keys_from_bytes(stored.read_bytes(), where=stored.name, mark=KEYS_MARK) if stored.is_file() else None
+    return Genes(rows, keys=keys or hash_genes(rows), version=version[1])

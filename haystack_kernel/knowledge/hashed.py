@@ -12,15 +12,16 @@ import re
 import sys
 import zlib
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 from haystack_kernel.errors import ContractError
 from haystack_kernel.knowledge import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from haystack_kernel.schema import TermKind
 
@@ -47,12 +48,12 @@ class NameLayer(Protocol):
         ...
 
     @property
-    def lowered(self) -> Sequence[str]:
-        """Every name in lower case, to be compared by spelling."""
+    def names(self) -> NameText:
+        """Every name in lower case, to be compared by spelling and searched for words."""
         ...
 
     def row_of(self, place: int) -> int:
-        """Return the row that a name of ``lowered`` belongs to."""
+        """Return the row that a name of ``names`` belongs to."""
         ...
 
     def term_of(self, row: int) -> str:
@@ -100,24 +101,30 @@ class HashedKeys:
             stop += 1
         return list(self.rows[first:stop])
 
-    def to_bytes(self) -> bytes:
-        """Return them as bytes that :func:`keys_from_bytes` reads."""
-        head = _MAGIC + fingerprint() + len(self.hashes).to_bytes(4, "little")
+    def to_bytes(self, mark: bytes = b"") -> bytes:
+        """Return them as bytes that :func:`keys_from_bytes` reads; ``mark`` names the rules that keys were made by."""
+        head = _MAGIC + (mark or fingerprint()) + len(self.hashes).to_bytes(4, "little")
         return head + _little(self.hashes).tobytes() + _little(self.rows).tobytes()
 
 
 def hash_keys(rows: Iterable[Sequence[str]], *, kind: TermKind) -> HashedKeys:
     """Compute the hashes for the names of each row, the canonical name first."""
-    pairs: set[tuple[int, int]] = set()
-    for row, names in enumerate(rows):
-        for place, name in enumerate(names):
-            norms = [word.norm for word in normalise.split_words(name)]
-            pairs.update((zlib.crc32(key.encode()), row) for key in keys_of(norms, kind=kind, is_name=not place) if key)
-    ordered = sorted(pairs)
+    return hash_texts(_keys_of_row(names, kind=kind) for names in rows)
+
+
+def _keys_of_row(names: Sequence[str], *, kind: TermKind) -> Iterator[str]:
+    for place, name in enumerate(names):
+        norms = [word.norm for word in normalise.split_words(name)]
+        yield from (key for key in keys_of(norms, kind=kind, is_name=not place) if key)
+
+
+def hash_texts(rows: Iterable[Iterable[str]]) -> HashedKeys:
+    """Compute the hashes for the keys of each row."""
+    ordered = sorted({(zlib.crc32(key.encode()), row) for row, keys in enumerate(rows) for key in keys})
     return HashedKeys(array("I", [pair[0] for pair in ordered]), array("I", [pair[1] for pair in ordered]))
 
 
-def keys_from_bytes(raw: bytes, *, where: str) -> HashedKeys | None:
+def keys_from_bytes(raw: bytes, *, where: str, mark: bytes = b"") -> HashedKeys | None:
     """Read what :meth:`HashedKeys.to_bytes` wrote; None where it was made by other rules of normalising.
 
     Raises
@@ -129,7 +136,7 @@ def keys_from_bytes(raw: bytes, *, where: str) -> HashedKeys | None:
     if raw[:8] != _MAGIC or len(raw) != 16 + 8 * n_keys:
         message = f"the keys of names in {where} are damaged. Reinstall haystack-kernel, or add the source again."
         raise ContractError(message, path=where)
-    if raw[8:12] != fingerprint():
+    if raw[8:12] != (mark or fingerprint()):
         return None
     hashes, rows = array("I"), array("I")
     hashes.frombytes(raw[16 : 16 + 4 * n_keys])
@@ -158,16 +165,16 @@ class NamedRows:
         self._names, self._terms, self.keys = names, terms, keys
 
     @functools.cached_property
-    def lowered(self) -> list[str]:
+    def names(self) -> NameText:
         """Every name in lower case."""
-        return [name.lower() for names in self._names for name in names]
+        return NameText([name.lower() for names in self._names for name in names])
 
     @functools.cached_property
     def _rows(self) -> list[int]:
         return [row for row, names in enumerate(self._names) for _ in names]
 
     def row_of(self, place: int) -> int:
-        """Return the row of a name of ``lowered``."""
+        """Return the row of a name of ``names``."""
         return self._rows[place]
 
     def term_of(self, row: int) -> str:
@@ -183,21 +190,29 @@ class NamedRows:
         return 0
 
 
-def words_of(lowered: Iterable[str]) -> set[str]:
-    """Return the words of six letters and more in names."""
-    return set(re.findall(r"(?<![^\W_])[a-z]{6,}(?![^\W_])", "\n".join(lowered)))
+class NameText:
+    """All names of a layer in lower case as one text, in which words are found without looking at each name."""
 
+    def __init__(self, lowered: Sequence[str]) -> None:
+        self.lowered = lowered
+        self.text = "\n".join(lowered)
+        self.starts = array("I", accumulate((len(name) + 1 for name in lowered), initial=0))
 
-def containing(layer: NameLayer, words: Iterable[str], *, most: int) -> Mapping[int, str]:
-    """Return rows with a name that holds all these words -> that name; at most ``most`` rows."""
-    wanted = sorted(words, key=len, reverse=True)
-    found: dict[int, str] = {}
-    for place, name in enumerate(layer.lowered):
-        if wanted[0] in name and all(word in name for word in wanted):
-            found.setdefault(layer.row_of(place), name)
-            if len(found) >= most:
-                break
-    return found
+    def words(self) -> set[str]:
+        """Return the words of six letters and more."""
+        return set(re.findall(r"(?<![^\W_])[a-z]{6,}(?![^\W_])", self.text))
+
+    def holding(self, words: Iterable[str], *, most: int) -> list[int]:
+        """Return the places of names that hold all these words as a part, at most so many."""
+        longest, *others = sorted(words, key=len, reverse=True)
+        found: list[int] = []
+        at = self.text.find(longest)
+        while at >= 0 and len(found) < most:
+            place = bisect_right(self.starts, at) - 1
+            if all(word in self.lowered[place] for word in others):
+                found.append(place)
+            at = self.text.find(longest, self.starts[place + 1])
+        return found
 
 
 def _little(values: array[int]) -> array[int]:

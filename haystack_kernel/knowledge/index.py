@@ -15,7 +15,7 @@ from rapidfuzz import fuzz, process
 
 from haystack_kernel.knowledge import normalise
 from haystack_kernel.knowledge.compact import ADDED
-from haystack_kernel.knowledge.hashed import containing, keys_of, words_of
+from haystack_kernel.knowledge.hashed import keys_of
 from haystack_kernel.knowledge.packed import TermTable
 from haystack_kernel.schema import Match
 
@@ -151,6 +151,10 @@ class Index:
         )
 
     @functools.cached_property
+    def _own_keys(self) -> list[str]:
+        return list(self.own[0])
+
+    @functools.cached_property
     def spaced(self) -> Level:
         """Spaced key -> names, of packaged ontologies those in common use."""
         return Level(self, 0, common_only=True)
@@ -180,7 +184,7 @@ class Index:
 
     @functools.cached_property
     def _layer_words(self) -> set[str]:
-        return {word for layer in self.layers for word in words_of(layer.lowered)}
+        return {word for layer in self.layers for word in layer.names.words()}
 
     @functools.cached_property
     def spelling(self) -> dict[tuple[str, int], list[str]]:
@@ -203,15 +207,19 @@ class Index:
         Names of layers are compared as they are written, and only from a similarity of 0.75 on.
         """
         found: dict[str, tuple[Surface, float]] = {}
-        own = self._levels[0]
+        own = self.own[0]
         for name, percent, _ in process.extract(
-            key, list(own), scorer=fuzz.ratio, limit=limit, score_cutoff=100 * at_least
+            key, self._own_keys, scorer=fuzz.ratio, limit=limit, score_cutoff=100 * at_least
         ):
             for surface in own[name]:
                 found.setdefault(surface.id, (surface, percent / 100))
         for layer in self.layers:
             for name, percent, place in process.extract(
-                key, layer.lowered, scorer=fuzz.ratio, limit=limit, score_cutoff=100 * max(at_least, _MIN_IN_LAYER)
+                key,
+                layer.names.lowered,
+                scorer=fuzz.ratio,
+                limit=limit,
+                score_cutoff=100 * max(at_least, _MIN_IN_LAYER),
             ):
                 row = layer.row_of(place)
                 term = layer.term_of(row)
@@ -226,7 +234,8 @@ class Index:
         for layer in self.layers:
             if layer.is_packaged != packaged:
                 continue
-            for row, name in containing(layer, words, most=_MOST_IN_LAYER).items():
+            for place in layer.names.holding(words, most=_MOST_IN_LAYER):
+                row, name = layer.row_of(place), layer.names.lowered[place]
                 key = normalise.spaced_key(normalise.split_words(name))
                 if layer.rank_of(row) < 2 and words <= frozenset(key.split()):
                     found.append(Surface(layer.term_of(row), name, is_name=False, key=key))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from haystack_kernel.errors import ContractError
-from haystack_kernel.knowledge.hashed import HashedKeys, NamedRows, hash_keys, keys_from_bytes
+from haystack_kernel.knowledge.hashed import HashedKeys, NamedRows, NameText, hash_keys, keys_from_bytes
 from haystack_kernel.knowledge.readers import OntologyTerm
 from haystack_kernel.knowledge.tables import read_synonyms
 from haystack_kernel.knowledge.terms import CellType, Disease, Obsolete, Source, SourceKind, Tissue
@@ -146,22 +146,17 @@ class PackedTerms:
         return known or hash_keys(map(self.names_of, range(len(self._lines))), kind=self.kind)
 
     @functools.cached_property
-    def _named(self) -> tuple[list[str], list[int]]:
-        lowered, rows = [], []
-        for row, line in enumerate(self._lines):
-            for name in _names(line):
-                lowered.append(name.lower())
-                rows.append(row)
-        return lowered, rows
-
-    @property
-    def lowered(self) -> Sequence[str]:
+    def names(self) -> NameText:
         """Every name in lower case."""
-        return self._named[0]
+        return NameText([name.lower() for line in self._lines for name in _names(line)])
+
+    @functools.cached_property
+    def _rows(self) -> list[int]:
+        return [row for row, line in enumerate(self._lines) for _ in _names(line)]
 
     def row_of(self, place: int) -> int:
-        """Return the row of a name of ``lowered``."""
-        return self._named[1][place]
+        """Return the row of a name of ``names``."""
+        return self._rows[place]
 
     def term_of(self, row: int) -> str:
         """Return the id of a row."""

@@ -6,7 +6,7 @@ import gzip
 import pytest
 
 from haystack_kernel.errors import ContractError
-from haystack_kernel.knowledge.genes import Gene, Genes, load_genes
+from haystack_kernel.knowledge.genes import TABLE, Gene, Genes, hash_genes, load_genes
 from tools.packing import write_packed
 
 
@@ -38,7 +38,7 @@ def test_a_name_is_read_as_the_symbol_in_use(text, symbol, how):
 
 
 def test_a_symbol_in_use_wins_over_what_others_were_called():
-    genes = Genes(
+    genes = Genes.of(
         [
             Gene("ABC1", ("ENSG00000000001",), "protein_coding", ("1",), ("OLD",), ("SHARED",)),
             Gene("XYZ2", ("ENSG00000000002", "ENSG00000000003"), "lncRNA", (), ("ABC1", "OLD"), ("SHARED", "one")),
@@ -77,6 +77,14 @@ def test_every_ensembl_id_of_the_release_leads_to_its_symbol(shared):
     wrong = [row for row in rows if genes.find(row["gene_id"]).symbol != row["gene_name"]]
     assert len(rows) > 40_000
     assert not wrong
+
+
+def test_the_packaged_keys_are_those_of_the_table(tmp_path):
+    (tmp_path / "genes.tsv.gz").write_bytes(TABLE.read_bytes())
+    computed = load_genes(tmp_path / "genes.tsv.gz")  # without a file of keys
+    assert hash_genes([]).rows_of("JAK2") == []
+    for name in ("JAK2", "il8", "ENSG00000096968", "nonsense", "PD-1"):
+        assert computed.find(name) == load_genes().find(name)
 
 
 def test_a_damaged_table_is_refused(tmp_path):
