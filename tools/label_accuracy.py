@@ -79,7 +79,7 @@ class Drugs:
         for name, entry in knowledge.perturbations.items():
             keys = {key.split("-")[0] for base, key in entry.external_ids.items() if base.lower() == "inchikey"}
             named = {self.block[one] for one in map(_plain, (name, *entry.synonyms)) if one in self.block}
-            for key in keys or named:
+            for key in keys | named:
                 self.entries.setdefault(key, set()).add(name)
 
     def meant_by(self, label: str) -> frozenset[str] | None:

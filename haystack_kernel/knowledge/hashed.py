@@ -198,6 +198,16 @@ class NameText:
         self.text = "\n".join(lowered)
         self.starts = array("I", accumulate((len(name) + 1 for name in lowered), initial=0))
 
+    @functools.cached_property
+    def by_letter(self) -> dict[str, tuple[list[str], list[int]]]:
+        """First letter -> names and their places: names of similar spelling nearly always share it."""
+        found: dict[str, tuple[list[str], list[int]]] = {}
+        for place, name in enumerate(self.lowered):
+            names, places = found.setdefault(name[:1], ([], []))
+            names.append(name)
+            places.append(place)
+        return found
+
     def words(self) -> set[str]:
         """Return the words of six letters and more."""
         return set(re.findall(r"(?<![^\W_])[a-z]{6,}(?![^\W_])", self.text))

@@ -31,7 +31,7 @@ NAME_SCORE = 1.0
 SYNONYM_SCORE = 0.98
 DOUBT_SCORE = 0.75  # an abbreviation or a term of other species that only a packaged ontology lists
 IN_LAYERS = ("ontology", ADDED)  # sources of rows whose names are found in layers
-_MIN_IN_LAYER = 0.75
+_MIN_IN_LAYER = 0.8
 _MOST_IN_LAYER = 50
 
 
@@ -204,7 +204,7 @@ class Index:
     def similar(self, key: str, *, limit: int, at_least: float) -> list[tuple[Surface, float]]:
         """Return the names whose spelling is similar to a spaced key, with the similarity in [0, 1], best first.
 
-        Names of layers are compared as they are written, and only from a similarity of 0.75 on.
+        Names of layers are compared as written, if they share the first letter, and from a similarity of 0.8 on.
         """
         found: dict[str, tuple[Surface, float]] = {}
         own = self.own[0]
@@ -214,14 +214,11 @@ class Index:
             for surface in own[name]:
                 found.setdefault(surface.id, (surface, percent / 100))
         for layer in self.layers:
-            for name, percent, place in process.extract(
-                key,
-                layer.names.lowered,
-                scorer=fuzz.ratio,
-                limit=limit,
-                score_cutoff=100 * max(at_least, _MIN_IN_LAYER),
+            names, places = layer.names.by_letter.get(key[:1], ([], []))
+            for name, percent, number in process.extract(
+                key, names, scorer=fuzz.ratio, limit=limit, score_cutoff=100 * max(at_least, _MIN_IN_LAYER)
             ):
-                row = layer.row_of(place)
+                row = layer.row_of(places[number])
                 term = layer.term_of(row)
                 if layer.rank_of(row) < 2 and (term not in found or found[term][1] < percent / 100):
                     found[term] = (Surface(term, name, is_name=False, key=name), percent / 100)

@@ -43,7 +43,9 @@ SALTS = frozenset(
         "hydrochloride", "hcl", "2hcl", "dihydrochloride", "mesylate", "ditosylate", "tosylate", "citrate", "phosphate",
         "sodium", "disodium", "potassium", "calcium", "acetate", "maleate", "malate", "succinate", "tartrate",
         "sulfate", "hydrate", "monohydrate", "hemihydrate", "dihydrate", "trihydrate", "hydrobromide", "besylate",
-        "bromide", "lactate", "salt", "anhydrous",
+        "bromide", "lactate", "salt", "anhydrous", "dimaleate", "isethionate", "camsylate", "fumarate", "hemifumarate",
+        "esylate", "oxalate", "mesilate", "trifluoroacetate", "tfa", "diphosphate", "bisulfate", "nitrate", "pamoate",
+        "gluconate", "dimesylate", "isetionate", "besilate", "tosilate", "hemisulfate",
     )
 )  # fmt: skip
 _DOSE = re.compile(
@@ -128,12 +130,19 @@ def without_modifiers(text: str, *, kind: TermKind) -> list[Word]:
 
 def without_salt(text: str, *, index: Index) -> list[Match]:
     """Match a drug or cytokine without its dose, the salts after its name, or the rh of a recombinant one."""
-    words = normalise.split_words(_DOSE.sub("", text))
-    while len(words) > 1 and words[-1].norm in SALTS:
-        words = words[:-1]
+    words = _unsalted(normalise.split_words(_DOSE.sub("", text)))
+    outside = normalise.split_words(re.sub(r"\([^()]*\)", " ", _DOSE.sub("", text)))
+    if "(" in text and len(_unsalted(outside)) < len(outside):  # Afatinib (BIBW2992) Dimaleate
+        words = _unsalted(outside)
     if words and re.match(r"rh[A-Z]", words[0].raw):
         words = [replace(words[0], norm=words[0].norm[2:]), *words[1:]]
     return [one.model_copy(update={"score": min(one.score, 0.98), "how": "synonym"}) for one in index.written(words)]
+
+
+def _unsalted(words: list[Word]) -> list[Word]:
+    while len(words) > 1 and words[-1].norm in SALTS:
+        words = words[:-1]
+    return words
 
 
 def split_brackets(text: str) -> tuple[str, str] | None:

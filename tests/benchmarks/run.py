@@ -30,6 +30,7 @@ import atlas_fetch
 import infer
 import jobs
 from atlas_index import atlas_build, atlas_search
+from labels import resolve_labels
 
 FULL = os.environ.get("FULL") == "1"
 BIN = Path(sys.executable).parent
@@ -193,6 +194,7 @@ ROWS = {
     "run.demo": run_demo,
     "run.report": run_report,
     "ground.round": ground_round,
+    "terms.resolve": resolve_labels,
     "atlas.build": atlas_build,
     "atlas.search": atlas_search,
     "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),

@@ -28,6 +28,8 @@ def read(text, kind="cell_type"):
         ("mesenteric LN", "tissue", "UBERON:0002509", "read as 'mesenteric lymph node'"),
         ("foetal liver", "tissue", "UBERON:0002107", "not used: foetal"),
         ("Sj\u00f6gren's", "disease", "MONDO:0010030", ""),
+        ("Afatinib (BIBW2992) Dimaleate", "perturbation", "Afatinib", ""),
+        ("Rucaparib (AG-014699,PF-01367338) phosphate", "perturbation", "Rucaparib", ""),
         ("Tahoe: Adagrasib", "perturbation", "Adagrasib", "not used: Tahoe:"),
         ("SST interneuron", "cell_type", "CL:4023017", ""),
         ("LMPP", "cell_type", "CL:0000936", ""),
