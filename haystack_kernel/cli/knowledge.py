@@ -86,7 +86,7 @@ def add(
 
 
 def list_(knowledge: Folder = None) -> None:
-    """List packaged tables, packaged ontologies and additions, oldest first.
+    """List the packaged tables, ontologies and additions, oldest first.
 
     Later entries override earlier ones.
     """
