@@ -1,5 +1,6 @@
 """A run folder that schema version one wrote still serves: it is a finished run of two rounds on the demo atlas."""
 
+import json
 import shutil
 import tarfile
 import warnings
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from haystack_kernel import flow
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.drift import current_digests
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.manage import fork
 from haystack_kernel.report.trust import trust_table
@@ -24,16 +27,37 @@ OLD_RUN = "run-of-version-one"
 @pytest.fixture(scope="module")
 def old_settings(tmp_path_factory):
     """Settings whose storage holds the old run; tests only read the run."""
-    folder = tmp_path_factory.mktemp("old")
+    return _unpack(tmp_path_factory.mktemp("old"))
+
+
+@pytest.fixture(scope="module")
+def same_sources(tmp_path_factory):
+    """The same, as if the knowledge and the demo atlas of then were those of today."""
+    folder = tmp_path_factory.mktemp("same")
+    settings = _unpack(folder)
+    ports = connect(settings)
+    digests = current_digests(ports.store.load(OLD_RUN).config, ports)
+    for path in (folder / "store" / "runs").rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("digests"):
+            path.write_text(json.dumps(content | {"digests": digests}), encoding="utf-8")
+    return settings
+
+
+def _unpack(folder):
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder / "store" / "runs", filter="data")
     places = {"storage": "store", "atlas_root": "atlases", "knowledge": "knowledge", "cache": "cache"}
     return load_settings(layer="test", **{name: str(folder / place) for name, place in places.items()})
 
 
-def test_a_fork_takes_over_what_the_old_run_scored(old_settings):
-    parent = RunStore(old_settings.storage).load(OLD_RUN)
-    made = fork(OLD_RUN, changes={"threshold": 8}, settings=old_settings)
+def test_a_fork_after_the_knowledge_has_changed_takes_over_nothing(old_settings):
+    assert fork(OLD_RUN, changes={"threshold": 8}, settings=old_settings).record.forked_from.reused == ()
+
+
+def test_a_fork_takes_over_what_the_old_run_scored(same_sources):
+    parent = RunStore(same_sources.storage).load(OLD_RUN)
+    made = fork(OLD_RUN, changes={"threshold": 8}, settings=same_sources)
     (new,) = made.record.rounds  # its first round reached 8 and not 9
     assert made.record.forked_from.reused[-1] == "ground 1"
     assert made.record.settings == parent.settings
@@ -44,11 +68,11 @@ def test_a_fork_takes_over_what_the_old_run_scored(old_settings):
     assert (made.record.termination, flow.next_step(made.record)) == ("threshold", "interpret")
 
 
-def test_a_fork_with_another_seed_reads_the_cells_of_the_old_candidates_again(old_settings):
-    made = fork(OLD_RUN, changes={"seed": 1}, settings=old_settings)
+def test_a_fork_with_another_seed_reads_the_cells_of_the_old_candidates_again(same_sources):
+    made = fork(OLD_RUN, changes={"seed": 1}, settings=same_sources)
     assert made.record.forked_from.reused == ("understand", "retrieve", "choose 1")
     made.work(until="submit")
-    assert made.record.rounds[0].n_prompt == RunStore(old_settings.storage).load(OLD_RUN).rounds[0].n_prompt
+    assert made.record.rounds[0].n_prompt == RunStore(same_sources.storage).load(OLD_RUN).rounds[0].n_prompt
 
 
 def test_it_opens_and_renders(old_settings):

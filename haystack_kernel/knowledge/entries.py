@@ -6,6 +6,7 @@ In: a name, or a label of a genetic perturbation. Out: an entry with targets and
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge.actions import action_on_targets
@@ -14,9 +15,13 @@ from haystack_kernel.knowledge.terms import PerturbationEntry
 from haystack_kernel.schema import Match, Resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from haystack_kernel.knowledge.genetic import GeneChange, GeneticLabel, Mode
     from haystack_kernel.knowledge.terms import Knowledge
 
+MAX_PARTS = 5  # of a combination
+_GIVEN_TOGETHER = re.compile(r"\s*(?:[+&;]|\s(?:and|plus|with)\s|(?<!\d)/(?!\d))\s*")
 MAX_TARGETS = 3  # an entry with more targets says little about one of them
 
 
@@ -98,6 +103,48 @@ def resolution_of(text: str, label: GeneticLabel) -> Resolution:
     return Resolution(text=text, kind="perturbation", match=match, note="; ".join(notes))
 
 
+def combination_of(names: Iterable[str], *, knowledge: Knowledge) -> str:
+    """Return the name of treatments given together: that of the tables, whatever their order, or else the sorted names.
+
+    Parameters
+    ----------
+    names
+        Canonical names, each once.
+    knowledge
+        The tables.
+
+    Returns
+    -------
+    As :func:`perturbation_of` takes it.
+
+    Examples
+    --------
+    >>> from haystack_kernel.knowledge import load_knowledge
+    >>> combination_of(["IL-13", "IL-4"], knowledge=load_knowledge())
+    'IL-4 + IL-13'
+    """
+    parts = frozenset(names)
+    return combinations_of(knowledge).get(parts) or JOIN.join(sorted(parts))
+
+
+@functools.lru_cache(maxsize=8)
+def combinations_of(knowledge: Knowledge) -> dict[frozenset[str], str]:
+    """Return the combinations of the tables by their parts."""
+    return {frozenset(name.split(JOIN)): name for name in knowledge.perturbations if JOIN in name}
+
+
+def split_combination(text: str) -> list[str]:
+    """Return the parts of a label that names treatments given together, as in ``CD40L+IL-4``; empty for one treatment.
+
+    Examples
+    --------
+    >>> split_combination("CD40L+IL-4")
+    ['CD40L', 'IL-4']
+    """
+    parts = [part.strip() for part in _GIVEN_TOGETHER.split(text)]
+    return parts if 2 <= len(parts) <= MAX_PARTS and all(parts) else []
+
+
 # --- entries made from the name -------------------------------------------------------------------------------------
 
 
@@ -105,7 +152,7 @@ def resolution_of(text: str, label: GeneticLabel) -> Resolution:
 def _made(name: str, knowledge: Knowledge) -> PerturbationEntry | None:
     label = read_genetic(name)
     if label is None or label.name != name:  # a canonical name only
-        return None
+        return _together(name, knowledge)
     known = [knowledge.perturbations.get(change.name) or _entry_of(change, knowledge) for change in label.changes]
     if len(known) == 1:
         return known[0]
@@ -119,6 +166,45 @@ def _made(name: str, knowledge: Knowledge) -> PerturbationEntry | None:
         external_ids={},
         family=JOIN.join(dict.fromkeys(change.mode for change in label.changes)),
     )
+
+
+def _together(name: str, knowledge: Knowledge) -> PerturbationEntry | None:
+    """The entry of known treatments given together; without targets where some are activated and some inhibited."""
+    parts = name.split(JOIN)
+    known = [entry for part in parts if (entry := knowledge.perturbations.get(part)) is not None]
+    if len(parts) < 2 or len(known) < len(parts) or combination_of(parts, knowledge=knowledge) != name:
+        return None
+    types = {entry.type for entry in known}
+    return PerturbationEntry(
+        name=name,
+        type=types.pop() if len(types) == 1 else "drug",
+        synonyms=(),
+        targets=_shared_targets(known, knowledge),
+        pathways=_agreed([(entry.pathways, 1) for entry in known]),
+        response=_agreed([(entry.response, 1) for entry in known]),
+        external_ids={},
+        family=_family_together(known, knowledge),
+        source="of its parts",
+    )
+
+
+def _actions(entries: list[PerturbationEntry], knowledge: Knowledge) -> set[int]:
+    return {action_on_targets(entry, knowledge=knowledge) for entry in entries if entry.targets}
+
+
+def _shared_targets(entries: list[PerturbationEntry], knowledge: Knowledge) -> tuple[str, ...]:
+    """Targets of all entries; none where some are activated and some inhibited."""
+    if len(_actions(entries, knowledge)) != 1:
+        return ()
+    return tuple(dict.fromkeys(gene for entry in entries for gene in entry.targets))
+
+
+def _family_together(entries: list[PerturbationEntry], knowledge: Knowledge) -> str:
+    """A name from which the effect on the targets can be told, where there is one."""
+    actions = _actions(entries, knowledge)
+    if actions == {1}:
+        return "agonists given together"
+    return "inhibitors given together" if actions == {-1} else "given together"
 
 
 def _entry_of(change: GeneChange, knowledge: Knowledge) -> PerturbationEntry:

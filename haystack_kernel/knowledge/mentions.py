@@ -5,15 +5,14 @@ In: a question. Out: mentions in order of appearance, each with its resolution.
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import normalise
-from haystack_kernel.knowledge.entries import perturbation_of, resolution_of
-from haystack_kernel.knowledge.genetic import JOIN, find_genetic, read_genetic
+from haystack_kernel.knowledge.entries import combinations_of, perturbation_of, resolution_of
+from haystack_kernel.knowledge.genetic import find_genetic, read_genetic
 from haystack_kernel.knowledge.index import index_of
 from haystack_kernel.knowledge.resolve import resolve
 from haystack_kernel.knowledge.spelling import correct_words
@@ -129,7 +128,7 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
 
 def _combined(text: str, mentions: list[Mention], *, knowledge: Knowledge) -> list[Mention]:
     """Join the treatments of one list, "TNF and IL-17A", to the one combination of them that the tables hold."""
-    known = _combinations(knowledge)
+    known = combinations_of(knowledge)
     found: list[Mention] = []
     for mention in mentions:
         found.append(mention)
@@ -144,12 +143,6 @@ def _combined(text: str, mentions: list[Mention], *, knowledge: Knowledge) -> li
                 found[first:] = [Mention("perturbation", text[start:end], start, end, resolution)]
                 break
     return found
-
-
-@functools.lru_cache(maxsize=8)
-def _combinations(knowledge: Knowledge) -> dict[frozenset[str], str]:
-    """Return the combinations of the tables by their parts."""
-    return {frozenset(name.split(JOIN)): name for name in knowledge.perturbations if JOIN in name}
 
 
 def _is_said_closer(mention: Mention, others: list[Mention], *, knowledge: Knowledge) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rapidfuzz.distance import OSA
 
 from haystack_kernel.knowledge import normalise
-from haystack_kernel.knowledge.entries import resolve_genetic
+from haystack_kernel.knowledge.entries import combination_of, resolve_genetic, split_combination
 from haystack_kernel.knowledge.index import DOUBT_SCORE, SYNONYM_SCORE, index_of
 from haystack_kernel.knowledge.labels import (
     ASIDE,
@@ -100,12 +100,23 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
         return _of_short_form(text, short, index=index)
     if found := _plain(text, words, index=index):
         return found
-    if kind == "perturbation" and (genetic := resolve_genetic(text)):
-        return genetic
+    if kind == "perturbation" and (made := resolve_genetic(text) or _given_together(text, knowledge=knowledge)):
+        return made
     brackets = split_brackets(text)
     if brackets is not None and (found := _in_brackets(text, *brackets, index=index, knowledge=knowledge)):
         return found
     return _guessed(text, words, index=index, knowledge=knowledge)
+
+
+def _given_together(text: str, *, knowledge: Knowledge) -> Resolution | None:
+    """Resolve treatments given together, as in "CD40L+IL-4", where each part is sure; None for anything else."""
+    found = [resolve(part, kind="perturbation", knowledge=knowledge) for part in split_combination(text)]
+    sure = {one.match.id for one in found if one.match and one.match.how != "fuzzy" and not one.ambiguous}
+    if len(sure) < 2 or len(sure) < len(found):
+        return None
+    name = combination_of(sure, knowledge=knowledge)
+    match = Match(id=name, name=name, score=SYNONYM_SCORE, how="synonym")
+    return Resolution(text=text, kind="perturbation", match=match)
 
 
 def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge) -> Resolution:

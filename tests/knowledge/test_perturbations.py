@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from haystack_kernel.knowledge import Knowledge, load_knowledge, resolve
+from haystack_kernel.knowledge import Knowledge, load_knowledge, perturbation_of, resolve
 
 PARSE_PANEL = (  # the 90 cytokines of the Parse 10M PBMC data set, as its column `cytokine` writes them
     "4-1BBL ADSF APRIL BAFF C3a C5a CD27L CD30L CD40L CT-1 Decorin EGF EPO FGF-beta FLT3L FasL G-CSF GDNF GITRL GM-CSF "
@@ -227,6 +227,35 @@ def test_common_treatments_when_written_as_people_do_then_known(knowledge: Knowl
     found = resolve(label, kind="perturbation", knowledge=knowledge)
     assert found.match is not None
     assert (found.match.id, found.ambiguous) == (name, False)
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "targets", "kind"),
+    [
+        ("CD40L+IL-4", "CD40L + IL-4", {"CD40", "IL4R", "IL2RG", "IL13RA1"}, "cytokine"),
+        ("IL4 and CD40 ligand", "CD40L + IL-4", {"CD40", "IL4R", "IL2RG", "IL13RA1"}, "cytokine"),
+        ("IL13+IL4", "IL-4 + IL-13", {"IL4R", "IL2RG", "IL13RA1"}, "cytokine"),
+        ("IFN-gamma & LPS", "LPS + IFN-gamma", {"TLR4", "IFNGR1", "IFNGR2"}, "drug"),
+        ("trametinib + dabrafenib", "Dabrafenib + Trametinib", {"BRAF", "RAF1", "MAP2K1", "MAP2K2"}, "drug"),
+        ("IFN-beta + ruxolitinib", "IFN-beta + Ruxolitinib", set(), "drug"),  # one activates, one inhibits
+        ("IL-2 + IL-7 + IL-15", "IL-15 + IL-2 + IL-7", {"IL2RA", "IL2RB", "IL2RG", "IL7R", "IL15RA"}, "cytokine"),
+    ],
+)
+def test_combination_when_each_part_is_known_then_one_treatment_of_its_parts(
+    knowledge: Knowledge, label: str, name: str, targets: set[str], kind: str
+) -> None:
+    found = resolve(label, kind="perturbation", knowledge=knowledge)
+    assert found.match is not None
+    assert (found.match.id, found.ambiguous) == (name, False)
+    entry = perturbation_of(name, knowledge=knowledge)
+    assert entry is not None
+    assert (set(entry.targets), entry.type) == (targets, kind)
+
+
+@pytest.mark.parametrize("label", ["IL-2 + frobnicatol", "TNF + TNF-alpha", "+ IL-2", "IL-1 + IL-6", "IL-2/15"])
+def test_combination_when_a_part_is_unknown_ambiguous_or_the_same_then_none(knowledge: Knowledge, label: str) -> None:
+    found = resolve(label, kind="perturbation", knowledge=knowledge)
+    assert found.match is None or found.ambiguous or " + " not in found.match.id
 
 
 def test_jak_inhibitors_when_looked_up_then_lower_both_interferon_pathways(
