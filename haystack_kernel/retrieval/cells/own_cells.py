@@ -16,7 +16,7 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.retrieval.cells.own_choice import choose_own_cells
-from haystack_kernel.retrieval.cells.query_check import check_query_h5ad
+from haystack_kernel.retrieval.query_check import check_query_h5ad
 from inference.manifest import MODEL_ENGINE
 from inference.preflight import COVERAGE
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.retrieval.cells.own_choice import OwnChoice
-    from haystack_kernel.retrieval.cells.query_check import QueryCheck
+    from haystack_kernel.retrieval.query_check import QueryCheck
     from haystack_kernel.schema import Candidate, RunConfig, StructuredQuery
 
 OWN = "own"
