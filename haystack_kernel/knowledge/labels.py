@@ -83,7 +83,11 @@ _SHORT_WORDS: dict[TermKind, dict[str, str]] = {  # a word of a label -> what it
     },
     "disease": {"ca": "carcinoma", "dz": "disease", "synd": "syndrome", "adenoca": "adenocarcinoma"},
 }  # fmt: skip
-_SIDE_WORDS = frozenset({"mature", "general", "tumor", "associated", "infiltrating", "fetal", "embryonic", "aged"})
+_SIDE_WORDS: dict[TermKind, frozenset[str]] = {
+    "cell_type": frozenset({"mature", "general"}),
+    "tissue": frozenset({"fetal", "embryonic", "aged"}),
+}
+_IN_TUMOURS = {"associated", "infiltrating"}  # with "tumor": cells of the host, where a tumor cell is none
 _SOURCE = re.compile(r"^\s*[A-Za-z][\w.-]*\s*:\s+(?=\S)")  # Tahoe: Adagrasib
 _EPONYM = re.compile(r"['\u2019]s$")
 
@@ -104,15 +108,22 @@ def expansions(text: str, words: list[Word], *, kind: TermKind) -> list[tuple[li
     return [one for one in readings if any(word.norm not in GENERIC for word in one[0])]
 
 
+def _words_aside(norms: set[str], *, kind: TermKind) -> frozenset[str]:
+    aside = _SIDE_WORDS.get(kind, frozenset())
+    is_in_tumour = kind == "cell_type" and "tumor" in norms and not norms.isdisjoint(_IN_TUMOURS)
+    return aside | {"tumor", *_IN_TUMOURS} if is_in_tumour else aside
+
+
 def _written_out(words: list[Word], *, kind: TermKind) -> Iterator[tuple[str, str]]:
     """Yield a label with its short words written out, and also without words that say a state, with what to say."""
     short = _SHORT_WORDS.get(kind, {})
     said = [short.get(word.norm, word.raw) for word in words]
     if any(word.norm in short for word in words):
         yield " ".join(said), f"read as {' '.join(said)!r}"
-    dropped = [word.raw for word in words if word.norm in _SIDE_WORDS]
-    if kind in ("cell_type", "tissue") and 0 < len(dropped) < len(words):
-        kept = " ".join(one for one, word in zip(said, words, strict=True) if word.norm not in _SIDE_WORDS)
+    aside = _words_aside({word.norm for word in words}, kind=kind)
+    dropped = [word.raw for word in words if word.norm in aside]
+    if 0 < len(dropped) < len(words):
+        kept = " ".join(one for one, word in zip(said, words, strict=True) if word.norm not in aside)
         yield kept, f"read as {kept!r}; not used: {' '.join(dropped)}"
 
 

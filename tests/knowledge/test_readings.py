@@ -66,6 +66,8 @@ def test_the_more_general_term_is_offered_and_never_sure(text, kind, expected):
         "VIP GABAergic interneuron striatal (Primate)",
         "IC-X",
         "Mast/Basophil",
+        "Corticotroph tumor cell",  # a cell of a tumour, not one of the pituitary gland
+        "Circulating fetal cell",
         "B cells (monocytes)",
         "DC",
     ],
