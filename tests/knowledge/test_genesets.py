@@ -100,7 +100,7 @@ def test_read_when_cells_are_written_in_other_ways_then_read_rightly_and_said(ce
         b"set\tsource\tTNF\tIL6\rother\tsource\tJAK1\r",
         b'"set"\t"source"\tTNF\tIL6\n\n   \n# remark\nother\tsource\tJAK1\n\n',
         "set\tso\u2028urce\tTNF\tIL6\nother\tsource\tJAK1\n".encode(),
-        gzip.compress(b"\xef\xbb\xbfset\tsource\tTNF\tIL6\r\nother\tsource\tJAK1\r\n"),
+        gzip.compress(b"\xef\xbb\xbfset\tsource\tTNF\tIL6\r\nother\tsource\tJAK1\r\n", mtime=0),
     ],
 )
 def test_read_when_saved_by_other_programs_then_the_same_sets(tmp_path, raw):
