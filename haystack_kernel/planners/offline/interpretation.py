@@ -198,13 +198,20 @@ def _pathway_sentences(pathways: pd.DataFrame) -> list[str]:
 # --- how it was made ----------------------------------------------------------------------------------------------
 
 
+def _other_treatments(record: RunRecord, best: Round) -> str:
+    """The treatments of the prompt cells in brackets where they are not the one asked for."""
+    asked = record.query.perturbation.name if record.query and record.query.perturbation else None
+    shown = list(dict.fromkeys(item.prompt.perturbation for item in best.candidates if item.prompt.perturbation))
+    return f" ({join_words(shown)})" if shown and shown != [asked] else ""
+
+
 def _making(record: RunRecord, best: Round) -> str:
     sentences = []
     if best.candidates:
         datasets = join_words(list(dict.fromkeys(item.prompt.dataset for item in best.candidates)))
         evidence = join_words(list(dict.fromkeys(EVIDENCE_WORDS[item.evidence_distance] for item in best.candidates)))
         cells = f"{cell_names(best.candidates)} of {datasets} ({counted(best.n_prompt, 'cell')})"
-        sentences.append(f"The prompt was {cells}, which show {evidence}.")
+        sentences.append(f"The prompt was {cells}, which show {evidence}{_other_treatments(record, best)}.")
     query_cells = counted(best.n_query, "query cell")
     if best.query_cells:
         query_cells += f" ({best.query_cells.rstrip('.')})"

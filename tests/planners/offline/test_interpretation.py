@@ -170,6 +170,13 @@ def test_interpret_then_says_how_it_was_made_and_how_baselines_agree():
     assert "shift: correlation 0.91, 40 DE genes; none: it changes nothing." in agreement
 
 
+def test_interpret_when_another_treatment_stands_in_then_it_is_named():
+    shown = candidate().prompt.model_copy(update={"perturbation": "IFN-alpha2"})
+    stand_in = candidate(prompt=shown, evidence_distance="shared_target")
+    making = interpret(record_of(round_of(candidates=(stand_in,)))).paragraphs[2]
+    assert "which show a treatment with shared targets or pathways (IFN-alpha2)." in making
+
+
 def test_interpret_then_the_wording_follows_the_score(subtests):
     cases = [
         (7.0, "consistent with known biology"),
