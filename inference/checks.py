@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from inference.genes import KnownGenes
 
 UNREAD = "haystack_unread"  # uns of cells that were read here: what of the file could not be read
 
@@ -164,7 +165,12 @@ def _scalar(node: Any) -> str:  # noqa: ANN401 - h5py node
 
 
 def check_counts(
-    adata: AnnData, *, name: str = "cells", symbols: str | None = None, model_genes: Collection[str] | None = None
+    adata: AnnData,
+    *,
+    name: str = "cells",
+    symbols: str | None = None,
+    model_genes: Collection[str] | None = None,
+    known: KnownGenes | None = None,
 ) -> Checked:
     """Find raw counts and human gene symbols.
 
@@ -180,6 +186,8 @@ def check_counts(
         the first of ``SYMBOL_COLUMNS`` with symbols.
     model_genes
         Genes of the model where one is known: the counts that cover most of them are taken.
+    known
+        Table of genes that gives Ensembl ids a symbol where var has none.
 
     Raises
     ------
@@ -190,7 +198,7 @@ def check_counts(
     if not adata.n_obs or not adata.n_vars:
         msg = f"{name}: {adata.n_obs} cells x {adata.n_vars} genes; give a file with at least one of each"
         raise InputError(msg)
-    genes = _genes_by_table(adata, name=name, symbols=symbols)
+    genes = _genes_by_table(adata, name=name, symbols=symbols, known=known)
     wanted = None if model_genes is None else set(map(gene_key, model_genes))
     matrices = dict(_matrices(adata))
     choice = choose_counts([_place(path, matrix, genes, wanted) for path, matrix in matrices.items()])
@@ -218,7 +226,9 @@ def check_counts(
     return Checked(counts, found.names, choice.path, var.iloc[list(found.columns)], choice.notes, notes)
 
 
-def _genes_by_table(adata: AnnData, *, name: str, symbols: str | None) -> dict[str, Genes | InputError]:
+def _genes_by_table(
+    adata: AnnData, *, name: str, symbols: str | None, known: KnownGenes | None
+) -> dict[str, Genes | InputError]:
     """Genes of var and of raw/var, or why they cannot be used."""
     is_human = check_organism(_organisms(adata), name=name)
     tables = {"var": _table(adata.var, symbols)}
@@ -228,7 +238,9 @@ def _genes_by_table(adata: AnnData, *, name: str, symbols: str | None) -> dict[s
     for key, table in tables.items():
         joined = {} if key == "var" else tables["var"].symbols_by_name()
         try:
-            found[key] = read_gene_names(table, name=name, joined=joined, forced=symbols, is_human=is_human)
+            found[key] = read_gene_names(
+                table, name=name, joined=joined, known=known, forced=symbols, is_human=is_human
+            )
         except InputError as error:
             found[key] = error
     return found

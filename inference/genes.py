@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from inference.errors import InputError
 
@@ -32,12 +32,24 @@ _OTHER_TYPE = re.compile(
 )
 _OTHER_NAME = re.compile(  # names that no gene has
     r".*[_-]TotalSeq[A-D]?$|(ADT|HTO|CMO|AB|prot|protein)[_:].+|hash-?tag[_-]?\d+.*|.+_(ADT|HTO)$|ERCC-\d{5}$"
-    r"|(chr)?(\d{1,2}|[XY]|MT?)[:_]\d+[-_]\d+$|chr(\d{1,2}|[XY]|MT?)-\d+-\d+$",
+    r"|(chr)?(\d{1,2}|[XY]|MT?)[:_]\d+[-_]\d+$|chr(\d{1,2}|[XY]|MT?)-\d+-\d+$|.+\|pAbO$|(Hu|HuMs|HuMsRt)\..+"
+    r"|isotype[_.-].+|__(no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)$"
+    r"|N_(unmapped|multimapping|noFeature|ambiguous)$",
     re.IGNORECASE,
 )
 _ENSEMBL = re.compile(r"ENS(?P<species>[A-Z]{3,4})?G\d{6,}(\.\d+)?(_PAR_Y)?$")
-_JOINED = re.compile(  # an Ensembl id before or behind the symbol
-    r"ENSG\d{11}(\.\d+)?[_|:;/ -]+(?P<behind>[A-Za-z].*)$|(?P<before>[A-Za-z].*?)[_|:;/ ]+ENSG\d{11}(\.\d+)?$"
+_JOINED = re.compile(  # an Ensembl id before or behind the symbol, and perhaps the type of the gene behind both
+    r"ENSG\d{11}(\.\d+)?[_|:;/ -]+(?P<behind>[A-Za-z][^|]*)(\|.*)?$"
+    r"|(?P<before>[A-Za-z].*?)[_|:;/ ]+ENSG\d{11}(\.\d+)?(\|.*)?$"
+)
+_NUMBERED = re.compile(r"(?P<before>[A-Za-z][\w.@-]*)( \(\d+\)|\|\d+)$|gene[-:](?P<behind>[A-Z][\w.@-]*)$")
+FOREIGN_IDS = (  # ids of other things than human genes, as those who write files call them
+    ("HGNC numbers", re.compile(r"HGNC:\d+", re.IGNORECASE)),
+    ("Ensembl transcripts", re.compile(r"ENST\d{11}(?:\.\d+)?")),
+    ("Ensembl proteins", re.compile(r"ENSP\d{11}(?:\.\d+)?")),
+    ("RefSeq accessions", re.compile(r"[NX][MRP]_\d+(?:\.\d+)?")),
+    ("UniProt accessions", re.compile(r"[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d(?:[A-Z][A-Z0-9]{2}\d){1,2}")),
+    ("array probes", re.compile(r"\d+(?:_[a-z])?_at|AFFX-.+|ILMN_\d+")),
 )
 _DOTTED = re.compile(r"(HLA|MT)\.[A-Z]")  # as R's make.names writes HLA-A
 _NAMELESS = re.compile(r"(nan|none|<na>|na|null)?([-_.]\d+)?$", re.IGNORECASE)
@@ -62,6 +74,15 @@ _FRAC_MOST = 0.5
 _FRAC_MIXED = 0.1  # above it, some of the names are of another species
 _MIN_NAMES = 4  # of fewer names the species is not judged
 _N_SHOWN = 5
+
+
+class KnownGenes(Protocol):
+    """A table of human genes, which only the kernel has."""
+
+    version: str
+
+    def symbol_of(self, ensembl: str) -> str | None:
+        """The symbol of an Ensembl id; None where the table has none."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,7 @@ def read_gene_names(
     name: str,
     symbols: Sequence[str] = SYMBOL_COLUMNS,
     joined: Mapping[str, str] | None = None,
+    known: KnownGenes | None = None,
     forced: str | None = None,
     is_human: bool = False,
 ) -> Genes:
@@ -142,6 +164,8 @@ def read_gene_names(
         Columns tried for symbols where the index holds Ensembl ids or numbers, in this order.
     joined
         Name in the index -> symbol, from elsewhere in the file: used where the columns have none.
+    known
+        Table of genes that gives Ensembl ids a symbol where the file has none.
     forced
         Column that holds the symbols, whatever the index holds; None, or a column that is absent, looks for one.
     is_human
@@ -154,8 +178,8 @@ def read_gene_names(
     Raises
     ------
     InputError
-        There are no genes; names are numbers or cell barcodes, repeat, or are of another species; or Ensembl ids have
-        no symbols.
+        There are no genes; names are numbers, cell barcodes or ids of transcripts, proteins and the like, repeat, or
+        are of another species; or Ensembl ids have no symbols.
     """
     if not table.index:
         msg = f"{name} has no genes (var is empty); write the file again with its genes"
@@ -170,7 +194,7 @@ def read_gene_names(
     tried = symbols if forced not in table.columns else (str(forced),)
     if forced in table.columns or _needs_symbols(own):
         _check_ensembl(own, name=name)
-        found, taken_from = _symbols(own, table.columns, kept, symbols=tried, joined=joined or {})
+        found, taken_from = _symbols(own, table.columns, kept, symbols=tried, joined=joined or {}, known=known)
         if not found:
             raise InputError(_no_symbols(own, table.all_columns, symbols, name=name), about="symbols")
         notes.append(f"{name}: gene symbols taken from {taken_from}")
@@ -279,13 +303,14 @@ def _without_prefix(names: list[str], *, name: str, notes: list[str]) -> list[st
 
 
 def _without_ids(names: list[str], *, name: str, notes: list[str]) -> list[str]:
-    """The symbol of names that join one with an Ensembl id; the second gene of a symbol keeps its whole name."""
-    found = [_JOINED.match(gene) for gene in names]
-    if not any(found):
-        return names
-    notes.append(f"{name}: {sum(map(bool, found))} gene names join a symbol with an Ensembl id: the symbol is read")
-    symbols = [(one["behind"] or one["before"]) if one else gene for gene, one in zip(names, found, strict=True)]
-    return _each_once(symbols, names)[0]
+    """The symbol of names that join one with an id; the second gene of a symbol keeps its whole name."""
+    for pattern, what in ((_JOINED, "an Ensembl id"), (_NUMBERED, "a number or the word gene")):
+        found = [pattern.match(gene) for gene in names]
+        if any(found):
+            notes.append(f"{name}: {sum(map(bool, found))} gene names join a symbol with {what}: the symbol is read")
+            read = [(one["behind"] or one["before"]) if one else gene for gene, one in zip(names, found, strict=True)]
+            names = _each_once(read, names)[0]
+    return names
 
 
 def _on_changed_names(names: list[str], *, name: str) -> list[str]:
@@ -328,7 +353,9 @@ def _check_ensembl(names: list[str], *, name: str) -> None:
 
 
 def _needs_symbols(names: list[str]) -> bool:
-    return max(_frac(names, str.isdigit), _frac(names, _ENSEMBL.match)) > _FRAC_MOST
+    """Whether the names are ids, which a column of symbols may translate."""
+    forms = (str.isdigit, _ENSEMBL.match, *(form.fullmatch for _, form in FOREIGN_IDS))
+    return any(_frac(names, form) > _FRAC_MOST for form in forms)
 
 
 def _symbols(
@@ -338,15 +365,23 @@ def _symbols(
     *,
     symbols: Sequence[str],
     joined: Mapping[str, str],
+    known: KnownGenes | None,
 ) -> tuple[list[str], str]:
     """Symbols of the genes, and where they are from; a gene without one keeps its own name. Empty if none is found."""
     given = {f"var[{one!r}]": [columns[one][row].strip() for row in kept] for one in symbols if one in columns}
     given["var, joined by the names in the index"] = [joined.get(gene, "") for gene in own]
+    if known is not None:
+        given[f"the packaged table of genes ({known.version})"] = _of_ids(own, known)
     for place, texts in given.items():
         if _frac(texts, _is_symbol) > _FRAC_MIXED:
             named = ["" if _NAMELESS.fullmatch(text) else text for text in texts]
             return [text or gene for text, gene in zip(named, own, strict=True)], place
     return [], ""
+
+
+def _of_ids(own: list[str], known: KnownGenes) -> list[str]:
+    """Symbols of Ensembl ids; none for other names."""
+    return [(known.symbol_of(gene) or "") if _ENSEMBL.match(gene) else "" for gene in own]
 
 
 def _on_symbols(found: list[str], own: list[str], repeated: list[str], *, name: str) -> list[str]:
@@ -361,7 +396,8 @@ def _is_symbol(text: str) -> bool:
 
 
 def _no_symbols(own: list[str], given: Sequence[str], symbols: Sequence[str], *, name: str) -> str:
-    what = "numbers, as Entrez ids are" if _frac(own, str.isdigit) > _FRAC_MOST else "Ensembl ids"
+    forms = (("numbers, as Entrez ids are", str.isdigit), *((what, form.fullmatch) for what, form in FOREIGN_IDS))
+    what = next((what for what, form in forms if _frac(own, form) > _FRAC_MOST), "Ensembl ids")
     return (
         f"{name}: genes are {what} (such as {_shown(own[:3])}) and var has no column of symbols (tried "
         f"{', '.join(symbols)}; it has {sorted(given)}); add var['feature_name'], or name the column with "

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from inference.genes import KnownGenes
+
 LOW_COVERAGE = 0.5  # share of the model's genes below which coverage is a warning
 COVERAGE = "model genes covered"  # the question that concerns a model
 _N_EXAMPLES = 5
@@ -64,7 +66,11 @@ class Preflight:
 
 
 def examine(
-    adata: AnnData, *, name: str = "cells", model_genes: Sequence[str] | None = None
+    adata: AnnData,
+    *,
+    name: str = "cells",
+    model_genes: Sequence[str] | None = None,
+    known: KnownGenes | None = None,
 ) -> tuple[Preflight, Checked | None]:
     """Answer every question that can be answered.
 
@@ -76,12 +82,14 @@ def examine(
         Prefix of every refusal.
     model_genes
         The model's genes, in any order and case; None where no model is involved.
+    known
+        Table of genes that gives Ensembl ids a symbol where the file has none.
 
     Returns
     -------
     The answers, and the checked counts; None instead of the counts where an answer is a refusal.
     """
-    checked, refusals = _checked(adata, name, model_genes)
+    checked, refusals = _checked(adata, name, model_genes, known)
     is_there = bool(adata.n_obs and adata.n_vars)
     answers = [Answer("cells and genes", is_there, f"{adata.n_obs} cells x {adata.n_vars} genes")]
     if refused := refusals.get("counts", refusals.get("")):  # "" where nothing more can be known
@@ -119,12 +127,14 @@ def load_model_genes(path: Path, *, name: str) -> tuple[str, ...]:
     return read_genes(path, name=name)
 
 
-def _checked(adata: AnnData, name: str, model_genes: Sequence[str] | None) -> tuple[Checked | None, dict[str, str]]:
+def _checked(
+    adata: AnnData, name: str, model_genes: Sequence[str] | None, known: KnownGenes | None
+) -> tuple[Checked | None, dict[str, str]]:
     """Check the cells; where they are refused, check counts and genes separately to find every fault."""
     import anndata as ad
 
     try:
-        return check_counts(adata, name=name, model_genes=model_genes), {}
+        return check_counts(adata, name=name, model_genes=model_genes, known=known), {}
     except InputError as error:
         refusals = {error.about: str(error)}
     if adata.n_obs and adata.n_vars:
@@ -134,7 +144,7 @@ def _checked(adata: AnnData, name: str, model_genes: Sequence[str] | None) -> tu
             only_genes = ad.AnnData(X=one_count, var=adata.var)
         for half in (_only_counts(adata), only_genes):
             try:
-                check_counts(half, name=name)
+                check_counts(half, name=name, known=known)
             except InputError as error:
                 refusals[error.about] = str(error)
     return None, refusals

@@ -116,6 +116,11 @@ class Genes:
         wanted = str(id).strip()
         return next((gene.symbol for gene in self._like(f"{_ENTREZ}{wanted}") if wanted in gene.entrez), None)
 
+    def symbol_of(self, ensembl: str) -> str | None:
+        """Return the symbol of an Ensembl id, with or without its version; None where the table has none."""
+        found = self.find(ensembl)
+        return found.symbol if found.how == "ensembl" else None
+
     def ensembl_of(self, symbol: str) -> str | None:
         """Return the Ensembl id of a symbol in use; None where it is unknown or stands for several ids."""
         gene = next((one for one in self._like(symbol) if one.symbol == symbol), None)

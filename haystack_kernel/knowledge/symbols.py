@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge.genes import load_genes
+from inference.genes import FOREIGN_IDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,15 +26,10 @@ _DATE = re.compile(
     r"|\d{1,2}/\d{1,2}/\d{2,4}",
     re.IGNORECASE,
 )
-_FOREIGN = (  # ids of other things than human genes, as those who write files call them
+_FOREIGN = (
     ("Entrez gene numbers", re.compile(r"\d+(?:\.0)?")),
-    ("Ensembl transcripts", re.compile(r"ENST\d{11}(?:\.\d+)?")),
-    ("Ensembl proteins", re.compile(r"ENSP\d{11}(?:\.\d+)?")),
     ("Ensembl genes of another species", re.compile(r"ENS[A-Z]{3,4}G\d{11}(?:\.\d+)?")),
-    ("HGNC numbers", re.compile(r"HGNC:\d+", re.IGNORECASE)),
-    ("RefSeq accessions", re.compile(r"[NX][MRP]_\d+(?:\.\d+)?")),
-    ("UniProt accessions", re.compile(r"[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d(?:[A-Z][A-Z0-9]{2}\d){1,2}")),
-    ("array probes", re.compile(r"\d+(?:_[a-z])?_at|AFFX-.+|ILMN_\d+")),
+    *FOREIGN_IDS,
 )
 _ENSEMBL = re.compile(r"ENSG\d{11}(?:\.\d+)?(?:_PAR_Y)?", re.IGNORECASE)
 _TRANSLATED = "Ensembl ids read as the gene's symbol"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import fsspec
 
 from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
+from haystack_kernel.knowledge.genes import load_genes
 from inference.checks import read_file
 from inference.preflight import Preflight, examine, load_model_genes
 
@@ -116,7 +117,7 @@ def check_query_h5ad(uri: str, *, genelist: str | None = None) -> QueryCheck:
             raise
         msg = f"these cannot be the query cells: {error}"
         raise InvalidInputError(msg, uri=uri) from error
-    preflight, checked = examine(adata, name=uri, model_genes=genes)
+    preflight, checked = examine(adata, name=uri, model_genes=genes, known=load_genes())
     return QueryCheck(uri, preflight, adata, checked)
 
 

@@ -11,9 +11,9 @@ HUMAN = ["ISG15", "MX1", "CD14", "LYZ", "HLA-A", "C1orf56", "MT-CO1", "NKX2-5"]
 IDS = [f"ENSG{number:011d}" for number in range(8)]
 
 
-def read(index=HUMAN, *, all_columns=None, joined=None, forced=None, is_human=False, **columns):
+def read(index=HUMAN, *, all_columns=None, joined=None, known=None, forced=None, is_human=False, **columns):
     table = VarTable(index, columns, all_columns or list(columns))
-    return read_gene_names(table, name="a.h5ad", joined=joined, forced=forced, is_human=is_human)
+    return read_gene_names(table, name="a.h5ad", joined=joined, known=known, forced=forced, is_human=is_human)
 
 
 def refusal(*args, **columns):
@@ -75,6 +75,13 @@ def test_proteins_and_spike_ins_are_left_out_where_no_column_says_gene_expressio
         "1:1000-2000",
         "ERCC-00002",
         "prot:CD4",
+        "CD3:UCHT1|CD3E|AHS0231|pAbO",
+        "Hu.CD3-UCHT1",
+        "HuMsRt.CD278",
+        "Isotype_MOPC.21",
+        "__no_feature",
+        "__alignment_not_unique",
+        "N_unmapped",
         "nan",
         "",
         "None",
@@ -182,6 +189,60 @@ def test_the_symbol_is_read_where_names_join_it_with_an_id(form):
     assert found.names == tuple(HUMAN)
     assert "8 gene names join a symbol with an Ensembl id" in found.notes[0]
     assert read(IDS, feature_name=joined).names == tuple(HUMAN)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{id}.9|{symbol}|protein_coding",  # as in the headers of GENCODE
+        "{symbol}|{id}.9|protein_coding",
+        "{symbol} (9636)",  # as in DepMap
+        "{symbol}|9636",  # as in TCGA
+        "gene-{symbol}",  # as in annotations of NCBI
+        "gene:{symbol}",
+    ],
+)
+def test_the_symbol_is_read_where_names_join_it_with_other_things(form):
+    joined = [form.format(id=one, symbol=symbol) for one, symbol in zip(IDS, HUMAN, strict=True)]
+    found = read(joined)
+    assert found.names == tuple(HUMAN)
+    assert "8 gene names join a symbol with" in found.notes[0]
+
+
+class Table:
+    version = "made up"
+
+    def symbol_of(self, ensembl):
+        return dict(zip(IDS, HUMAN[:-1], strict=False)).get(ensembl.split(".")[0])
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.12"])
+def test_ids_without_a_column_take_symbols_from_a_table_of_genes(form):
+    ids = [form.format(one) for one in IDS]
+    found = read(ids, known=Table())
+    assert found.names == (*HUMAN[:-1], ids[-1])
+    assert found.taken_from == "the packaged table of genes (made up)"
+    assert "1 of 8 genes have no symbol there and keep their own name" in found.notes[1]
+    mine = [f"{name}P1" for name in HUMAN]
+    assert read(ids, known=Table(), feature_name=mine).names == tuple(mine)  # what the file says comes first
+
+
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [
+        ("ENST0000030000{}.2", "Ensembl transcripts"),
+        ("ENSP0000030000{}", "Ensembl proteins"),
+        ("NM_00010{}.3", "RefSeq accessions"),
+        ("HGNC:405{}", "HGNC numbers"),
+        ("P0516{}", "UniProt accessions"),
+        ("ILMN_134329{}", "array probes"),
+        ("20248{}_s_at", "array probes"),
+    ],
+)
+def test_ids_of_other_things_than_genes_take_symbols_from_a_column_or_are_refused(form, what):
+    ids = [form.format(number) for number in range(8)]
+    assert f"genes are {what} (such as {ids[0]}" in refusal(ids, known=Table())
+    assert read(ids, gene_name=HUMAN).names == tuple(HUMAN)
 
 
 def test_a_second_gene_of_a_joined_symbol_keeps_its_whole_name():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.atlas.sources.h5ad import read_text
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
+from haystack_kernel.knowledge.genes import load_genes
 from inference.errors import InputError
 from inference.genes import ORGANISM_KEYS, READ_COLUMNS, Genes, VarTable, check_organism, read_gene_names
 from inference.h5 import column_names, decode, index_name, is_array
@@ -51,7 +52,9 @@ def read_genes(
         read = [name for name in given if name in READ_COLUMNS or name in columns]
         table = VarTable(_texts(frame, index_name(frame)), {name: _texts(frame, name) for name in read}, given)
         try:
-            found[var] = read_gene_names(table, name=uri, symbols=columns, joined=joined, is_human=is_human)
+            found[var] = read_gene_names(
+                table, name=uri, symbols=columns, joined=joined, known=load_genes(), is_human=is_human
+            )
         except InputError as error:
             found[var] = error
         joined = table.symbols_by_name(columns)
