@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from haystack_kernel.manage.garbage import collect_garbage
     from haystack_kernel.manage.listing import list_summaries
     from haystack_kernel.manage.orphans import find_orphans
+    from haystack_kernel.manage.previews import Preview, preview
     from haystack_kernel.manage.submission import submit
 
 _HOMES = {
@@ -25,9 +26,22 @@ _HOMES = {
     "find_orphans": "orphans",
     "fork": "forking",
     "list_summaries": "listing",
+    "Preview": "previews",
+    "preview": "previews",
     "submit": "submission",
 }
-__all__ = ["Comparison", "collect_garbage", "compare", "examine", "find_orphans", "fork", "list_summaries", "submit"]
+__all__ = [
+    "Comparison",
+    "Preview",
+    "collect_garbage",
+    "compare",
+    "examine",
+    "find_orphans",
+    "fork",
+    "list_summaries",
+    "preview",
+    "submit",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a function or a class

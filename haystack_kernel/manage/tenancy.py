@@ -29,7 +29,7 @@ from haystack_kernel.manage.catalogue import Catalogue
 from haystack_kernel.manage.changes import change_config
 from haystack_kernel.manage.comparison import Comparison, compare
 from haystack_kernel.manage.forking import fork
-from haystack_kernel.manage.preview import Preview, preview
+from haystack_kernel.manage.previews import Preview, preview
 from haystack_kernel.manage.submission import submit
 from haystack_kernel.ports import Consent
 from haystack_kernel.run import Run

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("haystack.service")
 _STATIC = {"service.css": "text/css", "service.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _MAX_ERRORS = 20
+_N_THREADS = 16  # that answer requests; more of them only wait for each other
 
 
 def create(settings: Settings | None = None) -> FastAPI:
@@ -69,6 +71,7 @@ def build(settings: Settings, *, identity: Identity, open_ports: Callable[[Conse
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _N_THREADS
         stopping = threading.Event()
         thread = threading.Thread(target=_watch, args=(desk, stopping, app), name="end watch", daemon=True)
         thread.start()

@@ -158,7 +158,10 @@ class Guard:
         headers = passage.headers
         client = scope["client"][0] if scope.get("client") else "socket"
         cookies = _cookies(headers.get("cookie", ""))
-        person = await anyio.to_thread.run_sync(self._identity.person, headers, cookies)
+        ask = self._identity.person
+        person = (
+            await anyio.to_thread.run_sync(ask, headers, cookies) if self._identity.may_wait else ask(headers, cookies)
+        )
         if person is None:
             if self._wait("nobody", client, self._settings.requests_per_minute):
                 return 429, "too many requests that nobody is signed in for"

@@ -33,7 +33,7 @@ class Identity(Protocol):
     """Tells who sends a request."""
 
     kind: str
-    uses_cookies: bool
+    may_wait: bool  # for an answer of the network
 
     def person(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Person | None:
         """The person, or None where the request does not say who it is in a way that is believed."""
@@ -52,7 +52,7 @@ class TokenIdentity:
     """
 
     kind = "token"
-    uses_cookies = True
+    may_wait = False
 
     def __init__(self, token: str, *, name: str = "local") -> None:
         self._token = token
@@ -82,7 +82,7 @@ class IapIdentity:
     """
 
     kind = "iap"
-    uses_cookies = True  # the proxy's own
+    may_wait = True
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
@@ -128,7 +128,7 @@ class LabIdentity:
     """
 
     kind = "lab"
-    uses_cookies = True  # Lab's own
+    may_wait = False
 
     def __init__(self, secret: str, *, name: str) -> None:
         self._secret = secret

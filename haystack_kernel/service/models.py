@@ -19,7 +19,7 @@ from haystack_kernel.schema import CostEstimate, ExecutorName, RunConfig, ShownS
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from haystack_kernel.manage.preview import Preview
+    from haystack_kernel.manage.previews import Preview
     from haystack_kernel.manage.tenancy import Person
     from haystack_kernel.schema import Access, Candidate
     from haystack_kernel.store import IndexedRun

@@ -5,14 +5,17 @@ In: settings, host and port. Out: a server that runs until it is stopped; the ru
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
 from pydantic import SecretStr
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.service.app import create
@@ -20,13 +23,17 @@ from haystack_kernel.service.app import create
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastapi import FastAPI
+
     from haystack_kernel.schema import Settings
 
 PORT = 8765
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _GRACE_S = 3
 _MAX_OPEN = 2000  # connections; more are refused at once
-_HEADERS_S = 10  # an idle connection is closed
+_HEAD_S = 10.0  # then a connection whose request has not said what it wants is closed
+_MAX_HEAD = 32 * 1024  # bytes of the headers of a request
+_IDLE_S = 75  # then an idle connection is closed; later than browsers and proxies do, so that none is closed under them
 
 
 def serve(settings: Settings, *, host: str, port: int, show: Callable[[str], object]) -> None:
@@ -66,20 +73,61 @@ def serve(settings: Settings, *, host: str, port: int, show: Callable[[str], obj
     else:
         show(address)
     _log_to_stderr()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            access_log=False,  # a line of it would hold what stands in addresses
-            log_level="warning",
-            timeout_graceful_shutdown=_GRACE_S,
-            timeout_keep_alive=_HEADERS_S,
-            limit_concurrency=_MAX_OPEN,
-            server_header=False,
-            proxy_headers=False,
-            h11_max_incomplete_event_size=32 * 1024,
-        )
+    server_of(app).run(sockets=[listener])
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """The server of an application, as `haystack serve` runs it."""
+    config = uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        access_log=False,  # a line of it would hold what stands in addresses
+        log_level="warning",
+        timeout_graceful_shutdown=_GRACE_S,
+        timeout_keep_alive=_IDLE_S,
+        limit_concurrency=_MAX_OPEN,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=_MAX_HEAD,
     )
-    server.run(sockets=[listener])
+    return uvicorn.Server(config)
+
+
+class TimedProtocol(H11Protocol):
+    """HTTP/1.1 that closes a connection whose next request does not say what it wants in time.
+
+    uvicorn itself waits for ever, so that slow clients could hold every connection there is. Bodies have a limit of
+    their own, in the guard.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the wait."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait on while the head of a request is not complete."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE and data:
+            self._wait()
+        else:
+            self._stop_waiting()
+
+    def _wait(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def listen(host: str, port: int) -> socket.socket:

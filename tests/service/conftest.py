@@ -36,7 +36,7 @@ class SaidIdentity:
     """Implements Identity: believes the header ``x-person``; ``eve@example.org`` is an admin."""
 
     kind = "iap"
-    uses_cookies = True
+    may_wait = False
 
     def person(self, headers, cookies):
         name = headers.get("x-person")
@@ -306,12 +306,10 @@ def serving(handler):
 @contextmanager
 def live(app):
     """The application behind uvicorn on the loopback; its address."""
-    import uvicorn
-
-    from haystack_kernel.service.serve import listen
+    from haystack_kernel.service.serve import listen, server_of
 
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

@@ -1,0 +1,62 @@
+"""`haystack serve`: where it listens and for whom; slow heads and open streams do not hold it."""
+
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.service import serve as module
+from haystack_kernel.service.serve import listen, serve
+
+ADA = "ada@example.org"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_a_token_does_not_travel_unencrypted_to_other_machines(settings, host):
+    with pytest.raises(InvalidInputError, match="Identity-Aware Proxy"):
+        serve(settings, host=host, port=0, show=print)
+
+
+def test_a_port_that_is_taken_is_refused_with_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InvalidInputError, match="--port"):
+        listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_connection_that_never_says_what_it_wants_is_closed(settings, open_ports, live_app, monkeypatch):
+    monkeypatch.setattr(module, "_HEAD_S", 0.3)
+    with live_app(settings, open_ports) as address:
+        host, port = address.removeprefix("http://").split(":")
+        for sent in (b"", b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\n"):
+            with socket.create_connection((host, int(port)), timeout=20) as slow:
+                slow.sendall(sent)
+                assert slow.recv(100) == b""
+        with httpx.Client(base_url=address, headers={"x-person": ADA}, timeout=20) as client:
+            for _ in range(3):  # one connection, which stays open between its requests
+                assert client.get("/api/v1/me").status_code == 200
+                time.sleep(0.4)
+
+
+def test_it_stops_while_a_run_is_followed(settings, open_ports, live_app, put):
+    run_id = put(1, owner=ADA)
+    began = threading.Event()
+
+    def follow(address):
+        with (
+            httpx.Client(base_url=address, headers={"x-person": ADA}, timeout=60) as client,
+            client.stream("GET", f"/api/v1/runs/{run_id}/events") as answer,
+        ):
+            began.set()
+            for _ in answer.iter_lines():
+                pass
+
+    with live_app(settings, open_ports) as address:
+        thread = threading.Thread(target=follow, args=(address,), daemon=True)
+        thread.start()
+        assert began.wait(20)
+        stopped = time.monotonic()
+    assert time.monotonic() - stopped < 15  # ends hangs
+    thread.join(20)
+    assert not thread.is_alive()
