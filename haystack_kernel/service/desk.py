@@ -149,9 +149,8 @@ class Desk:
         """What an atlas holds, without the places of this machine."""
         found = atlas_info(name, self.settings.atlas_root)
         found.pop("path", None)
-        for one in found["datasets"].values():
-            one["source"] = PurePosixPath(str(one["source"])).name
-        return found
+        shown: dict[str, Any] = _without_places(found)
+        return shown
 
     def health(self) -> list[dict[str, Any]]:
         """What the service needs, and whether it is there."""
@@ -177,3 +176,15 @@ class Desk:
         up_s = (self.ports.clock.now() - self.started_at).total_seconds()
         lines.append({"check": "up", "ok": True, "found": f"{up_s / 3600:.1f} h"})
         return lines
+
+
+def _without_places(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """JSON values in which every ``source`` is a file's name, without its folder."""
+    if isinstance(value, list):
+        return [_without_places(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: PurePosixPath(item).name if key == "source" and isinstance(item, str) else _without_places(item)
+        for key, item in value.items()
+    }
