@@ -115,8 +115,9 @@ class Allowances:
     def _used(self, person: str, *, but: str) -> tuple[int, float]:
         """Runs of the person that are worked on, and dollars spent or reserved today."""
         now = self._clock.now()
-        running = {row.summary.run_id for row in self._catalogue.running_of(person)}
-        rows = {row.summary.run_id: row.summary for row in self._catalogue.index.rows()}
+        indexed = self._catalogue.index.rows()  # once: a run that appears between two looks would be in neither
+        running = {row.summary.run_id for row in self._catalogue.running_of(person, rows=indexed)}
+        rows = {row.summary.run_id: row.summary for row in indexed}
         spent = 0.0
         folder = self._folder(person, now)
         for name in self._files.names(folder):

@@ -18,7 +18,7 @@ from haystack_kernel.steering import observed_status
 from haystack_kernel.store import RunIndex, RunStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import RunSummary
@@ -177,14 +177,14 @@ class Catalogue:
         following = _cursor(rows[-1]) if len(found) > limit else None
         return Page(rows=tuple(rows), n_found=n_found, following=following)
 
-    def running_of(self, person: str | None) -> list[IndexedRun]:
-        """Runs of a person that are being worked on, or of everybody."""
-        rows = [
+    def running_of(self, person: str | None, *, rows: Sequence[IndexedRun] | None = None) -> list[IndexedRun]:
+        """Runs of a person that are being worked on, or of everybody; ``rows`` are those of the index, if known."""
+        found = [
             row
-            for row in self.index.rows()
+            for row in (self.index.rows() if rows is None else rows)
             if row.summary.status == "running" and (person is None or (row.access and row.access.owner == person))
         ]
-        return [row for row in map(self._seen, rows) if row.summary.status == "running"]
+        return [row for row in map(self._seen, found) if row.summary.status == "running"]
 
     def find(self, run_id: str) -> IndexedRun:
         """Return one run as it is now.

@@ -87,6 +87,13 @@ def note(request: Request, **facts: object) -> None:
     request.scope["state"].setdefault("audit", {}).update(facts)
 
 
+def link_to(request: Request, run_id: str, secret: str) -> str:
+    """The address of a link, as people know the service; a proxy may hide that from it."""
+    found = request.url_for("open_link", run_id=run_id, secret=secret)
+    address = get_desk(request).settings.service.address.rstrip("/")
+    return f"{address}{found.path}" if address else str(found)
+
+
 DeskHere = Annotated[Desk, Depends(get_desk)]
 Who = Annotated[Person, Depends(get_person)]
 RunIdHere = Annotated[str, Path(pattern=RUN_ID_PATTERN, description="id of a run")]
@@ -262,7 +269,7 @@ def make_link(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, 
     """Make a link with which whoever is signed in may read the run until it expires."""
     note(request, run=run_id, days=body.days)
     secret, access = desk.runs.make_link(person, run_id, days=body.days)
-    url = str(request.url_for("open_link", run_id=run_id, secret=secret))
+    url = link_to(request, run_id, secret)
     return answer(request, LinkOut(**ShareOut.of(access).model_dump(), url=url), status=201)
 
 

@@ -24,7 +24,7 @@ from haystack_kernel.manage.tenancy import Spending
 from haystack_kernel.report import candidate_table, query_card, rounds_table, score_table
 from haystack_kernel.report.html import bar
 from haystack_kernel.schema import Engine, ExecutorName, StructuredQuery
-from haystack_kernel.service.api import DeskHere, RunIdHere, Who, note
+from haystack_kernel.service.api import DeskHere, RunIdHere, Who, link_to, note
 from haystack_kernel.service.guard import SIGN_IN
 from haystack_kernel.service.identity import LINK_COOKIE, SESSION_COOKIE, TokenIdentity
 from haystack_kernel.service.models import own
@@ -180,7 +180,7 @@ def _sign_in(request: Request, token: str) -> Response:
         httponly=True,
         samesite="strict",
         path="/",
-        secure=request.url.scheme == "https",
+        secure=_is_encrypted(request),
     )
     return answer
 
@@ -386,8 +386,7 @@ def link_form(
         secret, _ = desk.runs.make_link(person, run_id, days=_number(days, name="days") or 0)
     except HaystackError as error:
         return _refused(request, desk, person=person, run_id=run_id, error=error)
-    link = str(request.url_for("open_link", run_id=run_id, secret=secret))
-    return _run_page(request, desk, person=person, run_id=run_id, link=link)
+    return _run_page(request, desk, person=person, run_id=run_id, link=link_to(request, run_id, secret))
 
 
 @_runs.post("/{run_id}/end-links")
@@ -405,9 +404,14 @@ def open_link(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, 
     answer = RedirectResponse(target, status_code=303)
     if secret.isascii() and len(secret) <= 100 and secret.replace("-", "").replace("_", "").isalnum():
         age_s = round(desk.settings.service.link_days * 86_400)
-        is_https = request.url.scheme == "https"
         answer.set_cookie(
-            f"{LINK_COOKIE}{run_id}", secret, max_age=age_s, httponly=True, samesite="lax", path="/", secure=is_https
+            f"{LINK_COOKIE}{run_id}",
+            secret,
+            max_age=age_s,
+            httponly=True,
+            samesite="lax",
+            path="/",
+            secure=_is_encrypted(request),
         )
     return answer
 
@@ -557,6 +561,11 @@ def _refused(request: Request, desk: Desk, *, person: Any, run_id: str, error: H
     """The page of a run with the reason why nothing was changed, where the person may see it at all."""
     desk.runs.access(person, run_id)
     return _run_page(request, desk, person=person, run_id=run_id, problem=describe(error))
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Whether the browser's connection is encrypted; Identity-Aware Proxy takes no other."""
+    return request.url.scheme == "https" or request.app.state.identity.kind == "iap"
 
 
 def _lines(text: str) -> list[str]:
