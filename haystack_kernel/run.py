@@ -29,6 +29,7 @@ from haystack_kernel.errors import (
     explain_refusals,
 )
 from haystack_kernel.knowledge import load_knowledge, with_vocabulary
+from haystack_kernel.planners.unused import still_unused
 from haystack_kernel.ports import Consent
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.rounds import estimate_round, keep_bills, query_of
@@ -50,7 +51,7 @@ from haystack_kernel.steering import (
 from haystack_kernel.store import Lease, check_run_id, find_worker, layout, new_run_id, read_csv, read_h5ad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import anndata as ad
     import pandas as pd
@@ -221,7 +222,8 @@ class Run:
 
         Returns
         -------
-        The run, saved; ``work`` goes on with the search.
+        The run, saved; ``work`` goes on with the search. Words of the question that were not used and that the changes
+        write count as used.
 
         Raises
         ------
@@ -242,6 +244,7 @@ class Run:
             msg = f"the question of run {self.run_id} was not understood yet; call run.understand() first"
             raise InvalidInputError(msg, run_id=self.run_id)
         self.check_free()
+        changes.setdefault("unused", still_unused(self.query.unused, values=_texts(changes)))
         try:
             query = type(self.query).model_validate({**self.query.model_dump(), **changes})
         except ValidationError as error:
@@ -810,6 +813,18 @@ def list_runs(*, storage: str | None = None, settings: Settings | None = None) -
         except ContractError as error:
             warnings.warn(f"run {run_id} is left out: {error}", stacklevel=2)
     return runs
+
+
+def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - values of any field
+    """Yield every text in the value of a field, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)
 
 
 def _settings_of(settings: Settings | None, storage: str | None) -> Settings:

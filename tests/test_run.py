@@ -352,6 +352,15 @@ def test_edit_query_saves_a_step_undoes_what_followed_and_keeps_the_bills(ports,
         run.edit_query(colour="red")
 
 
+def test_edit_query_counts_words_as_used_that_the_correction_writes(ports, begin):
+    begun = flow.work(begin(), ports, until="retrieve")
+    query = begun.query.model_copy(update={"unused": ("CD14-positive monocytes", "elderly")})
+    run = Run(ports.store.save(begun.model_copy(update={"query": query})), ports=ports)
+    run.edit_query(cell_type_id="CL:0001054", cell_type_name="CD14-positive monocyte")
+    assert run.record.query.unused == ("elderly",)
+    assert run.record.query.reading.endswith("not used: 'elderly'")
+
+
 def test_with_settings_given_no_verb_reads_the_environment_or_the_working_directory(
     tiny_settings, tmp_path, monkeypatch
 ):

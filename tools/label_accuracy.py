@@ -168,7 +168,7 @@ def is_right(found: Resolution, label: Label) -> bool:
 
 
 def _same_change(name: str, other: str) -> bool:
-    losses = r" (?:knock-out|knock-down|siRNA|CRISPRi)"
+    losses = r" (?:knock-out|knock-down|CRISPRi)"
     return re.sub(losses, " loss", name) == re.sub(losses, " loss", other)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge.terms import Knowledge, PerturbationEntry
 
 _INHIBITS = re.compile(
-    r"inhibitor|antagonist|blocker|knock-out|knock-down|siRNA|CRISPRi|degrader|inverse agonist", re.IGNORECASE
+    r"inhibitor|antagonist|blocker|knock-out|knock-down|CRISPRi|degrader|inverse agonist", re.IGNORECASE
 )
 _ACTIVATES = re.compile(r"agonist|activator|stimulator|mimetic|over-expression|CRISPRa", re.IGNORECASE)
 _BY_TYPE = {"cytokine": 1, "genetic": -1, "drug": 0, "unspecified": 0}

@@ -16,11 +16,10 @@ from haystack_kernel.knowledge.genes import load_genes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Mode = Literal["knock-out", "knock-down", "siRNA", "CRISPRi", "CRISPRa", "over-expression"]
+Mode = Literal["knock-out", "knock-down", "CRISPRi", "CRISPRa", "over-expression"]
 MODE_SIGNS: dict[Mode, int] = {  # what becomes of the activity of the gene
     "knock-out": -1,
     "knock-down": -1,
-    "siRNA": -1,
     "CRISPRi": -1,
     "CRISPRa": 1,
     "over-expression": 1,
@@ -38,9 +37,9 @@ _MODE_WORDS: dict[Mode, str] = {  # the first that is found counts
         r"crispr[-_ ]?i(?:nterference)?|crispr[-_ ]?repression|"
         r"(?:zim3[-_ ]?)?d-?cas9[-_ ]?(?:krab(?:[-_ ]?mecp2)?|zim3)"
     ),
-    "siRNA": r"e?si[-_ ]?rnas?|small[- ]interfering[- ]rnas?",
     "knock-down": (
-        r"knock(?:ed|ing|s)?[-_ ]?downs?|kd|sh[-_ ]?rnas?|short[- ]hairpin[- ]rnas?|rnai|rna[- ]interference|"
+        r"knock(?:ed|ing|s)?[-_ ]?downs?|kd|(?:e?si|sh)[-_ ]?rnas?|small[- ]interfering[- ]rnas?|"
+        r"short[- ]hairpin[- ]rnas?|rnai|rna[- ]interference|"
         r"silenc(?:ed|ing|es)|morpholinos?|antisense(?:[- ]oligo(?:nucleotide)?s?)?|asos?"
     ),
     "over-expression": (
@@ -79,6 +78,7 @@ _SUFFIX = re.compile(
     r"|[-_]p[A-Z]{2,3}\d+(?:-\d+)?"  # plasmid: _pDS258
     r"|[-_][ACGT]{17,25}"  # sequence of the guide
     r"|[-_. ]\d{1,5}[A-Za-z]?"
+    r"|[-_. ]?#\d{1,3}"
     r"|[-_]only"
     r")$"
 )
@@ -90,8 +90,7 @@ _MODE_SUFFIX: tuple[tuple[Mode, re.Pattern[str]], ...] = (  # glued to the symbo
     ("CRISPRa", re.compile(r"(?<=[A-Z0-9])[-_]a$")),
 )
 _MODE_PREFIX: tuple[tuple[Mode, re.Pattern[str]], ...] = (
-    ("siRNA", re.compile(r"^si(?:[-_ ]?(?=[A-Z])|RNA[-_ .:])")),
-    ("knock-down", re.compile(r"^sh(?:[-_ ]?(?=[A-Z])|RNA[-_ .:])|^KD[-_ :]")),
+    ("knock-down", re.compile(r"^s[ih](?:[-_ ]?(?=[A-Z])|RNA[-_ .:])|^KD[-_ :]")),
     ("over-expression", re.compile(r"^OE[-_ :]")),
     ("knock-out", re.compile(r"^KO[-_ :]|^\u0394(?=[A-Z])")),
 )
@@ -167,7 +166,7 @@ def read_genetic(text: str, *, declared: bool = False, mode: Mode | None = None)
     Examples
     --------
     >>> read_genetic("siRNA against STAT1").name
-    'STAT1 siRNA'
+    'STAT1 knock-down'
     >>> read_genetic("NTC_1", declared=True).control
     'non-targeting'
     """
@@ -398,7 +397,8 @@ def _read_list(text: str, names: list[tuple[int, int]], *, words: str) -> list[t
         if text[a:b].lower() == "and":
             continue
         label = read_genetic(f"{words} {text[a:b]}")
-        if label is None:
+        # Only the nearest may be an alias: in "LPS and STAT1 knock-out" LPS is no name of IRF6.
+        if label is None or (read and load_genes().find(text[a:b]).how != "symbol"):
             break
         read.append((a, b, label))
     return sorted(read, key=lambda one: one[:2])

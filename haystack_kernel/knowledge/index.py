@@ -77,7 +77,7 @@ class Level(Mapping[str, tuple[Surface, ...]]):
 
         An acinar cell is not always the pancreatic one. Tissues written by hand are kept, as data sets name them so.
         """
-        if self._place or self._index.kind == "tissue" or any(one.is_name for one in than):
+        if self._index.kind == "tissue" or any(one.is_name for one in than):
             return []
         return [one for one in packaged if one.is_name and not one.doubt]
 

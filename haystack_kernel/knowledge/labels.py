@@ -48,9 +48,15 @@ SALTS = frozenset(
         "gluconate", "dimesylate", "isetionate", "besilate", "tosilate", "hemisulfate",
     )
 )  # fmt: skip
-_DOSE = re.compile(
-    r"^\s*\d+(?:\.\d+)?\s*(?:[nu\u00b5\u03bcm]M|[npu\u00b5\u03bcm]g(?:\s*/\s*m[lL])?|I?U(?:\s*/\s*m[lL])?)\s+(?=\S)|"
-    r"[\s,@(]+\d+(?:\.\d+)?\s*(?:[nu\u00b5\u03bcm]M|[npu\u00b5\u03bcm]g\s*/\s*m[lL]|I?U\s*/\s*m[lL])\)?\s*$"
+_AMOUNT = (
+    r"\d+(?:\.\d+)?\s*(?:[nu\u00b5\u03bcmp]M|(?:[npu\u00b5\u03bcm]g|[kK]?I?U)(?:\s*/?\s*m[lL])?|%|"
+    r"(?:h|hrs?|hours?|mins?|minutes?|d|days?)(?![A-Za-z]))"
+)
+_DOSE = re.compile(rf"^\s*{_AMOUNT}\s+(?=\S)|(?:[\s,@(_-]+{_AMOUNT}\)?)+\s*$")
+_SUPPLIER = re.compile(
+    r"[\s,;(]+(?:Selleck(?:chem)?|Sigma(?:[- ]Aldrich)?|MedChem ?Express|MCE|Tocris|Cayman|R&D(?: Systems)?|"
+    r"Pepro ?Tech|InvivoGen|Abcam|Miltenyi|BioLegend|Merck|Millipore|Enzo|STEMCELL|Thermo(?: ?Fisher)?|Roche|BD)\b.*$",
+    re.IGNORECASE,
 )
 _BRACKETS = re.compile(r"^\s*([^()\[\]]*\S)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
 
@@ -140,9 +146,10 @@ def without_modifiers(text: str, *, kind: TermKind) -> list[Word]:
 
 
 def without_salt(text: str, *, index: Index) -> list[Match]:
-    """Match a drug or cytokine without its dose, the salts after its name, or the rh of a recombinant one."""
-    words = _unsalted(normalise.split_words(_DOSE.sub("", text)))
-    outside = normalise.split_words(re.sub(r"\([^()]*\)", " ", _DOSE.sub("", text)))
+    """Match a drug or cytokine without supplier, dose, time, salts after its name, or the rh of a recombinant one."""
+    text = _DOSE.sub("", _SUPPLIER.sub("", text))
+    words = _unsalted(normalise.split_words(text))
+    outside = normalise.split_words(re.sub(r"\([^()]*\)", " ", text))
     if "(" in text and len(_unsalted(outside)) < len(outside):  # Afatinib (BIBW2992) Dimaleate
         words = _unsalted(outside)
     if words and re.match(r"rh[A-Z]", words[0].raw):

@@ -213,15 +213,22 @@ def _surfaces(part: list[Word], gaps: list[str], *, index: Index) -> tuple[Surfa
     """Return the names that words may be: as they stand, read as one word, or in another order around "of"."""
     norms = [word.norm for word in part]
     found = index.spaced.get(normalise.spaced_key(part), ())
-    # Words are read as one where hyphens join them, or blanks before a number or a Greek letter (IL 2).
-    if not found and all(
-        " " not in gap or tail.isdigit() or tail in normalise.GREEK_NAMES or len(tail) == 1 or tail == "cell"
-        for gap, tail in zip(gaps, norms[1:], strict=True)
-    ):
+    if not found and _is_one_word(part, gaps):
         found = index.compact.get(normalise.compact_key(norms, fold_greek=index.fold_greek), ())
     if not found and _is_joined_by_of(part, index=index):
         found = index.bag.get(normalise.bag_key(norms, fold_greek=index.fold_greek), ())
     return found
+
+
+def _is_one_word(part: list[Word], gaps: list[str]) -> bool:
+    """Whether words may be read as one: hyphens join them, or blanks before a number or a Greek letter (IL 2)."""
+    if part[0].raw in _ENGLISH and gaps[:1] == [" "]:  # "at 1 ng/ml" does not name AT1 cells
+        return False
+    tails = [word.norm for word in part[1:]]
+    return all(
+        " " not in gap or tail.isdigit() or tail in normalise.GREEK_NAMES or len(tail) == 1 or tail == "cell"
+        for gap, tail in zip(gaps, tails, strict=True)
+    )
 
 
 def _is_joined_by_of(part: list[Word], *, index: Index) -> bool:

@@ -45,6 +45,8 @@ MIN_COVERAGE = 0.4  # share of a term's letters that the part must have, where s
 MIN_COVERAGE_ALONE = 0.5  # the same where one term does
 MAX_DROPPED = 4  # words before a more general term
 _SEVERAL = re.compile(r"[/&,;]|\band\b|\bor\b")  # between the terms of a label that names several
+_NUMBERED = re.compile(r"\d\s*/\s*\d")  # layer 2/3
+MAX_JOINED = 4  # terms that one label may join
 _ID = re.compile(r"[A-Za-z]+[:_]\d{5,}")  # an id is near to no name
 _VAGUE = frozenset(
     (
@@ -86,19 +88,15 @@ def resolve(text: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution:
     'CD141-positive myeloid dendritic cell'
     """
     index = index_of(kind, knowledge=knowledge)
-    said = text.strip().replace("_", ":")
-    known = index.id_of(text.strip()) or index.id_of(said)
-    if known is not None:
-        return _resolution(text, [Match(id=known, name=index.name_of(known), score=1, how="id")], index=index)
-    if retired := knowledge.obsolete.get(said.upper()):
-        return _of_retired(text, retired, index=index)
+    if found := _of_id(text, index=index, knowledge=knowledge):
+        return found
     words = normalise.split_words(text)
     if not words:
         return Resolution(text=text, kind=kind)
     short = index.short_forms.get(normalise.spaced_key(words))
     if short is not None:
         return _of_short_form(text, short, index=index)
-    if found := _plain(text, words, index=index):
+    if found := _named_together(text, index=index, knowledge=knowledge) or _plain(text, words, index=index):
         return found
     if kind == "perturbation" and (made := resolve_genetic(text) or _given_together(text, knowledge=knowledge)):
         return made
@@ -117,6 +115,45 @@ def _given_together(text: str, *, knowledge: Knowledge) -> Resolution | None:
     name = combination_of(sure, knowledge=knowledge)
     match = Match(id=name, name=name, score=SYNONYM_SCORE, how="synonym")
     return Resolution(text=text, kind="perturbation", match=match)
+
+
+def _of_id(text: str, *, index: Index, knowledge: Knowledge) -> Resolution | None:
+    """Resolve an id of a term, current or retired."""
+    said = text.strip().replace("_", ":")
+    known = index.id_of(text.strip()) or index.id_of(said)
+    if known is not None:
+        return _resolution(text, [Match(id=known, name=index.name_of(known), score=1, how="id")], index=index)
+    retired = knowledge.obsolete.get(said.upper())
+    return _of_retired(text, retired, index=index) if retired else None
+
+
+def _named_together(text: str, *, index: Index, knowledge: Knowledge) -> Resolution | None:
+    """Return several terms that a label joins, as in "T/NK", as doubtful; None for a label of one term."""
+    ids = _joined_terms(text, index=index)
+    if len(ids) < 2 or _is_one_term(text, ids, index=index, knowledge=knowledge):
+        return None
+    note = f"names several: {', '.join(index.name_of(term) for term in ids)}"
+    return _doubtful(text, ids, index=index, note=note)
+
+
+def _joined_terms(text: str, *, index: Index) -> list[str]:
+    """Return the terms of the parts of a label; none unless each part is one known term."""
+    parts = [] if index.kind == "perturbation" or _NUMBERED.search(text) else _SEVERAL.split(text)
+    if not 2 <= len(parts) <= MAX_JOINED or not all(map(str.strip, parts)):
+        return []
+    terms = [_terms_of(part, index=index) for part in parts]
+    return list(dict.fromkeys(one[0] for one in terms)) if all(len(one) == 1 for one in terms) else []
+
+
+def _is_one_term(text: str, parts: list[str], *, index: Index, knowledge: Knowledge) -> bool:
+    """Whether a name of the tables is written so, or means what lies above all parts: "Mono/Mac"."""
+    words = normalise.split_words(text)
+    if any(_SEVERAL.search(one.text) for one in index.spaced.get(normalise.spaced_key(words), ())):
+        return True
+    whole = index.written(words)
+    return len(whole) == 1 and all(
+        whole[0].id == part or whole[0].id in ancestors(part, knowledge=knowledge) for part in parts
+    )
 
 
 def _guessed(text: str, words: list[Word], *, index: Index, knowledge: Knowledge) -> Resolution:

@@ -27,6 +27,15 @@ _NO_RESPONSE = re.compile(
     r"encounter\w*|contact\w*|detect\w*|perceiv\w*|bind\w*|bound|get|got|experienc\w*|underg\w+|primed|activat\w+)",
     re.IGNORECASE,
 )
+_WHICH_TREATMENT = re.compile(
+    r"\b(?:which|what)\s+"
+    r"(?:(?!would|will|does|do|did|is|are|can|could|should|might|if|the|an?|this|that|happens?)\w+\s+){0,2}?"
+    r"(?:cytokines?|chemokines?|(?:growth\s+)?factors?|ligands?|drugs?|compounds?|inhibitors?|antibod(?:y|ies)|"
+    r"molecules?|treatments?|perturbations?|stimul(?:us|i)|agents?|knock-?outs?)\s+"
+    r"(?!responses?|effects?|signatures?|programmes?|programs?|targets?|pathways?|genes?|doses?)"
+    r"(?:(?:\w+ly|best|most)\s+)?(?!(?:of|in|on|was|were)\b)\w+",
+    re.IGNORECASE,
+)
 _ALTERED = re.compile(
     r"(?<![\w-])(?:-/-|\+/-|-/\+)|[-\u2212]/[-\u2212+]|\+/[-\u2212]|"
     r"\b(?:deficien(?:t|cy)|null|knock-?(?:outs?|downs?|ins?)|kos?|mutants?|mutat\w+|variants?|polymorphisms?|alleles?|"
@@ -112,11 +121,19 @@ def find_objections(reading: Reading) -> tuple[Objection, ...]:
     >>> find_objections(reading)[0].kind  # doctest: +SKIP
     'genotype'
     """
-    finders = (_negated, _altered, _excluded, _resistant, _given_cells, _compared, _several)
+    finders = (_inverse, _negated, _altered, _excluded, _resistant, _given_cells, _compared, _several)
     return tuple(objection for finder in finders for objection in finder(reading))
 
 
 # --- one finder for each class ------------------------------------------------------------------------------------
+
+
+def _inverse(reading: Reading) -> Iterator[Objection]:
+    """Find a question for a treatment: "Which cytokine turns monocytes into macrophages?"."""
+    found = _WHICH_TREATMENT.search(reading.question)
+    if found is not None:
+        reason = "asks which treatment does something, and a run predicts the response to one treatment that is named"
+        yield Objection(kind="inverse", text=found.group().strip(), reason=reason, questions=_as_read(reading))
 
 
 def _negated(reading: Reading) -> Iterator[Objection]:
@@ -204,6 +221,8 @@ def _compared(reading: Reading) -> Iterator[Objection]:
         reason = "compares, and a run predicts one response; `haystack compare` puts finished runs side by side"
         cells, treatments = _choices(reading, with_clauses=True)
         questions = [reading.ask(cell, drug) for cell in cells for drug in treatments]
+        if found.conditions:
+            questions = [f"{text[:-1]} at {at}?" for text in questions if text for at in found.conditions]
         yield Objection(
             kind="comparison",
             text=reading.text((found.start, found.end)).strip(),

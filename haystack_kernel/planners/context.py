@@ -38,6 +38,7 @@ class Comparison:
     start: int
     end: int
     is_with_untreated: bool
+    conditions: tuple[str, ...] = ()  # doses or times that it sets against each other
 
 
 _PERSON = r"(?:donor|patient|individual|subject|sample|participant|volunteer|person)"
@@ -92,6 +93,7 @@ _NO_NAME = frozenset(
 )
 _DOSE = re.compile(r"\b\d+(?:\.\d+)?\s*(?:ng|[uµμ]g|pg|mg|nM|[uµμ]M|mM|IU|U)(?:\s?/\s?m[lL])?(?![\w])")
 _TIME = re.compile(r"\b\d+(?:\.\d+)?[\s-]*(?:h|hr|hrs|hours?|min|minutes?|days?|d)\b", re.IGNORECASE)
+_ZERO = re.compile(r"0+(?:\.0+)?(?![\d.])")
 _STATE = re.compile(
     r"\b(?:healthy|diseased|inflamed|hypoxi[ac]|fibrotic|aged|elderly|resting|normoxi[ac]|serum[- ]starved)\b", re.I
 )
@@ -205,10 +207,24 @@ def find_comparisons(question: str) -> list[Comparison]:
     """Return where a question compares; a comparison with untreated cells is what every prediction makes."""
     found = []
     for match in _COMPARING.finditer(question):
-        untreated = _UNTREATED.search(match["object"])
+        against = _conditions(question[: match.start("object")], match["object"])
+        untreated = None if against else _UNTREATED.search(match["object"])
         end = match.start("object") + untreated.end() if untreated else match.end()
-        found.append(Comparison(match.start(), end, is_with_untreated=untreated is not None))
+        found.append(Comparison(match.start(), end, is_with_untreated=untreated is not None, conditions=against))
     return found
+
+
+def _conditions(before: str, compared: str) -> tuple[str, ...]:
+    """Return the doses, or the times, on both sides of a comparison ("at 6 h versus 24 h"); none where one is zero."""
+    named = _UNTREATED.search(compared)
+    if named and not named.group().isdigit():
+        return ()
+    for pattern in (_DOSE, _TIME):
+        said = [[match.group() for match in pattern.finditer(text)] for text in (before, compared)]
+        both = list(dict.fromkeys([*said[0], *said[1]])) if all(said) else []
+        if len(both) > 1 and not any(_ZERO.match(text) for text in both):
+            return tuple(both)
+    return ()
 
 
 def context_spans(question: str) -> list[tuple[int, int]]:

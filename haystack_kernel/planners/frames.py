@@ -117,7 +117,9 @@ _JOIN = re.compile(
     r"\s+(?:and|plus|or|together\s+with|combined\s+with|in\s+combination\s+with|followed\s+by)\s+|\s+[+/&]\s+|,\s+",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"\b(?:what|which|how|why|me|you|we|tell|show|see|then|is|are|was|were)\b", re.IGNORECASE)
+_CLAUSE = re.compile(
+    r"^(?:but\s+)?not\s|\b(?:what|which|how|why|me|you|we|tell|show|see|then|is|are|was|were)\b", re.IGNORECASE
+)
 _EMPTY = frozenset(
     re.findall(
         r"\S+",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from haystack_kernel.knowledge.normalise import spaced_key, split_words
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,7 +34,11 @@ _ASKING = frozenset(
         "may might must shall let get gets got become becomes happen happens happened happening occur occurs take "
         "takes make makes see sees know learn want wants wish like looks look looking seem seems show shows shown "
         "tell tells give gives gave giving given describe explain list report find help expect expected think say "
-        "please thanks need ask asks asked asking wonder wondering interested "
+        "please thanks need ask asks asked asking wonder wondering interested trying try understand idea ideas "
+        # letters, slides and plans
+        "hi hello hey dear colleague colleagues regards wishes cheers quick plan plans planning planned pilot "
+        "experiment experiments project grant paper reviewer reviewers slide slides figure meeting run something "
+        "anything her his him de deg degs "
         # what questions about a response are made of
         "respond responds responded responding response responses react reacts reacted reacting reaction reactions "
         "effect effects affect affects affected impact impacts influence influences consequence consequences "
@@ -44,8 +50,8 @@ _ASKING = frozenset(
         "perturbation drug compound cytokine therapy induce induces induced trigger triggers triggered cause "
         "causes caused elicit elicits activate activates activated activation suppress suppresses suppressed "
         "repress represses repressed regulate regulates regulated upregulate upregulates upregulated up-regulated "
-        "downregulate downregulates downregulated down-regulated turn turned switch switched rise rises fall falls "
-        "increase increases increased decrease decreases decreased go goes up down gene genes transcript "
+        "downregulate downregulates downregulated down-regulated turn turned switch switches switched rise rises "
+        "fall falls increase increases increased decrease decreases decreased go goes up down gene genes transcript "
         "transcripts transcription transcriptome transcriptomes transcriptomic transcriptional transcriptionally "
         "mrna rna expression express expresses expressed pathway pathways signalling signaling programme "
         "programmes program programs signature signatures profile profiles differential differentially level "
@@ -107,6 +113,29 @@ def unused_phrases(
         if not _is_asking(text, more) or (is_adjective and not _is_verb(question, start, spans)):
             content.append((start, end))
     return tuple(dict.fromkeys(question[start:end] for start, end in _joined(content, question)))
+
+
+def still_unused(unused: Iterable[str], *, values: Iterable[str]) -> tuple[str, ...]:
+    """Return the phrases that a query does not hold after a correction of its fields.
+
+    Parameters
+    ----------
+    unused
+        Phrases that the query was not made from when the question was read.
+    values
+        Texts of the corrected fields.
+
+    Returns
+    -------
+    The phrases that none of the values writes, whatever their capitals and plurals.
+
+    Examples
+    --------
+    >>> still_unused(("T cells", "elderly"), values=["T cell"])
+    ('elderly',)
+    """
+    held = {spaced_key(split_words(value)) for value in values}
+    return tuple(phrase for phrase in unused if spaced_key(split_words(phrase)) not in held)
 
 
 def _overlap(one: Span, other: Span) -> bool:

@@ -39,7 +39,7 @@ def read(knowledge):
         ("LPS_24h_rep1", "LPS", "drug"),
         ("IFN-beta (6 h)", "IFN-beta", "cytokine"),
         ("IL6-/-", "IL6 knock-out", "genetic"),
-        ("siTNF", "TNF siRNA", "genetic"),
+        ("siTNF", "TNF knock-down", "genetic"),
         ("XQ-4471", "XQ-4471", ""),
         ("positive control", "positive control", ""),
     ],

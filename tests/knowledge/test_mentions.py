@@ -104,3 +104,13 @@ def test_find_mentions_when_names_nest_then_none_overlap(known):
         "lung fibroblasts",
         "CD4+ T cells",
     ]
+
+
+@pytest.mark.parametrize("text", ["LPS at 1 ng/ml", "LPS at 2 h", "at 1 uM", "at 2 days"])
+def test_a_preposition_and_a_number_are_no_cells(text, known):
+    assert [one.text for one in find_mentions(text, knowledge=known) if one.kind == "cell_type"] == []
+
+
+@pytest.mark.parametrize("text", ["AT1 cells under TNF", "AT 2 cells under TNF", "at2 cells under TNF"])
+def test_the_same_letters_written_as_a_name_are_cells(text, known):
+    assert len([one for one in find_mentions(text, knowledge=known) if one.kind == "cell_type"]) == 1

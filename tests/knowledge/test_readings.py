@@ -1,10 +1,14 @@
 """Labels read with a change: what is left out is said, and what may mean something else is never sure."""
 
+import csv
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from haystack_kernel.knowledge import PerturbationEntry, load_knowledge, resolve
+from haystack_kernel.knowledge.genetic import read_genetic
 from haystack_kernel.knowledge.spelling import is_safe_slip
 
 
@@ -142,3 +146,111 @@ def test_labels_of_many_atlases_when_resolved_then_nine_of_ten_right_and_none_wr
     assert counts["top1"] >= 0.9 * counts["known"]
     assert counts["top3"] >= 0.9 * counts["known"]
     assert counts["wrong"] == 0
+
+
+# --- several terms in one label -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("T/NK", "T cell, natural killer cell"),
+        ("NK/T cells", "natural killer cell, T cell"),
+        ("T & NK", "T cell, natural killer cell"),
+        ("T or NK", "T cell, natural killer cell"),
+        ("B/Plasma", "B cell, plasma cell"),
+        ("B and plasma cells", "B cell, plasma cell"),
+        ("Th1/Th17", "T-helper 1 cell, T-helper 17 cell"),
+        ("NK/ILC", "natural killer cell, innate lymphoid cell"),
+        ("Smooth muscle/pericytes", "smooth muscle cell, pericyte"),
+        ("Basal/Club", "basal cell, club cell"),
+    ],
+)
+def test_a_label_of_several_cell_types_is_never_sure(text, names):
+    found = read(text)
+    assert (found.ambiguous, found.note) == (True, f"names several: {names}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Mono/Mac", "CL:0000113"),  # lies above both
+        ("HSC/MPP", "CL:0008001"),
+        ("gamma/delta T", "CL:0000798"),
+        ("alpha/beta T cell", "CL:0000789"),
+        ("L2/3 IT", "CL:4030059"),
+        ("haematopoietic stem and progenitor cells", "CL:0008001"),
+    ],
+)
+def test_a_term_whose_name_joins_words_is_one_term(text, expected):
+    found = read(text)
+    assert (found.match.id, found.ambiguous) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Schwann cell (myelinating)", "CL:0000218"),
+        ("myelinating Schwann cell", "CL:0000218"),
+        ("acinar cell (salivary gland)", "CL:0002623"),
+        ("airway smooth muscle cells", "CL:0019019"),  # of trachea and bronchi alike
+        ("bronchial smooth muscle", "CL:0002598"),
+    ],
+)
+def test_the_very_name_of_a_term_is_that_term_in_any_order(text, expected):
+    found = read(text)
+    assert (found.match.id, found.ambiguous) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("TNFa_10ng", "TNF-alpha"),
+        ("IFN\u03b3 24h", "IFN-gamma"),
+        ("LPS 100 ng/ml, 4 h", "LPS"),
+        ("IL-2 20 U/mL", "IL-2"),
+        ("IL-6 100IU", "IL-6"),
+        ("dexamethasone 1uM 30 min", "Dexamethasone"),
+        ("ruxolitinib phosphate, Selleckchem S5243", "Ruxolitinib"),
+        ("Tofacitinib (Sigma PZ0017)", "Tofacitinib"),
+        ("IL-17A", "IL-17A"),
+        ("IL-2", "IL-2"),
+        ("IL-1 d", None),  # a letter alone is no time
+    ],
+)
+def test_dose_time_and_supplier_are_not_part_of_a_treatment(text, expected):
+    found = read(text, "perturbation")
+    assert (found.match.id if found.match and not found.ambiguous else None) == expected
+
+
+# --- labels of lab books --------------------------------------------------------------------------------------------
+
+LAB_BOOKS = Path(__file__).parent / "data" / "labels_of_lab_books.tsv"
+
+
+def judge(row):
+    """Whether a label is read rightly, left open, or wrong without a doubt."""
+    expected = row["expected"].split(";")
+    if row["kind"] == "genetic":
+        label = read_genetic(row["label"], declared=True)
+        name = "doubt" if label is None else label.name or label.kind
+        return "right" if name in expected else "open" if label is None else "wrong"
+    found = read(row["label"], row["kind"])
+    if found.match and not {found.match.id, found.match.name}.isdisjoint(expected):
+        return "right"
+    is_open = found.match is None or found.ambiguous or bool(found.note)
+    if is_open and "doubt" in expected:
+        return "right"
+    return "open" if is_open else "wrong"
+
+
+def test_labels_of_lab_books_are_read_or_left_open_and_never_wrong_without_a_doubt():
+    lines = [line for line in LAB_BOOKS.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    found = Counter({"right": 0, "open": 0, "wrong": 0})
+    wrong = []
+    for row in csv.DictReader(lines, delimiter="\t"):
+        verdict = judge(row)
+        found[verdict] += 1
+        wrong += [row["label"]] if verdict == "wrong" else []
+    assert not wrong
+    assert found["right"] >= 0.9 * found.total()

@@ -2,6 +2,8 @@
 
 The lists with "held" in their names were written before the rules and first read after them: of the 100 ordinary
 questions 1 was then refused by mistake, and of the 67 traps none was read silently as something else.
+Letters and turned traps were written later by a second reader: at first reading none of the 30 letters was refused, and
+4 of the 30 traps were read silently as something else (times and doses compared, "IL-2, not IL-15", "Which cytokine").
 """
 
 import csv
@@ -56,7 +58,7 @@ def ordinary(planner, name):
     return refused, noisy, wrong
 
 
-@pytest.mark.parametrize("name", ["ordinary_questions.tsv", "ordinary_questions_held.tsv"])
+@pytest.mark.parametrize("name", ["ordinary_questions.tsv", "ordinary_questions_held.tsv", "ordinary_letters.tsv"])
 def test_ordinary_questions_are_answered_with_hardly_a_word_left_over(planner, name):
     refused, noisy, wrong = ordinary(planner, name)
     assert len(refused) <= 2, refused
@@ -64,7 +66,7 @@ def test_ordinary_questions_are_answered_with_hardly_a_word_left_over(planner, n
     assert not wrong
 
 
-@pytest.mark.parametrize("name", ["traps.tsv", "traps_held.tsv"])
+@pytest.mark.parametrize("name", ["traps.tsv", "traps_held.tsv", "traps_turned.tsv"])
 def test_traps_are_refused_or_shown(planner, subtests, name):
     for row in rows(DATA / name):
         with subtests.test(question=row["question"]):
@@ -105,6 +107,23 @@ KINDS = [
     ),
     ("How would T cells and B cells respond to IFN-beta?", "several", "How would B cells respond to IFN-beta?"),
     ("How would T cells respond to IL-2 and IL-15?", "several", "How would T cells respond to IL-15?"),
+    (
+        "How would dendritic cells respond to IFNb at 6 h versus 24 h?",
+        "comparison",
+        "How would dendritic cells respond to IFNb at 24 h?",
+    ),
+    (
+        "How does the response of monocytes to 1 ng/ml LPS differ from that to 100 ng/ml LPS?",
+        "comparison",
+        "How would monocytes respond to LPS at 1 ng/ml?",
+    ),
+    ("Which cytokine makes monocytes look like macrophages?", "inverse", None),
+    ("What drug best blocks the response of B cells to IL-4?", "inverse", None),
+    (
+        "Which drug reverses the effect of TNF on keratinocytes?",
+        "inverse",
+        "How would keratinocytes respond to TNF?",
+    ),
 ]
 
 
@@ -117,6 +136,42 @@ def test_each_class_is_refused_with_what_can_be_asked_instead(planner, subtests)
             if instead:
                 assert f"haystack run '{instead}'" in str(caught.value)
                 assert planner.understand(instead).value.objections == ()
+
+
+NOT_TURNED = [  # words of the classes that turn nothing here
+    "What drug response would IFN-beta cause in B cells?",
+    "What treatment effect does IL-6 have on hepatocytes?",
+    "Which genes does the cytokine IL-4 induce in monocytes?",
+    "How would monocytes respond to LPS for 4 h compared with untreated cells at 24 h?",
+    "How would monocytes respond to LPS after 6 h relative to 0 h?",
+    "How would monocytes respond to IL-10 at 6 h and 24 h?",
+]
+
+
+def test_questions_that_only_look_like_one_of_the_classes_are_answered(planner, subtests):
+    for question in NOT_TURNED:
+        with subtests.test(question=question):
+            query = planner.understand(question).value
+            assert query.cell_type_name
+            assert query.perturbation
+
+
+def test_a_treatment_set_against_another_is_asked_about_and_the_other_shown(planner, subtests):
+    for question in [
+        "How would T cells respond to IL-2, not IL-15?",
+        "How would T cells respond to IL-2 (not IL-15)?",
+        "How would T cells respond to IL-2 but not IL-15?",
+    ]:
+        with subtests.test(question=question):
+            query = planner.understand(question).value
+            assert query.perturbation.name == "IL-2"
+            assert any("not IL-15" in phrase for phrase in query.unused)
+    for question in [
+        "How would T cells respond to IL-2 without IL-15?",
+        "How would T cells respond to IL-2, no IL-15?",
+    ]:
+        with subtests.test(question=question), pytest.raises(InvalidInputError, match="IL-15"):
+            planner.understand(question)
 
 
 def test_the_opposite_of_a_molecule_is_named_as_such(planner):
@@ -185,8 +240,8 @@ def test_an_antibody_against_a_cytokine_is_a_treatment_of_its_own(planner, subte
 
 
 OPPOSITES = [  # what is known to be the opposite is a treatment of its own
-    ("siRNA against STAT1", "STAT1 siRNA"),
-    ("siRNA against IFN-beta", "IFNB1 siRNA"),
+    ("siRNA against STAT1", "STAT1 knock-down"),
+    ("siRNA against IFN-beta", "IFNB1 knock-down"),
     ("knocking down TNF", "TNF knock-down"),
     ("an antibody that blocks IL-6", "Anti-IL-6 antibody"),
     ("TNF blockade", "Anti-TNF antibody"),

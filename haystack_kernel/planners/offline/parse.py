@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     Span = tuple[int, int]
 
 _MISSING = re.compile(
-    r"\b(?:imput\w+|missing|absent|lack(?:s|ing)?|unmeasured|unobserved|unsampled|fill(?:ed|ing)?\s+in|"
+    r"\b(?:imput\w+|missing|absent|lack(?:s|ing)?|lost|ha(?:s|ve|d)\s+no|unmeasured|unobserved|unsampled|"
+    r"fill(?:ed|ing)?\s+(?:them\s+)?in|"
     r"(?:not|never|n't)\s+(?:\w+\s+)?(?:measured|captured|sampled|present|observed|profiled|sequenced|collected))\b",
     re.IGNORECASE,
 )

@@ -30,6 +30,10 @@ _ADJECTIVES = re.compile(  # of antibodies and of changed genes
     r"stable|complete)(?:-(?:mediated|based))?\s+)+$",
     re.IGNORECASE,
 )
+_WITHHELD = re.compile(
+    r"(?:not|no|without|minus|never|less|lower\w*|reduced|before|prior|until|lacking)\b", re.IGNORECASE
+)
+_CONTRAST = re.compile(r"(?:[,(]|\bbut|\band)\s*$", re.IGNORECASE)  # "IL-2, not IL-15" asks about IL-2
 _BESIDE = 20  # characters between two treatments of one list
 _GENETIC = re.compile(r"\b(?:knock-?outs?|knock-?downs?|crispr\w?|delet\w+|overexpress\w+|silenc\w+|mutant|ko)\b", re.I)
 
@@ -102,9 +106,18 @@ def _opposites(
 ) -> tuple[list[tuple[Mention, tuple[int, int]]], list[tuple[int, int]]]:
     """Return the molecules that are blocked or removed, and apart from them the stretches that describe a drug."""
     found = [(item, opposed_span(item, question)) for item in mentions if item.kind == "perturbation"]
-    opposed = [(item, span) for item, span in found if span is not None]
+    opposed = [
+        (item, span) for item, span in found if span is not None and not _is_contrast(span, question, meant=meant)
+    ]
     describing = [span for _, span in opposed if _describes(span, question, mentions=meant)]
     return [(item, span) for item, span in opposed if span not in describing], describing
+
+
+def _is_contrast(span: tuple[int, int], question: str, *, meant: Sequence[Mention]) -> bool:
+    """Whether a question only sets its treatment against another one: "IL-2, not IL-15"."""
+    if not question[span[0] :].lower().startswith("not ") or not _CONTRAST.search(question[: span[0]]):
+        return False
+    return any(item.kind == "perturbation" and item.end <= span[0] for item in meant)
 
 
 def is_meant(mention: Mention, question: str) -> bool:
@@ -224,6 +237,8 @@ def _alternatives(found: Resolution, *, other: Mention | None, knowledge: Knowle
 
 def _describes(span: tuple[int, int], text: str, *, mentions: Sequence[Mention]) -> bool:
     """Whether the opposite of a molecule only describes a treatment that is named beside it: "the IL-6 blocker X"."""
+    if _WITHHELD.match(text[span[0] :]):  # "IL-2 without IL-15" does not say of what kind IL-2 is
+        return False
     named = [item for item in mentions if item.kind == "perturbation"]
     gaps = [text[span[1] : item.start] for item in named if item.start >= span[1]]
     gaps += [text[item.end : span[0]] for item in named if item.end <= span[0]]

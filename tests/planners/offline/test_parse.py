@@ -35,7 +35,7 @@ QUESTIONS = [
     ("Which genes would TNF induce in lung fibroblasts?", CELL_TYPES, LUNG_FIBROBLAST, "TNF-alpha", {}),
     ("How does IL-4 affect monocytes?", CELL_TYPES, MONO, "IL-4", {}),
     ("How does knocking out IFNGR1 affect monocytes?", CELL_TYPES, MONO, "IFNGR1 knock-out", {}),
-    ("How would monocytes respond to siRNA against ZZZ3?", CELL_TYPES, MONO, "ZZZ3 siRNA", {}),
+    ("How would monocytes respond to siRNA against ZZZ3?", CELL_TYPES, MONO, "ZZZ3 knock-down", {}),
     ("How do monocytes respond when JAK3 is silenced?", CELL_TYPES, MONO, "JAK3 knock-down", {}),
     ("How would monocytes respond to overexpression of SOCS1?", CELL_TYPES, MONO, "SOCS1 over-expression", {}),
     ("How would lung fibroblasts respond to ruxolitnib?", CELL_TYPES, LUNG_FIBROBLAST, "Ruxolitinib", {}),

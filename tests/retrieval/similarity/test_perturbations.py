@@ -22,7 +22,7 @@ def compared(one, other):
         ("JAK1 knock-out", "JAK2 knock-out"),
         ("IRF1 knock-out", "IFNGR1 knock-out"),
         ("KEAP1 knock-out", "CUL3 CRISPRi"),
-        ("CD3E knock-out", "LAT siRNA"),
+        ("CD3E knock-out", "LAT knock-down"),
     ],
 )
 def test_knock_outs_when_of_one_pathway_then_are_related(one, other):

@@ -286,7 +286,7 @@ def knock_outs(row, make_atlas):
     [
         ("JAK2 knock-out", {"JAK2+ctrl": "same_pair", "IFNGR1": "shared_target", "sgIRF1_2": "shared_target"}),
         ("IFNGR2 knock-out", {"IFNGR1": "shared_target", "JAK2+ctrl": "shared_target", "sgIRF1_2": "shared_target"}),
-        ("STAT1 siRNA", {"IFNGR1": "shared_target", "JAK2+ctrl": "shared_target", "sgIRF1_2": "shared_target"}),
+        ("STAT1 knock-down", {"IFNGR1": "shared_target", "JAK2+ctrl": "shared_target", "sgIRF1_2": "shared_target"}),
     ],
 )
 def test_knock_outs_are_answered_by_those_of_their_pathway_and_by_no_others(asked, found, knock_outs, ask, config):
