@@ -222,6 +222,42 @@ def iap():
 
 
 @pytest.fixture
+def cloudy(settings, jobs):
+    """The service where runs go to Google Cloud; its jobs are ``jobs``, which ask the real gate for consent."""
+    from haystack_kernel.jobs import SpendingGate
+    from haystack_kernel.jobs.consent import Spending
+    from haystack_kernel.jobs.cost import estimate_cost
+
+    batch = {
+        "project": "p",
+        "region": "us-central1",
+        "orchestrator_image": "image@sha256:0",
+        "inference_image": "image@sha256:1",
+        "insecure": True,
+    }
+    changed = {"jobs": {**settings.jobs.model_dump(), "executor": "batch"}, "batch": batch}
+    changed["service"] = {**settings.service.model_dump(), "usd_per_day": 20.0}
+    made = type(settings).model_validate({**settings.model_dump(), **changed})
+
+    class Gated:
+        def __init__(self, consent):
+            self.consent = consent
+
+        def submit(self, spec):
+            SpendingGate(self.consent).check(spec, estimate_cost(spec, made.batch), Spending())
+            jobs.submit(spec)
+
+        def __getattr__(self, name):
+            return getattr(jobs, name)
+
+    def open_ports(consent):
+        ports = connect(made, consent=consent)
+        return replace(ports, executors={"local": jobs, "batch": Gated(consent)})
+
+    return made, open_ports
+
+
+@pytest.fixture
 def put(store, record):
     """Put a run into the storage: ``put(1, owner=ADA, status="done")``."""
 
