@@ -18,9 +18,22 @@ from haystack_kernel import keys
 from haystack_kernel.atlas.labels import distinct_rows
 from haystack_kernel.atlas.mapping import FIELDS
 from haystack_kernel.atlas.sources.h5ad import read_text
-from haystack_kernel.atlas.treatments import PERTURBATION_TYPES, certain, is_zero
+from haystack_kernel.atlas.treatments import PERTURBATION_TYPES, certain, is_start, is_zero
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.knowledge.controls import control_words, is_unassigned
+from haystack_kernel.knowledge.column_words import (
+    DOSE,
+    LIKELY,
+    MEASURES,
+    OFTEN,
+    SURE,
+    TIME,
+    has_word,
+    is_plain_control,
+    says_acted_on,
+    split_key,
+    words_of,
+)
+from haystack_kernel.knowledge.controls import control_words, hints_at_control, is_unassigned
 from inference.h5 import as_texts, column_names, is_array, n_rows
 
 if TYPE_CHECKING:
@@ -36,27 +49,11 @@ if TYPE_CHECKING:
 _ROWS = 100_000
 _MAX_LABELS = 5_000  # a column with more distinct texts holds barcodes, not labels
 _TRIED = 150  # labels of one column that are looked up
+_MAX_GROUPS = 60  # distinct labels of a column that nothing but its labels says to hold treatments
+_CODE = re.compile(r"[\d.]+|true|false|yes|no|y|n", re.IGNORECASE)
 _WORD = r"[A-Za-z0-9]"
 NEVER = re.compile(r"ontology_term_id$|confidence|score|_source$")  # names of columns that are about another column
 
-# Words of the names of columns: these hold treatments,
-_SURE = re.compile(
-    r"pert|perturb(?:ed|ations?)?|treat(?:ed|ments?)?|stim|stimul(?:us|i|ated|ations?)|drugs?|compounds?|molecules?|"
-    r"chemicals?|cytokines?|ligands?|agonists?|inhibitors?|guides?|sgrnas?|grnas?|sirnas?|targets?|knock(?:out|down)|"
-    r"ko|crispr|transfection|constructs?|orf|overexpression|infect(?:ed|ion)|virus|pathogen|expos(?:ed|ure)|"
-    r"challenge|therapy|regimen|iname|sm"
-)
-# these may, if a control is among the labels,
-_LIKELY = re.compile(
-    r"cond|conditions?|groups?|status|states?|samples?|batch|library|orig|ident|experiment|arm|cohort|class|labels?|"
-    r"agents?|product|assignment|hto|hashtag|multiseq|id|type|category"
-)
-_DOSE = re.compile(r"doses?|dosage|concentrations?|conc|amount|um|nm")
-_TIME = re.compile(r"times?|timepoints?|hours?|hpi|dpi|hrs?")
-_MEASURES = re.compile(  # and these count or measure something
-    r"umis?|counts?|n|num|numbers?|score|fraction|frac|pct|percent|total|log|expr|size|depth|rank|prob|probability|"
-    r"respon(?:se|der)"
-)
 _TYPE_WORDS = frozenset({*PERTURBATION_TYPES, "chemical", "crispr", "small molecule", "knockout", "knock-out", "gene"})
 _NOT_TREATED = {"cell_type", "cell_type_id", "tissue", "tissue_id", "disease", "disease_id", "sex", "age", "organism"}
 _USED = {*_NOT_TREATED, "perturbation", "perturbation_type", "dose", "time", "vehicle"}
@@ -82,9 +79,9 @@ class ColumnLook:
 
     @property
     def words(self) -> frozenset[str]:
-        """Words of the column's name, in lower case, camel case both apart and together."""
-        apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name)
-        return frozenset(word for text in (apart, self.name) for word in re.findall(r"[a-z]+", text.casefold()))
+        """Words of the column's name, and of the key where every label has one: "treatment: LPS"."""
+        said = {split_key(label)[0] for label in self.labels}
+        return words_of(f"{self.name} {said.pop() if len(said) == 1 else ''}")
 
     @property
     def treated(self) -> tuple[str, ...]:
@@ -94,34 +91,47 @@ class ColumnLook:
     @property
     def amount(self) -> str:
         """The text dose or time if the column holds one of these, by its name and its labels; else empty."""
-        words, is_named = self.words, _has(self.words, _SURE) and not self.is_numeric
-        if _has(words, _MEASURES) or is_named or not all(re.search(r"\d", label) for label in self.treated):
+        words, is_named = self.words, has_word(self.words, SURE) and not self.is_numeric
+        if has_word(words, MEASURES) or is_named:
             return ""
-        return "dose" if _has(words, _DOSE) else "time" if _has(words, _TIME) else ""
+        if has_word(words, TIME) and any(map(is_start, self.labels)):
+            return "time"
+        if not all(re.search(r"\d", label) for label in self.treated):
+            return ""
+        return "dose" if has_word(words, DOSE) else "time" if has_word(words, TIME) else ""
 
     def looks_like_treatments(self) -> bool:
         """Whether the column probably says how cells were treated, by its name and by its labels."""
         told, words = self.treated, self.words
-        if NEVER.search(self.name.casefold()) or not told or _has(words, _MEASURES):
+        if NEVER.search(self.name.casefold()) or not told or has_word(words, MEASURES):
             return False
         if self.amount:
-            return self.amount == "dose" or any(is_zero(label) for label in self.labels)
-        if self.is_numeric or all(re.fullmatch(r"[\d.]+|true|false", label.casefold()) for label in self.labels):
-            return _has(words, _SURE) and len(self.labels) <= 20
-        return not self._says_something_else() and self._says_treatments(words, told)
+            return self.amount == "dose" or (any(map(is_start, self.labels)) and not all(map(is_start, self.labels)))
+        if self.is_numeric or all(_CODE.fullmatch(label) for label in self.labels):
+            is_named = has_word(words, SURE) or (has_word(words, OFTEN) and len(self.labels) > 1)
+            return is_named and len(self.labels) <= 20
+        return not self._says_something_else() and (self._named_so(words, told) or self._labelled_so(told))
 
     def _says_something_else(self) -> bool:
         """Whether the labels are cell types, diseases, tissues or types of treatments."""
-        elsewhere = max(self.known["cell_type"], self.known["tissue"], self.known["disease of the others"] + 0.01)
+        disease = 0.0 if any(map(is_plain_control, self.labels)) else self.known["disease of the others"] + 0.01
+        elsewhere = max(self.known["cell_type"], self.known["tissue"], disease)  # cells that were infected, or patients
         return elsewhere > 0.5 or all(label.casefold() in _TYPE_WORDS for label in self.treated)
 
-    def _says_treatments(self, words: frozenset[str], told: tuple[str, ...]) -> bool:
-        known, has_control = self.known["perturbation"], any(control_words(one).is_control for one in self.labels)
-        if _has(words, _SURE):
+    def _named_so(self, words: frozenset[str], told: tuple[str, ...]) -> bool:
+        """Whether the name says treatments; an unsure one only beside labels that bear it out."""
+        if has_word(words, SURE) or (has_word(words, OFTEN) and len(self.labels) > 1):
             return True
-        if _has(words, _LIKELY) and (has_control or known >= 0.5):
+        has_control = any(control_words(one).is_control or hints_at_control(one) for one in self.labels)
+        known = self.known["perturbation"]
+        if has_word(words, LIKELY) and (has_control or known >= 0.5):
             return True
         return known >= 0.3 if has_control else known >= 0.8 and len(told) > 1
+
+    def _labelled_so(self, told: tuple[str, ...]) -> bool:
+        """Whether labels of an experiment say so themselves, whatever the column is called."""
+        is_group = 1 < len(self.labels) <= _MAX_GROUPS
+        return is_group and (any(map(is_plain_control, self.labels)) or any(map(says_acted_on, told)))
 
 
 def look_at_obs(obs: h5py.Group, names: Sequence[str], *, resolvers: Resolvers) -> list[ColumnLook]:
@@ -185,7 +195,7 @@ def _used(mapping: Mapping) -> set[str]:
 
 
 def _unread(looks: list[ColumnLook], uri: str) -> InvalidInputError:
-    looks = sorted(looks, key=lambda look: (look.amount, not _has(look.words, _SURE)))
+    looks = sorted(looks, key=lambda look: (look.amount, not has_word(look.words, SURE)))
     told = "; ".join(f"{look.name!r} ({look.shown()})" for look in looks[:6])
     first = looks[0].name
     msg = (
@@ -248,12 +258,13 @@ def _contradiction(look: ColumnLook, rows: list[_Seen], uri: str) -> InvalidInpu
 def _check_amounts(look: ColumnLook, treated: list[_Seen], uri: str) -> str:
     """Refuse treated cells at dose or time 0; name the other doses and times, which are one treatment."""
     field = look.amount
-    zero = sum(row.n_cells for row in treated if is_zero(row.label))
-    if zero:
+    before = [row for row in treated if is_start(row.label)]
+    if before:
+        zero = sum(row.n_cells for row in before)
         msg = (
-            f"{uri}: column {look.name!r} is 0 in {zero} cells that count as treated. Give it with --{field}-column "
-            f"{look.name} (`{field}: {look.name}`), so that these are controls; or --not-treatment {look.name} "
-            f"(`ignore: [{look.name}]`) if it says nothing about treatments"
+            f"{uri}: column {look.name!r} is {before[0].label} in {zero} cells that count as treated. Give it with "
+            f"--{field}-column {look.name} (`{field}: {look.name}`), so that these are controls; or "
+            f"--not-treatment {look.name} (`ignore: [{look.name}]`) if it says nothing about treatments"
         )
         raise InvalidInputError(msg, uri=uri, column=look.name)
     values = list(dict.fromkeys(row.label for row in treated if row.label))
@@ -288,10 +299,6 @@ def _check_factors(look: ColumnLook, treated: list[_Seen], uri: str) -> str:
         )
         raise InvalidInputError(msg, uri=uri, column=look.name)
     return f"{told}, which is not used: they count as one treatment"
-
-
-def _has(words: frozenset[str], pattern: re.Pattern[str]) -> bool:
-    return any(pattern.fullmatch(word) for word in words)
 
 
 def _labels(obs: h5py.Group, name: str) -> tuple[tuple[str, ...], bool]:

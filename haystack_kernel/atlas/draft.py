@@ -16,7 +16,7 @@ from haystack_kernel.atlas.columns import NEVER, ColumnLook, controls_among, loo
 from haystack_kernel.atlas.mapping import SCHEMAS
 from haystack_kernel.atlas.resolvers import resolvers_of
 from haystack_kernel.atlas.sources.h5ad import open_h5ad, read_text
-from haystack_kernel.atlas.treatments import certain, is_zero
+from haystack_kernel.atlas.treatments import certain, is_start
 from haystack_kernel.knowledge.controls import control_words, is_unassigned
 from inference.h5 import column_names, index_name, n_rows
 
@@ -232,7 +232,7 @@ def _beside_treatments(looks: list[ColumnLook], chosen: ColumnLook) -> list[Gues
 
 
 def _has_zero(look: ColumnLook, amount: str) -> bool:
-    return look.amount == amount and any(map(is_zero, look.labels))
+    return look.amount == amount and any(map(is_start, look.labels))
 
 
 def _names_solvents(look: ColumnLook) -> bool:

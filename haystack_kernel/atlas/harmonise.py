@@ -25,7 +25,7 @@ from haystack_kernel.atlas.treatments import (
     Reading,
     Stated,
     certain,
-    is_zero,
+    is_start,
     read_treatments,
 )
 from haystack_kernel.errors import MissingKeyError
@@ -323,7 +323,7 @@ def _perturbations(
 
 
 def _zeros(amounts: pd.Categorical) -> pd.Categorical:
-    return recode(amounts, lambda text: "0" if is_zero(text) else "")
+    return recode(amounts, lambda text: "0" if is_start(text) else "")
 
 
 def _zero_of(dose: str, time: str) -> str:

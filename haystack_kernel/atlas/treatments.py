@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge.column_words import is_before, split_key
 from haystack_kernel.knowledge.controls import (
     GENERAL,
     GUIDES,
@@ -43,7 +44,7 @@ _GENETIC: dict[str, Mode | None] = {
     **{"crispr": None, "gene": None},
 }
 _JOINS = re.compile(r"\s*(?:\+|&|;|\|\|?|\bplus\b|\band\b)\s*")
-_UNIT = r"(?:[pnuµm]?m|[pnuµm]?mol(?:/l)?|[npuµm]?g/m?l|[um]g/kg|iu/ml|u/ml|units?/ml|%)"
+_UNIT = r"(?:[pnuµm]?m|[pnuµm]?mol(?:/l)?|[npuµm]?g/m?l|[um]g/kg|iu/ml|u/ml|iu|units?/ml|c?gy|pfu|moi|%)"
 _TIME = r"(?:h|hrs?|hours?|min|minutes?|d|days?|weeks?|wks?|hpi|dpi)"
 _ZERO = r"0+(?:\.0+)?"
 _ZERO_DOSE = re.compile(rf"(?<![\d.]){_ZERO}\s*{_UNIT}(?![a-z])", re.IGNORECASE)
@@ -112,6 +113,21 @@ def is_zero(text: str) -> bool:
     True for zero.
     """
     return _ONLY_ZERO.fullmatch(text.strip()) is not None
+
+
+def is_start(text: str) -> bool:
+    """Whether a dose or a time means that nothing had been given yet: zero, "UT", "baseline", "Pre".
+
+    Parameters
+    ----------
+    text
+        A label of a column of doses or times.
+
+    Returns
+    -------
+    True before the treatment.
+    """
+    return is_zero(text) or is_before(text)
 
 
 def read_treatments(stated: Sequence[Stated], mapping: Mapping, resolvers: Resolvers) -> list[Reading]:
@@ -210,8 +226,8 @@ class _Reader:
         """Cells with a treatment that is known."""
         return (
             self._gene(one, kind, mode)
-            or self._known(one.label, kind)
             or self._combined(one, kind)
+            or self._known(one.label, kind)
             or self._in_solvent(one, words, kind)
         )
 
@@ -244,7 +260,7 @@ class _Reader:
 
     def _known(self, label: str, kind: str) -> Reading | None:
         """One known treatment of the stated type, alone or beside a time, a dose or a replicate ("LPS_24h_rep1")."""
-        bare = label
+        bare = split_key(label)[1]
         while (shorter := _ASIDE.sub("", bare)) != bare:
             bare = shorter
         for text in (label, bare):
@@ -253,7 +269,7 @@ class _Reader:
             if match is not None and (
                 not kind or not known_type or kind == known_type
             ):  # a knock-out of TNF is not TNF
-                aside = label[len(text) :].strip(" _,;-")
+                aside = label.partition(text)[2].strip(" _,;-")
                 return Reading(TREATED, match.id, kind or known_type, why=f"{aside} is not used" if aside else "")
         return None
 
@@ -265,7 +281,8 @@ class _Reader:
         if len(parts) < 2 or not found or not (has_control or any(part.is_known for part in found)):
             return None
         joined = _join(found, why="the other part of the label is a control" if has_control else "")
-        return self._known(joined.name, kind) or joined
+        differ = len({part.type for part in found}) > 1  # such a combination has no type, whatever a table calls it
+        return joined if differ else self._known(joined.name, kind) or joined
 
     def _part(self, text: str, kind: str) -> Reading:
         if control_words(text, genetic=kind == "genetic").is_control:

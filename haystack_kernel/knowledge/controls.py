@@ -13,7 +13,7 @@ from typing import Final
 # Kind of control -> how labels write it, once case, punctuation and camel case are evened out. Kinds are looked for in
 # this order, so that "non targeting" is found before "nt".
 _GUIDES = r"(?:si|sh|sg|g|cr)?(?:rnas?|guides?|grnas?|oligos?)"
-_CONTROL = r"(?:controls?|ctrls?|ctl|cntrl)"
+_CONTROL = r"(?:controls?|ctrls?|ctl|cntrl|kontroll\w*|contr[oôó]le?s?|t[eé]moins?)"
 _KINDS: Final = {
     "non-targeting": (
         rf"non ?target(?:ing|ed|s)?\d*|nontgt\d*|ntcs?\d*|ntg\d+|nt(?!(?: ?[3-5])(?![^ ]))\d*|"
@@ -33,14 +33,14 @@ _KINDS: Final = {
     "mock": r"mock\d*",
     "placebo": r"placebo",
     "sham": r"sham",
-    "wild type": r"wild ?type|wt",
+    "wild type": r"wild ?type|wt|parental|isogenic",
     "healthy": r"healthy|normal|homeostasis|homeostatic|steady state",
     "untreated": (
         r"un ?(?:treated|treat|stimulated|stimulation|stim|perturbed|exposed|infected|induced|transfected|transduced|"
         r"edited|modified|challenged|activated)\d*|(?:not|non|no) ?(?:treated|treatments?|treat|drugs?|compounds?|"
         r"stimulated|stimulations?|stimulus|stim|perturbed|perturbations?|exposed|exposure|infected|infection|virus|"
-        r"induced|transfected|transduced|edited|cytokines?|ligands?|additions?|agents?)|untr|unt|ut|naive|"
-        r"baseline|resting|pre ?treatment|false"
+        r"induced|transfected|transduced|edited|cytokines?|ligands?|additions?|agents?)|untr|unt|utd?|naive|"
+        r"unbehandelt|non trait[eé]e?s?|sin tratar|baseline|resting|pre ?treatment|false"
     ),
     "vehicle": r"vehicles?\d*|veh|solvent|carrier",
     "negative control": rf"neg(?:ative)? ?{_CONTROL}\d*",
@@ -56,7 +56,8 @@ GUIDES: Final = frozenset({"non-targeting", "safe-targeting", "negative control"
 _NEUTRAL = re.compile(
     r"\d+(?:\.\d+)?|[a-h]\d\d?|hs|human|h|[hd]pi|hrs?|hours?|mins?|minutes?|days?|weeks?|wks?|u|n|m|[unm]m|[nu]g|ml|"
     r"[lvwx]|percent|(?:r|d|t|g|sg|p|reps?|replicates?|bio ?reps?|techrep|donors?|samples?|batch|plates?|wells?|exp|"
-    r"experiments?|runs?|pools?|sets?|groups?|lib|library)\d*|pooled|cells?|conditions?|only|alone|treated|treatments?|"
+    r"experiments?|runs?|pools?|sets?|groups?|lib|library|s|hto|cmo|tag|hashtag|lanes?)\d*|pooled|cells?|conditions?|"
+    r"only|alone|treated|treatments?|"
     r"treat|stimulated|stimulation|stim|infected|infection|exposed|transfected|transduced|perturbation|sgrnas?|grnas?|"
     r"guides?|sirnas?|shrnas?|crispr[ai]?|ko|kd|p1p2|the|of|with|in|and|by|for|no|none|oligos?"
 )

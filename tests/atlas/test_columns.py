@@ -41,6 +41,35 @@ TREATMENTS = [  # name of the column, its labels: the mapping names no treatment
     ("orig.ident", ["ctrl_1", "stim_1"]),
     ("sample", ["PBS_rep1", "TNF_rep1"]),
     ("knockout", ["WT", "KO"]),
+    ("timepoint", ["UT", "3hCA"]),
+    ("timepoint", ["baseline", "week 4"]),
+    ("timepoint", ["Pre", "Post"]),
+    ("visit", ["Day 0", "Day 7"]),
+    ("genotype", ["WT", "STAT1-/-"]),
+    ("clone", ["parental", "STAT1_KO_c3"]),
+    ("cell_line", ["THP1_WT", "THP1_STAT1KO"]),
+    ("allergen", ["saline", "HDM"]),
+    ("radiation", ["0Gy", "4Gy"]),
+    ("MOI", [0, 5]),
+    ("polarization", ["M0", "M1"]),
+    ("Behandlung", ["Kontrolle", "TNF-alpha"]),
+    ("traitement", ["temoin", "LPS"]),
+    ("vaccinated", ["No", "Yes"]),
+    ("peptide", ["none", "NLV"]),
+    ("MULTI_ID", ["ctrl-HTO1", "LPS-HTO2"]),
+    ("mouse_surgery", ["sham", "MI"]),
+    ("activation", ["resting", "activated"]),
+    ("tag", ["unstim_d1", "stim_d1"]),
+    ("media", ["RPMI", "RPMI+IL2"]),
+    ("library_id", ["S1_DMSO", "S2_Dex"]),
+    ("transgene", ["empty vector", "MYC"]),
+    ("well", ["A1 (no drug)", "A2 (Dabrafenib)"]),
+    ("characteristics_ch1.2", ["treatment: untreated", "treatment: LPS 100 ng/ml"]),
+    ("lentivirus", ["GFP", "TBX21"]),
+    ("biosample", ["PBMC_unstim", "PBMC_CD3CD28"]),
+    ("infectionStatus", ["uninfected", "HIV"]),
+    ("orig_ident", ["GSM1_control_rep1", "GSM2_TGFb_rep1"]),
+    ("CAR", ["UTD", "CD19-28z"]),
     ("v2", ["PBS", "IFN-gamma"]),
     ("v3", ["IL-6", "IL-4"]),
 ]
@@ -67,6 +96,24 @@ OTHERS = [  # columns with such names or labels that say nothing about treatment
     ("is_doublet", [True, False]),
     ("status", ["control", "control"]),
     ("sex", ["female", "male"]),
+    ("smoking", ["never", "current"]),
+    ("bmi_group", ["normal", "obese"]),
+    ("severity", ["control", "severe"]),
+    ("hla", ["A*02:01", "A*03:01"]),
+    ("sampletype", ["fresh", "frozen"]),
+    ("tumor", ["normal", "tumor"]),
+    ("fraction", ["CD45+", "CD45-"]),
+    ("cell_cycle", ["resting", "cycling"]),
+    ("scrublet", [False, True]),
+    ("time_to_process_h", [2, 6]),
+    ("APOE_genotype", ["E3", "E4"]),
+    ("age_group", ["young", "old"]),
+    ("subset", ["naive", "memory"]),
+    ("treatment_naive", ["yes", "yes"]),
+    ("HTO_class", ["HTO-1", "HTO-2"]),
+    ("lesion", ["lesional", "non-lesional"]),
+    ("passage", ["P3", "P5"]),
+    ("timepoint", ["T1", "T2"]),
 ]
 
 
@@ -154,6 +201,14 @@ def test_treated_cells_at_zero_stop_the_build_until_the_column_is_given(write, b
     assert [(one.control, one.n_cells) for one in report.treatments if one.label == "IFN-beta" and one.control] == [
         (f"{option} 0", 2)
     ]
+
+
+def test_treated_cells_from_before_the_treatment_stop_the_build_until_the_column_is_given(write, build):
+    source = write("a.h5ad", {**PLAIN, "stim": STIM, "timepoint": ["Pre", "Pre", "Pre", "Post"] * 2})
+    with pytest.raises(InvalidInputError, match=r"'timepoint' is Pre in 2 cells that count as treated.*--time-column"):
+        build(source, load_mapping("cellxgene", **TREATED))
+    report = build(source, load_mapping("cellxgene", **TREATED, time_column="timepoint"))
+    assert (report.n_control, report.n_cells) == (6, 8)
 
 
 def test_different_doses_of_one_treatment_are_said(write, build):

@@ -37,6 +37,7 @@ def read(knowledge):
         ("IL-4 and IL-6", "IL-4 + IL-6", "cytokine"),
         ("IFN-gamma + Dabrafenib", "Dabrafenib + IFN-gamma", ""),
         ("LPS_24h_rep1", "LPS", "drug"),
+        ("treatment: LPS 100 ng/ml", "LPS", "drug"),
         ("IFN-beta (6 h)", "IFN-beta", "cytokine"),
         ("IL6-/-", "IL6 knock-out", "genetic"),
         ("siTNF", "TNF knock-down", "genetic"),
@@ -145,7 +146,7 @@ def test_where_none_is_all_there_is_the_user_is_asked(read):
         read("LPS", beside="none")
 
 
-@pytest.mark.parametrize("text", ["0", "0.0", "0 uM", "0nM", "0h", "0 h", "T0", "day 0", "0.00 µM"])
+@pytest.mark.parametrize("text", ["0", "0.0", "0 uM", "0nM", "0h", "0 h", "T0", "day 0", "0.00 µM", "0Gy", "0 IU"])
 def test_amounts_of_nothing(text):
     assert is_zero(text)
 

@@ -13,6 +13,17 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from haystack_kernel.knowledge import find_mentions, resolve
+from haystack_kernel.knowledge.column_words import (
+    DOSE,
+    MEASURES,
+    OFTEN,
+    SURE,
+    TIME,
+    has_word,
+    is_before,
+    says_acted_on,
+    words_of,
+)
 from haystack_kernel.knowledge.controls import control_words, is_unassigned
 from haystack_kernel.retrieval.type_labels import sure_meanings, types_named
 
@@ -31,16 +42,10 @@ _CLUSTER = re.compile(r"^ident$|cluster|leiden|louvain|^labels?$|^celltypes?$|^s
 _ABOUT = re.compile(
     r"score|conf|prob|source|color|colour|entropy|count|umi|fraction|n_genes|pct_|percent", re.IGNORECASE
 )
-_TREATMENT = frozenset(  # words of a column's name: what is no control in it is a treatment
-    (
-        "agent", "compound", "compounds", "crispr", "cytokine", "cytokines", "drug", "drugs", "grna", "guide", "guides",
-        "infection", "knockdown", "knockout", "ligand", "perturbation", "perturbations", "pert", "perturb", "sgrna",
-        "sirna", "stim", "stimulant", "stimulation", "stimulus", "target", "treat", "treated",
-        "treatment", "treatments",
-    )
-)  # fmt: skip
 _GUIDE = frozenset(("crispr", "grna", "guide", "guides", "knockdown", "knockout", "sgrna", "sirna", "target"))
-_STATE = frozenset(("arm", "condition", "conditions", "exposure", "group", "groups", "state", "challenge", "medium"))
+_STATE = frozenset(
+    ("agent", "agents", "arm", "condition", "conditions", "exposure", "group", "groups", "state", "challenge", "medium")
+)
 _NEVER = frozenset(  # words of names of columns that say something else, whatever their labels look like
     (
         "age", "assay", "author", "barcode", "cell", "celltype", "chemistry", "cycle", "development", "diagnosis",
@@ -48,19 +53,13 @@ _NEVER = frozenset(  # words of names of columns that say something else, whatev
         "platform", "protocol", "race", "sex", "site", "species", "suspension", "term", "tissue", "version",
     )
 )  # fmt: skip
-_DOSE = frozenset(("conc", "concentration", "dosage", "dose", "doses"))
-_TIME = frozenset(("hours", "time", "timepoint", "timepoints", "hpi", "dpi"))
 _IS_CONTROL, _IS_TREATED = (
     frozenset(("is_control", "control", "is_ctrl")),
     frozenset(("is_treated", "treated", "perturbed")),
 )
 _DECISIVE = _IS_CONTROL | _IS_TREATED
 _HEALTH = frozenset(("healthy", "wild type"))  # kinds of control that a column of diseases or genotypes has too
-_ACTED_ON = re.compile(
-    r"(?:^|[^a-z])(?:stim(?:ulated)?|treated|perturbed|infected|exposed|activated|ko|knock-?out|kd|knock-?down)(?:[^a-z]|$)"
-)
 _ZERO = re.compile(r"[^\d.-]*0+(?:\.0*)?(?![\d.])")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _MAX_LABELS = 2000
 _MAX_STATES = 60  # distinct labels of a column whose name does not say that it is about treatments
 _CL_ID = re.compile(r"CL[:_]\d{7}")
@@ -172,34 +171,19 @@ def untreated(found: list[tuple[Column, pd.Series]], *, n_cells: int) -> tuple[p
     return joined, {name: (verdict == "treated") & (joined == "treated") for name, verdict in told.items()}
 
 
-def words_of(name: str) -> frozenset[str]:
-    """Words of a column's name, camel case read both ways: "drugName.1" -> drug, name, drugname, 1."""
-    return frozenset(re.findall(r"[a-z]+|\d+", f"{name} {re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', name)}".lower()))
-
-
 def _measures(name: str) -> bool:
-    return bool(words_of(name) & (_DOSE | _TIME))
+    words = words_of(name)
+    return (has_word(words, DOSE) or has_word(words, TIME)) and not has_word(words, SURE)
 
 
 def _verdicts(column: Column, *, knowledge: Knowledge) -> pd.Series | None:
-    words, lowered = words_of(column.name), column.name.lower()
-    if lowered in _DECISIVE and set(map(str.lower, column.labels)) <= {
-        "true",
-        "false",
-        "1",
-        "0",
-        "yes",
-        "no",
-    }:
-        yes = lowered in _IS_CONTROL
-        return column.map(lambda text: "untreated" if (text.lower() in ("true", "1", "yes")) is yes else "treated")
-    if _measures(column.name):
-        return column.map(_read_amount)
-    if words & _NEVER:
+    words = words_of(column.name)
+    if has_word(words, MEASURES) or (words & _NEVER and not _measures(column.name)):
         return None
-    is_guide = bool(words & _GUIDE)
-    if words & _TREATMENT:
-        return column.map(lambda label: _read_treatment(label, is_guide=is_guide))
+    if (named := _verdicts_by_name(column, words)) is not None:
+        return named
+    if _measures(column.name):  # times after the same treatment, or of no treatment at all
+        return None
     if len(column.labels) > _MAX_STATES:
         return None
     has_control = any(_is_control(label) for label in column.labels)
@@ -210,14 +194,37 @@ def _verdicts(column: Column, *, knowledge: Knowledge) -> pd.Series | None:
     return column.map(lambda label: _read_state(label, is_state=is_state, knowledge=knowledge))
 
 
+def _verdicts_by_name(column: Column, words: frozenset[str]) -> pd.Series | None:
+    """What a column says whose name is that of treatments, doses or times; None for another one."""
+    lowered = column.name.lower()
+    if lowered in _DECISIVE and set(map(str.lower, column.labels)) <= {"true", "false", "1", "0", "yes", "no"}:
+        yes = lowered in _IS_CONTROL
+        return column.map(lambda text: "untreated" if (text.lower() in ("true", "1", "yes")) is yes else "treated")
+    if _measures(column.name):
+        tells = has_word(words, DOSE) or any(map(_is_start, column.labels))
+        return column.map(_read_amount) if tells else None
+    if has_word(words, SURE) or (has_word(words, OFTEN) and any(map(_is_control, column.labels))):
+        is_guide = bool(words & _GUIDE)
+        # "none" means untreated where no label says so otherwise
+        is_none = not any(control_words(label, genetic=is_guide).is_control for label in column.labels)
+        return column.map(lambda label: _read_treatment(label, is_guide=is_guide, is_none=is_none))
+    return None
+
+
 def _read_amount(text: str) -> Treated:
-    """A dose or time: 0 is untreated."""
-    if _ZERO.match(text):
+    """A dose or time: 0 and "baseline" are untreated."""
+    if _is_start(text):
         return "untreated"
-    return "treated" if _NUMBER.search(text) else ""
+    return "treated" if text and not is_unassigned(text) else ""
 
 
-def _read_treatment(label: str, *, is_guide: bool) -> Treated:
+def _is_start(text: str) -> bool:
+    return _ZERO.match(text) is not None or is_before(text)
+
+
+def _read_treatment(label: str, *, is_guide: bool, is_none: bool) -> Treated:
+    if is_none and label.casefold() in ("none", "no", "0"):
+        return "untreated"
     if is_unassigned(label):
         return "unknown"
     return "untreated" if control_words(label, genetic=is_guide).is_control else "treated"
@@ -236,7 +243,7 @@ def _read_state(label: str, *, is_state: bool, knowledge: Knowledge) -> Treated:
         return "untreated" if _is_control(label) else ""
     if sure_meanings(resolve(label, kind="disease", knowledge=knowledge)):
         return ""
-    if is_state or _ACTED_ON.search(label.lower()):
+    if is_state or says_acted_on(label):
         return "treated"
     return "treated" if _names_treatment(label, knowledge=knowledge) else ""
 

@@ -99,6 +99,18 @@ def test_own_cells_know_controls_from_treatments_in_every_column_of_treatments(c
         ({"perturbation": ["control", "JAK2"], "condition": ["ctrl", "knockout"]}, {0}),
         ({"is_control": [True, False], "perturbation_name": ["", "IFN-beta"]}, {0}),
         ({"treated": ["no", "yes"]}, {0}),
+        ({"treatment": ["none", "LPS"]}, {0}),
+        ({"treatment": ["none", "none"]}, {0, 1}),
+        ({"timepoint": ["UT", "3hCA"]}, {0}),
+        ({"timepoint": ["Pre", "Post"]}, {0}),
+        ({"visit": ["Day 0", "Day 7"]}, {0}),
+        ({"MOI": [0, 5]}, {0}),
+        ({"radiation_gy": ["0Gy", "4Gy"]}, {0}),
+        ({"clone": ["parental", "STAT1_KO_c3"]}, {0}),
+        ({"allergen": ["saline", "HDM"]}, {0}),
+        ({"time_to_process_h": [2, 6]}, {0, 1}),  # says nothing of a treatment
+        ({"timepoint": ["6h", "24h"]}, {0, 1}),
+        ({"treatment_response": ["R", "NR"]}, {0, 1}),
         ({"perturbation": ["control", "control"], "stim": ["ctrl", "stim"]}, {0}),  # one column that says so is enough
     ],
 )
@@ -162,7 +174,7 @@ def test_own_cells_of_a_broader_label_are_taken_where_no_cell_has_its_own(choose
             r"does not say clearly.*cluster 1 \(1\).*--query-cells 'COLUMN=VALUE",
         ),
         ({"cell_type": ["B cell"] * 3, "stim": ["stim"] * 3}, r"3 treated \(stim: stim \(3\)\)"),
-        ({"cell_type": ["B cell"] * 3, "stim": ["none", "NA", None]}, r"3 of unknown treatment \(stim: none"),
+        ({"cell_type": ["B cell"] * 3, "stim": ["unknown", "NA", None]}, r"3 of unknown treatment \(stim: unknown"),
         ({"cell_type": ["APC", "CD45+", "PBMC"]}, r"query-cells all"),
     ],
 )
