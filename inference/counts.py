@@ -202,6 +202,8 @@ def fault_of_values(values: NDArray[Any]) -> str:
     """Why these values cannot be counts, whatever else there is; empty if they can."""
     if values.dtype.kind not in "biuf":
         return f"holds {values.dtype} values, not numbers"
+    if values.dtype.kind == "f" and values.dtype.itemsize < 4:
+        return "is stored as float16, which rounds counts above 2,048: store it as float32"
     if not values.size:
         return ""
     if values.dtype.kind == "f" and not np.isfinite(values).all():

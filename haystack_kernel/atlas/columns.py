@@ -106,11 +106,15 @@ class ColumnLook:
         if NEVER.search(self.name.casefold()) or not told or has_word(words, MEASURES):
             return False
         if self.amount:
-            return self.amount == "dose" or (any(map(is_start, self.labels)) and not all(map(is_start, self.labels)))
-        if self.is_numeric or all(_CODE.fullmatch(label) for label in self.labels):
-            is_named = has_word(words, SURE) or (has_word(words, OFTEN) and len(self.labels) > 1)
-            return is_named and len(self.labels) <= 20
+            starts = list(map(is_start, self.labels))
+            return self.amount == "dose" or (any(starts) and not all(starts))
+        if self.is_numeric or all(map(_CODE.fullmatch, self.labels)):
+            return self._is_named(words) and len(self.labels) <= 20
         return not self._says_something_else() and (self._named_so(words, told) or self._labelled_so(told))
+
+    def _is_named(self, words: frozenset[str]) -> bool:
+        """Whether the name is one of treatments, whatever the labels are."""
+        return has_word(words, SURE) or (has_word(words, OFTEN) and len(self.labels) > 1)
 
     def _says_something_else(self) -> bool:
         """Whether the labels are cell types, diseases, tissues or types of treatments."""
@@ -120,7 +124,7 @@ class ColumnLook:
 
     def _named_so(self, words: frozenset[str], told: tuple[str, ...]) -> bool:
         """Whether the name says treatments; an unsure one only beside labels that bear it out."""
-        if has_word(words, SURE) or (has_word(words, OFTEN) and len(self.labels) > 1):
+        if self._is_named(words):
             return True
         has_control = any(control_words(one).is_control or hints_at_control(one) for one in self.labels)
         known = self.known["perturbation"]

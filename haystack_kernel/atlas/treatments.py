@@ -58,6 +58,7 @@ _ASIDE = re.compile(  # what says when, how much and where, and not what
     rf"high|low|mid|treated|stimulated|stim)\)?$",
     re.IGNORECASE,
 )
+_ESCAPED = re.compile(r"\S[ _]NP$")
 _SOLVED = re.compile(r"\b(?:in|with)\b|\(|/", re.IGNORECASE)
 
 
@@ -238,6 +239,8 @@ class _Reader:
             return _control(words.kind if words.is_control else "untreated" if is_unknown else one.label, one.vehicle)
         if is_unknown:
             return Reading(LEFT_OUT, why="no treatment is recorded for these cells")
+        if kind == "genetic" and _ESCAPED.search(one.label):
+            return Reading(LEFT_OUT, why="has a guide and is not perturbed, as mixscape writes it")
         if words.is_control and not self._is_gene(one.label, kind):
             return _control(words.kind, one.vehicle)
         if zero := one.zero or _zero_in(one.label):
@@ -281,8 +284,12 @@ class _Reader:
         if len(parts) < 2 or not found or not (has_control or any(part.is_known for part in found)):
             return None
         joined = _join(found, why="the other part of the label is a control" if has_control else "")
-        differ = len({part.type for part in found}) > 1  # such a combination has no type, whatever a table calls it
-        return joined if differ else self._known(joined.name, kind) or joined
+        return self._of_table(joined, kind)
+
+    def _of_table(self, joined: Reading, kind: str) -> Reading:
+        """A combination that a table knows; parts of different types make none, whatever the table calls it."""
+        known = self._known(joined.name, kind) if joined.type else None
+        return known or joined
 
     def _part(self, text: str, kind: str) -> Reading:
         if control_words(text, genetic=kind == "genetic").is_control:

@@ -59,7 +59,7 @@ _NEUTRAL = re.compile(
     r"experiments?|runs?|pools?|sets?|groups?|lib|library|s|hto|cmo|tag|hashtag|lanes?)\d*|pooled|cells?|conditions?|"
     r"only|alone|treated|treatments?|"
     r"treat|stimulated|stimulation|stim|infected|infection|exposed|transfected|transduced|perturbation|sgrnas?|grnas?|"
-    r"guides?|sirnas?|shrnas?|crispr[ai]?|ko|kd|p1p2|the|of|with|in|and|by|for|no|none|oligos?"
+    r"guides?|sirnas?|shrnas?|crispr[ai]?|ko|kd|p1p2|tf|the|of|with|in|and|by|for|no|none|oligos?"
 )
 _HINT = re.compile(
     r"control|ctrl|dmso|untreat|unstim|vehicle|mock|non[ _.-]?target|scramble|unperturb|non[ _.-]?stim|uninfect",

@@ -68,6 +68,11 @@ def test_labels_of_a_screen_name_the_gene_whatever_its_guide(read, label, name):
     assert (found.read_as, found.name, found.type) == ("treated", name, "genetic")
 
 
+def test_cells_that_escaped_their_guide_are_neither_treated_nor_controls(read):
+    assert read("STAT1 NP", type="genetic").read_as == "left out"
+    assert read("STAT1 KO", type="genetic").name == "STAT1 knock-out"
+
+
 def test_what_was_done_to_the_genes_is_taken_from_the_type(read):
     assert read("STAT1", type="CRISPRi").name == "STAT1 CRISPRi"
     assert read("STAT1", type="CRISPR").name == "STAT1 knock-out"

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from inference.checks import check_counts
-from inference.counts import Judgement, judge, sample_rows, sampled_runs
+from inference.counts import Judgement, fault_of_values, judge, sample_rows, sampled_runs
 from inference.errors import InputError
 
 GENES = [f"GENE{number}" for number in range(1500)]
@@ -193,3 +193,8 @@ def test_repeated_entries_are_added_up():
     checked = check_counts(ad.AnnData(split, var=pd.DataFrame(index=GENES)))
     assert checked.counts.nnz == matrix.nnz
     assert np.array_equal(checked.counts.toarray(), COUNTS)
+
+
+def test_half_precision_is_refused_with_the_remedy():
+    half = np.full((3, 4), 2, dtype=np.float16)
+    assert "store it as float32" in fault_of_values(half)

@@ -4,7 +4,7 @@ from haystack_kernel.knowledge.controls import control_words, hints_at_control, 
 
 KINDS = {
     "control": ["control", "Ctrl", "CTRL0001", "ctrl1", "con", "Control_Donor1", "Ctrl-24h-rep2", "d3 control"],
-    "DMSO": ["DMSO", "vehicle (DMSO)", "0.1% DMSO", "DMSO_B03", "Dimethyl Sulfoxide", "dimethyl-sulphoxide"],
+    "DMSO": ["DMSO", "vehicle (DMSO)", "0.1% DMSO", "DMSO_B03", "DMSO_TF", "Dimethyl Sulfoxide", "dimethyl-sulphoxide"],
     "PBS": ["PBS", "dPBS 24h", "PBS vehicle", "pbs_2"],
     "vehicle": ["vehicle", "Vehicle_0", "veh"],
     "untreated": [
