@@ -22,7 +22,7 @@ from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, InvalidInputError
 from haystack_kernel.manage.notices import EndWatch
 from haystack_kernel.report.html import STYLE
-from haystack_kernel.service import api, pages
+from haystack_kernel.service import api, asking, pages, rendering
 from haystack_kernel.service.desk import Desk
 from haystack_kernel.service.guard import Guard
 from haystack_kernel.service.identity import IapIdentity, Identity, LabIdentity, TokenIdentity
@@ -92,10 +92,11 @@ def build(settings: Settings, *, identity: Identity, open_ports: Callable[[Conse
     app.state.address = settings.service.address.rstrip("/")
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(asking.router)
     _add_static(app)
     _add_errors(app)
     _describe_problems(app)
-    app.add_middleware(Guard, identity=identity, settings=settings.service, refusal=pages.refusal)
+    app.add_middleware(Guard, identity=identity, settings=settings.service, refusal=rendering.refusal)
     return app
 
 
@@ -152,10 +153,10 @@ def _add_errors(app: FastAPI) -> None:
         if problem.status == 429:
             wait_s = getattr(problem, "retry_after_s", None) or 60
             headers = {**headers, "Retry-After": str(wait_s)}
-        if pages.wants_page(
+        if rendering.wants_page(
             request.url.path, request.headers.get("accept", ""), root=request.scope.get("root_path", "")
         ):
-            return pages.problem_page(request, problem, headers=headers)
+            return rendering.problem_page(request, problem, headers=headers)
         body = problem.model_dump(exclude_none=True)
         return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
