@@ -380,8 +380,9 @@ def _symbols(
 
 
 def _of_ids(own: list[str], known: KnownGenes) -> list[str]:
-    """Symbols of Ensembl ids; none for other names."""
-    return [(known.symbol_of(gene) or "") if _ENSEMBL.match(gene) else "" for gene in own]
+    """Symbols of Ensembl ids; none for other names, nor where the table knows less than half of the ids."""
+    found = [(known.symbol_of(gene) or "") if _ENSEMBL.match(gene) else "" for gene in own]
+    return found if _frac(found, bool) > _FRAC_MOST else [""] * len(own)
 
 
 def _on_symbols(found: list[str], own: list[str], repeated: list[str], *, name: str) -> list[str]:

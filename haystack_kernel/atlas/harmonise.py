@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
     from haystack_kernel.atlas.mapping import Mapping
     from haystack_kernel.atlas.resolvers import Resolvers
-    from haystack_kernel.schema import Resolution
+    from haystack_kernel.schema import Match, Resolution
 
+_MAX_REMARKS = 12  # on labels of one kind
 _UNKNOWN = {"", "na", "n/a", "none", "null", "unknown", "not available"}
 
 
@@ -127,10 +128,10 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
         ("disease", resolvers.disease),
     ):
         ids, labels = fields.get(f"{kind}_id", empty), fields.get(kind, empty)
-        terms, unknown, contradictions = _terms(kind, ids, labels, resolver=resolver, is_related=resolvers.is_related)
+        terms, unknown, remarks = _terms(kind, ids, labels, resolver=resolver, is_below=resolvers.is_below)
         text |= terms
         unmapped += unknown
-        notes += contradictions
+        notes += remarks
     if "perturbation" in fields:
         columns, read_as, treatments = _perturbations(fields, mapping, resolvers)
         text |= columns
@@ -213,22 +214,31 @@ def _terms(
     labels: pd.Categorical,
     *,
     resolver: Callable[[str], Resolution],
-    is_related: Callable[[str, str], bool],
+    is_below: Callable[[str, str], bool],
 ) -> tuple[dict[str, pd.Categorical], list[Unmapped], list[str]]:
     """Original label, id and name of one kind of term; an id in the file takes precedence over the label.
 
-    Also the labels without a known term, and a note for each id that contradicts its label.
+    Also the labels without a known term, and a note for each label that is read with a doubt or contradicts its id.
     """
     pairs, place = distinct_pairs(recode(ids, _known), labels)
     n_cells = np.bincount(place, minlength=len(pairs))
-    terms = [_term(kind, *pair, resolver=resolver, is_related=is_related) for pair in pairs]
+    terms = [_term(kind, *pair, resolver=resolver, is_below=is_below) for pair in pairs]
     original, identity, name = _COLUMNS[kind]
     columns = {identity: spread([one.id for one in terms], place), name: spread([one.name for one in terms], place)}
     if original:
         columns[original] = spread([label or identifier for identifier, label in pairs], place)
     counted = list(zip(terms, n_cells.tolist(), strict=True))
     unmapped = [_unmapped(kind, one.label, count, one.found) for one, count in counted if one.found is not None]
-    return columns, unmapped, [f"{count} cells {one.contradiction}" for one, count in counted if one.contradiction]
+    return columns, unmapped, _remarks(kind, counted)
+
+
+def _remarks(kind: str, counted: list[tuple[_Term, int]]) -> list[str]:
+    """Notes on labels that were read with a doubt, those of most cells first."""
+    told = sorted(((count, one.remark) for one, count in counted if one.remark), key=lambda pair: -pair[0])
+    notes = [f"{count} cells {remark}" for count, remark in told[:_MAX_REMARKS]]
+    if more := len(told) - len(notes):
+        notes.append(f"{more} more labels of {kind} are read with a remark, which `haystack resolve LABEL` shows")
+    return notes
 
 
 @dataclass(frozen=True)
@@ -239,7 +249,7 @@ class _Term:
     name: str
     label: str
     found: Resolution | None
-    contradiction: str = ""
+    remark: str = ""
 
 
 def _term(
@@ -248,7 +258,7 @@ def _term(
     label: str,
     *,
     resolver: Callable[[str], Resolution],
-    is_related: Callable[[str, str], bool],
+    is_below: Callable[[str, str], bool],
 ) -> _Term:
     known_label = _known(label)
     asked = identifier or known_label
@@ -257,14 +267,30 @@ def _term(
     if match is None:
         shown = f"{label} ({identifier})" if identifier and label else asked
         return _Term(identifier, known_label or identifier, shown, found)
-    other = certain(resolver(known_label)) if identifier and known_label else None
-    contradiction = ""
-    if other is not None and not is_related(match.id, other.id):
-        contradiction = (
-            f"are labelled {label!r} with the id {identifier}, which means {match.name}: the id is used; if the label "
-            f"is right, give its column alone, without {kind}_id"
+    if identifier and known_label:
+        return _beside_id(kind, identifier, match, label, said=resolver(known_label), is_below=is_below)
+    note = found.note if found else ""
+    remark = f"labelled {label or identifier!r} are read as {match.name}: {note}" if note else ""
+    return _Term(match.id, match.name, label, None, remark)
+
+
+def _beside_id(
+    kind: str, identifier: str, match: Match, label: str, *, said: Resolution, is_below: Callable[[str, str], bool]
+) -> _Term:
+    """What a known id and the label beside it mean: the id, unless the label says the same and more."""
+    other = certain(said)
+    if other is None or is_below(match.id, other.id):
+        return _Term(match.id, match.name, label, None)
+    if is_below(other.id, match.id) and not said.ambiguous:
+        remark = (
+            f"are labelled {label!r}, which says more than the id {identifier} ({match.name}): read as {other.name}"
         )
-    return _Term(match.id, match.name, label, None, contradiction)
+        return _Term(other.id, other.name, label, None, remark)
+    remark = (
+        f"are labelled {label!r} with the id {identifier}, which means {match.name}: the id is used; if the label "
+        f"is right, give its column alone, without {kind}_id"
+    )
+    return _Term(match.id, match.name, label, None, remark)
 
 
 def _unmapped(kind: str, label: str, n_cells: int, found: Resolution) -> Unmapped:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Resolvers:
     """Functions from a label to a known term.
 
-    ``perturbation_type`` maps a canonical name to its type or ""; ``is_related`` says whether one of two ontology ids
-    lies above the other.
+    ``perturbation_type`` maps a canonical name to its type or ""; ``is_below`` says whether the first of two ontology
+    ids is the second one or lies below it.
     """
 
     cell_type: Callable[[str], Resolution]
@@ -29,7 +29,7 @@ class Resolvers:
     tissue: Callable[[str], Resolution]
     disease: Callable[[str], Resolution]
     perturbation_type: Callable[[str], str]
-    is_related: Callable[[str, str], bool]
+    is_below: Callable[[str, str], bool]
 
 
 def resolvers_of(knowledge: Knowledge) -> Resolvers:
@@ -37,9 +37,8 @@ def resolvers_of(knowledge: Knowledge) -> Resolvers:
     from haystack_kernel.knowledge import ancestors, perturbation_of, resolve
     from haystack_kernel.knowledge.ontology import ALL_RELATIONS
 
-    def is_related(a: str, b: str) -> bool:
-        above = partial(ancestors, knowledge=knowledge, relations=ALL_RELATIONS)
-        return a == b or a in above(b) or b in above(a)
+    def is_below(a: str, b: str) -> bool:
+        return a == b or b in ancestors(a, knowledge=knowledge, relations=ALL_RELATIONS)
 
     return Resolvers(
         cell_type=cache(partial(resolve, kind="cell_type", knowledge=knowledge)),
@@ -47,5 +46,5 @@ def resolvers_of(knowledge: Knowledge) -> Resolvers:
         tissue=cache(partial(resolve, kind="tissue", knowledge=knowledge)),
         disease=cache(partial(resolve, kind="disease", knowledge=knowledge)),
         perturbation_type=lambda name: entry.type if (entry := perturbation_of(name, knowledge=knowledge)) else "",
-        is_related=is_related,
+        is_below=is_below,
     )

@@ -251,11 +251,35 @@ def test_donors_that_no_study_shares_never_merge(write, build, root):
     assert (len(info["datasets"]), [one["n_cells"] for one in info["donors"]]) == (2, [4, 4])
 
 
-def test_an_id_that_contradicts_its_label_is_noted_and_a_broader_one_is_not(write, build):
+def test_an_id_that_contradicts_its_label_is_noted_and_of_a_broader_one_the_label_is_read(write, build, root):
     ids = ["CL:0000576", "CL:0000236", "CL:0000542", "CL:0000236"] * 2  # monocyte, B cell, lymphocyte
     source = write("a.h5ad", {**PLAIN, "cell_type_ontology_term_id": ids})
-    [note] = build(source, load_mapping("cellxgene")).notes
-    assert note.startswith("2 cells are labelled 'B cell' with the id CL:0000576, which means monocyte")
+    notes = sorted(build(source, load_mapping("cellxgene")).notes, reverse=True)
+    assert [note.partition(":0000")[0] for note in notes] == [
+        "2 cells are labelled 'B cell' with the id CL",
+        "2 cells are labelled 'B cell', which says more than the id CL",
+    ]
+    held = {one["name"]: one["n_cells"] for one in atlas_info("tiny", root)["cell_types"]}
+    assert held == {"B cell": 6, "monocyte": 2}
+
+
+def test_a_cell_line_is_not_the_cell_that_it_models(write, build, root):
+    columns = {"cell_type": ["THP-1"] * 8, "cell_type_ontology_term_id": ["CL:0000576"] * 8, "donor_id": ["d1"] * 8}
+    build(write("a.h5ad", columns), load_mapping("cellxgene"))
+    assert [one["name"] for one in atlas_info("tiny", root)["cell_types"]] == ["THP-1"]
+
+
+DC = "DC is short for several things: dendritic cell or pancreatic ductal cell"
+
+
+def test_labels_that_may_mean_something_else_are_said(write, build):
+    columns = {"cell_type": ["DC", "T/NK", "B Activated", "B cell"] * 2, "donor_id": ["d1"] * 8}
+    report = build(write("a.h5ad", columns), load_mapping("cellxgene"))
+    assert sorted(report.notes) == [
+        "2 cells labelled 'B Activated' are read as B cell: not used: Activated",
+        f"2 cells labelled 'DC' are read as dendritic cell: {DC}",
+    ]
+    assert [(one.label, one.nearest) for one in report.unmapped] == [("T/NK", ("T cell", "natural killer cell"))]
 
 
 def test_an_index_of_before_kinds_of_control_is_read_alone_and_beside_a_new_one(write, build, root):

@@ -34,7 +34,7 @@ def resolvers(asked):
     return Resolvers(
         **{kind: resolver(kind, texts) for kind, texts in asked.items()},
         perturbation_type=lambda name: "cytokine" if name == "TNF" else "",
-        is_related=lambda a, b: a == b,
+        is_below=lambda a, b: a == b,
     )
 
 
