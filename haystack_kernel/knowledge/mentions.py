@@ -6,7 +6,7 @@ In: a question. Out: mentions in order of appearance, each with its resolution.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ _JOIN_WIDE = re.compile(r"[\s\-\u2010\u2011\u2013_/,()]*")  # official names hol
 _AND = re.compile(
     r"\s*(?:\+|&|/|,|,?\s+and|plus|(?:together|combined|in\s+combination)\s+with|with)\s*", re.IGNORECASE
 )  # between the parts of a combination
+_LISTED = re.compile(r"(?<![\w-])(?P<word>[\w+-]*\w\+?)(?:\s*[,/&]\s*|,?\s+(?:and|or)\s+)$", re.IGNORECASE)
 _SHORT = 4  # names up to this length are abbreviations: their writing matters
 _WHOLE_GROUPS = frozenset({"interferon", "ifn", "interleukin"})  # words that stand for several cytokines
 _ENGLISH = frozenset(
@@ -123,7 +124,51 @@ def find_mentions(text: str, *, knowledge: Knowledge) -> list[Mention]:
                 taken.update(range(span.first, span.stop))
                 mentions.append(Mention(span.kind, text[start:end], start, end, resolution))
     kept = [mention for mention in mentions if not _is_said_closer(mention, mentions, knowledge=knowledge)]
+    kept = _with_listed(text, kept, knowledge=knowledge)
     return _combined(text, sorted(kept, key=lambda mention: mention.start), knowledge=knowledge)
+
+
+def _with_listed(text: str, mentions: list[Mention], *, knowledge: Knowledge) -> list[Mention]:
+    """Add the cells that share the last words of others: the T cells of "T and B cells"."""
+    found = list(mentions)
+    for mention in mentions:
+        if mention.kind == "cell_type":
+            listed = list(_listed_before(text, mention, mentions=found, knowledge=knowledge))
+            found = [one for one in found if not any(_overlap(one, other) for other in listed)] + listed
+    return found
+
+
+def _listed_before(text: str, mention: Mention, *, mentions: list[Mention], knowledge: Knowledge) -> Iterator[Mention]:
+    end = mention.start
+    while listed := _LISTED.search(text[:end]):
+        end = listed.start("word")
+        place = replace(mention, text=listed["word"], start=end, end=listed.end("word"))
+        taken = [other.kind for other in mentions if _overlap(place, other)]
+        # "lung" is no tissue in "lung and skin fibroblasts"; any other term is one of its own.
+        is_free = not taken or (set(taken) == {"tissue"} and _is_tissue(mention.text.split()[0], knowledge))
+        found = _sharing(place.text, mention, knowledge=knowledge) if is_free else None
+        if found is None:
+            return
+        yield replace(place, resolution=found)
+
+
+def _sharing(word: str, mention: Mention, *, knowledge: Knowledge) -> Resolution | None:
+    """Return the cell type that a word and the last words of other cells name for sure."""
+    said = mention.text.split()
+    for first in range(1, len(said) if word not in _ENGLISH else 1):
+        found = resolve(" ".join([word, *said[first:]]), kind="cell_type", knowledge=knowledge)
+        if found.match and found.match.how != "fuzzy" and not found.ambiguous:
+            return found
+    return None
+
+
+def _overlap(one: Mention, other: Mention) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _is_tissue(word: str, knowledge: Knowledge) -> bool:
+    match = resolve(word, kind="tissue", knowledge=knowledge).match
+    return match is not None and match.how != "fuzzy"
 
 
 def _combined(text: str, mentions: list[Mention], *, knowledge: Knowledge) -> list[Mention]:

@@ -96,6 +96,12 @@ class Reading:
         """Return the words of a stretch."""
         return self.question[slice(*span)]
 
+    @property
+    def cells_said(self) -> str:
+        """The cells asked about in full: the T cells of "T and B cells"."""
+        at = (item.resolution.text for item in self.mentions if (item.start, item.end) == self.cells)
+        return next(at, self.text(self.cells))
+
     def ask(self, cells: str, treatment: str) -> str:
         """Return the same question about other cells, or with another treatment."""
         donor = f" in donor {self.text(self.donors[0])}" if self.donors else ""
@@ -145,7 +151,7 @@ def _negated(reading: Reading) -> Iterator[Objection]:
 
 def _altered(reading: Reading) -> Iterator[Objection]:
     """Find a genotype, unless it is the treatment itself ("How would monocytes respond to a STAT1 knock-out?")."""
-    cells = reading.text(reading.cells)
+    cells = reading.cells_said
     for found in _ALTERED.finditer(reading.question):
         if _overlaps(found.span(), reading.treatment) or _in_mention(reading, found.span(), kinds=("disease",)):
             continue
@@ -249,7 +255,7 @@ def _several(reading: Reading) -> Iterator[Objection]:
 def _choices(reading: Reading, *, with_clauses: bool = False) -> tuple[list[str], list[str]]:
     """Return the cells and the treatments that the question names, each as written and those chosen first."""
     others = [item for item in _other_cells(reading) if with_clauses or not _in_clause(reading, item)]
-    cells = [reading.text(reading.cells), *(item.text for item in others)]
+    cells = [reading.cells_said, *(item.resolution.text for item in others)]
     treatments = [reading.text(reading.treatment), *(item.text for item in _other_treatments(reading))]
     return [text for text in dict.fromkeys(cells) if text], [text for text in dict.fromkeys(treatments) if text]
 
@@ -289,7 +295,7 @@ def _in_clause(reading: Reading, mention: Mention) -> bool:
 
 def _as_read(reading: Reading) -> tuple[str, ...]:
     """Return the plain question about the chosen cells and treatment; nothing where one of them is missing."""
-    cells, treatment = reading.text(reading.cells), reading.text(reading.treatment)
+    cells, treatment = reading.cells_said, reading.text(reading.treatment)
     return (reading.ask(cells, treatment),) if cells and treatment else ()
 
 

@@ -60,7 +60,8 @@ _PASSIVE_AFTER = re.compile(
 )
 _MEASURED_AFTER = re.compile(
     r"^(?:[\s-]*(?:producing|producers?|secreting|secretors?|expressing|positive|negative|expression|production|"
-    r"secretion|release|levels?|receptors?|mRNA|transcripts?|synthesis|concentrations?)\b|\+)",
+    r"secretion|release|levels?|receptors?|mRNA|transcripts?|synthesis|concentrations?|gene|"
+    r"genes\s+(?:to|that|which))\b|\+)",
     re.IGNORECASE,
 )
 _MEASURED_BEFORE = re.compile(

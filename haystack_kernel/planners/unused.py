@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[^\W_][\w.+/'-]*")
 _APART = re.compile(r"[^\s\-/]")  # what makes two phrases of neighbouring words
 _SUBJECT = re.compile(r"\b(?:we|you|i|they|one|is|are|was|were|has|have|had)\s+$", re.IGNORECASE)
+_BEFORE_CELLS = re.compile(r"\s+(?:(?:and|or)\s+[\w-]+\s+)?", re.IGNORECASE)  # "activated and resting B cells"
 # Adjectives of cells ("activated B cells"), which elsewhere only ask ("which genes are activated").
 _STATES = frozenset({"activated", "stimulated", "treated", "exposed", "primed", "induced", "suppressed", "changed"})
 # Words of any question. Never words that turn or narrow a meaning: no, not, other, all, less, reduced, before, without.
@@ -38,7 +39,7 @@ _ASKING = frozenset(
         # letters, slides and plans
         "hi hello hey dear colleague colleagues regards wishes cheers quick plan plans planning planned pilot "
         "experiment experiments project grant paper reviewer reviewers slide slides figure meeting run something "
-        "anything her his him de deg degs "
+        "anything her his him de deg degs hit hits wonders "
         # what questions about a response are made of
         "respond responds responded responding response responses react reacts reacted reacting reaction reactions "
         "effect effects affect affects affected impact impacts influence influences consequence consequences "
@@ -109,7 +110,7 @@ def unused_phrases(
     for word in _WORD.finditer("".join(left)):
         text = word.group().rstrip(".'-/").lower()
         start, end = word.start(), word.start() + len(text)
-        is_adjective = text in _STATES and question[end : cells[0]].isspace()
+        is_adjective = text in _STATES and _BEFORE_CELLS.fullmatch(question[end : cells[0]]) is not None
         if not _is_asking(text, more) or (is_adjective and not _is_verb(question, start, spans)):
             content.append((start, end))
     return tuple(dict.fromkeys(question[start:end] for start, end in _joined(content, question)))

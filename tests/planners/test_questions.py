@@ -2,8 +2,9 @@
 
 The lists with "held" in their names were written before the rules and first read after them: of the 100 ordinary
 questions 1 was then refused by mistake, and of the 67 traps none was read silently as something else.
-Letters and turned traps were written later by a second reader: at first reading none of the 30 letters was refused, and
-4 of the 30 traps were read silently as something else (times and doses compared, "IL-2, not IL-15", "Which cytokine").
+Letters and turned traps were written later by a second reader: at first reading 1 of the 40 letters was refused by
+mistake, and 6 of the 45 traps were read silently as something else (times and doses compared, "IL-2, not IL-15",
+"Which cytokine", "the IFN-gamma gene", "mixed T and B cells").
 """
 
 import csv
@@ -117,6 +118,15 @@ KINDS = [
         "comparison",
         "How would monocytes respond to LPS at 1 ng/ml?",
     ),
+    ("How would T and B cells respond to IL-21?", "several", "How would T cells respond to IL-21?"),
+    ("How would T, B and NK cells respond to IL-21?", "several", "How would B cells respond to IL-21?"),
+    ("How would CD4+ or CD8+ T cells respond to IL-7?", "several", "How would CD8+ T cells respond to IL-7?"),
+    ("How would naive/memory B cells respond to CD40L?", "several", "How would naive B cells respond to CD40L?"),
+    (
+        "How would lung and skin fibroblasts respond to TGF-beta?",
+        "several",
+        "How would lung fibroblasts respond to TGF-beta?",
+    ),
     ("Which cytokine makes monocytes look like macrophages?", "inverse", None),
     ("What drug best blocks the response of B cells to IL-4?", "inverse", None),
     (
@@ -145,6 +155,10 @@ NOT_TURNED = [  # words of the classes that turn nothing here
     "How would monocytes respond to LPS for 4 h compared with untreated cells at 24 h?",
     "How would monocytes respond to LPS after 6 h relative to 0 h?",
     "How would monocytes respond to IL-10 at 6 h and 24 h?",
+    "How would NK cells respond to IL-15 at 1 ng/ml?",
+    "Which genes go up and down in B cells given IL-4?",
+    "Would you expect type I interferon genes to rise in fibroblasts given TNF?",
+    "shRNA-mediated knock-down of MYC in T cells: what happens?",
 ]
 
 
@@ -213,6 +227,7 @@ def test_many_words_not_used_are_counted_in_the_reading_and_kept_in_the_query(pl
 def test_state_of_the_cells_is_shown_where_it_is_not_part_of_the_question(planner, subtests):
     for question, unused in [
         ("How would stimulated monocytes respond to IL-10?", ("stimulated",)),
+        ("How would activated and resting monocytes respond to IL-10?", ("activated",)),
         ("What happens to monocytes stimulated with IL-10?", ()),
         ("IL-10-treated monocytes", ()),
         ("Which genes are activated in monocytes by IL-10?", ()),

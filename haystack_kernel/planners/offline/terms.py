@@ -27,7 +27,7 @@ _APPOSED = re.compile(
 )
 _ADJECTIVES = re.compile(  # of antibodies and of changed genes
     r"(?:\b(?:neutrali[sz]ing|blocking|monoclonal|polyclonal|humani[sz]ed|therapeutic|crispr(?:[-/ ]?cas9)?|transient|"
-    r"stable|complete)(?:-(?:mediated|based))?\s+)+$",
+    r"stable|complete|s[ih]rna|rnai)(?:-(?:mediated|based))?\s+)+$",
     re.IGNORECASE,
 )
 _WITHHELD = re.compile(
