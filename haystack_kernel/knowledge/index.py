@@ -66,7 +66,7 @@ class Level(Mapping[str, tuple[Surface, ...]]):
         if not key:
             raise KeyError(key)
         for layer in self._index.layers:
-            best = self._best_in(key, layer)
+            best = self.best_in(key, layer)
             found += self._better_named(best, than=found) if layer.is_packaged and found else best
         if not found:
             raise KeyError(key)
@@ -81,7 +81,7 @@ class Level(Mapping[str, tuple[Surface, ...]]):
             return []
         return [one for one in packaged if one.is_name and not one.doubt]
 
-    def _best_in(self, key: str, layer: NameLayer) -> list[Surface]:
+    def best_in(self, key: str, layer: NameLayer) -> list[Surface]:
         """Return the names of a layer under this key, of its most common terms alone."""
         ranks = {row: layer.rank_of(row) for row in layer.keys.rows_of(key)}
         for rank in sorted(set(ranks.values())):
@@ -263,6 +263,12 @@ class Index:
             or (() if fold else phrase.get(normalise.phrase_key(said), ()))
         )
         return self._best(found, lenient=True) if found else []
+
+    def packaged_name(self, words: Sequence[Word]) -> str | None:
+        """Return the packaged term that has just this name, whatever the hand-written tables say of it."""
+        key = normalise.spaced_key(list(words))
+        found = (one for layer in self.layers if layer.is_packaged for one in self._levels[0].best_in(key, layer))
+        return next((one.id for one in found if one.is_name and not one.doubt), None)
 
     def _best(self, found: tuple[Surface, ...], *, lenient: bool) -> list[Match]:
         named = [surface for surface in found if surface.is_name]

@@ -255,6 +255,10 @@ def _as_written(text: str, words: list[Word], matches: list[Match], *, index: In
         name, listed_by = matches[0].name, matches[0].id.split(":")[0]
         note = f"{text.strip()!r} is only known as a short or foreign name that {listed_by} lists for {name!r}"
         return found.model_copy(update={"ambiguous": True, "note": f"{note}; it may mean something else"})
+    own = index.packaged_name(words) if index.kind == "tissue" else None
+    if own and own != matches[0].id:  # data sets name their tissues more closely than they mean them
+        note = f"read as {matches[0].name!r}; {own} ({index.name_of(own)}) is a term of its own"
+        return found.model_copy(update={"note": note})
     if matches[0].how == "synonym" and (states := _states(words, matches[0], index=index)):
         return found.model_copy(update={"note": f"not used: {states}"})
     return found

@@ -223,6 +223,21 @@ def test_dose_time_and_supplier_are_not_part_of_a_treatment(text, expected):
     assert (found.match.id if found.match and not found.ambiguous else None) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "note"),
+    [
+        ("venous blood", "UBERON:0000178", "read as 'blood'; UBERON:0013756 (venous blood) is a term of its own"),
+        ("colonic mucosa", "UBERON:0001155", "read as 'colon'; UBERON:0000317 (colonic mucosa) is a term of its own"),
+        ("neocortex", "UBERON:0000956", "read as 'cerebral cortex'; UBERON:0001950 (neocortex) is a term of its own"),
+        ("peripheral blood", "UBERON:0000178", ""),
+        ("lung", "UBERON:0002048", ""),
+    ],
+)
+def test_a_tissue_that_is_read_as_a_wider_one_says_so(text, expected, note):
+    found = read(text, "tissue")
+    assert (found.match.id, found.note, found.ambiguous) == (expected, note, False)
+
+
 # --- labels of lab books --------------------------------------------------------------------------------------------
 
 LAB_BOOKS = Path(__file__).parent / "data" / "labels_of_lab_books.tsv"
