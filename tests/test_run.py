@@ -124,6 +124,7 @@ def test_open_run_records_the_versions_that_numbers_depend_on(run):
         ("How would B cells respond to IFN-beta, as in donor d77?", {}, "no donor 'd77'"),
         (QUESTION, {"pin": ["tiny/tiny/TNF-alpha/CL:0000624"]}, "cannot pin .*nearest of"),
         (QUESTION, {"pin": ["tiny/tiny/TNF-alpha/CL:0000623"]}, "cannot pin .*no such candidate.* possible here"),
+        (QUESTION, {"ban": ["dataset=tiny"]}, "ban"),  # which leaves no candidate
         (QUESTION, {"hide": ["DC:IFN-beta"]}, "'DC' may mean dendritic cell"),
         (QUESTION, {"hide": ["monocites:IFN-beta"]}, "'monocites' may mean monocyte"),
         (QUESTION, {"hide": ["B cell:interferon"]}, "may mean IFN-beta or"),

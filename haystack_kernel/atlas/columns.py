@@ -89,6 +89,11 @@ class ColumnLook:
         return tuple(label for label in self.labels if is_treated(label))
 
     @property
+    def holds_types(self) -> bool:
+        """Whether the labels are types of treatments: "CRISPR", "drug"."""
+        return bool(self.treated) and all(label.casefold() in _TYPE_WORDS for label in self.treated)
+
+    @property
     def amount(self) -> str:
         """The text dose or time if the column holds one of these, by its name and its labels; else empty."""
         words, is_named = self.words, has_word(self.words, SURE) and not self.is_numeric
@@ -120,7 +125,7 @@ class ColumnLook:
         """Whether the labels are cell types, diseases, tissues or types of treatments."""
         disease = 0.0 if any(map(is_plain_control, self.labels)) else self.known["disease of the others"] + 0.01
         elsewhere = max(self.known["cell_type"], self.known["tissue"], disease)  # cells that were infected, or patients
-        return elsewhere > 0.5 or all(label.casefold() in _TYPE_WORDS for label in self.treated)
+        return elsewhere > 0.5 or self.holds_types
 
     def _named_so(self, words: frozenset[str], told: tuple[str, ...]) -> bool:
         """Whether the name says treatments; an unsure one only beside labels that bear it out."""

@@ -130,8 +130,14 @@ def _guess_all(looks: list[ColumnLook], *, resolvers: Resolvers, genes: frozense
     if perturbations:
         guesses += _perturbation(perturbations, resolvers=resolvers, genes=genes)
         guesses += _beside_treatments(looks, perturbations[0])
+    return _in_order(guesses)
+
+
+def _in_order(guesses: list[Guess]) -> list[Guess]:
+    """Each field once; a column of types says more than one type for all cells, and comes later."""
     places = {field: place for place, field in enumerate(_ORDER)}
-    return sorted(guesses, key=lambda one: places.get(one.field, len(places)))
+    each = {one.field: one for one in guesses}
+    return sorted(each.values(), key=lambda one: places.get(one.field, len(places)))
 
 
 def _guess_ids(looks: list[ColumnLook]) -> tuple[list[Guess], list[ColumnLook]]:
@@ -207,9 +213,7 @@ def _perturbation(ranked: list[ColumnLook], *, resolvers: Resolvers, genes: froz
     left_out = [label for label in look.labels if label not in controls and is_unassigned(label)]
     treated = [label for label in look.labels if label not in controls and label not in left_out]
     found = [Guess("perturbation", look.name, _why(look, ranked[1:], kind="perturbation"))]
-    kind, why = _type_of(look, treated, resolvers=resolvers, genes=genes)
-    if kind:
-        found.append(Guess("perturbation_type", {"value": kind}, why))
+    found += _type_of(look, treated, resolvers=resolvers, genes=genes)
     without = f"; cells left out, as no treatment is known: {_listed(left_out)}" if left_out else ""
     if controls:
         kinds = ", ".join(f"{label} ({control_words(label).kind or 'untreated'})" for label in controls[:12])
@@ -239,17 +243,22 @@ def _names_solvents(look: ColumnLook) -> bool:
     return _VEHICLE.search(look.name) is not None and all(control_words(label).kind for label in look.labels)
 
 
+def _holds_types(look: ColumnLook) -> bool:
+    return look.holds_types
+
+
 _BESIDE: tuple[tuple[str, str, Callable[[ColumnLook], bool]], ...] = (  # fields beside the one of treatments
+    ("perturbation_type", "types of the perturbations", _holds_types),
     ("dose", "cells at dose 0 count as controls", partial(_has_zero, amount="dose")),
     ("time", "cells at time 0 count as controls", partial(_has_zero, amount="time")),
     ("vehicle", "kind of control of each treatment", _names_solvents),
 )
 
 
-def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, genes: frozenset[str]) -> tuple[str, str]:
-    """Type of the perturbations and why; "" if they are of several types or none is known."""
+def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, genes: frozenset[str]) -> list[Guess]:
+    """The line on the type of the perturbations; none if they are of several types or none is known."""
     if _GENETIC.search(look.name):
-        return "genetic", f"the column is called {look.name}"
+        return [_type_line("genetic", f"the column is called {look.name}")]
     tried = treated[:100]
     types = []
     for label in tried:
@@ -257,12 +266,17 @@ def _type_of(look: ColumnLook, treated: list[str], *, resolvers: Resolvers, gene
         if match is not None and resolvers.perturbation_type(match.id):
             types.append(resolvers.perturbation_type(match.id))
     if len(set(types)) == 1:
-        return types[0], f"{len(types)} of {len(tried)} labels are known as {types[0]}"
+        return [_type_line(types[0], f"{len(types)} of {len(tried)} labels are known as {types[0]}")]
     n_in_file = len(genes.intersection(treated))
     n_like_genes = sum(_GENE.fullmatch(label) is not None for label in treated)
     if not types and n_in_file and n_like_genes > 0.9 * len(treated):
-        return "genetic", f"the labels are gene symbols, and {n_in_file} of {len(treated)} are genes of this file"
-    return "", ""
+        why = f"the labels are gene symbols, and {n_in_file} of {len(treated)} are genes of this file"
+        return [_type_line("genetic", why)]
+    return []
+
+
+def _type_line(kind: str, why: str) -> Guess:
+    return Guess("perturbation_type", {"value": kind}, why)
 
 
 def _why(look: ColumnLook, others: list[ColumnLook], *, kind: str | None) -> str:

@@ -51,7 +51,8 @@ def check_query(query: StructuredQuery, config: RunConfig, ports: Ports, *, run_
     NotFoundError
         The file of the user's own cells does not exist.
     NoCandidateError
-        The question names a dataset, donor, tissue or disease that the atlases do not hold.
+        The question names a dataset, donor, tissue or disease that the atlases do not hold, or what is hidden or
+        banned leaves no candidate.
     InvalidInputError
         A hidden treatment, a pin or a ban names nothing that is known, a pin is no candidate for this question, or the
         user's own cells cannot be query cells or are not those that the question is about.
@@ -74,5 +75,5 @@ def check_query(query: StructuredQuery, config: RunConfig, ports: Ports, *, run_
     check_names(query, view)
     check_hidden(view)
     check_rules(view)
-    if config.pin:  # which candidates a question has, only the search knows
+    if config.pin or config.ban or config.hide:  # which candidates are left, only the search knows
         search_candidates(query, atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)

@@ -254,7 +254,7 @@ def test_donors_that_no_study_shares_never_merge(write, build, root):
 def test_an_id_that_contradicts_its_label_is_noted_and_of_a_broader_one_the_label_is_read(write, build, root):
     ids = ["CL:0000576", "CL:0000236", "CL:0000542", "CL:0000236"] * 2  # monocyte, B cell, lymphocyte
     source = write("a.h5ad", {**PLAIN, "cell_type_ontology_term_id": ids})
-    notes = sorted(build(source, load_mapping("cellxgene")).notes, reverse=True)
+    notes = sorted(build(source, load_mapping("cellxgene")).notes)
     assert [note.partition(":0000")[0] for note in notes] == [
         "2 cells are labelled 'B cell' with the id CL",
         "2 cells are labelled 'B cell', which says more than the id CL",

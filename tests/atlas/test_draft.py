@@ -74,6 +74,19 @@ def test_guides_are_genetic(drafted):
     assert fields["control"] == ["non-targeting"]
 
 
+def test_a_column_of_types_is_named_and_tells_how_labels_are_read(write, build, knowledge, tmp_path):
+    columns = {"celltype": ["B cell"] * 8, "nperts": [0, 1, 2, 2] * 2, "perturbation_type": ["CRISPR"] * 8}
+    source = write("a.h5ad", {**columns, "perturbation": ["control", "CEBPE", "CEBPE_RUNX1T1", "RUNX1T1_CEBPE"] * 2})
+    path = tmp_path / "mine.yaml"
+    path.write_text(draft_mapping(source, knowledge=knowledge).text, encoding="utf-8")
+    report = build(source, load_mapping(path))
+    assert {one.name for one in report.treatments} == {
+        "",
+        "CEBPE knock-out",
+        "CEBPE knock-out + RUNX1T1 knock-out",
+    }
+
+
 def test_treatments_without_a_control_get_an_empty_list_to_fill(drafted, write, knowledge):
     obs = {"cell_type": ["B cell"] * 3, "sm_name": ["Dabrafenib", "Ruxolitinib", "Vorinostat"]}
     assert drafted(obs)["control"] == []
