@@ -165,6 +165,11 @@ class Knowledge:
     actions: dict[str, int] = field(default_factory=dict)  # family -> +1 activates its targets, -1 inhibits them
     layers: Mapping[TermKind, tuple[NameLayer, ...]] = field(default_factory=dict)  # names that are not in memory
     donors: frozenset[str] = frozenset()  # those of the atlases asked about, case-folded
+    tables: Knowledge | None = None  # before the vocabulary of atlases was added
+
+    def without_vocabulary(self) -> Knowledge:
+        """Return the tables without the names that only the atlases of a run know."""
+        return self.tables or self
 
     def digests(self) -> dict[str, str]:
         """Return version and digest of every source, for the run record; the first covers all of them."""

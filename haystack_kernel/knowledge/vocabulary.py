@@ -63,6 +63,7 @@ def with_vocabulary(knowledge: Knowledge, vocabulary: Vocabulary) -> Knowledge:
         perturbations={**knowledge.perturbations, **treatments},
         cell_types=with_cells if cells else table,
         donors=donors,
+        tables=knowledge.without_vocabulary(),
     )
 
 

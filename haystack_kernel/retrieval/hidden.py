@@ -15,6 +15,7 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import descendants, resolve
+from haystack_kernel.knowledge.vocabulary import LABEL
 from haystack_kernel.retrieval.same_treatment import names_treatment
 from haystack_kernel.retrieval.type_labels import types_named
 from haystack_kernel.schema import HiddenCells
@@ -125,8 +126,11 @@ def may_contain(cell_type_id: str, label: str, *, hidden: str, knowledge: Knowle
     A CL id of the knowledge table decides alone. Without one the label must say clearly what its cells are, in every
     part ("T/NK") and without a "non-", "depleted", "doublet" or "CD3-"; otherwise the answer is yes.
     """
-    named = {cell_type_id} if cell_type_id in knowledge.cell_types else types_named(label, knowledge=knowledge)
-    return named is None or any(_may_overlap(one, hidden, knowledge=knowledge) for one in named)
+    tables = knowledge.without_vocabulary()  # a label that only an atlas knows leaves open what it means
+    named = {cell_type_id} if cell_type_id in tables.cell_types else types_named(label, knowledge=tables)
+    if named is None or hidden == f"{LABEL}{label}":
+        return True
+    return any(_may_overlap(one, hidden, knowledge=knowledge) for one in named)
 
 
 def _rows_of_type(rows: pd.DataFrame, *, hidden: str, knowledge: Knowledge) -> pd.Series:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge import find_mentions, perturbation_of, resolve
 from haystack_kernel.knowledge.controls import is_unassigned
+from haystack_kernel.knowledge.entries import split_combination
 from haystack_kernel.knowledge.genetic import read_genetic
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def names_treatment(label: str, wanted: str, *, knowledge: Knowledge) -> bool:
     the tables read as one of several treatments with this one among them, and for labels that only say that the cells
     were treated. False where the label names another treatment.
     """
+    knowledge = knowledge.without_vocabulary()  # a label that only an atlas knows leaves open what it means
     known, genes, pattern = _names_of(wanted, knowledge=knowledge)
     if not label or label.casefold() in known:
         return bool(label)
@@ -52,6 +54,8 @@ def names_treatment(label: str, wanted: str, *, knowledge: Knowledge) -> bool:
     if not genes.isdisjoint(changed):
         return True
     entry = perturbation_of(label, knowledge=knowledge)
+    if entry is not None and (parts := split_combination(entry.name)):
+        return any(names_treatment(part, wanted, knowledge=knowledge) for part in parts)
     if entry is not None:  # a genetic one may act on the same gene in another way
         return entry.type == "genetic" and pattern.search(label) is not None
     if pattern.search(label) or _VAGUE.fullmatch(label) or is_unassigned(label):

@@ -2,11 +2,11 @@ import pytest
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.knowledge import load_knowledge, with_vocabulary
 from haystack_kernel.retrieval.hidden import _BY_STATE, may_contain
 from haystack_kernel.retrieval.same_treatment import names_treatment
 from haystack_kernel.retrieval.view import build_view, find_hidden
-from haystack_kernel.schema import HiddenPair, RunConfig
+from haystack_kernel.schema import HiddenPair, RunConfig, Vocabulary
 
 CD4, CD8, T, TREG, MEMORY = "CL:0000624", "CL:0000625", "CL:0000084", "CL:0000792", "CL:0000813"
 B, MONO, CD14, CD16, DC, LYMPHOCYTE = "CL:0000236", "CL:0000576", "CL:0001054", "CL:0002396", "CL:0000451", "CL:0000542"
@@ -233,3 +233,34 @@ def test_hidden_lists_what_it_took_by_dataset_treatment_and_label(row, make_atla
     ]
     name = "CD4-positive, alpha-beta T cell"
     assert [one.pair for one in found] == [f"{name} : IFN-beta", f"{name} : IFN-beta", f"{name} : IL-2"]
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        ("IFN-beta + TNF-alpha", "cytokine"),
+        ("IFNb+TNF", "cytokine"),
+        ("IFNb_10ng", "unspecified"),
+        ("XQ-4471 + IFN-beta", "drug"),
+        ("stim_2", "cytokine"),
+        ("TNF-alpha + IFN-gamma + IFN-beta", "cytokine"),
+    ],
+)
+def test_a_label_that_only_the_atlas_knows_hides_as_if_nobody_knew_it(label, kind):
+    tables = load_knowledge()
+    held = with_vocabulary(tables, Vocabulary(perturbations=((label, kind), ("XQ-4471", "drug"))))
+    assert names_treatment(label, "IFN-beta", knowledge=tables)
+    assert names_treatment(label, "IFN-beta", knowledge=held)
+    assert not names_treatment("XQ-4471", "IFN-beta", knowledge=held)
+    assert names_treatment("XQ-4471", "XQ-4471", knowledge=held)
+
+
+@pytest.mark.parametrize(
+    "label", ["Bmem", "APC", "CD45+", "unsorted", "tonsil cells", "CD3-", "cluster 3", "zorblax II"]
+)
+def test_cells_whose_label_only_the_atlas_knows_are_hidden_in_doubt(label):
+    tables = load_knowledge()
+    held = with_vocabulary(tables, Vocabulary(cell_types=(label,)))
+    assert may_contain("", label, hidden="CL:0000236", knowledge=tables)
+    assert may_contain("", label, hidden="CL:0000236", knowledge=held)
+    assert may_contain("", label, hidden=f"label:{label}", knowledge=held)

@@ -119,11 +119,11 @@ def test_symbols_are_taken_from_the_column_named(flags, tmp_path, capsys):
     want = ad.read_h5ad(tmp_path / "out" / "a.h5ad").X.toarray()
     test = ad.read_h5ad(tmp_path / "test.h5ad")
     test.var["symbol"] = test.var_names
-    test.var_names = [f"id{i}" for i in range(test.n_vars)]
+    test.var_names = [f"PROBE{i}" for i in range(test.n_vars)]
     test.write_h5ad(tmp_path / "test.h5ad")
     code, _, said = _run(capsys, flags, *short)
     assert code == 2
-    assert "none of the test cells' 40 genes (such as id0, id1, id2)" in said
+    assert "none of the test cells' 40 genes (such as PROBE0, PROBE1, PROBE2)" in said
     code, facts, _ = _run(capsys, flags, *short, "--gene-name-col", "symbol")
     assert code == 0
     assert any("base.h5ad: var has no column 'symbol'" in note for note in facts["notes"])
