@@ -54,13 +54,17 @@ def names_treatment(label: str, wanted: str, *, knowledge: Knowledge) -> bool:
     if not genes.isdisjoint(changed):
         return True
     entry = perturbation_of(label, knowledge=knowledge)
-    if entry is not None and (parts := split_combination(entry.name)):
-        return any(names_treatment(part, wanted, knowledge=knowledge) for part in parts)
     if entry is not None:  # a genetic one may act on the same gene in another way
-        return entry.type == "genetic" and pattern.search(label) is not None
-    if pattern.search(label) or _VAGUE.fullmatch(label) or is_unassigned(label):
+        parts = split_combination(entry.name)
+        is_same_gene = entry.type == "genetic" and pattern.search(label) is not None
+        return is_same_gene or any(names_treatment(part, wanted, knowledge=knowledge) for part in parts)
+    if pattern.search(label) or _leaves_open(label):
         return True
     return not (genes and changed) and not known.isdisjoint(_meanings(label, knowledge=knowledge))
+
+
+def _leaves_open(label: str) -> bool:
+    return _VAGUE.fullmatch(label) is not None or is_unassigned(label)
 
 
 def _genes_of(label: str) -> frozenset[str]:
