@@ -9,7 +9,7 @@ ones: they are then reported and do not refuse.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,15 +112,28 @@ def _judged(places: Sequence[Place]) -> tuple[list[_Usable], list[str]]:
     """The places that may hold the counts, and why the others do not."""
     usable: list[_Usable] = []
     faults: list[str] = []
+    parts: list[tuple[str, sparse.csr_matrix]] = []
     for place in places:
-        fault = place.fault or _fault_of_place(place.path)
-        rows = None if fault or place.sample is None else place.sample()
-        found = Judgement(fault or "is missing") if rows is None else judge(rows)
-        if found.fault or rows is None:
+        rows = None if place.fault or place.sample is None else place.sample()
+        if rows is None:
+            faults.append(f"{place.path} {place.fault or 'is missing'}")
+            continue
+        fault = _fault_of_place(place.path)
+        if fault:
+            parts.append((place.path, rows))
+        found = Judgement(fault) if fault else judge(rows)
+        if found.fault:
             faults.append(f"{place.path} {found.fault}")
         else:
             usable.append(_Usable(place, found.doubts, rows))
-    return usable, faults
+    return [_doubt_part(one, parts) for one in usable], faults
+
+
+def _doubt_part(one: _Usable, parts: Sequence[tuple[str, sparse.csr_matrix]]) -> _Usable:
+    """Doubt a matrix that repeats a part of the counts, as scVelo keeps spliced ones in X."""
+    same = [path for path, rows in parts if not _differ(one.rows, rows)]
+    doubt = f"holds the same as {same[0]}, only a part of the counts" if same else ""
+    return replace(one, doubts=(*one.doubts, doubt)) if doubt else one
 
 
 def _fault_of_place(path: str) -> str:

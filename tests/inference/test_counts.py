@@ -181,6 +181,14 @@ def test_other_counts_beside_the_chosen_ones_are_said():
     assert any("layers/counts holds other whole numbers than X" in note for note in checked.notes)
 
 
+def test_spliced_counts_in_x_lose_to_the_whole_and_are_said_where_there_is_none():
+    spliced = np.rint(COUNTS * 0.7)
+    assert check_counts(cells(spliced, spliced=spliced, matrix=COUNTS)).source == "layers/matrix"
+    alone = check_counts(cells(spliced, spliced=spliced, unspliced=COUNTS - spliced))
+    assert alone.source == "X"
+    assert any("the same as layers/spliced, only a part of the counts" in note for note in alone.notes)
+
+
 def test_spliced_counts_alone_are_refused_with_the_remedy():
     with pytest.raises(InputError, match="add spliced and unspliced ones up"):
         check_counts(cells(LOGS, spliced=COUNTS, unspliced=COUNTS // 2))
