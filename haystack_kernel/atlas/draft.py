@@ -244,7 +244,7 @@ def _names_solvents(look: ColumnLook) -> bool:
 
 
 def _holds_types(look: ColumnLook) -> bool:
-    return look.holds_types
+    return look.holds_types and bool(look.words & {"type", "types", "kind", "class", "category"})
 
 
 _BESIDE: tuple[tuple[str, str, Callable[[ColumnLook], bool]], ...] = (  # fields beside the one of treatments
