@@ -86,6 +86,12 @@ def pytest_runtest_makereport(item):
     return report
 
 
+def pytest_collection_modifyitems(items):
+    """Put files with slow tests first, so that no worker is left alone with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 # --- a small designed atlas -----------------------------------------------------------------------------------------
 
 QUESTION = "How would B cells respond to IFN-beta?"

@@ -495,7 +495,10 @@ def test_a_treatment_and_cells_that_only_the_atlas_knows_are_answered_and_the_an
     headline = run.record.interpretation.headline
     assert "not scored: only 0% of the weight could be computed" in headline
     assert "no expected pathways of XQ-4471 are in the knowledge tables" in headline
-    hidden = open_run("How would B cells respond to XQ-4471?", hide=["CD4 T cell:XQ-4471"], **options)
+    hidden = open_run("How would B cells respond to XQ-4471?", hide=["monocyte:XQ-4471"], **options)
     assert hidden.record.config.hide[0].perturbation == "XQ-4471"
+    # nobody knows what zorblax II are, so they may be CD4 T cells, too, and none is left
+    with pytest.raises(NoCandidateError, match="all 72 cells treated with XQ-4471 are hidden"):
+        open_run("How would B cells respond to XQ-4471?", hide=["CD4 T cell:XQ-4471"], **options)
     with pytest.raises(InvalidInputError, match="XQ-9999"):
         open_run("How would B cells respond to XQ-4471?", hide=["CD4 T cell:XQ-9999"], **options)
