@@ -15,6 +15,8 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
 from haystack_kernel.schema import Bill, Composite, HiddenPair, RunConfig, Settings
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How would B cells respond to IFN-beta?"
 
 
@@ -484,6 +486,7 @@ def unknown_atlas(tiny_h5ad):
     return root
 
 
+@pytest.mark.slow
 def test_a_treatment_and_cells_that_only_the_atlas_knows_are_answered_and_the_answer_says_what_is_missing(
     tiny_settings, unknown_atlas
 ):

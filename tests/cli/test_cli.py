@@ -14,6 +14,8 @@ from haystack_kernel import errors
 from haystack_kernel.cli import exit_code
 from haystack_kernel.cli.output import format_fields, format_rows, print_json
 
+pytestmark = pytest.mark.slow
+
 HEAVY = (
     *("pandas", "numpy", "matplotlib", "anndata", "scanpy", "scipy", "sklearn", "umap", "duckdb", "pyarrow", "h5py"),
     *("nbformat", "nbconvert", "papermill", "IPython", "torch", "dynaconf", "fsspec", "gcsfs", "rich", "jinja2"),

@@ -6,6 +6,8 @@ import pytest
 
 from haystack_kernel.run import open_run
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How would B cells respond to IFN-beta?"
 
 

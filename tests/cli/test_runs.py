@@ -14,6 +14,8 @@ from haystack_kernel.manage.submission import orchestrator_spec
 from haystack_kernel.ports import Consent
 from haystack_kernel.run import open_run
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How would B cells respond to IFN-beta?"
 
 

@@ -16,6 +16,8 @@ from haystack_kernel.run import open_run
 from haystack_kernel.schema import Bill
 from haystack_kernel.store import RunStore
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How would B cells respond to IFN-beta?"
 
 

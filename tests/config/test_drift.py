@@ -13,6 +13,8 @@ from haystack_kernel.errors import ContractError, InvalidInputError, NotFoundErr
 from haystack_kernel.manage import fork
 from haystack_kernel.run import Run, open_run, resume
 
+pytestmark = pytest.mark.slow
+
 REPLACED = r"is another file than before .*accept_changes=True \(--accept-changes\)"
 QUESTION = "How would B cells respond to IFN-beta?"
 

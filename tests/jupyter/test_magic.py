@@ -13,6 +13,8 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jupyter.magic import protect_question_mark
 from haystack_kernel.run import Run
 
+pytestmark = pytest.mark.slow
+
 SHORT = "How are you?"  # refused before anything is made: enough to see what reached the magic
 
 

@@ -16,6 +16,8 @@ from haystack_kernel.jupyter.parameters import RUN_PARAMETERS, assigned_names, c
 from haystack_kernel.run import open_run
 from haystack_kernel.schema import Settings
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "How would B cells respond to IFN-beta?"
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ADA, BEN, EVE = "ada@example.org", "ben@example.org", "eve@example.org"
 QUESTION = "How would B cells respond to IFN-beta?"
 

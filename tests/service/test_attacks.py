@@ -10,6 +10,8 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ADA = "ada@example.org"
 QUESTION = "How would B cells respond to IFN-beta?"
 AUDIENCE = "/projects/1/locations/here/services/haystack"

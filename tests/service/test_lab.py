@@ -10,6 +10,8 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.service.app import create
 from haystack_kernel.service.lab import setup
 
+pytestmark = pytest.mark.slow
+
 SECRET = "s" * 43
 
 

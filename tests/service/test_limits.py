@@ -7,6 +7,8 @@ import pytest
 from haystack_kernel.errors import InvalidInputError, LimitError, NotFoundError
 from haystack_kernel.manage.tenancy import Person, Tenancy
 
+pytestmark = pytest.mark.slow
+
 ADA = Person("ada@example.org")
 QUESTION = "How would B cells respond to IFN-beta?"
 

@@ -16,6 +16,8 @@ from haystack_kernel.manage.catalogue import Catalogue
 from haystack_kernel.manage.notices import EndWatch
 from haystack_kernel.store import RunStore
 
+pytestmark = pytest.mark.slow
+
 ADA = "ada@example.org"
 SECRET = "a secret of this test"
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ADA, BEN = "ada@example.org", "ben@example.org"
 QUESTION = "How would B cells respond to IFN-beta?"
 

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ADA, BEN, EVE = "ada@example.org", "ben@example.org", "eve@example.org"
 UNKNOWN = "run-20990101t000000-ffffff"
 BODIES = {"resume": {}, "fork": {"changes": {"seed": 1}}, "access": {"people": [BEN]}, "links": {"days": 1}}

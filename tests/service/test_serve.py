@@ -11,6 +11,8 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.service import serve as module
 from haystack_kernel.service.serve import listen, serve
 
+pytestmark = pytest.mark.slow
+
 ADA = "ada@example.org"
 
 
