@@ -79,7 +79,7 @@ look() {
 }
 
 # change WHAT COMMAND…: makes one change, or shows it. A new service account is not known everywhere at once, so what
-# fails for want of it is tried again for a while.
+# fails for want of it is tried again: HAYSTACK_SETUP_TRIES times (5), HAYSTACK_SETUP_PAUSE_S seconds apart (5).
 change() {
     local what=$1 errors tries=0
     shift

@@ -5,7 +5,8 @@
 #             [--member user:…|group:…|domain:…]… [--admin E-MAIL]… [--vpc] [--secret NAME] [--apply]
 #
 # Shows the plan and the manifest; --apply deploys. Images are named by digest, so what was looked at is what runs. If
-# the new revision does not answer, the traffic goes back to the one before and the script fails.
+# the new revision does not answer, the traffic goes back to the one before and the script fails. HAYSTACK_SMOKE_URL is
+# where to look for the answer, if not at Cloud Run's own address (behind a load balancer).
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=docker/gcp/common.sh
@@ -24,7 +25,7 @@ while [ $# -gt 0 ]; do
         --admin) admins+=("${2-}") && shift ;;
         --vpc) vpc=true ;;
         --secret) secret=${2-} && shift ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' deploy.sh && exit 0 ;;
+        -h | --help) sed -n '2,10s/^# \{0,1\}//p' deploy.sh && exit 0 ;;
         *) fail "unknown option $1; --help lists them" ;;
     esac
     shift

@@ -125,7 +125,7 @@ NOT_SAID = [
     ({"question": "B?"}, "question"),
     ({"surprise": 1}, "surprise"),
     ({"options": {"query_h5ad": "/etc/passwd"}}, "query_h5ad"),
-    ({"options": {"engine": "stack", "model": "/root/evil.pt", "genelist": "/root/evil.pkl"}}, "model"),
+    ({"options": {"engine": "stack", "model": "/srv/evil.pt", "genelist": "/srv/evil.pkl"}}, "model"),
     ({"options": {"query_h5ad": "gs://somebody/else.h5ad"}}, "query_h5ad"),
 ]
 
