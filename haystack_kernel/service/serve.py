@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PORT = 8765
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _GRACE_S = 3
+_BACKLOG = 2048  # connections that wait while the server starts
 _MAX_OPEN = 2000  # connections; more are refused at once
 _HEAD_S = 10.0  # then a connection whose request has not said what it wants is closed
 _MAX_HEAD = 32 * 1024  # bytes of the headers of a request
@@ -141,6 +142,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         msg = f"cannot listen at {host}:{port} ({error.strerror or error}); choose another --port, or 0 for a free one"
         raise InvalidInputError(msg, port=port) from error
+    listener.listen(_BACKLOG)  # who is told the address may connect at once
     return listener
 
 

@@ -27,6 +27,11 @@ def test_a_port_that_is_taken_is_refused_with_what_to_do():
         listen("127.0.0.1", taken.getsockname()[1])
 
 
+def test_who_is_told_the_address_can_connect_before_the_server_has_started():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), timeout=5):
+        pass
+
+
 def test_a_connection_that_never_says_what_it_wants_is_closed(settings, open_ports, live_app, monkeypatch):
     monkeypatch.setattr(module, "_HEAD_S", 0.3)
     with live_app(settings, open_ports) as address:
