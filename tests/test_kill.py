@@ -14,6 +14,7 @@ import pytest
 
 from haystack_kernel.errors import ConflictError, HaystackError
 from haystack_kernel.run import attach, resume
+from tests.workers import Worker
 
 QUESTION = "How would B cells respond to IFN-beta?"
 STORY = [
@@ -157,33 +158,20 @@ def test_cancel_from_another_process_ends_the_command_and_the_job(few_cells):
 # --- who works on a run ---------------------------------------------------------------------------------------------
 
 RUN_ID = "run-20260102t030405-abcdef"
-WORK = """
-import sys
-from haystack_kernel.run import open_run
-run_id, question, step = sys.argv[1:]
-def listen(event):
-    if event.phase == step and event.message != "done":
-        print("at", flush=True)
-        sys.stdin.readline()
-open_run(question, run_id=run_id, progress=listen, approve=True).work()
-"""
 
 
 @pytest.fixture
-def worker(few_cells):
-    """Start a process that works on the run and waits for a line at the beginning of a step: ``worker(step)``."""
+def worker(few_cells, tmp_path):
+    """Start a process that works on the run and waits for a word at the beginning of a step: ``worker(step)``."""
     started = []
 
     def start_worker(step):
-        command = [sys.executable, "-c", WORK, RUN_ID, QUESTION, step]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(subprocess.Popen(command, text=True, **pipes))
+        started.append(Worker(tmp_path / f"worker-{len(started)}.log", RUN_ID, QUESTION, step))
         return started[-1]
 
     yield start_worker
     for process in started:
         process.kill()
-        process.communicate()
 
 
 @pytest.fixture(params=["local", "batch"])
@@ -208,14 +196,14 @@ def test_a_worker_that_is_gone_at_any_step_is_told_and_another_one_goes_on(worke
     """Killed and interrupted in turns, at the beginning of every step after the question was understood."""
     for number, step in enumerate(STORY[1:]):
         process = worker(step)
-        assert process.stdout.readline() == "at\n", process.communicate()
+        assert process.said() == "at", process.end(PATIENCE_S)
         before = attach(RUN_ID).status()
         assert (before["status"], before["next_step"]) == ("running", step)
         assert (before["worker"]["pid"], before["worker"]["alive"]) == (process.pid, True)
         with pytest.raises(ConflictError, match=f"process {process.pid} on "):
             resume(RUN_ID)
         process.send_signal(signal.SIGINT if number % 2 else signal.SIGKILL)
-        process.communicate(timeout=PATIENCE_S)
+        process.end(PATIENCE_S)
         after = attach(RUN_ID).status()
         assert (after["status"], after["next_step"], after["worker"]["alive"]) == ("interrupted", step, False)
         assert after["next_commands"][0] == f"haystack resume {RUN_ID}"
@@ -233,7 +221,7 @@ def test_a_worker_that_is_gone_at_any_step_is_told_and_another_one_goes_on(worke
 def test_a_stopped_worker_that_continues_after_another_took_over_changes_nothing(worker, monkeypatch):
     monkeypatch.setenv("HAYSTACK_LEASE__TTL_S", "1.5")
     process = worker("choose")
-    assert process.stdout.readline() == "at\n", process.communicate()
+    assert process.said() == "at", process.end(PATIENCE_S)
     process.send_signal(signal.SIGSTOP)
     deadline = time.monotonic() + PATIENCE_S
     while attach(RUN_ID).status()["worker"]["alive"]:
@@ -241,21 +229,21 @@ def test_a_stopped_worker_that_continues_after_another_took_over_changes_nothing
         time.sleep(0.1)
     run = resume(RUN_ID).work(until="assemble")
     process.send_signal(signal.SIGCONT)
-    _, err = process.communicate("go on\n", timeout=PATIENCE_S)
-    assert process.returncode == 1
+    process.told.send("go on")
+    status, err = process.end(PATIENCE_S)
+    assert status == 1
     assert f"ConflictError: run {RUN_ID} is being worked on by process {os.getpid()}" in err
     assert attach(RUN_ID).record == run.record
     assert [time.step for time in run.record.steps] == ["understand", "retrieve", "choose 1"]
 
 
 def test_of_two_resumes_at_once_exactly_one_works(worker):
-    attach_at = worker("retrieve")
-    assert attach_at.stdout.readline() == "at\n", attach_at.communicate()
-    attach_at.kill()
-    attach_at.wait()
+    first = worker("retrieve")
+    assert first.said() == "at", first.end(PATIENCE_S)
+    first.kill()
     both = [worker("choose") for _ in range(2)]
-    said = [process.stdout.readline() for process in both]
-    assert sorted(said) == ["", "at\n"]
+    said = [process.said() for process in both]
+    assert sorted(said) == ["", "at"]
     loser = both[said.index("")]
-    assert "ConflictError" in loser.communicate(timeout=PATIENCE_S)[1]
-    assert attach(RUN_ID).status()["worker"]["pid"] == both[said.index("at\n")].pid
+    assert "ConflictError" in loser.end(PATIENCE_S)[1]
+    assert attach(RUN_ID).status()["worker"]["pid"] == both[said.index("at")].pid
