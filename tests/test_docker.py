@@ -2,11 +2,15 @@
 
 import fnmatch
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path, PurePosixPath
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +23,7 @@ BASES = {  # the bases the images are meant for; a build without a registry name
     "Dockerfile.orchestrator": PLAIN,
 }
 FROM_BASE = "${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}"
-PROGRAMS = {"uvicorn": "service", "jupyter": "lab"}  # of packages that an extra brings
+PROGRAMS = {"jupyter": "lab"}  # of packages that an extra brings
 CODE = {".py", ".pyc", ".c", ".h", ".so"}  # the last is what the extension was compiled to
 
 
@@ -168,10 +172,38 @@ def test_image_starts_something_that_exists(path, project):
     else:
         extra = PROGRAMS.get(words[0])
         assert words[0] in project["project"]["scripts"] or extra in project["project"]["optional-dependencies"]
-        if words[0] == "uvicorn":
-            module, _, name = words[2].partition(":")
-            text = ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
-            assert f"def {name}(" in text
+
+
+@pytest.mark.slow
+def test_command_of_the_service_image_serves_and_audits_and_shows_no_token(tmp_path):
+    """As the image runs it, but for the port: what it prints is the log of a container."""
+    (text,) = texts(ROOT / "docker" / "Dockerfile.api", "CMD")
+    program, *words = json.loads(text)
+    assert program == "haystack"
+    words[words.index("--port") + 1] = "0"
+    token = "t" * 40
+    given = {"HAYSTACK_SERVICE__TOKEN": token, "HAYSTACK_SERVICE__HOSTS": "localhost"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "haystack_kernel", *words],
+        env={**os.environ, **given, "HAYSTACK_STORAGE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            address = process.stdout.readline().strip()  # it listens before it says so
+            port = address.rpartition(":")[2]
+            with httpx.Client(base_url=f"http://localhost:{port}", timeout=120) as client:
+                assert client.get("/health/ready").status_code == 200
+                assert client.post("/api/v1/parse", json={"question": "x"}).status_code == 401
+                held = {"authorization": f"Bearer {token}"}
+                assert client.get("/api/v1/me", headers=held).status_code == 200
+        finally:
+            process.terminate()
+        out, log = process.communicate(timeout=120)
+    assert address == f"http://0.0.0.0:{port}"
+    assert re.search(r'haystack\.audit \{"who": null, "what": "POST /api/v1/parse", "status": 401', log)
+    assert token not in address + out + log
 
 
 @each_recipe

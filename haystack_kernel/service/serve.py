@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from haystack_kernel.schema import Settings
+    from haystack_kernel.schema import ServiceSettings, Settings
 
 PORT = 8765
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EVERYWHERE = ("0.0.0.0", "::")  # the name of no machine, so that no message may send anybody there
 _GRACE_S = 3
 _BACKLOG = 2048  # connections that wait while the server starts
 _MAX_OPEN = 2000  # connections; more are refused at once
@@ -47,7 +48,7 @@ def serve(settings: Settings, *, host: str, port: int, show: Callable[[str], obj
     host, port
         Where to listen; port 0 takes a free one. Beyond the loopback only with IAP in front.
     show
-        Called with the address to open.
+        Called with the address to open. It holds the token where that was made here, and on the loopback.
 
     Raises
     ------
@@ -55,6 +56,26 @@ def serve(settings: Settings, *, host: str, port: int, show: Callable[[str], obj
         The place cannot be listened at, or would be open to other machines without Identity-Aware Proxy.
     """
     service = settings.service
+    _check_place(host, service)
+    is_shown = service.token is None or host in _LOOPBACK  # elsewhere what is printed ends in the log of a container
+    if service.identity == "token" and service.token is None:
+        service = service.model_copy(update={"token": SecretStr(secrets.token_urlsafe(32))})
+        settings = settings.model_copy(update={"service": service})
+    app = create(settings)
+    listener = listen(host, port)
+    address = f"http://{'127.0.0.1' if host == 'localhost' else host}:{listener.getsockname()[1]}"
+    if host not in _EVERYWHERE:
+        app.state.address = app.state.address or address
+    if service.token is not None and service.identity == "token" and is_shown:
+        show(f"{address}/sign-in?token={service.token.get_secret_value()}")
+    else:
+        show(address)
+    _log_to_stderr()
+    server_of(app).run(sockets=[listener])
+
+
+def _check_place(host: str, service: ServiceSettings) -> None:
+    """Refuse to let a token travel unencrypted to other machines."""
     if host not in _LOOPBACK and service.identity != "iap" and not service.hosts:
         msg = (
             f"--host {host} opens the service to other machines, where the token would travel unencrypted: put "
@@ -62,19 +83,6 @@ def serve(settings: Settings, *, host: str, port: int, show: Callable[[str], obj
             "in HAYSTACK_SERVICE__HOSTS"
         )
         raise InvalidInputError(msg, host=host)
-    if service.identity == "token" and service.token is None:
-        service = service.model_copy(update={"token": SecretStr(secrets.token_urlsafe(32))})
-        settings = settings.model_copy(update={"service": service})
-    app = create(settings)
-    listener = listen(host, port)
-    address = f"http://{'127.0.0.1' if host == 'localhost' else host}:{listener.getsockname()[1]}"
-    app.state.address = app.state.address or address
-    if service.token is not None and service.identity == "token":
-        show(f"{address}/sign-in?token={service.token.get_secret_value()}")
-    else:
-        show(address)
-    _log_to_stderr()
-    server_of(app).run(sockets=[listener])
 
 
 def server_of(app: FastAPI) -> uvicorn.Server:
