@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.servers.gcloud import google_cloud
+from tests.servers.gcloud_forks import fast_gcloud
 
 ROOT = Path(__file__).resolve().parents[1]
 GCP = ROOT / "docker" / "gcp"
@@ -63,11 +64,13 @@ def answering(status):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A Google Cloud of this module and a function that runs a script against it."""
-    with google_cloud(PROJECT, REGION) as (cloud, variables):
-        config = tmp_path_factory.mktemp("gcloud")
+    folder = tmp_path_factory.mktemp("gcloud")
+    with google_cloud(PROJECT, REGION) as (cloud, variables), fast_gcloud(folder) as front:
+        variables |= {"CLOUDSDK_CONFIG": str(folder / "config")}
+        variables |= {"PATH": f"{front}:{os.environ['PATH']}"} if front else {}
 
         def run(script, *words, **more):
-            environment = {**os.environ, **variables, "CLOUDSDK_CONFIG": str(config), **more}
+            environment = {**os.environ, **variables, **more}
             command = ["bash", str(GCP / script), *words]
             return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
