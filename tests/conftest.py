@@ -203,7 +203,7 @@ def tiny_env(tmp_path, tiny_atlas_root, monkeypatch):
 
 @pytest.fixture
 def few_cells(tiny_env, monkeypatch):
-    """So few cells that their map is no UMAP, whose compilation takes most of the time of a small run."""
+    """So few cells that their map is of principal components, and every step is quick."""
     monkeypatch.setenv("HAYSTACK_INFERENCE__N_PROMPT", "4")
     monkeypatch.setenv("HAYSTACK_INFERENCE__N_QUERY", "3")
     return tiny_env

@@ -6,6 +6,7 @@ In: Settings and a progress listener. Out: Ports.
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Atlas, Clock, Progress
     from haystack_kernel.schema import Settings
 
-RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn")
+RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scipy", "scikit-learn", "fastumap")
 
 
 def connect(
@@ -74,7 +75,10 @@ def connect(
 
 def software_versions() -> dict[str, str]:
     """Versions for the record: Python, platform and the packages that numbers depend on."""
-    versions = {name: metadata.version(name) for name in RECORDED}
+    versions = {}
+    for name in RECORDED:
+        with suppress(metadata.PackageNotFoundError):  # fastumap has no build for every platform
+            versions[name] = metadata.version(name)
     return {"python": platform.python_version(), "platform": platform.platform(terse=True), **versions}
 
 

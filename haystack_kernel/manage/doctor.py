@@ -55,7 +55,6 @@ CHECKS: dict[Purpose, tuple[Check, ...]] = {
         Check("storage", local_checks.storage),
         Check("cache", local_checks.cache),
         Check("atlas_root", local_checks.atlas_root),
-        Check("compiled code", local_checks.compiled_cache, needed=False),
         Check("memory", local_checks.memory),
         Check("torch", local_checks.torch, needed=False),
         Check("fast kernels", local_checks.fast_kernels, needed=False),

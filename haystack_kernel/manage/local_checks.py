@@ -89,21 +89,6 @@ def atlas_root(settings: Settings) -> Found:
     return Found(found.ok, text, found.remedy)
 
 
-def compiled_cache(settings: Settings) -> Found:
-    """Check that numba can cache compiled code; otherwise every run compiles the code of its cell map again."""
-    from numba.core import config
-
-    chosen = getattr(config, "CACHE_DIR", "")
-    umap = find_spec("umap")
-    beside = [Path(umap.origin).parent] if umap and umap.origin else []
-    for folder in [Path(chosen)] if chosen else [*beside, Path.home()]:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        if _is_writable(there):
-            return Found(ok=True, text=f"numba caches compiled code under {hide_home(str(folder))}")
-    text = "neither the installation nor the home folder is writable"
-    return Found(ok=False, text=text, remedy="set NUMBA_CACHE_DIR to a writable folder")
-
-
 def memory(settings: Settings) -> Found:
     """Check how much memory is free."""
     import psutil

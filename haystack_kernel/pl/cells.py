@@ -5,6 +5,7 @@ In: the embedding table. Out: Axes with alternative text as their label.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
@@ -93,5 +94,6 @@ def _scatter(ax: Axes, cells: pd.DataFrame, *, role: str) -> None:
 
 
 def _axis_name(column: str) -> str:
-    """``umap1`` -> ``UMAP 1``; other columns as they are."""
-    return f"UMAP {column[4:]}" if column.startswith("umap") else column
+    """``umap1`` -> ``UMAP 1``, ``pc1`` -> ``PC 1``; other columns as they are."""
+    found = re.fullmatch(r"(umap|pc)(\d)", column)
+    return f"{found[1].upper()} {found[2]}" if found else column

@@ -39,6 +39,8 @@ BIBTEX = """\
 @article{umap2018, author = {McInnes, Leland and Healy, John and Saul, Nathaniel and Grossberger, Lukas},
   title = {UMAP: Uniform Manifold Approximation and Projection}, journal = {Journal of Open Source Software},
   volume = {3}, pages = {861}, year = {2018}, doi = {10.21105/joss.00861}}
+@software{fastumap, author = {Cardona, Jorge}, title = {fastumap: UMAP with precompiled kernels},
+  url = {https://gitlab.com/cardona-oss/fastumap}, year = {2026}}
 @article{bh1995, author = {Benjamini, Yoav and Hochberg, Yosef}, title = {Controlling the False Discovery Rate},
   journal = {Journal of the Royal Statistical Society B}, volume = {57}, pages = {289--300}, year = {1995},
   doi = {10.1111/j.2517-6161.1995.tb02031.x}}

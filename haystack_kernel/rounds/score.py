@@ -111,7 +111,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
 
 
 def embed(record: RunRecord, ports: Ports, *, number: int) -> FileRef:
-    """Place the cells of one round on a map for the figures; compiled code makes this slow, so only once a run."""
+    """Place the cells of one round on a map for the figures; only the reported round needs one."""
     from haystack_kernel.grounding import compute_embedding
 
     folder, store = layout.round_folder(number), ports.store

@@ -17,8 +17,9 @@ from haystack_kernel.cli.output import format_fields, format_rows, print_json
 pytestmark = pytest.mark.slow
 
 HEAVY = (
-    *("pandas", "numpy", "matplotlib", "anndata", "scanpy", "scipy", "sklearn", "umap", "duckdb", "pyarrow", "h5py"),
-    *("nbformat", "nbconvert", "papermill", "IPython", "torch", "dynaconf", "fsspec", "gcsfs", "rich", "jinja2"),
+    *("pandas", "numpy", "matplotlib", "anndata", "scanpy", "scipy", "sklearn", "duckdb", "pyarrow", "h5py"),
+    *("fastumap", "nbformat", "nbconvert", "papermill", "IPython"),
+    *("torch", "dynaconf", "fsspec", "gcsfs", "rich", "jinja2"),
 )
 
 

@@ -32,6 +32,11 @@ def test_map_alt_text_states_the_numbers(embedding):
     assert alt == "Map of 4 control, 5 prompt, 3 query, 3 predicted cells in two dimensions (UMAP 1, UMAP 2)."
 
 
+def test_map_of_principal_components_says_so(embedding):
+    alt = pl.umap(embedding.rename(columns={"umap1": "pc1", "umap2": "pc2"})).get_label()
+    assert alt.endswith("in two dimensions (PC 1, PC 2).")
+
+
 def test_map_without_control_or_cells_still_draws(embedding):
     assert "control" not in pl.umap(embedding[embedding["role"] != "control"]).get_label()
     axes = pl.umap(embedding.head(0))
