@@ -33,6 +33,7 @@ _MODULES = (
     "knowledge",
     "store",
     "manage",
+    "widgets",
 )
 __all__ = [*_VERBS, *_MODULES]  # noqa: PLE0604 - all are strings
 

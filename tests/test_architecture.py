@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "haystack_kernel"
 
 # From top to bottom: a row imports only rows below it; modules of one row do not import each other, but for SIBLINGS.
-# widgets, campaign and backtest are places for parts that do not exist yet.
+# campaign and backtest are places for parts that do not exist yet.
 LAYERS = [
     "__init__ __main__",
     "cli",
@@ -223,6 +223,7 @@ EXTRA_PARTS = {  # extra -> the parts that may import what it declares
     "ontology": ("haystack_kernel/knowledge/",),
     "service": ("haystack_kernel/service/",),
     "notify": ("haystack_kernel/manage/",),
+    "lab": ("haystack_kernel/widgets/",),
 }
 UNDECLARED = {  # what is imported only where somebody has it
     "triton": "comes with CUDA builds of torch",
@@ -235,8 +236,6 @@ NOT_IMPORTED = {
     "python-multipart": "FastAPI reads forms with it",
     "cryptography": "PyJWT checks signatures with it",
     "jupyterlab": "the place where notebooks are opened",
-    "ipywidgets": "declared for the widgets, which do not exist yet",
-    "anywidget": "declared for the widgets, which do not exist yet",
     "anthropic": "declared for the planner claude, which does not exist yet",
     "scanpy": "users read predictions.h5ad with it; nothing here computes with it",
 }

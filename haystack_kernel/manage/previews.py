@@ -1,6 +1,7 @@
 """Look at what a question would do before it is asked: how it reads, the candidates it would use, what it may cost.
 
-In: a question and options. Out: :class:`Preview`; nothing is saved, started or spent.
+In: a question and options. Out: :class:`Preview`, and what the simple engines predict at once; nothing is saved,
+started or spent.
 """
 
 from __future__ import annotations
@@ -8,18 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel import rounds
+from haystack_kernel import flow, rounds
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs import estimate_cost
 from haystack_kernel.manage.submission import check_reachable, orchestrator_spec
 from haystack_kernel.run import first_record
 from haystack_kernel.store import new_run_id
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import CostEstimate, RunRecord, Settings
+
+QUICK_ENGINES = ("weighted", "mean", "shift")  # need no model, no job and no money
+_N_QUICK_PROMPT, _N_QUICK_QUERY = 1000, 200  # cells that a quick answer reads at most
 
 
 @dataclass(frozen=True)
@@ -101,4 +108,91 @@ def preview(
         record,
         of_round=rounds.estimate_round(record, ports),
         of_orchestrator=estimate_cost(spec, ports.settings.batch),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class QuickAnswer:
+    """What the simple engines predict from the cells that the first round would use.
+
+    ``effects`` has one row per gene that the engines could change, largest effect first: ``gene``, ``expected`` (+1,
+    -1 or 0, by the question's known response), and one column per engine with the effect size, log2 of predicted over
+    query cells (means of log1p(CP10k)). No statistic is computed and no gene is called.
+    """
+
+    effects: pd.DataFrame
+    candidates: tuple[str, ...]
+    n_prompt: int
+    n_control: int
+    n_query: int
+    notes: tuple[str, ...] = ()
+
+
+def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: Ports | None = None) -> QuickAnswer:
+    """Predict with the simple engines at once, from the prompt that the first round would choose.
+
+    Parameters
+    ----------
+    record
+        With its candidates, e.g. of a :class:`Preview`; it is not saved.
+    settings
+        None reads them from the settings files and the environment.
+    ports
+        None builds them from the settings.
+
+    Returns
+    -------
+    Effect sizes by engine.
+
+    Raises
+    ------
+    InvalidInputError
+        The record has no candidates, or its question is not about a perturbation.
+    NoCandidateError
+        The chosen cells are not there.
+
+    Examples
+    --------
+    >>> seen = preview("How would NK cells respond to IL-15?")  # doctest: +SKIP
+    >>> quick_answer(seen.record).effects.head()  # doctest: +SKIP
+    """
+    import numpy as np
+    import pandas as pd
+
+    from haystack_kernel.grounding.de.resample import baseline_cells
+    from inference.baselines import predict
+
+    if not record.candidates:
+        msg = "a quick answer needs candidates; call preview(question, with_candidates=True)"
+        raise InvalidInputError(msg)
+    ports = ports or connect(settings or load_settings())
+    config = record.config
+    few = {
+        "n_prompt": min(config.n_prompt, _N_QUICK_PROMPT),
+        "n_query": min(config.n_query, _N_QUICK_QUERY),
+    }
+    chosen = flow.choose(record.model_copy(update={"config": config.model_copy(update=few), "rounds": ()}), ports).value
+    if not chosen.rounds:
+        msg = "no candidate can be used as the prompt of a first round; look at the candidates and lift a ban"
+        raise InvalidInputError(msg)
+    cells, _ = rounds.read_cells(chosen, ports)
+    prompt, query = baseline_cells(cells.prompt_cells), baseline_cells(cells.query_cells)
+    control = None if cells.control_cells is None else baseline_cells(cells.control_cells)
+    expected = rounds.query_of(record).expected_targets
+    base = predict("none", prompt=prompt, control=control, query=query, seed=config.seed)
+    table = {"gene": list(query.genes), "expected": [expected.get(gene, 0) for gene in query.genes]}
+    notes: list[str] = []
+    for engine in QUICK_ENGINES:
+        made = predict(engine, prompt=prompt, control=control, query=query, seed=config.seed)
+        table[engine] = (made.expected_log - base.expected_log) / np.log(2)
+        notes += [note for note in made.notes if note not in notes]
+    effects = pd.DataFrame(table)[base.changeable]
+    order = effects[list(QUICK_ENGINES)].abs().max(axis=1).sort_values(ascending=False, kind="stable").index
+    return QuickAnswer(
+        effects=effects.loc[order].reset_index(drop=True),
+        candidates=tuple(item.key for item in chosen.rounds[-1].candidates),
+        n_prompt=cells.prompt_cells.n_obs,
+        n_control=0 if cells.control_cells is None else cells.control_cells.n_obs,
+        n_query=cells.query_cells.n_obs,
+        notes=(*cells.notes, *notes),
     )

@@ -3,7 +3,7 @@
 In: the run record and the ports. Out: the round, further filled; files under ``rounds/<n>/``.
 """
 
-from haystack_kernel.rounds.cells import EDIT, assemble, search
+from haystack_kernel.rounds.cells import EDIT, assemble, read_cells, search
 from haystack_kernel.rounds.decision import decide, read_feedback
 from haystack_kernel.rounds.job import collect, estimate_round, keep_bills, keep_good_job, submit
 from haystack_kernel.rounds.record import query_of
@@ -21,6 +21,7 @@ __all__ = [
     "keep_good_job",
     "prediction_facts",
     "query_of",
+    "read_cells",
     "read_feedback",
     "search",
     "submit",

@@ -22,6 +22,8 @@ from inference.manifest import (
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
+    from haystack_kernel.retrieval.cells.assemble import CellsByRole
+    from haystack_kernel.retrieval.cells.own_cells import OwnCells
     from haystack_kernel.schema import Round, RunRecord
 
 EDIT = "edit"  # the step by which a person corrects the query
@@ -87,17 +89,15 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
     return last.model_copy(update=update)
 
 
-def _place_cells(record: RunRecord, ports: Ports) -> Round:
-    """Read the cells of the choice and write them by role."""
-    from haystack_kernel.retrieval import assemble_cells, cells_of, query_differences, read_own_cells
+def read_cells(record: RunRecord, ports: Ports) -> tuple[CellsByRole, OwnCells | None]:
+    """Read the cells of the newest round's choice by role, and the user's own query cells where the run has some."""
+    from haystack_kernel.retrieval import assemble_cells, read_own_cells
 
-    last, config, query = record.rounds[-1], record.config.located(), query_of(record)
-    knowledge = load_knowledge(ports.settings.knowledge)
-    own, different = None, tuple[str, ...]()
-    if record.query_set is not None:
-        different = query_differences(record.query_set, query=query, knowledge=knowledge)
-    else:
-        own = read_own_cells(config, query=query, knowledge=knowledge, candidates=last.candidates)
+    last, config = record.rounds[-1], record.config.located()
+    own = None
+    if record.query_set is None:
+        knowledge = load_knowledge(ports.settings.knowledge)
+        own = read_own_cells(config, query=query_of(record), knowledge=knowledge, candidates=last.candidates)
     cells = assemble_cells(
         last.candidates,
         query_set=record.query_set,
@@ -106,6 +106,19 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
         round_number=last.number,
         own_cells=own,
     )
+    return cells, own
+
+
+def _place_cells(record: RunRecord, ports: Ports) -> Round:
+    """Read the cells of the choice and write them by role."""
+    from haystack_kernel.retrieval import cells_of, query_differences
+
+    last, query = record.rounds[-1], query_of(record)
+    cells, own = read_cells(record, ports)
+    different = tuple[str, ...]()
+    if record.query_set is not None:
+        knowledge = load_knowledge(ports.settings.knowledge)
+        different = query_differences(record.query_set, query=query, knowledge=knowledge)
     files = [
         write_h5ad(ports.store, record.run_id, layout.cells_file(layout.round_folder(last.number), role), adata)
         for role, adata in cells.by_role.items()

@@ -48,14 +48,15 @@ def without_donors(cells: GroundingCells, *, engine: str, seed: int) -> list[spa
     donors = sorted(set(names[0]) & set(names[1]))
     if len(donors) < MIN_DONORS:
         return []
-    query, predictions = _cells(cells.query), []
+    query, predictions = baseline_cells(cells.query), []
     for left_out in np.array_split(np.array(donors, dtype=object), min(len(donors), MAX_GROUPS)):
         kept = [~np.isin(name, left_out.astype(str)) for name in names]
-        arms = [_cells(adata[keep]) for adata, keep in zip((prompt, control), kept, strict=True)]
+        arms = [baseline_cells(adata[keep]) for adata, keep in zip((prompt, control), kept, strict=True)]
         predictions.append(predict(engine, prompt=arms[0], control=arms[1], query=query, seed=seed).counts)
     return predictions
 
 
-def _cells(adata: ad.AnnData) -> Cells:
+def baseline_cells(adata: ad.AnnData) -> Cells:
+    """Cells as the baselines read them."""
     labels = [adata.obs[name].astype(str).to_numpy() for name in (keys.CELL_TYPE, keys.DONOR)]
     return Cells(adata.X.tocsr(), tuple(map(str, adata.var_names)), labels[0], labels[1])

@@ -1,0 +1,117 @@
+"""Parts that lead to one another, the list of runs, the form of a fork, and their views in a notebook."""
+
+import pytest
+
+from haystack_kernel.errors import HaystackError, NotFoundError
+from haystack_kernel.widgets import verbs
+from haystack_kernel.widgets.desk import Desk
+from haystack_kernel.widgets.monitor import Monitor
+from haystack_kernel.widgets.runs import ForkForm, RunList
+
+
+@pytest.fixture
+def desk(looked, settings, open_ports):
+    made = Desk(looked, settings=settings, open_ports=open_ports)
+    yield made
+    made.close()
+
+
+def test_a_started_question_is_watched_below_it(desk, jobs):
+    with pytest.raises(NotFoundError, match="no run was started"):
+        _ = desk.run
+    assert desk.wait() is None
+    desk.start()
+    assert [type(part).__name__ for part in desk.parts] == ["Ask", "Monitor"]
+    assert desk.run.run_id == desk.first.run.run_id
+    assert len(jobs.submitted) == 1
+    assert desk.run.run_id in repr(desk)
+
+
+def test_a_refused_question_is_an_error_where_nobody_sees_the_form(ask, settings, open_ports):
+    made = Desk(ask("How would glorps respond to IFN-beta?"), settings=settings, open_ports=open_ports)
+    with pytest.raises(HaystackError, match="glorps"):
+        made.start()
+
+
+@pytest.fixture
+def of_finished(finished):
+    ports, _ = finished
+    return {"settings": ports.settings, "open_ports": lambda consent: ports}
+
+
+def test_the_list_finds_shows_and_compares_runs(of_finished, finished, do):
+    record = finished[1]
+    listed = RunList(settings=of_finished["settings"])
+    desk = Desk(listed, **of_finished)
+    assert record.run_id in listed.picture(live=True)
+    do(listed, "find", text="no such question", status="")
+    assert "No run fits" in listed.picture(live=True)
+    do(listed, "find", text="ifn", status="done")
+    do(listed, "open", record.run_id)
+    assert [type(part).__name__ for part in desk.parts] == ["RunList", "Monitor", "ForkForm"]
+    do(listed, "pick", record.run_id)
+    do(listed, "compare")
+    assert "pick two" in listed.problem
+    do(listed, "pick", record.run_id)
+    assert listed.picked == []
+    listed.picked = [record.run_id, record.run_id]
+    do(listed, "compare")
+    assert listed.comparison.pearson == pytest.approx(1.0)
+    assert "Pearson" in listed.picture(live=False)
+    desk.close()
+
+
+def test_a_fork_changes_one_option_and_is_watched(desk, settings, open_ports, jobs, do):
+    parent = desk.start().run
+    form = ForkForm(parent.run_id, settings=settings, open_ports=open_ports)
+    shown = Desk(form, settings=settings, open_ports=open_ports)
+    do(form, "choose", "nonsense")
+    assert "not an option" in form.problem
+    do(form, "choose", "threshold")
+    assert f"now {parent.record.config.threshold}" in form.picture(live=True)
+    do(form, "fork", option="threshold", value="eleven")
+    assert "threshold" in form.problem
+    assert (form.run, form.picture(live=False), len(jobs.submitted)) == (None, "", 1)
+    do(form, "fork", option="threshold", value="9.5")
+    assert form.run.record.config.threshold == 9.5
+    assert form.run.record.forked_from.run_id == parent.run_id
+    assert "It took over: understand" in form.picture(live=False)
+    assert [part.run.run_id for part in shown.parts] == [form.run.run_id] * 2
+    shown.close()
+
+
+def test_views_send_what_changed_and_hear_actions_alone(ask, settings, open_ports):
+    pytest.importorskip("anywidget")
+    from haystack_kernel.widgets.view import DeskView
+
+    desk = Desk(ask(), settings=settings, open_ports=open_ports)
+    view = DeskView(desk, hides=".mark{display:none}")
+    (first,) = view.children
+    assert "Look at it first" in first.html
+    assert ".mark{display:none}" in first.style
+    for content in (None, 7, {"do": 7}, {"do": "settle"}, {"do": "look", "values": "x" * 10, "arg": {}}):
+        first._hear(first, content, None)
+    desk.first.settle()
+    assert desk.first.seen is not None
+    assert "Look again" in first.html
+    desk.start()
+    assert len(view.children) == 2
+    assert desk.run.run_id in view.children[1].html
+    assert view.children[1].ticks["elapsed"]
+    assert ">0 s<" not in view.children[1].html
+    desk.close()
+
+
+def test_the_verbs_make_desks_that_show_pictures_without_a_front_end(of_finished, finished):
+    record, settings = finished[1], of_finished["settings"]
+    for made in (
+        verbs.monitor(record.run_id, settings=settings),
+        verbs.runs(settings=settings),
+        verbs.ask(settings=settings),
+        verbs.fork(record.run_id, settings=settings),
+    ):
+        assert "<div" in made._repr_html_() or isinstance(made.first, ForkForm)
+        made.close()
+    assert isinstance(verbs.monitor(record.run_id, settings=settings).first, Monitor)
+    with pytest.raises(NotFoundError):
+        verbs.monitor("run-20200101t000000-abcdef", settings=settings)
