@@ -84,8 +84,31 @@ class Objects:
 
     def generation(self, uri: str) -> int | None:
         """Generation of an object, None when it or its bucket is absent."""
+        found = self.info(uri)
+        return None if found is None else found[1]
+
+    def info(self, uri: str) -> tuple[int, int] | None:
+        """Size in bytes and generation of an object, None when it or its bucket is absent."""
         found = self._find(uri)
-        return None if found is None else int(found.generation)
+        return None if found is None else (int(found.size or 0), int(found.generation))
+
+    def read_range(self, uri: str, start: int, stop: int, *, generation: int) -> bytes:
+        """Bytes ``start`` to ``stop`` (exclusive) of one generation; FileNotFoundError when that is no longer there."""
+        bucket, key = _parts(uri)
+
+        def ask() -> bytes:
+            blob = _client().bucket(bucket).blob(key, generation=generation)
+            data: bytes = blob.download_as_bytes(
+                start=start, end=stop - 1, checksum=None, retry=None, timeout=_TIMEOUT_S
+            )
+            return data
+
+        try:
+            return Attempts(uri, self._patience).repeat(ask)
+        except BucketError as error:
+            if error.status == 404:
+                raise FileNotFoundError(errno.ENOENT, "no such file, generation or bucket", uri) from error
+            raise
 
     def names(self, folder: str) -> list[str]:
         """Names directly below ``folder``, of objects and of folders; none when nothing is there."""

@@ -36,6 +36,8 @@ class Allowance:
     runs_at_once: int
     spent_today_usd: float
     usd_per_day: float
+    running_here: int
+    here_at_once: int
 
 
 class Allowances:
@@ -60,7 +62,15 @@ class Allowances:
     def of(self, person: str) -> Allowance:
         """Return what the person uses of the limits now."""
         running, spent = self._used(person, but="")
-        return Allowance(running, self._limits.runs_at_once, spent, self._limits.usd_per_day)
+        limits = self._limits
+        return Allowance(
+            running=running,
+            runs_at_once=limits.runs_at_once,
+            spent_today_usd=spent,
+            usd_per_day=limits.usd_per_day,
+            running_here=len(self._here()),
+            here_at_once=limits.local_runs_at_once,
+        )
 
     def reserve(self, person: str, run_id: str, *, usd: float) -> None:
         """Reserve a run that may spend so much, before it is made or goes on.
@@ -103,14 +113,18 @@ class Allowances:
                 "a day are spent or reserved. Lower the highest cost, or wait until tomorrow (UTC)"
             )
             raise LimitError(msg, limit="usd_per_day", retry_after_s=self._until_tomorrow())
-        here = [row for row in self._catalogue.running_of(None) if row.summary.orchestrator == "local"]
-        n_here = len({row.summary.run_id for row in here} - {run_id})
+        n_here = len(self._here() - {run_id})
         if n_here >= limits.local_runs_at_once:
             msg = (
                 f"{n_here} runs are being worked on by this machine, and {limits.local_runs_at_once} may be at once; "
                 "try again when one has ended"
             )
             raise LimitError(msg, limit="local_runs_at_once", retry_after_s=60)
+
+    def _here(self) -> set[str]:
+        """Runs of everybody that this machine works on."""
+        rows = self._catalogue.running_of(None)
+        return {row.summary.run_id for row in rows if row.summary.orchestrator == "local"}
 
     def _used(self, person: str, *, but: str) -> tuple[int, float]:
         """Runs of the person that are worked on, and dollars spent or reserved today."""

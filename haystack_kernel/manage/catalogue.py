@@ -125,7 +125,7 @@ class Catalogue:
         if not isinstance(ports.store, RunStore):
             msg = "an index of runs needs a storage on a disk or in a bucket"
             raise InvalidInputError(msg)
-        self._ports = ports
+        self._ports, self.store = ports, ports.store
         self.index = RunIndex(ports.store, clock=ports.clock)
         self._looks: dict[str, tuple[float, IndexedRun]] = {}
         self._lock = threading.Lock()

@@ -109,16 +109,16 @@ class Comparison:
             correlation = f"effects cannot be compared: {self.reason}"
         return [f"a: {self.run_a}, {self.titles[0]}", f"b: {self.run_b}, {self.titles[1]}", correlation, calls]
 
-    def html(self) -> Html:
-        """The comparison as an HTML fragment; every text is escaped."""
-        said = [(row["what"], row["a"], row["b"]) for row in self.differences]
-        scored = self.to_frame().itertuples(index=False, name=None)
+    def html(self, *, with_titles: bool = True) -> Html:
+        """The comparison as an HTML fragment; every text is escaped. ``with_titles`` says first which runs they are."""
+        said = [(str(row["what"]).replace("_", " "), row["a"], row["b"]) for row in self.differences]
+        scored = [(what.replace("_", " "), *rest) for what, *rest in self.to_frame().itertuples(index=False, name=None)]
         shown = self.pathways.head(N_PATHWAYS).itertuples(index=False, name=None)
         differences = paragraph("Question, options and inputs are the same.")
         if said:
             differences = table(("what", "a", "b"), said, caption="Differences")
         parts = [
-            items(self.summary()),
+            items(self.summary()[0 if with_titles else 2 :]),
             differences,
             table(("score", "a", "b", "b - a"), scored, caption="Scores, 1 (chance) to 10"),
             table(("pathway", "a", "b"), shown, caption="Pathways with the highest scores in either run"),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import RunConfig, Settings
+    from haystack_kernel.store import StoredFile
 
 _MAX_SHARED = 100
 
@@ -159,8 +160,8 @@ class Tenancy:
         self.access(person, run_id)
         return {path: size for path, size in self._store.files(run_id).items() if _is_offered(path)}
 
-    def file(self, person: Person, run_id: str, path: str) -> bytes:
-        """Return one file of a run.
+    def open_file(self, person: Person, run_id: str, path: str) -> StoredFile:
+        """Find one file of a run, to be read piece by piece.
 
         Raises
         ------
@@ -171,7 +172,7 @@ class Tenancy:
         if not _is_offered(path):
             msg = f"run {run_id} has no file {path[:200]!r}; GET the list of its files"
             raise NotFoundError(msg, given=path[:200])
-        return self._store.read(run_id, path)
+        return self.catalogue.store.open(run_id, path)
 
     def preview(self, question: str, *, options: Mapping[str, Any], with_candidates: bool = True) -> Preview:
         """Parse a question, search for candidates and estimate the cost; nothing is saved."""

@@ -104,7 +104,7 @@ def _citation(item: Citation) -> str:
     paper = item.paper
     title, link = escape(paper.title), paper_link(paper)
     if link is not None:
-        title = f'<a href="{escape(link)}" rel="noopener noreferrer">{title}</a>'
+        title = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">{title}</a>'
     sources = ", ".join(SOURCES[name] for name in paper.sources)
     authors = ", ".join(paper.authors[:3]) + (" et al." if len(paper.authors) > 3 else "")
     facts = [authors, paper.journal]

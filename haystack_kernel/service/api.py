@@ -46,6 +46,7 @@ from haystack_kernel.service.models import (
     own,
 )
 from haystack_kernel.service.problems import MEDIA_TYPE, Problem
+from haystack_kernel.service.streaming import has_already, send_file
 from haystack_kernel.store import layout
 
 _SAID = {
@@ -110,8 +111,7 @@ def answer(request: Request, value: Any, *, status: int = 200) -> Response:  # n
         body = value.model_dump_json().encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    given = [item.strip().removeprefix("W/") for item in request.headers.get("if-none-match", "").split(",")]
-    if request.method == "GET" and (etag in given or "*" in given):
+    if has_already(request, etag):
         return Response(status_code=304, headers=headers)
     return Response(body, status_code=status, media_type="application/json", headers=headers)
 
@@ -211,36 +211,45 @@ def list_files(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere)
     return answer(request, [FileOut(path=path, n_bytes=size) for path, size in found.items()])
 
 
-@_runs.get(
-    "/{run_id}/files/{path:path}",
-    responses={200: {"description": "the file", "content": {"application/octet-stream": {}}}, **_problems(404)},
-    response_class=Response,
-)
-def get_file(desk: DeskHere, person: Who, run_id: RunIdHere, path: Annotated[str, Path(max_length=300)]) -> Response:
-    """Download a file of a run."""
-    data = desk.runs.file(person, run_id, path)
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the file", "content": {"application/octet-stream": {}}},
+    206: {"description": "the part that `Range` asks for", "content": {"application/octet-stream": {}}},
+    416: {"description": "the part lies outside the file", "content": {MEDIA_TYPE: {}}},
+}
+
+
+@_runs.head("/{run_id}/files/{path:path}", include_in_schema=False)
+@_runs.get("/{run_id}/files/{path:path}", responses={**_FILE, **_problems(404)}, response_class=Response)
+def get_file(
+    request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, path: Annotated[str, Path(max_length=300)]
+) -> Response:
+    """Download a file of a run, or a part of it."""
+    found = desk.runs.open_file(person, run_id, path)
     name = re.sub(r"[^\w.-]", "_", path.rpartition("/")[2], flags=re.ASCII) or "file"
     headers = {
         "Content-Disposition": f"attachment; filename=\"{name}\"; filename*=UTF-8''{quote(f'{run_id}-{name}')}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
-    return Response(data, media_type="application/octet-stream", headers=headers)
+    return send_file(request, found, media_type="application/octet-stream", headers=headers)
 
 
-@_runs.get(
-    "/{run_id}/report",
-    responses={200: {"description": "the report", "content": {"text/html": {}}}, **_problems(404)},
-    response_class=Response,
-)
-def get_report(desk: DeskHere, person: Who, run_id: RunIdHere) -> Response:
+_REPORT: dict[int | str, dict[str, Any]] = {
+    status: {**said, "content": {"text/html": {}}} if status != 416 else said for status, said in _FILE.items()
+}
+
+
+@_runs.head("/{run_id}/report", include_in_schema=False)
+@_runs.get("/{run_id}/report", responses={**_REPORT, **_problems(404)}, response_class=Response)
+def get_report(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere) -> Response:
     """Return the report of a run; a browser shows it in a box of its own, in which no script but ours runs."""
-    data = desk.runs.file(person, run_id, layout.REPORT)
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_digest()}'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-scripts"
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'; "
+        "sandbox allow-scripts allow-downloads allow-popups allow-popups-to-escape-sandbox"
     )
+    found = desk.runs.open_file(person, run_id, layout.REPORT)
     headers = {"Content-Security-Policy": policy, "X-Frame-Options": "SAMEORIGIN"}
-    return Response(data, media_type="text/html; charset=utf-8", headers=headers)
+    return send_file(request, found, media_type="text/html; charset=utf-8", headers=headers)
 
 
 # --- sharing --------------------------------------------------------------------------------------------------------

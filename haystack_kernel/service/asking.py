@@ -20,7 +20,7 @@ from haystack_kernel.report import candidate_table, query_card
 from haystack_kernel.schema import Engine, ExecutorName, StructuredQuery
 from haystack_kernel.service.api import DeskHere, Who, note
 from haystack_kernel.service.desk import Desk
-from haystack_kernel.service.pages import back_to, lines_of, number_of
+from haystack_kernel.service.pages import back_to, lines_of, number_of, simulated_cells
 from haystack_kernel.service.problems import Problem, describe
 from haystack_kernel.service.rendering import page
 
@@ -40,6 +40,7 @@ class _AskForm(BaseModel):
     max_cost: str = Field(default="", max_length=20)
     key: str = Field(default="", max_length=100)
     meant: str = Field(default="", max_length=400, description="what a word of the question is said to mean")
+    instead: str = Field(default="", max_length=2000, description="a question that was offered instead")
     do: str = "look"
 
     def options(self) -> dict[str, Any]:
@@ -67,7 +68,9 @@ def ask(request: Request, desk: DeskHere, person: Who, form: Annotated[_AskForm,
     if form.meant:  # "word => term": the reader chose what a word means
         word, _, term = form.meant.partition(" => ")
         form = form.model_copy(update={"question": form.question.replace(word, term, 1), "do": "look"})
-    seen, problem = None, None
+    if form.instead:
+        form = form.model_copy(update={"question": form.instead, "do": "look"})
+    seen, refused = None, None
     try:
         if form.do == "ask":
             run, _ = desk.runs.submit(
@@ -79,8 +82,8 @@ def ask(request: Request, desk: DeskHere, person: Who, form: Annotated[_AskForm,
             return back_to(request, desk, run.run_id)
         seen = desk.runs.preview(form.question, options=form.options())
     except HaystackError as error:
-        problem = describe(error)
-    return _ask_page(request, desk, person=person, form=form, seen=seen, problem=problem)
+        refused = error
+    return _ask_page(request, desk, person=person, form=form, seen=seen, refused=refused)
 
 
 def _ask_page(
@@ -90,9 +93,10 @@ def _ask_page(
     person: Person,
     form: _AskForm,
     seen: Preview | None = None,
-    problem: Problem | None = None,
+    refused: HaystackError | None = None,
 ) -> Response:
     record = seen.record if seen is not None else None
+    problem, instead = _refusal(refused)
     return page(
         request,
         "ask",
@@ -103,7 +107,10 @@ def _ask_page(
         reading=query_card(record) if record is not None else "",
         candidates=candidate_table(record).html() if record is not None else "",
         n_candidates=len(record.candidates) if record is not None else 0,
-        meanings=_meanings(record.query if record is not None else None),
+        meanings=_meanings(record.query) if record is not None else _nearest(refused),
+        instead=instead,
+        usual_s=desk.usual_s(record.config) if record is not None else None,
+        notices=simulated_cells(record) if record is not None else [],
         atlases=desk.atlases(),
         default_atlases=desk.settings.atlases,
         engines=_ENGINES,
@@ -111,6 +118,27 @@ def _ask_page(
         allowed=desk.runs.allowances.of(person.name),
         key=form.key or secrets.token_hex(12),
     )
+
+
+def _refusal(error: HaystackError | None) -> tuple[Problem | None, list[str]]:
+    """Why a question is refused, for the page, and questions that can be asked instead."""
+    if error is None:
+        return None, []
+    problem, instead = describe(error), error.facts.get("questions")
+    if not isinstance(instead, (list, tuple)):
+        return problem, []
+    detail = problem.detail.partition(" Ask instead:")[0]  # the page offers the questions themselves
+    return problem.model_copy(update={"detail": f"{detail.rstrip('.')}.", "next": "Ask one of these instead:"}), list(
+        instead
+    )
+
+
+def _nearest(error: HaystackError | None) -> list[dict[str, Any]]:
+    """Words that are not known, with the nearest that are."""
+    nearest = error.facts.get("nearest") if error is not None else None
+    if not isinstance(nearest, dict):
+        return []
+    return [{"text": word, "is": "", "others": list(names)[:5]} for word, names in nearest.items() if names]
 
 
 def _meanings(query: StructuredQuery | None) -> list[dict[str, Any]]:

@@ -15,8 +15,10 @@ from haystack_kernel import __version__
 from haystack_kernel.atlas import atlas_info, list_atlases
 from haystack_kernel.config.connect import connect
 from haystack_kernel.errors import HaystackError, NotFoundError
+from haystack_kernel.flow import STEPS
 from haystack_kernel.manage.tenancy import Tenancy
 from haystack_kernel.ports import Consent
+from haystack_kernel.report.words import counted
 from haystack_kernel.schema import DEMO_ATLAS
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.manage.tenancy import Person
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import RunRecord, Settings
+    from haystack_kernel.schema import RunConfig, RunRecord, Settings
 
 _SEEN_S = 1.0  # so many readers of one run cost one look a second
 _MAX_SEEN = 1000
@@ -87,8 +89,14 @@ class Desk:
             "created_at": f"{record.created_at:%Y-%m-%dT%H:%M:%SZ}",
             "elapsed_s": round(elapsed_s, 1),
             "left_s": self._left_s(record, elapsed_s) if found["status"] == "running" else None,
+            "doing": doing(found["next_step"]) if found["next_step"] else "",
             "steps": [
-                {"step": step.step, "seconds": round(step.seconds, 2), "finished_at": f"{step.finished_at:%H:%M:%S}"}
+                {
+                    "step": step.step,
+                    "doing": doing(step.step),
+                    "seconds": round(step.seconds, 2),
+                    "finished_at": f"{step.finished_at:%H:%M:%S}",
+                }
                 for step in record.steps
             ],
             "headline": record.interpretation.headline if record.interpretation else "",
@@ -96,14 +104,18 @@ class Desk:
         }
 
     def _left_s(self, record: RunRecord, elapsed_s: float) -> float | None:
-        """Seconds that are left by the median of earlier runs with the same engine and executor."""
+        usual_s = self.usual_s(record.config)
+        return None if usual_s is None else round(max(usual_s - elapsed_s, 1.0), 0)
+
+    def usual_s(self, config: RunConfig) -> float | None:
+        """Seconds that a run takes, by the median of earlier ones with the same engine and executor."""
         earlier = [
             row.summary.seconds
             for row in self.runs.catalogue.index.rows()
             if row.summary.status == "done"
-            and (row.summary.engine, row.summary.executor) == (record.config.engine, record.config.executor)
+            and (row.summary.engine, row.summary.executor) == (config.engine, config.executor)
         ][:_N_EARLIER]
-        return round(max(median(earlier) - elapsed_s, 1.0), 0) if earlier else None
+        return median(earlier) if earlier else None
 
     def log(self, person: Person, run_id: str) -> dict[str, str]:
         """The ends of the logs of a run's orchestrator and of its newest job."""
@@ -155,27 +167,29 @@ class Desk:
     def health(self) -> list[dict[str, Any]]:
         """What the service needs, and whether it is there."""
         lines: list[dict[str, Any]] = [{"check": "version", "ok": True, "found": f"HAYSTACK {__version__}"}]
-        started = time.perf_counter()
         try:
             rows = self.runs.catalogue.index.rows()
         except HaystackError as error:
             lines.append({"check": "storage", "ok": False, "found": str(error)})
         else:
-            running = sum(row.summary.status == "running" for row in rows)
-            seconds = time.perf_counter() - started
-            lines.append(
-                {
-                    "check": "storage",
-                    "ok": True,
-                    "found": f"{len(rows):,} runs in the index, read in {1000 * seconds:.0f} ms",
-                }
-            )
-            lines.append({"check": "work", "ok": True, "found": f"runs that count as running: {running}"})
+            running = self.runs.catalogue.running_of(None, rows=rows)
+            here = sum(row.summary.orchestrator == "local" for row in running)
+            most = self.settings.service.local_runs_at_once
+            elsewhere = f"; {len(running) - here} elsewhere" if len(running) > here else ""
+            found = f"{counted(here, 'run')} of {most} that this machine may work on at once{elsewhere}"
+            lines.append({"check": "storage", "ok": True, "found": f"{counted(len(rows), 'run')}; it can be read"})
+            lines.append({"check": "running now", "ok": True, "found": found})
         names = list_atlases(self.settings.atlas_root)
         lines.append({"check": "atlases", "ok": True, "found": ", ".join(names) or f"none; {DEMO_ATLAS} can be made"})
-        up_s = (self.ports.clock.now() - self.started_at).total_seconds()
-        lines.append({"check": "up", "ok": True, "found": f"{up_s / 3600:.1f} h"})
+        lines.append({"check": "running since", "ok": True, "found": f"{self.started_at:%Y-%m-%d %H:%M} UTC"})
         return lines
+
+
+def doing(step: str) -> str:
+    """What a step does, in words, for example "reading the cells, round 2"."""
+    name, _, number = step.partition(" ")
+    words = STEPS[name][1] if name in STEPS else name
+    return f"{words}, round {number}" if number else words
 
 
 def _without_places(value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -188,6 +188,7 @@ class RunOut(BaseModel):
     question: str
     status: ShownStatus
     next_step: str | None
+    doing: str = Field(description="the next step in words; empty after the last one")
     rounds: int
     score: float | None
     cost_usd: float

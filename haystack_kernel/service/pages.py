@@ -17,7 +17,10 @@ from haystack_kernel.manage.changes import parse_changes
 from haystack_kernel.manage.listing import STATUSES
 from haystack_kernel.manage.tenancy import Spending
 from haystack_kernel.report import candidate_table, query_card, rounds_table, score_table
+from haystack_kernel.report.words import simulated_atlases, termination_text
+from haystack_kernel.schema import DEMO_ATLAS
 from haystack_kernel.service.api import DeskHere, RunIdHere, Who, link_to, note
+from haystack_kernel.service.desk import doing
 from haystack_kernel.service.guard import SIGN_IN
 from haystack_kernel.service.identity import LINK_COOKIE, SESSION_COOKIE, TokenIdentity
 from haystack_kernel.service.models import own
@@ -26,8 +29,10 @@ from haystack_kernel.service.rendering import page, templates
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
+    from haystack_kernel.schema import RunRecord
     from haystack_kernel.service.desk import Desk
 
+SIMULATED = "The cells of atlas {} are simulated, not measured."
 router = APIRouter(include_in_schema=False)
 _runs = APIRouter(prefix=f"/{layout.RUNS}")
 _MAX_SHOWN_FILES = 200
@@ -188,6 +193,9 @@ def _run_page(request: Request, desk: Desk, *, person: Any, run_id: str, **more:
         rounds=rounds_table(record) if record.rounds else "",
         scores=score_table(record) if record.best is not None else "",
         log=desk.log(person, run_id),
+        stopped=termination_text(record),
+        failed_while=doing(state["failure"]["step"]) if state["failure"] else "",
+        notices=simulated_cells(record),
         files=[(name, files[name]) for name in (*first, *others)][:_MAX_SHOWN_FILES],
         n_files=len(files),
         n_first=len(first),
@@ -332,7 +340,7 @@ def compare_page(request: Request, desk: DeskHere, person: Who, run: Annotated[l
         msg = f"{len(run)} runs are marked; mark two to compare them"
         raise InvalidInputError(msg, given=len(run))
     found = desk.runs.compare(person, run[0], run[1])
-    return page(request, "compare", found=found, runs=run, body=found.html())
+    return page(request, "compare", found=found, runs=run, body=found.html(with_titles=False))
 
 
 @router.get("/atlases", response_class=HTMLResponse)
@@ -344,7 +352,9 @@ def atlases_page(request: Request, desk: DeskHere) -> Response:
 @router.get("/atlases/{name}", response_class=HTMLResponse)
 def atlas_page(request: Request, desk: DeskHere, name: str) -> Response:
     """What an atlas holds."""
-    return page(request, "atlas", atlas=desk.atlas(name))
+    return page(
+        request, "atlas", atlas=desk.atlas(name), is_simulated=SIMULATED.format(name) if name == DEMO_ATLAS else ""
+    )
 
 
 @router.get("/health", response_class=HTMLResponse)
@@ -374,6 +384,11 @@ def _refused(request: Request, desk: Desk, *, person: Any, run_id: str, error: H
 def _is_encrypted(request: Request) -> bool:
     """Whether the browser's connection is encrypted; Identity-Aware Proxy takes no other."""
     return request.url.scheme == "https" or request.app.state.identity.kind == "iap"
+
+
+def simulated_cells(record: RunRecord) -> list[str]:
+    """Sentences about atlases of the run whose cells are simulated."""
+    return [SIMULATED.format(name) for name in simulated_atlases(record)]
 
 
 def lines_of(text: str) -> list[str]:

@@ -118,6 +118,17 @@ class BucketFiles:
         with bucket_errors(uri):
             return self._objects.generation(uri)
 
+    def info(self, uri: str) -> tuple[int, str] | None:
+        """Size in bytes and stamp of a file; None when it is not there."""
+        with bucket_errors(uri):
+            found = self._objects.info(uri)
+        return None if found is None else (found[0], str(found[1]))
+
+    def read_range(self, uri: str, start: int, stop: int, *, stamp: str) -> bytes:
+        """Bytes ``start`` to ``stop`` (exclusive) of the file with that stamp; FileNotFoundError once replaced."""
+        with bucket_errors(uri):
+            return self._objects.read_range(uri, start, stop, generation=int(stamp))
+
     def names(self, folder: str) -> list[str]:
         """Names directly below ``folder``; none when nothing is there."""
         with bucket_errors(folder):

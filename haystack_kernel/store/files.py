@@ -107,12 +107,33 @@ class FolderFiles:
         """Return a text that every write of the file changes; None when it is not there."""
         if not self._is_local:
             return hashlib.sha256(self.read(path)).hexdigest() if self.exists(path) else None
+        found = self.info(path)
+        return None if found is None else found[1]
+
+    def info(self, path: str) -> tuple[int, str] | None:
+        """Size in bytes and stamp of a file; None when it is not there."""
         with storage_errors(path):
             try:
-                found = Path(path).stat()
+                if self._is_local:
+                    found = Path(path).stat()
+                    return found.st_size, _stamp_of(found)
+                return int(self._fs.info(path)["size"]), str(self._fs.checksum(path))
             except FileNotFoundError:
                 return None
-        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+    def read_range(self, path: str, start: int, stop: int, *, stamp: str) -> bytes:
+        """Bytes ``start`` to ``stop`` (exclusive) of the file with that stamp; FileNotFoundError once replaced."""
+        with storage_errors(path):
+            if not self._is_local:
+                if str(self._fs.checksum(path)) != stamp:
+                    raise FileNotFoundError(errno.ENOENT, "the file was replaced", path)
+                part: bytes = self._fs.cat_file(path, start=start, end=stop)
+                return part
+            with Path(path).open("rb") as handle:
+                if _stamp_of(os.fstat(handle.fileno())) != stamp:
+                    raise FileNotFoundError(errno.ENOENT, "the file was replaced", path)
+                handle.seek(start)
+                return handle.read(stop - start)
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
@@ -145,6 +166,10 @@ class FolderFiles:
         """Delete a file if it is there."""
         with suppress(FileNotFoundError), storage_errors(path):
             self._fs.rm_file(path)
+
+
+def _stamp_of(found: os.stat_result) -> str:
+    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -28,7 +30,39 @@ from haystack_kernel.store.uris import check_inner_path, check_run_id, check_sto
 from inference.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+
+_PIECE = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a run folder as it was when it was found; ``stamp`` tells it from what may replace it."""
+
+    path: str
+    n_bytes: int
+    stamp: str
+    read: Callable[[int, int], bytes]
+
+    def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes ``start`` to ``stop`` (exclusive) in pieces, so that no large file is held whole.
+
+        Raises
+        ------
+        ConflictError
+            The file was replaced meanwhile, or is shorter than it was.
+        """
+        for first in range(start, stop, _PIECE):
+            last = min(first + _PIECE, stop)
+            try:
+                data = self.read(first, last)
+            except FileNotFoundError:
+                data = b""
+            if len(data) != last - first:
+                msg = f"{self.path} was replaced while it was read; read it again"
+                raise ConflictError(msg, path=self.path)
+            yield data
 
 
 class RunStore:
@@ -231,6 +265,22 @@ class RunStore:
                 f"run {run_id} has no file {path!r} in {self.storage}; `haystack resume {run_id}` makes what is missing"
             )
             raise NotFoundError(msg, run_id=run_id, path=path) from error
+
+    def open(self, run_id: str, path: str) -> StoredFile:
+        """Find a file of the run folder, to be read piece by piece.
+
+        Raises
+        ------
+        NotFoundError
+            It is not there.
+        """
+        there = self._path(run_id, path)
+        found = self._files.info(there)
+        if found is None:
+            msg = f"run {run_id} has no file {path!r} in {self.storage}"
+            raise NotFoundError(msg, run_id=run_id, path=path)
+        n_bytes, stamp = found
+        return StoredFile(path, n_bytes, stamp, read=partial(self._files.read_range, there, stamp=stamp))
 
     def exists(self, run_id: str, path: str) -> bool:
         """Whether the run folder holds the file."""

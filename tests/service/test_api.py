@@ -231,6 +231,55 @@ def test_files_are_listed_and_downloaded_but_not_who_may_read_or_who_works(clien
         assert client.get(f"/api/v1/runs/{done}/files/{hidden}", person=ADA).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [
+        ("bytes=0-9", (0, 10)),
+        ("bytes=100-", (100, None)),
+        ("bytes=-7", (-7, None)),
+        ("bytes=5-5", (5, 6)),
+        ("bytes=0-999999999", (0, None)),
+        ("bytes=-999999999", (0, None)),
+        ("bytes=1 - 4", (1, 5)),
+    ],
+)
+def test_a_part_of_a_file_is_sent_alone(client, done, asked, part):
+    path = f"/api/v1/runs/{done}/files/de.csv"
+    whole = client.get(path, person=ADA)
+    wanted = whole.content[slice(*part)]
+    answer = client.get(path, person=ADA, headers={"range": asked})
+    assert (answer.status_code, answer.content) == (206, wanted)
+    first = len(whole.content) + part[0] if part[0] < 0 else part[0]
+    last = first + len(wanted) - 1
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(whole.content)}"
+    assert int(answer.headers["content-length"]) == len(wanted)
+    assert answer.headers["etag"] == whole.headers["etag"]
+
+
+@pytest.mark.parametrize("asked", ["bytes=9-5", "bytes=0-1,5-6", "lines=0-9", "bytes=-", "bytes=a-b", "nonsense", ""])
+def test_what_is_not_one_part_is_answered_with_the_whole_file(client, done, asked):
+    answer = client.get(f"/api/v1/runs/{done}/files/de.csv", person=ADA, headers={"range": asked})
+    assert (answer.status_code, "content-range" in answer.headers) == (200, False)
+    assert len(answer.content) == int(answer.headers["content-length"])
+
+
+def test_a_reader_who_has_a_file_is_not_sent_it_again_and_parts_of_two_versions_are_never_mixed(client, done, store):
+    path = f"/api/v1/runs/{done}/files/de.csv"
+    first = client.ask("HEAD", path, person=ADA)
+    n_bytes, etag = int(first.headers["content-length"]), first.headers["etag"]
+    assert (first.status_code, first.content, first.headers["accept-ranges"]) == (200, b"", "bytes")
+    assert client.get(path, person=ADA, headers={"if-none-match": f'"other", W/{etag}'}).status_code == 304
+    outside = client.get(path, person=ADA, headers={"range": f"bytes={n_bytes}-"})
+    assert (outside.status_code, outside.headers["content-range"]) == (416, f"bytes */{n_bytes}")
+    store.write(done, "de.csv", b"another table")
+    part = {"range": "bytes=0-6", "if-range": etag}
+    assert client.get(path, person=ADA, headers=part).content == b"another table"  # the whole new version
+    changed = client.get(path, person=ADA, headers={"if-none-match": etag})
+    assert (changed.status_code, changed.headers["etag"] == etag) == (200, False)
+    assert client.ask("HEAD", f"/api/v1/runs/{done}/report", person=ADA).headers["content-type"].startswith("text/html")
+    assert client.ask("HEAD", path, person=BEN).status_code == 404
+
+
 def test_a_report_comes_in_a_box_where_no_script_but_ours_runs(client, done):
     from haystack_kernel.report.render import script_digest
 

@@ -79,7 +79,7 @@ def test_a_run_is_followed_live_and_the_page_turns_when_it_ends(opened, put, sto
     assert "<b>no markup</b>" in page.locator("#log").inner_text()
     step = StepTime(step="understand", finished_at=clock.now(), seconds=3.0)
     record = store.save(record.model_copy(update={"steps": (step,)}))
-    page.locator("#steps", has_text="understand 3 s").wait_for()
+    page.locator("#steps", has_text="reading the question 3 s").wait_for()
     threading.Timer(0.1, lambda: store.save(record.model_copy(update={"status": "done"}))).start()
     page.locator(".badge", has_text="done").wait_for()
     assert page.wrong == []
@@ -89,11 +89,11 @@ def test_a_run_is_followed_live_and_the_page_turns_when_it_ends(opened, put, sto
 def test_a_question_is_looked_at_corrected_and_asked(opened, store, jobs, script):
     page = opened("/ask", script=script)
     page.fill("#question", "How would glorps respond to IFN-beta?")
-    page.click("text=Look at it first")
+    page.click("button[value=look]")
     assert "glorps" in page.locator(".problem").inner_text()
     page.fill("#question", QUESTION)
     page.click("button[value=look]")
-    page.locator("h2", has_text="Start it").wait_for()
+    page.locator("h2", has_text="Start the run").wait_for()
     assert "B cell" in page.locator(".facts").first.inner_text()
     assert store._run_ids() == []
     page.click("button[value=ask]")

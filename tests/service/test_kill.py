@@ -80,7 +80,7 @@ def test_a_killed_service_loses_nothing_and_a_killed_worker_is_told_of_and_resum
         assert "orchestrator" in message or "process vanished" in message
         assert f"haystack resume {run_id}" in state["next_commands"]
         page = client.get(f"/runs/{run_id}").text
-        assert "Failed at" in page
+        assert "Failed while" in page
         assert ">Resume</button>" in page
         resumed = client.post(f"/api/v1/runs/{run_id}/resume", json={})
         assert (resumed.status_code, resumed.json()["status"]) == (200, "running")

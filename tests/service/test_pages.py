@@ -41,6 +41,44 @@ def test_a_word_that_is_not_known_is_offered_others_and_the_choice_goes_into_the
     assert QUESTION in corrected.text
 
 
+def test_a_question_about_two_treatments_is_offered_as_two_questions_and_an_unknown_word_the_nearest_terms(client):
+    several = look(client, "How would B cells respond to IFN-beta and TNF-alpha?")
+    assert (several.status_code, "haystack run" in several.text) == (422, False)  # no command line on a page
+    assert f'name="instead" value="{QUESTION}"' in several.text
+    assert f">{QUESTION}</textarea>" in look(client, several.text[:20], instead=QUESTION).text
+    unknown = look(client, "How would glorps respond to IFN-beta?").text
+    assert 'value="glorps => common lymphoid progenitor"' in unknown
+
+
+def test_the_limits_are_told_before_a_run_is_started(client_of, settings, open_ports, client):
+    start = '<button name="do" value="ask">'
+    free = look(client, QUESTION).text
+    assert (start in free, "0 of the 50 runs that you may have at once" in free) == (True, True)
+    made = type(settings).model_validate({**settings.model_dump(), "service": {"runs_at_once": 1}})
+    busy = client_of(made, open_ports)
+    assert busy.post("/api/v1/runs", person=ADA, json={"question": QUESTION}).status_code == 201
+    page = look(busy, QUESTION).text
+    assert (start in page, "1 of the 1 runs that you may have at once is being worked on: wait" in page) == (
+        False,
+        True,
+    )
+    assert start in busy.post("/ask", person=BEN, data={"question": QUESTION, "do": "look"}).text
+    made = type(settings).model_validate({**settings.model_dump(), "service": {"local_runs_at_once": 1}})
+    page = client_of(made, open_ports).post("/ask", person=BEN, data={"question": QUESTION, "do": "look"}).text
+    assert (start in page, "This machine works on as many runs as it may (1)" in page) == (False, True)
+
+
+def test_a_run_says_in_words_what_it_does_and_where_it_stopped(client, put, done):
+    page = client.get(f"/runs/{done}", person=ADA).text
+    assert "searching the atlases for prompt cells" in page
+    assert "scoring against known biology, round 1" in page
+    assert "stopped: the score reached the threshold of 5" in page
+    left = client.get(f"/runs/{put(7, owner=ADA)}", person=ADA).text
+    assert "stopped before reading the question" in left
+    assert "Nobody is working on this run" in left
+    assert "The cells of atlas demo are simulated, not measured." in left
+
+
 def test_refusals_are_shown_on_the_page_where_they_arose(client, done):
     assert "status" in client.get("/runs?status=lost", person=ADA).text
     wrong = client.post(f"/runs/{done}/fork", person=ADA, data={"changes": "sed=1"})

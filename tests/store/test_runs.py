@@ -2,8 +2,10 @@
 
 import errno
 import json
+import random
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -260,3 +262,25 @@ def test_files_are_listed_copied_and_removed_but_never_the_record(tmp_path, reco
     with pytest.raises(InvalidInputError, match="not a path inside"):
         store.remove(record.run_id, ["../../else"])
     assert store.files("run-20260102t030405-absent") == {}
+
+
+@pytest.mark.parametrize("place", ["local", "memory", "bucket"])
+def test_a_file_is_read_piece_by_piece_and_never_from_two_versions(place, tmp_path, request):
+    where = {"local": str(tmp_path), "memory": f"memory://{tmp_path.name}", "bucket": "gs://haystack-test/team"}[place]
+    if place == "bucket":
+        request.getfixturevalue("bucket_server")
+    store, run_id = RunStore(where), new_run_id(datetime(2026, 1, 2, tzinfo=UTC))
+    data = random.Random(1).randbytes(2_500_000)
+    store.write(run_id, "predictions.h5ad", data)
+    found = store.open(run_id, "predictions.h5ad")
+    pieces = list(found.pieces(0, found.n_bytes))
+    assert (b"".join(pieces), found.n_bytes) == (data, len(data))
+    assert max(map(len, pieces)) <= 1 << 20
+    assert b"".join(found.pieces(1_048_570, 1_048_590)) == data[1_048_570:1_048_590]
+    begun = found.pieces(0, found.n_bytes)
+    next(begun)
+    store.write(run_id, "predictions.h5ad", data[::-1])
+    with pytest.raises(ConflictError, match="was replaced while it was read"):
+        next(begun)
+    with pytest.raises(NotFoundError, match="has no file"):
+        store.open(run_id, "absent.csv")

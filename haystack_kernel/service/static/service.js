@@ -17,14 +17,14 @@
 
     const show = (state) => {
       began = Date.now() - 1000 * state.elapsed_s;
-      text("next-step", state.next_step ? `next step: ${state.next_step}` : "");
+      text("next-step", state.next_step ? state.doing : "");
       text("rounds", `${state.rounds} round${state.rounds === 1 ? "" : "s"}`);
       text("left", state.left_s ? `about ${span(state.left_s)} left, by earlier runs` : "");
       if (state.score !== null) text("score", `${state.score.toFixed(1)} of 10`);
       const steps = document.getElementById("steps");
-      steps.replaceChildren(...state.steps.map((step) => item(step.step, step.seconds >= 1 ? span(step.seconds) : "< 1 s")));
-      if (state.next_step) { const now = item(state.next_step, "now"); now.className = "now"; steps.append(now); }
-      if (state.next_step !== lastStep) { lastStep = state.next_step; text("announce", lastStep ? `now: ${lastStep}` : `the run is ${state.status}`); }
+      steps.replaceChildren(...state.steps.map((step) => item(step.doing, step.seconds >= 1 ? span(step.seconds) : "< 1 s")));
+      if (state.next_step) { const now = item(state.doing, "now"); now.className = "now"; steps.append(now); }
+      if (state.next_step !== lastStep) { lastStep = state.next_step; text("announce", lastStep ? `now ${state.doing}` : `the run is ${state.status}`); }
       log();
       if (state.status !== "running" && !over) { over = true; clearInterval(tick); location.reload(); }
     };
