@@ -185,6 +185,9 @@ def _read_manifest(arguments: argparse.Namespace) -> Manifest:
         manifest = _manifest_of_flags(arguments)
     else:
         manifest = parse_manifest(read_bytes(arguments.manifest))
+        if arguments.device != Manifest.device:  # of the machine, which whoever wrote the manifest need not know
+            manifest = replace(manifest, device=arguments.device)
+            check_manifest(manifest)
     outputs = {check_uri(task.output) for task in manifest.tasks}
     model = {check_uri(uri) for uri in (manifest.model, manifest.genelist) if uri is not None}
     for task in manifest.tasks:
@@ -222,7 +225,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "Predict how query cells respond to the effect that prompt cells show."
     parser = argparse.ArgumentParser(prog="python -m inference.run_inference", description=text)
     add = parser.add_argument
-    add("--manifest", help="JSON file with many tasks: path or gs:// address; excludes all other flags")
+    add("--manifest", help="JSON file with many tasks: path or gs:// address; excludes all other flags but --device")
     add("--prompt-gcs", help="treated cells, h5ad (path or gs:// address, as for all files below)")
     add("--query-gcs", help="cells to transform, h5ad")
     add("--control-gcs", help="control cells of the prompt cells, h5ad")
@@ -235,7 +238,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_model_flags(parser)
     found = parser.parse_args(argv)
     if found.manifest is not None:
-        alone = parser.parse_args([f"--manifest={found.manifest}"])
+        alone = parser.parse_args([f"--manifest={found.manifest}", f"--device={found.device}"])
         if given := dict(vars(found).items() - vars(alone).items()):
             parser.error(f"--manifest contains everything; leave out {', '.join(map(_flag, sorted(given)))}")
         return found

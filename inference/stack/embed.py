@@ -66,6 +66,8 @@ def embed_query(engine: StackEngine, query: Cells) -> Embedding:
         "licence": engine.checkpoint.licence,
         "config": asdict(model.config),
         "device": str(model.device),
+        "kernels": engine.kernels,
+        "precision": model.precision,
         "frac_query_genes_in_model": test.own.size / len(query.genes),
         "frac_model_genes_in_query": test.model.size / len(engine.genes),
     }
@@ -73,7 +75,7 @@ def embed_query(engine: StackEngine, query: Cells) -> Embedding:
     note = f"of the model's {n_model} genes the query has {test.model.size} ({test.model.size / n_model:.0%})"
     known = np.zeros(len(query.genes), dtype=bool)
     known[test.own] = True
-    return Embedding(vectors, known, (*engine.checkpoint.notes, note), {"model": record})
+    return Embedding(vectors, known, (*engine.checkpoint.notes, note, engine.computed), {"model": record})
 
 
 def embed_cells(

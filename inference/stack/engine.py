@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from inference.stack.config import GenerationSettings
     from inference.stack.generate import Step
     from inference.stack.genes import Aligned
+    from inference.stack.model import StackModel
 
 _FIRST_BF16 = (8, 0)  # compute capability of the first GPUs that multiply bfloat16
 
@@ -54,7 +55,7 @@ class StackEngine:
     settings: GenerationSettings
     digests: dict[str, str]  # of model and gene list
     progress: Callable[[str], None] | None = None
-    slow: str | None = None  # why plain torch computes in place of faster kernels; None where it need not
+    kernels: str = ""  # what computes, and why nothing faster does
 
     def __call__(self, *, prompt: Cells, control: Cells | None, query: Cells, seed: int) -> Prediction:
         """Rewrite the query cells as the prompt cells show; ``control`` is not used.
@@ -100,7 +101,7 @@ class StackEngine:
             "config": asdict(model.config),
             "settings": asdict(self.settings),
             "device": str(model.device),
-            "kernels": "reference" if self.settings.output_mode == "exact" else model.ops.name,
+            "kernels": self.kernels,
             "precision": model.precision,
             "frac_query_genes_in_model": test.own.size / len(query.genes),
             "frac_model_genes_in_query": test.model.size / len(self.genes),
@@ -116,6 +117,12 @@ class StackEngine:
             record={"model": record},
         )
 
+    @property
+    def computed(self) -> str:
+        """Where and with what it computes, for the notes of every result."""
+        model = self.checkpoint.model
+        return f"computed on {model.device} in {model.precision}, kernels: {self.kernels}"
+
     def _notes(self, base: Aligned, test: Aligned, query: Cells, *, n_hidden: int) -> list[str]:
         n_model, n_query = len(self.genes), len(query.genes)
         coverage = (
@@ -123,8 +130,7 @@ class StackEngine:
             f"prompt {base.model.size} ({base.model.size / n_model:.0%})"
         )
         notes = [coverage]
-        if self.slow:
-            notes.append(f"plain torch computed it, several times slower than the kernels made for it: {self.slow}")
+        notes.append(self.computed)
         if n_lost := n_query - test.own.size:
             notes.append(f"{n_lost} of the query's {n_query} genes are unknown to the model and keep their counts")
         if n_hidden:
@@ -184,18 +190,27 @@ def load_engine(
         model=model.name,
     )
     checkpoint = replace(checkpoint, model=checkpoint.model.to(chosen, precision=kind))
-    slow = None if is_exact else why_plain(chosen)
+    kernels = _name_kernels(checkpoint.model, is_exact=is_exact)
     if progress is not None:
-        kernels = "reference" if is_exact else checkpoint.model.ops.name
-        progress(f"model on {chosen} in {kind}, kernels: {kernels}{f', because {slow}' if slow else ''}")
+        progress(f"model on {chosen} in {kind}, kernels: {kernels}")
     return StackEngine(
         checkpoint,
         {gene: index for index, gene in enumerate(genes)},
         settings,
         {"sha256": model.sha256, "genelist_sha256": genelist.sha256},
         progress,
-        slow,
+        kernels,
     )
+
+
+def _name_kernels(model: StackModel, *, is_exact: bool) -> str:
+    """What computes, and why nothing faster does."""
+    name = "reference" if is_exact else model.ops.name
+    slow = None if is_exact else why_plain(model.device)
+    reasons = [f"several times slower than those made for it, because {slow}"] if slow else []
+    if model.device.type == "cpu" and torch.version.cuda and not torch.cuda.is_available():
+        reasons.append(f"this torch was built for CUDA {torch.version.cuda} and sees no GPU")
+    return "; ".join([name, *reasons])
 
 
 def _find_device(device: str) -> torch.device:
@@ -204,8 +219,10 @@ def _find_device(device: str) -> torch.device:
         return torch.device("cuda" if n_gpus else "cpu")
     number = re.fullmatch(r"cuda(?::(\d+))?", device)
     if number and int(number.group(1) or 0) >= n_gpus:
+        kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the processor alone"
         msg = (
-            f"device {device!r} is not available: torch sees {n_gpus} GPUs; choose cpu or auto, or a machine with a GPU"
+            f"device {device!r} is not available: torch sees {n_gpus} GPUs and was built for {kind}; choose cpu or "
+            "auto, or a machine with a GPU and its driver"
         )
         raise EngineError(msg)
     return torch.device(device)

@@ -175,6 +175,23 @@ def test_failing_task_does_not_stop_the_others_and_is_retried(roles, tmp_path, c
     assert not (tmp_path / "out" / "shift.h5ad.error.json").exists()
 
 
+def test_the_device_is_of_the_machine_and_may_stand_beside_a_manifest(roles, tmp_path, capsys):
+    """A GPU that is not there ends the tasks with a model, and those alone; anything else excludes a manifest."""
+    torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[stack]'")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    path = _manifest(roles, tmp_path, engines=("weighted", "stack"))
+    path.write_text(path.read_text().replace('"model": null', '"model": "demo"'))
+    code, found = _run(capsys, "--manifest", path, "--device", "cuda")
+    assert (code, found["done"], list(found["failed"])) == (1, ["task-weighted"], ["task-stack"])
+    assert "torch sees 0 GPUs" in found["failed"]["task-stack"]["message"]
+    code, found = _run(capsys, "--manifest", path, "--device", "cude")
+    assert (code, "'cude'" in found["failed"]["start"]["message"]) == (2, True)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--manifest", str(path), "--device", "cuda", "--seed", "1"])
+    assert "leave out --seed" in capsys.readouterr().err
+
+
 def test_shards_share_the_tasks_out(roles, tmp_path, capsys, monkeypatch):
     path = _manifest(roles, tmp_path)
     done = []

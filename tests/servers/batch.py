@@ -81,7 +81,7 @@ class _Job:
 class BatchServer:
     """State of the service; ``started`` names the jobs that got a machine, in order: what is paid for."""
 
-    def __init__(self, program, *, remembers_requests=False):
+    def __init__(self, program, *, remembers_requests=False, patience_s=PATIENCE_S):
         self.address = ""
         self.jobs = {}
         self.plans = []
@@ -91,7 +91,8 @@ class BatchServer:
         self.logs = {}
         self.remembers_requests = remembers_requests
         self.pauses = {}  # (method, is_after) -> Pause
-        self._program = list(program)
+        self._program = program
+        self._patience_s = patience_s
         self._requests = {}
         self._failures = {}
         self._now = datetime(2026, 1, 2, tzinfo=UTC)
@@ -206,24 +207,33 @@ class BatchServer:
             return
         group = held.job.task_groups[0]
         container = group.task_spec.runnables[0].container
-        program = [sys.executable, "-m", "haystack_kernel"] if container.entrypoint == "haystack" else self._program
-        words = ["true"] if held.plan.is_dead else [*program, *container.commands]
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), **group.task_spec.environment.variables}
         for index in range(group.task_count):
-            shard = {"BATCH_TASK_INDEX": str(index), "BATCH_TASK_COUNT": str(group.task_count)}
             hit = held.plan.only is None or index in held.plan.only
+            variables = {
+                **group.task_spec.environment.variables,
+                "BATCH_TASK_INDEX": str(index),
+                "BATCH_TASK_COUNT": str(group.task_count),
+                **(held.plan.variables if hit else {}),
+            }
             process = subprocess.Popen(
-                words,
-                env={**variables, **shard, **(held.plan.variables if hit else {})},
+                ["true"] if held.plan.is_dead else self._words(container, variables),
+                env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
             held.processes.append(process)
 
+    def _words(self, container, variables):
+        """What stands for a container: a program of this machine, or what the caller makes of it."""
+        if callable(self._program):
+            return self._program(container, variables)
+        own = [sys.executable, "-m", "haystack_kernel"]
+        return [*(own if container.entrypoint == "haystack" else self._program), *container.commands]
+
     def _have_ended(self, held):
         """Whether all processes have; they are given a while, so that a clock that does not wait is no hurry."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         for process in held.processes:
             try:
                 process.wait(max(deadline - time.monotonic(), 0))
@@ -336,9 +346,14 @@ def _handlers(server):
 
 
 @contextmanager
-def batch_server(program=LIGHT, *, remembers_requests=False):
-    """A running server; give its ``address`` to HAYSTACK_BATCH__ENDPOINT, with HAYSTACK_BATCH__INSECURE."""
-    state = BatchServer(program, remembers_requests=remembers_requests)
+def batch_server(program=LIGHT, *, remembers_requests=False, patience_s=PATIENCE_S):
+    """A running server; give its ``address`` to HAYSTACK_BATCH__ENDPOINT, with HAYSTACK_BATCH__INSECURE.
+
+    ``program`` is what runs in place of an inference container: words, or a function of the container and its
+    variables that returns the words for any container. A look at a running job waits ``patience_s`` for its end, and
+    other calls wait with it.
+    """
+    state = BatchServer(program, remembers_requests=remembers_requests, patience_s=patience_s)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
     server.add_generic_rpc_handlers(_handlers(state))
     state.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -29,6 +29,7 @@ _JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _SECRET = re.compile(r"projects/[^/]+/secrets/[^/]+/versions/[^/]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_ON_GPU = ("--device", "cuda")
 _LONGEST_FLEX_S = 7 * 86_400.0
 _RESERVED = ("goog-", "google-")
 
@@ -194,7 +195,8 @@ def _task(attempt: Attempt, machine: Machine, settings: BatchSettings, *, consen
     else:  # the image's entry point is the inference program
         container = batch_v1.Runnable.Container(
             image_uri=settings.inference_image,
-            commands=list(attempt.command),
+            # A paid GPU that torch does not see ends the job at once; the processor would take many times as long.
+            commands=[*attempt.command, *(_ON_GPU if machine.accelerator and not settings.insecure else ())],
             options=f"--shm-size={settings.shm_gib}g",
         )
     # Only the orchestrator gets secrets, and only by reference.

@@ -78,6 +78,7 @@ def test_program_writes_vectors_beside_the_querys_own_counts(flags, roles, tmp_p
     record = json.loads(found.uns["haystack_inference"])
     assert record["kind"] == "embed"
     assert record["model"]["frac_model_genes_in_query"] == 39 / 40
+    assert f"computed on cpu in fp32, kernels: {record['model']['kernels']}" in record["notes"]
     assert {"citation", "licence", "sha256", "genelist_sha256"} <= set(record["model"])
     result = json.loads((tmp_path / "out.h5ad.result.json").read_text())
     assert (result["kind"], result["n_cells"], result["frac_genes_found"]) == ("embed", 20, 39 / 40)

@@ -17,6 +17,8 @@ from inference.stack.checkpoint import save_safetensors
 from inference.stack.config import CITATION, LICENCE, GenerationSettings
 from inference.stack.engine import Source, load_engine
 from inference.stack.genes import digest_genes
+from inference.stack.ops import why_plain
+from inference.stack.ops_native import load_native
 
 GENES = tuple(f"GENE{i}" for i in range(40))
 
@@ -74,6 +76,11 @@ def test_record_names_model_settings_and_what_to_cite(files, output_mode):
     assert (record["citation"], record["licence"], record["sha256"]) == (CITATION, LICENCE, "ab")
     assert "10.64898/2026.01.09.698608" in CITATION
     assert record["settings"]["output_mode"] == output_mode
+    slow = why_plain(torch.device("cpu"))
+    kernels = "torch" if slow else load_native().name
+    assert record["kernels"].split(";")[0] == ("reference" if output_mode == "exact" else kernels)
+    assert slow is None or output_mode == "exact" or slow in record["kernels"]
+    assert f"computed on cpu in fp32, kernels: {record['kernels']}" in found.notes
     assert found.logits.shape == (4,)
     assert found.expected.shape == (4, 40)
     is_whole = np.array_equal(found.counts.data, np.rint(found.counts.data))
@@ -123,7 +130,7 @@ def test_gene_list_of_another_model_is_refused(files):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpu_that_is_not_there_is_refused(files):
-    with pytest.raises(EngineError, match=r"device 'cuda:1' is not available: torch sees 0 GPUs"):
+    with pytest.raises(EngineError, match=r"device 'cuda:1' is not available: torch sees 0 GPUs and was built for"):
         _load(files, device="cuda:1")
     assert _load(files, device="auto").checkpoint.model.device.type == "cpu"
 

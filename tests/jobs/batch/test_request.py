@@ -67,7 +67,7 @@ def test_the_default_request_is_that_of_the_design_with_the_drivers_it_forgot():
     assert task.max_run_duration == timedelta(seconds=1800.5)
     (runnable,) = task.runnables
     assert runnable.container.image_uri == "registry/inference:1"
-    assert list(runnable.container.commands) == ["--manifest", "gs://b/m.json"]
+    assert list(runnable.container.commands) == ["--manifest", "gs://b/m.json", "--device", "cuda"]
     assert runnable.container.entrypoint == ""  # of the image: python -m inference.run_inference
     assert runnable.container.options == "--shm-size=8g"
     (instance,) = request.job.allocation_policy.instances
@@ -102,6 +102,14 @@ def test_labels_bill_and_find_the_job():
 def test_the_same_attempt_gives_the_same_request_and_another_another_request_id():
     assert request_of() == request_of()
     assert request_of().request_id != request_of(job_id=attempt_id(spec_of().job_id, 2)).request_id
+
+
+def test_a_job_asks_for_the_gpu_of_its_machine_and_of_no_other():
+    """Where the GPU is paid for and torch does not see it, the processor must not take its place."""
+    paid = request_of(settings=settings_of(machine="l4"))
+    free = [request_of(machine="cpu"), request_of(settings=settings_of(insecure=True))]  # the latter: of this machine
+    words = [list(one.job.task_groups[0].task_spec.runnables[0].container.commands) for one in (paid, *free)]
+    assert words == [["--manifest", "gs://b/m.json", "--device", "cuda"], *[["--manifest", "gs://b/m.json"]] * 2]
 
 
 @pytest.mark.parametrize(
