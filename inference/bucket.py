@@ -12,20 +12,25 @@ import functools
 import io
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote
 
 from inference.errors import BucketError
 from inference.patience import Attempts, Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from google.auth.transport.urllib3 import AuthorizedHttp
     from google.cloud.storage import Blob, Client
 
 CHUNK = 8 << 20  # bytes; larger files go up in chunks of this size, each tried again by itself
 _TIMEOUT_S = (10.0, 60.0)  # to connect, and between two packets
 _WRITER = "haystack-writer"
+_N_AT_ONCE = 64  # plain requests side by side
+_UNCLEAR = b"\0unclear"  # compared by identity
 _NO_TRACING = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 
 
@@ -54,6 +59,26 @@ class Objects:
         sink = io.BytesIO()
         self._fetch(uri, lambda: sink)
         return sink.getvalue()
+
+    def read_many(self, uris: Sequence[str]) -> list[bytes | None]:
+        """Bytes of many small objects, verified; None for those that are absent.
+
+        Plain requests side by side, which cost a quarter of the client library's processor time; what such a request
+        does not answer cleanly is read again as :meth:`read` does it, with its patience and its words.
+        """
+        http = _plain_http()
+
+        def one(uri: str) -> bytes | None:
+            found = _read_plainly(http, uri)
+            if found is not _UNCLEAR:
+                return found
+            try:
+                return self.read(uri)
+            except FileNotFoundError:
+                return None
+
+        with ThreadPoolExecutor(min(_N_AT_ONCE, max(len(uris), 1))) as pool:
+            return list(pool.map(one, uris))
 
     def download(self, uri: str, path: Path) -> None:
         """Copy an object to a local file, verified; FileNotFoundError when it or its bucket is absent."""
@@ -224,6 +249,38 @@ class Objects:
         found = self._find(uri)  # it may be our own: written, and the answer lost on its way back
         is_own = found is not None and (found.metadata or {}).get(_WRITER) == token
         return int(found.generation) if found is not None and is_own else None
+
+
+def _read_plainly(http: AuthorizedHttp, uri: str) -> bytes | None:
+    """Bytes of an object, None where it is absent, ``_UNCLEAR`` where one plain request does not tell."""
+    import google_crc32c
+    from google.auth.exceptions import GoogleAuthError
+    from urllib3.exceptions import HTTPError
+
+    bucket, key = _parts(uri)
+    address = f"{_client().api_endpoint}/storage/v1/b/{bucket}/o/{quote(key, safe='')}?alt=media"
+    try:
+        answer = http.request("GET", address, timeout=_TIMEOUT_S[1], retries=False)
+    except (HTTPError, GoogleAuthError, OSError):
+        return _UNCLEAR
+    if answer.status == 404:
+        return None
+    data: bytes = answer.data
+    crc32c = base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+    is_whole = answer.status == 200 and f"crc32c={crc32c}" in answer.headers.get("x-goog-hash", "")
+    return data if is_whole else _UNCLEAR
+
+
+@functools.lru_cache(maxsize=2)
+def _plain_http_of(_host: str) -> AuthorizedHttp:
+    import urllib3
+    from google.auth.transport.urllib3 import AuthorizedHttp
+
+    return AuthorizedHttp(_client()._credentials, urllib3.PoolManager(maxsize=_N_AT_ONCE))
+
+
+def _plain_http() -> AuthorizedHttp:
+    return _plain_http_of(os.environ.get("STORAGE_EMULATOR_HOST", ""))  # noqa: TID251 - see _client
 
 
 def _parts(uri: str) -> tuple[str, str]:

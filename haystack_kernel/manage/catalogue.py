@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.manage.finding import VisibleRuns
 from haystack_kernel.manage.listing import STATUSES, parse_since
 from haystack_kernel.steering import observed_status
 from haystack_kernel.store import RunIndex, RunStore
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from haystack_kernel.store import IndexedRun
 
 MAX_LIMIT = 200
+_MAX_VIEWS = 32  # people whose runs are kept apart
 _LOOK_S = 3.0  # what was seen of a running run is served for so long
 
 
@@ -71,7 +74,6 @@ class RunFilter:
         return _Wanted(
             status=self.status or None,
             words=words,
-            has_words=any(words),
             min_score=self.min_score,
             since=parse_since(self.since, now=now) if self.since else None,
             until=parse_since(self.until, now=now) if self.until else None,
@@ -82,17 +84,15 @@ class RunFilter:
 class _Wanted:
     status: str | None
     words: tuple[str, ...]  # an empty one is in every text
-    has_words: bool
     min_score: float | None
     since: datetime | None
     until: datetime | None
 
     def may_accept(self, row: IndexedRun) -> bool:
-        """Whether the row would be wanted with another status."""
+        """Whether a row that holds the words would be wanted with another status."""
         summary = row.summary
         return (
-            (not self.has_words or all(word in text for word, text in zip(self.words, row.words, strict=True)))
-            and (self.min_score is None or summary.score >= self.min_score)
+            (self.min_score is None or summary.score >= self.min_score)
             and (self.since is None or summary.created_at >= self.since)
             and (self.until is None or summary.created_at < self.until)
         )
@@ -128,6 +128,7 @@ class Catalogue:
         self._ports, self.store = ports, ports.store
         self.index = RunIndex(ports.store, clock=ports.clock)
         self._looks: dict[str, tuple[float, IndexedRun]] = {}
+        self._views: OrderedDict[str | None, VisibleRuns] = OrderedDict()
         self._lock = threading.Lock()
 
     def page(
@@ -201,11 +202,23 @@ class Catalogue:
         msg = f"there is no run {run_id!r}"
         raise NotFoundError(msg, run_id=run_id)
 
+    def _visible(self, person: str | None) -> VisibleRuns:
+        """The runs that a person may see, found anew when the index has changed."""
+        rows = self.index.rows()
+        with self._lock:
+            known = self._views.get(person)
+            if known is not None and known.source is rows:
+                self._views.move_to_end(person)
+                return known
+        made = VisibleRuns(rows, person=person, now=self._ports.clock.now())
+        with self._lock:
+            self._views[person] = made
+            if len(self._views) > _MAX_VIEWS:
+                self._views.popitem(last=False)
+        return made
+
     def _fitting(self, wanted: _Wanted, *, person: str | None) -> Iterator[IndexedRun]:
-        now = self._ports.clock.now()
-        for row in self.index.rows():
-            if person is not None and not (row.access and row.access.lets_read(person, now=now)):
-                continue
+        for row in self._visible(person).holding(wanted.words):
             if not wanted.may_accept(row):
                 continue
             if wanted.status is not None:

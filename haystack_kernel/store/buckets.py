@@ -16,7 +16,7 @@ from inference.bucket import Objects
 from inference.errors import BucketError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from inference.patience import Patience
 
@@ -60,6 +60,11 @@ class BucketFiles:
         """Bytes of a file, verified by checksum; FileNotFoundError when it is not there."""
         with bucket_errors(uri):
             return self._objects.read(uri)
+
+    def read_many(self, uris: Sequence[str]) -> list[bytes | None]:
+        """Bytes of many small files, verified; None for those that are not there."""
+        with bucket_errors(uris[0] if uris else ""):
+            return self._objects.read_many(uris)
 
     def write(self, uri: str, data: bytes) -> None:
         """Replace the file by ``data`` in one step."""

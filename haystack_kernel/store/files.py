@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fsspec import AbstractFileSystem
+
+
+_N_AT_ONCE = 8
 
 
 def open_filesystem(address: str) -> tuple[AbstractFileSystem, str]:
@@ -52,6 +56,18 @@ class FolderFiles:
         with storage_errors(path):
             data: bytes = self._fs.cat_file(path)
         return data
+
+    def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Bytes of many small files; None for those that are not there."""
+
+        def one(path: str) -> bytes | None:
+            try:
+                return self.read(path)
+            except FileNotFoundError:
+                return None
+
+        with ThreadPoolExecutor(min(_N_AT_ONCE, max(len(paths), 1))) as pool:
+            return list(pool.map(one, paths))
 
     def write(self, path: str, data: bytes) -> None:
         """Replace the file at ``path`` by ``data`` in one step."""

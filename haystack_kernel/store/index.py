@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from haystack_kernel.errors import ContractError, HaystackError, NotFoundError
+from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.schema import Access, RunSummary, is_run_id
 from haystack_kernel.store import layout
 from haystack_kernel.store.buckets import open_files
@@ -192,19 +192,12 @@ class RunIndex:
         wanted = [run_id for run_id in run_ids if is_run_id(run_id)]
         if not wanted:
             return
-        with ThreadPoolExecutor(min(_N_THREADS, len(wanted))) as pool:
-            for run_id, row in zip(wanted, pool.map(self._row, wanted), strict=True):
-                if row is not None:
-                    self._keep(row)
-                elif run_id in self._rows:
-                    del self._rows[run_id]
+        for run_id, found in zip(wanted, self._store.summaries(wanted), strict=True):
+            if found is not None:
+                self._keep(IndexedRun(*found))
+            elif run_id in self._rows:  # deleted
+                del self._rows[run_id]
         self._ordered = None
-
-    def _row(self, run_id: str) -> IndexedRun | None:
-        try:
-            return IndexedRun(self._store.summary(run_id), self._store.access(run_id))
-        except (NotFoundError, ContractError):  # deleted, just begun, or written by another version
-            return None
 
     def _keep(self, row: IndexedRun) -> None:
         """Take a row over unless a newer one is known."""

@@ -30,7 +30,7 @@ from haystack_kernel.store.uris import check_inner_path, check_run_id, check_sto
 from inference.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 _PIECE = 1 << 20  # bytes
@@ -171,15 +171,34 @@ class RunStore:
         is_stale = self._files.exists(self._record_path(run_id, found.serial + 1))
         return RunSummary.of(self.load(run_id)) if is_stale else found
 
+    def summaries(self, run_ids: Sequence[str]) -> list[tuple[RunSummary, Access | None] | None]:
+        """Many runs in one line each and who may read them; None for those that are not there or cannot be read."""
+        paths = [self._path(run_id, name) for run_id in run_ids for name in (layout.SUMMARY, layout.ACCESS)]
+        found = self._files.read_many(paths)
+        known: list[RunSummary | None] = []
+        for data in found[::2]:
+            try:
+                known.append(RunSummary.model_validate_json(data) if data else None)
+            except ValidationError:
+                known.append(None)
+        # as in summary(): a copy whose record is not the newest is made anew
+        later = [self._record_path(run_id, one.serial + 1) for run_id, one in zip(run_ids, known, strict=True) if one]
+        is_stale = iter(self._files.read_many(later))
+        rows: list[tuple[RunSummary, Access | None] | None] = []
+        for run_id, one, access in zip(run_ids, known, found[1::2], strict=True):
+            try:
+                whole = one if one is not None and next(is_stale) is None else RunSummary.of(self.load(run_id))
+                rows.append((whole, _access(run_id, access)))
+            except (NotFoundError, ContractError):
+                rows.append(None)
+        return rows
+
     def access(self, run_id: str) -> Access | None:
         """Whose run it is and with whom it is shared; None where no service has served it."""
         try:
-            return Access.model_validate_json(self._files.read(self._path(run_id, layout.ACCESS)))
+            return _access(run_id, self._files.read(self._path(run_id, layout.ACCESS)))
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            msg = f"who may read run {run_id} cannot be told: its access file is damaged, or of another version"
-            raise ContractError(msg, run_id=run_id) from error
 
     def claim(self, run_id: str, access: Access | None) -> None:
         """Save whose run it is, unless that is known or there is nobody to name."""
@@ -330,6 +349,16 @@ class RunStore:
 
     def _record_path(self, run_id: str, serial: int) -> str:
         return self._path(run_id, layout.record_file(serial))
+
+
+def _access(run_id: str, data: bytes | None) -> Access | None:
+    if data is None:
+        return None
+    try:
+        return Access.model_validate_json(data)
+    except ValidationError as error:
+        msg = f"who may read run {run_id} cannot be told: its access file is damaged, or of another version"
+        raise ContractError(msg, run_id=run_id) from error
 
 
 def _serial(data: bytes) -> int:

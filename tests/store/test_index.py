@@ -143,3 +143,29 @@ def test_an_older_row_never_replaces_a_newer_one(record, clock, tmp_path):
 def test_without_an_index_a_save_leaves_no_mark(tmp_path, record):
     put(RunStore(str(tmp_path)), record, 1)
     assert not (tmp_path / "index").exists()
+
+
+def test_many_rows_are_read_as_one_is_whatever_the_storage_does(place, record, clock, request):
+    store = RunStore(place)
+    kept = [put(store, record, number, status="done") for number in range(1, 8)]
+    ids = [one.run_id for one in kept]
+    store.change_access(ids[0], lambda _: Access(owner="ada@example.org", submitted_at=clock.now()))
+    left = store.read(ids[1], "summary.json")  # a copy that was left behind
+    store.save(kept[1].model_copy(update={"status": "failed"}))
+    store.write(ids[1], "summary.json", left)
+    store.write(ids[2], "summary.json", b"damaged")
+    store.write(ids[3], "access.json", b"damaged")
+    faults = []
+    if place.startswith("gs://"):  # each of these is asked again
+        fail = request.getfixturevalue("bucket_server").fail
+        kinds = {"refuse": 4, "shorten": 5, "reset": 6}
+        faults = [fail(f"{ids[n]}/summary.json.*alt=media", kind=kind) for kind, n in kinds.items()]
+    wanted = [*ids, "run-20990101t000000-abcdef"]
+    found = store.summaries(wanted)
+    assert [fault.n_seen for fault in faults] == [1] * len(faults)
+    assert [one and one[0].status for one in found] == ["done", "failed", "done", None, "done", "done", "done", None]
+    for run_id, one in zip(wanted, found, strict=True):
+        assert one is None or one == (store.summary(run_id), store.access(run_id))
+    assert [row.summary.run_id for row in RunIndex(store, clock=clock).rows()] == sorted(
+        {*ids} - {ids[3]}, reverse=True
+    )
