@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
 
-_VERBS = {  # name: module; imported when first used, so that importing haystack_kernel costs nothing
-    "open_run": "run",
-    "attach": "run",
-    "resume": "run",
-    "last": "run",
-    "list_runs": "run",
-    "Run": "run",
-    "read_parameters": "jupyter.parameters",
-    "submit": "manage",
-    "fork": "manage",
-    "compare": "manage",
-    "load_settings": "config.settings",
-    "check_query_h5ad": "retrieval",
+_VERBS = {  # name: module and name there; imported when first used, so that importing haystack_kernel costs nothing
+    "open_run": ("run", "open_run"),
+    "attach": ("run", "attach"),
+    "resume": ("run", "resume"),
+    "last": ("run", "last"),
+    "list_runs": ("run", "list_runs"),
+    "submit": ("manage", "submit"),
+    "fork": ("manage", "fork"),
+    "compare": ("manage", "compare"),
+    "check": ("retrieval", "check_cells"),
 }
-_MODULES = (
-    "planners",
-    "atlas",
-    "retrieval",
-    "jobs",
-    "grounding",
-    "pl",
-    "report",
-    "flow",
-    "knowledge",
-    "store",
-    "manage",
-    "widgets",
-)
+_MODULES = ("atlas", "get", "pl", "widgets")
 __all__ = [*_VERBS, *_MODULES]  # noqa: PLE0604 - all are strings
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions, classes and modules
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and modules
     if name in _VERBS:
-        return getattr(import_module(f"{__name__}.{_VERBS[name]}"), name)
+        module, verb = _VERBS[name]
+        return getattr(import_module(f"{__name__}.{module}"), verb)
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    msg = f"haystack_kernel has no {name!r}; it has {', '.join(__all__)}"
+    near = get_close_matches(name, __all__, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    msg = f"haystack_kernel has no {name!r}{hint} It offers {', '.join(sorted(__all__))}"
+    if find_spec(f"{__name__}.{name}") is not None:
+        msg = f"{msg}; the module {__name__}.{name} is imported by its full name"
     raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted(__all__)
 
 
 def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's shell is untyped

@@ -77,11 +77,13 @@ EXPECTED_LOG = "expected_log"  # var of an output: mean log1p(CP10k) over the co
 LAYER_CONTROL_PRED = "control_pred"
 LAYER_QUERY = "query"
 
-# uns
+# uns and varm
 UNS = "haystack"
 UNS_DE = "rank_genes_groups"
+VARM_DE = "haystack_de"  # the whole differential expression table, in the order of the genes
 
 # roles of cells
+ROLE = "role"  # column of obs and of tables of cells
 PROMPT = "prompt"
 CONTROL = "control"
 QUERY = "query"

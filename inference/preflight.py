@@ -112,8 +112,8 @@ def examine(
     if len(repeated):
         told = refusals["cells"] = (
             f"{name}: cell names repeat (obs index): {len(repeated)} of them, such as "
-            f"{', '.join(map(str, repeated[:_N_EXAMPLES]))}. Call adata.obs_names_make_unique() and save the file "
-            "again."
+            f"{', '.join(map(str, repeated[:_N_EXAMPLES]))}. Call adata.obs_names_make_unique(), and save the file "
+            "again where it is one."
         )
     answers.append(Answer("each cell name once", not len(repeated), told))
     preflight = Preflight(name, adata.n_obs, adata.n_vars, tuple(answers), tuple(refusals.values()), frac)

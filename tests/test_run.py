@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 import haystack_kernel as haystack
-from haystack_kernel import flow
+from haystack_kernel import flow, manage
 from haystack_kernel.config import options
 from haystack_kernel.config.connect import connect, software_versions
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, InvalidInputError, NoCandidateError, NotFoundError
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
@@ -29,7 +30,7 @@ def run(tiny_env):
 def scored(tmp_path_factory, tiny_atlas_root):
     """A run on the tiny atlas up to its answer; tests only read it."""
     folder = tmp_path_factory.mktemp("scored")
-    settings = haystack.load_settings(
+    settings = load_settings(
         layer="test",
         storage=str(folder / "store"),
         atlas_root=str(tiny_atlas_root),
@@ -371,16 +372,16 @@ def test_with_settings_given_no_verb_reads_the_environment_or_the_working_direct
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HAYSTACK_ROUNDS__MAXIMUM", "many")
     with pytest.raises(InvalidInputError):
-        haystack.load_settings()
+        load_settings()
     run = open_run(QUESTION, settings=tiny_settings).retrieve()
     assert attach(run.run_id, settings=tiny_settings).record == run.record
     assert resume(run.run_id, settings=tiny_settings).work(until="assemble").record.rounds
     assert [one.run_id for one in list_runs(settings=tiny_settings)] == [run.run_id]
-    assert [row.run_id for row in haystack.manage.list_summaries(settings=tiny_settings)] == [run.run_id]
+    assert [row.run_id for row in manage.list_summaries(settings=tiny_settings)] == [run.run_id]
     forked = haystack.fork(run.run_id, changes={"seed": 7}, settings=tiny_settings)
     assert haystack.compare(run.run_id, forked.run_id, settings=tiny_settings) is not None
     assert run.refresh().cancel().status()["status"] == "cancelled"
-    haystack.manage.collect_garbage([run.run_id], settings=tiny_settings)
+    manage.collect_garbage([run.run_id], settings=tiny_settings)
 
 
 # --- options --------------------------------------------------------------------------------------------------------

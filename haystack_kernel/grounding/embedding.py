@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-ROLE = "role"
 AXES = {"umap": ("umap1", "umap2"), "pca": ("pc1", "pc2")}  # a map says in its columns how it was made
 MIN_CELLS_UMAP = 15
 N_EPOCHS = 200  # 500 cost twice the time and keep neighbours no better (trustworthiness 0.972 against 0.971)
@@ -77,7 +76,7 @@ def compute_embedding(parts: dict[str, ad.AnnData], *, seed: int, n_max: int = 6
     for role, adata in parts.items():
         rows = np.sort(rng.choice(adata.n_obs, size=min(n_max, adata.n_obs), replace=False))
         names = adata.obs[keys.CELL_TYPE].astype(object).fillna("") if keys.CELL_TYPE in adata.obs else ""
-        frame = pd.DataFrame({keys.CELL_ID: adata.obs_names.astype(str), ROLE: role, keys.CELL_TYPE: names})
+        frame = pd.DataFrame({keys.CELL_ID: adata.obs_names.astype(str), keys.ROLE: role, keys.CELL_TYPE: names})
         frames.append(frame.iloc[rows])
         blocks.append(log_normalise(adata.X[rows])[:, adata.var_names.get_indexer(genes)])
     table = pd.concat(frames, ignore_index=True)

@@ -38,6 +38,10 @@ class PredictionFacts:
         Strategies that found the prompt.
     config, rounds, provenance
         Configuration of the run, summaries of its rounds, versions and digests.
+    record
+        The whole run record up to this round, so that the file alone can be drawn and tabulated.
+    prompts
+        Table of the measured cells that were used; None: not known.
     licence, citation
         Terms of the model weights, and what to cite for them.
 
@@ -53,6 +57,8 @@ class PredictionFacts:
     config: dict[str, Any] = field(default_factory=dict)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    prompts: pd.DataFrame | None = None
     licence: str = ""
     citation: str = ""
 
@@ -78,8 +84,8 @@ def build_predictions(
     AnnData
         ``X`` predicted counts (float32 CSR), layers ``control_pred`` (absent when the run made none) and ``query``.
         obs: index and columns of the query cells, and what was asked; ``gen_logit`` is NaN for engines without one;
-        ``role`` is the group of ``uns["rank_genes_groups"]``. var: order of the query cells, with the effects.
-        ``uns["haystack"]`` holds JSON texts.
+        ``role`` is the group of ``uns["rank_genes_groups"]``. var: order of the query cells, with the effects;
+        ``varm["haystack_de"]`` is the whole table of effects. ``uns["haystack"]`` holds JSON texts.
 
     Raises
     ------
@@ -123,6 +129,8 @@ def build_predictions(
         var=_as_categories(var, keep="gene_symbol"),
         layers=layers,
     )
+    table = grounded.de.drop(columns=keys.GENE).set_axis(adata.var_names)
+    adata.varm[keys.VARM_DE] = table
     adata.uns[keys.UNS_DE] = rank_genes_groups(grounded.de)
     adata.uns[keys.UNS] = _run_texts(query, grounded=grounded, facts=facts)
     return adata
@@ -136,7 +144,7 @@ def update_run_facts(adata: ad.AnnData, *, facts: PredictionFacts) -> ad.AnnData
     adata
         From :func:`build_predictions`.
     facts
-        Run id, configuration, rounds and provenance of the other run.
+        Run id, configuration, rounds, provenance and record of the other run.
 
     Returns
     -------
@@ -147,7 +155,13 @@ def update_run_facts(adata: ad.AnnData, *, facts: PredictionFacts) -> ad.AnnData
     --------
     >>> update_run_facts(adata, facts=facts)  # doctest: +SKIP
     """
-    changed = {"run_id": facts.run_id, "config": facts.config, "rounds": facts.rounds, "provenance": facts.provenance}
+    changed = {
+        "run_id": facts.run_id,
+        "config": facts.config,
+        "rounds": facts.rounds,
+        "provenance": facts.provenance,
+        "record": facts.record,
+    }
     texts = {name: json.dumps(_plain(value), allow_nan=False) for name, value in changed.items()}
     adata.uns[keys.UNS] = {**adata.uns[keys.UNS], **texts}
     return adata
@@ -196,6 +210,8 @@ def _run_texts(query: StructuredQuery, *, grounded: Grounded, facts: PredictionF
         "rounds": facts.rounds,
         "enrichment": enrichment,
         "provenance": facts.provenance,
+        "record": facts.record,
+        "prompts": {} if facts.prompts is None else facts.prompts.to_dict("list"),
         "licence": facts.licence,
         "citation": facts.citation,
     }

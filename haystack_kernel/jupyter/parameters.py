@@ -42,7 +42,7 @@ def read_parameters() -> dict[str, Any]:
 
     Examples
     --------
-    >>> run = haystack.open_run(**haystack.read_parameters())  # doctest: +SKIP
+    >>> run = haystack.open_run(**read_parameters())  # doctest: +SKIP
     """
     from IPython import get_ipython
 

@@ -1,14 +1,14 @@
 """Map of the cells: where predicted cells lie among prompt, control and query cells.
 
-In: the embedding table. Out: Axes with alternative text as their label.
+In: a run, an AnnData or a table of cells. Out: Axes with alternative text as their label.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from haystack_kernel import keys
+from haystack_kernel import get, keys
 from haystack_kernel.pl.style import ROLE_COLOURS, ROLE_MARKERS, SMALL, finish, new_axes, say_nothing_to_draw
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ _SIZES = {keys.PROMPT: 13, keys.CONTROL: 11, keys.QUERY: 22, keys.PREDICTED: 20}
 _NAMED = {keys.QUERY: (-16, "top"), keys.PREDICTED: (16, "bottom")}  # offset in points, so that both stay readable
 
 
-def umap(embedding: pd.DataFrame, *, ax: Axes | None = None, show: bool = False) -> Axes:
+def umap(cells: Any, *, ax: Axes | None = None, show: bool = False) -> Axes:  # noqa: ANN401 - a Run, an AnnData or a table
     """Draw prompt, control, query and predicted cells on one two-dimensional map.
 
     Parameters
     ----------
-    embedding
-        One row per cell: ``role`` and, as the last two columns, the coordinates (without unit). Distances on such a
-        map are not evidence.
+    cells
+        A Run, an AnnData, or a table with one row per cell: ``role`` and, as the last two columns, the coordinates
+        (without unit). Distances on such a map are not evidence.
     ax
         Axes to draw on; None makes a new figure.
     show
@@ -39,16 +39,17 @@ def umap(embedding: pd.DataFrame, *, ax: Axes | None = None, show: bool = False)
 
     Examples
     --------
-    >>> haystack.pl.umap(run.embedding)  # doctest: +SKIP
+    >>> haystack.pl.umap(run)  # doctest: +SKIP
     """
+    embedding = get.cells(cells)
     ax = new_axes(width=6.6, height=4.2) if ax is None else ax
     first, second = (str(name) for name in embedding.columns[-2:])
     counts = {}
     for role in (keys.CONTROL, keys.PROMPT, keys.QUERY, keys.PREDICTED):
-        cells = embedding[embedding["role"] == role]
-        if len(cells):
-            counts[role] = len(cells)
-            _scatter(ax, cells[[first, second]], role=role)
+        shown = embedding[embedding[keys.ROLE] == role]
+        if len(shown):
+            counts[role] = len(shown)
+            _scatter(ax, shown[[first, second]], role=role)
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel(_axis_name(first), fontsize=SMALL + 1)
     ax.set_ylabel(_axis_name(second), fontsize=SMALL + 1)

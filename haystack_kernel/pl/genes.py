@@ -1,15 +1,15 @@
 """Volcano plot: effect size against adjusted p value of every tested gene.
 
-In: the DE table of a run. Out: Axes with alternative text as their label.
+In: a run, an AnnData or a DE table. Out: Axes with alternative text as their label.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haystack_kernel import keys
+from haystack_kernel import get, keys
 from haystack_kernel.pl.style import BLUE, GREY, SMALL, VERMILION, cut, finish, new_axes, say_nothing_to_draw
 
 if TYPE_CHECKING:
@@ -23,14 +23,21 @@ _WIDTH = 14  # maximum number of characters of a name
 _ROOM = 0.24  # room for the names beside the marks, as a fraction of the width of the data
 
 
-def volcano(de: pd.DataFrame, *, n_labels: int = 16, ax: Axes | None = None, show: bool = False) -> Axes:
+def volcano(
+    de: Any,  # noqa: ANN401 - a Run, an AnnData or a table
+    *,
+    n_labels: int = 16,
+    ax: Axes | None = None,
+    show: bool = False,
+) -> Axes:
     """Draw effect size against adjusted p value, one mark per tested gene, with the names of the largest effects.
 
     Parameters
     ----------
     de
-        Table with ``gene``, ``log2fc`` (predicted over control), ``delta``, ``padj`` and ``is_de``; genes with NaN
-        ``padj`` were not tested and are not drawn. Values of ``padj`` below 1e-300 are drawn at 1e-300.
+        A Run, an AnnData with differential expression, or a table with ``gene``, ``log2fc`` (predicted over control),
+        ``delta``, ``padj`` and ``is_de``; genes with NaN ``padj`` were not tested and are not drawn. Values of ``padj``
+        below 1e-300 are drawn at 1e-300.
     n_labels
         Maximum number of genes to name: called genes with the largest ``delta``, half of them falling where there are
         enough.
@@ -46,10 +53,11 @@ def volcano(de: pd.DataFrame, *, n_labels: int = 16, ax: Axes | None = None, sho
 
     Examples
     --------
-    >>> haystack.pl.volcano(run.de)  # doctest: +SKIP
+    >>> haystack.pl.volcano(run)  # doctest: +SKIP
     """
+    table = get.de(de)
     ax = new_axes(width=6.6, height=4.4) if ax is None else ax
-    tested = de[de[keys.PADJ].notna()]
+    tested = table[table[keys.PADJ].notna()]
     effect = tested[keys.LOG2FC].to_numpy(float)
     height = -np.log10(tested[keys.PADJ].clip(lower=_FLOOR).to_numpy(float))
     called = tested[keys.IS_DE].to_numpy(bool)

@@ -1,13 +1,14 @@
 """Bars of pathways: which ones move, in which direction, and which the question expects to move.
 
-In: the pathways table of a run. Out: Axes with alternative text as their label.
+In: a run, an AnnData or a table of pathways. Out: Axes with alternative text as their label.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from haystack_kernel import get
 from haystack_kernel.pl.style import GREY, SMALL, YELLOW, finish, fold, new_axes, say_nothing_to_draw
 
 if TYPE_CHECKING:
@@ -15,14 +16,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def pathway_bars(pathways: pd.DataFrame, *, n_top: int = 14, ax: Axes | None = None, show: bool = False) -> Axes:
+def pathway_bars(
+    pathways: Any,  # noqa: ANN401 - a Run, an AnnData or a table
+    *,
+    n_top: int = 14,
+    ax: Axes | None = None,
+    show: bool = False,
+) -> Axes:
     """Draw signed pathway statistics as bars, the expected ones hatched, each with its score.
 
     Parameters
     ----------
     pathways
-        Table with ``pathway``, ``statistic`` (mean of s_g z_g; positive = activated), ``score`` (1 = chance, to 10;
-        NaN: not computed) and ``is_expected``. Rows with a NaN statistic are not drawn.
+        A Run, an AnnData of predictions, or a table with ``pathway``, ``statistic`` (mean of s_g z_g; positive =
+        activated), ``score`` (1 = chance, to 10; NaN: not computed) and ``is_expected``. Rows with a NaN statistic are
+        not drawn.
     n_top
         Maximum number of bars: expected pathways first, then those with the largest absolute statistic.
     ax
@@ -37,9 +45,10 @@ def pathway_bars(pathways: pd.DataFrame, *, n_top: int = 14, ax: Axes | None = N
 
     Examples
     --------
-    >>> haystack.pl.pathway_bars(run.pathways)  # doctest: +SKIP
+    >>> haystack.pl.pathway_bars(run)  # doctest: +SKIP
     """
-    table = pathways[pathways["statistic"].notna()]
+    table = get.pathways(pathways)
+    table = table[table["statistic"].notna()]
     order = table["statistic"].abs().sort_values(ascending=False).index
     table = table.loc[order].sort_values("is_expected", ascending=False, kind="stable").head(n_top)
     table = table.sort_values("statistic")

@@ -1,15 +1,15 @@
 """Diagram of the cells used, by role: prompt, control, query, predicted.
 
-In: a run record. Out: Axes with alternative text as their label.
+In: a run, its record or an AnnData of its predictions. Out: Axes with alternative text as their label.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from haystack_kernel import keys
+from haystack_kernel import get, keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.pl.style import ROLE_COLOURS, SMALL, finish, fold, fold_list, new_axes
 
@@ -50,13 +50,14 @@ _BOXES = {
 }
 
 
-def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> Axes:
+def roles(run: Any, *, ax: Axes | None = None, show: bool = False) -> Axes:  # noqa: ANN401 - a Run, a record, an AnnData
     """Draw the cells used in the best round, by role, with their numbers.
 
     Parameters
     ----------
-    record
-        A run with at least one round. The best round is drawn, or the newest one before any is scored.
+    run
+        A Run or its record with at least one round, or the AnnData of its predictions. The best round is drawn, or the
+        newest one before any is scored.
     ax
         Axes to draw on; None makes a new figure.
     show
@@ -74,8 +75,9 @@ def roles(record: RunRecord, *, ax: Axes | None = None, show: bool = False) -> A
 
     Examples
     --------
-    >>> haystack.pl.roles(run.record)  # doctest: +SKIP
+    >>> haystack.pl.roles(run)  # doctest: +SKIP
     """
+    record = get.record_of(run, what="the cells used, by role")
     if not record.rounds:
         msg = f"run {record.run_id} has no round yet ({record.status}), so no cells to draw; call run.work() first"
         raise InvalidInputError(msg, run_id=record.run_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from haystack_kernel import get
 from haystack_kernel.report.html import Html, folded, paragraph, table
 from haystack_kernel.report.words import cell_types, counted
 from haystack_kernel.schema import EVIDENCE_WORDS
@@ -109,33 +110,7 @@ class CandidateTable:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per candidate: criteria, numbers of cells, parts of the score, reason and rounds of use."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [
-                {
-                    "key": one.key,
-                    "strategy": one.strategy,
-                    "atlas": one.prompt.atlas,
-                    "dataset": one.prompt.dataset,
-                    "cell_type": one.prompt.label,
-                    "perturbation": one.prompt.perturbation or "",
-                    "n_cells": one.prompt.n_cells,
-                    "n_control_cells": one.control.n_cells if one.control else 0,
-                    "donor_matched": one.donor_matched,
-                    "pinned": one.pinned,
-                    "relevance": one.relevance,
-                    "diversity": one.diversity,
-                    "quality": one.quality,
-                    "score": one.score,
-                    "evidence_distance": one.evidence_distance,
-                    "reason": one.reason,
-                    "control_reason": one.control_reason,
-                    "rounds": " ".join(self._used_in(one)),
-                }
-                for one in self._candidates
-            ]
-        )
+        return get.candidate_frame(self._candidates, self._rounds)
 
     def _row(self, one: Candidate) -> tuple[object, ...]:
         prompt = one.prompt

@@ -115,7 +115,7 @@ def pathway_table(pathways: pd.DataFrame) -> str:
 
 def cell_table(prompts: pd.DataFrame) -> str:
     """Return the cells used, grouped by role, dataset, cell type and treatment, with the number of donors."""
-    by = ["role", keys.DATASET, keys.CELL_TYPE, keys.PERTURBATION]
+    by = [keys.ROLE, keys.DATASET, keys.CELL_TYPE, keys.PERTURBATION]
     filled = prompts.assign(**{name: prompts[name].fillna("").astype(str) for name in by})
     groups = filled.groupby(by, sort=False)[keys.DONOR].agg(["size", "nunique"]).reset_index()
     groups = groups.sort_values("size", ascending=False, kind="stable")

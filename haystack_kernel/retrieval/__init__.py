@@ -14,7 +14,7 @@ from haystack_kernel.retrieval.cells.own_cells import read_own_cells
 from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
 from haystack_kernel.retrieval.cells.reference import fetch_reference
 from haystack_kernel.retrieval.names import check_hidden, check_names
-from haystack_kernel.retrieval.query_check import QueryCheck, check_query_h5ad
+from haystack_kernel.retrieval.query_check import QueryCheck, check_cells
 from haystack_kernel.retrieval.rules import check_rules
 from haystack_kernel.retrieval.search import search_candidates
 from haystack_kernel.retrieval.similarity.vectors import prepare_vectors, vector_folder
@@ -26,9 +26,9 @@ __all__ = [
     "assemble_cells",
     "build_view",
     "cells_of",
+    "check_cells",
     "check_hidden",
     "check_names",
-    "check_query_h5ad",
     "check_rules",
     "choose_query_cells",
     "describe_query_cells",

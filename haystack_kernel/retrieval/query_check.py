@@ -1,6 +1,7 @@
 """Checks the user's own cells before anything is spent on them; notebooks show the result as a table.
 
-In: an h5ad, local or in a bucket, and the gene list of a model where there is one. Out: :class:`QueryCheck`.
+In: an AnnData, or an h5ad, local or in a bucket, and the gene list of a model where there is one.
+Out: :class:`QueryCheck`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
+from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
 from haystack_kernel.knowledge.genes import load_genes
+from haystack_kernel.store import IN_MEMORY, is_cells, plain_cells, shown_name
 from inference.checks import read_file
 from inference.preflight import Preflight, examine, load_model_genes
 
@@ -32,12 +35,13 @@ _MARKS = {True: ("&#10003;", "yes"), False: ("&#10007;", "no"), None: ("&#9432;"
 
 @dataclass(frozen=True, eq=False)
 class QueryCheck:
-    """Answers about one file of query cells; ``checked`` holds the counts, None where the cells cannot be used."""
+    """Answers about cells of the user's; ``checked`` holds the counts, None where the cells cannot be used."""
 
     uri: str
     preflight: Preflight
     adata: ad.AnnData = field(repr=False)
     checked: Checked | None = field(repr=False)
+    role: str = keys.QUERY
 
     @property
     def ok(self) -> bool:
@@ -54,12 +58,12 @@ class QueryCheck:
         """
         if self.checked is None:
             refusals = list(self.preflight.refusals)
-            msg = f"these cannot be the query cells: {' Also: '.join(refusals)}"
+            msg = f"these cannot be the {self.role} cells: {' Also: '.join(refusals)}"
             raise InvalidInputError(msg, uri=self.uri, refusals=refusals)
         return self.checked
 
     def __repr__(self) -> str:
-        head = f"query cells {self.uri}: {'can be used' if self.ok else 'cannot be used'}"
+        head = f"{self.role} cells {shown_name(self.uri)}: {'can be used' if self.ok else 'cannot be used'}"
         return "\n".join([head, *self.preflight.lines])
 
     def _repr_html_(self) -> str:
@@ -70,18 +74,21 @@ class QueryCheck:
             for one in self.preflight.answers
         )
         verdict = "can be used" if self.ok else "cannot be used"
-        return f"<table><caption>Query cells {escape(self.uri)}: {verdict}</caption><tbody>{rows}</tbody></table>"
+        caption = f"{self.role.capitalize()} cells {escape(shown_name(self.uri))}: {verdict}"
+        return f"<table><caption>{caption}</caption><tbody>{rows}</tbody></table>"
 
 
-def check_query_h5ad(uri: str, *, genelist: str | None = None) -> QueryCheck:
-    """Check query cells without refusing any that can be read; :meth:`QueryCheck.require` refuses.
+def check_cells(given: ad.AnnData | str | Path, *, genelist: str | None = None, role: str = keys.QUERY) -> QueryCheck:
+    """Check cells without refusing any that can be read; :meth:`QueryCheck.require` refuses.
 
     Parameters
     ----------
-    uri
-        Path or fsspec address of an h5ad.
+    given
+        An AnnData, which is not changed, or the path or fsspec address of an h5ad file.
     genelist
         Path or address of the model's gene list; None where no model is involved.
+    role
+        What the cells are to be, for messages: query, prompt or control cells.
 
     Returns
     -------
@@ -98,27 +105,31 @@ def check_query_h5ad(uri: str, *, genelist: str | None = None) -> QueryCheck:
 
     Examples
     --------
-    >>> check = check_query_h5ad("my_cells.h5ad")  # doctest: +SKIP
-    >>> check.ok  # doctest: +SKIP
+    >>> haystack.check(adata)  # doctest: +SKIP
+    >>> haystack.check("my_cells.h5ad").ok  # doctest: +SKIP
     True
     """
-    genes = None
+    uri = IN_MEMORY if is_cells(given) else str(given)
+    name, genes = shown_name(uri), None
     try:
         if genelist is not None:
             with _local(genelist, what="gene list") as path:
                 genes = load_model_genes(path, name=genelist)
-        with _local(uri, what="query cells") as path:
-            adata = read_file(path, name=uri)
+        if is_cells(given):
+            adata = plain_cells(given)
+        else:
+            with _local(uri, what=f"{role} cells") as path:
+                adata = read_file(path, name=name)
     except PermissionError as error:
-        msg = f"the query cells at {uri} cannot be read: permission denied. Grant read access, or copy the file."
+        msg = f"the {role} cells at {uri} cannot be read: permission denied. Grant read access, or copy the file."
         raise StorageError(msg, uri=uri) from error
     except ValueError as error:
         if isinstance(error, InvalidInputError):
             raise
-        msg = f"these cannot be the query cells: {error}"
+        msg = f"these cannot be the {role} cells: {error}"
         raise InvalidInputError(msg, uri=uri) from error
-    preflight, checked = examine(adata, name=uri, model_genes=genes, known=load_genes())
-    return QueryCheck(uri, preflight, adata, checked)
+    preflight, checked = examine(adata, name=name, model_genes=genes, known=load_genes())
+    return QueryCheck(uri, preflight, adata, checked, role)
 
 
 @contextmanager

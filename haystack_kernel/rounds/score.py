@@ -6,6 +6,7 @@ In: the run record and the ports. Out: the round with its score; files under ``r
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
@@ -97,13 +98,13 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     scored = last.model_copy(update=_summary(grounded, treated=cells.treated))
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
-    predictions = build_predictions(
-        cells, grounded=grounded, query=query_of(record), facts=prediction_facts(record, scored=scored)
-    )
+    used = _prompt_table(present)
+    facts = replace(prediction_facts(record, scored=scored), prompts=used)
+    predictions = build_predictions(cells, grounded=grounded, query=query_of(record), facts=facts)
     files = [
         write_csv(store, record.run_id, f"{folder}/{layout.DE}", grounded.de),
         write_csv(store, record.run_id, f"{folder}/{layout.PATHWAYS}", grounded.pathways),
-        write_csv(store, record.run_id, f"{folder}/{layout.PROMPTS}", _prompt_table(present)),
+        write_csv(store, record.run_id, f"{folder}/{layout.PROMPTS}", used),
         write_h5ad(store, record.run_id, f"{folder}/{layout.PREDICTIONS}", predictions),
         cite_papers(record, ports, found=papers, reading=reading, de=grounded.de),
     ]
@@ -127,13 +128,15 @@ def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
     """What the file says of its own making: whose weights, and on what terms."""
     from haystack_kernel.grounding import PredictionFacts
 
+    so_far = record.model_copy(update={"rounds": (*record.rounds[:-1], scored)})
     return PredictionFacts(
         run_id=record.run_id,
         iteration=scored.number,
         prompt_strategy=", ".join(sorted({item.strategy for item in scored.candidates})),
         config=record.config.model_dump(mode="json"),
-        rounds=[item.model_dump(mode="json", include=_SHOWN_OF_ROUND) for item in (*record.rounds[:-1], scored)],
+        rounds=[item.model_dump(mode="json", include=_SHOWN_OF_ROUND) for item in so_far.rounds],
         provenance={"versions": record.versions, "digests": record.digests},
+        record=so_far.model_dump(mode="json"),
         licence=scored.model.licence if scored.model else _NO_MODEL,
         citation=scored.model.citation if scored.model else "the data sets of the cells named in " + layout.PROMPTS,
     )

@@ -1,5 +1,6 @@
 """Where runs are kept: run folders over fsspec, and the checks of ids and addresses."""
 
+from haystack_kernel.store.given import IN_MEMORY, dataset_name, is_cells, is_kept, keep_cells, plain_cells, shown_name
 from haystack_kernel.store.index import IndexedRun, RunIndex
 from haystack_kernel.store.lease import Lease, Worker, find_worker, taken
 from haystack_kernel.store.runs import RunStore, StoredFile
@@ -7,6 +8,7 @@ from haystack_kernel.store.tables import read_csv, read_h5ad, write_csv, write_h
 from haystack_kernel.store.uris import check_run_id, check_storage, hide_home, new_run_id
 
 __all__ = [
+    "IN_MEMORY",
     "IndexedRun",
     "Lease",
     "RunIndex",
@@ -15,11 +17,17 @@ __all__ = [
     "Worker",
     "check_run_id",
     "check_storage",
+    "dataset_name",
     "find_worker",
     "hide_home",
+    "is_cells",
+    "is_kept",
+    "keep_cells",
     "new_run_id",
+    "plain_cells",
     "read_csv",
     "read_h5ad",
+    "shown_name",
     "taken",
     "write_csv",
     "write_h5ad",

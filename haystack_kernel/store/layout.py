@@ -7,6 +7,7 @@ In: a round's number, a role, a task. Out: paths relative to the run folder ``<s
     record/0001.json …                 the record after every step, created exclusively
     lease/0001.json …                  who works on the run, one file per worker
     predictions.h5ad  de.csv  …        the best round's files (PUBLISHED), candidates.csv
+    inputs/                            cells that were given in memory, each named after its content
     rounds/<n>/                        cells by role, manifest, outputs, tables
     jobs/<job id>/                     attempts of cloud jobs and what each cost
     access.json                        whose run it is and with whom it is shared, where a service serves it
@@ -40,6 +41,7 @@ TOLD = "told"  # folder of the marks that an end of the run was told
 RECORDS = "record"
 LEASES = "lease"
 ROUNDS = "rounds"
+INPUTS = "inputs"  # also of the cache, before a run has a folder
 JOBS = "jobs"
 OUTPUTS = "outputs"
 

@@ -37,7 +37,11 @@ def shell(tiny_env):
     InteractiveShell.clear_instance()
 
 
-READ = "import haystack_kernel as haystack\ngiven = haystack.read_parameters()"
+READ = """
+import haystack_kernel as haystack
+from haystack_kernel.jupyter.parameters import read_parameters
+given = read_parameters()
+"""
 
 
 def refused(shell):

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 import haystack_kernel as haystack
+from haystack_kernel import manage
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, InvalidInputError, JobFailedError, ServiceError
@@ -345,5 +346,5 @@ def test_a_submitted_run_whose_process_is_killed_is_resumed(few_cells):
 
 def test_the_verbs_are_on_the_face_of_the_package():
     assert haystack.submit is submit
-    assert haystack.fork is haystack.manage.fork
-    assert haystack.compare is haystack.manage.compare
+    assert haystack.fork is manage.fork
+    assert haystack.compare is manage.compare

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 import haystack_kernel
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.retrieval import check_query_h5ad, read_own_cells
+from haystack_kernel.retrieval import check_cells, read_own_cells
 from haystack_kernel.schema import RunConfig
 
 GENES = ["CD14", "ISG15", "MX1", "NKG7", "LYZ", "IFIT1", "IFIT3", "CXCL10", "B2M", "ACTB", "GAPDH", "CD3D"]
@@ -36,7 +36,7 @@ def genelist(tmp_path):
 
 
 def test_good_cells_are_shown_with_their_coverage(write_cells, genelist):
-    found = haystack_kernel.check_query_h5ad(write_cells(), genelist=genelist)
+    found = haystack_kernel.check(write_cells(), genelist=genelist)
     assert found.ok
     assert "can be used" in repr(found)
     assert "75.0% (12 of 16)" in repr(found)
@@ -64,7 +64,7 @@ def test_coverage_is_among_the_notes_of_the_cells(notes_of, genelist):
 
 
 def test_cells_that_cannot_be_used_are_shown_and_refused_when_required(write_cells):
-    found = check_query_h5ad(write_cells(np.full((4, 12), 0.5)))
+    found = check_cells(write_cells(np.full((4, 12), 0.5)))
     assert not found.ok
     assert "cannot be used" in repr(found)
     assert "NO  raw counts" in repr(found)
@@ -79,14 +79,14 @@ def test_none_of_the_models_genes_is_refused_before_anything_is_spent(notes_of, 
 
 
 def test_the_name_of_a_file_is_text_not_markup(write_cells):
-    found = check_query_h5ad(write_cells(name="<b>mine</b>.h5ad".replace("/", "")))
+    found = check_cells(write_cells(name="<b>mine</b>.h5ad".replace("/", "")))
     assert "<b>" not in found._repr_html_()
     assert "&lt;b&gt;mine" in found._repr_html_()
 
 
 def test_missing_files_are_named(write_cells, tmp_path, genelist):
     with pytest.raises(NotFoundError, match=r"no query cells at .*no such file"):
-        check_query_h5ad(str(tmp_path / "no.h5ad"), genelist=genelist)
+        check_cells(str(tmp_path / "no.h5ad"), genelist=genelist)
     with pytest.raises(NotFoundError, match=r"no gene list at .*no such file"):
-        check_query_h5ad(write_cells(), genelist=f"file://{tmp_path}/no.json")
-    assert check_query_h5ad(f"file://{write_cells()}", genelist=f"file://{genelist}").ok
+        check_cells(write_cells(), genelist=f"file://{tmp_path}/no.json")
+    assert check_cells(f"file://{write_cells()}", genelist=f"file://{genelist}").ok

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from haystack_kernel.retrieval.cells.own_cells import OwnCells
     from haystack_kernel.schema import Candidate, CellSet, RunConfig
 
-ROLE = "role"
 _MIN_APART = 20  # query cells; with fewer, query and control cells may overlap
 
 
@@ -219,7 +218,7 @@ def _sample_own(own: OwnCells | None, *, config: RunConfig) -> tuple[ad.AnnData,
     if len(kept) < adata.n_obs:
         notes.append(f"{len(kept)} of these {adata.n_obs} cells were sampled (n_query)")
         adata = adata[kept.index].copy()
-    adata.obs[ROLE] = keys.QUERY
+    adata.obs[keys.ROLE] = keys.QUERY
     return adata, notes
 
 
@@ -229,7 +228,7 @@ def _fetch(cells: pd.DataFrame, *, role: str, atlas: Atlas) -> ad.AnnData:
     if absent:
         msg = f"the atlas returned {role} cells without {', '.join(absent)}; rebuild it with `haystack atlas build`"
         raise ContractError(msg, absent=absent)
-    adata.obs[ROLE] = role
+    adata.obs[keys.ROLE] = role
     return adata
 
 

@@ -7,7 +7,6 @@ cells from an atlas, and notes about the file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.retrieval.cells.own_choice import choose_own_cells
-from haystack_kernel.retrieval.query_check import check_query_h5ad
+from haystack_kernel.retrieval.query_check import check_cells
+from haystack_kernel.store import dataset_name, shown_name
 from inference.manifest import MODEL_ENGINE
 from inference.preflight import COVERAGE
 
@@ -92,11 +92,11 @@ def read_own_cells(
         msg = "no query cells: give a query cell set, or your own cells as query_h5ad"
         raise InvalidInputError(msg)
     genelist = config.genelist if config.engine == MODEL_ENGINE else None
-    found = check_query_h5ad(config.query_h5ad, genelist=genelist)
+    found = check_cells(config.query_h5ad, genelist=genelist)
     found.require()
     choice = choose_own_cells(
         found.adata.obs,
-        name=config.query_h5ad,
+        name=shown_name(config.query_h5ad),
         query=query,
         knowledge=knowledge,
         criteria=config.query_cells,
@@ -118,7 +118,7 @@ def _with_columns(found: QueryCheck) -> ad.AnnData:
     obs.index.name = keys.CELL_ID
     known: dict[str, Any] = {
         keys.CELL_INDEX: np.arange(len(obs)),
-        keys.DATASET: Path(found.uri).stem,
+        keys.DATASET: dataset_name(found.uri),
         keys.ATLAS: OWN,
         keys.IS_CONTROL: True,
         keys.N_GENES: np.diff(checked.counts.indptr).astype(np.int32),
