@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from nbformat import NotebookNode
 
+    from haystack_kernel.explorer import Explorer
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
     from haystack_kernel.schema import CostEstimate, JobStatus, RunConfig, Settings, StructuredQuery
@@ -443,6 +444,55 @@ class Run:
             self._read[path] = read_h5ad(self._ports.store, self.run_id, path)
         predicted: ad.AnnData = self._read[path]
         return predicted
+
+    def explore(
+        self,
+        other: Run | str | None = None,
+        *,
+        gene: str | None = None,
+        pathway: str | None = None,
+        side: str | None = None,
+    ) -> Explorer:
+        """Look at cells, genes, pathways and evidence of the best round, linked with each other.
+
+        In a notebook this is a widget; the saved notebook shows the same as pictures and tables.
+
+        Parameters
+        ----------
+        other
+            Another run of the same storage, or its id, to set this one beside.
+        gene, pathway
+            Chosen at the start; None takes the called gene with the largest change, and no pathway.
+        side
+            What the prediction is set beside at the start: a key of ``explorer.sides``, e.g. ``"baseline mean"``.
+
+        Returns
+        -------
+        The explorer; what is chosen in the widget can be read from it, and set.
+
+        Raises
+        ------
+        InvalidInputError
+            A run has no scored round yet, or there is no such gene, pathway or side.
+        NotFoundError
+            There is no such other run.
+
+        Examples
+        --------
+        >>> run.explore(gene="SERPINE1", side="baseline mean")  # doctest: +SKIP
+        """
+        from haystack_kernel.explorer import open_explorer
+
+        if isinstance(other, str):
+            other = Run(self._ports.store.load(check_run_id(other)), ports=self._ports)
+        explorer = open_explorer(self.record, self._ports, other=other.record if other else None)
+        if gene is not None:
+            explorer.gene = gene
+        if pathway is not None:
+            explorer.pathway = pathway
+        if side is not None:
+            explorer.side = side
+        return explorer
 
     def follow(self, show: Callable[[str], object], *, poll_s: float = 1.0) -> Run:
         """Wait until the run is no longer running, and report each finished step.

@@ -34,6 +34,7 @@ LAYERS = [
     "rounds",
     "config",
     "planners",
+    "explorer",
     "report pl",
     "get",
     "grounding",
@@ -238,7 +239,7 @@ EXTRA_PARTS = {  # extra -> the parts that may import what it declares
     "ontology": ("haystack_kernel/knowledge/",),
     "service": ("haystack_kernel/service/",),
     "notify": ("haystack_kernel/manage/",),
-    "lab": ("haystack_kernel/widgets/",),
+    "lab": ("haystack_kernel/widgets/", "haystack_kernel/explorer/"),
 }
 UNDECLARED = {  # what is imported only where somebody has it
     "triton": "comes with CUDA builds of torch",

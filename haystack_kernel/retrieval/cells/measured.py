@@ -1,7 +1,7 @@
 """Measured responses that the prompt did not use, to compare the prediction with.
 
 In: the ranked candidates, those of the round, an atlas. Out: treated and control cells of a few others. Hidden pairs
-are never candidates, so they cannot appear here.
+are never candidates: only :func:`fetch_hidden` reads their cells, for displays after the run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
+from haystack_kernel.schema import CellSet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from haystack_kernel.ports import Atlas
-    from haystack_kernel.schema import Candidate, CellSet, RunConfig
+    from haystack_kernel.schema import Candidate, HiddenCells, RunConfig
 
 MAX_RESPONSES, N_CELLS = 5, 150
 
@@ -58,20 +60,84 @@ def fetch_measured(
     ... # doctest: +SKIP
     ['IFN-alpha1 in NK cell (kang)']
     """
+    return tuple(fetch_response(one, atlas=atlas, config=config) for one in measured_candidates(candidates, used=used))
+
+
+def measured_candidates(candidates: Sequence[Candidate], *, used: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return the candidates whose measured responses :func:`fetch_measured` fetches; no cell is read.
+
+    Parameters
+    ----------
+    candidates, used
+        As there.
+    """
     taken = {_what(one.prompt) for one in used}
-    found: list[MeasuredResponse] = []
-    for one in candidates:
-        if len(found) == MAX_RESPONSES:
-            break
-        if one.prompt.is_control or one.control is None or not one.donor_matched or _what(one.prompt) in taken:
-            continue
-        arms = []
-        for arm, cells in (("treated", one.prompt), ("control", one.control)):
-            rng = make_rng(config.seed, role=f"measured/{one.key}/{arm}")
-            arms.append(atlas.fetch(sample_cells(atlas.select(cells), n=N_CELLS, rng=rng)))
-        label = f"{one.prompt.perturbation} in {one.prompt.label or 'cells'} ({one.prompt.dataset})"
-        found.append(MeasuredResponse(label, *arms))
-    return tuple(found)
+    found = [
+        one
+        for one in candidates
+        if not one.prompt.is_control
+        and one.control is not None
+        and one.donor_matched
+        and _what(one.prompt) not in taken
+    ]
+    return tuple(found[:MAX_RESPONSES])
+
+
+def response_label(one: Candidate) -> str:
+    """Name of a candidate's measured response: perturbation, cell type and dataset."""
+    return f"{one.prompt.perturbation} in {one.prompt.label or 'cells'} ({one.prompt.dataset})"
+
+
+def fetch_response(one: Candidate, *, atlas: Atlas, config: RunConfig) -> MeasuredResponse:
+    """Fetch the measured response of one candidate that has a control, as :func:`fetch_measured` does."""
+    if one.control is None:
+        msg = f"candidate {one.key} has no control ({one.control_reason}), so it shows no response"
+        raise InvalidInputError(msg, key=one.key)
+    arms = []
+    for arm, cells in (("treated", one.prompt), ("control", one.control)):
+        rng = make_rng(config.seed, role=f"measured/{one.key}/{arm}")
+        arms.append(atlas.fetch(sample_cells(atlas.select(cells), n=N_CELLS, rng=rng)))
+    return MeasuredResponse(response_label(one), *arms)
+
+
+def fetch_hidden(hidden: HiddenCells, *, atlas: Atlas, config: RunConfig) -> MeasuredResponse | None:
+    """Fetch the measured response that a run hid from its search: the truth about the question.
+
+    Parameters
+    ----------
+    hidden
+        One line of ``record.hidden``.
+    atlas, config
+        Where the cells are, and the seed of the sample.
+
+    Returns
+    -------
+    At most 150 treated cells, and as many control cells of the same label and dataset; None where the atlas has no
+    such control cells or the line has no cells.
+    """
+    if not hidden.n_cells or not hidden.cell_type:
+        return None
+    treated = CellSet(
+        atlas=hidden.atlas,
+        dataset=hidden.dataset,
+        is_control=False,
+        perturbation=hidden.perturbation,
+        cell_type_names=(hidden.cell_type,),
+    )
+    control = treated.model_copy(update={"is_control": True, "perturbation": None})
+    arms = []
+    for arm, wanted in (("treated", treated), ("control", control)):
+        cells = atlas.select(wanted)
+        if cells.empty:
+            return None
+        rng = make_rng(config.seed, role=f"hidden/{treated.key}/{arm}")
+        arms.append(atlas.fetch(sample_cells(cells, n=N_CELLS, rng=rng)))
+    return MeasuredResponse(hidden_label(hidden), *arms)
+
+
+def hidden_label(hidden: HiddenCells) -> str:
+    """Name of the response that a hidden pair kept out of the search."""
+    return f"{hidden.perturbation} in {hidden.cell_type} ({hidden.dataset})"
 
 
 def _what(cells: CellSet) -> tuple[object, ...]:
