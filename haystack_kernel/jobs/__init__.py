@@ -14,6 +14,7 @@ from haystack_kernel.jobs.spec import (
     build_manifest,
     build_orchestrator_spec,
     expected_handle,
+    owner_in,
 )
 from haystack_kernel.jobs.wait import SystemClock, pace, wait
 
@@ -34,6 +35,7 @@ __all__ = [
     "estimate_cost",
     "in_usd",
     "expected_handle",
+    "owner_in",
     "pace",
     "wait",
 ]

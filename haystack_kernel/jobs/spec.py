@@ -122,6 +122,27 @@ def owner_of(job: JobHandle) -> JobOwner:
     return JobOwner(id=found["owner"] if found else "")
 
 
+def owner_in(name: str) -> str:
+    """Find the run or campaign whose job it is, in the full name of a job.
+
+    Parameters
+    ----------
+    name
+        Such as ``projects/p/locations/us-east1/jobs/j``.
+
+    Returns
+    -------
+    Its id; empty where the job is none of HAYSTACK.
+
+    Examples
+    --------
+    >>> owner_in("projects/p/locations/us-east1/jobs/haystack-run-20260102t030405-abcdef-0a1b2c3d")
+    'run-20260102t030405-abcdef'
+    """
+    found = _JOB_ID.fullmatch(name.rpartition("/")[2])
+    return found["owner"] if found else ""
+
+
 def check_job_id_form(job_id: str) -> None:
     """Raise InvalidInputError unless the id is ``haystack-<owner>-<8 hexadecimal digits>``."""
     if _JOB_ID.fullmatch(job_id) is None:

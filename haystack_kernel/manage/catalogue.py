@@ -187,14 +187,17 @@ class Catalogue:
         ]
         return [row for row in map(self._seen, found) if row.summary.status == "running"]
 
-    def find(self, run_id: str) -> IndexedRun:
-        """Return one run as it is now.
+    def find(self, run_id: str, *, afresh: bool = False) -> IndexedRun:
+        """Return one run as it is now; ``afresh`` believes no look of the last seconds.
 
         Raises
         ------
         NotFoundError
             There is no such run.
         """
+        if afresh:
+            with self._lock:
+                self._looks.pop(run_id, None)
         self.index.look_again([run_id])
         for row in self.index.rows():
             if row.summary.run_id == run_id:

@@ -15,6 +15,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import HaystackError, MissingExtraError
+from haystack_kernel.jobs import owner_in
+from haystack_kernel.schema import is_run_id
 from haystack_kernel.steering import orchestrator_status
 from haystack_kernel.store import layout
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from haystack_kernel.manage.catalogue import Catalogue
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import RunSummary, ServiceSettings
+    from haystack_kernel.store import IndexedRun
 
 SIGNATURE = "X-Haystack-Signature"
 _TRIES = 3
@@ -64,31 +67,71 @@ class EndWatch:
         self._catalogue, self._ports = catalogue, ports
         self._settings: ServiceSettings = ports.settings.service
         self._address_of, self._log = address_of, log
-        self._done: set[str] = set()
+        self._done: dict[str, int] = {}  # the serial at which the end of a run was dealt with: it may end again
+        self._looked_at = float("-inf")  # at runs whose jobs tell of themselves
         if self._settings.notify:
             _load_apprise()
 
     def look(self) -> list[str]:
-        """Look once at all runs that the service made.
+        """Look once at all runs that the service made; rarely at those whose jobs tell of themselves.
 
         Returns
         -------
         Ids of the runs whose end was told by this call.
         """
-        now, told = self._ports.clock.now(), []
-        for row in self._catalogue.index.rows():
-            summary = row.summary
-            if row.access is None or summary.run_id in self._done:
-                continue
-            if summary.status == "running":
-                summary = self._tend(summary)
-            if summary.status == "running":
-                continue
-            ended = summary.changed_at or summary.created_at
-            if now - max(ended, row.access.submitted_at) < _RECENT and self._tell(summary, owner=row.access.owner):
-                told.append(summary.run_id)
-            self._done.add(summary.run_id)
-        return told
+        now_s, waits = self._ports.clock.monotonic(), bool(self._ports.settings.batch.topic)
+        if waits and now_s - self._looked_at >= self._settings.told_watch_s:
+            self._looked_at, waits = now_s, False
+        return [
+            row.summary.run_id
+            for row in self._catalogue.index.rows()
+            if row.access is not None
+            and not (waits and row.summary.status == "running" and row.summary.orchestrator == "batch")
+            and self._look_at(row)
+        ]
+
+    def hear(self, job: str) -> bool:
+        """Look at the run of a job that tells of a change of its state.
+
+        Parameters
+        ----------
+        job
+            The job's full name. One that works on no run of this service is passed over.
+
+        Returns
+        -------
+        Whether all is said. False: the job has ended, but its run still counts as worked on, which a look in a minute
+        may find otherwise.
+        """
+        run_id = owner_in(job)
+        if not is_run_id(run_id):
+            return True
+        index = self._catalogue.index
+        index.look_again([run_id])
+        row = next((row for row in index.rows() if row.summary.run_id == run_id), None)
+        if row is None or row.access is None or row.summary.orchestrator != "batch":
+            return True
+        self._look_at(row)
+        if self._done.get(run_id) is not None:
+            return True
+        state = orchestrator_status(self._ports.store.load(run_id), self._ports)
+        return state is None or not state.is_terminal
+
+    def _look_at(self, row: IndexedRun) -> bool:
+        """Look at one run that somebody asked the service for; whether its end was told by this call."""
+        summary, access = row.summary, row.access
+        if access is None or self._done.get(summary.run_id) == summary.serial:
+            return False
+        if summary.status == "running":
+            self._done.pop(summary.run_id, None)
+            summary = self._tend(summary)
+        if summary.status == "running":
+            return False
+        ended = summary.changed_at or summary.created_at
+        is_recent = self._ports.clock.now() - max(ended, access.submitted_at) < _RECENT
+        is_told = is_recent and self._tell(summary, owner=access.owner)
+        self._done[summary.run_id] = summary.serial
+        return is_told
 
     def _tend(self, summary: RunSummary) -> RunSummary:
         """Give the run's job what it needs to go on, and return the run as it is then."""
@@ -96,7 +139,7 @@ class EndWatch:
             record = self._ports.store.load(summary.run_id)
             if summary.orchestrator == "batch":
                 orchestrator_status(record, self._ports, tend=True)
-            return self._catalogue.find(summary.run_id).summary
+            return self._catalogue.find(summary.run_id, afresh=True).summary
         return summary
 
     def _tell(self, summary: RunSummary, *, owner: str) -> bool:

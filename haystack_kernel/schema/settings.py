@@ -5,6 +5,7 @@ In: plain values. Out: one frozen, validated :class:`Settings`; :mod:`haystack_k
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
@@ -151,6 +152,11 @@ class BatchSettings(_Section):
         default_factory=dict, description="variable of the orchestrator -> projects/*/secrets/*/versions/*"
     )
     labels: dict[str, str] = Field(default_factory=dict, description="added to those of HAYSTACK")
+    topic: str = Field(
+        default="",
+        description="projects/*/topics/* of Pub/Sub that jobs which work a run tell every change of their state; "
+        "services then wait to be woken instead of asking",
+    )
     poll_interval_s: float = Field(default=10, gt=0)
     queue_timeout_s: float = Field(default=7200, gt=0, description="waiting for a machine, apart from jobs.timeout_s")
     stockout_patience_s: float = Field(default=600, ge=0, description="then the next place of the ladder is tried")
@@ -165,6 +171,14 @@ class BatchSettings(_Section):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("topic")
+    @classmethod
+    def _is_topic(cls, value: str) -> str:
+        if value and not re.fullmatch(r"projects/[^/]+/topics/[A-Za-z][A-Za-z0-9._~+%-]{2,254}", value):
+            msg = f"{value!r} must be projects/<p>/topics/<name>"
+            raise ValueError(msg)
+        return value
 
     @field_validator("secrets")
     @classmethod
@@ -284,6 +298,17 @@ class ServiceSettings(_Section):
     link_days: float = Field(default=7.0, gt=0, le=90, description="longest life of a link that shares a run")
     log_questions: bool = Field(default=False, description="write the text of questions into the audit lines")
     watch_s: float = Field(default=15.0, gt=0, description="between two looks at the runs that are worked on")
+    told_watch_s: float = Field(
+        default=600.0, gt=0, description="the same for runs whose jobs tell batch.topic, should a message be lost"
+    )
+    wake_account: str = Field(
+        default="",
+        description="e-mail address of the service account whose Pub/Sub push subscription may wake the service",
+    )
+    wake_audience: str = Field(default="", description="for whom the tokens of that subscription are made")
+    wake_keys_url: str = Field(
+        default="https://www.googleapis.com/oauth2/v3/certs", description="public keys that those tokens are signed by"
+    )
     webhook: SecretStr | None = Field(default=None, description="address that is told when a run ends")
     webhook_secret: SecretStr | None = Field(default=None, description="signs what the webhook is sent")
     notify: tuple[SecretStr, ...] = Field(
@@ -302,6 +327,9 @@ class ServiceSettings(_Section):
 
     @model_validator(mode="after")
     def _has_audience(self) -> ServiceSettings:
+        if bool(self.wake_account) != bool(self.wake_audience):
+            msg = "set service.wake_account and service.wake_audience together: who wakes the service, and for whom"
+            raise ValueError(msg)
         if self.identity == "iap" and not self.audience:
             msg = "identity 'iap' needs service.audience (HAYSTACK_SERVICE__AUDIENCE): without it any proxy's would do"
             raise ValueError(msg)

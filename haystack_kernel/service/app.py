@@ -22,10 +22,10 @@ from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, InvalidInputError
 from haystack_kernel.manage.notices import EndWatch
 from haystack_kernel.report.html import STYLE
-from haystack_kernel.service import api, asking, pages, rendering
+from haystack_kernel.service import api, asking, pages, rendering, wake
 from haystack_kernel.service.desk import Desk
 from haystack_kernel.service.guard import Guard
-from haystack_kernel.service.identity import IapIdentity, Identity, LabIdentity, TokenIdentity
+from haystack_kernel.service.identity import IapIdentity, Identity, LabIdentity, TokenIdentity, WakeIdentity
 from haystack_kernel.service.problems import MEDIA_TYPE, Problem, describe, new_problem
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def build(settings: Settings, *, identity: Identity, open_ports: Callable[[Conse
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _N_THREADS
         stopping = threading.Event()
-        thread = threading.Thread(target=_watch, args=(desk, stopping, app), name="end watch", daemon=True)
+        thread = threading.Thread(target=_watch, args=(app.state.watch, stopping, desk), name="end watch", daemon=True)
         thread.start()
         yield
         stopping.set()
@@ -90,13 +90,21 @@ def build(settings: Settings, *, identity: Identity, open_ports: Callable[[Conse
     )
     app.state.desk, app.state.identity = desk, identity
     app.state.address = settings.service.address.rstrip("/")
+
+    def address_of(run_id: str) -> str:
+        return f"{app.state.address}{app.url_path_for('run_page', run_id=run_id)}"
+
+    app.state.watch = EndWatch(desk.runs.catalogue, desk.ports, address_of=address_of, log=LOG.warning)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.include_router(asking.router)
     _add_static(app)
     _add_errors(app)
     _describe_problems(app)
-    app.add_middleware(Guard, identity=identity, settings=settings.service, refusal=rendering.refusal)
+    waker = WakeIdentity(settings.service) if settings.service.wake_account else None
+    if waker is not None:
+        app.include_router(wake.router)
+    app.add_middleware(Guard, identity=identity, settings=settings.service, wake=waker, refusal=rendering.refusal)
     return app
 
 
@@ -116,13 +124,8 @@ def _identity(settings: Settings) -> Identity:
     return kind(secret.get_secret_value(), name=service.person)
 
 
-def _watch(desk: Desk, stopping: threading.Event, app: FastAPI) -> None:
+def _watch(watch: EndWatch, stopping: threading.Event, desk: Desk) -> None:
     """Tend runs and tell of those that end, until the service stops."""
-
-    def address_of(run_id: str) -> str:
-        return f"{app.state.address}{app.url_path_for('run_page', run_id=run_id)}"
-
-    watch = EndWatch(desk.runs.catalogue, desk.ports, address_of=address_of, log=LOG.warning)
     while not stopping.wait(desk.settings.service.watch_s):
         try:
             for run_id in watch.look():

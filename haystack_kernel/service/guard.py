@@ -39,6 +39,7 @@ SIGN_IN = "/sign-in"
 OPEN_PATHS = ("/health/live", "/health/ready", SIGN_IN)
 _SIGN_INS_PER_MINUTE = 20
 OPEN_PREFIX = "/static/"
+WAKE_PATH = "/hooks/batch"  # of the wake account alone, which gets nowhere else
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "testserver")
 _MAX_PEOPLE = 10_000  # whose rates are kept
@@ -81,6 +82,8 @@ class Guard:
         Tells who sends a request.
     settings
         Limits and names.
+    wake
+        Tells whether a request to ``WAKE_PATH`` comes from the account that may wake the service; None: nobody may.
     refusal
         Makes the page that a browser gets of a refusal, from its scope, status and sentence; None where it gets none.
     """
@@ -91,9 +94,11 @@ class Guard:
         *,
         identity: Identity,
         settings: ServiceSettings,
+        wake: Identity | None = None,
         refusal: Callable[[Scope, int, str], bytes | None] = lambda scope, status, detail: None,
     ) -> None:
         self._app, self._identity, self._settings, self._refusal = app, identity, settings, refusal
+        self._wake = wake
         self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
         hosts = settings.hosts or (_LOCAL_HOSTS if identity.kind == "token" else ())
         self._hosts = tuple(host.casefold() for host in hosts)
@@ -158,14 +163,13 @@ class Guard:
         headers = passage.headers
         client = scope["client"][0] if scope.get("client") else "socket"
         cookies = _cookies(headers.get("cookie", ""))
-        ask = self._identity.person
-        person = (
-            await anyio.to_thread.run_sync(ask, headers, cookies) if self._identity.may_wait else ask(headers, cookies)
-        )
+        identity = self._wake if self._wake is not None and path == WAKE_PATH else self._identity
+        ask = identity.person
+        person = await anyio.to_thread.run_sync(ask, headers, cookies) if identity.may_wait else ask(headers, cookies)
         if person is None:
             if self._wait("nobody", client, self._settings.requests_per_minute):
                 return 429, "too many requests that nobody is signed in for"
-            return 401, _SIGN_IN[self._identity.kind]
+            return 401, _SIGN_IN[identity.kind]
         passage.person = scope["state"]["person"] = with_links(person, cookies)
         scope["state"]["request_id"] = passage.request_id
         method = scope["method"]
@@ -197,6 +201,7 @@ _SIGN_IN = {
     "token": "sign in with the address that `haystack serve` printed, or send the token as Authorization: Bearer",
     "iap": "the request carries no signed header of Identity-Aware Proxy for this service",
     "lab": "open the service from JupyterLab",
+    "wake": "the request carries no token of the push subscription that may wake this service",
 }
 
 

@@ -1,4 +1,4 @@
-"""Who sends a request: the holder of the token, a person whom Google's proxy signed in, or the user of a JupyterLab.
+"""Who sends a request: the token's holder, a person whom Google's proxy signed in, the user of a JupyterLab, Pub/Sub.
 
 In: headers and cookies. Out: a :class:`haystack_kernel.manage.tenancy.Person`, or None: nobody whom the service knows.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import ServiceSettings
 
 ISSUER = "https://cloud.google.com/iap"
+GOOGLE = ("https://accounts.google.com", "accounts.google.com")
 IAP_HEADER = "x-goog-iap-jwt-assertion"
 LAB_HEADER = "x-haystack-lab"
 SESSION_COOKIE = "haystack_session"
 LINK_COOKIE = "haystack_link_"
 TOKEN_PARAMETER = "token"
-_ALGORITHM = "ES256"
-_LIFE_S = 3900  # IAP signs for ten minutes; a header that would hold for longer than about an hour is not its own
+_LIFE_S = 3900  # IAP signs for ten minutes, Pub/Sub for an hour; what would hold for much longer is not theirs
 _LEEWAY_S = 30
 
 
@@ -90,30 +90,63 @@ class IapIdentity:
 
     def person(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Person | None:
         """The person of the signed header; None unless everything about it is right."""
-        text = headers.get(IAP_HEADER, "")
-        if not text:
-            return None
-        try:
-            if jwt.get_unverified_header(text).get("alg") != _ALGORITHM:
-                return None
-            key = self._keys.get_signing_key_from_jwt(text)
-            claims = jwt.decode(
-                text,
-                key.key,
-                algorithms=[_ALGORITHM],
-                audience=list(self._settings.audience),
-                issuer=ISSUER,
-                leeway=_LEEWAY_S,
-                options={"require": ["exp", "iat", "aud", "iss", "sub", "email"]},
-            )
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-            return None
-        email = claims["email"]
-        lives_s = claims["exp"] - claims["iat"]
-        if not isinstance(email, str) or "@" not in email or not email.isprintable() or lives_s > _LIFE_S:
+        audience = list(self._settings.audience)
+        claims = _claims(headers.get(IAP_HEADER, ""), self._keys, algorithm="ES256", audience=audience, issuer=[ISSUER])
+        email = claims.get("email")
+        if not isinstance(email, str) or "@" not in email or not email.isprintable():
             return None
         name = email.strip().casefold()
         return Person(name, is_admin=name in self._settings.admins)
+
+
+class WakeIdentity:
+    """The service account whose Pub/Sub push subscription wakes the service, by the token that Google signs for it.
+
+    Parameters
+    ----------
+    settings
+        The account, the audience of its tokens, and where Google's keys are.
+    """
+
+    kind = "wake"
+    may_wait = True
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._keys = jwt.PyJWKClient(settings.wake_keys_url, cache_jwk_set=True, lifespan=3600, timeout=10)
+
+    def person(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Person | None:
+        """The account; None unless the token is Google's, for this audience and of this very account."""
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        audience = [self._settings.wake_audience]
+        claims = _claims(text.strip(), self._keys, algorithm="RS256", audience=audience, issuer=list(GOOGLE))
+        is_account = claims.get("email") == self._settings.wake_account and claims.get("email_verified") is True
+        return Person(self._settings.wake_account) if is_account else None
+
+
+def _claims(
+    text: str, keys: jwt.PyJWKClient, *, algorithm: str, audience: list[str], issuer: list[str]
+) -> dict[str, Any]:
+    """What a signed text claims; nothing unless everything about it is right."""
+    if not text:
+        return {}
+    try:
+        if jwt.get_unverified_header(text).get("alg") != algorithm:
+            return {}
+        claims: dict[str, Any] = jwt.decode(
+            text,
+            keys.get_signing_key_from_jwt(text).key,
+            algorithms=[algorithm],
+            audience=audience,
+            issuer=issuer,
+            leeway=_LEEWAY_S,
+            options={"require": ["exp", "iat", "aud", "iss", "sub", "email"]},
+        )
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return {}
+    return claims if claims["exp"] - claims["iat"] <= _LIFE_S else {}
 
 
 class LabIdentity:

@@ -85,8 +85,12 @@ def test_a_run_that_goes_on_and_ends_again_is_told_again(serving_of, watch_of, p
         store.save(again.model_copy(update={"status": "done"}))
         assert watch_of(webhook=address).look() == [run_id]
         clock.sleep(6)
-        watch.look()
-    assert [json.loads(body)["status"] for _, body in heard] == ["failed", "done"]
+        assert watch.look() == [], "another watch told it"
+        again = store.save(store.load(run_id).model_copy(update={"status": "running"}))
+        store.save(again.model_copy(update={"status": "failed"}))
+        clock.sleep(6)
+        assert watch.look() == [run_id], "the same watch tells each end"
+    assert [json.loads(body)["status"] for _, body in heard] == ["failed", "done", "failed"]
 
 
 def test_a_webhook_that_fails_is_tried_again_and_then_said(serving_of, watch_of, put):

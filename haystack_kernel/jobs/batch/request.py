@@ -71,6 +71,7 @@ def build_request(
         allocation_policy=_allocation(attempt, machine, settings, storage=storage),
         logs_policy=batch_v1.LogsPolicy(destination=batch_v1.LogsPolicy.Destination.CLOUD_LOGGING),
         labels=build_labels(attempt, settings, storage=storage),
+        notifications=_notifications(attempt, settings),
     )
     request = batch_v1.CreateJobRequest(
         parent=f"projects/{settings.project}/locations/{settings.region}", job_id=attempt.job_id, job=job
@@ -179,6 +180,16 @@ def _wrong_in_section(settings: BatchSettings) -> list[str]:
         if not _LABEL_KEY.fullmatch(name) or name.startswith(_RESERVED)
     ]
     return found
+
+
+def _notifications(attempt: Attempt, settings: BatchSettings) -> list[batch_v1.JobNotification]:
+    """Tell a topic of each change of state, where one is set; a prediction is watched by who works its run."""
+    from google.cloud import batch_v1
+
+    if not settings.topic or attempt.spec.kind != "orchestrator":
+        return []
+    changed = batch_v1.JobNotification.Message(type_=batch_v1.JobNotification.Type.JOB_STATE_CHANGED)
+    return [batch_v1.JobNotification(pubsub_topic=settings.topic, message=changed)]
 
 
 def _task(attempt: Attempt, machine: Machine, settings: BatchSettings, *, consent: Consent | None) -> batch_v1.TaskSpec:

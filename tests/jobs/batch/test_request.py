@@ -55,6 +55,19 @@ def request_of(spec=None, settings=None, clock=None, **changes):
     return build_request(Attempt(**{**given, **changes}), settings or settings_of())
 
 
+def test_only_a_job_that_works_a_run_tells_its_topic():
+    settings = settings_of(topic="projects/lab/topics/haystack-dev-jobs")
+    orchestrator = spec_of(kind="orchestrator", command=("resume", RUN_ID))
+    (told,) = request_of(orchestrator, settings).job.notifications
+    assert told.pubsub_topic == settings.topic
+    assert told.message.type_ == batch_v1.JobNotification.Type.JOB_STATE_CHANGED
+    assert not told.message.new_job_state, "every state"
+    assert not request_of(settings=settings).job.notifications
+    assert not request_of(orchestrator).job.notifications
+    with pytest.raises(ValueError, match=r"'jobs' must be projects/<p>/topics/<name>"):
+        settings_of(topic="jobs")
+
+
 def test_the_default_request_is_that_of_the_design_with_the_drivers_it_forgot():
     request = request_of()
     assert request.parent == "projects/lab/locations/us-east1"
