@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _VERBS = {  # name: module and name there; imported when first used, so that importing haystack_kernel costs nothing
     "open_run": ("run", "open_run"),
-    "attach": ("run", "attach"),
+    "attach": ("widgets.verbs", "attach"),
     "resume": ("run", "resume"),
     "last": ("run", "last"),
     "list_runs": ("run", "list_runs"),

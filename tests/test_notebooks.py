@@ -40,7 +40,11 @@ def test_every_option_of_a_run_is_a_parameter_of_the_run_notebook(path):
     assert not [name for name in (*options, "question", "storage", "run_id") if f"{name} = " not in source]
 
 
-PARAMETERS = {"haystack": {"question": "How would B cells respond to IFN-beta?"}}  # the rest: as committed
+QUESTION = "How would B cells respond to IFN-beta?"
+PARAMETERS = {  # the rest: as committed
+    "haystack": {"question": QUESTION},
+    "explore": {"question": QUESTION},
+}
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from haystack_kernel.manage.submission import submit
 from haystack_kernel.manage.watching import Usual, usual_times
 from haystack_kernel.ports import Consent
 from haystack_kernel.report import candidate_table, query_card
-from haystack_kernel.report.html import DOWN, UP, Html, escape, items, paragraph, table
+from haystack_kernel.report.html import DOWN, UP, Html, escape, folded, items, paragraph, table
 from haystack_kernel.report.words import cell_types
 from haystack_kernel.schema import DEMO_ATLAS, EVIDENCE_WORDS, Engine, ExecutorName
 from haystack_kernel.widgets import markup
@@ -65,7 +65,7 @@ class Ask(Part):
     'natural killer cell'
     """
 
-    actions: ClassVar[tuple[str, ...]] = ("look", "mean", "edit", "pin", "ban", "start", "another")
+    actions: ClassVar[tuple[str, ...]] = ("keep", "look", "mean", "edit", "pin", "ban", "start", "another")
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class Ask(Part):
         self.quick: QuickAnswer | None = None
         self.quick_problem = ""
         self.usual = Usual()
+        self.looked_at: tuple[str, dict[str, Any]] = ("", {})
         self.max_cost: float | None = None
         self.run: Run | None = None
 
@@ -96,6 +97,11 @@ class Ask(Part):
         return self.run.run_id if self.run is not None else None
 
     # --- what may be done ---
+
+    def keep(self, arg: str = "", values: dict[str, Any] | None = None) -> None:
+        """Take over what was typed, so that a page that is loaded again shows it."""
+        del arg
+        self._read(values or {})
 
     def look(self, arg: str = "", values: dict[str, Any] | None = None) -> None:
         """Parse the question, search the atlases and predict with the simple engines; nothing is saved or spent."""
@@ -201,13 +207,12 @@ class Ask(Part):
 
     def _is_changed(self, values: dict[str, Any]) -> bool:
         """Whether the fields differ from what was looked at."""
-        before = (self.question, dict(self.options))
         self._read(values)
-        return before != (self.question, self.options)
+        return self.looked_at != (self.question, self.options)
 
     def _look_again(self, *, wanted: dict[str, str] | None = None) -> None:
         self.quick, self.quick_problem = None, ""
-        question, options = self.question, dict(self.options)
+        question, options = self.looked_at = (self.question, dict(self.options))
 
         def look() -> None:
             self.seen = preview(question, ports=self._ports, **options)
@@ -235,8 +240,11 @@ class Ask(Part):
         parts = [self._form(live=live and self.run is None), markup.status_line(f"{self.busy} …" if self.busy else "")]
         parts.append(markup.problem_box(self.problem))
         if self.seen is not None:
-            parts += [self._reading(live=live and self.run is None), self._candidates(live=live and self.run is None)]
-            parts += [self._quick(), self._go(live=live)]
+            details = [self._reading(live=live and self.run is None)]
+            details += [self._candidates(live=live and self.run is None), self._quick()]
+            if self.run is not None:  # what follows is of more interest now
+                details = [markup.folded_part("before", "What it was started with", *details)]
+            parts += [*details, self._go(live=live)]
         elif not live:
             parts.append(paragraph("The question was not looked at.", kind="small"))
         return markup.page(*parts, kind="ask")
@@ -352,7 +360,7 @@ class Ask(Part):
             "pinned" if is_pinned else "pin", "pin", arg=item.key, is_on=is_pinned, label=f"Pin {name}"
         )
         ban = markup.button("ban", "ban", arg=item.key, kind="chip", label=f"Ban {name}", off=off)
-        why = f"{EVIDENCE_WORDS[item.evidence_distance]}. {item.reason}"
+        why = folded(EVIDENCE_WORDS[item.evidence_distance], item.reason)
         return (
             cell_types(item),
             prompt.perturbation or "unperturbed",
@@ -397,7 +405,7 @@ class Ask(Part):
             told = f"Started as run {self.run.run_id} on {_PLACES[self.run.record.config.executor]}."
             more = markup.button("Ask another question", "another") if live else ""
             buttons = f'<div class="buttons">{more}</div>' if more else ""
-            return markup.section("go", "Cost and time", words, f'<p class="done">{escape(told)}</p>', buttons)
+            return markup.section("go", "Cost and time", words, f'<p class="told">{escape(told)}</p>', buttons)
         if not live:
             return markup.section("go", "Cost and time", words, paragraph("The run was not started.", kind="small"))
         costs = self.seen.of_round is not None

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.report.html import Html
 from haystack_kernel.widgets.asking import Ask
-from haystack_kernel.widgets.monitor import Monitor
+from haystack_kernel.widgets.listing import ForkForm
 from haystack_kernel.widgets.part import Part
-from haystack_kernel.widgets.runs import ForkForm
+from haystack_kernel.widgets.watching import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,17 +5,38 @@ In: a question, a run or its id, a storage. Out: a :class:`Desk`, shown live whe
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
+from haystack_kernel import run as verbs_of_runs
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.run import Run
 from haystack_kernel.widgets.asking import Ask
 from haystack_kernel.widgets.desk import Desk
-from haystack_kernel.widgets.monitor import Monitor
-from haystack_kernel.widgets.runs import ForkForm, RunList
+from haystack_kernel.widgets.listing import ForkForm, RunList
+from haystack_kernel.widgets.watching import Monitor
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import Settings
+
+
+class AttachedRun(Run):
+    """A run that may go on in another process: a notebook shows it live then, else as every run."""
+
+    def _ipython_display_(self) -> None:
+        from haystack_kernel.widgets.view import is_attended
+
+        if self.record.status != "running" or not is_attended():
+            raise NotImplementedError  # by which IPython goes on to the usual display
+        settings = self._ports.settings
+        Desk(Monitor(self.run_id, settings=settings), settings=settings, live=True)._ipython_display_()
+
+
+@functools.wraps(verbs_of_runs.attach)
+def attach(run_id: str, **places: Any) -> Run:  # noqa: ANN401 - as the wrapped verb takes them
+    """As :func:`haystack_kernel.run.attach`; the notebook that calls shows a run that goes on live."""
+    found = verbs_of_runs.attach(run_id, **places)
+    return AttachedRun(found.record, ports=found._ports)
 
 
 def ask(

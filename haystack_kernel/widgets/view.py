@@ -37,10 +37,10 @@ class LiveView(anywidget.AnyWidget):
     _esm = _FOLDER / "live.js"
     html = traitlets.Unicode().tag(sync=True)
     ticks = traitlets.Dict().tag(sync=True)
-    style = traitlets.Unicode().tag(sync=True)
+    css = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, part: Part, *, hides: str = "") -> None:
-        super().__init__(style=f"{STYLE}{_CSS}{hides}")
+        super().__init__(css=f"{STYLE}{_CSS}{hides}")
         self._part, self._drawing = part, threading.Lock()
         self.on_msg(self._hear)
         part.listen(self.draw)
@@ -57,6 +57,7 @@ class LiveView(anywidget.AnyWidget):
             values = content.get("values")
             given = {str(name): value for name, value in values.items()} if isinstance(values, dict) else {}
             self._part.act(content["do"], str(content.get("arg", "")), given)
+        self.send({"heard": True})
 
 
 class DeskView(ipywidgets.VBox):

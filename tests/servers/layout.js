@@ -9,6 +9,7 @@
     if (!node.data.trim()) continue;
     const holder = node.parentElement;
     if (!holder.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (holder.closest('details:not([open])') && !holder.closest('summary')) continue;
     if (holder.closest('[data-may-overlap], .sr-only, title, style, script')) continue;
     const range = document.createRange();
     range.selectNodeContents(node);

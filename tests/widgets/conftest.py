@@ -93,7 +93,7 @@ def looked(ask, look_once):
     """A form of its own for a test, as it is after a look."""
     made = ask()
     record = look_once.seen.record.model_copy(update={"run_id": new_run_id(datetime.now(UTC))})
-    made.seen, made.quick = replace(look_once.seen, record=record), look_once.quick
+    made.seen, made.quick, made.looked_at = replace(look_once.seen, record=record), look_once.quick, look_once.looked_at
     return made
 
 

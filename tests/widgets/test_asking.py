@@ -89,9 +89,12 @@ def test_candidates_are_pinned_and_banned_and_freed_again(looked, do):
 def test_nothing_starts_before_the_question_was_looked_at_as_it_is(ask, looked, do, jobs):
     asked = do(ask(), "start")
     assert "look at it again" in asked.problem
-    asked = looked
-    do(asked, "start", question="How would CD4 T cells respond to IFN-beta?")
-    assert "was changed after you looked" in asked.problem
+    do(looked, "start", question="How would CD4 T cells respond to IFN-beta?")
+    assert "was changed after you looked" in looked.problem
+    do(looked, "keep", question=looked.looked_at[0], max_rounds="4")  # as a field does that was left
+    do(looked, "start")
+    assert "was changed after you looked" in looked.problem
+    assert 'name="max_rounds" value="4"' in looked.picture(live=True)
     assert not jobs.submitted
 
 

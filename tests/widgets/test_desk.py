@@ -2,11 +2,11 @@
 
 import pytest
 
+from haystack_kernel import widgets
 from haystack_kernel.errors import HaystackError, NotFoundError
-from haystack_kernel.widgets import verbs
 from haystack_kernel.widgets.desk import Desk
-from haystack_kernel.widgets.monitor import Monitor
-from haystack_kernel.widgets.runs import ForkForm, RunList
+from haystack_kernel.widgets.listing import ForkForm, RunList
+from haystack_kernel.widgets.watching import Monitor
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_views_send_what_changed_and_hear_actions_alone(ask, settings, open_port
     view = DeskView(desk, hides=".mark{display:none}")
     (first,) = view.children
     assert "Look at it first" in first.html
-    assert ".mark{display:none}" in first.style
+    assert ".mark{display:none}" in first.css
     for content in (None, 7, {"do": 7}, {"do": "settle"}, {"do": "look", "values": "x" * 10, "arg": {}}):
         first._hear(first, content, None)
     desk.first.settle()
@@ -105,13 +105,13 @@ def test_views_send_what_changed_and_hear_actions_alone(ask, settings, open_port
 def test_the_verbs_make_desks_that_show_pictures_without_a_front_end(of_finished, finished):
     record, settings = finished[1], of_finished["settings"]
     for made in (
-        verbs.monitor(record.run_id, settings=settings),
-        verbs.runs(settings=settings),
-        verbs.ask(settings=settings),
-        verbs.fork(record.run_id, settings=settings),
+        widgets.monitor(record.run_id, settings=settings),
+        widgets.runs(settings=settings),
+        widgets.ask(settings=settings),
+        widgets.fork(record.run_id, settings=settings),
     ):
         assert "<div" in made._repr_html_() or isinstance(made.first, ForkForm)
         made.close()
-    assert isinstance(verbs.monitor(record.run_id, settings=settings).first, Monitor)
+    assert isinstance(widgets.monitor(record.run_id, settings=settings).first, Monitor)
     with pytest.raises(NotFoundError):
-        verbs.monitor("run-20200101t000000-abcdef", settings=settings)
+        widgets.monitor("run-20200101t000000-abcdef", settings=settings)

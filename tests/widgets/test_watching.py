@@ -7,7 +7,7 @@ import pytest
 
 from haystack_kernel.manage.watching import Usual, job_times, phases_of, usual_times
 from haystack_kernel.schema import Bill, Choice, JobHandle, JobOwner, JobSpec, JobStatus, Round, RunConfig, StepTime
-from haystack_kernel.widgets.monitor import Monitor
+from haystack_kernel.widgets.watching import Monitor
 
 DONE = ("understand", "retrieve", "choose 1", "assemble 1", "submit 1")
 

@@ -1,5 +1,10 @@
 // The live picture of a part: HTML comes from Python, clicks and field values go back to it.
-// In: the traits html and ticks. Out: messages {do, arg, values}.
+// In: the traits html and ticks. Out: messages {do, arg, values}, each of which Python answers by {heard: true}.
+
+const PATIENCE_MS = 20000;
+const SILENT =
+  "The kernel does not answer. If it is busy, wait until its cell has ended; if it was restarted, run this cell again. " +
+  "Runs go on in either case.";
 
 const dress = (old, next) => {
   for (const { name } of [...old.attributes]) {
@@ -74,12 +79,28 @@ const valuesOf = (root) => {
 export default {
   render({ model, el }) {
     const root = document.createElement("div");
-    root.className = "haystack haystack-live";
+    root.className = "haystack-live";
     const style = document.createElement("style");
-    style.textContent = model.get("style");
-    el.append(style, root);
+    style.textContent = model.get("css");
+    const frame = document.createElement("div");
+    frame.className = "haystack";
+    frame.append(root);
+    el.append(style, frame);
 
-    const tell = (action, arg) => model.send({ do: action, arg: arg ?? "", values: valuesOf(root) });
+    const silence = document.createElement("p");
+    silence.className = "problem";
+    silence.setAttribute("role", "alert");
+    silence.textContent = SILENT;
+    let waiting = null;
+    const hear = () => {
+      clearTimeout(waiting);
+      waiting = null;
+      silence.remove();
+    };
+    const tell = (action, arg) => {
+      waiting ??= setTimeout(() => root.before(silence), PATIENCE_MS);
+      model.send({ do: action, arg: arg ?? "", values: valuesOf(root) });
+    };
     const tick = () => {
       const texts = model.get("ticks");
       for (const span of root.querySelectorAll("[data-tick]")) {
@@ -114,12 +135,15 @@ export default {
       tell(field.dataset.enter);
     });
     root.addEventListener("change", (event) => {
-      if (event.target.dataset?.change) tell(event.target.dataset.change, event.target.value);
+      tell(event.target.dataset?.change ?? "keep", event.target.value);
     });
     model.on("change:html", show);
     model.on("change:ticks", tick);
+    model.on("msg:custom", hear);
     show();
     return () => {
+      clearTimeout(waiting);
+      model.off("msg:custom", hear);
       model.off("change:html", show);
       model.off("change:ticks", tick);
     };

@@ -5,7 +5,7 @@ In: a storage. Out: :class:`RunList`, :class:`ForkForm`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
@@ -217,6 +217,17 @@ class ForkForm(Part):
 
     # --- what is shown ---
 
+    def _value(self, now: object) -> str:
+        """The field of the new value: a choice where only some are possible."""
+        kind = RunConfig.model_fields[self.option].annotation
+        possible = [value for value in get_args(kind) if isinstance(value, str)] if get_origin(kind) is Literal else []
+        possible = ["true", "false"] if kind is bool else possible
+        if not possible:
+            return markup.field("New value", "value", self.value, enter="fork", hint=f"now {now}")
+        said = str(now).lower()
+        words = {value: f"{value} (now)" if value == said else value for value in possible}
+        return markup.select("New value", "value", words, self.value or said)
+
     def picture(self, *, live: bool) -> str:
         """The form, and what came of it."""
         if not live and self.run is None:
@@ -235,12 +246,12 @@ class ForkForm(Part):
             go = markup.button("Fork and start", "fork", kind="main", off=bool(self.busy))
             parts.append(
                 f'<div class="fields">{markup.select("Option", "option", options, self.option, change="choose")}'
-                f"{markup.field('New value', 'value', self.value, enter='fork', hint=f'now {now}')}{consent}"
+                f"{self._value(now)}{consent}"
                 f'<div class="buttons">{go}</div></div>'
             )
             parts.append(paragraph("Steps that the change does not affect are reused.", kind="small"))
         parts += [markup.status_line(f"{self.busy} …" if self.busy else ""), markup.problem_box(self.problem)]
         if self.run is not None:
             kept = f" It took over: {', '.join(self.reused)}." if self.reused else ""
-            parts.append(f'<p class="done">{escape(f"Started as run {self.run.run_id}.{kept}")}</p>')
+            parts.append(f'<p class="told">{escape(f"Started as run {self.run.run_id}.{kept}")}</p>')
         return markup.page(*parts, kind="fork")

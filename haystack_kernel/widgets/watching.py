@@ -208,10 +208,10 @@ class Monitor(Part):
             self._tiles(),
             self._phases(),
         ]
-        if record.rounds:
-            parts.append(markup.section("rounds", "Rounds", rounds_table(record)))
         if record.interpretation is not None:
             parts.append(markup.section("answer", "Answer", self._answer()))
+        if record.rounds:
+            parts.append(markup.section("rounds", "Rounds", rounds_table(record)))
         parts.append(self._attempts())
         if seen.log:
             log = f'<pre class="log" tabindex="0" aria-label="End of the log">{escape(seen.log[-4000:])}</pre>'
@@ -241,7 +241,8 @@ class Monitor(Part):
         tiles = [("time", markup.tick("elapsed", markup.span_of(seen.elapsed_s)), markup.tick("left", left))]
         if seen.machine_s is not None:
             waited, worked = markup.span_of(seen.queue_s), markup.span_of(seen.machine_s)
-            note = f"waited {waited} for a machine"
+            is_here = seen.record.config.executor == "local"
+            note = "by a process of this machine" if is_here else f"after {waited} in the queue"
             tiles.append(("prediction", markup.tick("worked", worked), markup.tick("waited", note)))
         money = "free" if seen.record.config.executor == "local" else in_usd(seen.spent_usd)
         limit = f"of {in_usd(cap)} at most" if cap is not None else "no cap is known here"
@@ -281,7 +282,7 @@ class Monitor(Part):
         value = "" if share is None else f' value="{share:.2f}"'
         bar = f'<progress max="1"{value} aria-label="{escape(item.title)}: {words}"></progress>'
         icon = f'<span class="icon" aria-hidden="true">{_ICONS[item.state]}</span>'
-        text = f'<span class="phase">{escape(item.title)}</span><span class="hidden">{words}</span>'
+        text = f'<span class="phase">{escape(item.title)}</span>'
         opening = f'<li class="{item.state}" data-key="{escape(name)}">'
         return f"{opening}{icon}{text}{bar}{markup.tick(f'took-{name}', took)}</li>"
 
