@@ -18,6 +18,7 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"make ": "the targets are checked by tests/test_architecture.py",
     r"pip install ": "would install from the network; the extras are checked here",
     r"gcloud ": "another program",
+    r"haystack atlas build gs:": "needs a bucket: tests/atlas/test_mirror.py, tests/atlas/sources/",
     r"docker/gcp/": "tests/test_google_cloud.py",
     r"haystack run .*lung fibroblasts": "asks the demo atlas, which takes half a minute: tests/test_stack_run.py",
     r"haystack (run|submit|resume|orphans) .*gs://": "needs a bucket: tests/test_bucket_runs.py, tests/jobs/batch/",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from haystack_kernel.atlas.draft import Draft, draft_mapping
     from haystack_kernel.atlas.index import AtlasCollection, open_atlases
     from haystack_kernel.atlas.mapping import SCHEMAS, Mapping, load_mapping
+    from haystack_kernel.atlas.mirror import local_root
     from haystack_kernel.atlas.record import atlas_info, list_atlases
 
 _MODULES = {
@@ -26,6 +27,7 @@ _MODULES = {
     "draft_mapping": "draft",
     "list_atlases": "record",
     "atlas_info": "record",
+    "local_root": "mirror",
     "check_atlas": "check",
     "move_source": "check",
     "Mapping": "mapping",
@@ -45,6 +47,7 @@ __all__ = [
     "draft_mapping",
     "list_atlases",
     "load_mapping",
+    "local_root",
     "move_source",
     "open_atlases",
 ]

@@ -190,10 +190,16 @@ def atlas_info(name: str, root: str | Path) -> dict[str, Any]:
 
 
 def atlas_folder(name: str, root: str | Path) -> Path:
-    """Folder of one atlas; refuses a name that could leave ``root``."""
+    """Folder of one atlas; refuses a name that could leave ``root``, and an address (see ``mirror.local_root``)."""
     if not re.fullmatch(NAME_PATTERN, name):
         msg = f"atlas name {name!r} is invalid: 1-63 of a-z, 0-9, '-' and '_', starting with a letter or digit"
         raise InvalidInputError(msg, name=name)
+    if "://" in str(root):
+        msg = (
+            f"atlas {name!r} is built and changed in a local folder, not in {root}: give --atlas-root FOLDER, and copy "
+            f"it there afterwards: gcloud storage cp -r FOLDER/{name} {root}/"
+        )
+        raise InvalidInputError(msg, root=str(root))
     return Path(root) / name
 
 

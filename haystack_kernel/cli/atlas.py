@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from haystack_kernel.cli.commands import add as add_command
 from haystack_kernel.cli.commands import new_group
 from haystack_kernel.cli.output import as_text, format_fields, format_rows, show, wrap
 from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from haystack_kernel.schema import Settings
 
 app = new_group("Index single-cell files for the search of prompt cells.")
 Root = Annotated[
@@ -162,7 +165,7 @@ def list_(atlas_root: Root = None) -> None:
     from haystack_kernel.atlas import atlas_info
     from haystack_kernel.config.settings import load_settings
 
-    root = load_settings(atlas_root=atlas_root).atlas_root
+    root = _root(load_settings(atlas_root=atlas_root))
     atlases = [atlas_info(name, root) for name in _names(root)]
     shown = ("name", "n_cells", "n_control", "datasets", "path")
     rows = [{name: list(one[name]) if name == "datasets" else one[name] for name in shown} for one in atlases]
@@ -187,7 +190,7 @@ def info(
     settings = load_settings(atlas_root=atlas_root)
     if name == DEMO_ATLAS:
         connect(settings).open_atlas([name])  # made on first use
-    found = atlas_info(name, settings.atlas_root)
+    found = atlas_info(name, _root(settings))
     show(found, lambda: _info_text(found))
 
 
@@ -207,8 +210,10 @@ def check(
     from haystack_kernel.atlas import check_atlas
     from haystack_kernel.config.settings import load_settings
 
-    root = load_settings(atlas_root=atlas_root).atlas_root
-    checked = [check_atlas(one, root, deep=deep) for one in ([name] if name else _names(root))]
+    settings = load_settings(atlas_root=atlas_root)
+    names = [name] if name else _names(_root(settings))
+    root = _root(settings, names=names)
+    checked = [check_atlas(one, root, deep=deep) for one in names]
     show(checked[0] if name else checked, lambda: _check_text(checked))
     if not all(one["ok"] for one in checked):
         raise typer.Exit(1)
@@ -235,6 +240,13 @@ def move(
 
 for _command in (build, init, list_, info, check, move):
     add_command(app, _command)
+
+
+def _root(settings: Settings, *, names: list[str] | None = None) -> str:
+    """Local folder of all atlases; of atlases in a bucket the copies of their records, and of ``names`` the indexes."""
+    from haystack_kernel.atlas import local_root
+
+    return local_root(settings.atlas_root, cache=settings.cache, names=names)
 
 
 def _names(root: str) -> list[str]:

@@ -84,13 +84,14 @@ def software_versions() -> dict[str, str]:
 
 def _atlas_opener(settings: Settings, *, progress: Progress) -> Callable[[Sequence[str]], Atlas]:
     def open_atlas(names: Sequence[str]) -> Atlas:
-        from haystack_kernel.atlas import open_atlases
+        from haystack_kernel.atlas import local_root, open_atlases
 
+        root = local_root(settings.atlas_root, cache=settings.cache, names=names)
         if DEMO_ATLAS in names:
             from haystack_kernel.atlas.demo import ensure_demo
 
-            ensure_demo(settings.atlas_root, progress=progress)
-        return open_atlases(names, root=settings.atlas_root, reader=_cell_reader(settings, progress=progress))
+            ensure_demo(root, progress=progress)
+        return open_atlases(names, root=root, reader=_cell_reader(settings, progress=progress))
 
     return open_atlas
 

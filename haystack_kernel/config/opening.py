@@ -30,11 +30,13 @@ def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
     InvalidInputError
         The executor lacks a setting.
     """
-    from haystack_kernel.atlas import atlas_info
+    from haystack_kernel.atlas import atlas_info, local_root
 
     config = config.located()
-    for name in {*config.atlas_names} - {DEMO_ATLAS}:  # the demo atlas is made when it is first opened
-        atlas_info(name, ports.settings.atlas_root)
+    names = {*config.atlas_names} - {DEMO_ATLAS}  # the demo atlas is made when it is first opened
+    root = local_root(ports.settings.atlas_root, cache=ports.settings.cache, names=names)
+    for name in names:
+        atlas_info(name, root)
     ports.planner_named(config.planner)
     if config.executor == "batch":
         manifest = build_manifest("", config=config, strategy=config.control_strategy, has_control=True)

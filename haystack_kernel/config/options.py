@@ -131,7 +131,8 @@ def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
         return settings.inference.engine
     if given.get("model", settings.inference.model):
         return MODEL_ENGINE
-    is_installed = all(find_spec(package) for package in MODEL_PACKAGES)
+    is_elsewhere = given.get("executor", settings.jobs.executor) == "batch"  # in an image that has the packages
+    is_installed = is_elsewhere or all(find_spec(package) for package in MODEL_PACKAGES)
     return MODEL_ENGINE if _is_simulated(settings, given) and is_installed else BASELINE
 
 

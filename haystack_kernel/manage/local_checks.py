@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haystack_kernel.atlas import list_atlases, local_root
 from haystack_kernel.config.options import DEMO_ATLASES
 from haystack_kernel.store import hide_home
 from haystack_kernel.store.files import open_filesystem
@@ -76,11 +77,12 @@ def atlas_root(settings: Settings) -> Found:
     """Check that the configured atlases exist; the demo atlas is built when it is first used."""
     if "://" in settings.atlas_root:
         fs, root = open_filesystem(settings.atlas_root)
-        there = fs.exists(root)
-        text = f"{settings.atlas_root} {'can be read' if there else 'does not exist'}"
-        return Found(there, text, "" if there else "set HAYSTACK_ATLAS_ROOT")
-    found = _folder(settings.atlas_root, name="HAYSTACK_ATLAS_ROOT")
-    names = sorted(path.parent.name for path in Path(settings.atlas_root).glob("*/atlas.json"))
+        if not fs.exists(root):
+            return Found(ok=False, text=f"{settings.atlas_root} does not exist", remedy="set HAYSTACK_ATLAS_ROOT")
+        found = Found(ok=True, text=f"{settings.atlas_root} can be read")
+    else:
+        found = _folder(settings.atlas_root, name="HAYSTACK_ATLAS_ROOT")
+    names = list_atlases(local_root(settings.atlas_root, cache=settings.cache))
     missing = [name for name in settings.atlases if name not in names and name not in DEMO_ATLASES]
     text = f"{found.text}; atlases: {', '.join(names) or 'none yet'}"
     if missing:

@@ -340,7 +340,9 @@ class Settings(_Section):
     """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
 
     storage: str = Field(default="~/haystack", description="run folders live in <storage>/runs/<run_id>")
-    atlas_root: str = Field(default="~/haystack/atlases", description="one folder per atlas")
+    atlas_root: str = Field(
+        default="~/haystack/atlases", description="one folder per atlas; an address holds copies of such folders"
+    )
     knowledge: str = Field(
         default="~/haystack/knowledge", description="ontologies, gene sets and targets added to the packaged tables"
     )

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import __version__
-from haystack_kernel.atlas import atlas_info, list_atlases
+from haystack_kernel.atlas import atlas_info, list_atlases, local_root
 from haystack_kernel.config.connect import connect
 from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.flow import STEPS
@@ -132,9 +132,9 @@ class Desk:
 
     def atlases(self) -> list[dict[str, Any]]:
         """The atlases of this installation, each in one line."""
-        found = []
-        for name in list_atlases(self.settings.atlas_root):
-            one = self._atlas(name)
+        found, root = [], self._atlas_root()
+        for name in list_atlases(root):
+            one = self._atlas(name, root)
             found.append({**one, "datasets": list(one["datasets"])})
         if DEMO_ATLAS not in [one["name"] for one in found]:
             found.append({"name": DEMO_ATLAS, "n_cells": 0, "n_control": 0, "datasets": []})
@@ -148,18 +148,23 @@ class Desk:
         NotFoundError
             There is no such atlas; the message names those there are.
         """
-        known = list_atlases(self.settings.atlas_root)
+        root = self._atlas_root()
+        known = list_atlases(root)
         if name == DEMO_ATLAS and name not in known:
             self.ports.open_atlas([name])
         elif name not in known:
             possible = sorted({*known, DEMO_ATLAS})
             msg = f"there is no atlas {name[:80]!r}; possible: {', '.join(possible)}"
             raise NotFoundError(msg, given=name[:80], possible=possible)
-        return self._atlas(name)
+        return self._atlas(name, root)
 
-    def _atlas(self, name: str) -> dict[str, Any]:
+    def _atlas_root(self) -> str:
+        """The local folder of all atlases; of atlases in a bucket it has copies of what describes them."""
+        return local_root(self.settings.atlas_root, cache=self.settings.cache)
+
+    def _atlas(self, name: str, root: str) -> dict[str, Any]:
         """What an atlas holds, without the places of this machine."""
-        found = atlas_info(name, self.settings.atlas_root)
+        found = atlas_info(name, root)
         found.pop("path", None)
         shown: dict[str, Any] = _without_places(found)
         return shown
@@ -179,8 +184,13 @@ class Desk:
             found = f"{counted(here, 'run')} of {most} that this machine may work on at once{elsewhere}"
             lines.append({"check": "storage", "ok": True, "found": f"{counted(len(rows), 'run')}; it can be read"})
             lines.append({"check": "running now", "ok": True, "found": found})
-        names = list_atlases(self.settings.atlas_root)
-        lines.append({"check": "atlases", "ok": True, "found": ", ".join(names) or f"none; {DEMO_ATLAS} can be made"})
+        try:
+            names = list_atlases(self._atlas_root())
+        except HaystackError as error:
+            lines.append({"check": "atlases", "ok": False, "found": str(error)})
+        else:
+            found = ", ".join(names) or f"none; {DEMO_ATLAS} can be made"
+            lines.append({"check": "atlases", "ok": True, "found": found})
         lines.append({"check": "running since", "ok": True, "found": f"{self.started_at:%Y-%m-%d %H:%M} UTC"})
         return lines
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from haystack_kernel.atlas import atlas_info, list_atlases
+from haystack_kernel.atlas import atlas_info, list_atlases, local_root
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, InvalidInputError
@@ -284,12 +284,11 @@ class Ask(Part):
         return markup.section("form", "", area, options, f'<div class="buttons">{look}</div>', note)
 
     def _atlases(self) -> dict[str, str]:
-        names = dict.fromkeys((*list_atlases(self.settings.atlas_root), DEMO_ATLAS, *self.settings.atlases))
+        root = local_root(self.settings.atlas_root, cache=self.settings.cache)
+        there = list_atlases(root)
         found = {}
-        for name in names:
-            n_cells = 0
-            if name in list_atlases(self.settings.atlas_root):
-                n_cells = atlas_info(name, self.settings.atlas_root).get("n_cells", 0)
+        for name in dict.fromkeys((*there, DEMO_ATLAS, *self.settings.atlases)):
+            n_cells = atlas_info(name, root).get("n_cells", 0) if name in there else 0
             found[name] = f"{name} ({n_cells:,} cells)" if n_cells else name
         return found
 

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUESTION = "How would B cells respond to IFN-beta?"
 ADA = "ada@example.org"
 BUCKET, SECRET = "haystack-test", "not-a-key-but-a-secret-of-this-test"
-BUILDAH = ("buildah", "--storage-driver", "vfs")
+
 PATIENCE_S = 1800  # ends hangs
 ENDED = ("done", "failed", "cancelled")
 
@@ -63,19 +63,30 @@ class Containers:
     def config(self, image):
         """What the image says of itself: its command, user, labels."""
         if image not in self._configs:
-            text = subprocess.check_output([*BUILDAH, "inspect", "--type", "image", image])
+            text = subprocess.check_output(["buildah", "inspect", "--type", "image", image])
             self._configs[image] = json.loads(text)["OCIv1"]["config"]
         return self._configs[image]
 
     def command(self, image, words, variables):
         """The words that run ``words`` in the container of an image, as the image's user."""
         if image not in self._names:
-            made = subprocess.check_output([*BUILDAH, "from", image], text=True).split()
+            made = subprocess.check_output(["buildah", "from", image], text=True).split()
             self._names[image] = made[-1]
         self.uses.append((image, words))
         given = {**variables, **self.variables}
         flags = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
-        return [*BUILDAH, "run", "--isolation", "chroot", "--network", "host", *flags, self._names[image], "--", *words]
+        return [
+            "buildah",
+            "run",
+            "--isolation",
+            "chroot",
+            "--network",
+            "host",
+            *flags,
+            self._names[image],
+            "--",
+            *words,
+        ]
 
     def job(self, container, variables):
         """The words that run the container of a Batch job."""
@@ -84,7 +95,7 @@ class Containers:
 
     def remove(self):
         for name in self._names.values():
-            subprocess.run([*BUILDAH, "rm", name], check=False, stdout=subprocess.DEVNULL)
+            subprocess.run(["buildah", "rm", name], check=False, stdout=subprocess.DEVNULL)
 
 
 def end(process):

@@ -2,7 +2,10 @@
 
 import json
 
+import fsspec
 import pytest
+
+from haystack_kernel.config.connect import connect
 
 pytestmark = pytest.mark.slow
 
@@ -331,3 +334,23 @@ def test_a_log_is_the_jobs_own(client):
     assert (
         client.get(f"/api/v1/runs/{run_id}/log", person=ADA).json()["orchestrator"].startswith("reading the question")
     )
+
+
+def test_atlases_may_lie_in_a_bucket(settings, client_of, tiny_atlas_root):
+    files = fsspec.filesystem("memory")
+    files.put(str(tiny_atlas_root / "tiny"), "/shelf/tiny", recursive=True)
+    changed = settings.model_copy(update={"atlas_root": "memory://shelf"})
+
+    def open_changed(consent):
+        return connect(changed, consent=consent)
+
+    try:
+        client = client_of(changed, open_changed)
+        assert [one["name"] for one in client.get("/api/v1/atlases", person=ADA).json()] == ["tiny", "demo"]
+        assert client.get("/api/v1/atlases/tiny", person=ADA).json()["n_cells"] > 0
+        health = client.get("/api/v1/health", person=ADA).json()
+        assert next(one for one in health if one["check"] == "atlases")["found"] == "tiny"
+        body = {"question": "How would B cells respond to IFN-beta?"}
+        assert client.post("/api/v1/candidates", person=ADA, json=body).json()["candidates"]
+    finally:
+        files.rm("/shelf", recursive=True)
