@@ -328,6 +328,42 @@ def test_every_dependency_is_pinned():
     assert "torch==2.13.0" in pins
 
 
+def test_pins_satisfy_what_the_project_and_its_containers_ask_for():
+    from packaging.requirements import Requirement
+
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    )
+    pins = {normalised(name): version for name, version in pins.items()}
+    texts = [
+        text for group in [project()["dependencies"], *project()["optional-dependencies"].values()] for text in group
+    ]
+    asked = [Requirement(text) for text in texts]
+    lines = (ROOT / "inference" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    of_container = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    for one in [*asked, *of_container]:
+        assert one.specifier.contains(pins[normalised(one.name)], prereleases=True), str(one)
+    bounds = {}
+    for one in [*asked, *of_container]:
+        bounds.setdefault(normalised(one.name), set()).add(str(one.specifier))
+    assert {name: found for name, found in bounds.items() if len(found) > 1} == {}, "asked for in two ways"
+
+
+def test_one_python_and_one_torch_everywhere():
+    python = re.search(r">=([\d.]+)", project()["requires-python"])[1]
+    recipes = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docker").glob("Dockerfile.*")}
+    bases = {name: re.search(r"^ARG BASE_IMAGE=(\S+)", text, re.MULTILINE)[1] for name, text in recipes.items()}
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    torch = re.search(r"^torch==(\S+)", pins, re.MULTILINE)[1]
+    assert {base.split("-")[0] for base in bases.values()} == {f"python:{python}", f"pytorch/pytorch:{torch}"}
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r'python-version: "([\d.]+)"', workflow)) == {python}
+    tools = {pin for text in recipes.values() for pin in re.findall(r"setuptools==[\d.]+", text)}
+    assert tools == {re.search(r"^setuptools==\S+", pins, re.MULTILINE)[0]}
+
+
 def test_the_conda_environment_installs_the_same_pins():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-c constraints.txt", "-e .[lab]"]}]

@@ -8,15 +8,12 @@ import os
 import re
 import shutil
 import subprocess
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.servers.gcloud import google_cloud
+from tests.servers.gcloud import answering, google_cloud
 from tests.servers.gcloud_forks import fast_gcloud
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +22,9 @@ PROJECT, REGION = "my-lab-dev", "us-east1"
 HERE = f"/v1/projects/{PROJECT}"
 BUCKET = f"{PROJECT}-haystack-dev"
 COMMON = ("--env", "dev", "--project", PROJECT)
-DEPLOY = (*COMMON, "--bucket", BUCKET, "--tag", "abc", "--member", "group:lab@example.org")
+SETUP = (*COMMON, "--vpc", "--wake", "--github", "lab/haystack")
+DEPLOY = (*COMMON, "--bucket", BUCKET, "--tag", "abc", "--wake", "--member", "group:lab@example.org")
+WAKE_URL = f"https://haystack-dev-wake-123456789.{REGION}.run.app"
 IMAGES = ("haystack-api", "haystack-orchestrator", "haystack-inference")
 
 needs_gcloud = pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
@@ -40,25 +39,12 @@ def member(name):
     return f"serviceAccount:{account(name)}"
 
 
-@contextmanager
-def answering(status):
-    """Serve one web page that always has this status; yields its address."""
-
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def service_of(cloud, name):
+    """A service of Cloud Run: itself, its template, its container, the container's variables."""
+    (service,) = [thing for path, thing in cloud.things.items() if path.endswith(f"/services/{name}")]
+    spec = service["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    return service, spec, container, {one["name"]: one.get("value") for one in container["env"]}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +112,8 @@ def test_a_plan_changes_nothing(place):
     assert "nothing is changed without --apply" in said
     assert f"gcloud storage buckets create gs://{BUCKET}" in said
     assert re.search(r"\d+ changes planned", said)
-    assert "NVIDIA_A100_GPUS,0.0,0.0" in said  # the quota that a first prediction would fail on
+    assert "NVIDIA_A100_GPUS: 0; machine a100-40gb" in said  # the quotas that a first prediction would fail on
+    assert "GPUS_ALL_REGIONS: 0; the limit of the project, whatever the kind. Ask for 1 or more" in said
 
 
 @needs_gcloud
@@ -134,14 +121,26 @@ def test_a_plan_changes_nothing(place):
 def test_a_failing_call_stops_the_set_up_with_a_message_and_a_rerun_completes_it(place):
     cloud, run = place
     cloud.failures = [(f"POST {HERE}/serviceAccounts$", 403, "PERMISSION_DENIED: the caller may not create accounts")]
-    done = run("setup.sh", *COMMON, "--apply")
+    done = run("setup.sh", *SETUP, "--apply")
     assert done.returncode == 1
     assert "may not create accounts" in done.stderr
     assert "run the same command again" in done.stderr
     assert "run.googleapis.com" in cloud.enabled, "what was made before stays"
-    cloud.failures = [("POST .*:setIamPolicy$", 400, "INVALID_ARGUMENT: Service account x does not exist.")]
-    said, made = changes(cloud, run, "setup.sh", *COMMON, "--apply")  # a new account that is not known everywhere yet
-    assert "POST /storage/v1/b" in made
+    cloud.failures = [
+        (
+            "POST .*:setIamPolicy$",
+            400,
+            "INVALID_ARGUMENT: Service account x does not exist.",
+        ),  # not known everywhere yet
+        ("GET .*/repositories/haystack$", 403, "PERMISSION_DENIED: the caller may not look"),
+    ]
+    done = run("setup.sh", *SETUP, "--apply")
+    assert done.returncode == 1
+    assert "artifacts repositories describe haystack" in done.stderr
+    assert "so what exists is not known" in done.stderr
+    assert not [path for path in cloud.things if "/repositories" in path], "what may exist is not made"
+    said, made = changes(cloud, run, "setup.sh", *SETUP, "--apply")
+    assert f"POST {HERE}/locations/{REGION}/repositories" in made
     assert f"POST {HERE}/services:batchEnable" not in made, "what exists is kept"
     assert "changes made" in said
 
@@ -152,6 +151,7 @@ def test_each_account_has_the_least_it_needs_and_a_second_run_changes_nothing(pl
     cloud, run = place
     in_project = cloud.members(f"/v1/projects/{PROJECT}")
     assert in_project == {
+        "roles/run.developer": {member("deploy")},
         "roles/batch.jobsEditor": {member("service"), member("orchestrator")},
         "roles/batch.agentReporter": {member("orchestrator"), member("inference")},
         "roles/logging.logWriter": {member("service"), member("orchestrator"), member("inference")},
@@ -164,6 +164,16 @@ def test_each_account_has_the_least_it_needs_and_a_second_run_changes_nothing(pl
     assert cloud.members(f"{accounts}/{account('inference')}") == {
         "roles/iam.serviceAccountUser": {member("orchestrator")}
     }
+    topic = f"projects/{PROJECT}/topics/haystack-dev-jobs"
+    assert cloud.members(f"/v1/{topic}") == {"roles/pubsub.publisher": {member("orchestrator")}}
+    woken = cloud.things[f"{HERE}/subscriptions/haystack-dev-wake"]
+    assert woken["topic"] == topic
+    assert woken["pushConfig"] == {
+        "pushEndpoint": f"{WAKE_URL}/hooks/batch",
+        "oidcToken": {"serviceAccountEmail": account("wake"), "audience": WAKE_URL},
+    }
+    provider = cloud.things[f"{HERE}/locations/global/workloadIdentityPools/github/providers/haystack-dev"]
+    assert provider["attributeCondition"] == "assertion.repository == 'lab/haystack'"
     everyone = {member("service"), member("orchestrator"), member("inference")}
     assert cloud.members(f"/v1/b/{BUCKET}")["roles/storage.objectUser"] == everyone
     bucket = cloud.things[f"/v1/b/{BUCKET}"]
@@ -174,7 +184,7 @@ def test_each_account_has_the_least_it_needs_and_a_second_run_changes_nothing(pl
         "Delete",
         "AbortIncompleteMultipartUpload",
     }
-    said, made = changes(cloud, run, "setup.sh", *COMMON, "--apply")
+    said, made = changes(cloud, run, "setup.sh", *SETUP, "--apply")
     assert made == []
     assert "Nothing to do" in said
 
@@ -188,10 +198,7 @@ def test_a_deployment_names_images_by_digest_and_lets_only_the_proxy_in(place):
     with answering(302) as url:  # the proxy sends a stranger to sign in
         said, _ = changes(cloud, run, "deploy.sh", *DEPLOY, "--apply", HAYSTACK_SMOKE_URL=url)
     assert "It answers (302)" in said
-    (service,) = [thing for path, thing in cloud.things.items() if path.endswith("/services/haystack-dev")]
-    spec = service["spec"]["template"]["spec"]
-    (container,) = spec["containers"]
-    values = {one["name"]: one.get("value") for one in container["env"]}
+    service, spec, container, values = service_of(cloud, "haystack-dev")
     where = f"{REGION}-docker.pkg.dev/{PROJECT}/haystack"
     assert container["image"] == f"{where}/haystack-api@{digests['haystack-api']}"
     assert values["HAYSTACK_BATCH__INFERENCE_IMAGE"] == f"{where}/haystack-inference@{digests['haystack-inference']}"
@@ -199,6 +206,19 @@ def test_a_deployment_names_images_by_digest_and_lets_only_the_proxy_in(place):
     assert values["HAYSTACK_SERVICE__AUDIENCE"] == f"/projects/123456789/locations/{REGION}/services/haystack-dev"
     assert spec["serviceAccountName"] == account("service")
     assert service["metadata"]["annotations"]["run.googleapis.com/iap-enabled"] == "true"
+    woken, woken_spec, woken_container, woken_values = service_of(cloud, "haystack-dev-wake")
+    assert woken["metadata"]["annotations"]["run.googleapis.com/invoker-iam-disabled"] == "true"
+    assert "run.googleapis.com/iap-enabled" not in woken["metadata"]["annotations"]
+    scale = woken["spec"]["template"]["metadata"]["annotations"]
+    assert (scale["autoscaling.knative.dev/minScale"], scale["autoscaling.knative.dev/maxScale"]) == ("0", "1")
+    assert woken_container["image"] == container["image"]
+    assert woken_spec["serviceAccountName"] == account("service")
+    assert woken_values["HAYSTACK_SERVICE__WAKE_AUDIENCE"] == WAKE_URL
+    assert woken_values["HAYSTACK_SERVICE__WAKE_ACCOUNT"] == account("wake")
+    assert woken_values["HAYSTACK_SERVICE__ADDRESS"] == f"https://haystack-dev-123456789.{REGION}.run.app"
+    differing = {name for name in values if values[name] != woken_values[name]}
+    assert differing == {"HAYSTACK_SERVICE__AUDIENCE"}, "nobody can sign in there"
+    assert woken_values["HAYSTACK_SERVICE__AUDIENCE"].endswith("/services/haystack-dev-wake")
     policies = [path for path in cloud.policies if path.endswith("/services/haystack-dev")]
     granted = {}
     for path in policies:
@@ -217,12 +237,15 @@ def test_a_revision_that_does_not_answer_gives_its_traffic_back(place):
     cloud, run = place
     for image in IMAGES:
         cloud.push(image, "abc")
+    before = len(cloud.changes)
     with answering(503) as url:
         done = run("deploy.sh", *DEPLOY, "--apply", HAYSTACK_SMOKE_URL=url)
+    policies = [line for line in cloud.changes[before:] if "setIamPolicy" in line or "generateServiceIdentity" in line]
+    assert policies == [], "who may open it is not granted twice"
     assert done.returncode == 1
     assert "traffic back to haystack-dev-00001-abc" in done.stdout
     assert "its logs: gcloud run services logs read" in done.stderr
-    (service,) = [thing for path, thing in cloud.things.items() if path.endswith("/services/haystack-dev")]
+    service, *_ = service_of(cloud, "haystack-dev")
     assert service["spec"]["traffic"] == [{"revisionName": "haystack-dev-00001-abc", "percent": 100}]
 
 
@@ -241,10 +264,13 @@ def test_a_teardown_waits_for_jobs_keeps_the_bucket_and_leaves_no_role(place):
     said, made = changes(cloud, run, "teardown.sh", *COMMON, "--apply")
     assert "Buckets stay" in said
     assert not [line for line in made if "/b/" in line]
-    assert f"/v1/b/{BUCKET}" in cloud.things
     assert cloud.members(f"/v1/projects/{PROJECT}") == {}
-    left = [path for path in cloud.things if "/serviceAccounts/" in path or path.endswith("/services/haystack-dev")]
-    assert left == []
+    kept = {f"/v1/b/{BUCKET}", f"{HERE}/secrets/haystack-dev-anthropic-api-key"}
+    kept |= {
+        f"{HERE}/locations/{REGION}/repositories/haystack",
+        f"{HERE}/locations/global/workloadIdentityPools/github",
+    }
+    assert set(cloud.things) == kept
 
 
 # --- the manifests and what is built ----------------------------------------------------------------------------------
@@ -313,6 +339,23 @@ def test_images_are_built_and_pushed_by_commit_and_never_from_uncommitted_files(
     assert "-f docker/Dockerfile.lab" in lines[2]
     revision = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     assert f"REVISION={revision.stdout.strip()}" in lines[0]
+
+
+def test_what_is_deployed_is_the_commit_whose_checks_have_passed():
+    folder = ROOT / ".github" / "workflows"
+    flows = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in folder.glob("*.yml")}
+    (deploy,) = flows["deploy"]["jobs"].values()
+    checkout = deploy["steps"][0]
+    assert checkout["uses"].startswith("actions/checkout@")
+    assert checkout["with"]["ref"] == "${{ inputs.ref }}"
+    refs = {name: flows[name]["jobs"]["deploy"]["with"]["ref"] for name in ("deploy-dev", "deploy-prod")}
+    assert refs == {"deploy-dev": "${{ github.event.workflow_run.head_sha }}", "deploy-prod": "${{ github.sha }}"}
+    assert "credentials_json" not in (folder / "deploy.yml").read_text(encoding="utf-8"), "no key is stored"
+    used = {word for step in deploy["steps"] for word in re.findall(r"--[a-z]+", step.get("run", ""))}
+    known = "".join(
+        (GCP / name).read_text(encoding="utf-8") for name in ("common.sh", "deploy.sh", "build_and_push.sh")
+    )
+    assert {word for word in used if f" {word})" not in known} == set()
 
 
 def test_lifecycle_rules_never_delete_what_is_current():

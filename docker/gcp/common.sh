@@ -3,6 +3,13 @@
 # Sourced by the other scripts of this folder: options, names, and the only two ways to gcloud: `look` reads, `change`
 # acts. Nothing is changed without --apply; without it `change` shows the command.
 
+# The shell of macOS is too old for arrays that may be empty.
+if [ "${BASH_VERSINFO[0]}" -lt 4 ] || { [ "${BASH_VERSINFO[0]}" = 4 ] && [ "${BASH_VERSINFO[1]}" -lt 4 ]; }; then
+    printf 'error: bash %s is too old, 4.4 is needed (macOS: brew install bash)\n' "$BASH_VERSION" >&2
+    exit 1
+fi
+shopt -s inherit_errexit # a reading that fails in $(…) ends the script, too
+
 ENVIRONMENT="" PROJECT="" REGION="us-east1" NAME="" APPLY=false
 N_CHANGES=0
 
@@ -39,6 +46,8 @@ settle_names() {
     ORCHESTRATOR_ACCOUNT="$NAME-orchestrator@$PROJECT.iam.gserviceaccount.com"
     INFERENCE_ACCOUNT="$NAME-inference@$PROJECT.iam.gserviceaccount.com"
     DEPLOY_ACCOUNT="$NAME-deploy@$PROJECT.iam.gserviceaccount.com"
+    WAKE_ACCOUNT="$NAME-wake@$PROJECT.iam.gserviceaccount.com"
+    TOPIC="$NAME-jobs"
     REPOSITORY="$REGION-docker.pkg.dev/$PROJECT/haystack"
     CONNECTOR="$NAME-vpc"
     export CLOUDSDK_CORE_PROJECT=$PROJECT CLOUDSDK_CORE_DISABLE_PROMPTS=1
@@ -78,6 +87,13 @@ look() {
     return 0
 }
 
+# Whether a thing exists, by what a reading command prints; where that cannot be known, the script ends here.
+exists() {
+    local found
+    found=$(look "$@") || exit 1
+    [ -n "$found" ]
+}
+
 # change WHAT COMMAND…: makes one change, or shows it. A new service account is not known everywhere at once, so what
 # fails for want of it is tried again: HAYSTACK_SETUP_TRIES times (5), HAYSTACK_SETUP_PAUSE_S seconds apart (5).
 change() {
@@ -98,6 +114,14 @@ change() {
         sleep "${HAYSTACK_SETUP_PAUSE_S:-5}"
     done
     rm -f "$errors"
+}
+
+# Needed by what names the project by its number: the proxy's and Pub/Sub's own names, and addresses of Cloud Run.
+project_number() {
+    local number
+    number=$(look projects describe "$PROJECT" --format='value(projectNumber)')
+    [ -n "$number" ] || fail "project $PROJECT is not found, or you may not see it"
+    printf '%s' "$number"
 }
 
 has_line() { printf '%s\n' "$2" | grep -Fxq -- "$1"; }

@@ -2,7 +2,7 @@
 # Deploys the web service to Cloud Run, behind the identity-aware proxy, from images that build_and_push.sh pushed.
 #
 #   deploy.sh --env dev|prod --project ID --bucket NAME [--region us-east1] [--name haystack-ENV] [--tag TAG]
-#             [--member user:…|group:…|domain:…]… [--admin E-MAIL]… [--vpc] [--secret NAME] [--apply]
+#             [--member user:…|group:…|domain:…]… [--admin E-MAIL]… [--vpc] [--wake] [--secret NAME] [--apply]
 #
 # Shows the plan and the manifest; --apply deploys. Images are named by digest, so what was looked at is what runs. If
 # the new revision does not answer, the traffic goes back to the one before and the script fails. HAYSTACK_SMOKE_URL is
@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 # shellcheck source=docker/gcp/common.sh
 . ./common.sh
 
-bucket="" tag="" members=() admins=() vpc=false secret=""
+bucket="" tag="" members=() admins=() vpc=false wake=false secret=""
 while [ $# -gt 0 ]; do
     if take_option "$@"; then
         shift "$N_TAKEN"
@@ -24,6 +24,7 @@ while [ $# -gt 0 ]; do
         --member) members+=("${2-}") && shift ;;
         --admin) admins+=("${2-}") && shift ;;
         --vpc) vpc=true ;;
+        --wake) wake=true ;;
         --secret) secret=${2-} && shift ;;
         -h | --help) sed -n '2,10s/^# \{0,1\}//p' deploy.sh && exit 0 ;;
         *) fail "unknown option $1; --help lists them" ;;
@@ -53,8 +54,7 @@ image() { # NAME -> its address by digest
 api_image=$(image haystack-api)
 orchestrator_image=$(image haystack-orchestrator)
 inference_image=$(image haystack-inference)
-number=$(look projects describe "$PROJECT" --format='value(projectNumber)')
-[ -n "$number" ] || fail "project $PROJECT is not found"
+number=$(project_number)
 
 manifest=$(grep -v '^#' "cloud-run-deploy-$ENVIRONMENT.yaml")
 fill() { manifest=${manifest//"\${$1}"/$2}; }
@@ -75,7 +75,14 @@ if $vpc; then
 else
     manifest=$(grep -v 'vpc-access' <<<"$manifest")
 fi
-if [ -n "$secret" ] && [ -z "$(look secrets versions list "$secret" --filter=state=enabled --limit=1 --format='value(name)')" ]; then
+if $wake; then
+    fill TOPIC "projects/$PROJECT/topics/$TOPIC"
+    fill WAKE_ACCOUNT "$WAKE_ACCOUNT"
+    fill WAKE_AUDIENCE "https://$NAME-wake-$number.$REGION.run.app"
+else
+    manifest=$(sed -e '/__TOPIC$/,/value:/d' -e '/__WAKE_/,/value:/d' <<<"$manifest")
+fi
+if [ -n "$secret" ] && ! exists secrets versions list "$secret" --filter=state=enabled --limit=1 --format='value(name)'; then
     fail "secret $secret has no value, and Cloud Run would not start with it. Add one: gcloud secrets versions add $secret --data-file=-"
 fi
 if [ -n "$secret" ]; then
@@ -94,13 +101,26 @@ $APPLY || sed 's/^/    /' "$rendered"
 change "service $NAME with $api_image" run services replace "$rendered" --region="$REGION"
 
 say "Who may open it"
-change "identity of the proxy" beta services identity create --service=iap.googleapis.com
+proxy="serviceAccount:service-$number@gcp-sa-iap.iam.gserviceaccount.com"
 policy=$(bindings run services get-iam-policy "$NAME" --region="$REGION")
-grant "service $NAME" "$policy" "serviceAccount:service-$number@gcp-sa-iap.iam.gserviceaccount.com" roles/run.invoker run services add-iam-policy-binding "$NAME" --region="$REGION"
-for member in "${members[@]}"; do
-    change "$member may open $NAME" beta iap web add-iam-policy-binding --resource-type=cloud-run --service="$NAME" \
-        --region="$REGION" --member="$member" --role=roles/iap.httpsResourceAccessor
-done
+has_line "roles/run.invoker,$proxy" "$policy" || change "identity of the proxy" beta services identity create --service=iap.googleapis.com
+grant "service $NAME" "$policy" "$proxy" roles/run.invoker run services add-iam-policy-binding "$NAME" --region="$REGION"
+if [ ${#members[@]} -gt 0 ]; then
+    policy=$(bindings beta iap web get-iam-policy --resource-type=cloud-run --service="$NAME" --region="$REGION")
+    for member in "${members[@]}"; do
+        grant "proxy of $NAME" "$policy" "$member" roles/iap.httpsResourceAccessor beta iap web add-iam-policy-binding \
+            --resource-type=cloud-run --service="$NAME" --region="$REGION"
+    done
+fi
+
+if $wake; then
+    # The proxy would keep Pub/Sub out, and Cloud Run would cut the signature off a token that it checks itself. So a second
+    # service stands open, in which the same program refuses everything but messages with a token of the wake account.
+    say "The service that jobs wake"
+    sed -e "s/^  name: $NAME\$/  name: $NAME-wake/" -e "s#/services/$NAME\$#/services/$NAME-wake#" -e 's/iap-enabled/invoker-iam-disabled/' \
+        -e 's/\(minScale:\).*/\1 "0"/' -e 's/\(maxScale:\).*/\1 "1"/' <<<"$manifest" >"$rendered"
+    change "service $NAME-wake with $api_image" run services replace "$rendered" --region="$REGION"
+fi
 
 if $APPLY; then
     url=$(look run services describe "$NAME" --region="$REGION" --format='value(status.url)')

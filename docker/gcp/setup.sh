@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prepares a Google Cloud project for HAYSTACK: APIs, service accounts with the least they need, bucket, image
-# repository, secrets, and where asked a VPC connector and a deployment from GitHub.
+# repository, secrets, and where asked a VPC connector, a deployment from GitHub, and that jobs wake the service.
 #
-#   setup.sh --env dev|prod --project ID [--region us-east1] [--name haystack-ENV] [--bucket NAME] [--vpc]
+#   setup.sh --env dev|prod --project ID [--region us-east1] [--name haystack-ENV] [--bucket NAME] [--vpc] [--wake]
 #            [--github OWNER/REPOSITORY] [--secret NAME]… [--apply]
 #
 # Shows the plan; --apply makes the changes. What exists is kept, so it can be run again at any time.
@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 # shellcheck source=docker/gcp/common.sh
 . ./common.sh
 
-bucket="" vpc=false github="" secrets=()
+bucket="" vpc=false wake=false github="" secrets=()
 while [ $# -gt 0 ]; do
     if take_option "$@"; then
         shift "$N_TAKEN"
@@ -20,6 +20,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --bucket) bucket=${2-} && shift ;;
         --vpc) vpc=true ;;
+        --wake) wake=true ;;
         --github) github=${2-} && shift ;;
         --secret) secrets+=("${2-}") && shift ;;
         -h | --help) sed -n '2,8s/^# \{0,1\}//p' setup.sh && exit 0 ;;
@@ -41,6 +42,7 @@ announce "Set-up"
 say "APIs"
 apis=(artifactregistry batch cloudresourcemanager compute iam iamcredentials iap logging run secretmanager storage)
 $vpc && apis+=(vpcaccess)
+$wake && apis+=(pubsub)
 [ -n "$github" ] && apis+=(sts)
 enabled=$(look services list --enabled --format='value(config.name)')
 missing=()
@@ -58,6 +60,7 @@ make_account "$SERVICE_ACCOUNT" "the web service"
 make_account "$ORCHESTRATOR_ACCOUNT" "jobs that work a run"
 make_account "$INFERENCE_ACCOUNT" "jobs that predict"
 [ -z "$github" ] || make_account "$DEPLOY_ACCOUNT" "deployment from GitHub"
+$wake && make_account "$WAKE_ACCOUNT" "messages of jobs to the service"
 
 say "Roles in the project"
 policy=$(bindings projects get-iam-policy "$PROJECT")
@@ -100,7 +103,7 @@ for account in "$SERVICE_ACCOUNT" "$ORCHESTRATOR_ACCOUNT" "$INFERENCE_ACCOUNT"; 
 done
 
 say "Images $REPOSITORY"
-if [ -z "$(look artifacts repositories describe haystack --location="$REGION" --format='value(name)')" ]; then
+if ! exists artifacts repositories describe haystack --location="$REGION" --format='value(name)'; then
     change "image repository haystack" artifacts repositories create haystack --location="$REGION" --repository-format=docker --description="HAYSTACK images"
 fi
 policy=$(bindings artifacts repositories get-iam-policy haystack --location="$REGION")
@@ -123,25 +126,41 @@ done
 
 if $vpc; then
     say "VPC connector"
-    if [ -z "$(look compute networks vpc-access connectors describe "$CONNECTOR" --region="$REGION" --format='value(name)')" ]; then
+    if ! exists compute networks vpc-access connectors describe "$CONNECTOR" --region="$REGION" --format='value(name)'; then
         change "connector $CONNECTOR" compute networks vpc-access connectors create "$CONNECTOR" --region="$REGION" --network=default --range=10.8.0.0/28
+    fi
+fi
+
+if $wake; then
+    say "Jobs wake the service"
+    if ! exists pubsub topics describe "$TOPIC" --format='value(name)'; then
+        change "topic $TOPIC" pubsub topics create "$TOPIC" --message-retention-duration=1h
+    fi
+    # Batch publishes as the job's account; only jobs that work a run do.
+    policy=$(bindings pubsub topics get-iam-policy "$TOPIC")
+    grant "topic $TOPIC" "$policy" "serviceAccount:$ORCHESTRATOR_ACCOUNT" roles/pubsub.publisher pubsub topics add-iam-policy-binding "$TOPIC"
+    if ! exists pubsub subscriptions describe "$NAME-wake" --format='value(name)'; then
+        # deploy.sh --wake puts a service at this address; until then Pub/Sub tries again.
+        url="https://$NAME-wake-$(project_number).$REGION.run.app"
+        change "subscription $NAME-wake, pushed to $url" pubsub subscriptions create "$NAME-wake" --topic="$TOPIC" \
+            --push-endpoint="$url/hooks/batch" --push-auth-service-account="$WAKE_ACCOUNT" --push-auth-token-audience="$url" \
+            --ack-deadline=60 --message-retention-duration=1h --expiration-period=never --min-retry-delay=10s --max-retry-delay=600s
     fi
 fi
 
 if [ -n "$github" ]; then
     say "Deployment from github.com/$github"
-    if [ -z "$(look iam workload-identity-pools describe github --location=global --format='value(name)')" ]; then
+    if ! exists iam workload-identity-pools describe github --location=global --format='value(name)'; then
         change "identity pool github" iam workload-identity-pools create github --location=global --display-name=GitHub
     fi
     # Only tokens of this one repository are accepted, and no key exists that could leak.
-    if [ -z "$(look iam workload-identity-pools providers describe "$NAME" --workload-identity-pool=github --location=global --format='value(name)')" ]; then
+    if ! exists iam workload-identity-pools providers describe "$NAME" --workload-identity-pool=github --location=global --format='value(name)'; then
         change "identity provider $NAME" iam workload-identity-pools providers create-oidc "$NAME" \
             --workload-identity-pool=github --location=global --issuer-uri=https://token.actions.githubusercontent.com \
             --attribute-mapping=google.subject=assertion.sub,attribute.repository=assertion.repository \
             --attribute-condition="assertion.repository == '$github'"
     fi
-    number=$(look projects describe "$PROJECT" --format='value(projectNumber)')
-    member="principalSet://iam.googleapis.com/projects/${number:-NUMBER}/locations/global/workloadIdentityPools/github/attribute.repository/$github"
+    member="principalSet://iam.googleapis.com/projects/$(project_number)/locations/global/workloadIdentityPools/github/attribute.repository/$github"
     policy=$(bindings iam service-accounts get-iam-policy "$DEPLOY_ACCOUNT")
     grant "account ${DEPLOY_ACCOUNT%%@*}" "$policy" "$member" roles/iam.workloadIdentityUser iam service-accounts add-iam-policy-binding "$DEPLOY_ACCOUNT"
 fi
@@ -149,14 +168,29 @@ fi
 finish
 
 say
-say "GPU quota of $REGION (limit, in use); a prediction needs 1 of the kind that batch.machine names:"
-quotas=$(look compute regions describe "$REGION" --flatten='quotas[]' --format='csv[no-heading](quotas.metric,quotas.limit,quotas.usage)' | grep -E '^(PREEMPTIBLE_)?NVIDIA_(A100|A100_80GB|L4|H100)_GPUS,' || true)
-say "${quotas:-  none is shown}"
-say "Where a limit is 0, ask for more at https://console.cloud.google.com/iam-admin/quotas?project=$PROJECT"
+say "GPU quota: a prediction takes 1 of its kind, and 1 of all regions; a large round takes up to 8 (batch.max_shards)."
+quotas=$(look compute regions describe "$REGION" --flatten='quotas[]' --format='csv[no-heading](quotas.metric,quotas.limit,quotas.usage)')
+quotas+=$'\n'$(look compute project-info describe --flatten='quotas[]' --format='csv[no-heading](quotas.metric,quotas.limit,quotas.usage)')
+show_quota() { # METRIC USE
+    local line limit used
+    line=$(grep "^$1," <<<"$quotas" || true)
+    IFS=, read -r _ limit used <<<"$line"
+    case ${limit%.*} in
+        "") say "  $1: not shown, so probably 0; $2. Ask for 1 or more" ;;
+        0) say "  $1: 0; $2. Ask for 1 or more" ;;
+        *) say "  $1: ${limit%.*}, of which ${used%.*} in use; $2" ;;
+    esac
+}
+show_quota NVIDIA_A100_GPUS "machine a100-40gb, the usual one"
+show_quota PREEMPTIBLE_NVIDIA_A100_GPUS "the same on Spot (batch.spot)"
+show_quota NVIDIA_A100_80GB_GPUS "machine a100-80gb"
+show_quota NVIDIA_L4_GPUS "machine l4"
+show_quota GPUS_ALL_REGIONS "the limit of the project, whatever the kind"
+say "Ask at https://console.cloud.google.com/iam-admin/quotas?project=$PROJECT (filter: the name above, region $REGION)."
 say
 say "Next:"
 for secret in "${secrets[@]}"; do
     say "  gcloud secrets versions add $secret --data-file=-    # paste the value, then Ctrl-D; only where it is used"
 done
 say "  docker/gcp/build_and_push.sh --env $ENVIRONMENT --project $PROJECT --region $REGION --apply"
-say "  docker/gcp/deploy.sh --env $ENVIRONMENT --project $PROJECT --region $REGION --bucket $bucket --member user:YOU --apply"
+say "  docker/gcp/deploy.sh --env $ENVIRONMENT --project $PROJECT --region $REGION --bucket $bucket$($wake && printf ' --wake') --member user:YOU --apply"

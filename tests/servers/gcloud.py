@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 PLAIN = (
-    "ARTIFACTREGISTRY", "BATCH", "CLOUDRESOURCEMANAGER", "IAM", "IAP", "SECRETMANAGER", "SERVICEUSAGE", "VPCACCESS"
+    "ARTIFACTREGISTRY", "BATCH", "CLOUDRESOURCEMANAGER", "IAM", "IAP", "PUBSUB", "SECRETMANAGER", "SERVICEUSAGE",
+    "VPCACCESS"
 )  # fmt: skip
 POLICY = re.compile(r"(?P<name>.+?)(?::getIamPolicy|:setIamPolicy|/iam)$")
 TAG = re.compile(r"/v1/(?P<package>.+/packages/(?P<image>[^/]+))/tags/(?P<tag>[^/]+)")
@@ -29,6 +30,8 @@ class Cloud:
         self.things, self.policies, self.requests = {}, {}, []
         self.enabled, self.images = set(), {}
         self.failures = []  # (method and path as a pattern, status, message), each used once
+        self.fails_each = None  # (status, message) with which every call fails when it is first made
+        self.failed = []  # calls that did
         self.revision = 0
 
     @property
@@ -53,6 +56,10 @@ class Cloud:
             if re.search(pattern, f"{method} {path}"):
                 self.failures.remove(failure)
                 return status, {"error": {"code": status, "status": message.split(":")[0], "message": message}}
+        if self.fails_each and (call := f"{method} {path}") not in self.failed:
+            self.failed.append(call)
+            status, message = self.fails_each
+            return status, {"error": {"code": status, "status": message.split(":")[0], "message": message}}
         path = (
             path.removeprefix("/storage").removeprefix("/compute").replace("/projects/-/", f"/projects/{self.project}/")
         )
@@ -70,6 +77,8 @@ class Cloud:
         """The project itself, its APIs and quotas; None for anything else."""
         if path.endswith("/services") and path.startswith("/v1/projects/"):
             return {"services": [{"config": {"name": one}, "state": "ENABLED"} for one in sorted(self.enabled)]}
+        if re.fullmatch(r"/v1/b/[^/]+/o", path):
+            return {"kind": "storage#objects", "items": []}
         if path.endswith(":generateServiceIdentity"):
             return {"name": "operations/done", "done": True, "response": {"email": "proxy@example.org"}}
         if path.endswith((":batchEnable", ":enable")):
@@ -79,7 +88,9 @@ class Cloud:
             quotas = [{"metric": "NVIDIA_A100_GPUS", "limit": 0.0, "usage": 0.0}]
             return {"name": self.region, "quotas": [*quotas, {"metric": "CPUS", "limit": 24.0, "usage": 1.0}]}
         if path == f"/v1/projects/{self.project}":
-            return {"projectId": self.project, "projectNumber": "123456789", "lifecycleState": "ACTIVE"}
+            quotas = [{"metric": "GPUS_ALL_REGIONS", "limit": 0.0, "usage": 0.0}]
+            found = {"projectId": self.project, "projectNumber": "123456789", "lifecycleState": "ACTIVE"}
+            return {**found, "name": self.project, "quotas": quotas}
         return None
 
     def push(self, image, tag):
@@ -117,11 +128,15 @@ class Cloud:
         if method == "GET" and kind in key and path not in self.things:
             inside = [value for name, value in self.things.items() if name.rpartition("/")[0] == path]
             return 200, {"accounts" if kind == "serviceAccounts" else kind: inside}
+        if method == "PUT" and path.split("/")[-2] in {"topics", "subscriptions"}:
+            self.things[path] = {**body, "name": path.removeprefix("/v1/")}
+            return 200, self.things[path]
         if path not in self.things:
             return 404, {"error": {"code": 404, "status": "NOT_FOUND", "message": f"{path} not found"}}
         if method == "DELETE":
             done = self.things.pop(path)
-            return 200, {"name": "operations/done", "done": True, "response": {}} if "/v1/b/" not in path else done
+            operation = {"name": f"{'/'.join(path.split('/')[2:6])}/operations/done", "done": True, "response": {}}
+            return 200, operation if "/locations/" in path else done
         if method in {"PATCH", "PUT"}:
             self.things[path] |= body
         return 200, self.things[path]
@@ -215,6 +230,27 @@ def google_cloud(project="my-lab-dev", region="us-east1"):
     }
     try:
         yield cloud, variables
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def answering(status):
+    """Serve one web page that always has this status; yields its address."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
