@@ -164,6 +164,7 @@ def service_variables():
         "ORCHESTRATOR_IMAGE": "localhost/haystack-orchestrator",
         "INFERENCE_IMAGE": "localhost/haystack-inference",
         "ADMINS": f'"{ADA}"',
+        "TOPIC": "projects/lab/topics/haystack-jobs",
         "SECRET": "unused",
     }
     text = (ROOT / "docker" / "gcp" / "cloud-run-deploy-dev.yaml").read_text(encoding="utf-8")
