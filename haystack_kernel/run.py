@@ -566,13 +566,15 @@ class Run:
             return None
         return nbformat.reads(self._ports.store.read(self.run_id, layout.NOTEBOOK).decode(), as_version=4)
 
-    def write_report(self, *, notebook: NotebookNode | None = None) -> str:
+    def write_report(self, *, notebook: NotebookNode | None = None, reuse: bool = False) -> str:
         """Render report.html again, optionally with the executed notebook.
 
         Parameters
         ----------
         notebook
             The executed notebook; None renders the report without it.
+        reuse
+            Put the notebook into the report that is there, where it tells the same, instead of rendering all of it.
 
         Returns
         -------
@@ -583,7 +585,7 @@ class Run:
         >>> run.write_report()  # doctest: +SKIP
         'store/runs/run-20260102t030405-abcdef/report.html'
         """
-        return write_report(self.record, self._ports.store, notebook=notebook)
+        return write_report(self.record, self._ports.store, notebook=notebook, reuse=reuse)
 
     def _best_table(self, name: str) -> pd.DataFrame:
         path = f"{self._best_folder()}/{name}"

@@ -101,9 +101,11 @@ def _principal_axes(y: sparse.csr_matrix, *, seed: int) -> NDArray[np.float64]:
     dense -= dense.mean(axis=0)
     n_axes = min(N_COMPONENTS, max(len(dense) // CELLS_PER_COMPONENT, 2), *dense.shape)
     if min(dense.shape) > 2 * N_COMPONENTS:
-        from sklearn.utils.extmath import randomized_svd
+        from scipy.sparse.linalg import svds
 
-        left, strength, _ = randomized_svd(dense, n_axes, random_state=seed)
+        start = np.random.default_rng(seed).normal(size=min(dense.shape))  # otherwise drawn anew in each call
+        left, strength, _ = svds(dense, n_axes, v0=start)
+        left, strength = left[:, ::-1], strength[::-1]  # largest first
     else:
         left, strength, _ = np.linalg.svd(dense, full_matrices=False)
     scores = left[:, :n_axes] * strength[:n_axes]

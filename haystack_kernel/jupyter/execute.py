@@ -101,7 +101,7 @@ def execute_run(
             failure = _papermill(f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, show=show, stop=stop)
             run.refresh()
             if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
-                run.write_report(notebook=run.notebook())
+                run.write_report(notebook=run.notebook(), reuse=True)
         except KeyboardInterrupt:
             failure = _INTERRUPTED[0]
             run.refresh()

@@ -18,6 +18,8 @@ _WHERE = {
     "ReportBundle": "bundle",
     "RoundTables": "bundle",
     "load_bundle": "bundle",
+    "add_notebook": "render",
+    "build_bundle": "bundle",
     "render_notebook": "render",
     "render_report": "render",
 }

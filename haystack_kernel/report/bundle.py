@@ -5,18 +5,24 @@ In: a record and the store. Out: :class:`ReportBundle`; the report is a pure fun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from haystack_kernel.report.candidates import candidate_table
 from haystack_kernel.schema import Citations
-from haystack_kernel.store import layout, read_csv
+from haystack_kernel.store import layout, parse_csv, to_csv
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from nbformat import NotebookNode
 
     from haystack_kernel.ports import Store
     from haystack_kernel.schema import RunRecord
+
+
+_NEEDED = (layout.DE, layout.PATHWAYS, layout.PROMPTS)
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,27 @@ class RoundTables:
 
 @dataclass(frozen=True)
 class ReportBundle:
-    """The record, the tables of its best round (None before a round was scored), the notebook and the citations."""
+    """What a report is a pure function of.
+
+    Attributes
+    ----------
+    record
+        The run.
+    tables
+        The tables of its best round; None before a round was scored.
+    notebook
+        The executed notebook that made the run.
+    citations
+        The papers of the best round.
+    files
+        The same tables and papers as the bytes of their files, by name; the report holds them for saving.
+    """
 
     record: RunRecord
     tables: RoundTables | None = None
     notebook: NotebookNode | None = None
     citations: Citations | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> ReportBundle:
@@ -67,20 +88,41 @@ def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | Non
     run_id, number = record.run_id, record.best_round
     if number is None:
         return ReportBundle(record=record, notebook=notebook)
-
-    def read(name: str) -> pd.DataFrame:
-        return read_csv(store, run_id, layout.round_file(number, name))
-
     # The embedding is written when a run is published; citations are absent in runs of versions without a search.
-    has_embedding = store.exists(run_id, layout.round_file(number, layout.EMBEDDING))
-    has_citations = store.exists(run_id, layout.round_file(number, layout.CITATIONS))
-    tables = RoundTables(
-        de=read(layout.DE),
-        pathways=read(layout.PATHWAYS),
-        prompts=read(layout.PROMPTS),
-        embedding=read(layout.EMBEDDING) if has_embedding else None,
-    )
-    citations = None
-    if has_citations:
-        citations = Citations.model_validate_json(store.read(run_id, layout.round_file(number, layout.CITATIONS)))
-    return ReportBundle(record=record, tables=tables, notebook=notebook, citations=citations)
+    paths = {name: layout.round_file(number, name) for name in (*_NEEDED, layout.EMBEDDING, layout.CITATIONS)}
+    wanted = [name for name in paths if name in _NEEDED or store.exists(run_id, paths[name])]
+    files = {name: store.read(run_id, paths[name]) for name in wanted}
+    files[layout.CANDIDATES] = to_csv(candidate_table(record).to_frame())
+    return build_bundle(record, files, notebook=notebook)
+
+
+def build_bundle(
+    record: RunRecord, files: Mapping[str, bytes], *, notebook: NotebookNode | None = None
+) -> ReportBundle:
+    """Make the bundle from the bytes of its files.
+
+    Parameters
+    ----------
+    record
+        The run.
+    files
+        Content of the files of the best round, by name; none where no round was scored.
+    notebook
+        The executed notebook.
+
+    Returns
+    -------
+    What :func:`render_report` needs.
+
+    Examples
+    --------
+    >>> build_bundle(record, {}).tables is None  # doctest: +SKIP
+    True
+    """
+    if not all(name in files for name in _NEEDED):
+        return ReportBundle(record=record, notebook=notebook, files=files)
+    embedding, citations = files.get(layout.EMBEDDING), files.get(layout.CITATIONS)
+    de, pathways, prompts = (parse_csv(files[name]) for name in _NEEDED)
+    tables = RoundTables(de, pathways, prompts, None if embedding is None else parse_csv(embedding))
+    papers = None if citations is None else Citations.model_validate_json(citations)
+    return ReportBundle(record=record, tables=tables, notebook=notebook, citations=papers, files=files)

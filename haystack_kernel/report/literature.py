@@ -58,11 +58,11 @@ def bibtex(citations: Citations | None) -> str:
     entries = []
     for paper in cited:
         fields = {
-            "author": " and ".join(_plain(name) for name in paper.authors),
-            "title": _plain(paper.title),
-            "journal": _plain(paper.journal),
+            "author": " and ".join(plain(name) for name in paper.authors),
+            "title": plain(paper.title),
+            "journal": plain(paper.journal),
             "year": str(paper.year or ""),
-            "doi": _plain(paper.doi or "", keep="_"),
+            "doi": plain(paper.doi or "", keep="_"),
             "pmid": paper.pmid or "",
             "note": "RETRACTED" if paper.retracted else "",
         }
@@ -133,5 +133,6 @@ def _quotes(quotes: Iterable[Quote]) -> Iterable[str]:
         yield f"<blockquote><p>{escape(said[0].quote)}</p>{paragraph(genes, kind='small')}</blockquote>"
 
 
-def _plain(text: str, *, keep: str = "") -> str:
+def plain(text: str, *, keep: str = "") -> str:
+    """Return the text without what BibTeX would read as its own."""
     return _BIBTEX_UNSAFE.sub(lambda found: found.group() if found.group() in keep else " ", text).strip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel.jobs import in_usd
+from haystack_kernel.report.literature import plain
 from haystack_kernel.report.words import CONTROLS, counted, simulated_atlases
 
 if TYPE_CHECKING:
@@ -77,6 +78,23 @@ def methods_paragraph(record: RunRecord) -> str:
     if digests:
         sentences.append(f"SHA-256 of the data, first 12 digits: {digests}.")
     return " ".join(sentences)
+
+
+def run_entry(record: RunRecord) -> str:
+    """Return the BibTeX entry of the run itself: its question, its date, and what predicted."""
+    version = record.versions.get("haystack-kernel", "")
+    atlases = ", ".join(record.config.atlases)
+    weights = record.best.model.citation if record.best and record.best.model else ""
+    note = f"HAYSTACK {version}, engine {record.config.engine}, atlases {atlases}, seed {record.config.seed}"
+    fields = {
+        "title": f"Predicted: {record.question}",
+        "year": f"{record.created_at:%Y}",
+        "month": f"{record.created_at:%b}".lower(),
+        "howpublished": f"HAYSTACK run {record.run_id}",
+        "note": f"{note}; {weights}" if weights else note,
+    }
+    told = ",\n  ".join(f"{name} = {{{plain(value)}}}" for name, value in fields.items())
+    return f"@misc{{{record.run_id},\n  {told}}}\n"
 
 
 def _data(record: RunRecord, best: Round) -> list[str]:

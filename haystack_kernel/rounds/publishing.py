@@ -43,7 +43,7 @@ def publish(record: RunRecord, ports: Ports) -> RunRecord:
     return record
 
 
-def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> str:
+def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None, reuse: bool = False) -> str:
     """Render ``report.html`` from the record and its artifacts; returns its address.
 
     Parameters
@@ -51,11 +51,18 @@ def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | No
     notebook
         The executed notebook, folded into the report; None leaves it out (a notebook cannot hold itself while it
         still runs).
+    reuse
+        Put the notebook into the report that is there, where it tells the same: its figures are not drawn again.
     """
-    from haystack_kernel.report import load_bundle, render_report
+    from haystack_kernel.report import add_notebook, load_bundle, render_report
+    from haystack_kernel.report.render import sealed
 
-    html = hide_home(render_report(load_bundle(record, store, notebook=notebook)))
-    store.write(record.run_id, layout.REPORT, html.encode())
+    page = None
+    if reuse and notebook is not None and store.exists(record.run_id, layout.REPORT):
+        page = add_notebook(store.read(record.run_id, layout.REPORT).decode(), record, notebook)
+    if page is None:
+        page = render_report(load_bundle(record, store, notebook=notebook))
+    store.write(record.run_id, layout.REPORT, sealed(hide_home(page)).encode())
     return store.uri(record.run_id, layout.REPORT)
 
 

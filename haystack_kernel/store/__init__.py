@@ -4,7 +4,7 @@ from haystack_kernel.store.given import IN_MEMORY, dataset_name, is_cells, is_ke
 from haystack_kernel.store.index import IndexedRun, RunIndex
 from haystack_kernel.store.lease import Lease, Worker, find_worker, taken
 from haystack_kernel.store.runs import RunStore, StoredFile
-from haystack_kernel.store.tables import read_csv, read_h5ad, write_csv, write_h5ad
+from haystack_kernel.store.tables import parse_csv, read_csv, read_h5ad, to_csv, write_csv, write_h5ad
 from haystack_kernel.store.uris import check_run_id, check_storage, hide_home, new_run_id
 
 __all__ = [
@@ -24,11 +24,13 @@ __all__ = [
     "is_kept",
     "keep_cells",
     "new_run_id",
+    "parse_csv",
     "plain_cells",
     "read_csv",
     "read_h5ad",
     "shown_name",
     "taken",
+    "to_csv",
     "write_csv",
     "write_h5ad",
 ]

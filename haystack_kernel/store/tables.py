@@ -38,7 +38,22 @@ def write_csv(store: Store, run_id: str, path: str, table: pd.DataFrame) -> File
     -------
     Path, size and digest of the file.
     """
-    return store.write(run_id, path, table.to_csv(index=False, float_format="%.9g").encode())
+    return store.write(run_id, path, to_csv(table))
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """Return a table as the bytes of the file that :func:`write_csv` writes.
+
+    Parameters
+    ----------
+    table
+        What to write.
+
+    Returns
+    -------
+    CSV without the index; NaN is the empty field, floats keep 9 digits.
+    """
+    return table.to_csv(index=False, float_format="%.9g").encode()
 
 
 def read_csv(store: Store, run_id: str, path: str) -> pd.DataFrame:
@@ -57,9 +72,24 @@ def read_csv(store: Store, run_id: str, path: str) -> pd.DataFrame:
     -------
     The table, with empty fields as NaN.
     """
+    return parse_csv(store.read(run_id, path))
+
+
+def parse_csv(data: bytes) -> pd.DataFrame:
+    """Read the bytes of a CSV as :func:`write_csv` made them.
+
+    Parameters
+    ----------
+    data
+        Content of the file.
+
+    Returns
+    -------
+    The table, with empty fields as NaN.
+    """
     import pandas as pd
 
-    return pd.read_csv(io.BytesIO(store.read(run_id, path)))
+    return pd.read_csv(io.BytesIO(data))
 
 
 def write_h5ad(store: Store, run_id: str, path: str, adata: ad.AnnData) -> FileRef:

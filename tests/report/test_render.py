@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -7,12 +8,16 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from haystack_kernel import report
-from haystack_kernel.report import ReportBundle, load_bundle, render_notebook, render_report
-from haystack_kernel.schema import Composite, RunRecord
-from haystack_kernel.store import RunStore, write_csv
+from haystack_kernel.report import ReportBundle, add_notebook, load_bundle, render_notebook, render_report
+from haystack_kernel.report.files import files_of
+from haystack_kernel.report.render import is_sealed, sealed
+from haystack_kernel.schema import Composite, RunRecord, StepTime
+from haystack_kernel.store import RunStore, to_csv, write_csv
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +49,9 @@ def once():
 def page(bundle, make_notebook, picture, once):
     if "page" not in once:
         notebook = make_notebook(picture("a figure"), markdown="# Title\n\n## Part")
-        once["page"] = render_report(ReportBundle(bundle.record, bundle.tables, notebook))
+        once["page"] = render_report(
+            ReportBundle(bundle.record, bundle.tables, notebook, files={"de.csv": to_csv(bundle.tables.de)})
+        )
     return once["page"]
 
 
@@ -108,7 +115,7 @@ def test_page_is_accessible_at_the_bottom_line(page):
     assert len(ids) == len(set(ids))
     links = [a["href"][1:] for a in elements.all("a") if a.get("href", "").startswith("#")]
     assert set(links) <= set(ids)
-    assert {"genes", "pathways", "score", "roles", "methods", "notebook"} <= set(links)
+    assert {"genes", "pathways", "score", "roles", "methods", "notebook", "files"} <= set(links)
 
 
 def test_headings_begin_at_one_and_skip_no_level(page):
@@ -119,7 +126,15 @@ def test_headings_begin_at_one_and_skip_no_level(page):
 
 
 def test_reader_meets_question_score_and_limits_before_details(page):
-    order = ["How would B cell respond", "7 of 10 (7.3)", "Headline of B cell", "Limitations", 'id="question"']
+    order = [
+        "How would B cell respond",
+        "Headline of B cell",
+        "7.3; 1 is chance",
+        "A limit",
+        'id="summary"',
+        'id="genes"',
+    ]
+    order += ['id="score"', 'id="literature"', 'id="question"', 'id="methods"', 'id="notebook"']
     places = [page.index(text) for text in order]
     assert places == sorted(places)
 
@@ -133,7 +148,7 @@ def test_alternative_texts_state_the_numbers_drawn(page):
 def test_page_of_simulated_cells_says_so_at_the_top(make_run, tables):
     page = render_report(ReportBundle(make_run(atlas="demo"), tables))
     assert "HAYSTACK run record (simulated cells)" in page
-    assert page.index("Simulated data") < page.index("7 of 10 (7.3)")
+    assert page.index("Simulated data") < page.index("Headline of B cell")
 
 
 def test_failed_run_renders_as_far_as_it_came(failed_run, make_notebook):
@@ -154,13 +169,51 @@ def test_unscored_run_renders_with_its_reason(make_run, tables):
 def test_notebook_alone_renders_open_and_without_record(make_notebook):
     page = render_notebook(make_notebook(), title="my <run>")
     assert "<h1>my &lt;run&gt;</h1>" in page
-    assert "Show the notebook" not in page
+    assert "<details><summary><h2>" not in page
     assert "first()" in page
     assert record_of(page) == "{}"
 
 
 def test_rendering_twice_gives_the_same_page(bundle):
     assert render_report(bundle) == render_report(bundle)
+
+
+def test_a_notebook_put_into_a_report_gives_the_page_that_holds_it(make_run, tables, make_notebook):
+    before, notebook = make_run(steps=()), make_notebook()
+    step = StepTime(step="publish", finished_at=before.created_at, seconds=1.0)
+    after = make_run(steps=(step,), serial=9)
+    written = sealed(render_report(ReportBundle(before, tables)))
+    whole = render_report(ReportBundle(after, tables, notebook))
+    assert add_notebook(written, after, notebook) == whole
+    assert add_notebook(whole, after, notebook) is None  # which holds one already
+    assert add_notebook(written, make_run(steps=(step,), status="cancelled"), notebook) is None
+    assert add_notebook("<html></html>", after, notebook) is None
+
+
+def test_seal_tells_whether_any_byte_was_changed(bundle):
+    page = render_report(bundle)
+    assert is_sealed(page) is None
+    written = sealed(page)
+    assert is_sealed(written) is True
+    assert is_sealed(written.replace("A limit", "No limit")) is False
+
+
+def test_files_in_the_page_are_those_of_the_run_folder(tmp_path, make_run, tables):
+    store = RunStore(str(tmp_path))
+    record = store.create(make_run())
+    large = pd.concat([tables.prompts] * 2000)
+    for name, table in {"de": tables.de, "pathways": tables.pathways, "prompts": large}.items():
+        write_csv(store, record.run_id, f"rounds/1/{name}.csv", table)
+    held = files_of(render_report(load_bundle(record, store)))
+    assert set(held) == {"de.csv", "pathways.csv", "prompts.csv", "candidates.csv"}
+    assert all(held[name] == store.read(record.run_id, f"rounds/1/{name}") for name in held if name != "candidates.csv")
+
+
+def test_files_too_large_for_the_page_are_named(bundle):
+    noise = np.random.default_rng(0).integers(0, 256, 2_000_000, dtype=np.uint8).tobytes()
+    page = render_report(dataclasses.replace(bundle, files={"de.csv": noise, "pathways.csv": b"pathway\n"}))
+    assert "Too large for this page: de.csv" in page
+    assert set(files_of(page)) == {"pathways.csv"}
 
 
 def test_rendering_leaves_no_figure_open(bundle):
@@ -196,7 +249,7 @@ def test_run_that_stopped_before_publishing_renders_without_the_map(tmp_path, ma
     for name in ("de", "pathways", "prompts"):
         write_csv(store, record.run_id, f"rounds/1/{name}.csv", getattr(tables, name))
     page = render_report(load_bundle(record, store))
-    assert 'id="cells"' not in page
+    assert "Map of" not in page
     assert 'id="genes"' in page
     assert "was cancelled" in page
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel.grounding.de.background import MIN_SET_GENES
-from haystack_kernel.grounding.signatures.sets import EQUIVALENT, equivalents, overlap_coefficient
+from haystack_kernel.grounding.signatures.sets import EQUIVALENT, equivalents, overlap_coefficient, overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -156,10 +156,8 @@ def compete(background: Background, asked: SignedSet, *, signatures: Mapping[str
         columns[where, column] = signs
     design = np.column_stack([_unit(column) for column in columns.T])
     weights = np.linalg.solve(design.T @ design + RIDGE * np.eye(len(sets)), design.T @ _unit(background.z))
-    same = np.eye(len(sets), dtype=bool)
-    for i, one in enumerate(sets):
-        for j in range(i):
-            same[i, j] = same[j, i] = overlap_coefficient(one, sets[j]) > EQUIVALENT
+    same = overlaps(sets) > EQUIVALENT
+    np.fill_diagonal(same, val=True)
     values = {names[i]: float(weights[same[i] & ~same[0]].sum()) for i in range(len(sets)) if not same[0, i]}
     strongest = max(values, key=lambda name: values[name], default="")
     asked_value = float(weights[same[0]].sum())

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from scipy import sparse
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from haystack_kernel.grounding.de.background import SignedSet
     from haystack_kernel.knowledge import PerturbationEntry
@@ -30,6 +35,16 @@ def overlap_coefficient(one: SignedSet, two: SignedSet) -> float:
     if not one or not two:
         return 0.0
     return len(one.items() & two.items()) / min(len(one), len(two))
+
+
+def overlaps(sets: Sequence[SignedSet]) -> NDArray[np.float64]:
+    """:func:`overlap_coefficient` of every pair of ``sets``, as a symmetric table."""
+    places = {item: place for place, item in enumerate({item for genes in sets for item in genes.items()})}
+    columns = [places[item] for genes in sets for item in genes.items()]
+    sizes = np.array([len(genes) for genes in sets])
+    held = sparse.csr_matrix((np.ones(len(columns)), columns, np.r_[0, sizes.cumsum()]), shape=(len(sets), len(places)))
+    shared: NDArray[np.float64] = (held @ held.T).toarray()
+    return shared / np.maximum(np.minimum.outer(sizes, sizes), 1)
 
 
 def equivalents(

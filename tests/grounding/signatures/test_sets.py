@@ -5,7 +5,7 @@ from sklearn.linear_model import Ridge
 
 from haystack_kernel.grounding.de.background import Background, effect_background, standardise
 from haystack_kernel.grounding.signatures.competing import compete, competing_signatures
-from haystack_kernel.grounding.signatures.sets import equivalents, merge_signed, overlap_coefficient
+from haystack_kernel.grounding.signatures.sets import equivalents, merge_signed, overlap_coefficient, overlaps
 
 GENES = [f"G{i}" for i in range(400)]
 
@@ -36,6 +36,11 @@ def test_standardise_when_nothing_varies_then_zero():
 def test_merge_signed_when_directions_conflict_then_gene_is_left_out():
     merged = merge_signed([({"A": 1, "B": 1, "C": -1}, 1), ({"B": 1, "D": 1}, -1)])
     assert merged == {"A": 1, "C": -1, "D": -1}
+
+
+def test_overlaps_are_the_coefficient_of_every_pair():
+    sets = [{"A": 1, "B": 1}, {"A": 1, "B": -1, "C": 1}, {}, {"C": 1}]
+    assert overlaps(sets).tolist() == [[overlap_coefficient(one, two) for two in sets] for one in sets]
 
 
 def test_overlap_coefficient_when_signs_differ_then_only_agreement_counts():
