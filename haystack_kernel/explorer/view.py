@@ -21,6 +21,8 @@ from haystack_kernel.explorer.twin import static_html
 from haystack_kernel.report.html import Html
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
     from numpy.typing import ArrayLike
 
@@ -56,6 +58,7 @@ class Explorer:
         self._widget: Any = None
         self._twin: Any = None  # handle of the static picture in the notebook
         self._due: Any = None  # call that will draw it again
+        self._listeners: list[Callable[[], object]] = []
 
     # --- choices ---
 
@@ -153,6 +156,10 @@ class Explorer:
             self._widget = self._make_widget()
         return self._widget
 
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` once nothing was chosen for a moment, so that it can draw the static picture again."""
+        self._listeners.append(listener)
+
     def __repr__(self) -> str:
         state = self.state
         n = "all cells" if state.mask is None else f"{int(state.mask.sum()):,} cells selected"
@@ -211,7 +218,7 @@ class Explorer:
         """Draw the static picture again once nothing was chosen for a moment, so that a saved notebook shows it."""
         import asyncio
 
-        if self._twin is None:
+        if self._twin is None and not self._listeners:
             return
         if self._due is not None:
             self._due.cancel()
@@ -224,4 +231,7 @@ class Explorer:
         from IPython.display import HTML
 
         self._due = None
-        self._twin.update(HTML(self._repr_html_()))
+        if self._twin is not None:
+            self._twin.update(HTML(self._repr_html_()))
+        for listener in self._listeners:
+            listener()

@@ -92,9 +92,9 @@ class Ask(Part):
         self.run: Run | None = None
 
     @property
-    def run_wanted(self) -> str | None:
-        """The run that was started."""
-        return self.run.run_id if self.run is not None else None
+    def leads_to(self) -> tuple[tuple[str, str], ...]:
+        """The run that was started is watched."""
+        return (("watch", self.run.run_id),) if self.run is not None else ()
 
     # --- what may be done ---
 

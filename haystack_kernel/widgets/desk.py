@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.report.html import Html
 from haystack_kernel.widgets.asking import Ask
+from haystack_kernel.widgets.exploring import Explore
 from haystack_kernel.widgets.listing import ForkForm
 from haystack_kernel.widgets.part import Part
 from haystack_kernel.widgets.watching import Monitor
@@ -144,15 +145,20 @@ class Desk(Part):
         self.changed()
 
     def _next(self) -> Part | None:
-        shown = {part.run.run_id for part in self.parts if isinstance(part, Monitor)}
-        forked = {part.parent.run_id for part in self.parts if isinstance(part, ForkForm)}
+        shown = {part.is_about for part in self.parts}
         for part in self.parts:
-            if part.run_wanted is not None and part.run_wanted not in shown:
-                cap = part.max_cost if isinstance(part, Ask) else None
-                return Monitor(part.run_wanted, settings=self.settings, max_cost=cap, open_ports=self._open_ports)
-            if isinstance(part, Monitor) and part.seen.status == "done" and part.run.run_id not in forked:
-                return ForkForm(part.run.run_id, settings=self.settings, open_ports=self._open_ports)
+            for what, run_id in part.leads_to:
+                if (what, run_id) not in shown:
+                    return self._make(what, run_id, max_cost=part.max_cost if isinstance(part, Ask) else None)
         return None
+
+    def _make(self, what: str, run_id: str, *, max_cost: float | None) -> Part:
+        if what == "watch":
+            return Monitor(run_id, settings=self.settings, max_cost=max_cost, open_ports=self._open_ports)
+        if what == "fork":
+            return ForkForm(run_id, settings=self.settings, open_ports=self._open_ports)
+        watched = (part for part in self.parts if isinstance(part, Monitor))
+        return Explore(next(part.run for part in watched if part.run.run_id == run_id))
 
     @property
     def is_moving(self) -> bool:

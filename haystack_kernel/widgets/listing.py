@@ -61,9 +61,9 @@ class RunList(Part):
         self._read()
 
     @property
-    def run_wanted(self) -> str | None:
-        """The run that was chosen."""
-        return self.opened
+    def leads_to(self) -> tuple[tuple[str, str], ...]:
+        """The run that was chosen is watched."""
+        return (("watch", self.opened),) if self.opened is not None else ()
 
     # --- what may be done ---
 
@@ -184,9 +184,14 @@ class ForkForm(Part):
         self.reused: tuple[str, ...] = ()
 
     @property
-    def run_wanted(self) -> str | None:
-        """The new run."""
-        return self.run.run_id if self.run is not None else None
+    def is_about(self) -> tuple[str, str] | None:
+        """It forks the old run."""
+        return "fork", self.parent.run_id
+
+    @property
+    def leads_to(self) -> tuple[tuple[str, str], ...]:
+        """The new run is watched."""
+        return (("watch", self.run.run_id),) if self.run is not None else ()
 
     # --- what may be done ---
 

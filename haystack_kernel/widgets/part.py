@@ -46,9 +46,14 @@ class Part:
         return False
 
     @property
-    def run_wanted(self) -> str | None:
-        """Id of a run that this part wants to be watched; None: none."""
+    def is_about(self) -> tuple[str, str] | None:
+        """What it does with which run, one of ``watch``, ``explore`` and ``fork``; None: no run yet."""
         return None
+
+    @property
+    def leads_to(self) -> tuple[tuple[str, str], ...]:
+        """What may be done next, with which run, in the words of ``is_about``."""
+        return ()
 
     def still(self) -> Html:
         """The picture that stays in a saved notebook: no field, no button, no script."""

@@ -20,6 +20,7 @@ import traitlets
 
 from haystack_kernel.report.html import STYLE
 from haystack_kernel.widgets.desk import Desk
+from haystack_kernel.widgets.exploring import Explore
 from haystack_kernel.widgets.markup import split_ticks
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class DeskView(ipywidgets.VBox):
                 if id(part) not in self._views:
                     self._views[id(part)] = LiveView(part, hides=self._hides)
                 shown.append(self._views[id(part)])
+                if isinstance(part, Explore) and part.explorer is not None:
+                    shown.append(part.explorer.widget)
             if len(shown) != len(self._views_shown):
                 self._views_shown = shown
                 self.children = tuple(shown)

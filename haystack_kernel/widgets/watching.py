@@ -101,6 +101,17 @@ class Monitor(Part):
         return self._watch.run
 
     @property
+    def is_about(self) -> tuple[str, str] | None:
+        """It watches its run."""
+        return "watch", self.run.run_id
+
+    @property
+    def leads_to(self) -> tuple[tuple[str, str], ...]:
+        """A run that is done can be explored and forked."""
+        run_id = self.run.run_id
+        return (("explore", run_id), ("fork", run_id)) if self.seen.status == "done" else ()
+
+    @property
     def is_moving(self) -> bool:
         """Whether the run goes on."""
         return not self.seen.is_over

@@ -48,7 +48,12 @@ def test_the_list_finds_shows_and_compares_runs(of_finished, finished, do):
     assert "No run fits" in listed.picture(live=True)
     do(listed, "find", text="ifn", status="done")
     do(listed, "open", record.run_id)
-    assert [type(part).__name__ for part in desk.parts] == ["RunList", "Monitor", "ForkForm"]
+    assert [type(part).__name__ for part in desk.parts] == ["RunList", "Monitor", "Explore", "ForkForm"]
+    explore = desk.parts[2]
+    assert ("Explore</button>" in explore.picture(live=True), explore.picture(live=False)) == (True, "")
+    do(explore, "open")
+    explore.explorer.gene = "MX1"
+    assert (explore.problem, "MX1" in explore.picture(live=False)) == ("", True)
     do(listed, "pick", record.run_id)
     do(listed, "compare")
     assert "pick two" in listed.problem
