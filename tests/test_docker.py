@@ -256,6 +256,14 @@ def test_orchestrator_fills_its_caches_for_any_user():
     assert any("MPLCONFIGDIR" in text for name, text in steps[:warm] if name == "ENV")
 
 
+@each_recipe
+def test_what_is_copied_to_where_people_work_can_be_saved_there(path):
+    steps = instructions(path)
+    opened = max(n for n, (name, text) in enumerate(steps) if name == "RUN" and "chmod -R a+rwX /srv/haystack" in text)
+    copied = [n for n, (name, text) in enumerate(steps) if name == "COPY" and text.split()[-1].startswith("/srv/")]
+    assert all(n < opened for n in copied)
+
+
 def test_orchestrator_installs_the_wheel_with_the_cloud_extra():
     run = " ".join(texts(ROOT / "docker" / "Dockerfile.orchestrator", "RUN"))
     assert "pip wheel --no-deps --no-build-isolation" in run

@@ -196,14 +196,25 @@ def follow(client, run_id, *, headers, tell):
     seen, deadline = None, time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         state = client.get(f"/api/v1/runs/{run_id}", headers=headers()).raise_for_status().json()
-        shown = (state["status"], (state.get("orchestrator") or {}).get("state"), len(state["steps"]))
+        shown = (state["status"], state["orchestrator"]["state"], len(state["steps"]), state["cost_by_kind"])
         if shown != seen:
-            tell(f"{shown[0]}, orchestrator {shown[1]}, {shown[2]} steps")
+            tell(f"{shown[0]}, orchestrator {shown[1]}, {shown[2]} steps, dollars by kind: {shown[3]}")
             seen = shown
-        if state["status"] in ENDED:
+        if state["status"] in ENDED and state["orchestrator"]["state"] in ("succeeded", "failed", "cancelled"):
             return state
         time.sleep(1)
     raise SystemExit(f"run {run_id} did not end within {PATIENCE_S} s")
+
+
+def check_images(containers, *, tell):
+    """Each image says what it is, runs as a user who is not root, and brings no secret in its variables."""
+    for name in ("api", "orchestrator", "inference"):
+        config = containers.config(f"localhost/haystack-{name}")
+        assert config["User"] == "10001:10001"
+        labels = {key.rpartition(".")[2] for key in config["Labels"] if key.startswith("org.opencontainers.image.")}
+        assert labels >= {"title", "version", "revision", "source", "licenses"}
+        assert not re.search(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_?KEY", " ".join(config["Env"]), re.IGNORECASE)
+    tell("the images have their labels and user 10001, and no secret among their variables")
 
 
 def check_door(client, proxy, *, tell):
@@ -265,6 +276,7 @@ def main():
             "HAYSTACK_BATCH__INSECURE": "true",
             "HAYSTACK_BATCH__POLL_INTERVAL_S": "1",
         }
+        check_images(containers, tell=tell)
         log = folder / "service.log"
         address = stack.enter_context(serving(containers, variables, log))
         client = stack.enter_context(httpx.Client(base_url=address, timeout=300))
@@ -276,6 +288,7 @@ def main():
         for uid, text in batch.logs.items():
             (folder / f"{uid}.log").write_text(text)
         assert state["status"] == "done", json.dumps(state, indent=1)
+        assert set(state["cost_by_kind"]) == {"orchestrator", "inference"}, state["cost_by_kind"]
         report = check_report(client, proxy, run_id, tell=tell)
         (folder / "report.html").write_text(report)
         for image, words in containers.uses:
