@@ -196,9 +196,9 @@ def follow(client, run_id, *, headers, tell):
     seen, deadline = None, time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         state = client.get(f"/api/v1/runs/{run_id}", headers=headers()).raise_for_status().json()
-        shown = (state["status"], state["orchestrator"]["state"], len(state["steps"]), state["cost_by_kind"])
+        shown = (state["status"], state["orchestrator"]["state"], len(state["steps"]))
         if shown != seen:
-            tell(f"{shown[0]}, orchestrator {shown[1]}, {shown[2]} steps, dollars by kind: {shown[3]}")
+            tell(f"{shown[0]}, orchestrator {shown[1]}, {shown[2]} steps; dollars so far: {state['cost_by_kind']}")
             seen = shown
         if state["status"] in ENDED and state["orchestrator"]["state"] in ("succeeded", "failed", "cancelled"):
             return state
@@ -267,6 +267,7 @@ def main():
         containers = Containers({"STORAGE_EMULATOR_HOST": storage.address})
         stack.callback(containers.remove)
         batch = stack.enter_context(load_server("batch").batch_server(containers.job, patience_s=0))
+        stack.callback(lambda: [end(process) for held in batch.jobs.values() for process in held.processes])
         variables = service_variables()
         proxy = Proxy(variables["HAYSTACK_SERVICE__AUDIENCE"])
         variables |= {
