@@ -317,7 +317,7 @@ def test_images_are_built_and_pushed_by_commit_and_never_from_uncommitted_files(
     tools.mkdir()
     log = tmp_path / "log"
     builder = tools / "docker"
-    builder.write_text(f'#!/bin/sh\necho "$@" >> {log}\n', encoding="utf-8")
+    builder.write_text(f'#!/bin/sh\n[ "$1" != "$FAILS" ] || exit 3\necho "$@" >> {log}\n', encoding="utf-8")
     builder.chmod(0o755)
     checkout = tmp_path / "checkout"
     subprocess.run(["git", "clone", "-q", ROOT, checkout], check=True)
@@ -328,7 +328,12 @@ def test_images_are_built_and_pushed_by_commit_and_never_from_uncommitted_files(
     assert done.returncode == 1
     assert "not committed" in done.stderr
     (checkout / "new.py").unlink()
-    done = run(script, *COMMON, "--only", "api,lab", "--tag", "v1", "--apply", PATH=path)
+    for verb in ("build", "push"):
+        done = run(script, *COMMON, "--only", "lab", "--apply", PATH=path, FAILS=verb)
+        assert done.returncode == 1
+        assert f"error: {verb} lab: docker failed" in done.stderr
+    log.unlink()
+    done = run(script, *COMMON, "--only", "api,lab", "--tag", "v1", "--apply", PATH=path, FAILS="")
     assert done.returncode == 0, done.stderr
     lines = [
         line for line in log.read_text(encoding="utf-8").splitlines() if not line.startswith("version")

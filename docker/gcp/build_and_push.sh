@@ -40,11 +40,12 @@ revision=$(git rev-parse HEAD)
 announce "Images $tag with $builder"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 run() { # WHAT COMMAND…
-    N_CHANGES=$((N_CHANGES + 1))
-    say "  + $1"
+    local what=$1
     shift
+    N_CHANGES=$((N_CHANGES + 1))
+    say "  + $what"
     say "      $(printf '%q ' "$@")"
-    ! $APPLY || "$@" || fail "that command failed (its words are above). What was pushed before stays; run again"
+    ! $APPLY || "$@" || fail "$what: $builder failed (its words are above). What was pushed before stays; mend the cause and run again"
 }
 change "credentials of $builder for $REGION-docker.pkg.dev" auth configure-docker "$REGION-docker.pkg.dev" --quiet
 source=$(git remote get-url origin 2>/dev/null | sed 's#//[^/@]*@#//#' || true) # without a token that stands in it
