@@ -317,6 +317,7 @@ class Ports:
     clock: Clock
     progress: Progress
     consent: Consent = field(default_factory=Consent)
+    patience_s: float = 300.0  # how long a failing bucket is waited for
 
     def planner_named(self, name: str) -> Planner:
         """Return the planner that a record names; ``auto`` is the first of those there are.

@@ -741,7 +741,7 @@ def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: P
         settings=recorded_settings(ports.settings),
         created_at=ports.clock.now(),
         versions=software_versions(),
-        inputs=input_digests(config, cache=ports.settings.cache),
+        inputs=input_digests(config, cache=ports.settings.cache, patience_s=ports.patience_s),
     )
 
 
@@ -910,7 +910,7 @@ def _revive(record: RunRecord, ports: Ports, *, accept_changes: bool = False) ->
     """
     if record.status == "done":
         return record
-    now = input_digests(record.config, cache=ports.settings.cache)
+    now = input_digests(record.config, cache=ports.settings.cache, patience_s=ports.patience_s)
     if not accept_changes:
         check_unchanged(record.inputs, now, record.config, run_id=record.run_id)
     replaced = changed_inputs(record.inputs, now, record.config)

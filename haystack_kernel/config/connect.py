@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from contextlib import suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,11 @@ RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scipy", 
 
 
 def connect(
-    settings: Settings | None = None, *, progress: Progress | None = None, consent: Consent | None = None
+    settings: Settings | None = None,
+    *,
+    progress: Progress | None = None,
+    consent: Consent | None = None,
+    patience_s: float | None = None,
 ) -> Ports:
     """Build everything a run talks to.
 
@@ -45,6 +50,8 @@ def connect(
         Listener of progress events; None listens to nothing.
     consent
         Consent to spending of the call that is under way; None: none, so that nothing that costs money is started.
+    patience_s
+        How long a failing bucket is waited for where somebody waits for an answer; None: as the settings say.
 
     Raises
     ------
@@ -57,11 +64,14 @@ def connect(
         raise InvalidInputError(msg, cache=settings.cache)
     clock, consent = SystemClock(), consent or Consent()
     progress = progress or _silent
+    patience = _bucket_patience(settings, clock=clock, progress=progress)
+    if patience_s is not None:
+        patience = replace(patience, seconds=min(patience_s, patience.seconds), saving_s=None)
     return Ports(
         settings=settings,
         planners={OfflinePlanner.name: OfflinePlanner(load_knowledge(settings.knowledge))},
         open_atlas=_atlas_opener(settings, progress=progress),
-        store=RunStore(settings.storage, patience=_bucket_patience(settings, clock=clock, progress=progress)),
+        store=RunStore(settings.storage, patience=patience),
         literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),
         executors={
             "local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock, consent=consent),
@@ -70,6 +80,7 @@ def connect(
         clock=clock,
         progress=progress,
         consent=consent,
+        patience_s=patience.seconds,
     )
 
 

@@ -14,6 +14,7 @@ from haystack_kernel.config.options import INPUTS
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.store.buckets import BucketFiles
 from inference.manifest import DEMO_MODEL, MODEL_ENGINE
+from inference.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import RunConfig
 
 
-def input_digests(config: RunConfig, *, cache: str) -> dict[str, str]:
+def input_digests(config: RunConfig, *, cache: str, patience_s: float) -> dict[str, str]:
     """Digest every file of the user's that the run reads.
 
     Parameters
@@ -30,6 +31,8 @@ def input_digests(config: RunConfig, *, cache: str) -> dict[str, str]:
         The run's configuration.
     cache
         Local folder in which digests are kept, so that an unchanged file is read once.
+    patience_s
+        How long, in seconds, a failing bucket is asked again.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def input_digests(config: RunConfig, *, cache: str) -> dict[str, str]:
         if uri is None or (is_of_model and (located.engine != MODEL_ENGINE or located.model == DEMO_MODEL)):
             continue
         if uri.startswith("gs://"):
-            generation = BucketFiles().generation(uri)
+            generation = BucketFiles(Patience(seconds=patience_s)).generation(uri)
             if generation is None:
                 msg = f"the {name} {uri} does not exist; give the address of a file that does"
                 raise NotFoundError(msg, uri=uri)

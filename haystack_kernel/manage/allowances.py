@@ -45,18 +45,17 @@ class Allowances:
 
     Parameters
     ----------
-    storage
-        Where the run folders are.
     catalogue
-        Says what runs now and what runs have cost.
+        Says what runs now and what runs have cost; reservations lie in its storage.
     limits
         Settings of the service.
     clock
         Wall time; a day is one of UTC.
     """
 
-    def __init__(self, storage: str, *, catalogue: Catalogue, limits: ServiceSettings, clock: Clock) -> None:
-        self._files, self._root = open_files(storage)
+    def __init__(self, *, catalogue: Catalogue, limits: ServiceSettings, clock: Clock) -> None:
+        store = catalogue.store
+        self._files, self._root = open_files(store.storage, patience=store.patience)
         self._catalogue, self._limits, self._clock = catalogue, limits, clock
 
     def of(self, person: str) -> Allowance:

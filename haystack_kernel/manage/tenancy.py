@@ -93,14 +93,15 @@ class Tenancy:
         self, settings: Settings, *, trusts_inputs: bool, open_ports: Callable[[Consent], Ports] | None = None
     ) -> None:
         self.settings, self._trusts_inputs = settings, trusts_inputs
-        self._open_ports = open_ports or (lambda consent: connect(settings, consent=consent))
-        self._ports = self._open_ports(Consent())
-        self._store = self._ports.store
-        self.catalogue = Catalogue(self._ports)
-        self.allowances = Allowances(
-            settings.storage, catalogue=self.catalogue, limits=settings.service, clock=self._ports.clock
+        self._open_ports = open_ports or (
+            lambda consent: connect(settings, consent=consent, patience_s=settings.service.storage_patience_s)
         )
-        self._files, self._root = open_files(settings.storage)
+        self.ports = self._open_ports(Consent())
+        self._store = self.ports.store
+        self.catalogue = Catalogue(self.ports)
+        self.allowances = Allowances(catalogue=self.catalogue, limits=settings.service, clock=self.ports.clock)
+        store = self.catalogue.store
+        self._files, self._root = open_files(store.storage, patience=store.patience)
 
     # --- who may do what ---
 
@@ -113,7 +114,7 @@ class Tenancy:
             There is no such run, or the person may not see it: the two cannot be told apart.
         """
         self.access(person, run_id)
-        return Run(self._store.load(run_id), ports=self._ports)
+        return Run(self._store.load(run_id), ports=self.ports)
 
     def access(self, person: Person, run_id: str) -> Access | None:
         """Return whose run it is, where the person may read it; None: of nobody that the service knows.
@@ -127,7 +128,7 @@ class Tenancy:
             access = self._store.access(run_id)
             if person.is_admin:
                 return access
-            secret, now = person.links.get(run_id), self._ports.clock.now()
+            secret, now = person.links.get(run_id), self.ports.clock.now()
             if access is not None and access.lets_read(person.name, secret=secret, now=now):
                 return access
         msg = f"there is no run {run_id[:60]!r} that you may see; GET the list of runs for those you may"
@@ -147,7 +148,7 @@ class Tenancy:
 
     def status(self, person: Person, run_id: str) -> dict[str, Any]:
         """Describe where a run stands, as :meth:`haystack_kernel.Run.status` does."""
-        return describe_run(self.read(person, run_id).record, self._ports)
+        return describe_run(self.read(person, run_id).record, self.ports)
 
     def compare(self, person: Person, run_a: str, run_b: str) -> Comparison:
         """Compare two runs that the person may read."""
@@ -177,7 +178,7 @@ class Tenancy:
     def preview(self, question: str, *, options: Mapping[str, Any], with_candidates: bool = True) -> Preview:
         """Parse a question, search for candidates and estimate the cost; nothing is saved."""
         self._check(question, options)
-        return preview(question, ports=self._ports, with_candidates=with_candidates, **options)
+        return preview(question, ports=self.ports, with_candidates=with_candidates, **options)
 
     # --- steering ---
 
@@ -222,7 +223,7 @@ class Tenancy:
         """
         options = dict(options or {})
         self._check(question, options)
-        run_id = new_run_id(self._ports.clock.now())
+        run_id = new_run_id(self.ports.clock.now())
         key_path = None
         if key is not None:
             key_path, run_id = self._take_key(person, key, run_id, request=[question, options, spending.__dict__])
@@ -289,7 +290,7 @@ class Tenancy:
             if getattr(config, name) and not self.may_steer(person, run_id):
                 self._check_input(name, getattr(config, name))
         self._consider(spending, config, lambda: None)
-        new = new_run_id(self._ports.clock.now())
+        new = new_run_id(self.ports.clock.now())
         self.allowances.reserve(person.name, new, usd=_cap(spending, config))
         try:
             fork(
@@ -329,7 +330,7 @@ class Tenancy:
         if not 0 < days <= most:
             msg = f"a link lives {days} days; give more than 0 and {most:g} at most (service.link_days)"
             raise InvalidInputError(msg, days=days)
-        secret, now = secrets.token_urlsafe(32), self._ports.clock.now()
+        secret, now = secrets.token_urlsafe(32), self.ports.clock.now()
         link = ShareLink(digest=secret_digest(secret), made_at=now, expires_at=now + timedelta(days=days))
 
         def add(found: Access) -> Access:
@@ -351,7 +352,7 @@ class Tenancy:
         return made
 
     def _new_access(self, person: Person) -> Access:
-        return Access(owner=person.name, submitted_at=self._ports.clock.now())
+        return Access(owner=person.name, submitted_at=self.ports.clock.now())
 
     def _owner(self, person: Person, run_id: str) -> str:
         access = self._store.access(run_id)

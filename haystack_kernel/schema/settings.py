@@ -295,6 +295,12 @@ class ServiceSettings(_Section):
     submits_per_minute: int = Field(default=30, ge=1, description="of one person")
     max_body_kib: int = Field(default=256, ge=1, description="larger requests are refused")
     request_timeout_s: float = Field(default=20.0, gt=0, description="a request whose body takes longer is refused")
+    storage_patience_s: float = Field(
+        default=10.0, ge=0, description="a bucket that fails is tried again for so long while somebody waits"
+    )
+    answer_timeout_s: float = Field(
+        default=60.0, gt=0, description="a question that takes longer to look at or to start is answered with that"
+    )
     link_days: float = Field(default=7.0, gt=0, le=90, description="longest life of a link that shares a run")
     log_questions: bool = Field(default=False, description="write the text of questions into the audit lines")
     watch_s: float = Field(default=15.0, gt=0, description="between two looks at the runs that are worked on")

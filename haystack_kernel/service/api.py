@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -103,6 +104,18 @@ router = APIRouter(prefix="/api/v1", responses={})
 _runs = APIRouter(prefix=f"/{layout.RUNS}", tags=["runs"])
 
 
+READ_SLOWLY = "the atlases, or a file that the question names, are read too slowly. Nothing was started"
+MAY_START = (
+    "an atlas or a file is read too slowly. The run may start all the same: look at the list before you ask again"
+)
+
+
+async def slowly(desk: Desk, person: Person, work: Callable[[], Response], *, late: str) -> Response:
+    """The answer of work that may take long; see :class:`haystack_kernel.service.slow_work.SlowWork`."""
+    made: Response = await desk.slow.do(person.name, work, late=late)
+    return made
+
+
 def answer(request: Request, value: Any, *, status: int = 200) -> Response:  # noqa: ANN401 - a model or a list of them
     """A JSON answer with an ETag; 304 where the reader has it already."""
     if isinstance(value, list):
@@ -129,7 +142,7 @@ def list_runs(request: Request, desk: DeskHere, person: Who, query: Annotated[Ru
 
 
 @_runs.post("", status_code=201, response_model=RunOut, responses=_problems(402, 404, 409))
-def submit_run(
+async def submit_run(
     request: Request,
     desk: DeskHere,
     person: Who,
@@ -137,13 +150,17 @@ def submit_run(
     key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)] = None,
 ) -> Response:
     """Hand a question to a job; the same idempotency key finds the run that was made before."""
-    run, is_new = desk.runs.submit(person, body.question, options=body.options, spending=body.spending, key=key)
-    note(request, run=run.run_id, max_cost=body.max_cost, approve=body.approve)
-    if desk.settings.service.log_questions:
-        note(request, question=body.question)
-    made = answer(request, RunOut.model_validate(desk.look(person, run.run_id)), status=201 if is_new else 200)
-    made.headers["Location"] = str(request.url_for("get_run", run_id=run.run_id).path)
-    return made
+
+    def work() -> Response:
+        run, is_new = desk.runs.submit(person, body.question, options=body.options, spending=body.spending, key=key)
+        note(request, run=run.run_id, max_cost=body.max_cost, approve=body.approve)
+        if desk.settings.service.log_questions:
+            note(request, question=body.question)
+        made = answer(request, RunOut.model_validate(desk.look(person, run.run_id)), status=201 if is_new else 200)
+        made.headers["Location"] = str(request.url_for("get_run", run_id=run.run_id).path)
+        return made
+
+    return await slowly(desk, person, work, late=MAY_START)
 
 
 @_runs.get("/{run_id}", response_model=RunOut, responses=_problems(404))
@@ -169,20 +186,28 @@ def cancel_run(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere)
 
 
 @_runs.post("/{run_id}/resume", response_model=RunOut, responses=_problems(402, 404, 409))
-def resume_run(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, body: SpendingIn) -> Response:
+async def resume_run(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, body: SpendingIn) -> Response:
     """Go on with a run that stopped, in a new attempt of its job."""
     note(request, run=run_id, max_cost=body.max_cost, approve=body.approve)
-    desk.runs.resume(person, run_id, spending=body.spending)
-    desk.forget(run_id)
-    return answer(request, RunOut.model_validate(desk.look(person, run_id)))
+
+    def work() -> Response:
+        desk.runs.resume(person, run_id, spending=body.spending)
+        desk.forget(run_id)
+        return answer(request, RunOut.model_validate(desk.look(person, run_id)))
+
+    return await slowly(desk, person, work, late=MAY_START)
 
 
 @_runs.post("/{run_id}/fork", status_code=201, response_model=RunOut, responses=_problems(402, 404, 409))
-def fork_run(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, body: ForkIn) -> Response:
+async def fork_run(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, body: ForkIn) -> Response:
     """Make a run of your own from one that you may read, with some options changed."""
-    made = desk.runs.fork(person, run_id, changes=body.changes, question=body.question, spending=body.spending)
-    note(request, run=made.run_id, forked_from=run_id, max_cost=body.max_cost, approve=body.approve)
-    return answer(request, RunOut.model_validate(desk.look(person, made.run_id)), status=201)
+
+    def work() -> Response:
+        made = desk.runs.fork(person, run_id, changes=body.changes, question=body.question, spending=body.spending)
+        note(request, run=made.run_id, forked_from=run_id, max_cost=body.max_cost, approve=body.approve)
+        return answer(request, RunOut.model_validate(desk.look(person, made.run_id)), status=201)
+
+    return await slowly(desk, person, work, late=MAY_START)
 
 
 @_runs.get("/{run_id}/log", response_model=LogOut, responses=_problems(404))
@@ -310,19 +335,28 @@ def parse(desk: DeskHere, body: QuestionIn) -> dict[str, Any]:
 
 
 @router.post("/candidates", tags=["questions"], response_model=CandidatesOut, responses=_problems(404))
-def candidates(request: Request, desk: DeskHere, body: PreviewIn) -> Response:
+async def candidates(request: Request, desk: DeskHere, person: Who, body: PreviewIn) -> Response:
     """Search the atlases for the prompt candidates of a question; nothing is saved or started."""
-    record = desk.runs.preview(body.question, options=body.options).record
-    query = record.query.model_dump(mode="json") if record.query else {}
-    return answer(request, CandidatesOut(query=query, candidates=[CandidateOut.of(item) for item in record.candidates]))
+
+    def work() -> Response:
+        record = desk.runs.preview(body.question, options=body.options).record
+        query = record.query.model_dump(mode="json") if record.query else {}
+        found = [CandidateOut.of(item) for item in record.candidates]
+        return answer(request, CandidatesOut(query=query, candidates=found))
+
+    return await slowly(desk, person, work, late=READ_SLOWLY)
 
 
 @router.post("/estimate", tags=["questions"], response_model=EstimateOut, responses=_problems(404))
-def estimate(request: Request, desk: DeskHere, person: Who, body: PreviewIn) -> Response:
+async def estimate(request: Request, desk: DeskHere, person: Who, body: PreviewIn) -> Response:
     """Estimate what a question may cost; nothing is saved or started."""
-    seen = desk.runs.preview(body.question, options=body.options, with_candidates=False)
-    allowed = desk.runs.allowances.of(person.name)
-    return answer(request, EstimateOut.of(seen, usd_left=max(allowed.usd_per_day - allowed.spent_today_usd, 0.0)))
+
+    def work() -> Response:
+        seen = desk.runs.preview(body.question, options=body.options, with_candidates=False)
+        allowed = desk.runs.allowances.of(person.name)
+        return answer(request, EstimateOut.of(seen, usd_left=max(allowed.usd_per_day - allowed.spent_today_usd, 0.0)))
+
+    return await slowly(desk, person, work, late=READ_SLOWLY)
 
 
 @router.get("/atlases", tags=["atlases"], response_model=list[AtlasRow], responses=_problems())

@@ -141,7 +141,7 @@ def _add_static(app: FastAPI) -> None:
     contents["service.css"] += STYLE.encode()
 
     @app.get("/static/{name}", name="static", include_in_schema=False)
-    def static(name: str) -> Response:
+    async def static(name: str) -> Response:
         if name not in contents:
             raise HTTPException(404)
         kind = f"{_STATIC[name]}; charset=utf-8"

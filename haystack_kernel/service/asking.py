@@ -6,8 +6,10 @@ In: the form of the page. Out: how the question reads, what it would use and cos
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
@@ -18,7 +20,7 @@ from haystack_kernel.manage.previews import Preview
 from haystack_kernel.manage.tenancy import Person, Spending
 from haystack_kernel.report import candidate_table, query_card
 from haystack_kernel.schema import Engine, ExecutorName, StructuredQuery
-from haystack_kernel.service.api import DeskHere, Who, note
+from haystack_kernel.service.api import MAY_START, READ_SLOWLY, DeskHere, Who, note, slowly
 from haystack_kernel.service.desk import Desk
 from haystack_kernel.service.pages import back_to, lines_of, number_of, simulated_cells
 from haystack_kernel.service.problems import Problem, describe
@@ -63,8 +65,17 @@ def ask_page(request: Request, desk: DeskHere, person: Who, question: str = "") 
 
 
 @router.post("/ask", response_class=HTMLResponse)
-def ask(request: Request, desk: DeskHere, person: Who, form: Annotated[_AskForm, Form()]) -> Response:
+async def ask(request: Request, desk: DeskHere, person: Who, form: Annotated[_AskForm, Form()]) -> Response:
     """Show how a question reads, what it would use and cost; or start it."""
+    late = MAY_START if form.do == "ask" else READ_SLOWLY
+    try:
+        return await slowly(desk, person, partial(_ask, request, desk, person, form), late=late)
+    except HaystackError as error:  # too late, or too many at once: nothing that was typed is lost
+        show = partial(_ask_page, request, desk, person=person, form=form, refused=error)
+        return await anyio.to_thread.run_sync(show)
+
+
+def _ask(request: Request, desk: Desk, person: Person, form: _AskForm) -> Response:
     if form.meant:  # "word => term": the reader chose what a word means
         word, _, term = form.meant.partition(" => ")
         form = form.model_copy(update={"question": form.question.replace(word, term, 1), "do": "look"})

@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import __version__
 from haystack_kernel.atlas import atlas_info, list_atlases, local_root
-from haystack_kernel.config.connect import connect
 from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.flow import STEPS
 from haystack_kernel.manage.tenancy import Tenancy
-from haystack_kernel.ports import Consent
 from haystack_kernel.report.words import counted
 from haystack_kernel.schema import DEMO_ATLAS
+from haystack_kernel.service.slow_work import SlowWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haystack_kernel.manage.tenancy import Person
-    from haystack_kernel.ports import Ports
+    from haystack_kernel.ports import Consent, Ports
     from haystack_kernel.schema import RunConfig, RunRecord, Settings
 
 _SEEN_S = 1.0  # so many readers of one run cost one look a second
@@ -50,8 +49,9 @@ class Desk:
         self, settings: Settings, *, trusts_inputs: bool, open_ports: Callable[[Consent], Ports] | None = None
     ) -> None:
         self.settings = settings
-        self.ports = open_ports(Consent()) if open_ports else connect(settings)
         self.runs = Tenancy(settings, trusts_inputs=trusts_inputs, open_ports=open_ports)
+        self.ports = self.runs.ports
+        self.slow = SlowWork(settings.service.answer_timeout_s)
         self.started_at = self.ports.clock.now()
         self._seen: dict[str, tuple[float, dict[str, Any]]] = {}
         self._locks: dict[str, threading.Lock] = {}

@@ -19,7 +19,7 @@ from haystack_kernel.manage.tenancy import Spending
 from haystack_kernel.report import candidate_table, query_card, rounds_table, score_table
 from haystack_kernel.report.words import simulated_atlases, termination_text
 from haystack_kernel.schema import DEMO_ATLAS
-from haystack_kernel.service.api import DeskHere, RunIdHere, Who, link_to, note
+from haystack_kernel.service.api import MAY_START, DeskHere, RunIdHere, Who, link_to, note, slowly
 from haystack_kernel.service.desk import doing
 from haystack_kernel.service.guard import SIGN_IN
 from haystack_kernel.service.identity import LINK_COOKIE, SESSION_COOKIE, TokenIdentity
@@ -43,16 +43,16 @@ _SHOW_FIRST = (layout.PREDICTIONS, layout.DE, layout.PATHWAYS, layout.PROMPTS, l
 
 
 @router.get("/health/live")
-def live() -> PlainTextResponse:
-    """Say that the process answers."""
+async def live() -> PlainTextResponse:
+    """Say that the process answers, also where every thread waits for a storage."""
     return PlainTextResponse("ok\n")
 
 
 @router.get("/health/ready")
-def ready(desk: DeskHere) -> PlainTextResponse:
+async def ready(desk: DeskHere) -> PlainTextResponse:
     """Say whether the storage can be read."""
     try:
-        desk.runs.catalogue.index.rows()
+        await desk.slow.do("", desk.runs.catalogue.index.rows, late="the storage does not answer")
     except HaystackError:
         return PlainTextResponse("the storage cannot be read\n", status_code=503)
     return PlainTextResponse("ok\n")
@@ -241,16 +241,20 @@ class _ConsentForm(BaseModel):
 
 
 @_runs.post("/{run_id}/resume")
-def resume_form(
+async def resume_form(
     request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, form: Annotated[_ConsentForm, Form()]
 ) -> Response:
     """Go on with the run."""
     note(request, run=run_id, approve=form.approve, max_cost=form.max_cost)
-    try:
-        desk.runs.resume(person, run_id, spending=form.spending())
-    except HaystackError as error:
-        return _refused(request, desk, person=person, run_id=run_id, error=error)
-    return back_to(request, desk, run_id)
+
+    def work() -> Response:
+        try:
+            desk.runs.resume(person, run_id, spending=form.spending())
+        except HaystackError as error:
+            return _refused(request, desk, person=person, run_id=run_id, error=error)
+        return back_to(request, desk, run_id)
+
+    return await slowly(desk, person, work, late=MAY_START)
 
 
 class _ForkForm(_ConsentForm):
@@ -258,17 +262,21 @@ class _ForkForm(_ConsentForm):
 
 
 @_runs.post("/{run_id}/fork")
-def fork_form(
+async def fork_form(
     request: Request, desk: DeskHere, person: Who, run_id: RunIdHere, form: Annotated[_ForkForm, Form()]
 ) -> Response:
     """Make a new run with some options changed."""
-    try:
-        changes = parse_changes(lines_of(form.changes))
-        made = desk.runs.fork(person, run_id, changes=changes, spending=form.spending())
-    except HaystackError as error:
-        return _refused(request, desk, person=person, run_id=run_id, error=error)
-    note(request, run=made.run_id, forked_from=run_id, approve=form.approve, max_cost=form.max_cost)
-    return back_to(request, desk, made.run_id)
+
+    def work() -> Response:
+        try:
+            changes = parse_changes(lines_of(form.changes))
+            made = desk.runs.fork(person, run_id, changes=changes, spending=form.spending())
+        except HaystackError as error:
+            return _refused(request, desk, person=person, run_id=run_id, error=error)
+        note(request, run=made.run_id, forked_from=run_id, approve=form.approve, max_cost=form.max_cost)
+        return back_to(request, desk, made.run_id)
+
+    return await slowly(desk, person, work, late=MAY_START)
 
 
 class _ShareForm(BaseModel):

@@ -83,13 +83,15 @@ class RunIndex:
 
     def __init__(self, store: RunStore, *, clock: Clock) -> None:
         self._store, self._clock = store, clock
-        self._files, self._root = open_files(store.storage)
+        self._files, self._root = open_files(store.storage, patience=store.patience)
         self._rows: dict[str, IndexedRun] = {}
         self._ordered: list[IndexedRun] | None = None
         self._stamp: str | None = None
         self._seen: set[str] = set()
         self._refreshed_at = self._counted_at = float("-inf")
         self._folded_at = clock.monotonic()
+        self._n_begun = 0  # refreshes, of which the newest failed with:
+        self._failure: HaystackError | None = None
         self._lock = threading.Lock()
 
     def rows(self) -> list[IndexedRun]:
@@ -112,15 +114,26 @@ class RunIndex:
         return ordered
 
     def refresh(self) -> list[IndexedRun]:
-        """Bring the rows up to date.
+        """Bring the rows up to date; several callers at once share what one of them finds, or its failure.
 
         Returns
         -------
         One row per run, newest first.
         """
+        n_begun = self._n_begun
         with self._lock:
+            if self._n_begun > n_begun:  # one began after this call, and has ended
+                if self._failure is not None:
+                    raise self._failure
+                return self._sorted()
+            self._n_begun += 1
             now = self._clock.monotonic()
-            self._refresh(now)
+            self._failure = None
+            try:
+                self._refresh(now)
+            except HaystackError as error:
+                self._failure = error
+                raise
             self._refreshed_at = now
             return self._sorted()
 

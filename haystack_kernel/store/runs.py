@@ -84,7 +84,7 @@ class RunStore:
     """
 
     def __init__(self, storage: str, *, patience: Patience | None = None) -> None:
-        self.storage = check_storage(storage)
+        self.storage, self.patience = check_storage(storage), patience
         self._files, self._root = open_files(self.storage, patience=patience)
         self._impatient, _ = open_files(self.storage, patience=Patience(seconds=0))
         self._is_indexed: bool | None = None
