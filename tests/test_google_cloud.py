@@ -195,6 +195,7 @@ def test_each_account_has_the_least_it_needs_and_a_second_run_changes_nothing(pl
 def test_a_deployment_names_images_by_digest_and_lets_only_the_proxy_in(place):
     cloud, run = place
     digests = {image: cloud.push(image, "abc") for image in IMAGES}
+    cloud.push(IMAGES[0], "abcd")
     with answering(302) as url:  # the proxy sends a stranger to sign in
         said, _ = changes(cloud, run, "deploy.sh", *DEPLOY, "--apply", HAYSTACK_SMOKE_URL=url)
     assert "It answers (302)" in said

@@ -45,9 +45,11 @@ done
 
 announce "Deployment of $tag"
 
-image() { # NAME -> its address by digest
+image() { # NAME -> its address by digest; `docker images describe` would ask for rights that a deploying account lacks
     local digest
-    digest=$(look artifacts docker images describe "$REPOSITORY/$1:$tag" --format='value(image_summary.digest)')
+    digest=$(look artifacts tags list --repository=haystack --location="$REGION" --package="$1" \
+        --filter="name=\"projects/$PROJECT/locations/$REGION/repositories/haystack/packages/$1/tags/$tag\"" \
+        --format='csv[no-heading](name.basename(),version.basename())' | sed -n "s/^$tag,//p")
     [[ $digest =~ ^sha256:[0-9a-f]{64}$ ]] || fail "$REPOSITORY/$1:$tag is not in the repository. Push it with build_and_push.sh, or name another with --tag"
     printf '%s' "$REPOSITORY/$1@$digest"
 }

@@ -18,7 +18,7 @@ PLAIN = (
     "VPCACCESS"
 )  # fmt: skip
 POLICY = re.compile(r"(?P<name>.+?)(?::getIamPolicy|:setIamPolicy|/iam)$")
-TAG = re.compile(r"/v1/(?P<package>.+/packages/(?P<image>[^/]+))/tags/(?P<tag>[^/]+)")
+TAGS = re.compile(r"/v1/(?P<package>.+/packages/(?P<image>[^/]+))/tags")
 READY = ("Ready", "ConfigurationsReady", "RoutesReady")
 
 
@@ -67,8 +67,8 @@ class Cloud:
             return self.policy(method, path, found["name"], body)
         if (simple := self.simple(path, body)) is not None:
             return 200, simple
-        if found := TAG.fullmatch(path):
-            return self.image(**found.groupdict())
+        if found := TAGS.fullmatch(path):
+            return self.tags(**found.groupdict())
         if "/apis/serving.knative.dev/" in path:
             return self.service(method, path, body)
         return self.thing(method, path, query, body)
@@ -77,8 +77,10 @@ class Cloud:
         """The project itself, its APIs and quotas; None for anything else."""
         if path.endswith("/services") and path.startswith("/v1/projects/"):
             return {"services": [{"config": {"name": one}, "state": "ENABLED"} for one in sorted(self.enabled)]}
-        if re.fullmatch(r"/v1/b/[^/]+/o", path):
-            return {"kind": "storage#objects", "items": []}
+        if re.fullmatch(r"/v1/b/[^/]+/(o|managedFolders|folders)", path):
+            return {"items": []}
+        if re.fullmatch(r"/v1/b/[^/]+/storageLayout", path):
+            return {"bucket": path.split("/")[3], "hierarchicalNamespace": {"enabled": False}}
         if path.endswith(":generateServiceIdentity"):
             return {"name": "operations/done", "done": True, "response": {"email": "proxy@example.org"}}
         if path.endswith((":batchEnable", ":enable")):
@@ -101,12 +103,13 @@ class Cloud:
         self.images[image, tag] = digest
         return digest
 
-    def image(self, package, image, tag):
-        """A tag of an image; one that was not pushed does not exist."""
-        if (image, tag) not in self.images:
-            return 404, {"error": {"code": 404, "status": "NOT_FOUND", "message": f"{image}:{tag} not found"}}
-        version = f"{package}/versions/{self.images[image, tag]}"
-        return 200, {"name": f"{package}/tags/{tag}", "version": version}
+    def tags(self, package, image):
+        """The tags of an image, whatever is filtered for; one that was never pushed does not exist."""
+        found = {tag: digest for (name, tag), digest in self.images.items() if name == image}
+        if not found:
+            return 404, {"error": {"code": 404, "status": "NOT_FOUND", "message": f"{image} not found"}}
+        shown = [{"name": f"{package}/tags/{tag}", "version": f"{package}/versions/{found[tag]}"} for tag in found]
+        return 200, {"tags": shown}
 
     def policy(self, method, path, name, body):
         if method == "GET" or path.endswith(":getIamPolicy"):
