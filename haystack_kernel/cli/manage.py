@@ -32,7 +32,7 @@ _MIB = 2**20
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (list_, fork, compare, gc):
+    for command in (list_, gallery, fork, compare, verify, gc):
         commands.add(app, command, group=commands.RESULTS)
     commands.add(app, doctor, group=commands.SYSTEM)
     commands.add(app, orphans, group=commands.SYSTEM)
@@ -82,6 +82,45 @@ def _nothing_listed(storage: str | None, *, has_filter: bool) -> str:
     if has_filter:
         return wrap(f"No run in {where} matches these filters; `haystack list{at(storage)}` shows all runs.")
     return wrap(f'Storage {where} holds no runs yet. Ask a question with `haystack run "…"{at(storage)}`.')
+
+
+def gallery(
+    storage: Storage = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where to write the page (default: gallery.html in the storage).")
+    ] = None,
+) -> None:
+    """Write one searchable page over all runs of a storage, for people without the service.
+
+    It opens offline, links the reports, and shows every run of the storage, whoever asked it.
+    """
+    from haystack_kernel.manage import write_gallery
+
+    made = write_gallery(storage=storage, to=to)
+    show(
+        {"gallery": made.address, "runs": made.n_runs, "reports": made.n_reports},
+        lambda: f"{made.address}: {made.n_runs:,} runs, {made.n_reports:,} with a report",
+    )
+
+
+def verify(
+    report: Annotated[
+        str, typer.Argument(metavar="REPORT", help="A report.html, or the id of a run.", show_default=False)
+    ],
+    storage: Storage = None,
+) -> None:
+    """Check that a report says what its record says.
+
+    Every text, number, table, figure, digest and quotation is checked, and the run is opened where it is at hand.
+    """
+    from haystack_kernel.manage import verify_report
+
+    found = verify_report(report, storage=storage)
+    words = {True: "ok", False: "WRONG", None: "not checked"}
+    rows = [{"check": line.check, "result": words[line.ok], "found": line.found} for line in found.lines]
+    show({"run_id": found.run_id, "ok": found.ok, "checks": rows}, lambda: format_rows(rows))
+    if not found.ok:
+        raise typer.Exit(1)
 
 
 def fork(

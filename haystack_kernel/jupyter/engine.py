@@ -245,7 +245,7 @@ class _ProgressClient(PapermillNotebookClient):
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         event = (msg.get("content", {}).get("metadata") or {}).get(METADATA_KEY)
-        if event is not None and msg.get("msg_type") in ("display_data", "update_display_data"):
+        if event and msg.get("msg_type") in ("display_data", "update_display_data"):
             self.on_event(event)
         return super().process_message(msg, cell, cell_index)
 

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from haystack_kernel.manage.comparison import Comparison, compare
     from haystack_kernel.manage.doctor import examine
     from haystack_kernel.manage.forking import fork
+    from haystack_kernel.manage.gallery import write_gallery
     from haystack_kernel.manage.garbage import collect_garbage
     from haystack_kernel.manage.listing import list_summaries
     from haystack_kernel.manage.orphans import find_orphans
     from haystack_kernel.manage.previews import Preview, preview
     from haystack_kernel.manage.submission import submit
+    from haystack_kernel.manage.verifying import verify_report
 
 _HOMES = {
     "Comparison": "comparison",
@@ -29,6 +31,8 @@ _HOMES = {
     "Preview": "previews",
     "preview": "previews",
     "submit": "submission",
+    "verify_report": "verifying",
+    "write_gallery": "gallery",
 }
 __all__ = [
     "Comparison",
@@ -41,6 +45,8 @@ __all__ = [
     "list_summaries",
     "preview",
     "submit",
+    "verify_report",
+    "write_gallery",
 ]
 
 

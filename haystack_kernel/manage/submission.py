@@ -17,7 +17,7 @@ from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ApprovalNeededError, HaystackError, InvalidInputError
 from haystack_kernel.jobs import build_orchestrator_spec, check_settings, describe, estimate_cost, expected_handle
 from haystack_kernel.ports import Consent
-from haystack_kernel.progress import progress_line
+from haystack_kernel.progress import tell_changes
 from haystack_kernel.rounds import estimate_round
 from haystack_kernel.run import Run, first_record, open_run
 from haystack_kernel.schema import Settings, is_run_id
@@ -28,7 +28,7 @@ from inference.manifest import DEMO_MODEL, MODEL_ENGINE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haystack_kernel.ports import Ports, ProgressEvent
+    from haystack_kernel.ports import Ports
     from haystack_kernel.schema import Access, JobSpec, RunConfig, RunRecord
 
 _MASKED = str(SecretStr("x"))  # how a key is shown; a key never travels, since the job has its own
@@ -96,12 +96,9 @@ def submit(  # noqa: PLR0913 - what is asked, what it may spend, and for whom
     """
     storage = options.pop("storage", None)
 
-    def tell(event: ProgressEvent) -> None:
-        show(progress_line(event))
-
     if ports is None:
         settings = settings or load_settings(storage=storage)
-        ports = connect(settings, progress=tell, consent=Consent.given(approve, max_cost))
+        ports = connect(settings, progress=tell_changes(show), consent=Consent.given(approve, max_cost))
     if question is not None and is_run_id(question):
         question, run_id = None, question
     record, is_in_hand = _find_or_begin(question, run_id=run_id, ports=ports, options=options)

@@ -21,6 +21,7 @@ _WHERE = {
     "add_notebook": "render",
     "build_bundle": "bundle",
     "render_notebook": "render",
+    "render_page": "render",
     "render_report": "render",
 }
 __all__ = [*_WHERE]  # noqa: PLE0604 - all are strings

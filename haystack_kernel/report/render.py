@@ -131,6 +131,29 @@ def render_report(bundle: ReportBundle) -> str:
     )
 
 
+def render_page(*, title: str, kicker: str, body: Html) -> str:
+    """Render a page of other content with the style, the scripts and the security policy of a report.
+
+    Parameters
+    ----------
+    title
+        Heading of the page.
+    kicker
+        Line above it.
+    body
+        The content, every text escaped.
+
+    Returns
+    -------
+    The page as text.
+
+    Examples
+    --------
+    >>> page = render_page(title="Runs", kicker="HAYSTACK", body=table(...))  # doctest: +SKIP
+    """
+    return _fill(Page(title=title, kicker=kicker, lead=body))
+
+
 def render_notebook(notebook: NotebookNode, *, title: str) -> str:
     """Render an executed notebook that has no run record, on the same page and with the same security policy.
 

@@ -145,7 +145,8 @@ def collect(record: RunRecord, ports: Ports) -> Round:
     def show(status: JobStatus) -> None:
         detail = f": {status.detail}" if status.detail and status.state != "running" else ""
         message = f"job {status.state}{detail}"
-        event = ProgressEvent(run_id=record.run_id, phase="collect", message=message, round=last.number)
+        share = status.n_done / status.n_tasks if status.n_tasks else None
+        event = ProgressEvent(run_id=record.run_id, phase="collect", message=message, round=last.number, fraction=share)
         if not status.is_terminal:
             ports.progress(event)
             _load_next_steps()

@@ -34,6 +34,7 @@ CHANGED = f"{INDEX}/changed"  # one empty file for each change that the index do
 PEOPLE = "people"  # folder of what a service reserved for each person
 NOTEBOOK = "run.ipynb"
 REPORT = "report.html"
+GALLERY = "gallery.html"  # of a storage: all its runs on one page
 NEWEST = "run.json"
 SUMMARY = "summary.json"
 ACCESS = "access.json"
