@@ -170,7 +170,9 @@ def jobs_of_token():
 @pytest.fixture
 def live_app():
     """A service on the loopback: ``with live_app(settings, open_ports) as address``."""
-    return lambda settings, open_ports: live(build(settings, identity=SaidIdentity(), open_ports=open_ports))
+    return lambda settings, open_ports, **more: live(
+        build(settings, identity=SaidIdentity(), open_ports=open_ports), **more
+    )
 
 
 @pytest.fixture
@@ -340,15 +342,15 @@ def serving(handler):
 
 
 @contextmanager
-def live(app):
+def live(app, *, port=0):
     """The application behind uvicorn on the loopback; its address."""
     from haystack_kernel.service.serve import listen, server_of
 
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.02)
     try:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from haystack_kernel.schema import StepTime
+from haystack_kernel.schema import JobHandle, StepTime
 
 ADA = "ada@example.org"
 QUESTION = "How would B cells respond to IFN-beta?"
@@ -67,8 +67,6 @@ def test_a_run_is_followed_live_and_the_page_turns_when_it_ends(opened, put, sto
     page.locator(".badge", has_text="interrupted").wait_for()  # nobody works on it
     other = put(4, owner=ADA)
     jobs.state = "running"
-    from haystack_kernel.schema import JobHandle
-
     record = store.load(other)
     handle = JobHandle(
         job_id="haystack-job", kind="orchestrator", executor="local", spec_hash="x", submitted_at=clock.now()
@@ -83,6 +81,31 @@ def test_a_run_is_followed_live_and_the_page_turns_when_it_ends(opened, put, sto
     threading.Timer(0.1, lambda: store.save(record.model_copy(update={"status": "done"}))).start()
     page.locator(".badge", has_text="done").wait_for()
     assert page.wrong == []
+
+
+def test_a_page_says_that_the_service_is_gone_and_goes_on_when_it_is_back(
+    browser, put, store, clock, settings, open_ports, live_app
+):
+    handle = JobHandle(
+        job_id="haystack-job", kind="orchestrator", executor="local", spec_hash="x", submitted_at=clock.now()
+    )
+    record = store.load(put(6, owner=ADA))
+    record = store.save(record.model_copy(update={"orchestrator": handle}))
+    with browser.new_context(extra_http_headers={"x-person": ADA}) as context:
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        with live_app(settings, open_ports) as address:
+            with page.expect_response("**/events"):
+                page.goto(f"{address}/runs/{record.run_id}")
+            assert page.locator("#lost").is_hidden()
+        page.locator("#lost", has_text="The service cannot be reached just now").wait_for()
+        step = StepTime(step="understand", finished_at=clock.now(), seconds=3.0)
+        record = store.save(record.model_copy(update={"steps": (step,)}))
+        with live_app(settings, open_ports, port=int(address.rpartition(":")[2])):
+            page.locator("#steps", has_text="reading the question 3 s").wait_for()
+            page.locator("#lost").wait_for(state="hidden")
+            store.save(record.model_copy(update={"status": "done"}))
+            page.locator(".badge", has_text="done").wait_for()
 
 
 @pytest.mark.parametrize("script", [True, False])

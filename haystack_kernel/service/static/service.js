@@ -11,11 +11,21 @@
     return minutes < 60 ? `${minutes} min ${two(whole % 60)} s` : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
   };
 
+  const FAR = "The service cannot be reached just now; this page tries again. The run goes on without it.";
+
   function follow() {
     let began = Date.now() - 1000 * Number(document.getElementById("elapsed").dataset.seconds), lastStep = "", over = false;
-    const tick = setInterval(() => text("elapsed", span((Date.now() - began) / 1000)), 1000);
+    const tick = setInterval(() => { if (!deaf) text("elapsed", span((Date.now() - began) / 1000)); }, 1000);
+
+    // what is shown is old while nothing is heard: then the page says so, and the clock stands still
+    const lost = document.getElementById("lost");
+    let deaf = false;
+    const hear = () => { deaf = false; if (lost) lost.hidden = true; };
+    const miss = (words) => { deaf = true; if (lost) { lost.textContent = words; lost.hidden = false; } };
+    const gone = () => { over = true; clearInterval(tick); miss("The service does not know you any more, or you may no longer read this run. Sign in again, then load this page."); };
 
     const show = (state) => {
+      hear();
       began = Date.now() - 1000 * state.elapsed_s;
       text("next-step", state.next_step ? state.doing : "");
       text("rounds", `${state.rounds} round${state.rounds === 1 ? "" : "s"}`);
@@ -49,8 +59,9 @@
       try {
         const answer = await fetch(box.dataset.state, { headers: { Accept: "application/json" } });
         if (answer.ok) show(await answer.json());
-        else if (answer.status === 401 || answer.status === 404) return;
-      } catch { /* the service is being started again */ }
+        else if ([401, 403, 404].includes(answer.status)) return gone();
+        else miss(FAR);
+      } catch { miss(FAR); }
       if (!over) setTimeout(ask, 3000);
     };
 
@@ -58,9 +69,10 @@
     if (!window.EventSource) { ask(); return; }
     let heard = false, failures = 0;
     const source = new EventSource(box.dataset.events);
+    source.onopen = hear;
     source.addEventListener("run", (event) => { heard = true; failures = 0; show(JSON.parse(event.data)); });
     source.addEventListener("end", () => source.close());
-    source.onerror = () => { failures += 1; if (!heard && failures > 2 || source.readyState === EventSource.CLOSED) { source.close(); if (!over) setTimeout(ask, 2000); } };
+    source.onerror = () => { failures += 1; if (!over && failures > 1) miss(FAR); if (!heard && failures > 2 || source.readyState === EventSource.CLOSED) { source.close(); if (!over) setTimeout(ask, 2000); } };
     setTimeout(() => { if (!heard) { source.close(); ask(); } }, 8000);
   }
   if (box && box.dataset.events) follow();
