@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -33,17 +34,21 @@ def test_who_is_told_the_address_can_connect_before_the_server_has_started():
 
 
 def test_a_connection_that_never_says_what_it_wants_is_closed(settings, open_ports, live_app, monkeypatch):
-    monkeypatch.setattr(module, "_HEAD_S", 0.3)
-    with live_app(settings, open_ports) as address:
+    monkeypatch.setattr(module, "_HEAD_S", 1.5)
+    with live_app(settings, open_ports) as address, ExitStack() as opened:
         host, port = address.removeprefix("http://").split(":")
-        for sent in (b"", b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\n"):
-            with socket.create_connection((host, int(port)), timeout=20) as slow:
-                slow.sendall(sent)
-                assert slow.recv(100) == b""
-        with httpx.Client(base_url=address, headers={"x-person": ADA}, timeout=20) as client:
-            for _ in range(3):  # one connection, which stays open between its requests
-                assert client.get("/api/v1/me").status_code == 200
-                time.sleep(0.4)
+        sent = (b"", b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\n")
+        slow = [opened.enter_context(socket.create_connection((host, int(port)), timeout=120)) for _ in sent]
+        for connection, begun in zip(slow, sent, strict=True):
+            connection.sendall(begun)
+        for connection in slow:
+            assert connection.recv(100) == b""
+        transport = httpx.HTTPTransport(retries=5)
+        with httpx.Client(base_url=address, headers={"x-person": ADA}, timeout=120, transport=transport) as client:
+            for _ in range(2):  # one connection, which stays open between its requests
+                answer = client.get("/api/v1/me")
+                assert answer.status_code == 200
+                time.sleep(1.7)
 
 
 def test_it_stops_while_a_run_is_followed(settings, open_ports, live_app, put):

@@ -77,6 +77,15 @@
   }
   if (box && box.dataset.events) follow();
 
+  // inside JupyterLab the pages follow its theme; a frame of another site cannot be looked at, and is none of Lab's
+  let lab = null;
+  try { lab = window.parent === window ? null : window.parent.document.body; } catch { /* another site */ }
+  if (lab && lab.dataset.jpThemeLight) {
+    const take = () => { document.documentElement.dataset.theme = lab.dataset.jpThemeLight === "true" ? "light" : "dark"; };
+    new MutationObserver(take).observe(lab, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+    take();
+  }
+
   // what takes seconds says so, and a second press does nothing
   const form = document.getElementById("ask");
   if (form) form.addEventListener("submit", () => {
