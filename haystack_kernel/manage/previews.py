@@ -167,32 +167,37 @@ def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: 
         raise InvalidInputError(msg)
     ports = ports or connect(settings or load_settings())
     config = record.config
-    few = {
-        "n_prompt": min(config.n_prompt, _N_QUICK_PROMPT),
-        "n_query": min(config.n_query, _N_QUICK_QUERY),
-    }
-    chosen = flow.choose(record.model_copy(update={"config": config.model_copy(update=few), "rounds": ()}), ports).value
-    if not chosen.rounds:
-        msg = "no candidate can be used as the prompt of a first round; look at the candidates and lift a ban"
-        raise InvalidInputError(msg)
-    cells, _ = rounds.read_cells(chosen, ports)
+    chosen = _first_round(record, ports)
+    cells, own = rounds.read_cells(chosen, ports)
     prompt, query = baseline_cells(cells.prompt_cells), baseline_cells(cells.query_cells)
-    control = None if cells.control_cells is None else baseline_cells(cells.control_cells)
+    control = baseline_cells(cells.control_cells) if cells.control_cells is not None else None
     expected = rounds.query_of(record).expected_targets
     base = predict("none", prompt=prompt, control=control, query=query, seed=config.seed)
     table = {"gene": list(query.genes), "expected": [expected.get(gene, 0) for gene in query.genes]}
-    notes: list[str] = []
+    notes = [*((own.choice.source, *own.choice.open) if own else ()), *cells.notes]
     for engine in QUICK_ENGINES:
         made = predict(engine, prompt=prompt, control=control, query=query, seed=config.seed)
         table[engine] = (made.expected_log - base.expected_log) / np.log(2)
         notes += [note for note in made.notes if note not in notes]
     effects = pd.DataFrame(table)[base.changeable]
+    # largest effect of any engine first
     order = effects[list(QUICK_ENGINES)].abs().max(axis=1).sort_values(ascending=False, kind="stable").index
     return QuickAnswer(
         effects=effects.loc[order].reset_index(drop=True),
         candidates=tuple(item.key for item in chosen.rounds[-1].candidates),
         n_prompt=cells.prompt_cells.n_obs,
-        n_control=0 if cells.control_cells is None else cells.control_cells.n_obs,
+        n_control=control.counts.shape[0] if control else 0,
         n_query=cells.query_cells.n_obs,
-        notes=(*cells.notes, *notes),
+        notes=tuple(notes),
     )
+
+
+def _first_round(record: RunRecord, ports: Ports) -> RunRecord:
+    """The record with the choice of its first round, and with so few cells that they are read at once."""
+    config = record.config
+    few = {"n_prompt": min(config.n_prompt, _N_QUICK_PROMPT), "n_query": min(config.n_query, _N_QUICK_QUERY)}
+    chosen = flow.choose(record.model_copy(update={"config": config.model_copy(update=few), "rounds": ()}), ports).value
+    if not chosen.rounds:
+        msg = "no candidate can be used as the prompt of a first round; look at the candidates and lift a ban"
+        raise InvalidInputError(msg)
+    return chosen

@@ -237,7 +237,7 @@ class Ask(Part):
 
     def picture(self, *, live: bool) -> str:
         """The page: form, reading, candidates, a first answer, cost and start."""
-        parts = [self._form(live=live and self.run is None), markup.status_line(f"{self.busy} …" if self.busy else "")]
+        parts = [self._form(live=live and self.run is None), markup.status_line(self.busy)]
         parts.append(markup.problem_box(self.problem))
         if self.seen is not None:
             details = [self._reading(live=live and self.run is None)]
@@ -342,7 +342,7 @@ class Ask(Part):
             return markup.section("candidates", "Cells it would use", candidate_table(record).html())
         pinned, banned = (set(self.options.get(name, ())) for name in ("pin", "ban"))
         rows = [self._candidate(item, first=first, pinned=pinned) for item in record.candidates]
-        columns = ("cell type", "perturbation", "dataset", "cells", "controls", "score", "first round", "why", "use")
+        columns = ("cell type", "use", "perturbation", "dataset", "cells", "controls", "score", "first round", "why")
         caption = f"{len(rows)} candidates for the prompt, best first"
         lifted = "".join(
             markup.button(f"{key} (lift the ban)", "ban", arg=key, kind="chip", off=bool(self.busy))
@@ -362,6 +362,7 @@ class Ask(Part):
         why = folded(EVIDENCE_WORDS[item.evidence_distance], item.reason)
         return (
             cell_types(item),
+            Html(f'<span class="pair">{pin}{ban}</span>'),
             prompt.perturbation or "unperturbed",
             prompt.dataset,
             prompt.n_cells,
@@ -369,7 +370,6 @@ class Ask(Part):
             item.score,
             "yes" if item.key in first else "",
             why,
-            Html(f'<span class="pair">{pin}{ban}</span>'),
         )
 
     def _quick(self) -> str:

@@ -166,7 +166,7 @@ class Desk(Part):
         return any(part.is_moving for part in self.parts)
 
     def _ipython_display_(self) -> None:
-        from haystack_kernel.widgets.view import display_part, is_attended
+        from haystack_kernel.widgets.still import display_part, is_attended
 
         display_part(self, live=is_attended() if self._live is None else self._live)
 

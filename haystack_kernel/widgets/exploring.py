@@ -67,7 +67,7 @@ class Explore(Part):
                 return ""
             go = markup.button("Explore", "open", kind="main", off=bool(self.busy))
             what = "Cells on a map, genes, pathways and evidence, linked with each other; beside the baselines."
-            busy = markup.status_line(f"{self.busy} …" if self.busy else "")
+            busy = markup.status_line(self.busy)
             buttons = f'<div class="buttons">{go}</div>'
             parts = (paragraph(what, kind="small"), buttons, busy, markup.problem_box(self.problem))
             return markup.page(markup.section("explore", heading, *parts), kind="explore")

@@ -17,6 +17,7 @@ from haystack_kernel.manage.listing import STATUSES, list_summaries
 from haystack_kernel.manage.submission import submit
 from haystack_kernel.ports import Consent
 from haystack_kernel.report.html import Html, escape, paragraph, table
+from haystack_kernel.report.words import counted
 from haystack_kernel.schema import RunConfig
 from haystack_kernel.widgets import markup
 from haystack_kernel.widgets.part import Part
@@ -120,12 +121,14 @@ class RunList(Part):
                 f"{markup.select('Status', 'status', states, self.status, change='find')}"
                 f'<div class="buttons">{find}{both}</div></div>'
             )
-        parts += [markup.status_line(f"{self.busy} …" if self.busy else ""), markup.problem_box(self.problem)]
+        parts += [markup.status_line(self.busy), markup.problem_box(self.problem)]
         if not self.rows:
             parts.append(paragraph("No run fits." if self.text or self.status else "No run is in this storage yet."))
         else:
             columns = ("question", "status", "score", "began (UTC)", "engine", "run") + (("show",) if live else ())
-            caption = f"The newest {len(self.rows)} runs" if len(self.rows) == _N_SHOWN else f"{len(self.rows)} runs"
+            caption = (
+                f"The newest {len(self.rows)} runs" if len(self.rows) == _N_SHOWN else counted(len(self.rows), "run")
+            )
             parts.append(table(columns, [self._row(row, live=live) for row in self.rows], caption=caption))
         if self.comparison is not None:
             parts.append(markup.section("comparison", "Comparison", self.comparison.html()))
@@ -255,7 +258,7 @@ class ForkForm(Part):
                 f'<div class="buttons">{go}</div></div>'
             )
             parts.append(paragraph("Steps that the change does not affect are reused.", kind="small"))
-        parts += [markup.status_line(f"{self.busy} …" if self.busy else ""), markup.problem_box(self.problem)]
+        parts += [markup.status_line(self.busy), markup.problem_box(self.problem)]
         if self.run is not None:
             kept = f" It took over: {', '.join(self.reused)}." if self.reused else ""
             parts.append(f'<p class="told">{escape(f"Started as run {self.run.run_id}.{kept}")}</p>')

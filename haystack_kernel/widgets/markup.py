@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel.report.html import Html, escape, items, paragraph
@@ -14,6 +15,7 @@ from haystack_kernel.report.html import Html, escape, items, paragraph
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+LIVE_STYLE = (Path(__file__).parent / "template" / "live.css").read_text(encoding="utf-8")
 _TICK = re.compile(r'(<span class="tick" data-tick="([\w-]+)">)([^<]*)(</span>)')
 
 
@@ -125,9 +127,10 @@ def problem_box(text: str) -> str:
     return f'<div class="problem" role="alert" data-key="problem">{paragraph(text)}</div>' if text else ""
 
 
-def status_line(text: str) -> str:
-    """Return what is going on, in a place that screen readers follow."""
-    return f'<div class="busy" role="status" data-key="status">{escape(text)}</div>'
+def status_line(busy: str, *, said: str = "") -> str:
+    """Return what is being done, or what was said last, in a place that screen readers follow."""
+    text, kind = (f"{busy} …", "busy") if busy else (said, "said")
+    return f'<div class="{kind}" role="status" data-key="status">{escape(text)}</div>'
 
 
 def warnings(texts: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ class AttachedRun(Run):
     """A run that may go on in another process: a notebook shows it live then, else as every run."""
 
     def _ipython_display_(self) -> None:
-        from haystack_kernel.widgets.view import is_attended
+        from haystack_kernel.widgets.still import is_attended
 
         if self.record.status != "running" or not is_attended():
             raise NotImplementedError  # by which IPython goes on to the usual display

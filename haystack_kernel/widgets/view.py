@@ -1,16 +1,11 @@
-"""The thin front: a part becomes a live view in a notebook, beside a still picture that stays when it is saved.
+"""The thin front: a part as a live view, which sends what changed and hands over what was pressed.
 
-The still picture and the live view are two outputs of one cell. While the live view lives it hides the picture; in a
-notebook that was saved, reopened, converted or is not trusted, the picture is what there is.
-
-In: a part. Out: outputs of the cell that shows it.
+In: a part. Out: widgets; only this module needs the packages for them.
 """
 
 from __future__ import annotations
 
-import secrets
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +16,12 @@ import traitlets
 from haystack_kernel.report.html import STYLE
 from haystack_kernel.widgets.desk import Desk
 from haystack_kernel.widgets.exploring import Explore
-from haystack_kernel.widgets.markup import split_ticks
+from haystack_kernel.widgets.markup import LIVE_STYLE, split_ticks
 
 if TYPE_CHECKING:
     from haystack_kernel.widgets.part import Part
 
 _FOLDER = Path(__file__).parent / "template"
-_CSS = (_FOLDER / "live.css").read_text(encoding="utf-8")
-_STILL_S = 2.0  # the still picture of what moves is not drawn more often
-_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class LiveView(anywidget.AnyWidget):
@@ -41,7 +33,7 @@ class LiveView(anywidget.AnyWidget):
     css = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, part: Part, *, hides: str = "") -> None:
-        super().__init__(css=f"{STYLE}{_CSS}{hides}")
+        super().__init__(css=f"{STYLE}{LIVE_STYLE}{hides}")
         self._part, self._drawing = part, threading.Lock()
         self.on_msg(self._hear)
         part.listen(self.draw)
@@ -88,49 +80,6 @@ class DeskView(ipywidgets.VBox):
                 self.children = tuple(shown)
 
 
-def display_part(part: Part, *, live: bool) -> None:
-    """Show a part in the cell that is executed: the still picture, and with ``live`` the view that hides it."""
-    from IPython.display import display
-
-    mark = f"haystack-still-{secrets.token_hex(4)}"
-    handle = display(_bundle(part, mark), raw=True, display_id=True)
-    keeper = _Keeper(part, mark, handle)
-    part.listen(keeper.draw)
-    if live:
-        hides = f".{mark},.jp-OutputArea-child:has(.{mark}){{display:none}}"
-        view = DeskView(part, hides=hides) if isinstance(part, Desk) else LiveView(part, hides=hides)
-        found = {"version_major": 2, "version_minor": 0, "model_id": view.model_id}
-        display({_VIEW: found, "text/plain": ""}, raw=True)
-
-
-class _Keeper:
-    """Keeps the still picture of a part up to date."""
-
-    def __init__(self, part: Part, mark: str, handle: Any) -> None:  # noqa: ANN401 - IPython's is untyped
-        self._part, self._mark, self._handle = part, mark, handle
-        self._drawn, self._drawn_at, self._lock = "", 0.0, threading.Lock()
-
-    def draw(self) -> None:
-        with self._lock:
-            page, _ = split_ticks(self._part.picture(live=False))
-            is_early = self._part.is_moving and time.monotonic() - self._drawn_at < _STILL_S
-            if page == self._drawn or is_early:
-                return
-            self._drawn, self._drawn_at = page, time.monotonic()
-            self._handle.update(_bundle(self._part, self._mark), raw=True)
-
-
-def _bundle(part: Part, mark: str) -> dict[str, Any]:
-    """The still picture as outputs; its style hides the place of a live view that is gone."""
-    still = part.still()
-    gone = f".jp-OutputArea-child:has(.{mark}) + .jp-OutputArea-child:not(:has(.haystack-live)){{display:none}}"
-    page = f'<div class="haystack {mark}"><style>{STYLE}{_CSS}{gone}</style>{still}</div>'
-    return {"text/html": page, "text/plain": repr(still)}
-
-
-def is_attended() -> bool:
-    """Whether somebody sits at the notebook: programs that execute notebooks take no typed input."""
-    from IPython import get_ipython
-
-    kernel = getattr(get_ipython(), "kernel", None)
-    return bool(getattr(kernel, "_allow_stdin", False))
+def view_of(part: Part, *, hides: str) -> ipywidgets.Widget:
+    """The live view of a part; ``hides`` is the style that hides its still picture."""
+    return DeskView(part, hides=hides) if isinstance(part, Desk) else LiveView(part, hides=hides)

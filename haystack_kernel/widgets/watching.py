@@ -214,7 +214,7 @@ class Monitor(Part):
         seen, record = self.seen, self.seen.record
         parts = [
             self._head(),
-            markup.status_line(f"{self.busy} …" if self.busy else self.said),
+            markup.status_line(self.busy, said=self.said),
             markup.problem_box(self.problem or self._failure()),
             self._tiles(),
             self._phases(),
@@ -289,7 +289,7 @@ class Monitor(Part):
             left = f", about {markup.span_of(item.left_s)} left" if item.left_s else ""
             tasks = f", {item.n_done} of {item.n_tasks} tasks" if item.n_tasks else ""
             took = f"{took}{left}{tasks}"
-        share = item.fraction
+        share = 0.0 if item.state == "stopped" and item.fraction is None else item.fraction
         value = "" if share is None else f' value="{share:.2f}"'
         bar = f'<progress max="1"{value} aria-label="{escape(item.title)}: {words}"></progress>'
         icon = f'<span class="icon" aria-hidden="true">{_ICONS[item.state]}</span>'

@@ -1,9 +1,12 @@
 """Parts that lead to one another, the list of runs, the form of a fork, and their views in a notebook."""
 
+import sys
+
 import pytest
 
+import haystack_kernel
 from haystack_kernel import widgets
-from haystack_kernel.errors import HaystackError, NotFoundError
+from haystack_kernel.errors import HaystackError, MissingExtraError, NotFoundError
 from haystack_kernel.widgets.desk import Desk
 from haystack_kernel.widgets.listing import ForkForm, RunList
 from haystack_kernel.widgets.watching import Monitor
@@ -120,3 +123,21 @@ def test_the_verbs_make_desks_that_show_pictures_without_a_front_end(of_finished
     assert isinstance(widgets.monitor(record.run_id, settings=settings).first, Monitor)
     with pytest.raises(NotFoundError):
         widgets.monitor("run-20200101t000000-abcdef", settings=settings)
+
+
+def test_without_the_packages_for_widgets_pictures_are_shown_and_live_ones_say_what_to_install(
+    desk, settings, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    desk._ipython_display_()
+    assert "How would B cells respond" in capsys.readouterr().out
+    with pytest.raises(MissingExtraError, match=r"haystack-kernel\[lab\]"):
+        Desk(desk.first, settings=settings, live=True)._ipython_display_()
+
+
+def test_an_attached_run_is_a_run_as_every_other_where_nobody_sits_at_the_notebook(finished, of_finished):
+    found = haystack_kernel.attach(finished[1].run_id, settings=of_finished["settings"])
+    assert (found.run_id, found.score) == (finished[1].run_id, finished[1].score)
+    assert repr(found).startswith("Run(")
+    with pytest.raises(NotImplementedError):  # so that IPython takes the usual card
+        found._ipython_display_()
