@@ -20,6 +20,7 @@ from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageErro
 
 if TYPE_CHECKING:
     from haystack_kernel.atlas.record import AtlasRecord, SourceFile
+    from haystack_kernel.atlas.sources.h5ad import Fingerprint
     from haystack_kernel.schema import FileRef
 
 
@@ -128,14 +129,18 @@ def move_source(name: str, new: str, *, root: str | Path, dataset: str | None = 
     old = _file_of(record, dataset).source
     uri = new if "://" in new else str(Path(new).expanduser().absolute())
     now = fingerprint(uri)
-    if not _same_bytes(old, now.n_bytes, now.digest):
+    if not _same_bytes(old, now):
         msg = (
             f"{uri} is not the file that atlas {name!r} was built from ({now.n_bytes} bytes, {now.digest[:19]}; it was "
             f"{old.n_bytes} bytes, {old.digest[:19]}); build the dataset again from it with `haystack atlas build`"
         )
         raise InvalidInputError(msg, path=uri, atlas=name)
     inside = "://" not in uri and Path(uri).is_relative_to(folder.absolute())
-    update = {"uri": str(Path(uri).relative_to(folder.absolute())) if inside else uri, "mtime": now.mtime}
+    update: dict[str, str | float] = {
+        "uri": str(Path(uri).relative_to(folder.absolute())) if inside else uri,
+        "mtime": now.mtime,
+        "digest": now.digest,  # later looks compare with the file at its new place
+    }
 
     def point_at(entry: DatasetRecord) -> DatasetRecord:
         moves = entry.source.uri == old.uri
@@ -182,11 +187,19 @@ def _check_source(source: SourceFile, uri: str, *, deep: bool) -> dict[str, str]
     return {"status": "ok" if same else "changed", "detail": f"digest {'agrees' if same else 'differs'}"}
 
 
-def _same_bytes(old: SourceFile, n_bytes: int, digest: str) -> bool:
-    """Compare digests. That of a remote file covers metadata, which changes when it moves: then sizes decide."""
-    if old.digest.startswith("sha256:") and digest.startswith("sha256:"):
-        return old.digest == digest
-    return old.digest == digest or old.n_bytes == n_bytes
+def _same_bytes(old: SourceFile, now: Fingerprint) -> bool:
+    """Compare digests. That of a remote file covers metadata, which changes when it moves: then its bytes are read.
+
+    What the bytes were is not known of a file that was remote when it was indexed, nor of a store: then sizes decide.
+    """
+    from haystack_kernel.atlas.sources.h5ad import remote_sha256
+    from haystack_kernel.atlas.sources.zarr_store import is_zarr
+
+    if old.digest == now.digest or old.n_bytes != now.n_bytes:
+        return old.digest == now.digest
+    if not old.digest.startswith("sha256:") or is_zarr(now.uri):
+        return True
+    return "://" in now.uri and old.digest == f"sha256:{remote_sha256(now.uri)}"
 
 
 def _file_of(record: AtlasRecord, dataset: str | None) -> DatasetRecord:

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 import scipy.sparse as sp
 
@@ -102,6 +103,30 @@ def test_move_points_the_atlas_at_the_same_file_elsewhere(atlas, root, source, t
     opened = open_atlases([atlas], root=root)
     cells = opened.select(CellSet(atlas="tiny", dataset="tiny", is_control=True))
     assert opened.fetch(cells).n_obs == 8
+
+
+def test_move_into_a_bucket_and_back_reads_the_same_cells_and_refuses_others(atlas, root, source):
+    files, uri = fsspec.filesystem("memory"), "memory://moved/b.h5ad"
+    cell_set = CellSet(atlas="tiny", dataset="tiny", is_control=True)
+
+    def cells():
+        opened = open_atlases([atlas], root=root)
+        return opened.fetch(opened.select(cell_set)).X.toarray()
+
+    before, data = cells(), source.read_bytes()
+    try:
+        files.pipe("/moved/b.h5ad", data[:-1] + bytes([data[-1] ^ 1]))  # as many bytes, and not the same
+        with pytest.raises(InvalidInputError, match="is not the file that atlas 'tiny' was built from"):
+            move_source(atlas, uri, root=root)
+        files.pipe("/moved/b.h5ad", data)
+        move_source(atlas, uri, root=root)
+        assert check_atlas(atlas, root, deep=True)["ok"]
+        assert (cells() == before).all()
+        move_source(atlas, str(source), root=root)
+        assert check_atlas(atlas, root, deep=True)["ok"]
+        assert (cells() == before).all()
+    finally:
+        files.rm("/moved", recursive=True)
 
 
 def test_move_to_another_file_is_refused_and_changes_nothing(atlas, root, source, write, obs, counts_of):

@@ -1,6 +1,7 @@
 """The whole round trip in containers: the service, the job that works a run, and the job that predicts.
 
-    python tests/benchmarks/containers.py [--question "How would B cells respond to IFN-beta?"] [--keep FOLDER]
+    python tests/benchmarks/containers.py [--question "How would B cells respond to IFN-beta?"] [--atlas FOLDER]
+        [--keep FOLDER]
 
 The images are built before (docker/README.md) and are known to buildah as localhost/haystack-api, -orchestrator and
 -inference; nothing but buildah and root is needed to run them. The service gets the variables of
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +34,8 @@ import jwt
 import psutil
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from haystack_kernel.atlas import atlas_info, move_source
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = "How would B cells respond to IFN-beta?"
@@ -251,9 +256,34 @@ def check_report(client, proxy, run_id, *, tell):
     return report.text
 
 
+def stand_ins(storage):
+    """Variables that send the clients of Cloud Storage to this machine, without a look for credentials."""
+    return {"STORAGE_EMULATOR_HOST": storage.address, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+
+
+def put_atlas(folder, storage):
+    """Copy a local atlas into the bucket, its cells first, as docs/google-cloud.md says; its name."""
+
+    def put(path, key):
+        storage.objects.put(BUCKET, key, path.read_bytes(), meta={}, query={})
+
+    os.environ.update(stand_ins(storage))
+    with tempfile.TemporaryDirectory() as root:
+        copy = Path(shutil.copytree(folder, Path(root) / folder.name))
+        for dataset, entry in atlas_info(folder.name, root)["datasets"].items():
+            source = Path(entry["source"])
+            put(source, f"cells/{source.name}")
+            move_source(folder.name, f"gs://{BUCKET}/cells/{source.name}", root=root, dataset=dataset)
+        for path in copy.rglob("*"):
+            if path.is_file():
+                put(path, f"atlases/{path.relative_to(root)}")
+    return folder.name
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--question", default=QUESTION)
+    parser.add_argument("--atlas", type=Path, help="folder of an atlas to ask in place of the demo atlas")
     parser.add_argument("--keep", type=Path, help="folder for the report, the record and the logs")
     asked, started = parser.parse_args(), time.monotonic()
 
@@ -264,7 +294,7 @@ def main():
         folder = asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         storage = stack.enter_context(load_server("storage").faulty_storage(BUCKET))
-        containers = Containers({"STORAGE_EMULATOR_HOST": storage.address})
+        containers = Containers(stand_ins(storage))
         stack.callback(containers.remove)
         batch = stack.enter_context(load_server("batch").batch_server(containers.job, patience_s=0))
         stack.callback(lambda: [end(process) for held in batch.jobs.values() for process in held.processes])
@@ -277,6 +307,8 @@ def main():
             "HAYSTACK_BATCH__INSECURE": "true",
             "HAYSTACK_BATCH__POLL_INTERVAL_S": "1",
         }
+        if asked.atlas:
+            variables["HAYSTACK_ATLASES"] = json.dumps([put_atlas(asked.atlas, storage)])
         check_images(containers, tell=tell)
         log = folder / "service.log"
         address = stack.enter_context(serving(containers, variables, log))

@@ -160,6 +160,17 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def remote_sha256(uri: str) -> str:
+    """SHA-256 of the bytes of a remote file, which are all read."""
+    digest = hashlib.sha256()
+    with remote_errors(uri):
+        fs, inner = open_filesystem(uri)
+        with fs.open(inner, "rb", cache_type="readahead", block_size=_HASH_BLOCK) as handle:
+            while block := handle.read(_HASH_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
 def constant_text(text: str, n_cells: int) -> pd.Categorical:
     """The same text for every cell."""
     return pd.Categorical.from_codes(np.zeros(n_cells, dtype=np.int8), categories=pd.Index([text], dtype=object))
