@@ -15,7 +15,6 @@ import numpy as np
 from haystack_kernel import keys
 from haystack_kernel.errors import HaystackError, InvalidInputError
 from haystack_kernel.explorer.arms import ROLE, X, Y, quantise
-from haystack_kernel.explorer.state import SELECTION
 from haystack_kernel.pl.style import GREY, ROLE_COLOURS, VERMILION
 
 if TYPE_CHECKING:
@@ -165,10 +164,11 @@ def selection_reply(state: ExplorerState) -> Reply:
     """Return which cells are selected, and how their genes differ from those of the other cells."""
     n = 0 if state.mask is None else int(state.mask.sum())
     content = {"kind": "selection", "n": n, **_described(state)}
-    if state.mask is None:
+    shift = state.shift()
+    if state.mask is None or shift is None:
         return Reply(content, [])
     bits = np.packbits(state.mask, bitorder="little")
-    return Reply(content, [bits.tobytes(), state.genes()[SELECTION].to_numpy(np.float32).tobytes()])
+    return Reply(content, [bits.tobytes(), shift.astype(np.float32).tobytes()])
 
 
 def pathway_reply(state: ExplorerState) -> Reply:

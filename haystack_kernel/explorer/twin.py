@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from haystack_kernel.explorer.state import ExplorerState
 
 N_GENES, N_PATHWAYS, N_POINTS, N_VIOLINS = 40, 20, 2000, 14
+_NAME = 31  # letters that fit beside a violin
 _FLOOR = 1e-300  # smaller p values are drawn here, as in the volcano of the report
 _SCALE = ("#b9c6d6", "#7fa3c4", "#4a86b8", "#2a6f9e", "#7a4fa3", "#a83f7d", "#c9354d", "#d55e00")  # low to high
 _COLOURS = (GREY, *_SCALE)  # the first is for zero
@@ -180,8 +181,9 @@ def _violins(state: ExplorerState) -> Html:
         colour = COLOURS.get(row[ROLE], GREY)
         drawing.shape([*along, *along[::-1]], [*(middle + 0.42 * wide), *(middle - 0.42 * wide[::-1])], colour=colour)
         drawing.line((row["median"], middle - 0.4), (row["median"], middle + 0.4))
-        name = " ".join(filter(None, (row[ROLE], cut(row[keys.CELL_TYPE], width=20), f"({row['n_counted']:,})")))
-        drawing.text((0.0, middle), f"{cut(name, width=34)} ", anchor="end", dy=4)
+        size = f" ({row['n_counted']:,}) "
+        name = cut(f"{row[ROLE]} {row[keys.CELL_TYPE]}".strip(), width=_NAME - len(size))
+        drawing.text((0.0, middle), name + size, anchor="end", dy=4)
     drawing.frame(x=f"{state.gene}, log1p(CP10k); line: median", y="")
     told = "; ".join(f"{row[ROLE]} {row[keys.CELL_TYPE]} {row['mean']:.2f}" for row in shown.to_dict("records"))
     return drawing.picture(alt=f"Violins of {state.gene} by role and cell type; mean log1p(CP10k): {told or 'none'}.")

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 _STATIC = Path(__file__).parent / "static"
 _SETTLE_S = 0.7  # of rest after a choice before the static picture is drawn again
-_INSTALL = "the interactive explorer needs anywidget: pip install 'haystack-kernel[lab]'"
+_INSTALL = "The interactive explorer needs anywidget: pip install 'haystack-kernel[lab]'"
+
+
+class _Words(str):
+    """A text that is displayed without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Explorer:
@@ -147,7 +156,9 @@ class Explorer:
 
     def html(self) -> Html:
         """The explorer as it stands, as static HTML."""
-        return Html(f'<div class="haystack-twin {self._name}">{static_html(self.state)}</div>')
+        # where the live view is gone, a notebook would say so in its place: that is hidden
+        gone = f".jp-OutputArea-child:has(.{self._name}) + .jp-OutputArea-child:not(:has(.hx)){{display:none}}"
+        return Html(f'<div class="{self._name}"><style>{gone}</style>{static_html(self.state)}</div>')
 
     @property
     def widget(self) -> Any:  # noqa: ANN401 - anywidget is optional
@@ -172,12 +183,12 @@ class Explorer:
         from IPython.display import HTML, display
 
         if self.widget is None:
-            display(HTML(self._repr_html_()), {"text/plain": _INSTALL}, raw=False)
+            display(HTML(self._repr_html_()), _Words(_INSTALL))
             return
-        data, metadata = self._widget._repr_mimebundle_()
-        display({**data, "text/plain": repr(self)}, raw=True, metadata=metadata or {})
-        # An output of its own: a front end that cannot show the widget any more still shows the picture.
+        # Two outputs: a front end that cannot show the widget, or not any more, still shows the picture.
         self._twin = display(HTML(self._repr_html_()), display_id=self._name)
+        data, metadata = self.widget._repr_mimebundle_()
+        display({**data, "text/plain": repr(self)}, raw=True, metadata=metadata or {})
 
     # --- own ---
 

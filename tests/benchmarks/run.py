@@ -25,8 +25,10 @@ import pandas as pd
 import psutil
 from scipy.sparse import csr_matrix
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 import atlas_fetch
+import explorer
 import infer
 import jobs
 from atlas_index import atlas_build, atlas_search
@@ -199,6 +201,7 @@ ROWS = {
     "atlas.search": atlas_search,
     "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),
     "atlas.fetch.gcs": partial(atlas_fetch.bucket, full=FULL),
+    **explorer.ROWS,
     **infer.ROWS,
     **jobs.rows(full=FULL),
 }

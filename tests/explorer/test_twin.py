@@ -3,6 +3,7 @@
 import base64
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -41,12 +42,9 @@ def test_names_of_cells_and_genes_are_never_markup(data):
     table = data.de.assign(gene=[NASTY, *data.de["gene"].iloc[1:]])
     table.loc[0, ["is_tested", "is_de", "delta"]] = [True, True, 99.0]
     pathways = data.pathways.assign(pathway=[f"{NASTY}{i}" for i in range(len(data.pathways))])
-    arms = type(data.arms)(
-        tuple(type(arm)(arm.table.assign(cell_type_name=NASTY), arm.expression, arm.genes) for arm in data.arms.parts),
-        genes=data.arms.genes,
-    )
-    parts = {**vars(data), "de": table, "pathways": pathways, "notes": (NASTY,), "arms": arms}
-    html = static_html(ExplorerState(type(data)(**parts)))
+    parts = [replace(arm, table=arm.table.assign(cell_type_name=NASTY)) for arm in data.arms.parts]
+    arms = replace(data.arms, parts=tuple(parts))
+    html = static_html(ExplorerState(replace(data, de=table, pathways=pathways, notes=(NASTY,), arms=arms)))
     assert "<script" not in html
     assert "onerror=alert(2)>" not in html
     for _, root in pictures(html):

@@ -198,7 +198,7 @@ class View {
 
   build(root) {
     const press = (text, onclick, pressed) => tag("button", { type: "button", text, onclick, "aria-pressed": pressed === undefined ? null : String(pressed) });
-    this.status = tag("div", { class: "hx-status", role: "status" });
+    this.status = tag("div", { class: "hx-status sr-only", role: "status" });
     this.problem = tag("div", { class: "hx-problem", role: "alert", hidden: true });
     this.title = tag("div", { class: "hx-title", text: "Waiting for the kernel…" });
     this.sides = tag("select", { onchange: () => this.ask("side", this.sides.value) });
@@ -237,7 +237,7 @@ class View {
       dots: press("Dots", () => this.shape("dots"), false),
     };
     this.groups = tag("tbody");
-    this.groupsTable = this.table("Expression of the chosen gene by role and cell type", ["role", "cell type", "cells", "counted", "mean", "median", "share detected", "select"], this.groups, 2);
+    this.groupsTable = this.table("Expression of the chosen gene by role and cell type", ["role", "cell type", "cells", "counted", "mean", "median", "share detected"], this.groups, 2);
     this.violinTitle = tag("div", { class: "hx-name", text: "Expression" });
     this.tables = tag("details", {}, tag("summary", { text: "As a table; select cells by role and type" }), tag("div", { class: "hx-scroll", tabindex: "0", role: "region", "aria-label": "Expression by role and cell type" }, this.groupsTable));
     const violinPanel = tag("section", { class: "hx-panel" }, tag("div", { class: "hx-head" }, this.violinTitle, this.shapes.violins, this.shapes.dots), this.violins.box, this.dots.box, this.tables);
@@ -253,7 +253,7 @@ class View {
     this.onlyLabel = tag("label", { hidden: true }, this.only, "marked genes only");
     this.genes = tag("tbody");
     this.headings = tag("tr");
-    this.genesTable = tag("table", {}, tag("caption", { text: "Genes of the run" }), tag("thead", {}, this.headings), this.genes);
+    this.genesTable = tag("table", {}, tag("caption", { class: "sr-only", text: "Genes of the run" }), tag("thead", {}, this.headings), this.genes);
     this.genes.addEventListener("keydown", (event) => this.walk(event));
     this.more = press(`Show ${PAGE} more`, () => {
       this.rows += PAGE;
@@ -272,7 +272,7 @@ class View {
 
     const style = tag("style");
     const twin = this.model.get("twin") ?? "";
-    if (/^[\w-]+$/.test(twin)) style.textContent = `.${twin}{display:none}`;
+    if (/^[\w-]+$/.test(twin)) style.textContent = `.${twin},.jp-OutputArea-child:has(.${twin}){display:none}`;
     const columns = [[mapPanel, violinPanel, evidencePanel, this.besidePanel], [volcanoPanel, genePanel, pathwayPanel]];
     const grid = tag("div", { class: "hx-grid" }, ...columns.map((panels) => tag("div", { class: "hx-column" }, ...panels)));
     this.root = tag("section", { class: "hx", "aria-label": "Explorer", "data-state": "waiting" }, style, bar, this.problem, grid, this.notes, this.status);
@@ -285,8 +285,8 @@ class View {
   }
 
   table(caption, columns, body, firstNumber) {
-    const head = columns.map((text, place) => tag("th", { scope: "col", text, class: place >= firstNumber && text !== "select" ? "hx-number" : null }));
-    return tag("table", {}, tag("caption", { text: caption }), tag("thead", {}, tag("tr", {}, ...head)), body);
+    const head = columns.map((text, place) => tag("th", { scope: "col", text, class: place >= firstNumber ? "hx-number" : null }));
+    return tag("table", {}, tag("caption", { class: "sr-only", text: caption }), tag("thead", {}, tag("tr", {}, ...head)), body);
   }
 
   watch() {
@@ -375,15 +375,16 @@ class View {
   }
 
   setGene(content, values) {
+    const isNew = content.gene !== this.gene;
     this.gene = content.gene;
     this.chosen = this.base.genes.indexOf(content.gene);
     this.values = new Uint8Array(values);
     this.largest = content.largest;
     this.violinTitle.textContent = `${content.gene} by role and cell type`;
     this.showEvidence(content.evidence);
-    this.tell(`Gene ${content.gene}. ${content.evidence.facts[0] ?? ""}`);
+    if (isNew) this.tell(`Gene ${content.gene}. ${content.evidence.facts[0] ?? ""}`);
     for (const row of this.genes.rows) this.choose(row);
-    if (this.colour.value !== "gene" && this.coloured) this.colour.value = "gene";
+    if (isNew && this.coloured) this.colour.value = "gene";
     this.coloured = true; // the first gene is the run's; those chosen later colour the map
   }
 
@@ -949,9 +950,9 @@ class View {
     for (let index = 0; index < this.n; index += 1) if (!Number.isNaN(this.x[index])) onMap.add(this.mapGroup[index]);
     const rows = (this.rowsOfGroups ?? []).map((row, group) => {
       const { role, type } = this.labels[group] ?? {};
-      const choose = onMap.has(group) && group < this.mapLabels.length ? tag("button", { type: "button", text: "Select", "aria-label": `Select ${role} cells: ${type || "unknown type"}`, onclick: () => this.ask("group", null, { role, type }) }) : "";
+      const choose = onMap.has(group) && group < this.mapLabels.length ? tag("button", { type: "button", class: "hx-word", text: type || "unknown type", "aria-label": `Select ${role} cells: ${type || "unknown type"}`, onclick: () => this.ask("group", null, { role, type }) }) : type || "unknown type";
       const cells = [counted(row[0]), counted(row[1]), ...row.slice(2).map((value) => number(value))];
-      return tag("tr", {}, tag("th", { scope: "row", text: role }), tag("td", { text: type || "unknown" }), ...cells.map((text) => tag("td", { class: "hx-number", text })), tag("td", {}, choose));
+      return tag("tr", {}, tag("th", { scope: "row", text: role }), tag("td", {}, choose), ...cells.map((text) => tag("td", { class: "hx-number", text })));
     });
     const focused = this.groups.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     this.groups.replaceChildren(...rows);
