@@ -10,6 +10,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _VERBS = {  # name: module and name there; imported when first used, so that importing haystack_kernel costs nothing
+    "ask": ("asking", "ask"),
+    "predict": ("asking", "predict"),
+    "score": ("asking", "score"),
     "open_run": ("run", "open_run"),
     "attach": ("widgets.verbs", "attach"),
     "resume": ("run", "resume"),

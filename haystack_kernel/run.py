@@ -48,7 +48,16 @@ from haystack_kernel.steering import (
     stop_job,
     wait_until_free,
 )
-from haystack_kernel.store import Lease, check_run_id, find_worker, layout, new_run_id, read_csv, read_h5ad
+from haystack_kernel.store import (
+    Lease,
+    check_run_id,
+    find_worker,
+    keep_with_run,
+    layout,
+    new_run_id,
+    read_csv,
+    read_h5ad,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -670,6 +679,7 @@ def open_run(
         )
         raise InvalidInputError(msg)
     record = first_record(question, run_id=run_id, config=build_config(settings, **options), ports=ports)
+    keep_with_run(record, ports)
     record = ports.store.create(record)
     flow.tell_done(record, ports)
     return _remember(Run(record, ports=ports))
@@ -734,14 +744,15 @@ def new_record(question: str, *, run_id: str | None, config: RunConfig, ports: P
     """Return the record of a run whose question is not understood yet; it is not saved."""
     from haystack_kernel.planners.check import clean_text
 
+    run_id = check_run_id(run_id) if run_id else new_run_id(ports.clock.now())
     return RunRecord(
-        run_id=check_run_id(run_id) if run_id else new_run_id(ports.clock.now()),
+        run_id=run_id,
         question=clean_text(question),
         config=config,
         settings=recorded_settings(ports.settings),
         created_at=ports.clock.now(),
         versions=software_versions(),
-        inputs=input_digests(config, cache=ports.settings.cache, patience_s=ports.patience_s),
+        inputs=input_digests(config, ports, run_id=run_id),
     )
 
 
@@ -910,7 +921,7 @@ def _revive(record: RunRecord, ports: Ports, *, accept_changes: bool = False) ->
     """
     if record.status == "done":
         return record
-    now = input_digests(record.config, cache=ports.settings.cache, patience_s=ports.patience_s)
+    now = input_digests(record.config, ports, run_id=record.run_id)
     if not accept_changes:
         check_unchanged(record.inputs, now, record.config, run_id=record.run_id)
     replaced = changed_inputs(record.inputs, now, record.config)

@@ -183,11 +183,17 @@ def tiny_options(tmp_path, root):
     }
 
 
-@pytest.fixture
-def tiny_settings(tmp_path, tiny_atlas_root):
+@pytest.fixture(scope="session")
+def settings_in(tiny_atlas_root):
+    """Make the settings of the tiny atlas for a folder: ``settings_in(tmp_path)``."""
     from haystack_kernel.config.settings import load_settings
 
-    return load_settings(layer="test", **tiny_options(tmp_path, tiny_atlas_root))
+    return lambda folder: load_settings(layer="test", **tiny_options(folder, tiny_atlas_root))
+
+
+@pytest.fixture
+def tiny_settings(tmp_path, settings_in):
+    return settings_in(tmp_path)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ LAYERS = [
     "jupyter service widgets",
     "manage",
     "campaign backtest",
+    "asking",
     "run",
     "steering",
     "flow",

@@ -16,7 +16,7 @@ import typer
 
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
-from haystack_kernel.schema import ControlStrategy, Engine, ExecutorName, address_fault
+from haystack_kernel.schema import CELL_OPTIONS, ControlStrategy, Engine, ExecutorName, address_fault
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
@@ -48,7 +48,28 @@ QueryAtlas = Annotated[
 ]
 QueryH5ad = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Your own query cells: an h5ad file of raw counts (path or gs:// address)."),
+    typer.Option(
+        "--query",
+        "--query-h5ad",
+        metavar="FILE",
+        help="Your own query cells: an h5ad file of raw counts (path or gs:// address).",
+    ),
+]
+PromptH5ad = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        metavar="FILE",
+        help="Your own prompt cells, which show the effect: an h5ad file of raw counts (default: from the atlases).",
+    ),
+]
+ControlH5ad = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="FILE",
+        help="Untreated cells that match your own prompt cells (default: by the labels of the prompt).",
+    ),
 ]
 QueryCells = Annotated[
     str | None,
@@ -105,6 +126,8 @@ def run(
     query_atlas: QueryAtlas = None,
     query_h5ad: QueryH5ad = None,
     query_cells: QueryCells = None,
+    prompt_h5ad: PromptH5ad = None,
+    control_h5ad: ControlH5ad = None,
     engine: Annotated[
         Engine | None,
         typer.Option(help="Method of prediction (default: stack if a model is configured, otherwise weighted)."),
@@ -327,9 +350,10 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     """What was typed, as fields of RunConfig; what was not typed stays as configured."""
     options = {("atlases" if name == "atlas" else name): value for name, value in given.items()}
     options = {name: options[name] for name in options if name not in _NO_OPTION}
-    own = options.get("query_h5ad")
-    if own and "://" not in own and not address_fault(own):  # an address with a slip is refused as it was typed
-        options["query_h5ad"] = str(Path(own).absolute())
+    for name in CELL_OPTIONS:  # the notebook of the run may work in another folder
+        own = options.get(name)
+        if own and "://" not in own and not address_fault(own):  # an address with a slip is refused as it was typed
+            options[name] = str(Path(own).absolute())
     return {name: value for name, value in options.items() if value is not None and value != []}
 
 

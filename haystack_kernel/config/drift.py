@@ -52,7 +52,8 @@ def pinned(settings: Settings, record: RunRecord) -> Settings:
 
 def current_digests(config: RunConfig, ports: Ports) -> dict[str, str]:
     """Digests of the atlases of a run and of the knowledge tables as they are now."""
-    atlas = ports.open_atlas(config.atlas_names).digests()
+    names = config.atlas_names
+    atlas = ports.open_atlas(names).digests() if names else {}
     knowledge = load_knowledge(ports.settings.knowledge)
     return {**{f"{ATLAS}{name}": digest for name, digest in atlas.items()}, **knowledge.digests()}
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haystack_kernel.config.options import INPUTS
 from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.schema import CELL_OPTIONS, FILE_OPTIONS
+from haystack_kernel.store import content_of, is_kept, locate
 from haystack_kernel.store.buckets import BucketFiles
 from inference.manifest import DEMO_MODEL, MODEL_ENGINE
 from inference.patience import Patience
@@ -19,44 +20,51 @@ from inference.patience import Patience
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from haystack_kernel.ports import Ports
     from haystack_kernel.schema import RunConfig
 
 
-def input_digests(config: RunConfig, *, cache: str, patience_s: float) -> dict[str, str]:
+def input_digests(config: RunConfig, ports: Ports, *, run_id: str) -> dict[str, str]:
     """Digest every file of the user's that the run reads.
 
     Parameters
     ----------
     config
         The run's configuration.
-    cache
-        Local folder in which digests are kept, so that an unchanged file is read once.
-    patience_s
-        How long, in seconds, a failing bucket is asked again.
+    ports
+        The run folders, and the cache in which digests are kept, so that an unchanged file is read once.
+    run_id
+        The run; it need not have a folder yet.
 
     Returns
     -------
-    Option -> SHA-256 of a file of this machine, or the generation of an object in a bucket.
+    Option -> SHA-256 of a file of this machine, or the generation of an object in a bucket. Of cells that were given
+    in memory, the digits that their name holds, which their content has to have where it lies on a disk.
 
     Raises
     ------
     NotFoundError
         A file does not exist.
     """
-    located, found = config.located(), {}
-    for name in INPUTS:
-        uri = getattr(located, name)
-        is_of_model = name != "query_h5ad"
+    located, found = locate(config, ports, run_id=run_id), {}
+    folder = Path(ports.settings.cache) / "digests"
+    for name in FILE_OPTIONS:
+        uri, given = getattr(located, name), getattr(config, name)
+        is_of_model = name not in CELL_OPTIONS
         if uri is None or (is_of_model and (located.engine != MODEL_ENGINE or located.model == DEMO_MODEL)):
             continue
-        if uri.startswith("gs://"):
-            generation = BucketFiles(Patience(seconds=patience_s)).generation(uri)
+        if is_kept(given):
+            known = content_of(given)
+            digest = known if "://" in uri else _digest_of(Path(uri), folder, name=name)[: len(known)]
+            found[name] = f"content {digest}"
+        elif uri.startswith("gs://"):
+            generation = BucketFiles(Patience(seconds=ports.patience_s)).generation(uri)
             if generation is None:
                 msg = f"the {name} {uri} does not exist; give the address of a file that does"
                 raise NotFoundError(msg, uri=uri)
             found[name] = f"generation {generation}"
         elif "://" not in uri:
-            found[name] = _digest_of(Path(uri), Path(cache) / "digests", name=name)
+            found[name] = _digest_of(Path(uri), folder, name=name)
     return found
 
 

@@ -12,6 +12,7 @@ from haystack_kernel.jobs import build_job_spec, build_manifest, check_settings
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.schema import DEMO_ATLAS
+from haystack_kernel.store import locate
 
 if TYPE_CHECKING:
     from haystack_kernel.ports import Ports
@@ -32,7 +33,7 @@ def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
     """
     from haystack_kernel.atlas import atlas_info, local_root
 
-    config = config.located()
+    config = locate(config, ports, run_id=run_id)
     names = {*config.atlas_names} - {DEMO_ATLAS}  # the demo atlas is made when it is first opened
     root = local_root(ports.settings.atlas_root, cache=ports.settings.cache, names=names)
     for name in names:
@@ -64,18 +65,21 @@ def check_query(query: StructuredQuery, config: RunConfig, ports: Ports, *, run_
         check_hidden,
         check_names,
         check_rules,
+        open_cells,
         read_own_cells,
         search_candidates,
     )
 
-    config, knowledge = config.located(), load_knowledge(ports.settings.knowledge)
+    config, knowledge = locate(config, ports, run_id=run_id), load_knowledge(ports.settings.knowledge)
     if config.query_h5ad is not None:
         own = read_own_cells(config, query=query, knowledge=knowledge)
         ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(own)))
-    atlas = ports.open_atlas(config.atlas_names)
+    atlas = open_cells(config, ports, query=query, run_id=run_id)
+    if config.prompt_h5ad is not None:
+        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(atlas)))
     view = build_view(atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)
     check_names(query, view)
     check_hidden(view)
     check_rules(view)
-    if config.pin or config.ban or config.hide:  # which candidates are left, only the search knows
+    if config.pin or config.ban or config.hide or config.prompt_h5ad:  # what is left, only the search knows
         search_candidates(query, atlas=atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)

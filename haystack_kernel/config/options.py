@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
 from haystack_kernel.errors import InvalidInputError, explain_refusals
-from haystack_kernel.schema import DEMO_ATLAS, HiddenPair, RunConfig, address_fault
-from haystack_kernel.store import hide_home
+from haystack_kernel.schema import (
+    CELL_OPTIONS,
+    DEMO_ATLAS,
+    FILE_OPTIONS,
+    OWN_ATLAS,
+    HiddenPair,
+    RunConfig,
+    address_fault,
+)
+from haystack_kernel.store import hide_home, is_cells, is_kept, keep_cells, shown_name
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
 BASELINE = "weighted"  # the best engine that needs no model
 DEMO_ATLASES = (DEMO_ATLAS,)  # whose cells the packaged model was made for
 LIST_OPTIONS = tuple(name for name, field in RunConfig.model_fields.items() if get_origin(field.annotation) is tuple)
-INPUTS = ("query_h5ad", "model", "genelist")  # options that name files of the user's
 _PIECES = re.compile(r"\s*[/&]\s*|\s+(?:and|or)\s+")
 _NOT_GIVEN = ("", "None", "null")  # as text; "none" is an engine
 
@@ -56,6 +63,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         "seed": settings.seed,
     }
     given = _read_given(settings, options)
+    _name_own_atlas(settings, given)
     defaults["engine"] = _default_engine(settings, given)
     defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
     try:
@@ -64,13 +72,11 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         lines = explain_refusals(error)
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
-    if config.query_cells and not config.query_h5ad:
-        msg = f"query_cells {config.query_cells!r} chooses among the cells of query_h5ad, and no such file is given"
-        raise InvalidInputError(msg, given=config.query_cells)
+    _check_own_cells(config)
     _check_places(config, settings)
     if config.model == DEMO_MODEL and "diffusion_steps" not in given:
         config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
-    paths = {"model": config.model, "genelist": config.genelist, "query_h5ad": config.query_h5ad}
+    paths = {name: getattr(config, name) for name in FILE_OPTIONS}
     return config.model_copy(update={name: hide_home(path) for name, path in paths.items() if path})
 
 
@@ -118,11 +124,50 @@ def _read_given(settings: Settings, options: Mapping[str, Any]) -> dict[str, Any
     given["hide"] = tuple(
         parse_hidden(item, knowledge=settings.knowledge) if isinstance(item, str) else item for item in hidden
     )
-    for name in INPUTS:
+    _read_cells(settings, given)
+    for name in FILE_OPTIONS:
         if fault := address_fault(str(given.get(name) or "")):
             msg = f"{name} {fault}"
             raise InvalidInputError(msg, option=name)
     return given
+
+
+def _read_cells(settings: Settings, given: dict[str, Any]) -> None:
+    """Keep cells that are given in memory as files of the cache, and make paths of this machine absolute."""
+    for name in CELL_OPTIONS:
+        value = given.get(name)
+        if value is None:
+            continue
+        if is_cells(value):
+            given[name] = keep_cells(value, Path(settings.cache))
+        elif not isinstance(value, (str, Path)):
+            role = name.removesuffix("_h5ad")
+            msg = f"{role} must be an AnnData or the path of an h5ad file, not {type(value).__name__}"
+            raise InvalidInputError(msg, option=name, given=type(value).__name__)
+        elif not address_fault(str(value)) and "://" not in str(value) and not is_kept(str(value)):
+            given[name] = str(Path(value).expanduser().absolute())
+
+
+def _name_own_atlas(settings: Settings, given: dict[str, Any]) -> None:
+    """Name the user's own prompt cells among the atlases: first, and alone unless others are asked for."""
+    others = tuple(name for name in given.get("atlases", ()) if name != OWN_ATLAS)
+    if given.get("prompt_h5ad"):
+        given["atlases"] = (OWN_ATLAS, *others)
+    elif OWN_ATLAS in given.get("atlases", ()):  # a fork that leaves them out
+        given["atlases"] = others or settings.atlases
+
+
+def _check_own_cells(config: RunConfig) -> None:
+    """Refuse cells and criteria that belong to cells which are not given."""
+    if config.control_h5ad and not config.prompt_h5ad:
+        msg = (
+            f"control {shown_name(config.control_h5ad)!r} belongs to prompt cells of your own, and none are given; "
+            "give them as prompt (prompt_h5ad), or the cells to be transformed as query (query_h5ad)"
+        )
+        raise InvalidInputError(msg)
+    if config.query_cells and not config.query_h5ad:
+        msg = f"query_cells {config.query_cells!r} chooses among the cells of query_h5ad, and no such file is given"
+        raise InvalidInputError(msg, given=config.query_cells)
 
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
@@ -138,7 +183,8 @@ def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
 
 def _is_simulated(settings: Settings, given: dict[str, Any]) -> bool:
     """Whether all cells are those of the demo atlas: no paper is about them, and it asks for no network."""
-    return tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not given.get("query_h5ad")
+    own = any(given.get(name) for name in CELL_OPTIONS)
+    return tuple(given.get("atlases", settings.atlases)) == DEMO_ATLASES and not own
 
 
 def _check_model(config: RunConfig) -> RunConfig:
@@ -240,4 +286,13 @@ def changed_options(config: RunConfig, settings: Settings, **options: Any) -> st
     given = read_typed(options)
     asked = build_config(settings, **given)
     pairs = [(name, getattr(config, name), getattr(asked, name)) for name in given]
-    return "; ".join(f"{name} is {old!r}, not {new!r}" for name, old, new in pairs if old != new)
+    changed = [(name, old, new) for name, old, new in pairs if old != new and not _is_same_file(old, new, settings)]
+    return "; ".join(f"{name} is {old!r}, not {new!r}" for name, old, new in changed)
+
+
+def _is_same_file(kept: object, path: object, settings: Settings) -> bool:
+    """Whether a file of this disk is the one that a run has taken along into its folder."""
+    if not (isinstance(kept, str) and isinstance(path, str) and is_kept(kept) and not is_kept(path)):
+        return False
+    here = Path(path).expanduser()
+    return here.is_file() and keep_cells(here, Path(settings.cache)) == kept

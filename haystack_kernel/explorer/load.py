@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.explorer.arms import Arm
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.ports import Ports
+    from haystack_kernel.ports import Atlas, Ports
     from haystack_kernel.schema import Candidate, Citations, HiddenCells, Round, RunRecord
 
 PROMPT_SIDE = "prompt"
@@ -189,10 +189,19 @@ def _prompt(record: RunRecord, ports: Ports) -> Side:
     )
 
 
+def _atlas(record: RunRecord, ports: Ports) -> Atlas:
+    from haystack_kernel.retrieval import open_cells
+
+    if record.query is None:
+        msg = f"the question of run {record.run_id} was not understood yet, so its cells are unknown; work on it first"
+        raise InvalidInputError(msg, run_id=record.run_id)
+    return open_cells(record.config, ports, query=record.query, run_id=record.run_id)
+
+
 def _measured(candidate: Candidate, record: RunRecord, ports: Ports) -> Side:
     from haystack_kernel.retrieval.cells.measured import fetch_response
 
-    atlas = ports.open_atlas(record.config.atlas_names)
+    atlas = _atlas(record, ports)
     found = fetch_response(candidate, atlas=atlas, config=record.config)
     return _measured_side(
         f"measured {found.label}",
@@ -205,7 +214,8 @@ def _measured(candidate: Candidate, record: RunRecord, ports: Ports) -> Side:
 def _truth(hidden: HiddenCells, record: RunRecord, ports: Ports) -> Side:
     from haystack_kernel.retrieval.cells.measured import fetch_hidden, hidden_label
 
-    found = fetch_hidden(hidden, atlas=ports.open_atlas(record.config.atlas_names), config=record.config)
+    atlas = _atlas(record, ports)
+    found = fetch_hidden(hidden, atlas=atlas, config=record.config)
     if found is None:
         msg = f"the atlas holds no control cells of {hidden_label(hidden)}, so its response is unknown"
         raise NotFoundError(msg, dataset=hidden.dataset)

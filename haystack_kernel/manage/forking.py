@@ -19,7 +19,7 @@ from haystack_kernel.manage.changes import change_config
 from haystack_kernel.manage.step_inputs import step_inputs
 from haystack_kernel.run import Run, first_record, new_record
 from haystack_kernel.schema import Fork, Round
-from haystack_kernel.store import check_run_id, layout, read_h5ad, write_h5ad
+from haystack_kernel.store import check_run_id, keep_with_run, layout, read_h5ad, recall, write_h5ad
 from inference.manifest import RESULT_SUFFIX
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def fork(  # noqa: PLR0913 - what is changed, and for whom
     settings = settings or load_settings(storage=storage)
     ports = connect(settings)
     parent = ports.store.load(check_run_id(run_id))
+    recall(parent, ports)
     config = change_config(parent.config, changes or {}, settings=settings)
     if question is None:
         child = _same_question(parent, run_id=new_run_id, config=config, ports=ports)
@@ -109,6 +110,7 @@ def fork(  # noqa: PLR0913 - what is changed, and for whom
     child, reused = _reuse_steps(child, parent=parent, ports=ports)
     origin = Fork(run_id=parent.run_id, changes=changed, reused=tuple(reused))
     ports.store.claim(child.run_id, access)
+    keep_with_run(child, ports)
     return Run(ports.store.create(child.model_copy(update={"forked_from": origin})), ports=ports)
 
 

@@ -17,7 +17,7 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs import estimate_cost
 from haystack_kernel.manage.submission import check_reachable, orchestrator_spec
 from haystack_kernel.run import first_record
-from haystack_kernel.store import new_run_id
+from haystack_kernel.store import new_run_id, take_along
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +97,7 @@ def preview(
     if ports is None:
         ports = connect(settings or load_settings())
     config = build_config(ports.settings, **options)
+    config = take_along(config, ports.settings)
     check_reachable(config, ports.settings)
     record = first_record(question, run_id=new_run_id(ports.clock.now()), config=config, ports=ports)
     if with_candidates:

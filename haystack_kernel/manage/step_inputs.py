@@ -25,7 +25,7 @@ IN_ROUND: tuple[str, ...] = get_args(RoundStep)
 # Options that a step reads by name. A test holds that each option of a run is here or in the tuples below.
 OPTIONS = {
     "understand": ("planner", "control_strategy"),
-    "retrieve": ("atlases", "query_atlas", "query_h5ad", "hide", "pin", "ban"),
+    "retrieve": ("atlases", "query_atlas", "query_h5ad", "prompt_h5ad", "control_h5ad", "hide", "pin", "ban"),
     "choose": ("planner",),
     "cells": ("query_cells", "n_prompt", "n_query", "seed"),
     "predict": ("engine", "seed"),
@@ -58,7 +58,11 @@ def step_inputs(record: RunRecord, step: str) -> str:
     # What each step reads besides its options and its section of the settings, apart from what earlier steps made.
     besides: dict[str, dict[str, Any]] = {
         "understand": {"question": record.question, **_digests(record, KNOWLEDGE)},
-        "retrieve": {**_digests(record, KNOWLEDGE), **_digests(record, ATLAS)},
+        "retrieve": {
+            **_digests(record, KNOWLEDGE),
+            **_digests(record, ATLAS),
+            **_files(record, "prompt_h5ad", "control_h5ad"),
+        },
         # An engine that pools takes several candidates at once, where there are several.
         "choose": {"pools": record.config.engine in POOLED_ENGINES and len(record.candidates) > 1},
         # The user's own cells are checked against the genes of the model.

@@ -20,9 +20,9 @@ from haystack_kernel.ports import Consent
 from haystack_kernel.progress import tell_changes
 from haystack_kernel.rounds import estimate_round
 from haystack_kernel.run import Run, first_record, open_run
-from haystack_kernel.schema import Settings, is_run_id
+from haystack_kernel.schema import CELL_OPTIONS, Settings, is_run_id
 from haystack_kernel.steering import executor_named, orchestrator_status
-from haystack_kernel.store import check_run_id
+from haystack_kernel.store import check_run_id, is_kept, keep_with_run, take_along
 from inference.manifest import DEMO_MODEL, MODEL_ENGINE
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def submit(  # noqa: PLR0913 - what is asked, what it may spend, and for whom
     executor = executor_named(record.config.executor, ports)
     handle = expected_handle(spec, executor=record.config.executor, now=ports.clock.now())
     ports.store.claim(record.run_id, access)
+    keep_with_run(record, ports)
     record = ports.store.save(record.model_copy(update={"orchestrator": handle}))
     try:
         executor.submit(spec)
@@ -143,7 +144,7 @@ def _find_or_begin(
         if question is None:
             msg = f"no run {run_id!r} in {settings.storage}; a new run needs a question"
             raise InvalidInputError(msg, run_id=run_id)
-        config = build_config(settings, **options)
+        config = take_along(build_config(settings, **options), settings)
         check_reachable(config, settings)
         return first_record(question, run_id=run_id, config=config, ports=ports), False
     record = ports.store.load(run_id)
@@ -173,7 +174,8 @@ def check_reachable(config: RunConfig, settings: Settings) -> None:
         raise InvalidInputError(msg, storage=settings.storage)
     if config.executor == "local" or settings.batch.insecure:
         return
-    needed = {"storage (--storage, HAYSTACK_STORAGE)": settings.storage, "query_h5ad (--query-h5ad)": config.query_h5ad}
+    needed: dict[str, str | None] = {"storage (--storage, HAYSTACK_STORAGE)": settings.storage}
+    needed |= _own_cells_elsewhere(config)
     if not _only_demo(config):
         needed["atlas_root (HAYSTACK_ATLAS_ROOT)"] = settings.atlas_root
     if config.engine == MODEL_ENGINE and config.model != DEMO_MODEL:
@@ -185,6 +187,12 @@ def check_reachable(config: RunConfig, settings: Settings) -> None:
             "Copy each to a bucket (gcloud storage cp -r PATH gs://BUCKET/…) and give its gs:// address"
         )
         raise InvalidInputError(msg, paths=local)
+
+
+def _own_cells_elsewhere(config: RunConfig) -> dict[str, str | None]:
+    """Files of the user's own cells of which the run has no copy in its folder, by option."""
+    paths = {f"{name} (--{name.removesuffix('_h5ad')})": getattr(config, name) for name in CELL_OPTIONS}
+    return {name: path for name, path in paths.items() if not is_kept(path)}
 
 
 def orchestrator_spec(record: RunRecord, ports: Ports) -> JobSpec:
@@ -231,4 +239,4 @@ def _as_variable(value: object) -> str:
 
 def _only_demo(config: RunConfig) -> bool:
     """Whether the run uses the demo atlas alone."""
-    return config.atlases == DEMO_ATLASES and config.query_atlas in (None, *DEMO_ATLASES)
+    return set(config.atlas_names) <= set(DEMO_ATLASES)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.config.connect import connect
-from haystack_kernel.config.options import INPUTS, build_config
+from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import (
     ApprovalNeededError,
     ConflictError,
@@ -33,7 +33,7 @@ from haystack_kernel.manage.previews import Preview, preview
 from haystack_kernel.manage.submission import submit
 from haystack_kernel.ports import Consent
 from haystack_kernel.run import Run
-from haystack_kernel.schema import Access, ShareLink, is_run_id, secret_digest
+from haystack_kernel.schema import FILE_OPTIONS, Access, ShareLink, is_run_id, secret_digest
 from haystack_kernel.steering import describe as describe_run
 from haystack_kernel.store import layout, new_run_id
 from haystack_kernel.store.buckets import open_files
@@ -286,7 +286,7 @@ class Tenancy:
         parent = self.read(person, run_id).record
         self._check(question, changes)
         config = change_config(parent.config, changes, settings=self.settings)
-        for name in INPUTS:  # what the owner could read is not read for somebody else
+        for name in FILE_OPTIONS:  # what the owner could read is not read for somebody else
             if getattr(config, name) and not self.may_steer(person, run_id):
                 self._check_input(name, getattr(config, name))
         self._consider(spending, config, lambda: None)
@@ -363,7 +363,7 @@ class Tenancy:
         if question is not None and is_run_id(question.strip()):
             msg = f"{question[:60]!r} is the id of a run, not a question; resume or fork that run instead"
             raise InvalidInputError(msg, given=question[:60])
-        for name in INPUTS:
+        for name in FILE_OPTIONS:
             if options.get(name):
                 self._check_input(name, str(options[name]))
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from haystack_kernel.retrieval.cells.assemble import CellsByRole, assemble_cells
 from haystack_kernel.retrieval.cells.measured import fetch_measured
 from haystack_kernel.retrieval.cells.own_cells import read_own_cells
+from haystack_kernel.retrieval.cells.own_prompt import OwnAtlas, open_cells, read_own_prompt
 from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
 from haystack_kernel.retrieval.cells.reference import fetch_reference
+from haystack_kernel.retrieval.cells.response import Response, held_types, split_response
 from haystack_kernel.retrieval.names import check_hidden, check_names
 from haystack_kernel.retrieval.query_check import QueryCheck, check_cells
 from haystack_kernel.retrieval.rules import check_rules
@@ -22,7 +24,9 @@ from haystack_kernel.retrieval.view import build_view, cells_of, find_hidden
 
 __all__ = [
     "CellsByRole",
+    "OwnAtlas",
     "QueryCheck",
+    "Response",
     "assemble_cells",
     "build_view",
     "cells_of",
@@ -35,9 +39,13 @@ __all__ = [
     "fetch_measured",
     "fetch_reference",
     "find_hidden",
+    "held_types",
+    "open_cells",
     "prepare_vectors",
     "query_differences",
     "read_own_cells",
+    "read_own_prompt",
     "search_candidates",
+    "split_response",
     "vector_folder",
 ]

@@ -15,7 +15,7 @@ from haystack_kernel.jobs import (
 )
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.rounds.record import query_of
-from haystack_kernel.store import layout, write_h5ad
+from haystack_kernel.store import layout, locate, write_h5ad
 from inference.manifest import (
     dump_manifest,
 )
@@ -31,17 +31,18 @@ EDIT = "edit"  # the step by which a person corrects the query
 
 def search(record: RunRecord, ports: Ports) -> RunRecord:
     """Find the prompt candidates and the query cells; what was hidden, and digests of what was searched, are noted."""
-    from haystack_kernel.retrieval import choose_query_cells, find_hidden, search_candidates, vector_folder
+    from haystack_kernel.retrieval import choose_query_cells, find_hidden, open_cells, search_candidates, vector_folder
 
-    config, knowledge = record.config.located(), load_knowledge(ports.settings.knowledge)
-    atlas = ports.open_atlas(config.atlas_names)
+    config = locate(record.config, ports, run_id=record.run_id)
+    knowledge = load_knowledge(ports.settings.knowledge)
+    atlas = open_cells(config, ports, query=query_of(record), run_id=record.run_id)
     candidates = search_candidates(
         query_of(record),
         atlas=atlas,
         knowledge=knowledge,
         settings=ports.settings.retrieval,
         config=config,
-        cache=vector_folder(ports.settings.atlas_root, config.atlases[0]),
+        cache=vector_folder(ports.settings.atlas_root, names[0]) if (names := config.atlas_names) else None,
     )
     query_set = None
     if config.query_h5ad is None:
@@ -68,7 +69,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         note = f"synthetic_control needs matched control cells: {last.candidates[0].control_reason}"
     manifest = build_manifest(
         store.uri(record.run_id, folder),
-        config=record.config.located(),
+        config=locate(record.config, ports, run_id=record.run_id),
         strategy=strategy,
         has_control=bool(last.n_control),
         n_seeds=ports.settings.grounding.n_seeds,
@@ -91,9 +92,9 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
 
 def read_cells(record: RunRecord, ports: Ports) -> tuple[CellsByRole, OwnCells | None]:
     """Read the cells of the newest round's choice by role, and the user's own query cells where the run has some."""
-    from haystack_kernel.retrieval import assemble_cells, read_own_cells
+    from haystack_kernel.retrieval import assemble_cells, open_cells, read_own_cells
 
-    last, config = record.rounds[-1], record.config.located()
+    last, config = record.rounds[-1], locate(record.config, ports, run_id=record.run_id)
     own = None
     if record.query_set is None:
         knowledge = load_knowledge(ports.settings.knowledge)
@@ -101,7 +102,7 @@ def read_cells(record: RunRecord, ports: Ports) -> tuple[CellsByRole, OwnCells |
     cells = assemble_cells(
         last.candidates,
         query_set=record.query_set,
-        atlas=ports.open_atlas(config.atlas_names),
+        atlas=open_cells(config, ports, query=query_of(record), run_id=record.run_id),
         config=config,
         round_number=last.number,
         own_cells=own,

@@ -169,7 +169,7 @@ def _repeats(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnDa
 
 def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list[FileRef]]:
     """Reference cells of a question about a state of cells, fetched in the first round and kept for the others."""
-    from haystack_kernel.retrieval import fetch_reference
+    from haystack_kernel.retrieval import fetch_reference, open_cells
 
     query, path, store = query_of(record), layout.REFERENCE, ports.store
     if query.task_type in PERTURBATIONAL or query.perturbation is not None:
@@ -178,7 +178,7 @@ def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list
         return read_h5ad(store, record.run_id, path), []
     reference = fetch_reference(
         query,
-        atlas=ports.open_atlas(record.config.atlas_names),
+        atlas=open_cells(record.config, ports, query=query, run_id=record.run_id),
         knowledge=load_knowledge(ports.settings.knowledge),
         query_set=record.query_set,
         config=record.config,
@@ -190,11 +190,11 @@ def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list
 
 def _measured(record: RunRecord, ports: Ports) -> dict[str, tuple[ad.AnnData, ad.AnnData]]:
     """Measured responses outside the round's prompt, of a question about a perturbation."""
-    from haystack_kernel.retrieval import fetch_measured
+    from haystack_kernel.retrieval import fetch_measured, open_cells
 
     if query_of(record).perturbation is None:
         return {}
-    atlas = ports.open_atlas(record.config.atlas_names)
+    atlas = open_cells(record.config, ports, query=query_of(record), run_id=record.run_id)
     used = record.rounds[-1].candidates
     found = fetch_measured(record.candidates, used=used, atlas=atlas, config=record.config)
     return {one.label: (one.treated, one.control) for one in found}

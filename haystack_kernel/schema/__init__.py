@@ -8,6 +8,7 @@ from haystack_kernel.schema.base import (
     NAME_PATTERN,
     NAN,
     OBSERVATIONAL,
+    OWN_ATLAS,
     PERTURBATIONAL,
     RUN_ID_PATTERN,
     SCHEMA_VERSION,
@@ -61,6 +62,8 @@ from haystack_kernel.schema.query import (
     Vocabulary,
 )
 from haystack_kernel.schema.run import (
+    CELL_OPTIONS,
+    FILE_OPTIONS,
     RECORD_FIELDS,
     ROUND_FIELDS,
     Failure,
@@ -94,7 +97,10 @@ from haystack_kernel.schema.settings import (
 )
 
 __all__ = [
+    "CELL_OPTIONS",
+    "FILE_OPTIONS",
     "DEMO_ATLAS",
+    "OWN_ATLAS",
     "Access",
     "Aspect",
     "AtlasName",

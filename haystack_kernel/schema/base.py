@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 SCHEMA_VERSION = 1
 DEMO_ATLAS = "demo"  # the simulated atlas, made on first use
+OWN_ATLAS = "own"  # the name under which the user's own cells stand beside those of atlases
 SCHEMES = ("gs", "file", "memory")  # of addresses; anything else is a path of this machine
 
 RUN_ID_PATTERN = r"^[a-z][a-z0-9-]{7,44}$"

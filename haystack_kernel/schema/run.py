@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from haystack_kernel.schema.base import (
     DEMO_ATLAS,
     NAN,
+    OWN_ATLAS,
     SCHEMA_VERSION,
     AtlasName,
     ControlStrategy,
@@ -73,12 +74,18 @@ RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tupl
 _ROUNDS, _INFERENCE = RoundSettings(), InferenceSettings()  # whose defaults are those of an option
 
 
+CELL_OPTIONS = ("query_h5ad", "prompt_h5ad", "control_h5ad")  # options that name files of the user's own cells
+FILE_OPTIONS = (*CELL_OPTIONS, "model", "genelist")  # options that name files of the user's
+
+
 class RunConfig(Frozen):
     """The options of a run; a changed value makes a different run."""
 
     atlases: tuple[AtlasName, ...] = (DEMO_ATLAS,)
     query_atlas: AtlasName | None = Field(default=None, description="atlas the query cells come from; None: any")
     query_h5ad: str | None = Field(default=None, description="the user's own query cells, path or gs:// URI")
+    prompt_h5ad: str | None = Field(default=None, description="the user's own prompt cells, path or gs:// URI")
+    control_h5ad: str | None = Field(default=None, description="the user's own control cells, path or gs:// URI")
     query_cells: str | None = Field(
         default=None, description="which cells of query_h5ad: COLUMN=VALUE,COLUMN=VALUE or all; None: by its labels"
     )
@@ -101,13 +108,13 @@ class RunConfig(Frozen):
 
     @property
     def atlas_names(self) -> tuple[str, ...]:
-        """Atlases to open: those searched, and the one the query cells come from."""
+        """Atlases to open: those searched, and the one the query cells come from; not the user's own cells."""
         extra = (self.query_atlas,) if self.query_atlas else ()
-        return tuple(dict.fromkeys((*self.atlases, *extra)))
+        return tuple(name for name in dict.fromkeys((*self.atlases, *extra)) if name != OWN_ATLAS)
 
     def located(self) -> RunConfig:
         """The same options with full paths, to open the files; records write the home folder as ``~``."""
-        paths = {"model": self.model, "genelist": self.genelist, "query_h5ad": self.query_h5ad}
+        paths = {name: getattr(self, name) for name in FILE_OPTIONS}
         full = {name: str(Path(path).expanduser()) for name, path in paths.items() if path and path.startswith("~")}
         return self.model_copy(update=full) if full else self
 

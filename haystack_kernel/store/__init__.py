@@ -2,6 +2,7 @@
 
 from haystack_kernel.store.given import IN_MEMORY, dataset_name, is_cells, is_kept, keep_cells, plain_cells, shown_name
 from haystack_kernel.store.index import IndexedRun, RunIndex
+from haystack_kernel.store.kept import content_of, keep_with_run, locate, recall, take_along
 from haystack_kernel.store.lease import Lease, Worker, find_worker, taken
 from haystack_kernel.store.runs import RunStore, StoredFile
 from haystack_kernel.store.tables import parse_csv, read_csv, read_h5ad, to_csv, write_csv, write_h5ad
@@ -16,6 +17,7 @@ __all__ = [
     "StoredFile",
     "Worker",
     "check_run_id",
+    "content_of",
     "check_storage",
     "dataset_name",
     "find_worker",
@@ -23,12 +25,16 @@ __all__ = [
     "is_cells",
     "is_kept",
     "keep_cells",
+    "keep_with_run",
+    "locate",
     "new_run_id",
     "parse_csv",
     "plain_cells",
     "read_csv",
     "read_h5ad",
+    "recall",
     "shown_name",
+    "take_along",
     "taken",
     "to_csv",
     "write_csv",

@@ -12,7 +12,7 @@ import re
 import secrets
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.store import layout
@@ -27,7 +27,7 @@ _N_DIGITS = 16
 _NAME = re.compile(rf"{re.escape(layout.INPUTS)}/(?P<stem>.+)-[0-9a-f]{{{_N_DIGITS}}}\.h5ad")
 
 
-def is_cells(given: object) -> bool:
+def is_cells(given: object) -> TypeGuard[ad.AnnData]:
     """Whether ``given`` is an AnnData and no path.
 
     Parameters

@@ -16,6 +16,7 @@ from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.retrieval.cells.own_choice import choose_own_cells
 from haystack_kernel.retrieval.query_check import check_cells
+from haystack_kernel.schema import OWN_ATLAS
 from haystack_kernel.store import dataset_name, shown_name
 from inference.manifest import MODEL_ENGINE
 from inference.preflight import COVERAGE
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from haystack_kernel.retrieval.query_check import QueryCheck
     from haystack_kernel.schema import Candidate, RunConfig, StructuredQuery
 
-OWN = "own"
 _ALIASES = {  # other common names of a required column, tried in order
     keys.CELL_TYPE_ORIGINAL: ("cell_type", "celltype"),
     keys.CELL_TYPE_ID: ("cell_type_ontology_term_id",),
@@ -102,14 +102,26 @@ def read_own_cells(
         criteria=config.query_cells,
         source_types=tuple({one for item in candidates if item.control for one in item.control.cell_type_ids}),
     )
-    adata = _with_columns(found)
+    adata = with_columns(found, dataset=dataset_name(found.uri))
     if not adata.obs[keys.CELL_TYPE].astype(bool).any():  # the types stand in a column of another name
         adata.obs[keys.CELL_TYPE] = choice.labels.to_numpy()
     return OwnCells(adata[choice.keep.to_numpy()].copy(), _notes_about(found, genelist=genelist), choice, found)
 
 
-def _with_columns(found: QueryCheck) -> ad.AnnData:
-    """All cells of the file; a required column that it lacks is taken from one of another name, or left empty."""
+def with_columns(found: QueryCheck, *, dataset: str) -> ad.AnnData:
+    """All cells of a file; a required column that it lacks is taken from one of another name, or left empty.
+
+    Parameters
+    ----------
+    found
+        The check of the file.
+    dataset
+        Name of the data set where the file does not say.
+
+    Returns
+    -------
+    Raw counts with the columns of cells from an atlas.
+    """
     import anndata as ad
 
     checked = found.require()
@@ -118,8 +130,8 @@ def _with_columns(found: QueryCheck) -> ad.AnnData:
     obs.index.name = keys.CELL_ID
     known: dict[str, Any] = {
         keys.CELL_INDEX: np.arange(len(obs)),
-        keys.DATASET: dataset_name(found.uri),
-        keys.ATLAS: OWN,
+        keys.DATASET: dataset,
+        keys.ATLAS: OWN_ATLAS,
         keys.IS_CONTROL: True,
         keys.N_GENES: np.diff(checked.counts.indptr).astype(np.int32),
         keys.TOTAL_COUNTS: np.asarray(checked.counts.sum(axis=1)).ravel().astype(np.float32),

@@ -123,6 +123,23 @@ def type_columns(columns: list[Column], *, knowledge: Knowledge) -> list[tuple[C
     return found
 
 
+def types_held(obs: pd.DataFrame, *, knowledge: Knowledge) -> dict[str, int]:
+    """Cell types that labels surely name, by name with their numbers, the most frequent first.
+
+    Of cells that the labels tell apart as treated and untreated, the untreated ones count.
+    """
+    columns = label_columns(obs)
+    types = type_columns(columns, knowledge=knowledge)
+    found = treatment_columns(columns, besides={one.name for one, _ in types}, knowledge=knowledge)
+    verdict, _ = untreated(found, n_cells=len(obs))
+    among = verdict == "untreated" if (verdict == "untreated").any() else verdict != "unknown"
+    for _, ids in types:
+        terms = ids[among].map(lambda one: next(iter(one)) if one is not None and len(one) == 1 else None).dropna()
+        if len(terms):
+            return {knowledge.cell_types[str(term)].name: int(n) for term, n in terms.value_counts().items()}
+    return {}
+
+
 def treatment_columns(
     columns: list[Column], *, besides: set[str], knowledge: Knowledge
 ) -> list[tuple[Column, pd.Series]]:
