@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel import flow
+from haystack_kernel import flow, keys
 from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.drift import find_drift, pinned, recorded_settings
 from haystack_kernel.config.inputs import changed_inputs, check_unchanged, input_digests
@@ -502,6 +502,41 @@ class Run:
         if side is not None:
             explorer.side = side
         return explorer
+
+    def cells(self, role: str) -> ad.AnnData | None:
+        """Return the cells of one role in the best round, as raw counts.
+
+        Parameters
+        ----------
+        role
+            ``prompt``, ``control``, ``query`` or ``predicted``.
+
+        Returns
+        -------
+        The cells with their labels; None where the round has no control cells, or where they were deleted to free
+        space.
+
+        Raises
+        ------
+        InvalidInputError
+            There is no such role, or no scored round.
+
+        Examples
+        --------
+        >>> run.cells("prompt").obs["donor_id"].nunique()  # doctest: +SKIP
+        """
+        if role not in (*layout.ROLES, keys.PREDICTED):
+            msg = f"there are no {role!r} cells; the roles are {', '.join((*layout.ROLES, keys.PREDICTED))}"
+            raise InvalidInputError(msg, role=role)
+        if role == keys.PREDICTED:
+            found = self.predictions.copy()
+        else:
+            path = layout.cells_file(self._best_folder(), role)
+            if not self._ports.store.exists(self.run_id, path):
+                return None
+            found = read_h5ad(self._ports.store, self.run_id, path)
+        found.obs[keys.ROLE] = role
+        return found
 
     def follow(self, show: Callable[[str], object], *, poll_s: float = 1.0) -> Run:
         """Wait until the run is no longer running, and report each finished step.

@@ -48,10 +48,9 @@ PARAMETERS = {  # the rest: as committed
 
 
 @pytest.mark.slow
-def test_runs_offline(path, tmp_path, tiny_env):
-    done = papermill.execute_notebook(
-        str(path), str(tmp_path / path.name), parameters=PARAMETERS.get(path.stem, {}), progress_bar=False
-    )
+def test_runs_offline(path, tmp_path, tiny_env, tiny_h5ad):
+    parameters = {"h5ad": str(tiny_h5ad)} if path.stem == "anndata" else PARAMETERS.get(path.stem, {})
+    done = papermill.execute_notebook(str(path), str(tmp_path / path.name), parameters=parameters, progress_bar=False)
     nbformat.validate(done)
     outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
     assert outputs

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from haystack_kernel.atlas.mirror import local_root
     from haystack_kernel.atlas.record import atlas_info, list_atlases
 
+_FACE = {"from_anndata": "haystack_kernel.atlas_in"}  # needs settings, so it lies above the atlases
 _MODULES = {
     "build_atlas": "build",
     "BuildOptions": "build",
@@ -45,6 +46,7 @@ __all__ = [
     "build_atlas",
     "check_atlas",
     "draft_mapping",
+    "from_anndata",
     "list_atlases",
     "load_mapping",
     "local_root",
@@ -54,6 +56,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:  # lazy, because listing atlases must not import anndata or DuckDB
+    if name in _FACE:
+        return getattr(import_module(_FACE[name]), name)
     if name in _MODULES:
         return getattr(import_module(f"haystack_kernel.atlas.{_MODULES[name]}"), name)
     msg = f"haystack_kernel.atlas has no {name!r}; it has {__all__}"

@@ -1,4 +1,4 @@
-"""Commands about several runs and about the installation: list, fork, compare, gc, doctor, orphans.
+"""Commands about several runs and about the installation: list, fork, compare, export, gc, doctor, orphans.
 
 In: arguments. Out: a readable answer or one JSON line each; see the package.
 """
@@ -32,7 +32,7 @@ _MIB = 2**20
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (list_, gallery, fork, compare, verify, gc):
+    for command in (list_, gallery, fork, compare, export, verify, gc):
         commands.add(app, command, group=commands.RESULTS)
     commands.add(app, doctor, group=commands.SYSTEM)
     commands.add(app, orphans, group=commands.SYSTEM)
@@ -197,6 +197,27 @@ def _comparison_text(found: Comparison) -> str:
         parts.append("\npathways with the highest scores in either run")
         parts.append(format_rows(pathways))
     return "\n".join(parts)
+
+
+def export(
+    run_id: RunIdArgument,
+    what: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORM",
+            help="pseudobulk (counts and design for DESeq2), gmt (called genes as gene sets) or csv (all tables); "
+            "repeat it for several (default: all).",
+        ),
+    ] = None,
+    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the files go (default: RUN_ID).")] = None,
+    storage: Storage = None,
+) -> None:
+    """Write a run in the forms of other tools."""
+    from haystack_kernel import export as forms
+    from haystack_kernel.run import attach as find
+
+    written = forms.write(find(run_id, storage=storage), folder=output or run_id, what=what or forms.FORMS)
+    show({"run_id": run_id, "files": written}, lambda: "\n".join(written))
 
 
 def gc(
