@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -53,3 +54,14 @@ def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's shel
 def unload_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's shell is untyped
     """``%unload_ext haystack_kernel`` takes it out."""
     import_module(f"{__name__}.jupyter.magic").unload(shell)
+
+
+def _show_as_cards() -> None:
+    """Where this is imported in a notebook, its values are shown as cards; elsewhere nothing is loaded for that."""
+    find = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = find() if find is not None else None
+    if shell is not None:
+        import_module(f"{__name__}.report.displays").register(shell.display_formatter.formatters)
+
+
+_show_as_cards()

@@ -123,13 +123,15 @@ class Run:
 
     def __repr__(self) -> str:
         score = "not scored" if self.score != self.score else f"score {self.score:.1f}"
-        status = "interrupted" if self._is_interrupted and self.record.status == "running" else self.record.status
-        return f"Run({self.run_id!r}, {status}, {len(self.record.rounds)} round(s), {score})"
+        return f"Run({self.run_id!r}, {self._shown_status()}, {len(self.record.rounds)} round(s), {score})"
 
     def _repr_html_(self) -> str:
         from haystack_kernel.report import run_card
 
-        return run_card(self.record)
+        return run_card(self.record, status=self._shown_status(), folder=self.folder)._repr_html_()
+
+    def _shown_status(self) -> str:
+        return "interrupted" if self._is_interrupted and self.record.status == "running" else self.record.status
 
     # --- work ---
 

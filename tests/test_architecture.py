@@ -47,7 +47,7 @@ LAYERS = [
     "progress",
     "ports",
     "schema",
-    "errors keys",
+    "errors keys texts",
 ]
 DEPTH = {name: depth for depth, row in enumerate(reversed(LAYERS)) for name in row.split()}
 SIBLINGS = {("report", "pl")}

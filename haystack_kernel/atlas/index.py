@@ -105,6 +105,11 @@ class AtlasCollection:
         held = ", ".join(f"{name} ({record.n_cells:,} cells)" for name, record in self._records.items())
         return f"AtlasCollection({held})"
 
+    @property
+    def records(self) -> dict[str, AtlasRecord]:
+        """What each atlas holds, by name, as it was counted when the atlas was built."""
+        return dict(self._records)
+
     def conditions(self) -> pd.DataFrame:
         """One row per distinct condition; see :meth:`haystack_kernel.ports.Atlas.conditions`.
 

@@ -9,7 +9,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import get, keys
-from haystack_kernel.pl.style import ROLE_COLOURS, ROLE_MARKERS, SMALL, finish, new_axes, say_nothing_to_draw
+from haystack_kernel.pl.style import (
+    INK,
+    PAPER,
+    ROLE_COLOURS,
+    ROLE_MARKERS,
+    SMALL,
+    finish,
+    new_axes,
+    say_nothing_to_draw,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +83,7 @@ def _scatter(ax: Axes, cells: pd.DataFrame, *, role: str) -> None:
         c=ROLE_COLOURS[role],
         marker=ROLE_MARKERS[role],
         label=f"{role} ({len(cells)})",
-        edgecolors="black" if named else "none",
+        edgecolors=INK if named else "none",
         linewidths=0.4 if named else 0,
         alpha=0.9 if named else 0.55,
         rasterized=True,
@@ -90,7 +99,7 @@ def _scatter(ax: Axes, cells: pd.DataFrame, *, role: str) -> None:
             va=side,
             fontsize=SMALL + 1,
             weight="bold",
-            path_effects=[withStroke(linewidth=3, foreground="white")],
+            path_effects=[withStroke(linewidth=3, foreground=PAPER)],
         )
 
 

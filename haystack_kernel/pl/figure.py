@@ -1,14 +1,29 @@
-"""A figure that knows its alternative text and takes it into notebooks.
+"""A figure that knows its alternative text, and shows itself in the colours of the reader's theme.
 
-In: matplotlib. Out: :class:`DescribedFigure`; its outputs in a notebook carry the text in their metadata, under
-``image/png`` and ``alt``, where nbconvert and the report look for it.
+In: matplotlib. Out: :class:`DescribedFigure`. In a notebook it is an SVG in an image element, whose ink is dark on
+light pages and light on dark ones and whose ground is transparent, beside a PNG on white for front ends without HTML.
+The alternative text also goes into the metadata, under ``image/png`` and ``alt``, where nbconvert and the report look.
 """
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import re
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from haystack_kernel.pl.style import BLUE, INK, PAPER, SKY_BLUE
+
+_DPI = 110  # of the parts that are drawn as points: maps and volcanoes
+_THEME = (
+    f"<style>svg{{color:#1a1a1a;--paper:#fff;--blue:{BLUE}}}"
+    f"@media(prefers-color-scheme:dark){{svg{{color:#ececec;--paper:#16181a;--blue:{SKY_BLUE}}}}}</style>"
+)
+_OPENING = re.compile(r"<svg\b[^>]*>")
+_FIXED = {"svg.hashsalt": "haystack", "svg.fonttype": "path"}  # the same file each time, the same letters everywhere
 
 
 class DescribedFigure(Figure):
@@ -20,4 +35,29 @@ class DescribedFigure(Figure):
         exclude: object = None,
     ) -> tuple[dict[str, str], dict[str, Any]]:
         alt = str(self.get_label())
-        return ({"text/plain": alt}, {"image/png": {"alt": alt}}) if alt else ({}, {})
+        if not alt:
+            return {}, {}
+        shown = f'<div class="haystack-figure">{image(self)}</div>'
+        return {"text/plain": alt, "text/html": shown}, {"image/png": {"alt": alt}}
+
+
+def image(figure: Figure) -> str:
+    """Return the figure as an ``<img>`` of an SVG that follows the page's theme; its label is the alternative text."""
+    data = base64.b64encode(svg(figure).encode()).decode()
+    width = round(figure.get_figwidth() * 96)
+    alt = html.escape(str(figure.get_label()), quote=True)
+    style = "max-width:100%;height:auto"
+    return f'<img alt="{alt}" width="{width}" style="{style}" src="data:image/svg+xml;base64,{data}">'
+
+
+def svg(figure: Figure) -> str:
+    """Return the figure as SVG with a transparent ground; what is drawn in ink or paper takes the theme's colours."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context(_FIXED):
+        figure.savefig(buffer, format="svg", dpi=_DPI, transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+    text = text.replace(BLUE.lower(), "var(--blue)")  # too dark on a dark page
+    return _OPENING.sub(lambda found: found.group() + _THEME, text, count=1)

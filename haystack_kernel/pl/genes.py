@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+_MANY = 500  # marks of one kind; more are drawn as points of an image, which is smaller
 _FLOOR = 1e-300  # smaller p values are drawn here, because their logarithm would be infinite
 _GAP = 0.052  # distance between two names, as a fraction of the height of the axes
 _WIDTH = 14  # maximum number of characters of a name
@@ -68,8 +69,9 @@ def volcano(
         (falls, BLUE, "v", "falls"),
     ):
         text = f"{label} ({int(mask.sum()):,})"
+        is_many = int(mask.sum()) > _MANY
         ax.scatter(
-            effect[mask], height[mask], s=16, c=colour, marker=marker, label=text, lw=0, alpha=0.8, rasterized=True
+            effect[mask], height[mask], s=16, c=colour, marker=marker, label=text, lw=0, alpha=0.8, rasterized=is_many
         )
     up, down = _named(tested, rises=rises, falls=falls, n=n_labels)
     if len(tested):

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import get
-from haystack_kernel.pl.style import GREY, SMALL, YELLOW, finish, fold, new_axes, say_nothing_to_draw
+from haystack_kernel.pl.style import GREY, INK, SMALL, YELLOW, finish, fold, new_axes, say_nothing_to_draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,12 +62,12 @@ def pathway_bars(
     ):
         rows = [row for row, is_expected in enumerate(expected) if is_expected == wanted]
         if rows:
-            ax.barh(rows, statistics[rows], height=0.72, color=colour, hatch=hatch, ec="black", lw=0.5, label=label)
+            ax.barh(rows, statistics[rows], height=0.72, color=colour, hatch=hatch, ec=INK, lw=0.5, label=label)
     _write_scores(ax, statistics.tolist(), scores=table["score"].tolist())
     ax.set_yticks(range(len(names)), [fold(name, width=36, lines=2) for name in names], fontsize=SMALL)
     for tick in ax.get_yticklabels():
         tick.set_parse_math(False)
-    ax.axvline(0, color="black", lw=0.8)
+    ax.axvline(0, color=INK, lw=0.8)
     ax.margins(x=0.2, y=0.02)
     ax.tick_params(axis="x", labelsize=SMALL)
     ax.set_xlabel("pathway statistic (mean signed z)", fontsize=SMALL + 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import get, keys
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.pl.style import ROLE_COLOURS, SMALL, finish, fold, fold_list, new_axes
+from haystack_kernel.pl.style import INK, ROLE_COLOURS, SMALL, finish, fold, fold_list, new_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,15 +152,15 @@ def _draw(ax: Axes, box: _Box, *, role: str, content: _BoxText) -> None:
 
     edge = ROLE_COLOURS[role]
     shape = "round,pad=0,rounding_size=0.02"
-    ax.add_patch(FancyBboxPatch((box.x, box.y), box.width, _HEIGHT, boxstyle=shape, fc="white", ec=edge, lw=2))
+    ax.add_patch(FancyBboxPatch((box.x, box.y), box.width, _HEIGHT, boxstyle=shape, fc="none", ec=edge, lw=2))
     middle = box.x + box.width / 2
     top = box.y + _HEIGHT - 0.035
-    ax.text(middle, top, role.upper(), ha="center", va="top", fontsize=SMALL + 1, weight="bold", color=edge)
+    ax.text(middle, top, role.upper(), ha="center", va="top", fontsize=SMALL + 1, weight="bold")
     names = [fold_list(content.names, width=box.n_letters, lines=3)] if content.names else []
     lines = [fold(line, width=box.n_letters, lines=2) for line in content.lines]
     text = "\n".join([*names, *lines])
-    ax.text(middle, box.middle - 0.045, text, ha="center", va="center", fontsize=SMALL, parse_math=False)
+    ax.text(middle, box.middle - 0.035, text, ha="center", va="center", fontsize=SMALL + 0.7, parse_math=False)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.2})
+    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.2})

@@ -9,13 +9,16 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
+from haystack_kernel.texts import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
-BLUE, VERMILION, GREEN, YELLOW, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#8C8C8C", "#000000"
+BLUE, VERMILION, GREEN, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#8C8C8C"
+SKY_BLUE = "#56B4E9"  # instead of blue on dark pages
+INK, PAPER = "#010203", "#fdfefc"  # practically black and white; figure.py lets them follow the reader's theme
 SMALL = 8  # points; nothing is written smaller
 
 ROLE_COLOURS = {keys.PROMPT: VERMILION, keys.CONTROL: BLUE, keys.QUERY: "#6B6B6B", keys.PREDICTED: GREEN}
@@ -34,8 +37,26 @@ def new_axes(*, width: float, height: float) -> Axes:
     return axes
 
 
+def _in_ink(axes: Axes) -> None:
+    """Give what matplotlib draws in black the ink of the theme: spines, ticks and every text without another colour."""
+    from matplotlib.text import Text
+
+    for spine in axes.spines.values():
+        spine.set_edgecolor(INK)
+    axes.tick_params(color=INK, labelcolor=INK)
+    legend = axes.get_legend()
+    for text in [*axes.findobj(Text), *(legend.get_texts() if legend else ())]:
+        if text.get_color() == "black":
+            text.set_color(INK)
+
+
 def finish(axes: Axes, *, alt: str, show: bool) -> Axes:
-    """Store the alternative text with the figure, for readers who cannot see it, and show it if asked."""
+    """Store the alternative text with the figure, for readers who cannot see it, and show it if asked.
+
+    Black texts, spines and ticks take the ink of the theme.
+    """
+    _in_ink(axes)
+    alt = visible(alt)
     axes.figure.set_label(alt)
     axes.set_label(alt)
     if show:
@@ -52,6 +73,7 @@ def say_nothing_to_draw(axes: Axes, reason: str) -> None:
 
 def cut(word: str, *, width: int) -> str:
     """Shorten ``word`` to ``width`` characters, the last of which is then an ellipsis."""
+    word = visible(word)
     return word if len(word) <= width else f"{word[: width - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 

@@ -11,6 +11,7 @@ from haystack_kernel import get
 from haystack_kernel.report.html import Html, folded, paragraph, table
 from haystack_kernel.report.words import cell_types, counted
 from haystack_kernel.schema import EVIDENCE_WORDS
+from haystack_kernel.texts import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +96,7 @@ class CandidateTable:
             if one.n_cells
         ]
         hidden = [f"Hidden from the search: {self._hidden_words()}", *shown] if self._hidden else []
-        return "\n".join([*(lines or [_EMPTY]), *hidden])
+        return visible("\n".join([*(lines or [_EMPTY]), *hidden]))
 
     def _repr_html_(self) -> str:
         return self.html()._repr_html_()

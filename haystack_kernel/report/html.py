@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from haystack_kernel.report.plain import plain_text
+from haystack_kernel.texts import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 MISSING = "\N{EN DASH}"
 UP, DOWN = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
-STYLE = (Path(__file__).parent / "template" / "parts.css").read_text(encoding="utf-8")
+_TEMPLATES = Path(__file__).parent / "template"
+STYLE = (_TEMPLATES / "parts.css").read_text(encoding="utf-8")  # of pages, which define the colours themselves
+SCRIPT = (_TEMPLATES / "tables.js").read_text(encoding="utf-8")
+# In notebooks the front end has rules for every table, list and paragraph: these are undone, and ours outweigh them.
+CELL_STYLE = ((_TEMPLATES / "cell.css").read_text(encoding="utf-8") + STYLE).replace(".haystack", ".haystack" * 3)
+_LEFT = ' style="text-align:left"'  # Lab shows untrusted outputs without our style, and cells of tables to the right
+_NO_MATHEMATICS = "tex2jax_ignore mathjax_ignore"  # a name with dollar signs is a name
+_SORTABLE = '<table class="sortable">'
 LONG, LONGER = 24, 100  # characters; longer texts wrap, in columns with a minimum width (see parts.css)
 
 
@@ -30,17 +39,16 @@ class Html(str):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return f'<div class="haystack"><style>{STYLE}</style>{self}</div>'
+        script = f"<script>{SCRIPT}</script>" if _SORTABLE in self else ""
+        return f'<div class="haystack {_NO_MATHEMATICS}"><style>{CELL_STYLE}</style>{self}{script}</div>'
 
     def __repr__(self) -> str:
-        text = re.sub(r"</(?:tr|p|h\d|li|dd|div|caption)>", "\n", str(self))
-        lines = [" ".join(html.unescape(re.sub(r"<[^>]+>", " ", line)).split()) for line in text.splitlines()]
-        return "\n".join(line for line in lines if line)
+        return plain_text(self)
 
 
 def escape(value: object) -> str:
-    """Return the text of ``value`` with all markup characters escaped."""
-    return html.escape(str(value), quote=True)
+    """Return the text of ``value`` with all markup characters escaped, and with control characters made visible."""
+    return html.escape(visible(str(value)), quote=True)
 
 
 def paragraph(text: object, *, kind: str = "") -> str:
@@ -51,9 +59,11 @@ def paragraph(text: object, *, kind: str = "") -> str:
 def definitions(pairs: Mapping[str, object]) -> str:
     """Return names and values as a list; empty values are omitted."""
     rows = [
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items() if value not in ("", None)
+        f'<div class="fact"><b class="name">{escape(name)}</b> <span class="value">{_inner(value)}</span></div>'
+        for name, value in pairs.items()
+        if value not in ("", None)
     ]
-    return f'<dl class="facts">{"".join(rows)}</dl>'
+    return f'<div class="facts">{"".join(rows)}</div>'
 
 
 def items(texts: Iterable[object], *, kind: str = "") -> str:
@@ -62,7 +72,14 @@ def items(texts: Iterable[object], *, kind: str = "") -> str:
     return f'<ul class="{escape(kind)}">{rows}</ul>' if rows else ""
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str, kind: str = "") -> str:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    caption: str,
+    kind: str = "",
+    amounts: Sequence[str] = (),
+) -> str:
     """Return a table of plain values; numbers are right-aligned, NaN is a dash, the first column is the row header.
 
     Parameters
@@ -71,19 +88,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: 
         What the table holds; shown above it and read out by screen readers.
     kind
         ``sortable`` lets the script of the report sort and filter the table; it can be read without.
+    amounts
+        Columns of numbers with their unit, as texts; they are right-aligned too.
     """
     filled = [list(row) for row in rows]
     numeric = []
     for place in range(len(columns)):
         kinds = {type(row[place]) for row in filled}
-        numeric.append(bool(kinds) and all(issubclass(kind, (int, float)) and kind is not bool for kind in kinds))
+        is_numeric = bool(kinds) and all(issubclass(kind, (int, float)) and kind is not bool for kind in kinds)
+        numeric.append(is_numeric or columns[place] in amounts)
     head = "".join(
-        f'<th scope="col"{_class("number" if is_number else "")}>{escape(name)}</th>'
+        f'<th scope="col"{_class("number") if is_number else _LEFT}>{escape(name)}</th>'
         for name, is_number in zip(columns, numeric, strict=True)
     )
     body = ""
     for row in filled:
-        cells = [_cell(value, is_first=place == 0) for place, value in enumerate(row)]
+        cells = [
+            _cell(value, is_first=place == 0, is_amount=columns[place] in amounts) for place, value in enumerate(row)
+        ]
         body += f"<tr>{''.join(cells)}</tr>"
     name = escape(caption)
     box = f'<div class="scroll{" tall" if kind else ""}" role="region" tabindex="0" aria-label="{name}">'
@@ -123,16 +145,22 @@ def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
 
 
-def _cell(value: object, *, is_first: bool) -> str:
+def _inner(value: object) -> str:
+    return str(value) if isinstance(value, Html) else escape(value)
+
+
+def _cell(value: object, *, is_first: bool, is_amount: bool) -> str:
     if isinstance(value, Html):
-        inner, attributes = str(value), ""
+        inner, attributes = str(value), _LEFT
     elif isinstance(value, bool):
-        inner, attributes = "yes" if value else "no", ""
+        inner, attributes = "yes" if value else "no", _LEFT
     elif isinstance(value, (int, float)):
         inner = f"{value:,}" if isinstance(value, int) else number(value, digits=3)
         attributes = f' class="number" data-value="{float(value):.9g}"'
+    elif is_amount:
+        inner, attributes = escape(value), _class("number")
     else:
         inner = escape(value)
         n_letters = len(str(value))
-        attributes = _class("longer" if n_letters > LONGER else "long" if n_letters > LONG else "")
+        attributes = _LEFT + _class("longer" if n_letters > LONGER else "long" if n_letters > LONG else "")
     return f'<th scope="row"{attributes}>{inner}</th>' if is_first else f"<td{attributes}>{inner}</td>"

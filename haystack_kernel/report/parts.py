@@ -1,4 +1,4 @@
-"""The parts of a run that notebooks and the report show: question, rounds, score and run card.
+"""The parts of a run that notebooks and the report show: question, rounds and score.
 
 In: a run record. Out: HTML fragments with every text escaped.
 """
@@ -14,6 +14,7 @@ from haystack_kernel.report.html import (
     Html,
     bar,
     definitions,
+    escape,
     items,
     paragraph,
     table,
@@ -40,12 +41,13 @@ def query_card(record: RunRecord) -> Html:
     --------
     >>> query_card(run.record)  # doctest: +SKIP
     """
-    query = record.query
-    if query is None:
-        return Html(paragraph("The question has not been parsed yet."))
+    return question_card(record.query) if record.query else Html(paragraph("The question has not been parsed yet."))
+
+
+def question_card(query: StructuredQuery) -> Html:
+    """Return a parsed question; see :func:`query_card`."""
     perturbation = query.perturbation
     shown = {
-        "question": query.question,
         "task": TASKS[query.task_type],
         "taken as": query.reading,
         "cells": with_id(query.cell_type_name or query.cell_type_text, query.cell_type_id),
@@ -62,7 +64,8 @@ def query_card(record: RunRecord) -> Html:
         "compared with": CONTROLS[query.control_strategy],
     }
     warnings = items(_warnings(query), kind="warning")
-    return Html(f'<div class="card">{definitions(shown)}{warnings}</div>')
+    title = f'<div class="title"><b>{escape(query.question)}</b></div>'
+    return Html(f'<div class="card">{title}{definitions(shown)}{warnings}</div>')
 
 
 def rounds_table(record: RunRecord) -> Html:
@@ -163,35 +166,6 @@ def agreement_table(record: RunRecord) -> Html:
     columns = ("engine", "Pearson r", "DE genes", "score", "note")
     caption = f"Simple baselines; r is the correlation of their response with that of engine '{record.config.engine}'"
     return Html(table(columns, rows, caption=caption))
-
-
-def run_card(record: RunRecord) -> str:
-    """Return the run at a glance, for notebooks: question, how it was read, status, score and answer.
-
-    Parameters
-    ----------
-    record
-        The run, in any state.
-
-    Returns
-    -------
-    HTML of a card with its style.
-
-    Examples
-    --------
-    >>> run_card(run.record)  # doctest: +SKIP
-    """
-    best = record.best
-    shown = {
-        "question": record.question,
-        "taken as": record.taken_as,
-        "run": record.run_id,
-        "status": record.status if record.failure is None else f"{record.status}: {record.failure.message}",
-        "rounds": len(record.rounds) or "",
-        "score": score_text(best) if best else "",
-        "answer": record.interpretation.headline if record.interpretation else "",
-    }
-    return Html(f'<div class="card">{definitions(shown)}</div>')._repr_html_()
 
 
 def _arrow(sign: int) -> str:

@@ -56,9 +56,10 @@ def answer(record: RunRecord, *, de: pd.DataFrame | None = None, pathways: pd.Da
     tiles = ""
     for item in summary(record, de=de, pathways=pathways):
         value = str(item.value) if isinstance(item.value, Html) else escape(item.value)
-        note = f'<dd class="note">{escape(item.note)}</dd>' if item.note else ""
-        tiles += f'<div><dt>{escape(item.name)}</dt><dd class="value">{value}</dd>{note}</div>'
-    strip = f'<dl class="strip">{tiles}</dl>' if tiles else ""
+        note = f'<div class="note">{escape(item.note)}</div>' if item.note else ""
+        name = f'<b class="name">{escape(item.name)}</b>'
+        tiles += f'<div class="tile">{name} <div class="value">{value}</div>{note}</div>'
+    strip = f'<div class="strip">{tiles}</div>' if tiles else ""
     said = record.interpretation
     if said is None:
         return Html(f'<div class="answer">{notes}{strip}{paragraph("No interpretation is available yet.")}</div>')

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
-from haystack_kernel.report.html import DOWN, UP, bar, table
+from haystack_kernel.report.html import DOWN, UP, Html, bar, table
 from haystack_kernel.report.words import P_VALUES
 from haystack_kernel.store import layout
 
@@ -24,7 +24,7 @@ _FLIPS = "flips"
 _ROLES = (keys.QUERY, keys.PROMPT, keys.CONTROL)
 
 
-def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
+def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int] | None = None) -> Html:
     """Return the tested genes with the largest change.
 
     Parameters
@@ -33,8 +33,17 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
         One row per gene. ``flips`` (the call differs between the two control strategies) and ``stability`` may be
         absent.
     expected
-        Gene -> +1 rises, -1 falls, as the question expects.
+        Gene -> +1 rises, -1 falls, as the question expects; None: nothing is expected.
+
+    Returns
+    -------
+    A table that can be sorted and filtered where scripts run, at most 300 rows.
+
+    Examples
+    --------
+    >>> haystack.report.gene_table(run.de, expected=run.query.expected_targets)  # doctest: +SKIP
     """
+    expected = expected or {}
     tested = de[de[keys.IS_TESTED].astype(bool)]
     order = tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_GENES_SHOWN]
     rows = []
@@ -77,16 +86,24 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int]) -> str:
         f"{len(rows):,} of {len(tested):,} tested genes, largest mean change first (all genes: {layout.DE}). "
         "p values depend on the number of generated cells, which are not replicates."
     )
-    return table(columns, rows, caption=caption, kind="sortable")
+    return Html(table(columns, rows, caption=caption, kind="sortable"))
 
 
-def pathway_table(pathways: pd.DataFrame) -> str:
+def pathway_table(pathways: pd.DataFrame) -> Html:
     """Return the first 200 pathways in the order of the file.
 
     Parameters
     ----------
     pathways
         One row per pathway; ``leading_genes`` and the columns of ULM and ORA may be absent.
+
+    Returns
+    -------
+    A table that can be sorted and filtered where scripts run, at most 200 rows.
+
+    Examples
+    --------
+    >>> haystack.report.pathway_table(run.pathways)  # doctest: +SKIP
     """
     further = {name: column for name, column in _FURTHER.items() if column in pathways}
     rows = [
@@ -110,11 +127,25 @@ def pathway_table(pathways: pd.DataFrame) -> str:
     if further and len(pathways):
         n_background = int(pathways["n_background"].iloc[0])
         caption += f" ULM and ORA compare with all {n_background:,} tested genes and assume that genes are independent."
-    return table((*columns, *further), rows, caption=caption, kind="sortable")
+    return Html(table((*columns, *further), rows, caption=caption, kind="sortable"))
 
 
-def cell_table(prompts: pd.DataFrame) -> str:
-    """Return the cells used, grouped by role, dataset, cell type and treatment, with the number of donors."""
+def cell_table(prompts: pd.DataFrame) -> Html:
+    """Return the cells used, grouped by role, dataset, cell type and treatment, with the number of donors.
+
+    Parameters
+    ----------
+    prompts
+        One row per cell and role.
+
+    Returns
+    -------
+    One row per group, by role, the largest first.
+
+    Examples
+    --------
+    >>> haystack.report.cell_table(run.prompts)  # doctest: +SKIP
+    """
     by = [keys.ROLE, keys.DATASET, keys.CELL_TYPE, keys.PERTURBATION]
     filled = prompts.assign(**{name: prompts[name].fillna("").astype(str) for name in by})
     groups = filled.groupby(by, sort=False)[keys.DONOR].agg(["size", "nunique"]).reset_index()
@@ -126,4 +157,4 @@ def cell_table(prompts: pd.DataFrame) -> str:
         if role == wanted
     ]
     caption = f"The {len(prompts):,} cells used; all cell ids are in {layout.PROMPTS}"
-    return table(("role", "cell type", "treatment", "dataset", "cells", "donors"), rows, caption=caption)
+    return Html(table(("role", "cell type", "treatment", "dataset", "cells", "donors"), rows, caption=caption))

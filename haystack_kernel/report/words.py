@@ -72,3 +72,17 @@ def counted(number: int, noun: str) -> str:
 def with_id(name: str | None, identifier: str | None) -> str:
     """Return ``B cell (CL:0000236)``, or the part of it that is known."""
     return f"{name} ({identifier})" if name and identifier else name or identifier or ""
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration in two units at most: ``45 s``, ``3 min 20 s``, ``2 h 05 min``; empty for None."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from inference.checks import Checked
-
-_MARKS = {True: ("&#10003;", "yes"), False: ("&#10007;", "no"), None: ("&#9432;", "note")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +62,6 @@ class QueryCheck:
     def __repr__(self) -> str:
         head = f"{self.role} cells {shown_name(self.uri)}: {'can be used' if self.ok else 'cannot be used'}"
         return "\n".join([head, *self.preflight.lines])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><td title="{_MARKS[one.ok][1]}" aria-label="{_MARKS[one.ok][1]}">{_MARKS[one.ok][0]}</td>'
-            f'<th scope="row" style="text-align:left">{escape(one.question)}</th>'
-            f'<td style="text-align:left">{escape(one.detail)}</td></tr>'
-            for one in self.preflight.answers
-        )
-        verdict = "can be used" if self.ok else "cannot be used"
-        caption = f"{self.role.capitalize()} cells {escape(shown_name(self.uri))}: {verdict}"
-        return f"<table><caption>{caption}</caption><tbody>{rows}</tbody></table>"
 
 
 def check_cells(given: ad.AnnData | str | Path, *, genelist: str | None = None, role: str = keys.QUERY) -> QueryCheck:

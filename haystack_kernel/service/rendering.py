@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from haystack_kernel.jobs import in_usd
 from haystack_kernel.report.html import bar
+from haystack_kernel.report.words import span
 from haystack_kernel.service.problems import Problem, new_problem
 
 if TYPE_CHECKING:
@@ -34,20 +35,6 @@ def templates() -> Environment:
     found.filters |= {"usd": in_usd, "span": span, "bytes": size, "when": when}
     found.globals["score_bar"] = bar
     return found
-
-
-def span(seconds: float | None) -> str:
-    """A duration in words of two units at most."""
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
 
 
 def size(n_bytes: int) -> str:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import MissingExtraError
-from haystack_kernel.report.html import STYLE
+from haystack_kernel.report.html import CELL_STYLE
 from haystack_kernel.widgets.markup import LIVE_STYLE, split_ticks
 
 if TYPE_CHECKING:
@@ -74,5 +74,5 @@ def _bundle(part: Part, mark: str) -> dict[str, Any]:
     """The still picture as outputs; its style hides the place of a live view that is gone."""
     still = part.still()
     gone = f".jp-OutputArea-child:has(.{mark}) + .jp-OutputArea-child:not(:has(.haystack-live)){{display:none}}"
-    page = f'<div class="haystack {mark}"><style>{STYLE}{LIVE_STYLE}{gone}</style>{still}</div>'
+    page = f'<div class="haystack {mark}"><style>{CELL_STYLE}{LIVE_STYLE}{gone}</style>{still}</div>'
     return {"text/html": page, "text/plain": repr(still)}

@@ -13,7 +13,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from haystack_kernel.report.html import STYLE
+from haystack_kernel.report.html import CELL_STYLE
 from haystack_kernel.widgets.desk import Desk
 from haystack_kernel.widgets.exploring import Explore
 from haystack_kernel.widgets.markup import LIVE_STYLE, split_ticks
@@ -33,7 +33,7 @@ class LiveView(anywidget.AnyWidget):
     css = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, part: Part, *, hides: str = "") -> None:
-        super().__init__(css=f"{STYLE}{LIVE_STYLE}{hides}")
+        super().__init__(css=f"{CELL_STYLE}{LIVE_STYLE}{hides}")
         self._part, self._drawing = part, threading.Lock()
         self.on_msg(self._hear)
         part.listen(self.draw)

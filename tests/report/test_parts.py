@@ -18,7 +18,7 @@ def test_run_card_escapes_and_shows_state_and_score(make_run, failed_run):
     card = report.run_card(make_run(NASTY))
     assert NASTY not in card
     assert "7 of 10 (7.3)" in card
-    assert "failed: no atlas" in report.run_card(failed_run)
+    assert "failure: at step 'retrieve': no atlas 'x'" in repr(report.run_card(failed_run))
 
 
 def test_query_card_shows_ids_directions_doubts_and_unknown_words(make_run):
@@ -52,7 +52,7 @@ def test_score_table_says_why_a_component_is_missing(make_run):
     assert "not computed" in missing
     assert "no paper was searched" in missing
     (wrong_way,) = [row for row in rows if row.startswith("target activation")]
-    assert "1.0 30% -0.500" in wrong_way
+    assert "1.0 30% -0.500" in " ".join(wrong_way.split())
     assert "moves against expectation" in wrong_way
 
 

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 import haystack_kernel
 from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.report.displays import card_of
 from haystack_kernel.retrieval import check_cells, read_own_cells
 from haystack_kernel.schema import RunConfig
 
@@ -40,9 +41,9 @@ def test_good_cells_are_shown_with_their_coverage(write_cells, genelist):
     assert found.ok
     assert "can be used" in repr(found)
     assert "75.0% (12 of 16)" in repr(found)
-    page = found._repr_html_()
+    page = card_of(found)
     assert "75.0% (12 of 16)" in page
-    assert page.count("<tr>") == len(found.preflight.answers)
+    assert page.count('<th scope="row"') == len(found.preflight.answers)
     assert found.require().source == "X"
 
 
@@ -80,8 +81,8 @@ def test_none_of_the_models_genes_is_refused_before_anything_is_spent(notes_of, 
 
 def test_the_name_of_a_file_is_text_not_markup(write_cells):
     found = check_cells(write_cells(name="<b>mine</b>.h5ad".replace("/", "")))
-    assert "<b>" not in found._repr_html_()
-    assert "&lt;b&gt;mine" in found._repr_html_()
+    assert "<b>mine" not in card_of(found)
+    assert "&lt;b&gt;mine" in card_of(found)
 
 
 def test_missing_files_are_named(write_cells, tmp_path, genelist):

@@ -1,5 +1,6 @@
 "use strict";
-for (const table of document.querySelectorAll("table.sortable")) {
+for (const table of document.querySelectorAll("table.sortable:not([data-sortable])")) {
+  table.dataset.sortable = ""; // a notebook runs this once per table, and finds the others again
   const body = table.tBodies[0];
   if (!body || !table.tHead?.rows.length) continue;
   const rows = [...body.rows];
