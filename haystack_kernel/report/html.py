@@ -92,14 +92,10 @@ def table(
         Columns of numbers with their unit, as texts; they are right-aligned too.
     """
     filled = [list(row) for row in rows]
-    numeric = []
-    for place in range(len(columns)):
-        kinds = {type(row[place]) for row in filled}
-        is_numeric = bool(kinds) and all(issubclass(kind, (int, float)) and kind is not bool for kind in kinds)
-        numeric.append(is_numeric or columns[place] in amounts)
+    rights = [name in amounts or _is_numeric([row[place] for row in filled]) for place, name in enumerate(columns)]
     head = "".join(
-        f'<th scope="col"{_class("number") if is_number else _LEFT}>{escape(name)}</th>'
-        for name, is_number in zip(columns, numeric, strict=True)
+        f'<th scope="col"{_class("number") if is_right else _LEFT}>{escape(name)}</th>'
+        for name, is_right in zip(columns, rights, strict=True)
     )
     body = ""
     for row in filled:
@@ -139,6 +135,10 @@ def number(value: float, *, digits: int = 2) -> str:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:,.{digits}f}"
+
+
+def _is_numeric(values: Sequence[object]) -> bool:
+    return bool(values) and all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in values)
 
 
 def _class(name: str) -> str:

@@ -106,13 +106,13 @@ def test_a_figure_takes_its_description_into_notebooks(make_run):
 def test_a_figure_follows_the_theme_and_any_name_leaves_it_whole(make_run):
     import base64
     import re
-    from xml.etree import ElementTree
+    import xml.etree.ElementTree as ET
 
     for name in ("B\x1b[2J cell", "<script>x</script> & 'B'", "B\N{RIGHT-TO-LEFT OVERRIDE}llec", "$\\mathbf{x}$"):
         axes = pl.roles(make_run(name))
         shown = axes.figure._repr_mimebundle_()[0]["text/html"]
         data = base64.b64decode(re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', shown)[1])
-        ElementTree.fromstring(data)
+        ET.fromstring(data)
         assert "currentColor" in data.decode()
         assert "prefers-color-scheme" in data.decode()
         assert not {"#000000", "#010203", "#ffffff"} & set(re.findall(r"#[0-9a-f]{6}", data.decode()))
