@@ -15,6 +15,7 @@ from haystack_kernel import __version__, errors
 from haystack_kernel.cli import atlas, knowledge, manage, model, runs, service
 from haystack_kernel.cli.commands import DATA, new_group
 from haystack_kernel.cli.output import prepare_streams
+from haystack_kernel.texts import visible
 
 app = new_group(
     "Ask in plain words how cells would respond, and get a grounded prediction in an executed notebook.",
@@ -73,7 +74,7 @@ def main() -> None:
                 raise errors.InvalidInputError(msg)
         app()
     except errors.HaystackError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {visible(str(error))}\n")
         for note in getattr(error, "__notes__", ()):
-            sys.stderr.write(f"note: {note}\n")
+            sys.stderr.write(f"note: {visible(note)}\n")
         sys.exit(exit_code(error))

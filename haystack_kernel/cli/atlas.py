@@ -123,7 +123,7 @@ def build(
     prepare_vectors(settings.atlas_root, name, knowledge=knowledge)
     found = built.model_dump(mode="json")
     for note in built.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {as_text(note)}", file=sys.stderr)
     if found["treatments"]:
         print(f"{len(found['treatments'])} labels of treatments, read as:", file=sys.stderr)
         print(format_rows(_treatment_rows(found["treatments"])), file=sys.stderr)

@@ -12,6 +12,8 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from haystack_kernel.texts import visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -133,7 +135,7 @@ def as_text(value: object) -> str:
         value = [f"{key} {as_text(item)}" for key, item in value.items() if as_text(item)]
     if isinstance(value, (list, tuple)):
         return ", ".join(as_text(item) for item in value)
-    return "" if value is None else str(value)
+    return "" if value is None else visible(str(value))
 
 
 def _width() -> int:

@@ -23,7 +23,6 @@ _THEME = (
     f"@media(prefers-color-scheme:dark){{svg{{color:#ececec;--paper:#16181a;--blue:{SKY_BLUE}}}}}</style>"
 )
 _OPENING = re.compile(r"<svg\b[^>]*>")
-_FIXED = {"svg.hashsalt": "haystack", "svg.fonttype": "path"}  # the same file each time, the same letters everywhere
 
 
 class DescribedFigure(Figure):
@@ -55,7 +54,8 @@ def svg(figure: Figure) -> str:
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    with mpl.rc_context(_FIXED):
+    # The same file each time, and the same letters on every machine.
+    with mpl.rc_context({"svg.hashsalt": "haystack", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", dpi=_DPI, transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "var(--paper)")

@@ -13,7 +13,7 @@ from haystack_kernel.jobs.cost import in_usd
 from haystack_kernel.report.html import Html, bar, bar_picture, definitions, escape, items, paragraph, table
 from haystack_kernel.report.words import cell_types, counted, score_text, span, termination_text
 from haystack_kernel.schema import EVIDENCE_WORDS
-from haystack_kernel.store import shown_name
+from haystack_kernel.store import layout, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,22 +65,32 @@ def run_card(record: RunRecord, *, status: str = "", folder: str = "") -> Html:
     --------
     >>> run_card(run.record)  # doctest: +SKIP
     """
-    best, status = record.best, status or record.status
-    scored = "" if best is None or best.composite is None else score_text(best)
-    why = termination_text(record)
+    status = status or record.status
     spent = record.cost_usd
     facts: dict[str, object] = {
         "status": Html(f'<span class="state {escape(status)}">{escape(status)}</span>'),
         "failure": f"at step '{record.failure.step}': {record.failure.message}" if record.failure else "",
         "taken as": record.taken_as,
-        "score": Html(f"{bar_picture(record.score)} {escape(scored)}") if scored and record.score >= 1 else scored,
-        "answer": record.interpretation.headline if record.interpretation else "",
-        "rounds": f"{len(record.rounds)}{f'; stopped: {why}' if why else ''}" if record.rounds else "",
+        **_result(record),
         "cost": f"{in_usd(spent)} by list prices" if spent else "",
+        "to go on": "" if status in ("done", "running") else f'haystack.resume("{record.run_id}").work()',
         "run": record.run_id,
         "folder": folder,
+        "report": f"{folder}/{layout.REPORT}" if folder and status == "done" else "",
     }
     return card(facts, title=record.question, after=items(record.notes, kind="warning"))
+
+
+def _result(record: RunRecord) -> dict[str, object]:
+    """What a run has come to: score, answer and rounds, each empty before there is one."""
+    best, why = record.best, termination_text(record)
+    scored = "" if best is None or best.composite is None else score_text(best)
+    has_bar = bool(scored) and record.score >= 1
+    return {
+        "score": Html(f"{bar_picture(record.score)} {escape(scored)}") if has_bar else scored,
+        "answer": record.interpretation.headline if record.interpretation else "",
+        "rounds": f"{len(record.rounds)}{f'; stopped: {why}' if why else ''}" if record.rounds else "",
+    }
 
 
 def estimate_card(estimate: CostEstimate) -> Html:

@@ -19,6 +19,8 @@ MAX_TEXT = 20_000  # letters of one text output
 MAX_BYTES = 3_000_000  # of all outputs together, so that the report stays below 5 MB
 _SHIFT = 2  # the notebook stands under a heading of level 2
 _PICTURES = ("image/png", "image/jpeg", "image/gif")
+_FOLLOWS_THEME = '<div class="haystack-figure">'  # a figure of ours, see pl/figure.py
+_SCROLL = '<div class="scroll" role="region" tabindex="0" aria-label="Figure">'
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TAGS = {"parameters": "default parameters", "injected-parameters": "parameters of this run"}
 _LEFT_OUT = (
@@ -82,14 +84,14 @@ class _View:
         if item.output_type == "error":
             return _text("\n".join(item.traceback) or f"{item.ename}: {item.evalue}", kind="error")
         data, metadata = item.data, item.metadata
+        if _FOLLOWS_THEME in (page := _joined(data.get("text/html", ""))):
+            return f"<figure>{_SCROLL}{sanitise(page, alt=self._alt())}</div></figure>"
         for kind in _PICTURES:
             if kind in data:
                 about = {**metadata, **metadata.get(kind, {})}
                 alt = escape(about.get("alt") or self._alt())
                 image = f'<img alt="{alt}" src="data:{kind};base64,{escape(_joined(data[kind]))}">'
-                return (
-                    f'<figure><div class="scroll" role="region" tabindex="0" aria-label="Figure">{image}</div></figure>'
-                )
+                return f"<figure>{_SCROLL}{image}</div></figure>"
         if "text/html" in data:
             return f'<div class="output">{sanitise(_joined(data["text/html"]), alt=self._alt())}</div>'
         if "text/markdown" in data:

@@ -29,7 +29,8 @@ _NO_PICTURE = "data:,"
 _HEADING = re.compile(r"<(/?)h([1-6])(?=[\s/>])", re.IGNORECASE)
 _IMAGE_WITHOUT_ALT = re.compile(r'<img(?![^>]* alt=")')
 _LINK = re.compile(r"(?:https?://|mailto:|#)[^\s]*", re.IGNORECASE)
-_PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
+# An SVG in an image element runs no script and loads nothing.
+_PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*")
 _SAFE_STYLE = re.compile(r"(?:width:\d{1,3}(?:\.\d+)?%|text-align:(?:left|right|center)|font-weight:(?:bold|[1-9]00))")
 
 

@@ -16,8 +16,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from haystack_kernel import pl, report
+from haystack_kernel.atlas.record import AtlasRecord, DatasetRecord, SourceFile
 from haystack_kernel.report.displays import register
+from haystack_kernel.retrieval.query_check import QueryCheck
 from haystack_kernel.schema import Bill, CellSet, CostEstimate, JobHandle, JobStatus
+from inference.preflight import Answer, Preflight
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOSTILE = {  # each names what goes wrong where it is not guarded against
@@ -74,6 +77,40 @@ def jobs_of(name):
             bills=(bill,),
             accrued=bill.model_copy(update={"attempt": 2, "state": "running", "job_id": "job-1-a2"}),
             log_tail=f"task 1: done\ntask 2: {name}\n",
+        ),
+        "check": QueryCheck(
+            uri=f"{name}.h5ad",
+            preflight=Preflight(
+                name=name,
+                n_cells=120,
+                n_genes=2000,
+                answers=(
+                    Answer("raw counts", True, f"in layers/{name}"),
+                    Answer("human genes", False, f"the first are {name}"),
+                    Answer("model genes covered", None, "75.0% (12 of 16)"),
+                ),
+                refusals=("no human gene",),
+                frac_model_genes=0.75,
+            ),
+            adata=None,
+            checked=None,
+        ),
+        "atlas": AtlasRecord.model_construct(
+            name="kang",
+            n_cells=24673,
+            digest="sha256:0123456789abcdef",
+            datasets={
+                name: DatasetRecord.model_construct(
+                    label=name,
+                    n_cells=24673,
+                    n_genes=15706,
+                    source=SourceFile.model_construct(counts_in=f"layers/{name}"),
+                )
+            },
+            summary={
+                "cell_types": [{"id": "CL:1", "name": name, "n_cells": 120}, {"name": "B cell", "n_cells": 6000}],
+                "perturbations": [{"name": f"IFN-beta {name}", "n_cells": 12000}],
+            },
         ),
         "cell set": CellSet(
             atlas="kang", dataset=name, is_control=True, label=name, n_cells=12345, donor_ids=(name, "d2")

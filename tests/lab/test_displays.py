@@ -70,7 +70,8 @@ def test_displays_hold_in_pages_without_jupyter_and_on_a_phone(browser, displays
         page.set_content(page_like(front_end, [cell.outputs[0]["data"]["text/html"] for cell in notebook.cells]))
         where = (front_end, scheme, width)
         assert layout_faults(page.locator("body")) == [], where
-        assert axe_faults(page, "section", allowed=("region",)) == [], where
+        if width == 900:
+            assert axe_faults(page, "section", allowed=("region",)) == [], where
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), where
         if scheme == "light" and front_end == "plain":
             page.emulate_media(media="print")
@@ -80,19 +81,20 @@ def test_displays_hold_in_pages_without_jupyter_and_on_a_phone(browser, displays
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("template", ["lab", "classic"])
-def test_displays_hold_in_pages_of_nbconvert(browser, displays, tmp_path, template):
+def test_displays_hold_in_pages_of_nbconvert(browser, displays, tmp_path, subtests):
     from nbconvert import HTMLExporter
 
     notebook = write_notebook(tmp_path / "all.ipynb", displays)
-    text = HTMLExporter(template_name=template).from_notebook_node(notebook)[0]
-    (tmp_path / "page.html").write_text(text, encoding="utf-8")
     page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme="dark")
     page.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
-    page.goto((tmp_path / "page.html").as_uri())
-    for number, name in enumerate(displays):
-        shown = page.locator(".haystack, .haystack-figure").nth(number)
-        assert layout_faults(shown) == [], name
+    for template in ("lab", "classic"):
+        text = HTMLExporter(template_name=template).from_notebook_node(notebook)[0]
+        (tmp_path / "page.html").write_text(text, encoding="utf-8")
+        page.goto((tmp_path / "page.html").as_uri())
+        assert page.locator(".haystack, .haystack-figure").count() == len(displays)
+        for number, name in enumerate(displays):
+            with subtests.test(template=template, name=name):
+                assert layout_faults(page.locator(".haystack, .haystack-figure").nth(number)) == []
     page.close()
 
 
@@ -136,7 +138,7 @@ def test_hostile_names_are_shown_as_they_are_in_lab(lab, open_notebook, make_run
 
 def test_every_class_with_a_card_is_shown_as_html_and_as_text(displays):
     shown = {type(value).__qualname__ for value in displays.values()}
-    elsewhere = {"RunRecord", "Bill", "AtlasRecord", "AtlasCollection", "QueryCheck"}
+    elsewhere = {"RunRecord", "Bill", "AtlasCollection"}
     assert {name for _, name in CARDS} <= shown | elsewhere
     for name, value in displays.items():
         data, _ = outputs_of(value)

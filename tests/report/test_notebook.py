@@ -53,6 +53,18 @@ def test_pictures_win_over_text_and_html_over_plain(make_notebook, picture):
     assert "poor" not in made
 
 
+def test_figures_of_ours_follow_the_theme_of_the_page(make_notebook, picture):
+    import base64
+
+    drawn = base64.b64encode(b"<svg/>").decode()
+    image = f'<img alt="a plot" src="data:image/svg+xml;base64,{drawn}">'
+    output = picture("a plot")
+    output.data["text/html"] = f'<div class="haystack-figure">{image}</div>'
+    page = notebook_fragment(make_notebook(output))
+    assert drawn in page
+    assert "image/png" not in page
+
+
 def test_widgets_show_their_static_form(make_notebook):
     mime = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/html": "<p>still</p>"}
     made = notebook_fragment(make_notebook(new_output("display_data", data=mime)))
