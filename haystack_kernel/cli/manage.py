@@ -87,7 +87,7 @@ def _nothing_listed(storage: str | None, *, has_filter: bool) -> str:
 def gallery(
     storage: Storage = None,
     to: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Where to write the page (default: gallery.html in the storage).")
+        str | None, typer.Option(metavar="FILE", help="Where to write the page (default: in the storage).")
     ] = None,
 ) -> None:
     """Write one searchable page over all runs of a storage, for people without the service.
@@ -105,7 +105,7 @@ def gallery(
 
 def verify(
     report: Annotated[
-        str, typer.Argument(metavar="REPORT", help="A report.html, or the id of a run.", show_default=False)
+        str, typer.Argument(metavar="REPORT", help="File of a report, or the id of a run.", show_default=False)
     ],
     storage: Storage = None,
 ) -> None:

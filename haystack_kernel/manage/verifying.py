@@ -96,7 +96,7 @@ def verify_report(report: str, *, storage: str | None = None, settings: Settings
 
     page, beside = _read(report, storage=storage, settings=settings)
     if 'id="haystack-record"' not in page:
-        msg = f"{report} is no report of HAYSTACK: it holds no record. Give the report.html of a run folder"
+        msg = f"{report} is no report of HAYSTACK: it holds no record. Give the report of a run folder"
         raise InvalidInputError(msg, path=report)
     seal = is_sealed(page)
     told = "no byte was changed since it was written" if seal else "the page was changed after it was written"
@@ -130,12 +130,12 @@ def _read(report: str, *, storage: str | None, settings: Settings | None) -> tup
         try:
             return fs.cat_file(path).decode(), found[1] if found else None
         except UnicodeDecodeError as error:
-            msg = f"{report} is no page of text; give the report.html of a run folder"
+            msg = f"{report} is no page of text; give the report of a run folder"
             raise InvalidInputError(msg, path=report) from error
     if re.fullmatch(r"[a-z][a-z0-9-]{7,44}", report):
         run = attach(report, storage=storage, settings=settings)
         return _store_of(storage, settings).read(run.run_id, layout.REPORT).decode(), storage
-    msg = f"there is no report {report}; give the path of a report.html, or the id of a run"
+    msg = f"there is no report {report}; give the path of a report, or the id of a run"
     raise NotFoundError(msg, path=report)
 
 
@@ -170,7 +170,6 @@ def _same_page(
 ) -> CheckLine:
     """Render the page again from what it holds, and compare what both say."""
     from haystack_kernel.report import build_bundle, render_report
-    from haystack_kernel.report.reading import FIGURE, differences
 
     made_by = _MADE_BY.search(page)
     ours = version("haystack-kernel")
@@ -182,7 +181,14 @@ def _same_page(
         expected = hide_home(render_report(build_bundle(record, files, notebook=notebook)))
     except (HaystackError, ValueError, KeyError) as error:
         return CheckLine("page", ok=False, found=f"cannot be made from the files that it holds ({error})")
-    found = differences(page, expected, ignored=() if notebook is not None else ("notebook",))
+    return _compared(page, expected, has_notebook=notebook is not None, is_sealed=is_sealed)
+
+
+def _compared(page: str, expected: str, *, has_notebook: bool, is_sealed: bool | None) -> CheckLine:
+    """What the page says otherwise than the one that was rendered again."""
+    from haystack_kernel.report.reading import FIGURE, differences
+
+    found = differences(page, expected, ignored=() if has_notebook else ("notebook",))
     if "notebook" in found and 'id="notebook"' not in page:
         del found["notebook"]  # a report may be rendered without the notebook that is there
     if not found:
