@@ -41,7 +41,7 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int] | None = None) -
 
     Examples
     --------
-    >>> haystack.report.gene_table(run.de, expected=run.query.expected_targets)  # doctest: +SKIP
+    >>> gene_table(run.de, expected=run.query.expected_targets)  # doctest: +SKIP
     """
     expected = expected or {}
     tested = de[de[keys.IS_TESTED].astype(bool)]
@@ -103,7 +103,7 @@ def pathway_table(pathways: pd.DataFrame) -> Html:
 
     Examples
     --------
-    >>> haystack.report.pathway_table(run.pathways)  # doctest: +SKIP
+    >>> pathway_table(run.pathways)  # doctest: +SKIP
     """
     further = {name: column for name, column in _FURTHER.items() if column in pathways}
     rows = [
@@ -144,7 +144,7 @@ def cell_table(prompts: pd.DataFrame) -> Html:
 
     Examples
     --------
-    >>> haystack.report.cell_table(run.prompts)  # doctest: +SKIP
+    >>> cell_table(run.prompts)  # doctest: +SKIP
     """
     by = [keys.ROLE, keys.DATASET, keys.CELL_TYPE, keys.PERTURBATION]
     filled = prompts.assign(**{name: prompts[name].fillna("").astype(str) for name in by})
