@@ -3,9 +3,11 @@
 import base64
 import json
 import logging
+import re
 import socket
 import time
 from contextlib import ExitStack
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -238,6 +240,15 @@ def test_an_id_that_is_none_finds_nothing(client):
     for run_id in tricks:
         for path in (f"/api/v1/runs/{run_id}", f"/runs/{run_id}", f"/runs/{run_id}/report", f"/shared/{run_id}/secret"):
             assert client.get(path, person=ADA).status_code in (404, 422, 307), path
+
+
+@pytest.mark.parametrize("name", ['a"; filename="b.html', "\u00e4 \u202egnp.csv", "a;b.csv"])
+def test_the_name_of_a_file_stays_a_name_in_the_header(client, done, store, name):
+    store.write(done, f"notes/{name}", b"x")
+    answer = client.get(f"/api/v1/runs/{done}/files/notes/{quote(name)}", person=ADA)
+    assert answer.status_code == 200, answer.text
+    pattern = rf"attachment; filename=\"[A-Za-z0-9_.-]+\"; filename\*=UTF-8''{done}-[A-Za-z0-9_.%-]+"
+    assert re.fullmatch(pattern, answer.headers["content-disposition"])
 
 
 def test_no_header_can_be_injected(client, done):
