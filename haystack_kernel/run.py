@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import flow, keys
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from haystack_kernel.explorer import Explorer
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
+    from haystack_kernel.report.html import Html
     from haystack_kernel.schema import CostEstimate, JobStatus, RunConfig, Settings, StructuredQuery
     from haystack_kernel.store import Worker
 
@@ -611,6 +613,32 @@ class Run:
         if not self._ports.store.exists(self.run_id, layout.NOTEBOOK):
             return None
         return nbformat.reads(self._ports.store.read(self.run_id, layout.NOTEBOOK).decode(), as_version=4)
+
+    def report(self) -> Html:
+        """Write report.html anew and return a link to it; a run that no notebook made gets one of what was asked.
+
+        Returns
+        -------
+        A link, which JupyterLab opens beside the notebook; as text, the address.
+
+        Examples
+        --------
+        >>> run.report()  # doctest: +SKIP
+        demo-run/runs/run-20260102t030405-abcdef/report.html
+        """
+        import nbformat
+
+        from haystack_kernel.report.asked import asked_notebook
+        from haystack_kernel.report.html import Html, escape
+
+        notebook = self.notebook()
+        if notebook is None:
+            notebook = asked_notebook(self.record)
+            self._ports.store.write(self.run_id, layout.NOTEBOOK, nbformat.writes(notebook).encode())
+        address = self.write_report(notebook=notebook)
+        if "://" not in address and Path(address).resolve().is_relative_to(Path.cwd()):
+            address = Path(address).resolve().relative_to(Path.cwd()).as_posix()
+        return Html(f'<p><a href="{escape(address)}" target="_blank" rel="noopener">{escape(address)}</a></p>')
 
     def write_report(self, *, notebook: NotebookNode | None = None, reuse: bool = False) -> str:
         """Render report.html again, optionally with the executed notebook.
