@@ -35,8 +35,9 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"python -m inference.run_inference ": "tests/inference/test_run_inference.py",
     r"(\w+=\S+ )?python (tests/benchmarks/|tools/|-m tools\.)": "measures for minutes or hours",
     r"%load_ext|run = %ask": "tests/jupyter/test_magic.py",
-    r"predicted = haystack.predict": "the same lines are notebooks/anndata.ipynb: tests/test_notebooks.py",
-    r"run = haystack.ask|haystack.(score|export|atlas)": "tests/test_anndata.py, tests/test_export.py",
+    r"predicted = haystack\.predict": "the same lines are notebooks/anndata.ipynb: tests/test_notebooks.py",
+    r"explorer = run\.explore\(": "tests/explorer/",
+    r"run = haystack\.ask|haystack\.(score|export|atlas)\b": "tests/test_anndata.py, tests/test_export.py",
 }
 
 
