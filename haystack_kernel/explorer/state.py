@@ -53,6 +53,7 @@ class ExplorerState:
         self.mask: NDArray[np.bool_] | None = None  # None: nothing is selected, all cells count
         self._shift: NDArray[np.float64] | None = None
         self._values: tuple[object, NDArray[np.float32]] | None = None
+        self._dot_values: tuple[object, dict[str, NDArray[np.float32]]] = (None, {})  # of one side
         self._grouped: tuple[object, tuple[NDArray[np.intp], pd.DataFrame]] | None = None
 
     # --- choosing ---
@@ -206,8 +207,11 @@ class ExplorerState:
         codes, labels = self._groups()
         arms, counted = self.arms, self.counted()
         found = []
-        for gene in self.dot_genes():
-            mean, detected = _means(arms.values(gene)[counted], codes=codes[counted], n=len(labels))
+        wanted = self.dot_genes()
+        kept = self._dot_values[1] if self._dot_values[0] is self.side else {}
+        self._dot_values = (self.side, {gene: kept[gene] if gene in kept else arms.values(gene) for gene in wanted})
+        for gene, values in self._dot_values[1].items():
+            mean, detected = _means(values[counted], codes=codes[counted], n=len(labels))
             found.append(labels.assign(gene=gene, mean=mean, detected=detected))
         return pd.concat(found, ignore_index=True)
 

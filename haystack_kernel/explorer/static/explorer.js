@@ -561,7 +561,7 @@ class View {
 
   drawPixels(context, key, palette) {
     const [width, height] = [this.map.canvas.width, this.map.canvas.height];
-    const image = context.getImageData(0, 0, width, height);
+    const image = context.createImageData(width, height); // the canvas was just cleared: reading it back is slow
     const pixels = new Uint32Array(image.data.buffer);
     const packed = palette.map((text) => {
       const [r, g, b] = rgb(text);
