@@ -90,9 +90,10 @@ def gallery(
         str | None, typer.Option(metavar="FILE", help="Where to write the page (default: in the storage).")
     ] = None,
 ) -> None:
-    """Write one searchable page over all runs of a storage, for people without the service.
+    """Write a searchable page over the runs of a storage.
 
-    It opens offline, links the reports, and shows every run of the storage, whoever asked it.
+    It is for people without the service: it opens offline, links the reports, and shows every run of the storage,
+    whoever asked it.
     """
     from haystack_kernel.manage import write_gallery
 

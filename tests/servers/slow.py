@@ -20,6 +20,7 @@ class _Slow(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with server.lock:
             server.n_requests += 1
+            server.n_reads += self.command == "GET" and "alt=media" in self.path
             status = server.failing.pop(0) if server.failing else None
             cut = server.n_cut > 0 and self.command == "GET" and "Range" in self.headers
             server.n_cut -= cut
@@ -65,13 +66,15 @@ class _Server(ThreadingHTTPServer):
 def slow_proxy(address, *, delay_s=0.03):
     """A running proxy of ``address``.
 
-    ``.address``, ``.n_requests``, and to be set: ``.delay_s`` seconds each request waits, ``.failing`` a list of status
-    codes that the next requests get, ``.n_cut`` how many of the next ranged reads come back half.
+    ``.address``, ``.n_requests``, ``.n_reads`` of them of contents, and to be set: ``.delay_s`` seconds each request
+    waits, ``.failing`` a list of status codes that the next requests get, ``.n_cut`` how many of the next ranged reads
+    come back half.
     """
     server = _Server(("127.0.0.1", 0), _Slow)
     server.upstream, server.delay_s = urlparse(address).netloc, delay_s
     server.few = threading.BoundedSemaphore(4)
-    server.lock, server.n_requests, server.failing, server.n_cut = threading.Lock(), 0, [], 0
+    server.lock, server.failing, server.n_cut = threading.Lock(), [], 0
+    server.n_requests = server.n_reads = 0
     server.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -54,7 +54,7 @@ class Client:
 
         async def send():
             transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=30) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=120) as client:
                 return await client.request(method, path, headers=sent, **more)
 
         return asyncio.run(send())
@@ -338,7 +338,7 @@ def serving(handler):
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(120)
 
 
 @contextmanager
@@ -357,5 +357,5 @@ def live(app, *, port=0):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(120)
         listener.close()

@@ -318,7 +318,7 @@ def test_every_page_carries_a_policy_that_names_no_other_host(client, done):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert "<script>" not in answer.text
-        assert " style=" not in answer.text.replace('style="width:', "")
+        assert set(re.findall(r' style="([a-z-]+):', answer.text)) <= {"width", "text-align"}  # of bars and of tables
         assert 'src="http' not in answer.text
         assert 'href="http' not in answer.text
 
@@ -358,14 +358,14 @@ def test_slow_clients_keep_nobody_else_waiting(settings, open_ports, live_app):
     with ExitStack() as stack:
         address = stack.enter_context(live_app(settings.model_copy(update={"service": short}), open_ports))
         host, port = address.removeprefix("http://").split(":")
-        slow = [stack.enter_context(socket.create_connection((host, int(port)), timeout=20)) for _ in range(60)]
+        slow = [stack.enter_context(socket.create_connection((host, int(port)), timeout=120)) for _ in range(60)]
         head = f"POST /api/v1/parse HTTP/1.1\r\nHost: {host}\r\nX-Person: {ADA}\r\nContent-Length: 90\r\n"
         for number, connection in enumerate(slow):
             connection.sendall(f"{head}\r\n{{".encode() if number % 2 else head.encode())  # half never end the headers
         began = time.monotonic()
-        answer = httpx.get(f"{address}/api/v1/me", headers={"x-person": ADA}, timeout=20)
+        answer = httpx.get(f"{address}/api/v1/me", headers={"x-person": ADA}, timeout=120)
         assert answer.status_code == 200
-        assert time.monotonic() - began < 10  # ends hangs
+        assert time.monotonic() - began < 10  # before those are closed
         assert b" 408 " in slow[1].recv(300).splitlines()[0]
 
 

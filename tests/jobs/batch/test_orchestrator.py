@@ -18,7 +18,8 @@ def settings(tiny_env, batch_settings):
     return load_settings(batch=batch)
 
 
-def test_a_run_is_submitted_once_and_cancelled_with_its_job(settings, cloud):
+def test_a_run_is_submitted_once_and_cancelled_with_its_job(settings, cloud, served):
+    cloud.plans = [served.Plan(is_idle=True)]
     made = submit(QUESTION, settings=settings, executor="batch", approve=True, max_cost=5)
     again = submit(made.run_id, settings=settings)  # which needs no consent: it finds the job
     assert again.record.orchestrator == made.record.orchestrator
