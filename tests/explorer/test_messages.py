@@ -7,6 +7,8 @@ import pytest
 
 from haystack_kernel.explorer.messages import answer
 
+pytestmark = pytest.mark.slow  # they work a run
+
 GENE = "STAT1"
 
 

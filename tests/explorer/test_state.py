@@ -15,6 +15,8 @@ from haystack_kernel.run import Run
 from haystack_kernel.schema import HiddenCells
 from haystack_kernel.store import layout, read_h5ad
 
+pytestmark = pytest.mark.slow  # they work a run
+
 GENE = "STAT1"
 
 

@@ -8,6 +8,8 @@ import pytest
 from haystack_kernel.manage.rewording import correct, reword
 from haystack_kernel.widgets.markup import split_ticks
 
+pytestmark = pytest.mark.slow  # they work a run
+
 CONTROLS = re.compile(r"<(?:button|input|textarea|select|script)|data-do", re.IGNORECASE)
 
 
