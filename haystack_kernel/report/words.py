@@ -75,8 +75,8 @@ def with_id(name: str | None, identifier: str | None) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration in two units at most: ``45 s``, ``3 min 20 s``, ``2 h 05 min``; empty for None."""
-    if seconds is None:
+    """Return a duration in two units at most: ``45 s``, ``3 min 20 s``, ``2 h 05 min``; empty for None and NaN."""
+    if seconds is None or math.isnan(seconds):
         return ""
     whole = round(seconds)
     if whole < 60:

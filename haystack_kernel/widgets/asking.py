@@ -21,7 +21,7 @@ from haystack_kernel.manage.watching import Usual, usual_times
 from haystack_kernel.ports import Consent
 from haystack_kernel.report import candidate_table, query_card
 from haystack_kernel.report.html import DOWN, UP, Html, escape, folded, items, paragraph, table
-from haystack_kernel.report.words import cell_types
+from haystack_kernel.report.words import cell_types, span
 from haystack_kernel.schema import DEMO_ATLAS, EVIDENCE_WORDS, Engine, ExecutorName
 from haystack_kernel.widgets import markup
 from haystack_kernel.widgets.part import Part
@@ -432,16 +432,16 @@ def cost_words(seen: Preview, usual: Usual) -> list[str]:
         one = seen.of_round
         of_round = f"{in_usd(one.low_usd)} to {in_usd(one.high_usd)}"
         of_all = f"{in_usd(seen.low_usd)} to {in_usd(seen.high_usd)}"
-        paid = f"{markup.span_of(one.low_s)} to {markup.span_of(one.high_s)}"
+        paid = f"{span(one.low_s)} to {span(one.high_s)}"
         found = [f"One round costs about {in_usd(one.likely_usd)} ({of_round})."]
         found.append(f"With {rounds} and its orchestrator the run costs {of_all}, by list prices.")
         found.append(f"A machine ({one.machine}) is paid for {paid} a round. Waiting for one costs nothing.")
     if usual.n_runs:
         low, high = usual.total_s(n_rounds=1), usual.total_s(n_rounds=config.max_rounds)
         runs = f"{usual.n_runs} earlier run{'' if usual.n_runs == 1 else 's'}"
-        found.append(f"By {runs} it takes {markup.span_of(low)} with one round, {markup.span_of(high)} with all.")
+        found.append(f"By {runs} it takes {span(low)} with one round, {span(high)} with all.")
         if usual.queue_s is not None and seen.of_round is not None:
-            waits = [markup.span_of(seconds) for seconds in usual.queue_s]
+            waits = [span(seconds) for seconds in usual.queue_s]
             found.append(f"Those waited {waits[0]} to {waits[1]} for a machine, which is part of that time.")
     else:
         found.append("How long it takes is not known: no earlier run with this engine is in this storage.")

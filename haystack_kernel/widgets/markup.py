@@ -5,7 +5,6 @@ In: plain values. Out: HTML. ``live.js`` reads the ``data-`` attributes.
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,26 +16,6 @@ if TYPE_CHECKING:
 
 LIVE_STYLE = (Path(__file__).parent / "template" / "live.css").read_text(encoding="utf-8")
 _TICK = re.compile(r'(<span class="tick" data-tick="([\w-]+)">)([^<]*)(</span>)')
-
-
-def span_of(seconds: float | None) -> str:
-    """A duration in words of two units at most; empty for None.
-
-    Examples
-    --------
-    >>> span_of(75), span_of(4)
-    ('1 min 15 s', '4 s')
-    """
-    if seconds is None or math.isnan(seconds):
-        return ""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
 
 
 def button(text: str, do: str, *, arg: str = "", kind: str = "", label: str = "", off: bool = False) -> str:

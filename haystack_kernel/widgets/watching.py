@@ -17,6 +17,7 @@ from haystack_kernel.manage.watching import Watch
 from haystack_kernel.ports import Consent
 from haystack_kernel.report import answer, rounds_table
 from haystack_kernel.report.html import escape, items, paragraph, table
+from haystack_kernel.report.words import span
 from haystack_kernel.widgets import markup
 from haystack_kernel.widgets.part import Part
 
@@ -246,12 +247,12 @@ class Monitor(Part):
     def _tiles(self) -> str:
         seen, cap = self.seen, self.cap
         over = "" if seen.is_over else "so far"
-        left = f"about {markup.span_of(seen.left_s)} left by earlier runs" if seen.left_s else ""
+        left = f"about {span(seen.left_s)} left by earlier runs" if seen.left_s else ""
         if not seen.is_over and not left:
             left = "no earlier run tells how long it takes"
-        tiles = [("time", markup.tick("elapsed", markup.span_of(seen.elapsed_s)), markup.tick("left", left))]
+        tiles = [("time", markup.tick("elapsed", span(seen.elapsed_s)), markup.tick("left", left))]
         if seen.machine_s is not None:
-            waited, worked = markup.span_of(seen.queue_s), markup.span_of(seen.machine_s)
+            waited, worked = span(seen.queue_s), span(seen.machine_s)
             is_here = seen.record.config.executor == "local"
             note = "by a process of this machine" if is_here else f"after {waited} in the queue"
             tiles.append(("prediction", markup.tick("worked", worked), markup.tick("waited", note)))
@@ -282,11 +283,11 @@ class Monitor(Part):
     def _phase(self, item: Phase) -> str:
         words = {"done": "done", "now": "under way", "waiting": "waiting", "stopped": "stopped"}[item.state]
         name = f"{item.name}{item.round or ''}"
-        took = markup.span_of(item.seconds) if item.state != "waiting" else ""
+        took = span(item.seconds) if item.state != "waiting" else ""
         if item.state == "done" and item.seconds < 0.5:
             took = "< 1 s"
         if item.state == "now":
-            left = f", about {markup.span_of(item.left_s)} left" if item.left_s else ""
+            left = f", about {span(item.left_s)} left" if item.left_s else ""
             tasks = f", {item.n_done} of {item.n_tasks} tasks" if item.n_tasks else ""
             took = f"{took}{left}{tasks}"
         share = 0.0 if item.state == "stopped" and item.fraction is None else item.fraction
@@ -314,7 +315,7 @@ class Monitor(Part):
                 return ""
             return markup.section("attempts", "Job", paragraph(f"{job.state}: {job.detail}"))
         rows = [
-            (f"{bill.kind} {bill.attempt}", bill.machine, markup.span_of(bill.seconds), in_usd(bill.usd), bill.state)
+            (f"{bill.kind} {bill.attempt}", bill.machine, span(bill.seconds), in_usd(bill.usd), bill.state)
             for bill in bills
         ]
         columns = ("attempt", "machine", "paid for", "cost", "how it ended, or stands")

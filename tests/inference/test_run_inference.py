@@ -175,8 +175,7 @@ def test_failing_task_does_not_stop_the_others_and_is_retried(roles, tmp_path, c
     assert not (tmp_path / "out" / "shift.h5ad.error.json").exists()
 
 
-def test_the_device_is_of_the_machine_and_may_stand_beside_a_manifest(roles, tmp_path, capsys):
-    """A GPU that is not there ends the tasks with a model, and those alone; anything else excludes a manifest."""
+def test_a_gpu_that_is_not_there_ends_the_tasks_with_a_model_and_those_alone(roles, tmp_path, capsys):
     torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[stack]'")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
@@ -185,6 +184,10 @@ def test_the_device_is_of_the_machine_and_may_stand_beside_a_manifest(roles, tmp
     code, found = _run(capsys, "--manifest", path, "--device", "cuda")
     assert (code, found["done"], list(found["failed"])) == (1, ["task-weighted"], ["task-stack"])
     assert "torch sees 0 GPUs" in found["failed"]["task-stack"]["message"]
+
+
+def test_a_device_may_stand_beside_a_manifest_and_nothing_else(roles, tmp_path, capsys):
+    path = _manifest(roles, tmp_path)
     code, found = _run(capsys, "--manifest", path, "--device", "cude")
     assert (code, "'cude'" in found["failed"]["start"]["message"]) == (2, True)
     with pytest.raises(SystemExit, match="2"):
