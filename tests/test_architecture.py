@@ -62,6 +62,7 @@ INFERENCE_ALLOWED = {
     "inference.baselines",
     "inference.checks",
     "inference.counts",
+    "inference.effects",
     "inference.formats",
     "inference.genes",
     "inference.h5",
