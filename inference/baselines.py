@@ -169,22 +169,48 @@ def _response(
     if not used.size:
         notes.append(f"no cell type has {minimum} cells in both prompt and control: the plain shift was used")
         return arms.shift, {}
-    share = np.ones(used.size)
-    if engine == "weighted":
-        # Pearson correlation of each type's control profile with ``base`` on the genes that vary most, clipped at 0.
-        profiles, similarity = arms.control[np.ix_(used, column)], np.zeros(used.size)
-        variance = np.vstack([profiles, base]).var(axis=0)
-        chosen = np.argsort(-variance, kind="stable")[:N_VARIABLE_GENES]
-        chosen = chosen[variance[chosen] > 0]
-        if chosen.size:
-            left = profiles[:, chosen] - profiles[:, chosen].mean(axis=1, keepdims=True)
-            right = base[chosen] - base[chosen].mean()
-            norm = np.sqrt((left**2).sum(axis=1) * (right**2).sum())
-            similarity = np.clip(np.divide(left @ right, norm, out=similarity, where=norm > 0), 0.0, 1.0)
-        share = np.exp(SIMILARITY_POWER * similarity) * arms.smaller[used] / (arms.smaller[used] + SHRINK_CELLS)
-    share = share / share.sum()
+    share = type_shares(engine, arms.control[np.ix_(used, column)], base=base, smaller=arms.smaller[used])
     weights = {arms.types[index]: float(value) for index, value in zip(used, share, strict=True)}
     return share @ (arms.prompt[used] - arms.control[used]), weights
+
+
+def type_shares(engine: str, profiles: Floats, *, base: Floats, smaller: Ints) -> Floats:
+    """Share of each cell type in the response.
+
+    Parameters
+    ----------
+    engine
+        ``weighted``, or ``mean`` for equal shares.
+    profiles
+        Mean log1p(CP10k) of the control cells, types x genes.
+    base
+        The same of the cells to transform.
+    smaller
+        Cells of the smaller arm of each type.
+
+    Returns
+    -------
+    One share per type; they sum to 1.
+    """
+    share = np.ones(len(profiles))
+    if engine == "weighted":
+        similarity = profile_similarity(profiles, base)
+        share = np.exp(SIMILARITY_POWER * similarity) * smaller / (smaller + SHRINK_CELLS)
+    return share / share.sum()
+
+
+def profile_similarity(profiles: Floats, base: Floats) -> Floats:
+    """Pearson correlation of each profile with ``base`` on the 1,000 genes that vary most, clipped at 0."""
+    similarity = np.zeros(len(profiles))
+    variance = np.vstack([profiles, base]).var(axis=0)
+    chosen = np.argsort(-variance, kind="stable")[:N_VARIABLE_GENES]
+    chosen = chosen[variance[chosen] > 0]
+    if chosen.size:
+        left = profiles[:, chosen] - profiles[:, chosen].mean(axis=1, keepdims=True)
+        right = base[chosen] - base[chosen].mean()
+        norm = np.sqrt((left**2).sum(axis=1) * (right**2).sum())
+        similarity = np.clip(np.divide(left @ right, norm, out=similarity, where=norm > 0), 0.0, 1.0)
+    return similarity
 
 
 def _type_means(logs: sparse.csr_matrix, cell_type: NDArray[np.str_], types: tuple[str, ...]) -> Floats:
