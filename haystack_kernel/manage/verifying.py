@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ContractError, HaystackError, InvalidInputError, NotFoundError
-from haystack_kernel.schema import Citations, RunRecord
+from haystack_kernel.schema import Citations, ModelReadings, RunRecord
 from haystack_kernel.schema.run import RECORD_FIELDS
 from haystack_kernel.store import hide_home, layout
 from haystack_kernel.store.files import open_filesystem
@@ -205,6 +205,8 @@ def _quotes(files: Mapping[str, bytes]) -> CheckLine:
         return CheckLine("quotes", ok=None, found="the page holds no papers")
     try:
         citations = Citations.model_validate_json(files[layout.CITATIONS]).citations
+        if layout.READINGS in files:
+            citations += ModelReadings.model_validate_json(files[layout.READINGS]).citations
     except ValueError as error:
         return CheckLine("quotes", ok=False, found=f"the papers cannot be read ({error})")
     wrong, n_quotes = [], 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from haystack_kernel.report.candidates import candidate_table
-from haystack_kernel.schema import Citations
+from haystack_kernel.schema import Citations, ModelReadings
 from haystack_kernel.store import layout, parse_csv, to_csv
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class ReportBundle:
         The executed notebook that made the run.
     citations
         The papers of the best round.
+    readings
+        What a language model read in them; None where none was asked.
     files
         The same tables and papers as the bytes of their files, by name; the report holds them for saving.
     """
@@ -57,6 +59,7 @@ class ReportBundle:
     tables: RoundTables | None = None
     notebook: NotebookNode | None = None
     citations: Citations | None = None
+    readings: ModelReadings | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -88,8 +91,10 @@ def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | Non
     run_id, number = record.run_id, record.best_round
     if number is None:
         return ReportBundle(record=record, notebook=notebook)
-    # The embedding is written when a run is published; citations are absent in runs of versions without a search.
-    paths = {name: layout.round_file(number, name) for name in (*_NEEDED, layout.EMBEDDING, layout.CITATIONS)}
+    # The embedding is written when a run is published, readings by a language model alone; citations are absent in runs
+    # of versions without a search.
+    names = (*_NEEDED, layout.EMBEDDING, layout.CITATIONS, layout.READINGS)
+    paths = {name: layout.round_file(number, name) for name in names}
     wanted = [name for name in paths if name in _NEEDED or store.exists(run_id, paths[name])]
     files = {name: store.read(run_id, paths[name]) for name in wanted}
     files[layout.CANDIDATES] = to_csv(candidate_table(record).to_frame())
@@ -125,4 +130,8 @@ def build_bundle(
     de, pathways, prompts = (parse_csv(files[name]) for name in _NEEDED)
     tables = RoundTables(de, pathways, prompts, None if embedding is None else parse_csv(embedding))
     papers = None if citations is None else Citations.model_validate_json(citations)
-    return ReportBundle(record=record, tables=tables, notebook=notebook, citations=papers, files=files)
+    read = files.get(layout.READINGS)
+    readings = None if read is None else ModelReadings.model_validate_json(read)
+    return ReportBundle(
+        record=record, tables=tables, notebook=notebook, citations=papers, readings=readings, files=files
+    )

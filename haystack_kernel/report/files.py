@@ -24,6 +24,7 @@ TELLS = {
     layout.PROMPTS: "the cells used, with their ids",
     layout.EMBEDDING: "places on the map of the cells",
     layout.CITATIONS: "papers with the sentences quoted",
+    layout.READINGS: "what a language model read in the papers",
 }
 MAX_BYTES = 1_500_000  # of all links together, so that the report stays below 5 MB
 _PLAIN = 60_000  # bytes; larger files are compressed, which R and pandas read as they are

@@ -198,7 +198,12 @@ def _sections(bundle: ReportBundle) -> list[Section]:
             Section("pathways", "Agreement with known pathways", Html(bars), counted(len(tables.pathways), "pathway")),
             Section("score", "Score and its components", Html(score), score_text(best)),
             Section("trust", "Confidence", trust_table(record), verdict),
-            Section("literature", "Literature", literature_part(bundle.citations), counted(n_quoted, "paper")),
+            Section(
+                "literature",
+                "Literature",
+                literature_part(bundle.citations, readings=bundle.readings),
+                counted(n_quoted, "paper"),
+            ),
         ]
     found.append(
         Section("question", "How the question was understood", parts.query_card(record), record.taken_as or "")

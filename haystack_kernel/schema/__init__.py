@@ -50,7 +50,16 @@ from haystack_kernel.schema.jobs import (
     Provisioning,
     SpendingKind,
 )
-from haystack_kernel.schema.literature import Citation, Citations, Paper, PaperQuery, PaperSearch, Quote, SourceAnswer
+from haystack_kernel.schema.literature import (
+    Citation,
+    Citations,
+    ModelReadings,
+    Paper,
+    PaperQuery,
+    PaperSearch,
+    Quote,
+    SourceAnswer,
+)
 from haystack_kernel.schema.query import (
     HiddenCells,
     HiddenPair,
@@ -149,6 +158,7 @@ __all__ = [
     "MEASURED_EVIDENCE",
     "Match",
     "ModelCard",
+    "ModelReadings",
     "NAME_PATTERN",
     "NAN",
     "OBSERVATIONAL",

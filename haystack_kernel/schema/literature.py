@@ -1,6 +1,6 @@
 """Papers as searched, read and cited.
 
-In: plain values. Out: paper queries, papers, quotes, citations.
+In: plain values. Out: paper queries, papers, quotes, citations, and what a language model read in the papers.
 """
 
 from __future__ import annotations
@@ -83,3 +83,16 @@ class Citations(Frozen):
     n_papers: int = 0
     n_left_out: int = Field(default=0, description="papers that only mention a gene and are not listed")
     citations: tuple[Citation, ...] = ()
+
+
+class ModelReadings(Frozen):
+    """Content of readings.json: what a language model read in the papers of a round, beside the reading by rules.
+
+    It is shown and never scored. Every quote stands in its paper; sentences that do not are counted and left out.
+    """
+
+    reader: str = Field(description="the model that read")
+    reason: str = Field(default="", description="why nothing was read; empty otherwise")
+    read: tuple[str, ...] = Field(default=(), description="ids of the papers that it was shown")
+    n_unproven: int = Field(default=0, ge=0, description="sentences left out because their paper does not hold them")
+    citations: tuple[Citation, ...] = Field(default=(), description="papers in which it found a statement")

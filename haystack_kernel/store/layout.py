@@ -48,6 +48,7 @@ OUTPUTS = "outputs"
 
 CANDIDATES = "candidates.csv"
 CITATIONS = "citations.json"
+READINGS = "readings.json"  # of a round: what a language model read in its papers
 DE = "de.csv"
 EMBEDDING = "embedding.csv"
 MANIFEST = "manifest.json"

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from haystack_kernel.report.literature import bibtex, literature_part, paper_link
-from haystack_kernel.schema import Citation, Citations, Paper, Quote, SourceAnswer
+from haystack_kernel.schema import Citation, Citations, ModelReadings, Paper, Quote, SourceAnswer
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -55,6 +55,66 @@ def test_notes_of_a_paper():
     )
     assert part.count("RETRACTED: not counted") == 1
     assert part.count("shown, not counted") == 1
+
+
+# --- read by a language model as well ---------------------------------------------------------------------------------
+
+SIGNS = {"support": 1, "contradiction": -1, "mention": 0}
+
+
+def read_in(number, stance, *, gene="IL6", start=0):
+    """A paper of that number in which something was read."""
+    paper = Paper(id=f"pmid:{number}", title=f"Study {number} {HOSTILE}", sources=("pubmed",))
+    quote = f"Sentence {number}-{start}."
+    said = Quote(gene=gene, direction=SIGNS[stance], stance=stance, quote=quote, where="abstract", start=start, end=20)
+    return Citation(paper=paper, scored=True, quotes=(said,))
+
+
+def read_twice(by_rules, by_model, **facts):
+    numbers = {item.paper.id for item in (*by_rules, *by_model)}
+    read = ModelReadings(reader="claude-test", read=tuple(sorted(numbers)), citations=tuple(by_model), **facts)
+    return literature_part(citations(*by_rules), readings=read)
+
+
+def test_both_readings_stand_at_their_sentence_and_what_only_the_model_found_is_shown():
+    part = read_twice([read_in(1, "support")], [read_in(1, "support"), read_in(2, "support")])
+    assert part.count("<blockquote>") == 2
+    assert "by rules: IL6 \u25b2 rises (support)" in part
+    assert part.count("by claude-test: IL6 \u25b2 rises (support)") == 2
+    assert "by rules: nothing" in part
+    assert "support the prediction (2)" in part
+    assert HOSTILE not in part
+
+
+def test_a_contradiction_that_only_the_model_reads_comes_first_and_is_named_a_disagreement():
+    agreed, turned = read_in(1, "support"), read_in(2, "support")
+    part = read_twice([agreed, turned], [agreed, read_in(2, "contradiction")])
+    assert "contradict the prediction (1)" in part
+    assert part.index("Study 2") < part.index("Study 1")
+    assert "the rules and claude-test disagree on IL6" in part
+    assert "The two disagree on 1 paper." in part
+
+
+def test_disagreements_lead_their_group_and_silence_of_both_is_none():
+    rules = [read_in(1, "support"), read_in(2, "support"), read_in(3, "mention")]
+    part = read_twice(rules, [read_in(1, "support")])
+    assert part.index("Study 2") < part.index("Study 1") < part.index("Study 3")
+    assert part.count("disagree on IL6") == 1
+
+
+def test_a_paper_that_the_model_was_not_shown_is_not_disputed():
+    readings = ModelReadings(reader="claude-test", read=("pmid:1",))
+    part = literature_part(citations(read_in(1, "support"), read_in(2, "support")), readings=readings)
+    assert part.count("disagree on IL6") == 1
+    assert "claude-test" not in part[part.index("Study 2") :].partition("</div>")[0]
+
+
+def test_unproven_sentences_are_counted_and_a_reason_stands_in_place_of_readings():
+    assert "1 sentence that it gave was left out" in read_twice([read_in(1, "support")], [], n_unproven=1)
+    assert "2 sentences that it gave were left out" in read_twice([read_in(1, "support")], [], n_unproven=2)
+    reason = ModelReadings(reader="claude-test", reason="the budget of this run is used up")
+    part = literature_part(citations(read_in(1, "support")), readings=reason)
+    assert "No language model read these papers: the budget of this run is used up." in part
 
 
 def test_links_lead_to_the_identifier():
