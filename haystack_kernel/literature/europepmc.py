@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.literature import text
-from haystack_kernel.literature.fetch import Fetcher, Request
-from haystack_kernel.literature.json_answer import entries, names, parse_object, section
+from haystack_kernel.literature.fetch import Fetcher, MalformedError, Request
+from haystack_kernel.literature.json_answer import demand_usable, entries, names, parse_object, section
 from haystack_kernel.literature.query import any_of
 from haystack_kernel.schema import Paper
 
@@ -39,8 +39,12 @@ def find(query: PaperQuery, *, fetcher: Fetcher, settings: LiteratureSettings) -
 
 
 def _parse(body: bytes) -> list[Paper]:
-    found = entries(section(parse_object(body), "resultList"), "result")
-    return [paper for entry in found if (paper := _paper(entry)) is not None]
+    answer = section(parse_object(body), "resultList")
+    if not isinstance(answer.get("result"), list):
+        msg = "no list of results"
+        raise MalformedError(msg)
+    found = entries(answer, "result")
+    return demand_usable([paper for entry in found if (paper := _paper(entry)) is not None], answer["result"])
 
 
 def _paper(entry: dict[str, Any]) -> Paper | None:

@@ -14,7 +14,7 @@ from defusedxml.ElementTree import fromstring
 
 from haystack_kernel.literature import text
 from haystack_kernel.literature.fetch import Fetcher, MalformedError, Request
-from haystack_kernel.literature.json_answer import names, parse_object, section
+from haystack_kernel.literature.json_answer import demand_usable, names, parse_object, section
 from haystack_kernel.literature.query import any_of
 from haystack_kernel.schema import Paper
 
@@ -50,7 +50,10 @@ def find(query: PaperQuery, *, fetcher: Fetcher, settings: LiteratureSettings) -
     if not ids:
         return []
     wanted = {"db": "pubmed", "id": ",".join(ids), "retmode": "xml", "tool": TOOL}
-    found = fetcher.get(Request(f"{url}/efetch.fcgi", form=wanted, private=private), _parse_papers)
+    found = fetcher.get(
+        Request(f"{url}/efetch.fcgi", form=wanted, private=private),
+        lambda body: demand_usable([paper for paper in _parse_papers(body) if paper.pmid in ids], ids),
+    )
     by_id = {paper.pmid: paper for paper in found}
     return [by_id[name] for name in ids if name in by_id]
 
@@ -60,7 +63,11 @@ def _parse_ids(body: bytes) -> list[str]:
     if "idlist" not in result:
         msg = "no list of ids"
         raise MalformedError(msg)
-    return [found for name in names(result["idlist"]) if (found := text.pmid(name))]
+    given = result["idlist"]
+    if not isinstance(given, list) or (not given and str(result.get("count", "0")) != "0"):
+        msg = "no list of ids"
+        raise MalformedError(msg)
+    return demand_usable([found for name in names(given) if (found := text.pmid(name))], given)
 
 
 def _parse_papers(body: bytes) -> list[Paper]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.literature import text
 from haystack_kernel.literature.fetch import Fetcher, MalformedError, Request
-from haystack_kernel.literature.json_answer import entries, names, parse_object, section
+from haystack_kernel.literature.json_answer import demand_usable, entries, names, parse_object, section
 from haystack_kernel.schema import Paper
 
 if TYPE_CHECKING:
@@ -47,7 +47,12 @@ def _parse(body: bytes) -> list[Paper]:
     if "total" not in found:
         msg = "no total"
         raise MalformedError(msg)
-    return [paper for entry in entries(found, "data") if (paper := _paper(entry)) is not None]
+    data = found.get("data", [] if found["total"] == 0 else None)
+    if not isinstance(data, list):
+        msg = "no list of papers"
+        raise MalformedError(msg)
+    papers = [paper for entry in entries(found, "data") if (paper := _paper(entry)) is not None]
+    return demand_usable(papers, data)
 
 
 def _paper(entry: dict[str, Any]) -> Paper | None:

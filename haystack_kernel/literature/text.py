@@ -17,8 +17,16 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _DOI = re.compile(r"10\.\d{4,9}/[^\s\"'<>\\]+")
+_NOTICE = r"(?:article|paper|publication|chapter|manuscript|study|notes?|notices?|statement)"
+# Retraction and withdrawal are also what axons and patients do: the form of a notice must be there.
 _RETRACTED_TITLE = re.compile(
-    r"^\W*(?:retracted|retraction|withdrawn|withdrawal)\b(?:\s+(?:article|paper|note|notice))?\s*(?::|\]|\W*$)",
+    rf"^\W*(?:(?:editorial|partial|full|author'?s?)\s+)?(?:(?:statement|notice)\s+of\s+(?:the\s+)?)?"
+    rf"(?:retracted|retraction|withdrawn|withdrawal)(?:\s+(?:of\s+)?{_NOTICE})?\s*"
+    rf"(?:[:\].,)|]|\W*$|\s-\s|[\u2013\u2014]|\s+(?:to|of|for|on)\s*[:\"'\u201c\u2018\u00ab])|"
+    rf"^\W*(?:retraction|withdrawal)\s+(?:{_NOTICE}\s+(?:to|of|for|on)|for\s+[^,]+\bet al)\b|"
+    rf"^\W*(?:this\s+)?{_NOTICE}\s+(?:(?:has|have)\s+been\s+|was\s+|is\s+)?(?:retracted|withdrawn)\b|"
+    rf"[\[(](?:this\s+)?(?:{_NOTICE}\s+)?(?:has\s+been\s+|was\s+)?(?:retracted|withdrawn|retraction)(?:\s+{_NOTICE})?[^\])]{{0,40}}[\])]\W*$|"
+    rf"(?:[:.]|\s[-\u2013\u2014])\s*(?:retracted|retraction|withdrawn)(?:\s+{_NOTICE})?\W*$",
     re.IGNORECASE,
 )
 _RETRACTED_TYPES = frozenset(
@@ -66,7 +74,7 @@ def year(value: object) -> int | None:
 
 def is_retracted(title: str, kinds: list[str]) -> bool:
     """Whether title or publication types say that the paper was retracted, or that it is a notice of retraction."""
-    return bool(_RETRACTED_TITLE.match(title)) or any(kind.casefold().strip() in _RETRACTED_TYPES for kind in kinds)
+    return bool(_RETRACTED_TITLE.search(title)) or any(kind.casefold().strip() in _RETRACTED_TYPES for kind in kinds)
 
 
 def title_key(title: str) -> str:

@@ -1,7 +1,10 @@
 """The rule that reads directions, on designed sentences: each stands for one way of saying it."""
 
+from pathlib import Path
+
 from haystack_kernel.literature.direction import read_direction
 from haystack_kernel.literature.names import GeneNames, PhraseNames
+from haystack_kernel.literature.text import is_retracted
 
 GENES = GeneNames(["COL1A1", "ACTA2", "MMP1", "IL6", "CXCL8", "SMAD3", "FN1", "IL10", "HLA-A", "CAT", "AR", "TGFB1"])
 TGFB = PhraseNames(["TGF-beta1", "TGF-β", "TGFB1", "transforming growth factor beta"])
@@ -72,3 +75,84 @@ def test_symbols_are_found_in_their_spellings_and_ambiguous_ones_only_where_a_ge
 
 def test_the_name_of_the_perturbation_is_no_gene():
     assert read("TGFB1 induced COL1A1.") == {"COL1A1": 1}
+
+
+def test_no_sentence_is_read_the_wrong_way(subtests):
+    """Each sentence with the direction a careful reader takes from it (0: none); right or silent, never another."""
+    genes = GeneNames(
+        [
+            "STAT1",
+            "STAT2",
+            "IRF1",
+            "CXCL10",
+            "TNF",
+            "IL6",
+            "MX1",
+            "ISG15",
+            "CD274",
+            "SOCS1",
+            "HLA-DRA",
+            "IL10",
+            "IFIT1",
+            "TP53",
+            "MYC",
+            "COL1A1",
+            "IFNAR1",
+            "CXCL8",
+        ]
+    )
+    asked_names = PhraseNames(["IFN-beta", "IFNB1", "type I interferon"])
+    rows = [line.split("\t") for line in Path(__file__).with_name("sentences.tsv").read_text().splitlines()[1:]]
+    n_told = n_read = 0
+    for sentence, gene, direction in rows:
+        asked, found = asked_names.find(sentence), genes.find(sentence)
+        said = {read_direction(sentence, one, genes=found, asked=asked) for one in found if one.name == gene} - {0}
+        with subtests.test(sentence=sentence, gene=gene):
+            assert found
+            assert said <= {int(direction)}
+        n_told += direction != "0"
+        n_read += direction != "0" and bool(said)
+    assert n_read >= 0.6 * n_told
+
+
+def test_a_notice_of_retraction_is_known_from_its_title_and_other_retractions_are_none(subtests):
+    notices = [
+        "RETRACTED ARTICLE: X",
+        "RETRACTED\u2014X",
+        "WITHDRAWN: X in Y",
+        "Retraction Note to: X",
+        'Retraction notice to "X" [J Imm 12 (2010) 1-9]',
+        "Statement of Retraction: X",
+        "Notice of Retraction: X",
+        'Retraction of "X"',
+        "Retraction of \u2018X\u2019",
+        "Retraction. X",
+        "Retraction \u2013 X",
+        'Retraction for Smith et al., "X"',
+        "Partial retraction: X",
+        "[RETRACTED] X",
+        "Retracted, X",
+        "X [Retracted]",
+        "X (Withdrawn)",
+        "X [Retracted Article. See vol. 5, pg. 9]",
+        "X. Retraction",
+        "X - RETRACTED",
+        "Article withdrawn: X",
+        "Publication Retracted: X",
+        "This article has been withdrawn: X",
+    ]
+    others = [
+        "Retraction of axons under interferon beta",
+        "Withdrawal of IFN-beta in multiple sclerosis",
+        "Neurite retraction induced by IFN-beta",
+        "Retracted lung in IFN-beta treated mice",
+        "Expression of concern: X",
+        "Why papers on IFN-beta are retracted",
+        "Drug withdrawal: a randomised trial of IFN-beta",
+        "IFN-beta: withdrawal or continuation?",
+        "IFN-beta after withdrawal (BENEFIT)",
+        "Study withdrawal and IFN-beta",
+    ]
+    for title in notices + others:
+        with subtests.test(title=title):
+            assert is_retracted(title, []) == (title in notices)

@@ -136,6 +136,26 @@ def test_a_source_that_fails_says_why_and_the_others_answer(find, server, fault,
 
 
 @pytest.mark.parametrize(
+    ("source", "bodies"),
+    [
+        ("europepmc", [{}]),
+        ("europepmc", [{"resultList": {"result": [{"title": "no identifier"}]}}]),
+        ("europepmc", [{"error": "quota"}]),
+        ("semanticscholar", [{"total": 7}]),
+        ("semanticscholar", [{"total": 1, "data": [{"name": "a field that was renamed"}]}]),
+        ("pubmed", [{"esearchresult": {"count": "12", "idlist": []}}]),
+        ("pubmed", [{"esearchresult": {"count": "1", "idlist": ["a1"]}}]),
+        ("pubmed", [{"esearchresult": {"count": "1", "idlist": ["999"]}}]),
+    ],
+)
+def test_an_answer_in_another_form_is_a_failure_and_not_a_search_without_result(find, server, source, bodies):
+    server.faults[source] = [(200, json.dumps(body).encode()) for body in bodies]
+    if "999" in str(bodies):  # the entries of that id do not come
+        server.faults[source].append((200, b"<PubmedArticleSet></PubmedArticleSet>"))
+    assert reasons(find())[source].startswith("its answer is not in the documented form: ")
+
+
+@pytest.mark.parametrize(
     "xml",
     [
         b'<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;">]><PubmedArticleSet>&z;</PubmedArticleSet>',
