@@ -204,10 +204,10 @@ class Score:
 
     @property
     def components(self) -> pd.DataFrame:
-        """One row per component: score, weight, both p values, and why it is NaN or limited."""
+        """One row per component: score, weight, p values, and why it is NaN or limited."""
         import pandas as pd
 
-        columns = ["name", "score", "weight", "statistic", "p_signal", "p_specificity", "n_genes", "reason"]
+        columns = ["name", "score", "weight", "statistic", "p_signal", "p_donors", "p_specificity", "n_genes", "reason"]
         rows = [[getattr(one, name) for name in columns] for one in self.grounded.components]
         return pd.DataFrame(rows, columns=columns)
 
@@ -223,10 +223,18 @@ class Score:
         from haystack_kernel.report.html import Html, paragraph, table
 
         rows = [
-            (one.name.replace("_", " "), one.score, one.p_signal, one.p_specificity, one.n_genes, one.reason)
+            (
+                one.name.replace("_", " "),
+                one.score,
+                one.p_signal,
+                one.p_donors,
+                one.p_specificity,
+                one.n_genes,
+                one.reason,
+            )
             for one in self.grounded.components
         ]
-        columns = ("component", "score", "p, self-contained", "p, competitive", "genes", "note")
+        columns = ("component", "score", "p, self-contained", "p, donors", "p, competitive", "genes", "note")
         notes = "".join(paragraph(note, kind="small") for note in (*self.notes, *self.grounded.notes))
         return Html(
             paragraph(repr(self).splitlines()[0]) + table(columns, rows, caption="Score components") + notes
@@ -278,7 +286,7 @@ def score(
     Examples
     --------
     >>> haystack.score(adata, perturbation="IFN-beta")  # doctest: +SKIP
-    IFN-beta | B cell: 9 of 10 (8.7)
+    IFN-beta | B cell: 8.2 of at most 8.2
     """
     from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
     from haystack_kernel.retrieval import split_response

@@ -134,7 +134,15 @@ def score_prediction(
     components = compute_components(de, self_contained=self_contained, basis=basis)
     pathways = compute_pathways(de, self_contained=self_contained, basis=basis)
     agreement = compare_engines(cells, de=de, also_detected=also_detected, self_contained=self_contained, basis=basis)
-    confidence = assess_confidence(cells, de=de, other=other, components=components, agreement=agreement, basis=basis)
+    overall = composite(
+        components,
+        donor_matched=context.donor_matched,
+        n_tested=n_tested,
+        replication=self_contained.replication,
+    )
+    confidence = assess_confidence(
+        cells, de=de, other=other, components=components, overall=overall, agreement=agreement, basis=basis
+    )
     notes.append(
         f"p values rest on {de.attrs[N_TREATED]} predicted and {de.attrs[N_CONTROL]} control cells; "
         "generated cells are not replicates"
@@ -143,7 +151,7 @@ def score_prediction(
         de=de,
         pathways=pathways,
         components=components,
-        composite=composite(components, donor_matched=context.donor_matched, n_tested=n_tested),
+        composite=overall,
         agreement=agreement,
         confidence=confidence,
         n_tested=n_tested,

@@ -196,6 +196,7 @@ def component_card(component: Component) -> Html:
         "weight": f"{component.weight:.0%}",
         "statistic": _known(component.statistic, "+.3f"),
         "p (self-contained)": _known(component.p_signal, ".2g"),
+        "p (donors)": _known(component.p_donors, ".2g"),
         "p (competitive)": _known(component.p_specificity, ".2g"),
         "genes": component.n_genes or "",
         "note": component.reason,

@@ -129,14 +129,15 @@ def score_table(record: RunRecord) -> Html:
         leading = item.detail.get("leading_edges") or item.detail.get("leading_genes") or []
         notes = [item.reason] if item.reason else []
         notes += [f"led by {', '.join(leading[:5])}"] if leading else []
-        numbers = (item.statistic, item.p_signal, item.p_specificity, item.n_genes)
+        numbers = (item.statistic, item.p_signal, item.p_donors, item.p_specificity, item.n_genes)
         name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
         rows.append((name, bar(item.score), weight, *numbers, "; ".join(notes)))
     reason = best.composite.reason.rstrip(".")
     note = f"Score: {score_text(best)}." + (f" {reason[:1].upper()}{reason[1:]}." if reason else "")
     how = (
-        "A component scores 1 at chance and 7 at p of about 1 in 200, where p is the larger of two p values. "
+        "A component scores 1 at chance and 7 at p of about 1 in 200, where p is the largest of its p values. "
         "The self-contained null permutes the prompt labels within donor and cell type: is there an effect at all? "
+        "The donor test asks whether it is larger than its spread over donors. "
         "The competitive null draws matched gene sets from the same prediction: do the expected genes stand out? "
         "The composite is the weighted mean of the components; it is not a probability."
     )

@@ -5,6 +5,7 @@ In: the tables of a run folder. Out: HTML tables with every text escaped, shorte
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
@@ -112,7 +113,7 @@ def pathway_table(pathways: pd.DataFrame) -> Html:
             bar(float(row["score"])),
             bool(row["is_expected"]),
             float(row["statistic"]),
-            *(float(row[column]) for column in P_VALUES),
+            *(float(row.get(column, math.nan)) for column in P_VALUES),
             int(row["n_genes"]),
             ", ".join(str(row.get("leading_genes", "")).replace("nan", "").split(";")[:5]),
             *(float(row[column]) for column in further.values()),

@@ -30,7 +30,11 @@ CONTROLS = {
     "synthetic_control": "a second prediction with the control cells as prompt (synthetic control)",
     "query_as_control": "the query cells as measured",
 }
-P_VALUES = {"p_signal": "p (self-contained)", "p_specificity": "p (competitive)"}  # column of the data: heading
+P_VALUES = {  # column of the data: heading
+    "p_signal": "p (self-contained)",
+    "p_donors": "p (donors)",
+    "p_specificity": "p (competitive)",
+}
 _SIMULATED_ATLASES = (DEMO_ATLAS,)
 
 
@@ -53,7 +57,7 @@ def cell_types(item: Candidate) -> str:
 
 
 def score_text(best: Round) -> str:
-    """Return the score as ``7 of 10 (7.3)``, rounded and with one decimal, or ``not scored``."""
+    """Return the score as ``7.3 of 10`` or ``7.3 of at most 8.5``, or ``not scored``."""
     if best.composite is None or math.isnan(best.composite.value):
         return "not scored"
     return best.composite.shown

@@ -5,13 +5,13 @@ In: plain values. Out: components, composite, agreement, confidence, feedback.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from haystack_kernel.schema.base import NAN, BaselineVerdict, FeedbackAction, FeedbackKind, Frozen, Real
 
+FULL_MARKS = 9.95  # an upper bound that would be shown as 10.0
 _EARLIER_KIND = {"rival_leads": "competing_signature_leads"}  # names that records of earlier versions hold
 _EARLIER_DETAIL = {
     "rivals": "competing",
@@ -34,6 +34,7 @@ class Component(Frozen):
     reason: str = Field(default="", description="why NaN, or what limits the reading; never empty when NaN")
     statistic: Real = Field(default=NAN, description="mean of s_g z_g over the set; sign = direction")
     p_signal: Real = Field(default=NAN, description="p value of the self-contained null; NaN: not computed")
+    p_donors: Real = Field(default=NAN, description="p value of the same over donors; NaN: fewer than three")
     p_specificity: Real = Field(default=NAN, description="p value of the competitive null; NaN: not computed")
     n_genes: int = 0
     detail: dict[str, Any] = Field(default_factory=dict)
@@ -56,8 +57,12 @@ class Composite(Frozen):
 
     @property
     def shown(self) -> str:
-        """``9 of 10 (8.5)``: rounded with halves up, and the value that is compared with thresholds."""
-        return f"{math.floor(self.value + 0.5)} of 10 ({self.value:.1f})"
+        """``7.3 of 10``, or ``7.3 of at most 8.5`` where what was measured allows no more.
+
+        Nothing is rounded to whole numbers: 8.5 of at most 8.5 would become 9, which no evidence could have reached.
+        """
+        most = "10" if self.cap >= FULL_MARKS else f"at most {self.cap:.1f}"
+        return f"{self.value:.1f} of {most}"
 
 
 class EngineAgreement(Frozen):

@@ -193,6 +193,7 @@ def pathways():
             "pathway": ["type I interferon response", "chemokine response", "PPAR signalling", "empty pathway"],
             "statistic": [1.5, 0.5, -0.25, np.nan],
             "p_signal": [0.0001, 0.02, 0.5, np.nan],
+            "p_donors": [0.004, 0.03, np.nan, np.nan],
             "p_specificity": [0.0001, 0.01, 0.9, np.nan],
             "score": [10.0, 5.5, 1.0, np.nan],
             "n_genes": [49, 20, 11, 0],

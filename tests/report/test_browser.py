@@ -178,7 +178,7 @@ def test_every_control_has_a_name_and_every_scroll_area_can_be_reached(opened):
 # as long as the planner's own words are
 WORDS = Interpretation(
     headline="Predicted for fibroblast of lung under TGF-beta1: 48 genes higher and 9 lower, led by PDGFRB, COL1A1 and "
-    "COL1A2; score 9 of 10 (8.5), consistent with known biology.",
+    "COL1A2; score 8.5 of at most 8.5, consistent with known biology.",
     paragraphs=("One paragraph. " * 20,),
     limitations=(
         "Generated cells are not replicates: p values depend on the number of predicted cells (256), not of donors.",

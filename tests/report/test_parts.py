@@ -17,7 +17,7 @@ def test_part_escapes_the_texts_of_the_record(make_run, subtests):
 def test_run_card_escapes_and_shows_state_and_score(make_run, failed_run):
     card = report.run_card(make_run(NASTY))
     assert NASTY not in card
-    assert "7 of 10 (7.3)" in card
+    assert "7.3 of at most 7.3" in card
     assert "failure: at step 'retrieve': no atlas 'x'" in repr(report.run_card(failed_run))
 
 

@@ -13,7 +13,7 @@ def test_strip_leads_with_the_score_and_what_holds_it_back(make_run):
     record = make_run()
     first = summary(record, de=None, pathways=None)[0]
     assert first.name == "score (1 = chance)"
-    assert first.value.startswith("7 of 10 (7.3)")
+    assert first.value.startswith("7.3 of at most 7.3")
     assert first.note == "at or above the threshold of 7; 2 of 3 components computed; capped at 7.3"
 
 
@@ -81,11 +81,16 @@ def test_answer_of_a_failed_run_is_its_failure(failed_run):
 
 def test_answer_puts_score_before_words_and_escapes_them(make_run, de, pathways):
     made = answer(make_run("<b>x</b>"), de=de, pathways=pathways)
-    assert made.index("7 of 10 (7.3)") < made.index("Headline of &lt;b&gt;x&lt;/b&gt;") < made.index("A limit")
+    assert made.index("7.3 of at most 7.3") < made.index("Headline of &lt;b&gt;x&lt;/b&gt;") < made.index("A limit")
     assert "<b>" not in made
 
 
-def test_a_score_is_shown_rounded_half_up_beside_what_thresholds_see(subtests):
-    for value, text in [(8.5, "9 of 10 (8.5)"), (7.49, "7 of 10 (7.5)"), (1.0, "1 of 10 (1.0)")]:
-        with subtests.test(value=value):
-            assert Composite(value=value, weight_computed=1.0).shown == text
+def test_a_score_is_shown_with_what_was_possible_and_never_rounded_beyond_it(subtests):
+    for value, cap, text in [
+        (8.5, 8.5, "8.5 of at most 8.5"),
+        (7.49, 10.0, "7.5 of 10"),
+        (1.0, 9.96, "1.0 of 10"),
+        (1.0, 9.9, "1.0 of at most 9.9"),
+    ]:
+        with subtests.test(value=value, cap=cap):
+            assert Composite(value=value, weight_computed=1.0, cap=cap).shown == text

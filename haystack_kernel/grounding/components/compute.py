@@ -51,8 +51,9 @@ def compute_components(de: pd.DataFrame, *, self_contained: SelfContained, basis
 
     Returns
     -------
-    Components in display order. Each has p = max(p_signal, p_specificity), one-sided in the expected direction and
-    corrected for the best of ``n_scored`` predictions, mapped to 1..10; NaN with a reason where one cannot be computed.
+    Components in display order. Each has p = max(p_signal, p_donors, p_specificity), one-sided in the expected
+    direction and corrected for the best of ``n_scored`` predictions, mapped to 1..10; NaN with a reason where one
+    cannot be computed.
     """
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     evidence = Evidence(de=de, background=background, self_contained=self_contained, basis=basis)

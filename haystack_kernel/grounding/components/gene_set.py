@@ -80,6 +80,7 @@ def score_gene_set(name: str, weight: float, evidence: Evidence) -> Component:
         n_genes=int(where.size),
         p_self_contained=evidence.self_contained.get(name).up,
         p_competitive=p_competitive,
+        p_donors=evidence.self_contained.over_donors(name).up,
         why_no_self_contained=why_no_self_contained(evidence),
         reasons=reasons,
         detail=detail,

@@ -66,6 +66,7 @@ def score_literature(name: str, weight: float, evidence: Evidence) -> Component:
         statistic=float(np.mean(effects)),
         n_genes=n_genes,
         p_self_contained=evidence.self_contained.get(name).up,
+        p_donors=evidence.self_contained.over_donors(name).up,
         p_competitive=tails.up,
         why_no_self_contained=why_no_self_contained(evidence),
         reasons=left_out_words(competing),

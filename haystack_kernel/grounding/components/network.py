@@ -86,6 +86,7 @@ def score_network(name: str, weight: float, evidence: Evidence) -> Component:
         statistic=float(_agreement(mass[genes][:, None], z)[0]),
         n_genes=n_reached,
         p_self_contained=evidence.self_contained.get(name).up,
+        p_donors=evidence.self_contained.over_donors(name).up,
         p_competitive=p_competitive,
         why_no_self_contained=why_no_self_contained(evidence),
         reasons=reasons,

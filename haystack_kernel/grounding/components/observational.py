@@ -105,6 +105,7 @@ def score_coherence(name: str, weight: float, evidence: Evidence) -> Component:
         statistic=similarity.margin,
         n_genes=signature.n_genes,
         p_self_contained=evidence.self_contained.get(name).up,
+        p_donors=evidence.self_contained.over_donors(name).up,
         p_competitive=signature.p_competitive(name, evidence, lost=has_lost),
         why_no_self_contained="the prompt shows other cell types" if is_donor_prediction else why,
         reasons=(

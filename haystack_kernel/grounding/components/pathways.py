@@ -27,6 +27,7 @@ COLUMNS = (
     "statistic",
     "p_specificity",
     "p_signal",
+    "p_donors",
     "score",
     "n_genes",
     "is_expected",
@@ -64,13 +65,13 @@ def compute_pathways(de: pd.DataFrame, *, self_contained: SelfContained, basis: 
 
     Returns
     -------
-    ``pathway``, ``statistic`` (mean of s_g z_g; > 0: activated), ``p_specificity`` (competitive null) and ``p_signal``
-    (self-contained null; both one-sided in the expected direction, two-sided for a pathway that was not expected, NaN
-    where not computed), ``score`` (1..10 from the larger p; NaN, like both p, for sets beyond the ``MAX_SCORED`` of
-    largest ``ulm_t``), ``n_genes`` tested, ``is_expected``, ``leading_genes`` joined by ";" (those that move with the
-    statistic), and the columns of :func:`compute_enrichment`, whose background is the tested genes. Sorted by score,
-    then by the size of the statistic times the root of the number of genes. The table is empty, with the columns, when
-    fewer genes were tested than the components need.
+    ``pathway``, ``statistic`` (mean of s_g z_g; > 0: activated), ``p_specificity`` (competitive null), ``p_signal``
+    (self-contained null) and ``p_donors`` (the same over donors; all one-sided in the expected direction, two-sided for
+    a pathway that was not expected, NaN where not computed), ``score`` (1..10 from the largest p; NaN, like every p,
+    for sets beyond the ``MAX_SCORED`` of largest ``ulm_t``), ``n_genes`` tested, ``is_expected``, ``leading_genes``
+    joined by ";" (those that move with the statistic), and the columns of :func:`compute_enrichment`, whose background
+    is the tested genes. Sorted by score, then by the size of the statistic times the root of the number of genes. The
+    table is empty, with the columns, when fewer genes were tested than the components need.
     """
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     if len(background.genes) < basis.settings.min_tested_genes:
@@ -83,7 +84,7 @@ def compute_pathways(de: pd.DataFrame, *, self_contained: SelfContained, basis: 
     for name, genes in sets.items():
         expected = basis.query.expected_pathways.get(name, 0)
         statistic = background.statistic(genes)
-        p_values = (np.nan, np.nan, np.nan)
+        p_values = (np.nan, np.nan, np.nan, np.nan)
         if name in scored:
             # Without an expectation the direction is chosen by looking at the data, so p is doubled (two-sided test).
             n_sides, direction = (1, expected) if expected else (2, 1 if statistic >= 0 else -1)
@@ -93,8 +94,9 @@ def compute_pathways(de: pd.DataFrame, *, self_contained: SelfContained, basis: 
             competitive = min(1.0, n_sides * tails.up)
             # np.minimum keeps the NaN of a self-contained null that could not be computed; nanmax then leaves it out.
             contained = float(np.minimum(1.0, n_sides * self_contained.get(key).expected(direction)))
-            p = best_of_many(float(np.nanmax([competitive, contained])), n_scored=basis.context.n_scored)
-            p_values = (competitive, contained, score_from_p(p))
+            over_donors = float(np.minimum(1.0, n_sides * self_contained.over_donors(key).expected(direction)))
+            p = best_of_many(float(np.nanmax([competitive, contained, over_donors])), n_scored=basis.context.n_scored)
+            p_values = (competitive, contained, over_donors, score_from_p(p))
         moving = genes if statistic >= 0 else {gene: -sign for gene, sign in genes.items()}
         n_genes, leading = int(background.locate(genes)[0].size), ";".join(leading_genes(background, moving))
         rows.append((name, statistic, *p_values, n_genes, bool(expected), leading))

@@ -1,4 +1,4 @@
-"""From two p values to one component with a score from 1 to 10, and from components to the one composite.
+"""From p values to one component with a score from 1 to 10, and from components to the one composite.
 
 In: p values, components. Out: ``Component``, ``Composite``, with every cap and its reason.
 """
@@ -81,8 +81,8 @@ class Finding:
         Signed statistic; > 0: the expected direction.
     n_genes
         Number of tested genes that it rests on.
-    p_self_contained, p_competitive
-        One-sided p values in the expected direction; NaN: not computed.
+    p_self_contained, p_competitive, p_donors
+        One-sided p values in the expected direction, the first over cells, the last over donors; NaN: not computed.
     why_no_self_contained
         Why the first of them is NaN.
     reasons
@@ -95,23 +95,24 @@ class Finding:
     n_genes: int
     p_self_contained: float
     p_competitive: float
+    p_donors: float = NAN
     why_no_self_contained: str = ""
     reasons: Iterable[str] = ()
     detail: dict[str, Any] = field(default_factory=dict)
 
 
 def scored_component(name: str, weight: float, finding: Finding, *, basis: Basis) -> Component:
-    """Score a component by the larger of its two p values, corrected for the best of several predictions.
+    """Score a component by the largest of its p values, corrected for the best of several predictions.
 
-    The larger p value counts because either null alone is passed by an error that the other one finds: differences
-    between cells that any treatment makes pass the self-contained null, and a prediction that the prompt does not
-    support passes the competitive one.
+    The largest p value counts because each null alone is passed by an error that another one finds: differences between
+    cells that any treatment makes pass the self-contained null, differences between wells pass it as long as it counts
+    cells, and a prediction that the prompt does not support passes the competitive one.
     """
     reasons = [reason for reason in finding.reasons if reason]
     if math.isnan(finding.p_self_contained):
         reasons.append(f"tested against the competitive null alone: {finding.why_no_self_contained}")
-    larger = float(np.nanmax([finding.p_self_contained, finding.p_competitive]))
-    p = best_of_many(larger, n_scored=basis.context.n_scored)
+    largest = float(np.nanmax([finding.p_self_contained, finding.p_donors, finding.p_competitive]))
+    p = best_of_many(largest, n_scored=basis.context.n_scored)
     return Component(
         name=name,
         weight=weight,
@@ -119,6 +120,7 @@ def scored_component(name: str, weight: float, finding: Finding, *, basis: Basis
         reason="; ".join(reasons),
         statistic=finding.statistic,
         p_signal=finding.p_self_contained,
+        p_donors=finding.p_donors,
         p_specificity=finding.p_competitive,
         n_genes=finding.n_genes,
         detail={**finding.detail, "p": p, "n_draws": basis.settings.n_draws},
@@ -142,7 +144,9 @@ def why_no_self_contained(evidence: Evidence) -> str:
     return evidence.self_contained.reason or f"the prompt measures fewer than {least} of its genes"
 
 
-def composite(components: Sequence[Component], *, donor_matched: bool, n_tested: int = FULL) -> Composite:
+def composite(
+    components: Sequence[Component], *, donor_matched: bool, n_tested: int = FULL, replication: float = math.inf
+) -> Composite:
     """Weighted mean of the components that could be computed, capped by what the evidence allows.
 
     Parameters
@@ -154,6 +158,10 @@ def composite(components: Sequence[Component], *, donor_matched: bool, n_tested:
         differences between donors pass both nulls.
     n_tested
         Number of tested genes; below 1,000 they are a panel, and the value is at most 6.
+    replication
+        Donors that the response was measured in, see :attr:`DonorEffects.replication`; infinite where donors are not
+        the replicates. The value is at most 4 + 6 (1 - 2^-replication): one donor, or a few cells, can show a response
+        beyond doubt and still not show that other donors have it.
 
     Returns
     -------
@@ -170,11 +178,13 @@ def composite(components: Sequence[Component], *, donor_matched: bool, n_tested:
         reason = f"not scored: only {share:.0%} of the weight could be computed ({why})"
         return Composite(value=NAN, weight_computed=share, reason=reason)
     value = sum(component.weight * component.score for component in computed) / computed_weight
-    cap, reason = _cap(missing, share=share, donor_matched=donor_matched, n_tested=n_tested)
+    cap, reason = _cap(missing, share=share, donor_matched=donor_matched, n_tested=n_tested, replication=replication)
     return Composite(value=min(value, cap), weight_computed=share, cap=cap, reason=reason)
 
 
-def _cap(missing: Sequence[Component], *, share: float, donor_matched: bool, n_tested: int) -> tuple[float, str]:
+def _cap(
+    missing: Sequence[Component], *, share: float, donor_matched: bool, n_tested: int, replication: float
+) -> tuple[float, str]:
     """The largest composite that the evidence allows, and why."""
     cap, reasons = 10.0, []
     if share < 1 - 1e-9:
@@ -189,6 +199,13 @@ def _cap(missing: Sequence[Component], *, share: float, donor_matched: bool, n_t
     if not donor_matched:
         cap = min(cap, CAP_UNMATCHED)
         reasons.append(f"no donor-matched control: differences between donors cannot be excluded, at most {cap:.0f}")
+    replicated = CAP_UNMATCHED + (10.0 - CAP_UNMATCHED) * (1.0 - 2.0**-replication)
+    if replicated < cap:
+        cap = replicated
+        reasons.append(
+            f"the response was measured in few donors or cells, worth {replication:.1f} well measured donors: at most "
+            f"{cap:.1f}"
+        )
     return cap, "; ".join(reasons)
 
 

@@ -66,14 +66,18 @@ def compare_engines(
         )
         pearson = correlate(delta, table[keys.DELTA].to_numpy(float)[tested])
         components = compute_components(table, self_contained=self_contained, basis=basis)
+        overall = composite(
+            components,
+            donor_matched=basis.context.donor_matched,
+            n_tested=int(table[keys.IS_TESTED].sum()),
+            replication=self_contained.replication,
+        )
         found.append(
             EngineAgreement(
                 engine=engine,
                 pearson=pearson,
                 n_de=int(table[keys.IS_DE].sum()),
-                composite=composite(
-                    components, donor_matched=basis.context.donor_matched, n_tested=int(table[keys.IS_TESTED].sum())
-                ).value,
+                composite=overall.value,
                 note="a constant shift has no correlation" if np.isnan(pearson) else "compared with the query cells",
             )
         )

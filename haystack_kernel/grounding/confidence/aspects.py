@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.grounding.components.score import composite
 from haystack_kernel.grounding.confidence.measured import compare_measured
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
 from haystack_kernel.grounding.de.profiles import correlate, log_normalise
@@ -47,6 +46,7 @@ def assess_confidence(
     de: pd.DataFrame,
     other: pd.DataFrame | None,
     components: Sequence[Component],
+    overall: Composite,
     agreement: Sequence[EngineAgreement],
     basis: Basis,
 ) -> Confidence:
@@ -58,8 +58,8 @@ def assess_confidence(
         Raw counts by role.
     de, other
         DE tables of the control reading in force, and of the other one where there is one.
-    components, agreement
-        The scored components and baselines.
+    components, overall, agreement
+        The scored components, their composite, and the baselines.
     basis
         Query, settings and how the prediction was made.
 
@@ -76,8 +76,6 @@ def assess_confidence(
     shifts = [_profile(treated) - _profile(cells.query if own is None else own) for treated, own in arms]
     pairs = itertools.combinations(shifts, 2)
     between_seeds = min((correlate(one, two) for one, two in pairs), default=NAN)
-    n_tested = int(de[keys.IS_TESTED].sum())
-    overall = composite(components, donor_matched=basis.context.donor_matched, n_tested=n_tested)
     verdict, words = engine_verdict(
         basis.context.engine, agreement=agreement, own=overall.value, between_seeds=between_seeds
     )

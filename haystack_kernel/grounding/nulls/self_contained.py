@@ -1,6 +1,7 @@
 """The self-contained null: the prompt's treatment changes nothing in a gene set.
 
-In: prompt cells with their labels, signed gene sets. Out: one-sided p values of every set (field ``p_signal``).
+In: prompt cells with their labels, signed gene sets. Out: one-sided p values of every set over cells (field
+``p_signal``) and over donors (field ``p_donors``).
 
 The test permutes the labels of measured cells, because generated cells are not replicates: a prediction cannot carry
 more evidence than the prompt that it was made from.
@@ -8,6 +9,7 @@ more evidence than the prompt that it was made from.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from haystack_kernel import keys
 from haystack_kernel.errors import MissingKeyError
 from haystack_kernel.grounding.de.background import min_set_genes, standardise
 from haystack_kernel.grounding.de.profiles import log_normalise
+from haystack_kernel.grounding.nulls.donors import DonorEffects, donor_effects
 from haystack_kernel.grounding.nulls.tails import Tails, block_sizes
 
 if TYPE_CHECKING:
@@ -39,17 +42,40 @@ class SelfContained:
     Attributes
     ----------
     tails
-        Name of the set -> its p values.
+        Name of the set -> its p values over cells.
+    donor_tails
+        Name of the set -> its p values over donors, see :class:`DonorEffects`.
+    effects
+        The statistics of the sets by donor, one column per set in the order of ``tails``; None where donors are not the
+        replicates, because they are what is compared.
     reason
         Why no set could be tested; empty otherwise.
     """
 
     tails: dict[str, Tails] = field(default_factory=dict)
+    donor_tails: dict[str, Tails] = field(default_factory=dict)
+    effects: DonorEffects | None = None
     reason: str = ""
 
     def get(self, name: str) -> Tails:
-        """P values of a set; NaN when not computed."""
+        """P values of a set over cells; NaN when not computed."""
         return self.tails.get(name, Tails())
+
+    def over_donors(self, name: str) -> Tails:
+        """P values of a set over donors; NaN below three donors and where donors are not the replicates."""
+        return self.donor_tails.get(name, Tails())
+
+    @property
+    def replication(self) -> float:
+        """Donors that the response was measured in, see :class:`DonorEffects`; infinite where they are compared."""
+        return math.inf if self.effects is None else self.effects.replication
+
+    def of_donors(self, name: str) -> dict[str, float]:
+        """Statistic of a set in every donor that counts; empty when not computed."""
+        if self.effects is None or name not in self.tails:
+            return {}
+        column = self.effects.values[:, list(self.tails).index(name)]
+        return {donor: float(column[i]) for i, donor in enumerate(self.effects.names) if self.effects.counted[i]}
 
 
 def self_contained_null(
@@ -77,12 +103,13 @@ def self_contained_null(
         serve every set.
     within
         obs columns that make the strata: donor alone where cell types are compared, cell type alone where donors are.
+        In strata of both, as of a response, donors are the replicates, and the sets are tested over donors, too.
 
     Returns
     -------
-    P values of mean(s_g z_g) of the prompt. A set of which the prompt measures fewer than five genes (two in a panel)
-    has NaN. Where no
-    stratum holds both labels, all are NaN and ``reason`` says so.
+    P values of mean(s_g z_g) of the prompt over cells, and over donors. A set of which the prompt
+    measures fewer than five genes (two in a panel) has NaN. Where no stratum holds both labels, all are NaN and
+    ``reason`` says so.
 
     Raises
     ------
@@ -94,28 +121,26 @@ def self_contained_null(
     Goeman and Buehlmann, Bioinformatics 23:980 (2007), for the self-contained null; Phipson and Smyth, Stat Appl Genet
     Mol Biol 9:39 (2010), for p = (1 + count) / (n_draws + 1).
     """
+    has_replicates = {keys.DONOR, keys.CELL_TYPE} <= set(within)
+    no_donor = DonorEffects() if has_replicates else None
     if control is None or control.n_obs == 0:
-        return SelfContained(reason="the prompt has no matched control cells")
+        return SelfContained(effects=no_donor, reason="the prompt has no matched control cells")
     labels = pd.concat([_labels(prompt), _labels(control)], ignore_index=True)
     strata = labels.groupby(list(within), sort=True).ngroup().to_numpy()
     is_treated = np.arange(len(labels)) < prompt.n_obs
     if not _in_mixed_strata(strata, is_treated).any():
         words = " and ".join(_WORDS.get(name, name) for name in within)
-        return SelfContained(reason=f"no {words} of the prompt holds both treated and control cells")
-    shared = prompt.var_names.intersection(control.var_names)
-    genes = shared[shared.isin(list(tested))]
-    wanted = {name: genes.get_indexer(list(signed)) for name, signed in sets.items()}
-    least = min_set_genes(len(tested))
-    kept = {name: where for name, where in wanted.items() if (where >= 0).sum() >= least}
-    if not kept:
-        return SelfContained(reason=f"the prompt measures fewer than {least} genes of every set")
-    weights = np.zeros((len(genes), len(kept)))
-    for column, (name, where) in enumerate(kept.items()):
-        signs = np.fromiter(sets[name].values(), dtype=float, count=len(where))
-        weights[where[where >= 0], column] = signs[where >= 0] / (where >= 0).sum()
-    scores = _cell_scores(prompt, control, genes=genes, weights=weights)
-    tails = permute_within(scores, is_treated=is_treated, strata=strata, n_draws=n_draws, seed=seed)
-    return SelfContained(dict(zip(kept, tails, strict=True)))
+        reason = f"no {words} of the prompt holds both treated and control cells"
+        return SelfContained(effects=no_donor, reason=reason)
+    names, scores = _score_sets(prompt, control, sets=sets, tested=tested)
+    reason = "" if names else f"the prompt measures fewer than {min_set_genes(len(tested))} genes of every set"
+    tails = permute_within(scores, is_treated=is_treated, strata=strata, n_draws=n_draws, seed=seed) if names else []
+    found = dict(zip(names, tails, strict=True))
+    if not has_replicates:
+        return SelfContained(found, reason=reason)
+    donors = labels[keys.DONOR].to_numpy(str)
+    effects = donor_effects(scores, is_treated=is_treated, strata=strata, donors=donors)
+    return SelfContained(found, dict(zip(names, effects.tails(), strict=True)), effects, reason)
 
 
 def permute_within(
@@ -182,6 +207,22 @@ def _in_mixed_strata(strata: NDArray[np.integer[Any]], is_treated: NDArray[np.bo
     n_treated = np.bincount(strata, weights=is_treated)
     both = (n_treated > 0) & (n_treated < np.bincount(strata))
     return both[strata]
+
+
+def _score_sets(
+    prompt: ad.AnnData, control: ad.AnnData, *, sets: Mapping[str, SignedSet], tested: Collection[str]
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Names of the sets of which the prompt measures enough genes, and cells x these sets: their statistic."""
+    shared = prompt.var_names.intersection(control.var_names)
+    genes = shared[shared.isin(list(tested))]
+    wanted = {name: genes.get_indexer(list(signed)) for name, signed in sets.items()}
+    least = min_set_genes(len(tested))
+    kept = {name: where for name, where in wanted.items() if (where >= 0).sum() >= least}
+    weights = np.zeros((len(genes), len(kept)))
+    for column, (name, where) in enumerate(kept.items()):
+        signs = np.fromiter(sets[name].values(), dtype=float, count=len(where))
+        weights[where[where >= 0], column] = signs[where >= 0] / (where >= 0).sum()
+    return list(kept), _cell_scores(prompt, control, genes=genes, weights=weights)
 
 
 def _cell_scores(

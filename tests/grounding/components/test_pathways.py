@@ -15,7 +15,8 @@ def test_pathways_when_alpha_is_predicted_then_its_pathways_lead_and_tiny_sets_a
     assert alpha.pathways["pathway"][0] == "alpha pathway"
     rows = alpha.pathways.set_index("pathway")
     assert rows["is_expected"].to_dict() == dict.fromkeys(EXPECTED, True) | dict.fromkeys(OTHER, False)
-    assert rows.loc[EXPECTED, "score"].min() > 9
+    assert rows.loc["alpha pathway", "score"] > 9
+    assert rows.loc[EXPECTED, "score"].min() > 6  # ten genes that fall, in four donors of 20 cells
     assert rows.loc[OTHER, "score"].max() < 7
 
 

@@ -70,6 +70,16 @@ def test_composite_when_a_panel_was_tested_then_six_is_the_most():
     assert composite(parts(10, 10, 10, 10), donor_matched=True, n_tested=1000).value == 10
 
 
+def test_composite_when_the_response_was_hardly_replicated_then_the_cap_says_so():
+    for replication, most in ((0.0, 4.0), (0.9, 6.78), (1.0, 7.0), (2.0, 8.5), (10.0, 9.99)):
+        result = composite(parts(10, 10, 10, 10), donor_matched=True, replication=replication)
+        assert result.value == result.cap == pytest.approx(most, abs=0.01)
+    assert "worth 10.0 well measured donors" in result.reason
+    low = composite(parts(2, 2, 2, 2), donor_matched=True, replication=0.9)
+    assert (low.value, low.shown) == (pytest.approx(2), "2.0 of at most 6.8")
+    assert composite(parts(10, 10, 10, 10), donor_matched=False, replication=3.0).reason.count(";") == 0
+
+
 def test_composite_when_less_than_half_is_computed_then_not_scored():
     result = composite(parts(10, NAN, NAN, 10), donor_matched=True)
     assert math.isnan(result.value)

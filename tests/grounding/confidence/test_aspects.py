@@ -75,7 +75,7 @@ def test_confidence_when_weights_change_then_the_range_holds_the_score(alpha_cel
     assert aspect.value == pytest.approx(high - low, abs=0.11)
     scores = [item.score for item in found.components if not math.isnan(item.score)]
     assert min(scores) <= low
-    assert found.composite == composite(found.components, donor_matched=True)
+    assert found.composite == composite(found.components, donor_matched=True, replication=4 * 20 / 40)
 
 
 def test_confidence_when_the_score_is_high_then_nearly_all_null_and_wrong_prompts_lie_below(alpha):

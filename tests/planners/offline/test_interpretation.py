@@ -123,7 +123,7 @@ def test_interpret_a_scored_round_then_headline_says_cells_genes_and_score():
     answer = interpret(record_of(round_of()))
     assert answer.headline == (
         "Predicted for natural killer cell under IFN-beta: 3 genes higher and 2 lower, led by ISG15, IFIT3 and MX1; "
-        "score 8 of 10 (7.8), consistent with known biology."
+        "score 7.8 of 10, consistent with known biology."
     )
     assert answer.planner == "offline"
     assert 2 <= len(answer.paragraphs) <= 4
