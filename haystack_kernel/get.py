@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
-from haystack_kernel.schema import GroundingSettings, RunRecord
+from haystack_kernel.schema import NAN, GroundingSettings, RunRecord
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
@@ -204,8 +204,8 @@ def rounds(given: Any) -> pd.DataFrame:  # noqa: ANN401 - a Run, an AnnData or a
     Returns
     -------
     DataFrame
-        ``round``, ``score`` (NaN: not scored), ``is_best``, ``n_de``, numbers of cells, ``candidates``, ``choice``,
-        ``decision``, ``seconds`` of its tasks and ``cost_usd``.
+        ``round``, ``score`` and ``n_de`` (NaN: not scored), ``is_best``, numbers of cells (NaN: not read yet),
+        ``candidates``, ``choice``, ``decision``, ``seconds`` of its tasks (NaN: not done) and ``cost_usd``.
 
     Examples
     --------
@@ -223,16 +223,14 @@ def rounds(given: Any) -> pd.DataFrame:  # noqa: ANN401 - a Run, an AnnData or a
     rows = [
         (
             one.number,
-            one.composite.value if one.composite else float("nan"),
+            one.composite.value if one.composite else NAN,
             one.number == record.best_round,
-            one.n_de,
-            one.n_prompt,
-            one.n_control,
-            one.n_query,
+            one.n_de if one.composite else NAN,
+            *((one.n_prompt, one.n_control, one.n_query) if one.has_cells else (NAN, NAN, NAN)),
             "; ".join(one.choice.candidate_keys),
             one.choice.reason,
             one.decision,
-            sum(one.task_seconds.values()),
+            sum(one.task_seconds.values()) if one.task_seconds else NAN,
             sum(bill.usd for bill in one.bills),
         )
         for one in record.rounds

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from haystack_kernel.texts import visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,10 +24,10 @@ _LEAST = 0.02  # of a step, before the time that is left is told
 
 
 def progress_line(event: ProgressEvent) -> str:
-    """One line for a log: ``[round 2] ground: scoring against known biology``."""
+    """One line for a log: ``[round 2] ground: scoring against known biology``; control characters are made visible."""
     where = f"[round {event.round}] " if event.round else ""
     took = f" ({event.elapsed_s:.1f} s)" if event.message == "done" else ""
-    return f"{where}{event.phase}: {event.message}{took}"
+    return visible(" ".join(f"{where}{event.phase}: {event.message}{took}".split()))
 
 
 def tell_changes(show: Callable[[str], object]) -> Progress:

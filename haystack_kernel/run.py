@@ -462,6 +462,7 @@ class Run:
         self,
         other: Run | str | None = None,
         *,
+        truth: ad.AnnData | str | Path | None = None,
         gene: str | None = None,
         pathway: str | None = None,
         side: str | None = None,
@@ -474,6 +475,9 @@ class Run:
         ----------
         other
             Another run of the same storage, or its id, to set this one beside.
+        truth
+            A measured response of your own to set it beside: an AnnData, or the path of an h5ad file, with treated and
+            untreated cells that its labels tell apart. Key ``"truth"`` of ``explorer.sides``.
         gene, pathway
             Chosen at the start; None takes the called gene with the largest change, and no pathway.
         side
@@ -486,19 +490,20 @@ class Run:
         Raises
         ------
         InvalidInputError
-            A run has no scored round yet, or there is no such gene, pathway or side.
+            A run has no scored round yet, there is no such gene, pathway or side, or ``truth`` is refused.
         NotFoundError
             There is no such other run.
 
         Examples
         --------
         >>> run.explore(gene="SERPINE1", side="baseline mean")  # doctest: +SKIP
+        >>> run.explore(truth=adata)  # doctest: +SKIP
         """
         from haystack_kernel.explorer import open_explorer
 
         if isinstance(other, str):
             other = Run(self._ports.store.load(check_run_id(other)), ports=self._ports)
-        explorer = open_explorer(self.record, self._ports, other=other.record if other else None)
+        explorer = open_explorer(self.record, self._ports, other=other.record if other else None, truth=truth)
         if gene is not None:
             explorer.gene = gene
         if pathway is not None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from haystack_kernel.ports import ProgressEvent
-from haystack_kernel.progress import CellDisplay, stream_progress
+from haystack_kernel.progress import CellDisplay, progress_line, stream_progress
 
 
 def event(phase, message, **changes):
@@ -38,6 +38,11 @@ def test_a_phase_says_nothing_twice_and_steps_of_no_time_end_in_silence():
         "[round 1] collect: job running",
         "[round 1] collect: done (2.0 s)",
     ]
+
+
+def test_what_acts_on_a_terminal_is_shown_and_a_line_stays_one_line():
+    line = progress_line(event("understand", "taken as \x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}B cell\r\nnext"))
+    assert line == "understand: taken as \u27e8U+001B\u27e9[2J\u27e8U+202E\u27e9B cell next"
 
 
 @pytest.fixture

@@ -22,15 +22,17 @@ from haystack_kernel.store import layout, read_h5ad
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import anndata as ad
 
     from haystack_kernel.explorer.arms import Arm
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas, Ports
-    from haystack_kernel.schema import Candidate, Citations, HiddenCells, Round, RunRecord
+    from haystack_kernel.schema import Candidate, Citations, HiddenCells, Round, RunRecord, StructuredQuery
 
 PROMPT_SIDE = "prompt"
+TRUTH_SIDE = "truth"
 RUN_SIDE = "run"
 
 
@@ -64,7 +66,13 @@ class ExplorerData:
     notes: tuple[str, ...] = ()
 
 
-def load_data(record: RunRecord, ports: Ports, *, other: RunRecord | None = None) -> ExplorerData:
+def load_data(
+    record: RunRecord,
+    ports: Ports,
+    *,
+    other: RunRecord | None = None,
+    truth: ad.AnnData | str | Path | None = None,
+) -> ExplorerData:
     """Read the best round of a run.
 
     Parameters
@@ -75,6 +83,9 @@ def load_data(record: RunRecord, ports: Ports, *, other: RunRecord | None = None
         Its storage, its atlases (read only when a measured response is asked for) and its settings.
     other
         A second run of the same storage to set it beside.
+    truth
+        A measured response that the caller holds: treated and untreated cells, told apart by their labels; an AnnData
+        or the path of an h5ad file.
 
     Returns
     -------
@@ -83,7 +94,7 @@ def load_data(record: RunRecord, ports: Ports, *, other: RunRecord | None = None
     Raises
     ------
     InvalidInputError
-        The run, or the other one, has no scored round yet.
+        The run, or the other one, has no scored round yet; or the cells of ``truth`` are refused.
     NotFoundError
         A table of the run is missing.
     """
@@ -91,6 +102,11 @@ def load_data(record: RunRecord, ports: Ports, *, other: RunRecord | None = None
     bundle = load_bundle(record, ports.store)
     if bundle.tables is None or record.best is None:  # cannot be: the round exists
         raise NotFoundError(record.run_id)
+    knowledge = load_knowledge(ports.settings.knowledge)
+    sides = _sides(record, ports, other=other)
+    if truth is not None:
+        given = _given(truth, record, knowledge=knowledge)
+        sides = {TRUTH_SIDE: (given.label, lambda: given), **sides}
     de = bundle.tables.de.drop_duplicates(keys.GENE).reset_index(drop=True)
     parts, notes = _arms(record, record.best, ports, embedding=bundle.tables.embedding)
     genes = pd.Index(de[keys.GENE].astype(str), dtype=object)
@@ -99,9 +115,9 @@ def load_data(record: RunRecord, ports: Ports, *, other: RunRecord | None = None
         de=de,
         pathways=bundle.tables.pathways,
         arms=Arms(tuple(arm for arm in parts if len(arm.table)), genes=genes),
-        knowledge=load_knowledge(ports.settings.knowledge),
+        knowledge=knowledge,
         citations=bundle.citations,
-        sides=_sides(record, ports, other=other),
+        sides=sides,
         notes=tuple(notes),
     )
 
@@ -192,10 +208,14 @@ def _prompt(record: RunRecord, ports: Ports) -> Side:
 def _atlas(record: RunRecord, ports: Ports) -> Atlas:
     from haystack_kernel.retrieval import open_cells
 
+    return open_cells(record.config, ports, query=_query(record), run_id=record.run_id)
+
+
+def _query(record: RunRecord) -> StructuredQuery:
     if record.query is None:
         msg = f"the question of run {record.run_id} was not understood yet, so its cells are unknown; work on it first"
         raise InvalidInputError(msg, run_id=record.run_id)
-    return open_cells(record.config, ports, query=record.query, run_id=record.run_id)
+    return record.query
 
 
 def _measured(candidate: Candidate, record: RunRecord, ports: Ports) -> Side:
@@ -224,6 +244,17 @@ def _truth(hidden: HiddenCells, record: RunRecord, ports: Ports) -> Side:
         label=f"measured truth: {found.label}",
         note=f"Measured, and hidden from the search ({hidden.pair}).",
         arms=(found.treated, found.control),
+    )
+
+
+def _given(cells: ad.AnnData | str | Path, record: RunRecord, *, knowledge: Knowledge) -> Side:
+    """The measured response that the caller holds, read at once: so what is wrong with it is said at once."""
+    from haystack_kernel.retrieval import read_truth
+
+    found = read_truth(cells, query=_query(record), knowledge=knowledge)
+    note = " ".join(["Measured, as you gave it.", *(f"{one[:1].upper()}{one[1:]}." for one in found.notes)])
+    return _measured_side(
+        TRUTH_SIDE, label="measured truth: your cells", note=note, arms=(found.treated, found.control)
     )
 
 

@@ -24,5 +24,5 @@ def figure(axes: Axes, *, caption: str) -> str:
         return ""
     made = image(drawing)
     plt.close(drawing)
-    scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="Figure">{made}</div>'
+    scroll = f'<div class="scroll" role="group" tabindex="0" aria-label="Figure">{made}</div>'
     return f"<figure>{scroll}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -104,7 +104,7 @@ def table(
         ]
         body += f"<tr>{''.join(cells)}</tr>"
     name = escape(caption)
-    box = f'<div class="scroll{" tall" if kind else ""}" role="region" tabindex="0" aria-label="{name}">'
+    box = f'<div class="scroll{" tall" if kind else ""}" role="group" tabindex="0" aria-label="{name}">'
     opening = f"{box}<table{_class(escape(kind))}><caption><span>{name}</span></caption>"
     return f"{opening}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 

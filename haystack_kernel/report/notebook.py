@@ -20,7 +20,7 @@ MAX_BYTES = 3_000_000  # of all outputs together, so that the report stays below
 _SHIFT = 2  # the notebook stands under a heading of level 2
 _PICTURES = ("image/png", "image/jpeg", "image/gif")
 _FOLLOWS_THEME = '<div class="haystack-figure">'  # a figure of ours, see pl/figure.py
-_SCROLL = '<div class="scroll" role="region" tabindex="0" aria-label="Figure">'
+_SCROLL = '<div class="scroll" role="group" tabindex="0" aria-label="Figure">'
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TAGS = {"parameters": "default parameters", "injected-parameters": "parameters of this run"}
 _LEFT_OUT = (

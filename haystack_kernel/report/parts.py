@@ -20,6 +20,7 @@ from haystack_kernel.report.html import (
     table,
 )
 from haystack_kernel.report.words import CONTROLS, P_VALUES, TASKS, score_text, with_id
+from haystack_kernel.schema import NAN
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import RunRecord, StructuredQuery
@@ -86,19 +87,21 @@ def rounds_table(record: RunRecord) -> Html:
     """
     if not record.rounds:
         return Html(paragraph("No round has been started yet."))
-    rows = [
-        (
-            f"{item.number}{' (best)' if item.number == record.best_round else ''}",
-            bar(item.composite.value) if item.composite else Html(f'<span class="missing">{MISSING}</span>'),
-            item.n_de,
-            item.n_prompt,
-            item.n_control,
-            item.n_query,
-            item.choice.reason,
-            item.decision or "in progress",
+    rows = []
+    for item in record.rounds:
+        cells: tuple[float, ...] = (NAN, NAN, NAN)  # what is not known yet is a dash, not 0
+        if item.has_cells:
+            cells = (item.n_prompt, item.n_control, item.n_query)
+        rows.append(
+            (
+                f"{item.number}{' (best)' if item.number == record.best_round else ''}",
+                bar(item.composite.value) if item.composite else Html(f'<span class="missing">{MISSING}</span>'),
+                item.n_de if item.composite else NAN,
+                *cells,
+                item.choice.reason,
+                item.decision or "in progress",
+            )
         )
-        for item in record.rounds
-    ]
     columns = ("round", "score", "DE genes", "prompt cells", "control cells", "query cells", "choice", "decision")
     return Html(table(columns, rows, caption="Rounds, with the choice of prompt and the score of each"))
 

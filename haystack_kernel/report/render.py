@@ -333,5 +333,14 @@ def script_digest() -> str:
     return base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
 
 
+def script_sources() -> str:
+    """Return our scripts as a security policy names them: this version's, and those of pages that earlier ones wrote.
+
+    The list is closed: a page cannot name a script of its own to whoever serves it.
+    """
+    known = (TEMPLATES / "scripts.txt").read_text(encoding="utf-8").split()
+    return " ".join(f"'sha256-{digest}'" for digest in dict.fromkeys((script_digest(), *known)))
+
+
 def _script() -> str:
     return "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("tables.js", "page.js"))

@@ -14,7 +14,7 @@ from haystack_kernel.retrieval.cells.own_cells import read_own_cells
 from haystack_kernel.retrieval.cells.own_prompt import OwnAtlas, open_cells, read_own_prompt
 from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
 from haystack_kernel.retrieval.cells.reference import fetch_reference
-from haystack_kernel.retrieval.cells.response import Response, held_types, split_response
+from haystack_kernel.retrieval.cells.response import Response, held_types, read_truth, split_response
 from haystack_kernel.retrieval.names import check_hidden, check_names
 from haystack_kernel.retrieval.query_check import QueryCheck, check_cells
 from haystack_kernel.retrieval.rules import check_rules
@@ -45,6 +45,7 @@ __all__ = [
     "query_differences",
     "read_own_cells",
     "read_own_prompt",
+    "read_truth",
     "search_candidates",
     "split_response",
     "vector_folder",

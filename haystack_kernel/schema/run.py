@@ -166,6 +166,11 @@ class Round(Frozen):
     decision: str = Field(default="", description="why the loop went on or stopped after this round")
     files: tuple[FileRef, ...] = ()
 
+    @property
+    def has_cells(self) -> bool:
+        """Whether its cells were read, so that their numbers are known."""
+        return self.spec is not None or self.n_prompt > 0
+
     def written_by(self, *steps: RoundStep) -> dict[str, Any]:
         """Values of the fields that ``steps`` wrote, by name."""
         return {name: getattr(self, name) for step in steps for name in ROUND_FIELDS[step]}

@@ -18,7 +18,7 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.manage.catalogue import RunFilter
 from haystack_kernel.manage.tenancy import Person
 from haystack_kernel.planners.offline import explain
-from haystack_kernel.report.render import script_digest
+from haystack_kernel.report.render import script_sources
 from haystack_kernel.schema import NAME_PATTERN, RUN_ID_PATTERN
 from haystack_kernel.service.desk import Desk
 from haystack_kernel.service.live import run_events
@@ -268,7 +268,7 @@ _REPORT: dict[int | str, dict[str, Any]] = {
 def get_report(request: Request, desk: DeskHere, person: Who, run_id: RunIdHere) -> Response:
     """Return the report of a run; a browser shows it in a box of its own, in which no script but ours runs."""
     policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_digest()}'; "
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {script_sources()}; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'self'; "
         "sandbox allow-scripts allow-downloads allow-popups allow-popups-to-escape-sandbox"
     )

@@ -2,6 +2,7 @@
 
 import math
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -239,3 +240,37 @@ def test_evidence_names_expectation_pathways_and_links(state, data):
     assert len(found.regulators) + len(found.targets) == len(edges)
     assert {one["gene"] for one in found.regulators} == {edge.regulator for edge in edges if edge.target == GENE}
     assert any("not asked" in text for text in found.notes)
+
+
+def test_truth_of_ones_own_is_set_beside_by_type_and_treatment(finished, tiny_h5ad):
+    """Cells of several types and treatments: those that the question asks for are compared, and no others."""
+    ports, record = finished
+    cells = ad.read_h5ad(tiny_h5ad)
+    is_b = (cells.obs["cell_type"] == "B cell").to_numpy()
+    truth = cells.copy()
+    truth.obs["cell_type"] = truth.obs["cell_type"].astype(str).where(truth.obs["cell_type"] != "CD4 T cell", "B cell")
+    found = Run(record, ports=ports).explore(truth=truth)
+    assert found.side == "truth"
+    side = found.state.side
+    assert side.label == "measured truth: your cells"
+    wanted = (cells.obs["cell_type"].isin(["CD4 T cell", "B cell"])).to_numpy()
+    treated = cells[wanted & (cells.obs["perturbation"] == "IFN-beta").to_numpy()]
+    control = cells[wanted & (cells.obs["perturbation"] == "control").to_numpy()]
+    change = logged(treated, GENE).mean() - logged(control, GENE).mean()
+    assert side.effect[GENE] == pytest.approx(change, rel=1e-5)
+    assert f"{treated.n_obs} treated and {control.n_obs} control cells" in side.note
+    assert "36 treated cells of other types were left out" in side.note
+    assert found.state.agreement().pearson > 0.5
+    assert {"measured, treated", "measured, control"} <= set(found.groups()["role"])
+    with pytest.raises(
+        InvalidInputError, match=r"hold no treated B cells; treated cells are CD14-positive mono.*\(36\)"
+    ):
+        open_explorer(record, ports, truth=cells)
+    with pytest.raises(InvalidInputError, match="call none of them untreated"):
+        open_explorer(record, ports, truth=treated.copy())
+    with pytest.raises(
+        InvalidInputError, match=r"cannot be the truth cells: your AnnData holds no cell .* effect of IFN"
+    ):
+        open_explorer(record, ports, truth=cells[is_b].copy())
+    with pytest.raises(NotFoundError, match=r"no truth cells at nowhere\.h5ad"):
+        open_explorer(record, ports, truth="nowhere.h5ad")

@@ -67,7 +67,9 @@ def test_displays_hold_in_pages_without_jupyter_and_on_a_phone(browser, displays
         ("colab", "light", 390),
     ):
         page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-        page.set_content(page_like(front_end, [cell.outputs[0]["data"]["text/html"] for cell in notebook.cells]))
+        outputs = [cell.outputs[0]["data"]["text/html"] for cell in notebook.cells]
+        outputs.append(outputs[list(displays).index("genes")])  # the same table may be shown twice
+        page.set_content(page_like(front_end, outputs))
         where = (front_end, scheme, width)
         assert layout_faults(page.locator("body")) == [], where
         if width == 900:

@@ -1,6 +1,6 @@
 import re
 
-from haystack_kernel import report
+from haystack_kernel import get, report
 from haystack_kernel.report import parts
 from haystack_kernel.report.html import MISSING
 
@@ -44,6 +44,22 @@ def test_query_card_counts_the_expected_genes_it_leaves_out(make_run):
     record = make_run()
     many = record.query.model_copy(update={"expected_targets": {f"G{n}": 1 for n in range(25)}})
     assert "G19 and 5 more" in parts.query_card(record.model_copy(update={"query": many}))
+
+
+def test_rounds_show_a_dash_for_what_is_not_known_yet(make_run):
+    """A round that was chosen, one whose cells were read, and one that found no gene are told apart."""
+    first = make_run().rounds[0]
+    chosen = first.before("cells").model_copy(update={"number": 2, "decision": ""})
+    none = first.model_copy(update={"n_de": 0})
+    record = make_run().model_copy(update={"rounds": (none, chosen)})
+    one, two = (re.split(r" {2,}", row) for row in repr(parts.rounds_table(record)).splitlines()[2:])
+    assert one[2:6] == ["0", "40", "30", "20"]
+    assert two[1:6] == [MISSING] * 5
+    table = get.rounds(record)
+    assert table[["n_de", "n_prompt", "n_query", "seconds"]].isna().to_numpy().tolist() == [
+        [False] * 3 + [True],
+        [True] * 4,
+    ]
 
 
 def test_score_table_says_why_a_component_is_missing(make_run):

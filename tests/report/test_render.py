@@ -15,7 +15,7 @@ import pytest
 from haystack_kernel import report
 from haystack_kernel.report import ReportBundle, add_notebook, load_bundle, render_notebook, render_report
 from haystack_kernel.report.files import files_of
-from haystack_kernel.report.render import is_sealed, sealed
+from haystack_kernel.report.render import TEMPLATES, is_sealed, script_digest, script_sources, sealed
 from haystack_kernel.schema import Composite, RunRecord, StepTime
 from haystack_kernel.store import RunStore, to_csv, write_csv
 
@@ -77,6 +77,13 @@ def test_policy_allows_exactly_our_script(page):
     digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; ")
+
+
+def test_scripts_that_pages_were_written_with_stay_known():
+    """A changed script is added to the list, or the pages written until then lose their buttons in a service."""
+    known = (TEMPLATES / "scripts.txt").read_text(encoding="utf-8").split()
+    assert known[-1] == script_digest()
+    assert script_sources().split() == [f"'sha256-{one}'" for one in (known[-1], *known[:-1])]
 
 
 def test_embedded_record_reads_back_as_the_record(make_run, tables):

@@ -239,14 +239,14 @@ class View {
     this.groups = tag("tbody");
     this.groupsTable = this.table("Expression of the chosen gene by role and cell type", ["role", "cell type", "cells", "counted", "mean", "median", "share detected"], this.groups, 2);
     this.violinTitle = tag("div", { class: "hx-name", text: "Expression" });
-    this.tables = tag("details", {}, tag("summary", { text: "As a table; select cells by role and type" }), tag("div", { class: "hx-scroll", tabindex: "0", role: "region", "aria-label": "Expression by role and cell type" }, this.groupsTable));
-    const violinPanel = tag("section", { class: "hx-panel" }, tag("div", { class: "hx-head" }, this.violinTitle, this.shapes.violins, this.shapes.dots), this.violins.box, this.dots.box, this.tables);
+    this.tables = tag("details", {}, tag("summary", { text: "As a table; select cells by role and type" }), tag("div", { class: "hx-scroll", tabindex: "0", role: "group", "aria-label": "Expression by role and cell type" }, this.groupsTable));
+    const violinPanel = tag("div", { class: "hx-panel" }, tag("div", { class: "hx-head" }, this.violinTitle, this.shapes.violins, this.shapes.dots), this.violins.box, this.dots.box, this.tables);
 
     this.beside = new Surface(320, (context) => this.drawBeside(context));
     this.picking(this.beside);
     this.besideTitle = tag("div", { class: "hx-name" });
     this.besideWords = tag("p");
-    this.besidePanel = tag("section", { class: "hx-panel", hidden: true }, tag("div", { class: "hx-head" }, this.besideTitle), this.beside.box, this.besideWords);
+    this.besidePanel = tag("div", { class: "hx-panel", hidden: true }, tag("div", { class: "hx-head" }, this.besideTitle), this.beside.box, this.besideWords);
 
     this.filter = tag("input", { type: "search", placeholder: "name", oninput: () => this.refill(), onkeydown: (event) => this.enter(event) });
     this.only = tag("input", { type: "checkbox", onchange: () => this.refill() });
@@ -261,27 +261,27 @@ class View {
     });
     this.more.classList.add("hx-more");
     this.shown = tag("span", { class: "hx-soft" });
-    const genePanel = this.panel("Genes", [tag("label", {}, "Find ", this.filter), this.onlyLabel], tag("div", { class: "hx-scroll", role: "region", "aria-label": "Table of genes", tabindex: "0" }, this.genesTable), tag("div", { class: "hx-head" }, this.shown, this.more));
+    const genePanel = this.panel("Genes", [tag("label", {}, "Find ", this.filter), this.onlyLabel], tag("div", { class: "hx-scroll", role: "group", "aria-label": "Table of genes", tabindex: "0" }, this.genesTable), tag("div", { class: "hx-head" }, this.shown, this.more));
 
     this.evidenceTitle = tag("div", { class: "hx-name", text: "Evidence" });
     this.evidence = tag("div");
-    const evidencePanel = tag("section", { class: "hx-panel" }, tag("div", { class: "hx-head" }, this.evidenceTitle), tag("div", { class: "hx-scroll", style: "padding: 6px 10px", role: "region", "aria-label": "Evidence for the gene", tabindex: "0" }, this.evidence));
+    const evidencePanel = tag("div", { class: "hx-panel" }, tag("div", { class: "hx-head" }, this.evidenceTitle), tag("div", { class: "hx-scroll", style: "padding: 6px 10px", role: "group", "aria-label": "Evidence for the gene", tabindex: "0" }, this.evidence));
 
     this.pathwayRows = tag("tbody");
-    const pathwayPanel = this.panel("Pathways", [], tag("div", { class: "hx-scroll", role: "region", "aria-label": "Table of pathways", tabindex: "0" }, this.table("Pathways of the run", ["pathway", "expected", "score", "statistic", "p (self-contained)", "p (competitive)", "genes"], this.pathwayRows, 2)));
+    const pathwayPanel = this.panel("Pathways", [], tag("div", { class: "hx-scroll", role: "group", "aria-label": "Table of pathways", tabindex: "0" }, this.table("Pathways of the run", ["pathway", "expected", "score", "statistic", "p (self-contained)", "p (competitive)", "genes"], this.pathwayRows, 2)));
 
     const style = tag("style");
     const twin = this.model.get("twin") ?? "";
     if (/^[\w-]+$/.test(twin)) style.textContent = `.${twin},.jp-OutputArea-child:has(.${twin}){display:none}`;
     const columns = [[mapPanel, violinPanel, evidencePanel, this.besidePanel], [volcanoPanel, genePanel, pathwayPanel]];
     const grid = tag("div", { class: "hx-grid" }, ...columns.map((panels) => tag("div", { class: "hx-column" }, ...panels)));
-    this.root = tag("section", { class: "hx", "aria-label": "Explorer", "data-state": "waiting" }, style, bar, this.problem, grid, this.notes, this.status);
+    this.root = tag("div", { class: "hx", role: "group", "aria-label": "Explorer", "data-state": "waiting" }, style, bar, this.problem, grid, this.notes, this.status);
     this.surfaces = [this.map, this.volcano, this.violins, this.dots, this.beside];
     root.append(this.root);
   }
 
   panel(name, controls, ...children) {
-    return tag("section", { class: "hx-panel", "aria-label": name }, tag("div", { class: "hx-head" }, tag("div", { class: "hx-name", text: name }), ...controls), ...children);
+    return tag("div", { class: "hx-panel", role: "group", "aria-label": name }, tag("div", { class: "hx-head" }, tag("div", { class: "hx-name", text: name }), ...controls), ...children);
   }
 
   table(caption, columns, body, firstNumber) {

@@ -32,6 +32,8 @@ from haystack_kernel.store import dataset_name, locate, shown_name
 from inference.genes import gene_key
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import anndata as ad
 
     from haystack_kernel.knowledge import Knowledge
@@ -224,19 +226,53 @@ def read_own_prompt(
             "respond to the treatment, or leave out prompt and control"
         )
         raise InvalidInputError(msg, question=query.question)
-    dataset, notes = dataset_name(config.prompt_h5ad), list[str]()
-    source = _read(config.prompt_h5ad, role=keys.PROMPT, dataset=dataset, asked=asked, knowledge=knowledge)
-    prompt = source.take(_is_prompt(source, asked, notes, knowledge=knowledge))
-    parts = [_as(prompt, asked, role=keys.PROMPT)]
+    dataset = dataset_name(config.prompt_h5ad)
+    prompt, control, notes = split_own(config.prompt_h5ad, asked=asked, dataset=dataset, knowledge=knowledge)
     if config.control_h5ad is not None:
-        own = _read(config.control_h5ad, role=keys.CONTROL, dataset=dataset, asked=asked, knowledge=knowledge)
-        parts.append(_as(own.take(_is_control(own, notes)), None, role=keys.CONTROL))
-    elif (source.verdict == "untreated").any():
-        parts.append(_as(source.take(source.verdict == "untreated"), None, role=keys.CONTROL))
-        notes.append(f"{parts[1].n_obs} cells of the prompt file that its labels call untreated are the control")
-    else:
-        notes.append("no control cells: neither given, nor named by the labels of the prompt file")
+        notes = notes[:-1]  # of control cells
+        own = _read(config.control_h5ad, role=keys.CONTROL, dataset=dataset, knowledge=knowledge)
+        control = _as(own.take(_is_control(own, notes)), None, role=keys.CONTROL)
+    parts = [prompt] if control is None else [prompt, control]
     return OwnAtlas(_joined(parts, config, notes), notes=tuple(notes), others=others)
+
+
+def split_own(
+    cells: ad.AnnData | str | Path, *, asked: Perturbation, dataset: str, knowledge: Knowledge, role: str = keys.PROMPT
+) -> tuple[ad.AnnData, ad.AnnData | None, list[str]]:
+    """Take the cells apart that show the effect of a treatment, and those that their labels call untreated.
+
+    Parameters
+    ----------
+    cells
+        An AnnData, or the path or address of an h5ad file.
+    asked
+        The treatment.
+    dataset
+        Name of the data set.
+    knowledge
+        Tables that labels are resolved with.
+    role
+        What the cells are to be, for messages.
+
+    Returns
+    -------
+    Both arms with the columns of cells from an atlas (None: no cell is called untreated), and what was left out; the
+    last note is about the control cells.
+
+    Examples
+    --------
+    >>> split_own(adata, asked=query.perturbation, dataset="mine", knowledge=knowledge)  # doctest: +SKIP
+    """
+    notes: list[str] = []
+    source = _read(cells, role=role, dataset=dataset, knowledge=knowledge)
+    shown = _as(source.take(_is_prompt(source, asked, notes, role=role, knowledge=knowledge)), asked, role=keys.PROMPT)
+    is_untreated = source.verdict == "untreated"
+    if not is_untreated.any():
+        notes.append(f"no control cells: neither given, nor named by the labels of the {role} file")
+        return shown, None, notes
+    control = _as(source.take(is_untreated), None, role=keys.CONTROL)
+    notes.append(f"{control.n_obs} cells of the {role} file that its labels call untreated are the control")
+    return shown, control, notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,8 +291,8 @@ class _Source:
         return "; ".join(f"{one.name}: {one.counted(where)}" for one in self.columns) or "no column of treatments"
 
 
-def _read(uri: str, *, role: str, dataset: str, asked: Perturbation, knowledge: Knowledge) -> _Source:
-    found = check_cells(uri, role=role)
+def _read(cells: ad.AnnData | str | Path, *, role: str, dataset: str, knowledge: Knowledge) -> _Source:
+    found = check_cells(cells, role=role)
     found.require()
     columns = label_columns(found.adata.obs)
     types = type_columns(columns, knowledge=knowledge)
@@ -268,7 +304,7 @@ def _read(uri: str, *, role: str, dataset: str, asked: Perturbation, knowledge: 
     adata.obs[keys.ATLAS] = OWN_ATLAS
     _name_types(adata, types, knowledge=knowledge)
     adata.obs.index = pd.Index([f"{OWN_ATLAS}/{role}/{name}" for name in adata.obs_names], dtype=object)
-    return _Source(shown_name(uri), adata, verdict, [one for one, _ in treatments])
+    return _Source(shown_name(found.uri), adata, verdict, [one for one, _ in treatments])
 
 
 def _name_types(adata: ad.AnnData, types: list[tuple[Column, pd.Series]], *, knowledge: Knowledge) -> None:
@@ -290,8 +326,8 @@ def _name_types(adata: ad.AnnData, types: list[tuple[Column, pd.Series]], *, kno
     adata.obs[keys.CELL_TYPE] = named
 
 
-def _is_prompt(source: _Source, asked: Perturbation, notes: list[str], *, knowledge: Knowledge) -> pd.Series:
-    """Cells of the prompt file that its labels do not call untreated, unknown, or treated with something else."""
+def _is_prompt(source: _Source, asked: Perturbation, notes: list[str], *, role: str, knowledge: Knowledge) -> pd.Series:
+    """Cells of the file that its labels do not call untreated, unknown, or treated with something else."""
     other = pd.Series(data=False, index=source.verdict.index)
     for column in source.columns:
         meant = {label: _treatment_of(label, knowledge=knowledge) for label in column.labels}
@@ -301,14 +337,14 @@ def _is_prompt(source: _Source, asked: Perturbation, notes: list[str], *, knowle
     if not keep.any():
         everything = pd.Series(data=True, index=keep.index)
         msg = (
-            f"these cannot be the prompt cells: {source.name} holds no cell that its labels would let show the effect "
+            f"these cannot be the {role} cells: {source.name} holds no cell that its labels would let show the effect "
             f"of {asked.name} ({source.counted(everything)}). Give the treated cells alone, or rename what the labels "
             "say wrongly"
         )
         raise InvalidInputError(msg, asked=asked.name)
     for gone, why in ((source.verdict == "unknown", "of unknown treatment"), (other & ~left, "of another treatment")):
         if gone.any():
-            notes.append(f"{int(gone.sum())} cells {why} are no prompt cells ({source.counted(gone)})")
+            notes.append(f"{int(gone.sum())} cells {why} are no {role} cells ({source.counted(gone)})")
     return keep
 
 

@@ -5,7 +5,7 @@ In: one or two AnnData or files. Out: :class:`haystack_kernel.retrieval.Response
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -20,7 +20,10 @@ from haystack_kernel.retrieval.cells.own_columns import (
     types_held,
     untreated,
 )
+from haystack_kernel.retrieval.cells.own_prompt import split_own
 from haystack_kernel.retrieval.query_check import check_cells
+from haystack_kernel.retrieval.similarity.cell_types import asked_labels, asked_type, subtypes
+from haystack_kernel.retrieval.view import cells_of
 from haystack_kernel.store import is_cells
 from inference.genes import gene_key
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.retrieval.query_check import QueryCheck
+    from haystack_kernel.schema import StructuredQuery
+
+_TRUTH = "truth"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +111,71 @@ def split_response(
     if control is not None:
         return _over_shared_genes(both, _with_genes(check_cells(control, role=keys.CONTROL), role=keys.CONTROL))
     return _by_labels(both, obs=checked.adata.obs, knowledge=knowledge)
+
+
+def read_truth(cells: ad.AnnData | str | Path, *, query: StructuredQuery, knowledge: Knowledge) -> Response:
+    """Read a measured response to the treatment that a question asks for, in the cell type that it asks for.
+
+    Parameters
+    ----------
+    cells
+        Treated and untreated cells, which their labels tell apart; other treatments and types are left out.
+    query
+        The question.
+    knowledge
+        Tables that labels are resolved with.
+
+    Returns
+    -------
+    Both arms as raw counts over the same genes; ``notes`` say what was left out, and what labels do not tell.
+
+    Raises
+    ------
+    InvalidInputError
+        The question asks for no treatment, or the cells hold no such response; the message says what they hold.
+
+    Examples
+    --------
+    >>> read_truth(adata, query=run.query, knowledge=load_knowledge()).treated.n_obs  # doctest: +SKIP
+    """
+    asked = query.perturbation
+    if asked is None:
+        msg = "truth is a measured response to a treatment, and this question asks for none; leave truth out"
+        raise InvalidInputError(msg, question=query.question)
+    treated, control, notes = split_own(cells, asked=asked, dataset=_TRUTH, knowledge=knowledge, role=_TRUTH)
+    if control is None:
+        msg = (
+            "the labels of the truth cells call none of them untreated, so they show no response. Give treated and "
+            "untreated cells of one experiment in one AnnData, with a column that tells them apart"
+        )
+        raise InvalidInputError(msg)
+    return _of_type_asked(Response(treated, control, notes=tuple(notes)), query, knowledge=knowledge)
+
+
+def _of_type_asked(found: Response, query: StructuredQuery, *, knowledge: Knowledge) -> Response:
+    """The cells of the type that a question asks for, where the cells say of which type they are."""
+    own = {query.cell_type_id} - {None}
+    wanted = own | subtypes(query.cell_type_id, knowledge=knowledge)
+    sizes = found.treated.obs[keys.CELL_TYPE].value_counts()
+    held = {str(name): int(n) for name, n in sizes.items() if name}
+    if not wanted or not held:
+        return replace(found, notes=(*found.notes, "the cell type of the truth cells was not checked"))
+
+    def chosen(arm: ad.AnnData) -> ad.AnnData:
+        is_so = arm.obs[keys.CELL_TYPE].astype(str).str.casefold().isin(asked_labels(query))
+        return arm[arm.obs[keys.CELL_TYPE_ID].isin(wanted) | is_so].copy()
+
+    treated, control = chosen(found.treated), chosen(found.control)
+    if not treated.n_obs or not control.n_obs:
+        listed = ", ".join(f"{name} ({n:,})" for name, n in held.items())
+        msg = (
+            f"the truth cells hold no {'untreated' if treated.n_obs else 'treated'} {cells_of(asked_type(query))}; "
+            f"treated cells are {listed}. Give cells of the type asked for, or rename what the labels say wrongly"
+        )
+        raise InvalidInputError(msg, held=list(held))
+    n_other = found.treated.n_obs - treated.n_obs
+    notes = (*found.notes, f"{n_other:,} treated cells of other types were left out") if n_other else found.notes
+    return Response(treated, control, notes=notes)
 
 
 def _by_labels(both: ad.AnnData, *, obs: pd.DataFrame, knowledge: Knowledge) -> Response:
