@@ -160,7 +160,7 @@ def _cell(value: object, *, is_first: bool, is_amount: bool) -> str:
     elif is_amount:
         inner, attributes = escape(value), _class("number")
     else:
-        inner = escape(value)
+        inner = escape(value).replace(f"{UP} ", f"{UP}&nbsp;").replace(f"{DOWN} ", f"{DOWN}&nbsp;")
         n_letters = len(str(value))
         attributes = _LEFT + _class("longer" if n_letters > LONGER else "long" if n_letters > LONG else "")
     return f'<th scope="row"{attributes}>{inner}</th>' if is_first else f"<td{attributes}>{inner}</td>"

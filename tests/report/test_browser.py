@@ -236,6 +236,17 @@ def test_methods_and_citation_are_copied_and_tables_saved(opened, plain_page, ta
     assert page.said == []
 
 
+PARTED_WORDS = """(cells) => cells.flatMap((cell) => {
+  const node = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT).nextNode();
+  return [...(node?.data ?? "").matchAll(/[^\\s-]+-?/g)].filter((word) => {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    return new Set([...range.getClientRects()].map((one) => Math.round(one.top))).size > 1;
+  }).map((word) => word[0]);
+})"""
+
+
 def test_print_cuts_no_table_and_shows_every_section_but_the_notebook(opened, plain_page):
     page = opened(viewport={"width": 703, "height": 1000})  # an A4 page between its margins
     page.goto(plain_page.as_uri())
@@ -248,6 +259,10 @@ def test_print_cuts_no_table_and_shows_every_section_but_the_notebook(opened, pl
         "(all) => all.filter((one) => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight).length"
     )
     assert page.locator("main .scroll:visible").evaluate_all(cut) == 0
+    parted = page.locator("main thead th:visible, main tbody th:visible:not(.long), main td.number:visible")
+    assert parted.evaluate_all(PARTED_WORDS) == []
+    heads = page.locator("main thead th button:visible")
+    assert set(heads.evaluate_all("(all) => all.map((one) => getComputedStyle(one).display)")) == {"contents"}
     assert not page.locator("#notebook .cell").first.is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("main > section > details[open]").count() == 0

@@ -17,7 +17,7 @@ def rows(made):
 def test_gene_table_orders_by_change_and_marks_calls_expectations_and_flips(de):
     found = rows(gene_table(de, expected={"UP1": 1, "DOWN1": -1, "FLAT1": 1}))
     assert [row[0] for row in found] == ["UP1", "DOWN1", "UP2", "DOWN2", "FLAT1", "FLAT2", "FLAT3"]
-    assert [row[1] for row in found] == ["▲ rises", "▼ falls", "▲ rises", "▼ falls", "", "", ""]
+    assert [row[1] for row in found] == ["▲&nbsp;rises", "▼&nbsp;falls", "▲&nbsp;rises", "▼&nbsp;falls", "", "", ""]
     assert [row[2] for row in found] == ["▲", "▼", "", "", "▲", "", ""]
     assert found[0][3:8] == ["6.000", "3.000", "0.600", "0.800", "1e-39"]
     assert found[3][8] == "call differs between control strategies"
