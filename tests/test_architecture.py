@@ -25,7 +25,7 @@ PACKAGE = ROOT / "haystack_kernel"
 LAYERS = [
     "__init__ __main__",
     "cli",
-    "jupyter service widgets",
+    "jupyter mcp service widgets",
     "manage",
     "campaign backtest",
     "asking atlas_in",
@@ -242,6 +242,7 @@ EXTRA_PARTS = {  # extra -> the parts that may import what it declares
     "ontology": ("haystack_kernel/knowledge/",),
     "service": ("haystack_kernel/service/",),
     "notify": ("haystack_kernel/manage/",),
+    "mcp": ("haystack_kernel/mcp/",),
     "lab": ("haystack_kernel/widgets/", "haystack_kernel/explorer/"),
 }
 UNDECLARED = {  # what is imported only where somebody has it

@@ -24,6 +24,7 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"haystack (run|submit|resume|orphans) .*gs://": "needs a bucket: tests/test_bucket_runs.py, tests/jobs/batch/",
     r"haystack submit ": "tests/manage/test_submission.py",
     r"(\w+=\S+ )*haystack serve": "serves until it is stopped: tests/service/",
+    r"haystack mcp --http": "serves until it is stopped: tests/mcp/",
     r"haystack run .*(--hide|--ban|--engine|--no-literature|--query-h5ad|--atlas mine)": "one run is enough to execute",
     r"haystack (resume|fork) RUN_ID$": "tests/test_kill.py, tests/manage/test_forking.py",
     r"haystack doctor": "its checks read this machine: tests/manage/test_doctor.py",

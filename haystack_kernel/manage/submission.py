@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _MASKED = str(SecretStr("x"))  # how a key is shown; a key never travels, since the job has its own
 _OVERHEAD_S = 3600.0  # time limit of an orchestrator beyond those of the jobs that it waits for
 # Settings of which another machine has its own, or which the command of the job names.
-_OF_THIS_MACHINE = ("cache", "knowledge", "storage", "service")
+_OF_THIS_MACHINE = ("cache", "knowledge", "storage", "service", "mcp")
 
 
 def submit(  # noqa: PLR0913 - what is asked, what it may spend, and for whom
@@ -215,7 +215,7 @@ def travelling_settings(settings: Settings, *, config: RunConfig) -> dict[str, s
 
     A cloud job gets no folder of this machine: it has its own cache and knowledge, and builds the demo atlas itself.
     """
-    stays = {"storage", "service"} if config.executor == "local" else set(_OF_THIS_MACHINE)
+    stays = {"storage", "service", "mcp"} if config.executor == "local" else set(_OF_THIS_MACHINE)
     if config.executor != "local" and _only_demo(config):
         stays.add("atlas_root")
     found: dict[str, str] = {}

@@ -342,6 +342,16 @@ class ServiceSettings(_Section):
         return self
 
 
+class McpSettings(_Section):
+    """Tools for assistants (`haystack mcp`): limits that hold whatever a client says that the person approved."""
+
+    token: SecretStr | None = Field(default=None, description="of the HTTP server; None: one is made at each start")
+    max_usd: float = Field(
+        default=0.0, ge=0, description="what all runs started through one server may cost together; 0: only free runs"
+    )
+    runs_at_once: int = Field(default=2, ge=1, description="runs started through one server that may work at a time")
+
+
 class Settings(_Section):
     """All settings. Paths may be local or, for ``storage``, ``gs://bucket/prefix``."""
 
@@ -370,6 +380,7 @@ class Settings(_Section):
     lease: LeaseSettings = LeaseSettings()
     literature: LiteratureSettings = LiteratureSettings()
     service: ServiceSettings = ServiceSettings()
+    mcp: McpSettings = McpSettings()
 
     @field_validator("atlases", mode="before")
     @classmethod
