@@ -70,7 +70,15 @@ PADJ = "padj"  # Benjamini-Hochberg over the tested genes; NaN where not tested
 IS_TESTED = "is_tested"
 IS_DE = "is_de"
 STABILITY = "stability"  # share of the resamples that agree with the call's direction and size; NaN: none was made
+EFFECT = "effect"  # expected true effect in the cells asked about, on the scale of delta; NaN: it cannot be told
+EFFECT_SD = "effect_sd"  # its standard deviation
+EFFECT_LOW = "effect_low"  # its 80 % interval
+EFFECT_HIGH = "effect_high"
+LFSR = "lfsr"  # local false sign rate: probability that the effect's sign is not that of ``effect``
+PROB_DE = "prob_de"  # P(DE): probability of an effect of more than 0.1, up or down
 PADDED = "padded"  # the prediction could not change this gene, because the engine or its prompt lacks it
+QUERY_MEAN = "query_mean"  # var of query cells: mean log1p(CP10k) of a fixed number of cells, whatever n_query is
+QUERY_DETECTION = "query_detection"  # the same of the fraction of cells with a count
 EXPECTED_LOG = "expected_log"  # var of an output: mean log1p(CP10k) over the counts that could have been drawn
 
 # layers of predictions.h5ad

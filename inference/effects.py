@@ -89,7 +89,7 @@ def fit_trend(arm: Arm) -> Trend:
     return Trend(np.array([0.0, *centre]), np.array([0.0, *spread]))
 
 
-def measure_effect(treated: Arm, control: Arm) -> Effect:
+def measure_effect(treated: Arm, control: Arm, *, trend: Trend | None = None) -> Effect:
     """Effect per gene and its standard error.
 
     Parameters
@@ -97,19 +97,24 @@ def measure_effect(treated: Arm, control: Arm) -> Effect:
     treated, control
         Two arms over the same genes, from :func:`summarise_arm`: cells of one cell type, so that the variance is that
         within a type.
+    trend
+        Variance expected at a mean where the arms themselves are not to say it.
 
     Returns
     -------
-    ``delta`` and ``se``. ``se`` is infinite where both arms hold one cell, because no variance is known then.
+    ``delta`` and ``se``. Without a trend ``se`` is infinite where both arms hold one cell: no variance is known then.
 
     Notes
     -----
-    V is the trend of the control arm (of the treated arm where there is one control cell). For an arm of n cells with
-    mean mu and variance s2, and mu_C the control's mean: m = (n mu + 3 mu_C) / (n + 3) and v = (10 V(m) + (n - 1) s2) /
-    (n + 9). With v the largest of both arms' v and V(0.5 / (n_T + n_C)), se2 = v / n_T + v / n_C. Measured on random
-    halves of control cells of one type, 5 to 143 cells a half: |delta| / se exceeds 3 in 0.02 to 0.05 % of the genes.
+    V is the trend given, else that of the control arm (of the treated arm where there is one control cell). For an arm
+    of n cells with mean mu and variance s2, and mu_C the control's mean: m = (n mu + 3 mu_C) / (n + 3) and v = (10 V(m)
+    + (n - 1) s2) / (n + 9). With v the largest of both arms' v and V(0.5 / (n_T + n_C)), se2 = v / n_T + v / n_C.
+    Measured on random halves of control cells of one type, 5 to 143 cells a half: |delta| / se exceeds 3 in 0.02 to
+    0.05 % of the genes.
     """
-    trend = fit_trend(control if control.n_cells >= MIN_CELLS else treated)
+    is_known = trend is not None or max(treated.n_cells, control.n_cells) >= MIN_CELLS
+    if trend is None:
+        trend = fit_trend(control if control.n_cells >= MIN_CELLS else treated)
     moderated = []
     for arm in (treated, control):
         n = arm.n_cells
@@ -117,7 +122,7 @@ def measure_effect(treated: Arm, control: Arm) -> Effect:
         moderated.append((TREND_CELLS * trend.at(mean) + (n - 1) * arm.variance) / (n - 1 + TREND_CELLS))
     floor = trend.at(0.5 / (treated.n_cells + control.n_cells))
     variance = np.maximum(np.maximum(*moderated), floor)
-    if max(treated.n_cells, control.n_cells) < MIN_CELLS:
+    if not is_known:
         variance = np.full_like(variance, np.inf)
     se = np.sqrt(variance * (1 / treated.n_cells + 1 / control.n_cells))
     return Effect(treated.mean - control.mean, se, treated.n_cells, control.n_cells)

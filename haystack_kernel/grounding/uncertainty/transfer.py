@@ -1,0 +1,199 @@
+"""How far an effect differs between the cells that show it and those that were asked about, learned inside the prompt.
+
+In: the prompt's effects, what of the question the prompt does not hold. Out: ``Transfer``.
+
+Cell types, donors or pairs of both are left out in turn, and predicted from the rest. The variance that neither the
+measurement's error nor the prediction's explains, as a share c2 of the squared effect, is the transfer error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haystack_kernel.grounding.uncertainty.prior import posterior
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from haystack_kernel.grounding.uncertainty.prior import Mixture
+    from haystack_kernel.grounding.uncertainty.prompt import PromptEffects
+    from inference.effects import Effect
+
+    Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+ASSUMED_C2 = 0.25  # before anything was left out
+ASSUMED_WEIGHT = 2.0  # of that, in left-out units
+LEAST = 1e-4  # variance between cell types of an effect of 0
+MIN_CELLS = 10  # of a unit that is left out, in both arms
+MIN_UNITS, MAX_UNITS = 2, 12
+MIN_GENES, MIN_EFFECT = 20, 0.08  # genes with such effects that a unit needs
+SHOWN_EFFECT = 0.05  # coverage is counted over genes with a larger effect
+INTERVAL = 1.2816  # standard deviations on either side of the mean that hold 80 %
+MAX_LFSR = 0.05
+TYPE, DONOR, BOTH = "cell type", "donor", "cell type and donor"
+SIMILARITY_DECAY, SHRINK_CELLS = 8.0, 30.0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The transfer error and how it was learned.
+
+    Attributes
+    ----------
+    c2
+        Its variance as a share of the squared effect; from 0.37 on nothing can be called.
+    left_out
+        What was left out in turn: "cell type", "donor" or "cell type and donor"; empty: nothing, ``c2`` is assumed.
+    n_units
+        How many of these were predicted from the others.
+    coverage
+        Share of their effects inside their 80 % interval; NaN without units.
+    sign_agreement, n_called
+        Share of the calls made for them whose sign was measured, and the number of these calls.
+    missing
+        What the prompt could not teach: "cell type", "donor" or "".
+    """
+
+    c2: float = ASSUMED_C2
+    left_out: str = ""
+    n_units: int = 0
+    coverage: float = float("nan")
+    sign_agreement: float = float("nan")
+    n_called: int = 0
+    missing: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """One unit: what was measured, what the rest of the prompt made of it, and how much it tells about the question."""
+
+    name: str
+    measured: Effect
+    expected: Mixture
+    weight: float
+    c2: float
+
+
+def learn_transfer(
+    prompt: PromptEffects, *, engine: str, base: Floats, has_type: bool, has_donor: bool, similarity: float
+) -> Transfer:
+    """Learn the transfer error from the prompt.
+
+    Parameters
+    ----------
+    prompt
+        Effects by cell type and donor.
+    engine
+        A linear engine; the leave-outs are predicted as it would.
+    base
+        Mean profile of the cells that were asked about.
+    has_type, has_donor
+        Whether the prompt holds cells of the type, and of a donor, of the cells that were asked about.
+    similarity
+        Of these cells to the most similar type of the prompt.
+
+    Returns
+    -------
+    ``c2`` is (0.5 + sum k c2_s) / (2 + sum k) over the units s, k = exp(-8 |r_s - r|) n_s / (n_s + 30), r = similarity
+    to the most similar type that is left. Where the prompt cannot teach what the question needs, it is at least 0.25.
+    """
+    for design in _designs(has_type=has_type, has_donor=has_donor):
+        units = leave_out(prompt, design=design, engine=engine, similarity=similarity)
+        if len(units) < MIN_UNITS:
+            continue
+        weight = np.array([unit.weight for unit in units])
+        learned = (ASSUMED_WEIGHT * ASSUMED_C2 + float(weight @ [unit.c2 for unit in units])) / (
+            ASSUMED_WEIGHT + float(weight.sum())
+        )
+        missing = _missing(design, has_type=has_type, has_donor=has_donor)
+        c2 = max(learned, ASSUMED_C2) if missing else learned
+        return Transfer(c2, design, len(units), *_checked(units, c2=c2), missing=missing)
+    return Transfer(missing=_missing("", has_type=has_type, has_donor=has_donor))
+
+
+def leave_out(prompt: PromptEffects, *, design: str, engine: str, similarity: float) -> list[LeftOut]:
+    """Predict each unit of a design from the rest of the prompt, the largest 12 units with ten cells in both arms."""
+    chosen = []
+    for own, rest in _subsets(prompt, design):
+        if prompt.smaller(own) >= MIN_CELLS and prompt.smaller(rest) >= MIN_CELLS:
+            chosen.append((prompt.smaller(own), own, rest))
+    chosen.sort(key=lambda item: -item[0])
+    units = []
+    for n_cells, own, rest in chosen[:MAX_UNITS]:
+        measured, base = prompt.effect(own), prompt.arm(1, own).mean
+        response = prompt.respond(engine, rest, base=base)
+        expected = posterior(response.effect, response.variance).no_lower_than(-base)
+        c2 = excess(measured, expected)
+        if c2 is None:
+            continue
+        near = np.exp(-SIMILARITY_DECAY * abs(response.similarity - similarity))
+        weight = float(near * n_cells / (n_cells + SHRINK_CELLS))
+        names = sorted({(str(a), str(b)) for a, b in zip(prompt.types[own], prompt.donors[own], strict=True)})
+        units.append(LeftOut(names[0][0], measured, expected, weight, c2))
+    return units
+
+
+def excess(measured: Effect, expected: Mixture) -> float | None:
+    """Squared misses that no error explains, as a share of the squared effect; None below 20 genes with an effect."""
+    mean, variance = expected.moments()
+    large = np.abs(mean) > MIN_EFFECT
+    if np.count_nonzero(large) < MIN_GENES:
+        return None
+    mean, variance = mean[large], variance[large]
+    error = measured.se[large] ** 2 + variance
+    square = mean**2 + variance
+    weight = 1 / (error + ASSUMED_C2 * square) ** 2
+    miss = (measured.delta[large] - mean) ** 2 - error
+    return max(0.0, float((weight * square * miss).sum() / (weight * square**2).sum()))
+
+
+def _designs(*, has_type: bool, has_donor: bool) -> tuple[str, ...]:
+    """What to leave out, the design that is most like the question first."""
+    if has_type:
+        return (DONOR, TYPE)
+    return (TYPE, DONOR) if has_donor else (BOTH, TYPE, DONOR)
+
+
+def _missing(design: str, *, has_type: bool, has_donor: bool) -> str:
+    """What the question takes from cells that the prompt lacks, and the design did not leave out."""
+    if not has_type and design not in (TYPE, BOTH):
+        return TYPE
+    return DONOR if not has_donor and design not in (DONOR, BOTH) else ""
+
+
+def _subsets(prompt: PromptEffects, design: str) -> list[tuple[Mask, Mask]]:
+    """Entries of each unit, and those it is predicted from."""
+    types, donors = prompt.types, prompt.donors
+    if design == TYPE:
+        return [(types == name, types != name) for name in np.unique(types)]
+    pairs = sorted(set(zip(types.tolist(), donors.tolist(), strict=True)))
+    found = []
+    for kind, donor in pairs:
+        rest = donors != donor
+        if design == BOTH:
+            rest = rest & (types != kind)
+        found.append(((types == kind) & (donors == donor), rest))
+    return found
+
+
+def _checked(units: list[LeftOut], *, c2: float) -> tuple[float, float, int]:
+    """Coverage of the 80 % intervals of the units, sign agreement of the calls, and number of these calls."""
+    inside, share, n_right, n_called = [], [], 0, 0
+    for unit in units:
+        there = unit.expected.carried_over(c2, least=LEAST)
+        mean, variance = there.moments()
+        large = np.abs(mean) > SHOWN_EFFECT
+        if large.any():
+            miss = np.abs(unit.measured.delta - mean) / np.sqrt(variance + unit.measured.se**2)
+            inside.append(float((miss <= INTERVAL)[large].mean()))
+            share.append(unit.weight)
+        negative = there.below(0.0)
+        called = np.minimum(negative, 1 - negative) < MAX_LFSR
+        n_right += int((np.sign(unit.measured.delta) == np.sign(mean))[called].sum())
+        n_called += int(called.sum())
+    coverage = float(np.average(inside, weights=share)) if inside else float("nan")
+    return coverage, n_right / n_called if n_called else float("nan"), n_called
