@@ -7,7 +7,6 @@ by way of a local file. Imported by papermill at its own import, so this module 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import tempfile
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from papermill.log import logger
 from traitlets.config import Config
 
 from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.jupyter.kernels import QUIET, kernel_transport
 from haystack_kernel.jupyter.parameters import INJECTED_TAG, TAG, check_notebook, withhold_consent
 from haystack_kernel.jupyter.stopping import StopRequest, listen
 from haystack_kernel.progress import METADATA_KEY
@@ -31,12 +31,10 @@ from haystack_kernel.store.layout import RUNS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jupyter_client.manager import KernelManager
     from nbformat import NotebookNode
 
 SAVE_INTERVAL_S = 2.0
 _KERNEL_START_S = 600  # papermill's 60 s are too short on a busy machine; a kernel that dies is noticed earlier
-_MAX_SOCKET_PATH = 100  # the system allows 103 to 107 bytes, and the number of the channel follows
 _STOP_S = 30.0  # for a cell that was asked to stop, before its kernel is ended; it may be writing to a bucket
 _RUN_PATH = re.compile(rf"^(?P<storage>.+)/{RUNS}/(?P<run_id>[a-z][a-z0-9-]{{7,44}})/[^/]+\.ipynb$")
 
@@ -141,9 +139,9 @@ class HaystackEngine(NBClientEngine):
     ) -> NotebookNode:
         """Run the cells.
 
-        Progress events go to ``on_event``; ``own_interpreter`` ignores kernels of other Pythons; ``stop`` is the
-        caller's :class:`StopRequest`, without it the engine listens to signals itself; ``sources`` are executed instead
-        of the cells in whose places they stand.
+        Progress events go to ``on_event``; ``kernel`` is the manager of a kernel that was started before; ``stop`` is
+        the caller's :class:`StopRequest`, without it the engine listens to signals itself; ``sources`` are executed
+        instead of the cells in whose places they stand.
         """
         given = kwargs.get("stop")
         with (
@@ -152,6 +150,7 @@ class HaystackEngine(NBClientEngine):
         ):
             client = _ProgressClient(
                 nb_man,
+                km=kwargs.get("kernel"),
                 timeout=execution_timeout,
                 startup_timeout=max(start_timeout, _KERNEL_START_S),
                 kernel_name=kernel_name,
@@ -160,27 +159,16 @@ class HaystackEngine(NBClientEngine):
                 stdout_file=stdout_file,
                 stderr_file=stderr_file,
                 config=Config({"KernelManager": kernel_transport(folder)}),
-                extra_arguments=["--log-level=50"],  # the kernel's own chatter is not the run's log
+                extra_arguments=[QUIET],
             )
             client.on_event = kwargs.get("on_event") or _log_event
             client.stop = stop
-            client.own_interpreter = bool(kwargs.get("own_interpreter"))
             # nbclient calls the first just before a cell is sent to the kernel and the second just after: no save comes
             # between them.
             sources = kwargs.get("sources") or {}
             client.on_cell_execute = lambda cell, cell_index: cell.update(source=sources.get(cell_index, cell.source))
             client.on_cell_complete = lambda **_: withhold_consent(nb_man.nb)
-            return client.execute()
-
-
-def kernel_transport(folder: str) -> dict[str, str]:
-    """How to talk to the kernel: sockets in ``folder`` (no open port, no clash with other kernels) where they fit.
-
-    Without an address of their own, all kernels started in one working directory would share their sockets.
-    """
-    address = f"{folder}/k"
-    fits = os.name == "posix" and len(address) <= _MAX_SOCKET_PATH
-    return {"transport": "ipc", "ip": address} if fits else {}
+            return client.execute(cleanup_kc=True)
 
 
 class _ProgressClient(PapermillNotebookClient):
@@ -192,7 +180,6 @@ class _ProgressClient(PapermillNotebookClient):
 
     on_event: Callable[[dict[str, Any]], None]
     stop: StopRequest
-    own_interpreter = False
 
     def papermill_execute_cells(self) -> None:
         """Execute cell by cell as papermill does; a cell that was interrupted counts as failed."""
@@ -234,14 +221,6 @@ class _ProgressClient(PapermillNotebookClient):
             await asyncio.gather(*stopping)
 
     execute_cell = run_sync(async_execute_cell)
-
-    def create_kernel_manager(self) -> KernelManager:
-        manager = super().create_kernel_manager()
-        if self.own_interpreter:  # a kernel "python3" of the user's may belong to a Python without haystack_kernel
-            from jupyter_client.kernelspec import KernelSpecManager
-
-            manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
-        return manager
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         event = (msg.get("content", {}).get("metadata") or {}).get(METADATA_KEY)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from haystack_kernel import errors
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
+from haystack_kernel.jupyter.kernels import early_kernel
 from haystack_kernel.jupyter.stopping import listen
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
@@ -19,6 +20,8 @@ from haystack_kernel.run import Run, open_run
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
+
     from haystack_kernel.jupyter.stopping import StopRequest
     from haystack_kernel.ports import Progress
 
@@ -91,14 +94,16 @@ def execute_run(
     """
     settings = load_settings(storage=storage)
     show = stream_progress(stream)
-    with listen() as stop:
+    with listen() as stop, early_kernel() as kernel:
         run = open_run(question, run_id=run_id, settings=settings, progress=show, **options)
         stream.writelines(f"note: {note}\n" for note in run.record.notes)
         stream.write(f"run {run.run_id} in {run.folder}\n")
         given = {**options, **(spending or {})}
         parameters = {"question": question, "storage": settings.storage, "run_id": run.run_id, **given}
         try:
-            failure = _papermill(f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, show=show, stop=stop)
+            failure = _papermill(
+                f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, kernel=kernel, show=show, stop=stop
+            )
             run.refresh()
             if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
                 run.write_report(notebook=run.notebook(), reuse=True)
@@ -115,7 +120,9 @@ def execute_run(
     return Outcome(run.status(), error=_as_error(run, failure=failure))
 
 
-def _papermill(output: str, *, parameters: dict[str, Any], show: Progress, stop: StopRequest) -> str:
+def _papermill(
+    output: str, *, parameters: dict[str, Any], kernel: AsyncKernelManager, show: Progress, stop: StopRequest
+) -> str:
     """Execute the notebook; returns papermill's account of a failing cell, empty when all ran."""
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -131,7 +138,7 @@ def _papermill(output: str, *, parameters: dict[str, Any], show: Progress, stop:
             engine_name="haystack",
             kernel_name="python3",
             progress_bar=False,
-            own_interpreter=True,
+            kernel=kernel,
             stop=stop,
             on_event=lambda event: show(ProgressEvent(**event)),
         )

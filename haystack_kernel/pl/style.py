@@ -59,11 +59,23 @@ def finish(axes: Axes, *, alt: str, show: bool) -> Axes:
     alt = visible(alt)
     axes.figure.set_label(alt)
     axes.set_label(alt)
+    _spare_a_draw(axes)
     if show:
         from matplotlib import pyplot as plt
 
         plt.show()
     return axes
+
+
+def _spare_a_draw(axes: Axes) -> None:
+    """Keep pyplot from drawing a figure after its notebook cell, just before the notebook draws it for showing."""
+    import matplotlib as mpl
+
+    from haystack_kernel.pl.figure import DescribedFigure
+
+    figure = axes.get_figure(root=True)
+    if isinstance(figure, DescribedFigure) and "inline" in mpl.get_backend().lower():
+        figure.stale = False
 
 
 def say_nothing_to_draw(axes: Axes, reason: str) -> None:

@@ -56,10 +56,11 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     last, store = record.rounds[-1], ports.store
     folder = layout.round_folder(last.number)
 
-    def read(path: str) -> ad.AnnData:
-        return read_h5ad(store, record.run_id, path)
+    def read(path: str, *, labels: bool = True) -> ad.AnnData:
+        return read_h5ad(store, record.run_id, path, labels=labels)
 
-    outputs = {name: read(layout.output_file(folder, name)) for name in last.task_seconds}
+    # every output repeats the labels of the query cells
+    outputs = {name: read(layout.output_file(folder, name), labels=name == TREATED) for name in last.task_seconds}
     prompt, query = (read(layout.cells_file(folder, role)) for role in (keys.PROMPT, keys.QUERY))
     cells = GroundingCells(
         treated=outputs[TREATED],

@@ -16,7 +16,7 @@ from papermill.iorw import papermill_io
 
 from haystack_kernel import flow
 from haystack_kernel.config.connect import connect
-from haystack_kernel.jupyter.engine import SAVE_INTERVAL_S, inject_run_folder, kernel_transport
+from haystack_kernel.jupyter.engine import SAVE_INTERVAL_S, inject_run_folder
 from haystack_kernel.jupyter.execute import execute_run, notebook_path
 from haystack_kernel.run import attach, open_run, resume
 
@@ -140,11 +140,6 @@ def test_kernels_started_at_once_in_one_folder_do_not_share_sockets(write_notebo
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(set(said)) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.ipynb", "1.ipynb", "2.ipynb", "in.ipynb"]
-
-
-def test_kernel_transport_falls_back_where_the_path_is_too_long_for_a_socket():
-    assert kernel_transport("/tmp/haystack-kernel-x") == {"transport": "ipc", "ip": "/tmp/haystack-kernel-x/k"}
-    assert kernel_transport("/tmp/" + "x" * 120) == {}
 
 
 def test_no_save_of_a_notebook_holds_consent_and_executing_it_again_gives_none(write_notebook, saves, tmp_path):
