@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from haystack_kernel import keys
-from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.run import open_run
-from haystack_kernel.schema import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -311,8 +310,7 @@ def score(
         prompt_control=None if is_generated else found.control,
     )
     question = _question(cell_type or _one_type(adata, settings=settings), perturbation)
-    planner = connect(settings).planner_named(settings.planner)
-    query, _ = planner.understand(question, vocabulary=Vocabulary())
+    query, _ = OfflinePlanner(knowledge).understand(question)  # a sentence of fixed form, which needs no model
     context = GroundingContext(
         seed=seed,
         engine="prediction" if is_generated else "measured",

@@ -130,7 +130,7 @@ def perform(record: RunRecord, step: str, ports: Ports) -> RunRecord:
         seconds=seconds,
         usage=usage if usage != Usage() else None,
     )
-    return record.model_copy(update={"steps": (*record.steps, time)})
+    return rounds.keep_planner_bills(record.model_copy(update={"steps": (*record.steps, time)}), ports)
 
 
 def tell_done(record: RunRecord, ports: Ports) -> None:
@@ -191,7 +191,9 @@ def edit_query(record: RunRecord, query: StructuredQuery, ports: Ports) -> RunRe
 def understand(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     """Question -> StructuredQuery."""
     planner = ports.planner_named(record.config.planner)
-    query, usage = planner.understand(record.question, vocabulary=read_vocabulary(record.config, ports))
+    vocabulary = read_vocabulary(record.config, ports)
+    view = rounds.planner_view(record, ports, step="understand")
+    query, usage = planner.understand(record.question, vocabulary=vocabulary, view=view)
     # a control reading that the question asks for in words wins over the configured default
     if query.control_strategy != "query_as_control":
         query = query.model_copy(update={"control_strategy": record.config.control_strategy})
@@ -207,7 +209,8 @@ def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
 def choose(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     """Candidates -> the next round's choice, or the end of the rounds when nothing untried is left."""
     planner = ports.planner_named(record.config.planner)
-    choice, usage = planner.choose(rounds.query_of(record), record.candidates, record.rounds, config=record.config)
+    view = rounds.planner_view(record, ports, step=f"choose {len(record.rounds) + 1}")
+    choice, usage = planner.choose(record, view=view)
     if choice is None:
         return Answer(record.model_copy(update={"termination": "no_more_candidates"}), usage)
     chosen = tuple(item for item in record.candidates if item.key in choice.candidate_keys)
@@ -293,6 +296,7 @@ def save_failure(record: RunRecord, ports: Ports, *, step: str, error: Exception
     message = hide_home(str(error) or type(error).__name__)
     failure = Failure(kind=type(error).__name__, message=message, step=step, facts=facts)
     try:
+        record = rounds.keep_planner_bills(record, ports)  # what was asked before the step failed was paid for
         ports.store.save(record.model_copy(update={"status": "failed", "failure": failure}))
     except HaystackError as second:  # the disk may be what failed: the first error is the one to show
         error.add_note(f"the failure could not be recorded either: {second}")

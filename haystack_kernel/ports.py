@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         PaperQuery,
         PaperSearch,
         PaperSource,
-        Round,
         RunConfig,
         RunRecord,
         RunSummary,
@@ -52,25 +51,49 @@ class Answer(NamedTuple, Generic[T]):
     usage: Usage = Usage()
 
 
+@dataclass(frozen=True)
+class PlannerView:
+    """What a planner may look at during one step of a run, and where it keeps what it asked a language model.
+
+    Every look is a function, so that a planner of rules costs nothing. None of them changes the run.
+    """
+
+    run_id: str
+    step: str  # of the run: understand, choose 2, interpret
+    config: RunConfig
+    store: Store
+    progress: Progress
+    conditions: Callable[[], pd.DataFrame]  # of the atlases, without what is hidden; see Atlas.conditions
+    effect: Callable[[Candidate], pd.Series | None]  # gene -> measured log2 fold change; None without control cells
+    find_papers: Callable[[], PaperSearch | None]  # the run's search; None where no source is to be asked
+    spending: Callable[[], tuple[float, float]]  # dollars spent and reserved by everything of this run
+
+
 class Planner(Protocol):
     """Understands the question, chooses among candidates, puts the result into words; never sets a score."""
 
     name: str
 
-    def understand(self, question: str, *, vocabulary: Vocabulary) -> Answer[StructuredQuery]:
+    def check(self, config: RunConfig) -> None:
+        """Raise where this planner cannot work as the options ask: no credentials, no package, no transcript."""
+        ...
+
+    def understand(
+        self, question: str, *, vocabulary: Vocabulary, view: PlannerView | None = None
+    ) -> Answer[StructuredQuery]:
         """Parse ``question``; raises InvalidInputError when it cannot be served, saying why.
 
         Names of the ``vocabulary`` can be asked about although nothing else may be known of them.
         """
         ...
 
-    def choose(
-        self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
-    ) -> Answer[Choice | None]:
+    def choose(self, record: RunRecord, *, view: PlannerView | None = None) -> Answer[Choice | None]:
         """Pick the candidates of the next round, or None when nothing untried is left."""
         ...
 
-    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Answer[Interpretation]:
+    def interpret(
+        self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame, view: PlannerView | None = None
+    ) -> Answer[Interpretation]:
         """Say what the best round predicts and how far to trust it."""
         ...
 
@@ -327,9 +350,9 @@ class Ports:
         InvalidInputError
             This installation has no planner of that name.
         """
-        if name == "auto":
+        if name == "auto":  # of records of earlier versions, which knew no other
             name = next(iter(self.planners))
         if name not in self.planners:
-            msg = f"planner {name!r} is not available here; possible: auto, {', '.join(self.planners)}"
+            msg = f"planner {name!r} is not available here; possible: {', '.join(self.planners)}"
             raise InvalidInputError(msg, planner=name)
         return self.planners[name]

@@ -35,7 +35,7 @@ from haystack_kernel.ports import Consent
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.rounds import estimate_round, keep_bills, query_of
 from haystack_kernel.rounds.publishing import write_report
-from haystack_kernel.schema import RunRecord
+from haystack_kernel.schema import MODEL_PLANNERS, RunRecord
 from haystack_kernel.steering import (
     abandoned,
     check_free,
@@ -795,11 +795,15 @@ def first_record(question: str, *, run_id: str | None, config: RunConfig, ports:
     InvalidInputError, NotFoundError
         The question, the id, an option or a file is refused; the message says what is possible.
     """
-    from haystack_kernel.planners.check import check_question
+    from haystack_kernel.planners.check import check_human, check_question
 
     held = read_vocabulary(config, ports)
+    if config.planner in MODEL_PLANNERS:  # they read what the rules cannot
+        text = check_human(question)
+    else:
+        text = check_question(question, knowledge=with_vocabulary(load_knowledge(ports.settings.knowledge), held))
     record = new_record(
-        check_question(question, knowledge=with_vocabulary(load_knowledge(ports.settings.knowledge), held)),
+        text,
         run_id=run_id,
         config=config,
         ports=ports,

@@ -18,6 +18,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a suite that a script started in its background ignores Ctrl-C, and so would every process that a test interrupts
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read by gcsfs at its first import
+# No test asks a language model: neither tests nor what they start know keys and addresses of whoever runs them.
+for _name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+    del os.environ[_name]
+os.environ["ANTHROPIC_BASE_URL"] = "http://127.0.0.1:9"
+os.environ["ANTHROPIC_VERTEX_BASE_URL"] = "http://127.0.0.1:9"
+os.environ["ANTHROPIC_GOOGLE_CLOUD_BASE_URL"] = "http://127.0.0.1:9"
 
 
 class FakeClock:
@@ -34,6 +40,22 @@ class FakeClock:
 
     def sleep(self, seconds):
         self.seconds += seconds
+
+
+@pytest.fixture(autouse=True)
+def only_this_machine(monkeypatch):
+    """Nothing that the SDK of a language model sends may leave this machine, whatever a test sets."""
+    if "httpx2" not in sys.modules:  # what is imported later meets the address above
+        return
+    import httpx2
+
+    send = httpx2.HTTPTransport.handle_request
+
+    def guarded(self, request):
+        assert request.url.host in ("127.0.0.1", "::1", "localhost"), f"a test would ask {request.url.host}"
+        return send(self, request)
+
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", guarded)
 
 
 @pytest.fixture

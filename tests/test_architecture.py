@@ -86,6 +86,8 @@ HEAVY = (
     "google.cloud.batch_v1",
     "google.api_core",
     "grpc",
+    "anthropic",
+    "httpx2",
 )
 
 
@@ -239,6 +241,7 @@ def project():
 EXTRA_PARTS = {  # extra -> the parts that may import what it declares
     "gcp": ("haystack_kernel/jobs/batch/", "haystack_kernel/manage/", "inference/bucket.py", "inference/patience.py"),
     "stack": ("inference/",),
+    "claude": ("haystack_kernel/planners/claude/",),
     "ontology": ("haystack_kernel/knowledge/",),
     "service": ("haystack_kernel/service/",),
     "notify": ("haystack_kernel/manage/",),
@@ -256,7 +259,6 @@ NOT_IMPORTED = {
     "python-multipart": "FastAPI reads forms with it",
     "cryptography": "PyJWT checks signatures with it",
     "jupyterlab": "the place where notebooks are opened",
-    "anthropic": "declared for the planner claude, which does not exist yet",
     "scanpy": "users read predictions.h5ad with it; nothing here computes with it",
 }
 

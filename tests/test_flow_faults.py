@@ -108,7 +108,7 @@ class Unplanned:
 
     name = "unplanned"
 
-    def understand(self, question, *, vocabulary):
+    def understand(self, question, *, vocabulary, view):
         return {}["no such key"]
 
 
@@ -126,7 +126,7 @@ class Billing(OfflinePlanner):
 
     name = "billing"
 
-    def understand(self, question, *, vocabulary):
+    def understand(self, question, *, vocabulary, view=None):
         return Answer(
             super().understand(question, vocabulary=vocabulary).value,
             Usage(input_tokens=800, output_tokens=100, usd=0.01),
@@ -141,7 +141,9 @@ def test_the_planner_is_the_one_that_the_record_names_and_what_it_used_is_kept_w
     named = by_model.config.model_copy(update={"planner": "billing"})
     by_model = flow.work(by_model.model_copy(update={"config": named}), billing, until="retrieve")
     assert by_model.steps[0].usage == Usage(input_tokens=800, output_tokens=100, usd=0.01)
-    with pytest.raises(InvalidInputError, match="planner 'billing' is not available here; possible: auto, offline"):
+    with pytest.raises(
+        InvalidInputError, match="planner 'billing' is not available here; possible: offline, claude, replay"
+    ):
         ports.planner_named("billing")
 
 

@@ -35,7 +35,7 @@ def test_every_option_of_a_run_is_a_parameter_of_the_run_notebook(path):
 
     if path.stem != "haystack":
         return
-    options = set(RunConfig.model_fields) - {"planner", "executor"}
+    options = set(RunConfig.model_fields) - {"executor"}
     source = code_cells(path)[0].source
     assert not [name for name in (*options, "question", "storage", "run_id") if f"{name} = " not in source]
 

@@ -16,7 +16,7 @@ import typer
 
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
-from haystack_kernel.schema import CELL_OPTIONS, ControlStrategy, Engine, ExecutorName, address_fault
+from haystack_kernel.schema import CELL_OPTIONS, ControlStrategy, Engine, ExecutorName, PlannerName, address_fault
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
@@ -79,6 +79,13 @@ QueryCells = Annotated[
         "(default: the untreated cells of the type asked for, by its labels).",
     ),
 ]
+Planner = Annotated[
+    PlannerName | None,
+    typer.Option(
+        help="Who reads the question, chooses the prompt and words the answer: rules (offline), or Claude, which costs "
+        "money (default: auto, claude if its credentials are configured)."
+    ),
+]
 Hide = Annotated[
     list[str] | None,
     typer.Option(
@@ -128,6 +135,11 @@ def run(
     query_cells: QueryCells = None,
     prompt_h5ad: PromptH5ad = None,
     control_h5ad: ControlH5ad = None,
+    planner: Planner = None,
+    transcript: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Transcript of another run, whose answers --planner replay gives again."),
+    ] = None,
     engine: Annotated[
         Engine | None,
         typer.Option(help="Method of prediction (default: stack if a model is configured, otherwise weighted)."),

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs import BatchExecutor, LocalExecutor, SystemClock
+from haystack_kernel.jobs.places import Places
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.literature import PaperSearcher
+from haystack_kernel.planners.claude import ClaudePlanner, ReplayPlanner
 from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.ports import Consent, Ports, ProgressEvent
 from haystack_kernel.schema import DEMO_ATLAS
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from haystack_kernel.atlas.fetch import CellReader
-    from haystack_kernel.ports import Atlas, Clock, Progress
+    from haystack_kernel.ports import Atlas, Clock, Planner, Progress
     from haystack_kernel.schema import Settings
 
 RECORDED = ("haystack-kernel", "anndata", "duckdb", "numpy", "pandas", "scipy", "scikit-learn", "fastumap")
@@ -67,9 +69,17 @@ def connect(
     patience = _bucket_patience(settings, clock=clock, progress=progress)
     if patience_s is not None:
         patience = replace(patience, seconds=min(patience_s, patience.seconds), saving_s=None)
+    knowledge = load_knowledge(settings.knowledge)
+    planners: tuple[Planner, ...] = (
+        OfflinePlanner(knowledge),
+        ClaudePlanner(settings, knowledge, clock=clock, consent=consent),
+        ReplayPlanner(
+            settings, knowledge, clock=clock, consent=consent, read=Places(patience.seconds, clock=clock).read
+        ),
+    )
     return Ports(
         settings=settings,
-        planners={OfflinePlanner.name: OfflinePlanner(load_knowledge(settings.knowledge))},
+        planners={planner.name: planner for planner in planners},
         open_atlas=_atlas_opener(settings, progress=progress),
         store=RunStore(settings.storage, patience=patience),
         literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.schema import CELL_OPTIONS, FILE_OPTIONS
+from haystack_kernel.schema import FILE_OPTIONS
 from haystack_kernel.store import content_of, is_kept, locate
 from haystack_kernel.store.buckets import BucketFiles
 from inference.manifest import DEMO_MODEL, MODEL_ENGINE
@@ -50,7 +50,7 @@ def input_digests(config: RunConfig, ports: Ports, *, run_id: str) -> dict[str, 
     folder = Path(ports.settings.cache) / "digests"
     for name in FILE_OPTIONS:
         uri, given = getattr(located, name), getattr(config, name)
-        is_of_model = name not in CELL_OPTIONS
+        is_of_model = name in ("model", "genelist")
         if uri is None or (is_of_model and (located.engine != MODEL_ENGINE or located.model == DEMO_MODEL)):
             continue
         if is_kept(given):

@@ -38,7 +38,7 @@ def check_opening(config: RunConfig, ports: Ports, *, run_id: str) -> None:
     root = local_root(ports.settings.atlas_root, cache=ports.settings.cache, names=names)
     for name in names:
         atlas_info(name, root)
-    ports.planner_named(config.planner)
+    ports.planner_named(config.planner).check(config)
     if config.executor == "batch":
         manifest = build_manifest("", config=config, strategy=config.control_strategy, has_control=True)
         timeout_s = ports.settings.jobs.timeout_s

@@ -22,6 +22,7 @@ from haystack_kernel.schema import (
     address_fault,
 )
 from haystack_kernel.store import hide_home, is_cells, is_kept, keep_cells, shown_name
+from haystack_kernel.store.layout import TRANSCRIPT
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     }
     given = _read_given(settings, options)
     _name_own_atlas(settings, given)
+    if given.get("planner", settings.planner) == "auto":  # never again another one, once the run has begun
+        given["planner"] = "claude" if settings.claude.is_configured else "offline"
     defaults["engine"] = _default_engine(settings, given)
     defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
     try:
@@ -73,6 +76,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
     _check_own_cells(config)
+    _check_transcript(config)
     _check_places(config, settings)
     if config.model == DEMO_MODEL and "diffusion_steps" not in given:
         config = config.model_copy(update={"diffusion_steps": DEMO_STEPS})
@@ -168,6 +172,17 @@ def _check_own_cells(config: RunConfig) -> None:
     if config.query_cells and not config.query_h5ad:
         msg = f"query_cells {config.query_cells!r} chooses among the cells of query_h5ad, and no such file is given"
         raise InvalidInputError(msg, given=config.query_cells)
+
+
+def _check_transcript(config: RunConfig) -> None:
+    """Planner ``replay`` needs a transcript, and no other planner reads one."""
+    if (config.planner == "replay") == bool(config.transcript):
+        return
+    if config.transcript:
+        msg = f"a transcript is read by planner 'replay' alone, and planner {config.planner!r} is asked for"
+    else:
+        msg = f"planner 'replay' needs a transcript: {TRANSCRIPT} of a run that a language model planned (--transcript)"
+    raise InvalidInputError(msg, planner=config.planner)
 
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:

@@ -89,6 +89,9 @@ def _read_layers(layer: str) -> dict[str, Any]:
     lists = [name for name, value in values.items() if isinstance(value, list)]  # Dynaconf merges these as well
     values |= {name: get_history(raw, key=name)[-1]["value"] for name in lists}
     found = {name: value for name, value in _lower(values).items() if name != "load_dotenv"}
+    claude = found.get("claude") or {}
+    if "api_key" not in claude and (key := os.environ.get("ANTHROPIC_API_KEY", "").strip()):
+        found["claude"] = {**claude, "api_key": key}
     if "approve" in (found.get("cost") or {}):
         raise InvalidInputError(NO_STANDING_CONSENT)
     return found

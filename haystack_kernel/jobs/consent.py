@@ -3,13 +3,15 @@
 In: the consent of the current call, the standing cap, what the owner has spent and reserved so far. Out: nothing, or
 ApprovalNeededError. Executors ask the gate right before they create anything: for first and further attempts, for
 attempts that are asked for again because the answer was lost, for predictions, orchestrators and campaigns alike. A job
-of this machine passes the same gate at a cost of zero.
+of this machine passes the same gate at a cost of zero. A planner that asks a language model asks the gate before each
+request.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ApprovalNeededError
@@ -17,6 +19,8 @@ from haystack_kernel.jobs.cost import describe, in_usd
 from haystack_kernel.ports import Consent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haystack_kernel.schema import CostEstimate, JobOwner, JobSpec, SpendingKind
 
 
@@ -49,6 +53,26 @@ class Spending:
     def without(self, job_id: str) -> Spending:
         """Return the same spending without one attempt."""
         return Spending(tuple(item for item in self.outlays if item.job_id != job_id))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Something that would cost money, in the words of a refusal.
+
+    ``how_to_approve`` says the command that gives consent with a cap, or with none. ``instead`` follows an offer to
+    approve it, and ``or_else`` says what else would bound the cost.
+    """
+
+    words: str
+    likely_usd: float
+    high_usd: float
+    owner: JobOwner
+    how_to_approve: Callable[[float | None], str]
+    follow_up_usd: float = 0.0
+    follow_up_words: str = ""
+    reserved_for: str = "jobs that may still run"
+    instead: str = ""
+    or_else: str = ""
 
 
 class SpendingGate:
@@ -85,37 +109,57 @@ class SpendingGate:
         """
         if estimate.high_usd == 0:
             return
-        spent, reserved, owner = spending.spent_usd, spending.reserved_usd, spec.owner
         what = "The orchestrator" if spec.kind == "orchestrator" else "The job"
-        words = f"{what} would cost {describe(estimate)}; {owner.kind} {owner.id} has spent {in_usd(spent)}"
+        follows = ""
+        if spec.follow_up_usd:
+            follows = f"; the first job that it starts may cost {in_usd(spec.follow_up_usd)} at most"
+        proposal = Proposal(
+            words=f"{what} would cost {describe(estimate)}",
+            likely_usd=estimate.likely_usd,
+            high_usd=estimate.high_usd,
+            owner=spec.owner,
+            how_to_approve=partial(_command_for, spec),
+            follow_up_usd=spec.follow_up_usd,
+            follow_up_words=follows,
+            or_else="lower jobs.timeout_s, which bounds the highest cost",
+        )
+        self.decide(proposal, spending)
+
+    def decide(self, proposal: Proposal, spending: Spending) -> None:
+        """Refuse what this call does not approve, or what would exceed a cap; as :meth:`check`, for any spending."""
+        spent, reserved, owner = spending.spent_usd, spending.reserved_usd, proposal.owner
+        words = f"{proposal.words}; {owner.kind} {owner.id} has spent {in_usd(spent)}"
         if reserved:
-            words += f", and up to {in_usd(reserved)} are reserved for jobs that may still run"
+            words += f", and up to {in_usd(reserved)} are reserved for {proposal.reserved_for}"
         facts = {
             "run_id": owner.id,
-            "likely_usd": round(estimate.likely_usd, 4),
-            "high_usd": round(estimate.high_usd, 4),
+            "likely_usd": round(proposal.likely_usd, 4),
+            "high_usd": round(proposal.high_usd, 4),
             "spent_usd": round(spent, 4),
             "reserved_usd": round(reserved, 4),
         }
         if not self.consent.approve:
             msg = (
-                f"{words}. It was not started: approve it with {approval_command(spec)}, and cap it with --max-cost USD"
+                f"{words}. It was not started: approve it with {proposal.how_to_approve(None)}, and cap it with "
+                f"--max-cost USD{proposal.instead}"
             )
             raise ApprovalNeededError(msg, **facts)
-        needed = spent + reserved + estimate.high_usd + spec.follow_up_usd
+        needed = spent + reserved + proposal.high_usd + proposal.follow_up_usd
         caps = [cap for cap in (self.consent.max_usd, self._standing_cap_usd) if cap is not None]
         if not caps or needed <= min(caps):
             return
         rounded = math.ceil(100 * needed) / 100
-        if spec.follow_up_usd:
-            words += f"; the first job that it starts may cost {in_usd(spec.follow_up_usd)} at most"
-        msg = f"{words}. The cap is {in_usd(min(caps))}. It was not started: "
+        msg = f"{words}{proposal.follow_up_words}. The cap is {in_usd(min(caps))}. It was not started: "
         if self._standing_cap_usd is not None and needed > self._standing_cap_usd:
             msg += f"raise the setting cost.max_usd (HAYSTACK_COST__MAX_USD) to {rounded:.2f} first, then give "
         else:
             msg += "raise the cap with "
-        msg += f"{approval_command(spec, max_cost=rounded)}, or lower jobs.timeout_s, which bounds the highest cost"
+        msg += f"{proposal.how_to_approve(rounded)}, or {proposal.or_else}"
         raise ApprovalNeededError(msg, **facts)
+
+
+def _command_for(spec: JobSpec, max_cost: float | None) -> str:
+    return approval_command(spec, max_cost=max_cost)
 
 
 def approval_command(spec: JobSpec, *, max_cost: float | None = None) -> str:

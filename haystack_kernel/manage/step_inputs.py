@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IN_ROUND: tuple[str, ...] = get_args(RoundStep)
 # Options that a step reads by name. A test holds that each option of a run is here or in the tuples below.
 OPTIONS = {
-    "understand": ("planner", "control_strategy"),
+    "understand": ("planner", "transcript", "control_strategy"),
     "retrieve": ("atlases", "query_atlas", "query_h5ad", "prompt_h5ad", "control_h5ad", "hide", "pin", "ban"),
     "choose": ("planner",),
     "cells": ("query_cells", "n_prompt", "n_query", "seed"),
@@ -54,6 +54,8 @@ def step_inputs(record: RunRecord, step: str) -> str:
         One of :func:`step_names`.
     """
     config = record.config.model_dump(mode="json")
+    if config["planner"] == "auto":  # of a record of an earlier version, which knew no other
+        config["planner"] = "offline"
     has_model, has_own_cells = record.config.engine == MODEL_ENGINE, record.config.query_h5ad is not None
     # What each step reads besides its options and its section of the settings, apart from what earlier steps made.
     besides: dict[str, dict[str, Any]] = {

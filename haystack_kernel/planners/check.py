@@ -111,6 +111,35 @@ def check_question(question: str, *, knowledge: Knowledge | None = None) -> str:
     >>> check_question("  How would B cells respond to IFN-beta? ")
     'How would B cells respond to IFN-beta?'
     """
+    text = check_text(question)
+    _check_language(text)
+    _check_species(text)
+    _check_subject(text, knowledge=knowledge or load_knowledge())
+    return text
+
+
+def check_text(question: str) -> str:
+    """Clean the text and refuse what no planner can read: nothing, too little or too much.
+
+    Parameters
+    ----------
+    question
+        The user's text.
+
+    Returns
+    -------
+    The cleaned text.
+
+    Raises
+    ------
+    InvalidInputError
+        It is empty, too short or too long.
+
+    Examples
+    --------
+    >>> check_text("  How would B cells respond to IFN-beta? ")
+    'How would B cells respond to IFN-beta?'
+    """
     text = clean_text(question)
     if not text:
         msg = f"the question is empty. {SERVED}"
@@ -122,18 +151,33 @@ def check_question(question: str, *, knowledge: Knowledge | None = None) -> str:
             f"{MAX_CHARACTERS:,} are possible. {SERVED}"
         )
         raise InvalidInputError(msg, n_characters=len(text))
-    _check_language(text)
-    names_human = re.search(r"\bhumans?\b|\bpatients?\b", text, re.IGNORECASE) is not None
-    for found in _SPECIES.finditer(text):
-        # "human cells, unlike in mice" mentions another species without asking about it.
-        if names_human and _ASIDE.search(text[: found.start()]):
-            continue
-        msg = (
-            f"the question is about {found['animal']!r}, but all atlases and tables are human. Ask about human "
-            f"cells instead. {SERVED}"
-        )
-        raise InvalidInputError(msg, reason="species", species=found["animal"])
-    _check_subject(text, knowledge=knowledge or load_knowledge())
+    return text
+
+
+def check_human(question: str) -> str:
+    """Refuse what no planner may answer, whatever it reads: text of a bad length, and cells of another species.
+
+    Parameters
+    ----------
+    question
+        The user's text.
+
+    Returns
+    -------
+    The cleaned text.
+
+    Raises
+    ------
+    InvalidInputError
+        The message says what can be asked instead.
+
+    Examples
+    --------
+    >>> check_human("Was machen B-Zellen unter IFN-beta?")
+    'Was machen B-Zellen unter IFN-beta?'
+    """
+    text = check_text(question)
+    _check_species(text)
     return text
 
 
@@ -190,6 +234,19 @@ def clean_text(question: str) -> str:
 
 
 # --- reasons to refuse --------------------------------------------------------------------------------------------
+
+
+def _check_species(text: str) -> None:
+    names_human = re.search(r"\bhumans?\b|\bpatients?\b", text, re.IGNORECASE) is not None
+    for found in _SPECIES.finditer(text):
+        # "human cells, unlike in mice" mentions another species without asking about it.
+        if names_human and _ASIDE.search(text[: found.start()]):
+            continue
+        msg = (
+            f"the question is about {found['animal']!r}, but all atlases and tables are human. Ask about human "
+            f"cells instead. {SERVED}"
+        )
+        raise InvalidInputError(msg, reason="species", species=found["animal"])
 
 
 def _check_language(text: str) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError
-from haystack_kernel.rounds import embed
-from haystack_kernel.store import hide_home, layout, read_csv, write_csv
+from haystack_kernel.rounds import embed, planner_view
+from haystack_kernel.store import CallFolder, hide_home, layout, read_csv, to_transcript, write_csv
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -24,7 +24,8 @@ def interpret(record: RunRecord, ports: Ports) -> Answer[Interpretation]:
     folder = layout.round_folder(_best_number(record))
     de = read_csv(ports.store, record.run_id, f"{folder}/{layout.DE}")
     pathways = read_csv(ports.store, record.run_id, f"{folder}/{layout.PATHWAYS}")
-    return ports.planner_named(record.config.planner).interpret(record, de=de, pathways=pathways)
+    view = planner_view(record, ports, step="interpret")
+    return ports.planner_named(record.config.planner).interpret(record, de=de, pathways=pathways, view=view)
 
 
 def publish(record: RunRecord, ports: Ports) -> RunRecord:
@@ -38,6 +39,8 @@ def publish(record: RunRecord, ports: Ports) -> RunRecord:
     names = (*layout.PUBLISHED, layout.CITATIONS) if has_citations else layout.PUBLISHED
     files = [store.write(run_id, name, store.read(run_id, f"{folder}/{name}")) for name in names]
     files.append(write_csv(store, run_id, layout.CANDIDATES, candidate_table(record).to_frame()))
+    if calls := CallFolder(store, run_id).calls:
+        files.append(store.write(run_id, layout.TRANSCRIPT, to_transcript(calls)))
     record = record.model_copy(update={"status": "done", "files": tuple(files)})
     write_report(record, store)
     return record

@@ -62,10 +62,18 @@ class Objection(Frozen):
         "cells_as_treatment",
         "comparison",
         "several",
+        "out_of_scope",
     ]
     text: str = Field(description="the words that raise it")
     reason: str = Field(description="what the question does that stands in the way, as the predicate of a sentence")
     questions: tuple[str, ...] = Field(default=(), description="questions that can be asked instead")
+
+
+class Clarification(Frozen):
+    """One question back to the person who asks; each choice is the question as it would have been asked."""
+
+    text: str
+    questions: tuple[str, ...] = Field(description="complete questions, one for each answer")
 
 
 class StructuredQuery(Frozen):
@@ -107,6 +115,8 @@ class StructuredQuery(Frozen):
         default=(), description="why the question is refused; empty in every query that a run works on"
     )
     planner: str = "offline"
+    doubts: tuple[str, ...] = Field(default=(), description="what the planner was not sure of, in sentences")
+    clarification: Clarification | None = Field(default=None, description="what would settle the doubts")
 
     @property
     def reading(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -21,6 +21,7 @@ from haystack_kernel.schema.base import (
     Engine,
     ExecutorName,
     Frozen,
+    PlannerName,
     Real,
     RunId,
     RunStatus,
@@ -29,9 +30,13 @@ from haystack_kernel.schema.base import (
 )
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
 from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec, JobStatus, SpendingKind
+from haystack_kernel.schema.planner import Usage
 from haystack_kernel.schema.query import HiddenCells, HiddenPair, StructuredQuery
 from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
 from haystack_kernel.schema.settings import InferenceSettings, RetrievalSettings, RoundSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RoundStep = Literal["choose", "cells", "predict", "ground", "decide"]
 RecordStep = Literal["understand", "retrieve", "rounds", "interpret", "publish"]
@@ -75,7 +80,7 @@ _ROUNDS, _INFERENCE = RoundSettings(), InferenceSettings()  # whose defaults are
 
 
 CELL_OPTIONS = ("query_h5ad", "prompt_h5ad", "control_h5ad")  # options that name files of the user's own cells
-FILE_OPTIONS = (*CELL_OPTIONS, "model", "genelist")  # options that name files of the user's
+FILE_OPTIONS = (*CELL_OPTIONS, "model", "genelist", "transcript")  # options that name files of the user's
 
 
 class RunConfig(Frozen):
@@ -89,7 +94,8 @@ class RunConfig(Frozen):
     query_cells: str | None = Field(
         default=None, description="which cells of query_h5ad: COLUMN=VALUE,COLUMN=VALUE or all; None: by its labels"
     )
-    planner: Literal["auto", "offline"] = "auto"
+    planner: PlannerName = Field(default="auto", description="auto, of records of earlier versions: offline")
+    transcript: str | None = Field(default=None, description="recorded answers for planner replay, path or gs:// URI")
     engine: Engine = "weighted"
     model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
     genelist: str | None = Field(default=None, description="the model's genes in its order: JSON, text or pickle")
@@ -185,6 +191,27 @@ class Round(Frozen):
         return self.model_copy(update={name: _default_of(Round, name) for name in later})
 
 
+class CitedQuote(Frozen):
+    """A sentence of a paper that was fetched in this run, and that was found in its title or abstract."""
+
+    paper: str = Field(description="id of the paper, as the literature sources give it")
+    title: str
+    quote: str
+    doi: str | None = None
+    pmid: str | None = None
+    year: int | None = None
+    retracted: bool = False
+
+
+class ModelText(Frozen):
+    """What a language model wrote: its numbers were put in from the record, and its quotes were found in the papers."""
+
+    model: str
+    paragraphs: tuple[str, ...]
+    next_experiments: tuple[str, ...] = ()
+    quotes: tuple[CitedQuote, ...] = Field(default=(), description="in the order of the marks [1], [2] … of the text")
+
+
 class Interpretation(Frozen):
     """The answer in words; all of its numbers are in the record, and it never changes a score."""
 
@@ -192,14 +219,7 @@ class Interpretation(Frozen):
     paragraphs: tuple[str, ...] = ()
     limitations: tuple[str, ...] = ()
     planner: str = "offline"
-
-
-class Usage(Frozen):
-    """What an answer of the planner used; rules use nothing."""
-
-    input_tokens: int = Field(default=0, ge=0)
-    output_tokens: int = Field(default=0, ge=0)
-    usd: float = Field(default=0.0, ge=0)
+    model_text: ModelText | None = Field(default=None, description="None: no language model wrote anything")
 
 
 class StepTime(Frozen):
@@ -330,6 +350,11 @@ class RunRecord(Frozen):
             found[bill.kind] = found.get(bill.kind, 0.0) + bill.usd
         return found
 
+    def with_bills(self, bills: Iterable[Bill]) -> RunRecord:
+        """Return the record with bills that belong to no round; a bill that it has already is replaced."""
+        merged = {(bill.kind, bill.job_id): bill for bill in (*self.bills, *bills)}
+        return self.model_copy(update={"bills": tuple(merged.values())})
+
     def with_bills_of(self, job: JobStatus | None) -> RunRecord:
         """Return the record with the bills of a job that belongs to no round, such as its orchestrator.
 
@@ -345,8 +370,7 @@ class RunRecord(Frozen):
         if job is None:
             return self
         accrued = () if job.accrued is None else (job.accrued,)
-        merged = {(bill.kind, bill.job_id): bill for bill in (*self.bills, *job.bills, *accrued)}
-        return self.model_copy(update={"bills": tuple(merged.values())})
+        return self.with_bills((*job.bills, *accrued))
 
 
 def _default_of(model: type[Frozen], name: str) -> Any:  # noqa: ANN401 - the default of any field

@@ -27,6 +27,15 @@ NO_STANDING_CONSENT = (
 )
 
 
+def check_service_address(value: str) -> str:
+    """Return an address without its last slash; ValueError unless it is https or of this machine."""
+    parts = urlsplit(value)
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        msg = "must be an https address"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -253,11 +262,45 @@ class LiteratureSettings(_Section):
     @field_validator("europepmc_url", "pubmed_url", "semanticscholar_url")
     @classmethod
     def _address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-            msg = "must be an https address"
-            raise ValueError(msg)
-        return value.rstrip("/")
+        return check_service_address(value)
+
+
+class ClaudeSettings(_Section):
+    """The planner ``claude``: whose service is asked, which models, and what a run may use of them."""
+
+    provider: Literal["anthropic", "vertex", "google_cloud"] | None = Field(
+        default=None,
+        description="Anthropic's own service with a key, or Claude in a Google Cloud project with that project's "
+        "credentials; None: anthropic where a key is set",
+    )
+    api_key: SecretStr | None = Field(default=None, description="of Anthropic's service; also ANTHROPIC_API_KEY")
+    base_url: str = Field(default="", description="of another address of the service; empty: the provider's")
+    project: str = Field(default="", description="of Google Cloud; empty: that of the credentials")
+    region: str = Field(default="global", description="of Google Cloud")
+    workspace: str = Field(default="", description="of provider google_cloud")
+    access_token: SecretStr | None = Field(default=None, description="of Google Cloud; None: the usual credentials")
+    model: str = Field(default="claude-sonnet-5-5", min_length=1)
+    small_model: str = Field(default="claude-haiku-5-5", min_length=1, description="for small steps: reading papers")
+    max_tokens: int = Field(default=8000, ge=1024, le=20_000, description="of one answer, thinking included")
+    max_usd: float = Field(default=1.0, ge=0, description="of one run, within the cap of the run")
+    max_total_tokens: int = Field(default=500_000, ge=1000, description="of one run, read and written")
+    max_turns: int = Field(default=12, ge=2, le=50, description="requests of one step")
+    max_seconds: float = Field(default=900, gt=0, description="of one run, waiting for answers")
+    timeout_s: float = Field(default=180, gt=0, le=600, description="of one request")
+    tries: int = Field(default=4, ge=1, le=10, description="on 429, 5xx, 529 and lost connections")
+    max_wait_s: float = Field(
+        default=60, ge=0, description="longest wait before another try; a longer one ends the step"
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return check_service_address(value) if value else ""
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether credentials are known, so that planner ``auto`` is claude."""
+        return self.provider in ("vertex", "google_cloud") or self.api_key is not None
 
 
 class ServiceSettings(_Section):
@@ -366,7 +409,9 @@ class Settings(_Section):
         default="~/.cache/haystack", description="job scratch, chunks and rows of sources; safe to delete"
     )
     atlases: tuple[AtlasName, ...] = (DEMO_ATLAS,)
-    planner: Literal["auto", "offline"] = "auto"
+    planner: Literal["auto", "offline", "claude"] = Field(
+        default="auto", description="auto: claude where its credentials are configured, else offline"
+    )
     seed: int = Field(default=0, ge=0)
     retrieval: RetrievalSettings = RetrievalSettings()
     rounds: RoundSettings = RoundSettings()
@@ -379,6 +424,7 @@ class Settings(_Section):
     bucket: BucketSettings = BucketSettings()
     lease: LeaseSettings = LeaseSettings()
     literature: LiteratureSettings = LiteratureSettings()
+    claude: ClaudeSettings = ClaudeSettings()
     service: ServiceSettings = ServiceSettings()
     mcp: McpSettings = McpSettings()
 

@@ -1,5 +1,6 @@
 """Where runs are kept: run folders over fsspec, and the checks of ids and addresses."""
 
+from haystack_kernel.store.calls import CallFolder, bills_of, to_transcript, usage_of
 from haystack_kernel.store.given import IN_MEMORY, dataset_name, is_cells, is_kept, keep_cells, plain_cells, shown_name
 from haystack_kernel.store.index import IndexedRun, RunIndex
 from haystack_kernel.store.kept import content_of, keep_with_run, locate, recall, take_along
@@ -9,6 +10,7 @@ from haystack_kernel.store.tables import parse_csv, read_csv, read_h5ad, to_csv,
 from haystack_kernel.store.uris import check_run_id, check_storage, hide_home, new_run_id
 
 __all__ = [
+    "CallFolder",
     "IN_MEMORY",
     "IndexedRun",
     "Lease",
@@ -16,6 +18,7 @@ __all__ = [
     "RunStore",
     "StoredFile",
     "Worker",
+    "bills_of",
     "check_run_id",
     "content_of",
     "check_storage",
@@ -37,6 +40,8 @@ __all__ = [
     "take_along",
     "taken",
     "to_csv",
+    "to_transcript",
+    "usage_of",
     "write_csv",
     "write_h5ad",
 ]

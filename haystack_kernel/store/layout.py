@@ -10,6 +10,7 @@ In: a round's number, a role, a task. Out: paths relative to the run folder ``<s
     inputs/                            cells that were given in memory, each named after its content
     rounds/<n>/                        cells by role, manifest, outputs, tables
     jobs/<job id>/                     attempts of cloud jobs and what each cost
+    planner/0001.json …                requests to a language model, with answers and cost; transcript.json: all of them
     access.json                        whose run it is and with whom it is shared, where a service serves it
     told/0001.json …                   that the run's end at that record was told, created exclusively
 
@@ -44,6 +45,7 @@ LEASES = "lease"
 ROUNDS = "rounds"
 INPUTS = "inputs"  # also of the cache, before a run has a folder
 JOBS = "jobs"
+CALLS = "planner"  # folder of the requests to a language model
 OUTPUTS = "outputs"
 
 CANDIDATES = "candidates.csv"
@@ -57,6 +59,7 @@ PREDICTIONS = "predictions.h5ad"
 PROMPTS = "prompts.csv"
 PAPERS = "papers.json"  # of the run: the search that all rounds are scored with; of a round: on its predicted genes
 REFERENCE = "reference.h5ad"
+TRANSCRIPT = "transcript.json"  # what planner replay reads
 
 PUBLISHED = (PREDICTIONS, DE, PATHWAYS, PROMPTS, EMBEDDING)  # copied from the best round; CITATIONS where there are any
 DERIVED = (NEWEST, SUMMARY)
@@ -106,6 +109,11 @@ def output_file(folder: str, task: str) -> str:
 def job_folder(job_id: str) -> str:
     """Folder of one job's attempts."""
     return f"{JOBS}/{job_id}"
+
+
+def call_file(number: int) -> str:
+    """Path of one request to a language model; numbers start at 1."""
+    return f"{CALLS}/{number:04d}.json"
 
 
 def step_of(path: str) -> RoundStep | None:

@@ -51,7 +51,7 @@ def refused(shell):
 
 
 def test_the_notebook_and_the_check_know_the_same_parameters():
-    assert set(assigned_names(cell_of("parameters"))) == set(RUN_PARAMETERS) - {"planner"}
+    assert set(assigned_names(cell_of("parameters"))) == set(RUN_PARAMETERS)
     assert assigned_names("a = 1\nb: int = 2\nc, d = 3, 4\nprint(a)") == ["a", "b"]
     assert assigned_names("not Python") == []
     check_parameters(["anything"], [])
@@ -63,7 +63,7 @@ def test_parameters_are_read_from_the_notebook_and_own_variables_are_none(shell)
     assert shell.run_cell(READ).success
     given = shell.user_ns["given"]
     assert (given["question"], given["seed"], given["engine"]) == ("q", 4, None)
-    assert set(given) == set(RUN_PARAMETERS) - {"planner"}
+    assert set(given) == set(RUN_PARAMETERS)
 
 
 @pytest.mark.parametrize(

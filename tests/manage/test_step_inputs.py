@@ -45,7 +45,7 @@ def with_config(base, **changes):
 @pytest.mark.parametrize(
     ("changes", "first"),
     [
-        ({"planner": "auto"}, "understand"),
+        ({"planner": "claude"}, "understand"),
         ({"control_strategy": "query_as_control"}, "understand"),
         ({"atlases": ("other",)}, "retrieve"),
         ({"query_atlas": "other"}, "retrieve"),

@@ -18,15 +18,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.knowledge import perturbation_of, resolve
-from haystack_kernel.knowledge.vocabulary import LABEL
+from haystack_kernel.knowledge import resolve
 from haystack_kernel.planners import context
 from haystack_kernel.planners.check import clean_text
 from haystack_kernel.planners.classes import Reading, find_objections
+from haystack_kernel.planners.fields import term_fields
 from haystack_kernel.planners.frames import find_slots
 from haystack_kernel.planners.offline.terms import Term, choose_cells, choose_treatment, is_meant
 from haystack_kernel.planners.unused import unused_phrases
-from haystack_kernel.schema import Perturbation, StructuredQuery
+from haystack_kernel.schema import StructuredQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     return StructuredQuery(
         question=text,
         task_type=task,
-        **_term_fields(cell, drug, knowledge=knowledge),
+        **term_fields(cell.resolution, drug.resolution, knowledge=knowledge),
         **place,
         **sets,
         donor_id=names.get("target"),
@@ -146,31 +146,6 @@ def _choose_task(text: str, *, drug: Term, donor: str | None, n_datasets: int) -
     if is_for_donor and _PROFILE.search(text) and not _MISSING.search(text):
         return "donor_expression_prediction"
     return "cell_type_imputation"
-
-
-def _term_fields(cell: Term, drug: Term, *, knowledge: Knowledge) -> dict[str, Any]:
-    """Return what the tables know about the cells and the treatment, as fields of the query."""
-    fields: dict[str, Any] = {"cell_type_text": cell.resolution.text if cell.resolution else None}
-    if cell.match is not None:
-        known = knowledge.cell_types[cell.match.id]
-        fields |= {
-            "cell_type_id": None if known.id.startswith(LABEL) else known.id,
-            "cell_type_name": known.name,
-            "cell_type_synonyms": known.synonyms,
-            "marker_genes": known.markers,
-        }
-    entry = perturbation_of(drug.match.id, knowledge=knowledge) if drug.match is not None else None
-    if entry is not None and drug.resolution is not None:
-        fields["perturbation"] = Perturbation(
-            text=drug.resolution.text,
-            name=entry.name,
-            type=None if entry.type == "unspecified" else entry.type,
-            synonyms=entry.synonyms,
-            external_ids=dict(entry.external_ids),
-            targets=entry.targets,
-        )
-        fields |= {"expected_targets": dict(entry.response), "expected_pathways": dict(entry.pathways)}
-    return fields
 
 
 def _dataset_fields(datasets: Sequence[Named], *, task: TaskType) -> tuple[dict[str, Any], list[Span]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from haystack_kernel.errors import ContractError
 from haystack_kernel.knowledge import with_vocabulary
 from haystack_kernel.planners.check import check_answerable, check_question
 from haystack_kernel.planners.offline.choice import choose_candidates
@@ -16,12 +17,11 @@ from haystack_kernel.ports import Answer
 from haystack_kernel.schema import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import Candidate, Choice, Interpretation, Round, RunConfig, RunRecord, StructuredQuery
+    from haystack_kernel.ports import PlannerView
+    from haystack_kernel.schema import Choice, Interpretation, RunConfig, RunRecord, StructuredQuery
 
 
 NOTHING_HELD = Vocabulary()
@@ -47,7 +47,12 @@ class OfflinePlanner:
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
 
-    def understand(self, question: str, *, vocabulary: Vocabulary = NOTHING_HELD) -> Answer[StructuredQuery]:
+    def check(self, config: RunConfig) -> None:
+        """Rules need nothing."""
+
+    def understand(
+        self, question: str, *, vocabulary: Vocabulary = NOTHING_HELD, view: PlannerView | None = None
+    ) -> Answer[StructuredQuery]:
         """Parse a question and check that it can be served.
 
         Parameters
@@ -56,6 +61,8 @@ class OfflinePlanner:
             The user's text.
         vocabulary
             Names that the atlases hold; they can be asked about although the tables do not know them.
+        view
+            Not looked at: the rules read the question and the tables alone.
 
         Returns
         -------
@@ -66,16 +73,22 @@ class OfflinePlanner:
         InvalidInputError
             The question cannot be served; the message says why and names the closest known terms.
         """
+        del view
         knowledge = with_vocabulary(self.knowledge, vocabulary)
         text = check_question(question, knowledge=knowledge)
         return Answer(check_answerable(parse_question(text, knowledge=knowledge)))
 
-    def choose(
-        self, query: StructuredQuery, candidates: Sequence[Candidate], history: Sequence[Round], *, config: RunConfig
-    ) -> Answer[Choice | None]:
+    def choose(self, record: RunRecord, *, view: PlannerView | None = None) -> Answer[Choice | None]:
         """Choose the candidates of the next round; None when nothing untried is left."""
-        return Answer(choose_candidates(query, candidates, history, config=config))
+        del view
+        if record.query is None:
+            msg = f"run {record.run_id} has no query yet; nothing can be chosen for it"
+            raise ContractError(msg, run_id=record.run_id)
+        return Answer(choose_candidates(record.query, record.candidates, record.rounds, config=record.config))
 
-    def interpret(self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame) -> Answer[Interpretation]:
+    def interpret(
+        self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame, view: PlannerView | None = None
+    ) -> Answer[Interpretation]:
         """Put the best round into words, with numbers of the record and the tables only."""
+        del view
         return Answer(interpret_record(record, de=de, pathways=pathways))
