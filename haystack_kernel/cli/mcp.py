@@ -62,11 +62,11 @@ def mcp(
     if max_cost is not None:
         settings = settings.model_copy(update={"mcp": settings.mcp.model_copy(update={"max_usd": max_cost})})
     if not http:
-        serving.serve_stdio(settings)
+        serving.serve_stdio(settings, storage=storage)
         return
 
     def show(configuration: str) -> None:
         print(configuration, flush=True)
         sys.stderr.write("Press Ctrl-C to stop the server; runs that it started go on.\n")
 
-    serving.serve_http(settings, port=port, show=show)
+    serving.serve_http(settings, port=port, show=show, storage=storage)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ class Bench:
         client says that the person approved; ``mcp.runs_at_once`` caps how many work at the same time.
     open_ports
         Makes the ports of a call from its consent to spending; None connects as the settings say.
+    storage
+        As it was given to the command line, for the commands that the person may type.
 
     Examples
     --------
@@ -95,8 +98,15 @@ class Bench:
     'natural killer cell'
     """
 
-    def __init__(self, settings: Settings, *, open_ports: Callable[[Consent], Ports] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_ports: Callable[[Consent], Ports] | None = None,
+        storage: str | None = None,
+    ) -> None:
         self.settings = settings
+        self._where = f" --storage {shlex.quote(storage)}" if storage else ""
         self._open_ports = open_ports or (lambda consent: connect(settings, consent=consent))
         self._ports = self._open_ports(Consent())
         self._labels = Labels()
@@ -276,7 +286,7 @@ class Bench:
             self._ports.clock.sleep(min(watch.poll_s, left))
             look = watch.look()
         record = look.record
-        return results.status(look, labels=self._labels, say=self._sentences(record))
+        return results.status(look, labels=self._labels, say=self._sentences(record), where=self._where)
 
     def result(self, run_id: str, *, n_genes: int, genes: list[str]) -> dict[str, Any]:
         """The answer of a run: genes, pathways, score, limits, and where its report lies."""

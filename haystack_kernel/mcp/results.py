@@ -6,12 +6,14 @@ In: what public verbs return, and what shows labels and sentences. Out: dictiona
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.mcp.shown import is_plain, opaque, without_nothing
 from haystack_kernel.report.words import TASKS, simulated_atlases, span, termination_text
+from haystack_kernel.schema import EVIDENCE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Citations, CostEstimate, RunRecord, RunSummary
 
 _DIGITS = 3
-_N_SENTENCES, _N_PATHWAYS, _N_CITED = 6, 8, 12
+_ENDS = 2
+_ARROW = re.compile(r" activates | inhibits ")
+_PAPER = re.compile(r"pmid:\d{1,9}|doi:10\.\d{4,9}/[A-Za-z0-9.;()/_-]{1,40}|[a-z]{3,20}:[A-Za-z0-9]{1,20}")
+_N_SENTENCES, _N_PATHWAYS, _N_CITED = 2, 8, 12  # the report has the others
+_MOST_OF_PARAGRAPH = 900
 _GENE_COLUMNS = (  # as far as the table of a run has them
     keys.LOG2FC,
     "sd",
@@ -56,6 +62,17 @@ def rounded(value: Any) -> Any:  # noqa: ANN401 - a number of a table
 def gene_name(gene: str) -> str:
     """A gene symbol as it is; a name that is none may be any text of a file, and becomes a key."""
     return gene if is_plain(gene) else opaque(gene, kind="gene")
+
+
+def edge_name(text: str) -> str:
+    """A gene, or an edge of the network between two."""
+    ends = _ARROW.split(text)
+    return text if len(ends) <= _ENDS and all(map(is_plain, ends)) else opaque(text, kind="gene")
+
+
+def paper_id(text: str) -> str:
+    """The id of a paper; a service may send any text as one."""
+    return text if _PAPER.fullmatch(text) else f"paper-{opaque(text, kind='gene')}"
 
 
 # --- questions ------------------------------------------------------------------------------------------------------
@@ -223,7 +240,7 @@ def line(summary: RunSummary, *, labels: Labels) -> dict[str, Any]:
     )
 
 
-def status(look: Look, *, labels: Labels, say: Sentences) -> dict[str, Any]:
+def status(look: Look, *, labels: Labels, say: Sentences, where: str = "") -> dict[str, Any]:
     """Where a run stands: phases, time, money, and what the person may type."""
     record, state = look.record, look.state
     now = next((phase for phase in look.phases if phase.state == "now"), None)
@@ -244,7 +261,7 @@ def status(look: Look, *, labels: Labels, say: Sentences) -> dict[str, Any]:
             "failed_at": failure["step"] if failure else "",
             "failure": say.say(failure["message"]) if failure else "",
             "detail": say.say(state["detail"]) if state["detail"] else "",
-            "commands_for_the_person": state["next_commands"],
+            "commands_for_the_person": [f"{command}{where}" for command in state["next_commands"]],
             "is_over": look.is_over,
         }
     )
@@ -285,9 +302,12 @@ def answer(
         "rounds": len(record.rounds),
         "best_round": best.number,
         "stopped": termination_text(record),
-        **_composite(record),
+        **_composite(record, say),
+        **_evidence(record),
         "headline": say.say(said.headline) if said else "",
-        "interpretation": [say.say(text) for text in said.paragraphs[:_N_SENTENCES]] if said else [],
+        "interpretation": [say.say(text, most=_MOST_OF_PARAGRAPH) for text in said.paragraphs[:_N_SENTENCES]]
+        if said
+        else [],
         "interpretation_written_by": said.planner if said else "",
         "limits": [say.say(text) for text in said.limitations] if said else [],
         "n_genes_called": best.n_de,
@@ -300,7 +320,21 @@ def answer(
     return without_nothing(found)
 
 
-def _composite(record: RunRecord) -> dict[str, Any]:
+def _evidence(record: RunRecord) -> dict[str, Any]:
+    """What the best round rests on."""
+    best = record.best
+    if best is None:
+        return {}
+    distances = {item.evidence_distance for item in best.candidates}
+    return {
+        "evidence": [words for distance, words in EVIDENCE_WORDS.items() if distance in distances],
+        "n_prompt_cells": best.n_prompt,
+        "n_control_cells": best.n_control,
+        "n_query_cells": best.n_query,
+    }
+
+
+def _composite(record: RunRecord, say: Sentences) -> dict[str, Any]:
     best = record.best
     if best is None or best.composite is None:
         return {"score": None, "score_reason": "not scored"}
@@ -309,8 +343,8 @@ def _composite(record: RunRecord) -> dict[str, Any]:
         "score": rounded(one.value),
         "score_is": "1 (chance) to 10",
         "score_could_be_at_most": rounded(one.cap),
-        "score_reason": one.reason,
-        "confidence": best.confidence.verdict_words if best.confidence else "",
+        "score_reason": say.say(one.reason) if one.reason else "",
+        "confidence": say.say(best.confidence.verdict_words) if best.confidence else "",
     }
 
 
@@ -364,7 +398,7 @@ def _papers(read: Citations | None) -> dict[str, Any]:
     by_stance: dict[str, list[str]] = {}
     for item in read.citations:
         for stance in {quote.stance for quote in item.quotes} - {"mention"}:
-            by_stance.setdefault(f"{stance}s", []).append(gene_name(item.paper.id))
+            by_stance.setdefault(f"{stance}s", []).append(paper_id(item.paper.id))
     return without_nothing(
         {"n_read": read.n_papers, **{name: found[:_N_CITED] for name, found in sorted(by_stance.items())}}
     )
@@ -394,7 +428,7 @@ def score(record: RunRecord, *, labels: Labels, say: Sentences) -> dict[str, Any
                     "p_signal": rounded(item.p_signal),
                     "p_specificity": rounded(item.p_specificity),
                     "n_genes": item.n_genes,
-                    "led_by": [gene_name(str(name)) for name in leading[:5]],
+                    "led_by": [edge_name(str(name)) for name in leading[:5]],
                     "note": say.say(item.reason) if item.reason else "",
                 }
             )
@@ -404,7 +438,7 @@ def score(record: RunRecord, *, labels: Labels, say: Sentences) -> dict[str, Any
         {
             "run_id": record.run_id,
             "taken_as": taken_as(record, labels),
-            **_composite(record),
+            **_composite(record, say),
             "threshold": record.config.threshold,
             "what_it_means": SCORE_WORDS,
             "components": components,
@@ -432,7 +466,7 @@ def comparison(found: Comparison, *, records: Sequence[RunRecord], labels: Label
         sides = {
             side: say.say(row[side], most=120) if isinstance(row[side], str) else rounded(row[side]) for side in "ab"
         }
-        return {"what": gene_name(str(row["what"]).replace(" ", "_")), **sides}
+        return {"what": str(row["what"]), **sides}
 
     return without_nothing(
         {

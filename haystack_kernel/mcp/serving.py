@@ -36,12 +36,12 @@ _GRACE_S = 3
 _TOKEN_VARIABLE = "${HAYSTACK_MCP__TOKEN}"
 
 
-def serve_stdio(settings: Settings) -> None:
+def serve_stdio(settings: Settings, *, storage: str | None = None) -> None:
     """Serve the client that started this process, until it closes the connection; runs go on."""
-    build_server(Bench(settings)).run("stdio")
+    build_server(Bench(settings, storage=storage)).run("stdio")
 
 
-def serve_http(settings: Settings, *, port: int, show: Callable[[str], object]) -> None:
+def serve_http(settings: Settings, *, port: int, show: Callable[[str], object], storage: str | None = None) -> None:
     """Serve clients of this machine over HTTP until stopped; runs go on.
 
     Parameters
@@ -52,6 +52,8 @@ def serve_http(settings: Settings, *, port: int, show: Callable[[str], object]) 
         Where to listen on the loopback; 0 takes a free one.
     show
         Called with the configuration of a client, once the server listens. It holds a token that was made here.
+    storage
+        As it was given to the command line.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def serve_http(settings: Settings, *, port: int, show: Callable[[str], object]) 
         msg = f"cannot listen at {_HOST}:{port} ({error.strerror or error}); choose another --port, or 0 for a free one"
         raise InvalidInputError(msg, port=port) from error
     port = listener.getsockname()[1]
-    app = guarded(build_server(Bench(settings)), port=port, token=token)
+    app = guarded(build_server(Bench(settings, storage=storage)), port=port, token=token)
     config = uvicorn.Config(
         app, access_log=False, log_level="warning", timeout_graceful_shutdown=_GRACE_S, server_header=False
     )

@@ -29,6 +29,7 @@ LabelKind = Literal[
 ]
 DATA, END_OF_DATA = "<data>", "</data>"
 _MARKS = re.compile(r"<\s*/?\s*data\s*>", re.IGNORECASE)
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")  # would hide a mark from this code alone
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+/():_-]{0,31}")  # no space: a short name, never a sentence
 _WORDS = re.compile(r"[A-Z]?[a-z]{2,}|[A-Z]{3,}")  # also those that are written together
 _MOST_WORDS = 3
@@ -39,7 +40,9 @@ _CERTAIN = 0.98  # a name or a synonym; below it a label was only read as the te
 
 def delimited(text: str, *, most: int = _MOST_TEXT) -> str:
     """Put a text between marks that it cannot hold itself, on one line, cut to ``most`` characters."""
-    line = _MARKS.sub("", visible(" ".join(text.split())))
+    line = visible(_UNSEEN.sub("", " ".join(text.split())))
+    while _MARKS.search(line):  # what is left when a mark is taken out may be one again
+        line = _MARKS.sub("", line)
     return f"{DATA}{line if len(line) <= most else f'{line[: most - 1]}…'}{END_OF_DATA}"
 
 

@@ -1,5 +1,7 @@
 """Who starts a run: the person, by the form of the client, within the cap of the server; never the model."""
 
+from itertools import product
+
 import anyio
 import pytest
 
@@ -14,21 +16,25 @@ def with_cap(settings, usd):
     return settings.model_copy(update={"mcp": settings.mcp.model_copy(update={"max_usd": usd})})
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("answer", ["decline", "cancel", {"approve": False}])
-def test_without_approval_nothing_starts(bench, jobs, answer, mode):
-    person = Person(answer)
-    found = call(bench, "start", {"question": QUESTION}, person=person, mode=mode)
-    assert (found["started"], found["estimate"]["is_free"]) == (False, True)
-    assert len(person.asked) == 1
+def test_without_approval_nothing_starts(bench, jobs):
+    for answer, mode in product(("decline", "cancel", {"approve": False}), MODES):
+        person = Person(answer)
+        found = call(bench, "start", {"question": QUESTION}, person=person, mode=mode)
+        assert (found["started"], found["estimate"]["is_free"], len(person.asked)) == (False, True, 1)
     assert (jobs.submitted, bench.list_runs(most=5)["n_runs"]) == ([], 0)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("answer", [{}, {"approve": "perhaps"}, {"max_cost_usd": 1.0}])
-def test_a_client_that_accepts_by_itself_has_not_filled_in_the_form(bench, jobs, answer, mode):
-    found = call(bench, "start", {"question": QUESTION}, person=Person(answer), mode=mode)
-    assert "elicitation" in found
+def test_a_client_that_accepts_by_itself_has_not_filled_in_the_form(bench, jobs):
+    for answer, mode in product(({}, {"approve": "perhaps"}, {"max_cost_usd": 1.0}), MODES):
+        assert "elicitation" in call(bench, "start", {"question": QUESTION}, person=Person(answer), mode=mode)
+    assert jobs.submitted == []
+
+
+def test_a_client_that_cannot_ask_gets_estimates_only(bench, jobs):
+    for mode in MODES:
+        found = call(bench, "start", {"question": QUESTION}, mode=mode)
+        assert (found["started"], found["estimate"]["is_free"]) == (False, True)
+        assert "cannot ask" in found["why"]
     assert jobs.submitted == []
 
 
@@ -43,15 +49,6 @@ def test_with_approval_the_run_starts_once(bench, jobs, mode):
     again = call(bench, "start", {"question": QUESTION}, person=person, mode=mode)
     assert (again["started"], again["run_id"]) == (False, found["run_id"])
     assert (len(jobs.submitted), len(person.asked)) == (1, 1)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_client_that_cannot_ask_gets_estimates_only(bench, jobs, mode):
-    found = call(bench, "start", {"question": QUESTION}, mode=mode)
-    assert found["started"] is False
-    assert "cannot ask" in found["why"]
-    assert found["estimate"]["is_free"] is True
-    assert jobs.submitted == []
 
 
 def test_no_argument_of_any_tool_gives_an_approval(bench, jobs):
@@ -77,18 +74,20 @@ def test_a_server_without_a_cap_starts_no_run_that_costs_money(bench, jobs):
     assert (person.asked, jobs.submitted) == ([], [])
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_an_approval_over_the_cap_starts_nothing(bench_of, settings, jobs, mode):
+def test_an_approval_over_the_cap_starts_nothing(bench_of, settings, jobs):
     bench = bench_of(with_cap(settings, 20.0))
-    person = Person({"approve": True, "max_cost_usd": 20.01})
-    said = call(bench, "start", ON_BATCH, person=person, mode=mode)
-    assert "20.01 USD was approved" in said
-    assert "Nothing was started" in said
+    for usd, mode in product((20.01, 0.001, 1e9), MODES):
+        person = Person({"approve": True, "max_cost_usd": usd})
+        said = call(bench, "start", ON_BATCH, person=person, mode=mode)
+        assert "it must cover the first round" in said
+        assert "Nothing was started" in said
+        assert "cost money" in person.asked[0].message
     assert (jobs.submitted, bench.list_runs(most=5)["n_runs"]) == ([], 0)
-    assert "cost money" in person.asked[0].message
-    too_small = call(bench, "start", ON_BATCH, person=Person({"approve": True, "max_cost_usd": 0.001}), mode=mode)
-    assert "must cover the first round" in too_small
-    assert jobs.submitted == []
+    for usd in (-1, "much", float("nan"), None):
+        person = Person({"approve": True, "max_cost_usd": usd})
+        said = call(bench, "start", ON_BATCH, person=person)
+        assert "Nothing was started" in said or "elicitation" in said, said
+    assert (jobs.submitted, bench.list_runs(most=5)["n_runs"]) == ([], 0)
 
 
 def test_a_paid_run_carries_the_consent_of_its_form_and_uses_up_the_cap(bench_of, settings, jobs):

@@ -1,6 +1,7 @@
 """What the tools answer: small values with run ids and limits, and errors that say what to do next."""
 
 import json
+import sys
 
 import anyio
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from haystack_kernel.mcp.options import WITHHELD, RunOptions
 from haystack_kernel.schema import RunConfig
 from tests.mcp.conftest import QUESTION, call
+
+pytestmark = pytest.mark.slow
 
 MOST_CHARACTERS = 6_000  # of an answer: about 2,000 tokens
 
@@ -134,3 +137,11 @@ def test_the_tools_of_jupyterlab_are_the_same_and_start_nothing(of_finished, mon
     assert (found["started"], bench.list_runs(most=1)["n_runs"]) == (False, n_before)
     assert tools["haystack_result"](run_id, n_genes=1)["run_id"] == run_id
     assert "glorps" in tools["haystack_reading"]("How would glorps respond to IFN-beta?")["error"]
+
+
+def test_the_configuration_of_a_client_starts_this_python():
+    from haystack_kernel.mcp.serving import stdio_configuration
+
+    entry = json.loads(stdio_configuration(storage="gs://lab/haystack", max_cost=5))["mcpServers"]["haystack"]
+    wanted = ["-m", "haystack_kernel", "mcp", "--storage", "gs://lab/haystack", "--max-cost", "5"]
+    assert (entry["command"], entry["args"]) == (sys.executable, wanted)
