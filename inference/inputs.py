@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,13 @@ from inference.baselines import Cells
 from inference.checks import Checked, read_cells
 from inference.errors import InputError
 from inference.files import check_uri, local_copy, sha256_of
+from inference.outputs import store_obs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    import h5py
 
     from inference.manifest import Task
 
@@ -35,6 +39,11 @@ class Loaded:
     checked: Checked
     obs: Any  # pandas DataFrame, as in the file
     notes: tuple[str, ...]
+
+    @cached_property
+    def stored_obs(self) -> h5py.File:
+        """Obs as outputs store it: encoded once for all outputs of the same cells."""
+        return store_obs(self.obs)
 
 
 class Inputs:

@@ -216,7 +216,7 @@ class SplitRun:
         var = pd.DataFrame({PADDED: ~prediction.changeable}, index=list(names))
         path = self._folder / "output.h5ad"
         uns = {OUTPUT_UNS: json.dumps(record | {"notes": self.outcome.notes}, sort_keys=True)}
-        write_cells(path, counts=counts, obs=obs, var=var, uns=uns)
+        write_cells(path, X=counts, obs=obs, var=var, uns=uns)
         with self._stop.finishing():
             publish(path, uri)
         self._say(f"{uri}: {counts.shape[0]} cells x {counts.shape[1]} genes")

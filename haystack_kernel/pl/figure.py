@@ -37,7 +37,19 @@ class DescribedFigure(Figure):
         if not alt:
             return {}, {}
         shown = f'<div class="haystack-figure">{image(self)}</div>'
-        return {"text/plain": alt, "text/html": shown}, {"image/png": {"alt": alt}}
+        # made here, because IPython would lay the figure out once more for its own
+        return {"text/plain": alt, "text/html": shown, "image/png": _png(self)}, {"image/png": {"alt": alt}}
+
+
+def _png(figure: Figure) -> str:
+    """The figure as it was laid out last, in base64."""
+    layout, buffer = figure.get_layout_engine(), io.BytesIO()
+    figure.set_layout_engine("none")
+    try:
+        figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", pil_kwargs={"compress_level": 1})
+    finally:
+        figure.set_layout_engine(layout)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def image(figure: Figure) -> str:

@@ -45,15 +45,22 @@ def expect_log(mean: Floats, dispersion: Floats, *, scale: Floats) -> Floats:
     odds, term = mean / (mean + theta), np.exp(-theta * np.log1p(mean / theta))
     left, total = 1 - term, np.zeros_like(mean)
     beyond = mean.astype(np.float64)  # the part of the mean not yet summed
-    rest = np.arange(mean.size)
+    state = {"left": left, "total": total, "beyond": beyond}
+    going = {**state, "term": term, "theta": theta, "odds": odds, "scale": scale, "at": np.arange(mean.size)}
     for count in range(1, _MOST_TERMS):
-        rest = rest[left[rest] > _REST]
-        if not rest.size:
+        goes_on = going["left"] > _REST
+        if not goes_on.all():  # the sums that have ended leave the arrays, so that each term costs only the others
+            for name, whole in state.items():
+                whole[going["at"]] = going[name]
+            going = {name: part[goes_on] for name, part in going.items()}
+        if not going["at"].size:
             break
-        term[rest] *= (theta[rest] + (count - 1)) / count * odds[rest]
-        total[rest] += term[rest] * np.log1p(count * scale[rest])
-        left[rest] -= term[rest]
-        beyond[rest] -= count * term[rest]
+        going["term"] *= (going["theta"] + (count - 1)) / count * going["odds"]
+        going["total"] += going["term"] * np.log1p(count * going["scale"])
+        going["left"] -= going["term"]
+        going["beyond"] -= count * going["term"]
+    for name, whole in state.items():
+        whole[going["at"]] = going[name]
     left = np.maximum(left, 0)
     tail = np.maximum(np.divide(beyond, left, out=np.zeros_like(beyond), where=left > _REST), count)
     result[summed] = total + left * np.log1p(tail * scale)
