@@ -203,7 +203,10 @@ def understand(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
 
 def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
     """Query -> ranked candidates and the cells to be transformed."""
-    return rounds.search(record, ports)
+    found = rounds.search(record, ports)
+    if words := found.measured_words:
+        ports.progress(ProgressEvent(run_id=record.run_id, phase="retrieve", message=words))
+    return found
 
 
 def choose(record: RunRecord, ports: Ports) -> Answer[RunRecord]:

@@ -1,6 +1,7 @@
 """Runs as objects: start, find again, look, list; what cannot be asked is refused."""
 
 import math
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -13,6 +14,7 @@ from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, InvalidInputError, NoCandidateError, NotFoundError
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.manage.previews import preview, quick_answer
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
 from haystack_kernel.schema import Bill, Composite, HiddenPair, RunConfig, Settings
 
@@ -52,6 +54,8 @@ def test_open_run_saves_the_question_as_understood_before_anything_is_searched(r
         "run_id": run.run_id,
         "taken_as": "IFN-beta | B cell",
         "status": "running",
+        "measured_already": None,
+        "tested": [],
         "next_step": "retrieve",
         "rounds": 0,
         "best_round": None,
@@ -506,3 +510,23 @@ def test_a_treatment_and_cells_that_only_the_atlas_knows_are_answered_and_the_an
         open_run("How would B cells respond to XQ-4471?", hide=["CD4 T cell:XQ-4471"], **options)
     with pytest.raises(InvalidInputError, match="XQ-9999"):
         open_run("How would B cells respond to XQ-4471?", hide=["CD4 T cell:XQ-9999"], **options)
+
+
+@pytest.mark.slow
+def test_a_response_that_is_measured_already_is_said_and_a_hidden_one_tests_the_prediction(tiny_settings):
+    asked_about = "How would CD4 T cells respond to IFN-beta?"
+    options = {"settings": tiny_settings, "engine": "weighted", "literature": False, "max_rounds": 1}
+    seen = preview(asked_about, settings=tiny_settings)
+    asked = seen.record.measured[0].prompt
+    assert (asked.perturbation, asked.cell_type_ids) == ("IFN-beta", (seen.record.query.cell_type_id,))
+    assert f"{asked.n_cells} cells under IFN-beta" in seen.record.measured_words
+    assert f"--hide '{seen.record.query.cell_type_name}:IFN-beta'" in seen.record.measured_words
+    effects = quick_answer(seen.record, settings=tiny_settings).effects
+    assert effects["measured"].notna().all()
+    assert effects[["weighted", "measured"]].corr().iloc[0, 1] > 0.5  # the prompt holds the measured cells
+    run = open_run(asked_about, hide=["CD4 T cell:IFN-beta"], **(options | {"n_query": 12})).work()
+    assert run.record.measured_words == ""
+    (told,) = run.record.truth
+    assert (told.pair, told.n_treated) == (f"{seen.record.query.cell_type_name} : IFN-beta", asked.n_cells)
+    assert told.words in run.status()["tested"]
+    assert "Tested against the measurement" in Path(run.folder, "report.html").read_text()

@@ -20,7 +20,9 @@ from haystack_kernel.run import first_record
 from haystack_kernel.store import new_run_id, take_along
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import CostEstimate, RunRecord, Settings
@@ -118,7 +120,8 @@ class QuickAnswer:
 
     ``effects`` has one row per gene that the engines could change, largest effect first: ``gene``, ``expected`` (+1,
     -1 or 0, by the question's known response), and one column per engine with the effect size, log2 of predicted over
-    query cells (means of log1p(CP10k)). No statistic is computed and no gene is called.
+    query cells (means of log1p(CP10k)). Where the asked response is measured already, ``measured`` is its effect size,
+    log2 of treated over control cells (NaN: gene not measured there). No statistic is computed and no gene is called.
     """
 
     effects: pd.DataFrame
@@ -180,6 +183,9 @@ def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: 
         made = predict(engine, prompt=prompt, control=control, query=query, seed=config.seed)
         table[engine] = (made.expected_log - base.expected_log) / np.log(2)
         notes += [note for note in made.notes if note not in notes]
+    if record.measured:
+        table["measured"] = _measured_effect(record, ports, genes=list(query.genes))
+        notes.append(record.measured_words)
     effects = pd.DataFrame(table)[base.changeable]
     # largest effect of any engine first
     order = effects[list(QUICK_ENGINES)].abs().max(axis=1).sort_values(ascending=False, kind="stable").index
@@ -191,6 +197,24 @@ def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: 
         n_query=cells.query_cells.n_obs,
         notes=tuple(notes),
     )
+
+
+def _measured_effect(record: RunRecord, ports: Ports, *, genes: list[str]) -> NDArray[np.float64]:
+    """Effect size of the largest measured response to the question itself, in the order of ``genes``."""
+    import numpy as np
+
+    from haystack_kernel.grounding.de.profiles import compute_profile, normalise_cp10k
+    from haystack_kernel.retrieval import fetch_response, open_cells
+
+    atlas = open_cells(record.config, ports, query=rounds.query_of(record), run_id=record.run_id)
+    with_control = [one for one in record.measured if one.control is not None]
+    effect = np.full(len(genes), np.nan)
+    if with_control:
+        found = fetch_response(with_control[0], atlas=atlas, config=record.config)
+        arms = [compute_profile(normalise_cp10k(adata.X)).mean_log for adata in (found.treated, found.control)]
+        where = found.treated.var_names.get_indexer(genes)
+        effect[where >= 0] = (arms[0] - arms[1])[where[where >= 0]] / np.log(2)
+    return effect
 
 
 def _first_round(record: RunRecord, ports: Ports) -> RunRecord:

@@ -49,7 +49,7 @@ def candidate_table(record: RunRecord) -> CandidateTable:
     --------
     >>> candidate_table(run.record).to_frame()  # doctest: +SKIP
     """
-    return CandidateTable(record.candidates, record.rounds, hidden=record.hidden)
+    return CandidateTable(record.candidates, record.rounds, hidden=record.hidden, measured=record.measured_words)
 
 
 class CandidateTable:
@@ -63,14 +63,22 @@ class CandidateTable:
         The rounds so far, to say which of them used a candidate.
     hidden
         What the hidden pairs kept out of the search.
+    measured
+        That the asked response is measured already; empty where it is not.
     """
 
     def __init__(
-        self, candidates: Sequence[Candidate], rounds: Sequence[Round] = (), *, hidden: Sequence[HiddenCells] = ()
+        self,
+        candidates: Sequence[Candidate],
+        rounds: Sequence[Round] = (),
+        *,
+        hidden: Sequence[HiddenCells] = (),
+        measured: str = "",
     ) -> None:
         self._candidates = tuple(candidates)
         self._rounds = tuple(rounds)
         self._hidden = tuple(hidden)
+        self._measured = _sentence(measured[:1].upper() + measured[1:])
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -96,7 +104,8 @@ class CandidateTable:
             if one.n_cells
         ]
         hidden = [f"Hidden from the search: {self._hidden_words()}", *shown] if self._hidden else []
-        return visible("\n".join([*(lines or [_EMPTY]), *hidden]))
+        measured = [self._measured] if self._measured else []
+        return visible("\n".join([*measured, *(lines or [_EMPTY]), *hidden]))
 
     def _repr_html_(self) -> str:
         return self.html()._repr_html_()
@@ -107,7 +116,8 @@ class CandidateTable:
             return Html(paragraph(_EMPTY) + self._hidden_html())
         caption = f"{len(self)} prompt candidates, best first; select a reason to read it in full"
         shown = table(_COLUMNS, map(self._row, self._candidates), caption=caption, kind="sortable")
-        return Html(shown + self._hidden_html())
+        measured = paragraph(self._measured, kind="note") if self._measured else ""
+        return Html(measured + shown + self._hidden_html())
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per candidate: criteria, numbers of cells, parts of the score, reason and rounds of use."""

@@ -27,7 +27,7 @@ from haystack_kernel.report.methods import BIBTEX, methods_paragraph, run_entry
 from haystack_kernel.report.notebook import notebook_fragment
 from haystack_kernel.report.summary import answer
 from haystack_kernel.report.tables import cell_table, gene_table, pathway_table
-from haystack_kernel.report.trust import trust_table
+from haystack_kernel.report.trust import trust_table, truth_table
 from haystack_kernel.report.words import counted, score_text, simulated_atlases
 from haystack_kernel.schema import RunRecord
 
@@ -186,6 +186,7 @@ def _sections(bundle: ReportBundle) -> list[Section]:
         score = parts.score_table(record) + parts.agreement_table(record)
         verdict = best.confidence.verdict_words if best.confidence else "unavailable"
         leading = f", led by {', '.join(best.top_genes[:3])}" if best.top_genes else ""
+        tested = truth_table(record)
         n_quoted = len(bundle.citations.citations) if bundle.citations else 0
         found += [
             Section("summary", "The answer in full", whole, "main numbers, interpretation and limitations"),
@@ -197,6 +198,7 @@ def _sections(bundle: ReportBundle) -> list[Section]:
             ),
             Section("pathways", "Agreement with known pathways", Html(bars), counted(len(tables.pathways), "pathway")),
             Section("score", "Score and its components", Html(score), score_text(best)),
+            *([Section("truth", "Tested against the measurement", tested, record.truth[0].words)] if tested else []),
             Section("trust", "Confidence", trust_table(record), verdict),
             Section(
                 "literature",

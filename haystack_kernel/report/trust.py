@@ -17,6 +17,11 @@ _HOW = (
     "The score measures agreement with known biology; these rows say how reliable the prediction is. "
     "Rows that are unavailable say why."
 )
+_TESTED = (
+    "Correlation of predicted and measured mean log-shifts over the tested genes; share of the genes measured beyond "
+    "three standard errors that change in the predicted direction; share of the 50 largest measured rises among the 50 "
+    "largest predicted ones. No control cell was a query cell. The score does not know of these cells."
+)
 
 
 def trust_table(record: RunRecord) -> Html:
@@ -47,3 +52,25 @@ def trust_table(record: RunRecord) -> Html:
     learned = f"<h3>What the rounds showed</h3>{items(taught)}" if taught else ""
     verdict = paragraph(best.confidence.verdict_words) if best.confidence.verdict_words else ""
     return Html(f"{verdict}{shown}{paragraph(_HOW, kind='small')}{learned}")
+
+
+def truth_table(record: RunRecord) -> Html:
+    """Return the best round against the measured responses that were hidden from it; empty where none was hidden."""
+    if not record.truth:
+        return Html("")
+    columns = (
+        "measured response",
+        "treated cells",
+        "control cells",
+        "genes",
+        "correlation",
+        "same direction",
+        "top 50",
+    )
+    rows = [
+        (one.label, one.n_treated, one.n_control, one.n_genes, one.pearson, one.same_direction, one.top_overlap)
+        for one in record.truth
+    ]
+    shown = table(columns, rows, caption="The prediction against measured cells that were hidden from the search")
+    reasons = items([one.words for one in record.truth if one.reason])
+    return Html(f"{shown}{paragraph(_TESTED, kind='small')}{reasons}")

@@ -9,7 +9,7 @@ In: a structured query and an atlas. Out: ranked candidates, the query cell set,
 from __future__ import annotations
 
 from haystack_kernel.retrieval.cells.assemble import CellsByRole, assemble_cells
-from haystack_kernel.retrieval.cells.measured import fetch_measured
+from haystack_kernel.retrieval.cells.measured import fetch_hidden, fetch_measured, fetch_response, hidden_label
 from haystack_kernel.retrieval.cells.own_cells import read_own_cells
 from haystack_kernel.retrieval.cells.own_prompt import OwnAtlas, open_cells, read_own_prompt
 from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
@@ -36,7 +36,10 @@ __all__ = [
     "check_rules",
     "choose_query_cells",
     "describe_query_cells",
+    "fetch_hidden",
     "fetch_measured",
+    "fetch_response",
+    "hidden_label",
     "fetch_reference",
     "find_hidden",
     "held_types",

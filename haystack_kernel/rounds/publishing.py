@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError
 from haystack_kernel.rounds import embed, planner_view
+from haystack_kernel.rounds.truth import compare_with_hidden
 from haystack_kernel.store import CallFolder, hide_home, layout, read_csv, to_transcript, write_csv
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def publish(record: RunRecord, ports: Ports) -> RunRecord:
     files.append(write_csv(store, run_id, layout.CANDIDATES, candidate_table(record).to_frame()))
     if calls := CallFolder(store, run_id).calls:
         files.append(store.write(run_id, layout.TRANSCRIPT, to_transcript(calls)))
-    record = record.model_copy(update={"status": "done", "files": tuple(files)})
+    update = {"status": "done", "files": tuple(files), "truth": compare_with_hidden(record, ports)}
+    record = record.model_copy(update=update)
     write_report(record, store)
     return record
 

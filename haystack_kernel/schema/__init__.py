@@ -94,7 +94,7 @@ from haystack_kernel.schema.run import (
     RunSummary,
     StepTime,
 )
-from haystack_kernel.schema.score import Aspect, Component, Composite, Confidence, EngineAgreement, Feedback
+from haystack_kernel.schema.score import Aspect, Component, Composite, Confidence, EngineAgreement, Feedback, Truth
 from haystack_kernel.schema.settings import (
     BatchSettings,
     BucketSettings,
@@ -216,6 +216,7 @@ __all__ = [
     "TermKind",
     "Termination",
     "Transcript",
+    "Truth",
     "Usage",
     "Vocabulary",
     "address_fault",

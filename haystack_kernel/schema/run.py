@@ -5,6 +5,7 @@ In: plain values. Out: RunConfig, Round, RunRecord, RunSummary; ROUND_FIELDS, RE
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -32,7 +33,7 @@ from haystack_kernel.schema.cells import Candidate, CellSet, Choice
 from haystack_kernel.schema.jobs import Bill, CostEstimate, JobHandle, JobSpec, JobStatus, SpendingKind
 from haystack_kernel.schema.planner import Usage
 from haystack_kernel.schema.query import HiddenCells, HiddenPair, StructuredQuery
-from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback
+from haystack_kernel.schema.score import Component, Composite, Confidence, EngineAgreement, Feedback, Truth
 from haystack_kernel.schema.settings import InferenceSettings, RetrievalSettings, RoundSettings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tupl
     "retrieve": ("candidates", "query_set", "hidden", "digests"),
     "rounds": ("rounds", "best_round", "termination"),
     "interpret": ("interpretation",),
-    "publish": ("files",),
+    "publish": ("files", "truth"),
     "spending": ("bills",),
     "running": ("serial", "orchestrator", "status", "steps", "failure", "notes", "removed"),
 }
@@ -277,6 +278,7 @@ class RunRecord(Frozen):
     interpretation: Interpretation | None = None
     failure: Failure | None = None
     files: tuple[FileRef, ...] = Field(default=(), description="published artifacts of the run folder")
+    truth: tuple[Truth, ...] = Field(default=(), description="the best round against responses hidden from the search")
     versions: dict[str, str] = Field(default_factory=dict)
     digests: dict[str, str] = Field(default_factory=dict, description="of the atlases and of the knowledge tables")
     inputs: dict[str, str] = Field(
@@ -320,6 +322,28 @@ class RunRecord(Frozen):
     def taken_as(self) -> str | None:
         """What the question was taken as, and its words that were not used; None before it was parsed."""
         return self.query.reading if self.query else None
+
+    @property
+    def measured(self) -> tuple[Candidate, ...]:
+        """Candidates that are the asked response itself, measured in the asked cells, largest first."""
+        if self.query is None or self.query.perturbation is None:
+            return ()
+        found = [one for one in self.candidates if one.evidence_distance == "same_pair" and not one.prompt.is_control]
+        return tuple(sorted(found, key=lambda one: -one.prompt.n_cells))
+
+    @property
+    def measured_words(self) -> str:
+        """That the asked response is measured already, and how to test a prediction of it; empty where it is not."""
+        found, query = self.measured, self.query
+        if not found or query is None or query.perturbation is None:
+            return ""
+        n_cells = sum(one.prompt.n_cells for one in found)
+        datasets = ", ".join(dict.fromkeys(one.prompt.dataset for one in found))
+        pair = f"{query.cell_type_name or query.cell_type_text}:{query.perturbation.name}"
+        return (
+            f"measured already: {n_cells:,} cells under {query.perturbation.name} in dataset {datasets}, which may be "
+            f"prompt cells. To test a prediction against them, hide them: --hide {shlex.quote(pair)}"
+        )
 
     @property
     def best(self) -> Round | None:

@@ -106,3 +106,33 @@ class Feedback(Frozen):
     @classmethod
     def _translate_kind(cls, value: object) -> object:
         return _EARLIER_KIND.get(value, value) if isinstance(value, str) else value
+
+
+class Truth(Frozen):
+    """The prediction of the best round held against one measured response that was hidden from the search.
+
+    NaN where it could not be computed; ``reason`` says why.
+    """
+
+    label: str
+    pair: str = Field(description="the hidden pair, 'CELL TYPE : PERTURBATION'")
+    n_treated: int = 0
+    n_control: int = Field(default=0, description="control cells; none of them is a query cell")
+    n_genes: int = Field(default=0, description="tested genes that were measured")
+    pearson: Real = Field(default=NAN, description="of predicted and measured mean log-shifts over these genes")
+    n_clear: int = Field(default=0, description="genes measured beyond three standard errors")
+    same_direction: Real = Field(default=NAN, description="share of them whose direction is predicted")
+    top_overlap: Real = Field(default=NAN, description="share of the 50 largest measured rises foreseen")
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        """The comparison in one sentence."""
+        cells = f"{self.label} ({self.n_treated:,} treated, {self.n_control:,} control cells)"
+        if self.reason:
+            return f"{cells}: not compared, {self.reason}"
+        return (
+            f"{cells}: correlation {self.pearson:.2f} over {self.n_genes:,} genes; of {self.n_clear:,} genes measured "
+            f"beyond three standard errors {self.same_direction:.0%} change as predicted; {self.top_overlap:.0%} of "
+            "the 50 largest rises are among the 50 largest predicted ones"
+        )

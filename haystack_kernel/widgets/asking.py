@@ -381,8 +381,9 @@ class Ask(Part):
             return ""
         quick = self.quick
         signs = {1: UP, -1: DOWN, 0: ""}
+        shown = [name for name in (*QUICK_ENGINES, "measured") if name in quick.effects]
         rows = [
-            (row["gene"], signs[int(row["expected"])], *(float(row[engine]) for engine in QUICK_ENGINES))
+            (row["gene"], signs[int(row["expected"])], *(float(row[name]) for name in shown))
             for _, row in quick.effects.head(_N_GENES).iterrows()
         ]
         caption = (
@@ -390,7 +391,7 @@ class Ask(Part):
             f"{quick.n_control:,} control and {quick.n_query:,} query cells"
         )
         note = "No model was used and nothing was tested: the run scores the prediction and says how far to trust it."
-        columns = ("gene", "expected", *QUICK_ENGINES)
+        columns = ("gene", "expected", *shown)
         return markup.section(
             "quick", heading, table(columns, rows, caption=caption), items(quick.notes), paragraph(note, kind="small")
         )

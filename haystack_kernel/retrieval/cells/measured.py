@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
 from haystack_kernel.schema import CellSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import anndata as ad
 
@@ -100,7 +101,9 @@ def fetch_response(one: Candidate, *, atlas: Atlas, config: RunConfig) -> Measur
     return MeasuredResponse(response_label(one), *arms)
 
 
-def fetch_hidden(hidden: HiddenCells, *, atlas: Atlas, config: RunConfig) -> MeasuredResponse | None:
+def fetch_hidden(
+    hidden: HiddenCells, *, atlas: Atlas, config: RunConfig, without: Collection[str] = ()
+) -> MeasuredResponse | None:
     """Fetch the measured response that a run hid from its search: the truth about the question.
 
     Parameters
@@ -109,11 +112,13 @@ def fetch_hidden(hidden: HiddenCells, *, atlas: Atlas, config: RunConfig) -> Mea
         One line of ``record.hidden``.
     atlas, config
         Where the cells are, and the seed of the sample.
+    without
+        Ids of cells to leave out: query cells as controls would put the same noise into prediction and truth.
 
     Returns
     -------
     At most 150 treated cells, and as many control cells of the same label and dataset; None where the atlas has no
-    such control cells or the line has no cells.
+    such control cells that may be used, or the line has no cells.
     """
     if not hidden.n_cells or not hidden.cell_type:
         return None
@@ -128,6 +133,7 @@ def fetch_hidden(hidden: HiddenCells, *, atlas: Atlas, config: RunConfig) -> Mea
     arms = []
     for arm, wanted in (("treated", treated), ("control", control)):
         cells = atlas.select(wanted)
+        cells = cells[~cells[keys.CELL_ID].isin(list(without))]
         if cells.empty:
             return None
         rng = make_rng(config.seed, role=f"hidden/{treated.key}/{arm}")
