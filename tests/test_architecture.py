@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "haystack_kernel"
 
 # From top to bottom: a row imports only rows below it; modules of one row do not import each other, but for SIBLINGS.
-# campaign and backtest are places for parts that do not exist yet.
+# campaign is a place for a part that does not exist yet.
 LAYERS = [
     "__init__ __main__",
     "cli",

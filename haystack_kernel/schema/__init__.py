@@ -1,6 +1,16 @@
 """The records that travel between the steps, one module per subject; import them from here."""
 
 from haystack_kernel.schema.access import Access, ShareLink, secret_digest
+from haystack_kernel.schema.backtest import (
+    HELD_WORDS,
+    MIN_PERTURBATIONS,
+    BackTested,
+    BacktestPlan,
+    Calibration,
+    Held,
+    MeasuredPair,
+    Stratum,
+)
 from haystack_kernel.schema.base import (
     DEMO_ATLAS,
     EVIDENCE_WORDS,
@@ -112,6 +122,14 @@ from haystack_kernel.schema.settings import (
 )
 
 __all__ = [
+    "BackTested",
+    "BacktestPlan",
+    "Calibration",
+    "HELD_WORDS",
+    "Held",
+    "MIN_PERTURBATIONS",
+    "MeasuredPair",
+    "Stratum",
     "CELL_OPTIONS",
     "FILE_OPTIONS",
     "DEMO_ATLAS",

@@ -14,6 +14,13 @@ In: a round's number, a role, a task. Out: paths relative to the run folder ``<s
     access.json                        whose run it is and with whom it is shared, where a service serves it
     told/0001.json …                   that the run's end at that record was told, created exclusively
 
+of the folder of a back-test, ``<storage>/campaigns/<id>``::
+
+    plan.json  results.csv             what it does, and every pair with every engine
+    manifest-<k>.json                  the tasks of its k-th job
+    pairs/<n>/                         cells by role, truth, outputs, how near they came
+    calibrations/                      what it says of each engine
+
 and of the files of a storage that belong to no run: ``<storage>/index/`` (the runs of the storage in one file, see
 :mod:`haystack_kernel.store.index`) and ``<storage>/people/`` (what a service lets each person do).
 """
@@ -61,9 +68,24 @@ PAPERS = "papers.json"  # of the run: the search that all rounds are scored with
 REFERENCE = "reference.h5ad"
 TRANSCRIPT = "transcript.json"  # what planner replay reads
 
+PLAN = "plan.json"  # of a back-test, in the campaign's folder
+PAIRS = "pairs"  # folder of one folder for each pair that is hidden, predicted and compared
+PREPARED = "prepared.json"  # of a pair: its cells are whole, and what they are
+OTHERS = "others"  # cells of the pair's type under other treatments
+TRUTH, TRUTH_CONTROL = "truth", "truth-control"
+JUDGED = "judged.npz"  # of a pair: how near each engine came
+RESULTS = "results.csv"
+CALIBRATIONS = "calibrations"  # folder of what back-tests say, in a campaign's and in an atlas's folder
+
 PUBLISHED = (PREDICTIONS, DE, PATHWAYS, PROMPTS, EMBEDDING)  # copied from the best round; CITATIONS where there are any
 DERIVED = (NEWEST, SUMMARY)
 ROLES = (keys.PROMPT, keys.CONTROL, keys.QUERY)  # of the cells that a round reads from the atlases
+
+
+def job_manifest(number: int) -> str:
+    """Path of the manifest of a back-test's job; numbers start at 1."""
+    stem, _, suffix = MANIFEST.partition(".")
+    return f"{stem}-{number}.{suffix}"
 
 
 def record_file(serial: int) -> str:
@@ -126,6 +148,16 @@ def step_of(path: str) -> RoundStep | None:
     if path in {cells_file(f"{ROUNDS}/{folder}", role) for role in ROLES}:
         return "cells"
     return "predict" if inside == MANIFEST or inside.startswith(f"{OUTPUTS}/") else "ground"
+
+
+def pair_folder(number: int) -> str:
+    """Folder of one pair of a back-test; numbers start at 1."""
+    return f"{PAIRS}/{number:04d}"
+
+
+def calibration_file(engine: str, model: str = "") -> str:
+    """Path of an engine's calibration in the folder of its atlas or back-test; ``model`` is the sha256 of weights."""
+    return f"{CALIBRATIONS}/{engine}{'-' if model else ''}{model[:12]}.json"
 
 
 def is_record(path: str) -> bool:

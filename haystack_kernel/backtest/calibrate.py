@@ -1,0 +1,278 @@
+"""What a back-test says of later predictions: the expected correlation and the interval that holds 80 % of them.
+
+In: correlations of hidden pairs with features of their prompts. Out: a :class:`Calibration`.
+
+All on z = atanh(r). Per evidence distance z has a mean; features of the prompt move it where there are enough pairs.
+Below 20 pairs the interval is that of Student's t for one further value; from 20 it is split-conformal, from residuals
+that a fit without the pair's treatment leaves, so that it holds for treatments that were not tested.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import beta, t
+
+from haystack_kernel.schema import EVIDENCE_WORDS, Calibration, Stratum
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from haystack_kernel.schema import EvidenceDistance
+
+    Floats = NDArray[np.float64]
+
+LEVEL = 0.8
+MIN_CONFORMAL = 20  # pairs of one evidence distance; with fewer ranks of residuals are too coarse
+MIN_FOR_FEATURES = 40  # pairs in all; with fewer the mean of the evidence distance says as much
+RIDGE = 10.0  # pull of slopes towards 0, in pairs, for features of unit variance
+MAX_FOLDS = 10  # of treatments, each left out of one fit
+MOST_R = 0.99  # correlations beyond it are taken as it, or one pair would decide every mean
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Back-tested pairs of one engine.
+
+    Attributes
+    ----------
+    r
+        Correlation with the measured response.
+    evidence
+        Evidence distance of each pair's prompt.
+    group
+        Its treatment, by its known name: pairs of one treatment are never on both sides of a fit.
+    features
+        Pairs x features of the prompt; NaN where unknown.
+    names
+        Names of the features.
+    """
+
+    r: Floats
+    evidence: NDArray[np.str_]
+    group: NDArray[np.str_]
+    features: Floats
+    names: tuple[str, ...]
+
+    def subset(self, places: NDArray[np.intp]) -> Outcomes:
+        """Some of the pairs."""
+        return Outcomes(self.r[places], self.evidence[places], self.group[places], self.features[places], self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Means by evidence distance at the centre of the features, and slopes."""
+
+    means: dict[str, float]
+    centre: Floats
+    slope: Floats
+
+    def at(self, evidence: NDArray[np.str_], features: Floats) -> Floats:
+        """Expected z; NaN for an evidence distance that was not fitted."""
+        level = np.full(len(evidence), np.nan)
+        for kind, mean in self.means.items():
+            level[evidence == kind] = mean
+        return np.asarray(level + np.nan_to_num(features - self.centre) @ self.slope)
+
+
+def calibrate(  # noqa: PLR0913 - what was tested, and with what
+    outcomes: Outcomes,
+    *,
+    atlas: str,
+    digest: str,
+    engine: str,
+    backtest: str,
+    made_at: datetime,
+    model: str = "",
+    trained_on: tuple[str, ...] = (),
+) -> Calibration:
+    """Fit the expected correlation and its intervals.
+
+    Parameters
+    ----------
+    outcomes
+        Back-tested pairs of one engine; pairs without a correlation are left out.
+    atlas, digest, engine, backtest, made_at, model, trained_on
+        Kept with the calibration, see :class:`Calibration`.
+
+    Returns
+    -------
+    One stratum per evidence distance that was tested, nearest first.
+    """
+    known = outcomes.subset(np.flatnonzero(~np.isnan(outcomes.r)))
+    z = np.arctanh(np.clip(known.r, -MOST_R, MOST_R))
+    fit = _fit(known, z)
+    left, covered = _left_out(known, z), _covered(known, z)
+    strata = []
+    for evidence in EVIDENCE_WORDS:
+        places = np.flatnonzero(known.evidence == evidence)
+        if places.size:
+            strata.append(_stratum(evidence, places, known=known, z=z, fit=fit, left=left, covered=covered[places]))
+    bounds = np.nanmin(known.features, axis=0), np.nanmax(known.features, axis=0)
+    has_slope = bool(fit.slope.any())
+    return Calibration(
+        atlas=atlas,
+        digest=digest,
+        engine=engine,
+        model=model,
+        backtest=backtest,
+        made_at=made_at,
+        n_pairs=len(z),
+        n_perturbations=len(np.unique(known.group)),
+        features=known.names if has_slope else (),
+        centre=tuple(fit.centre.tolist()) if has_slope else (),
+        slope=tuple(fit.slope.tolist()) if has_slope else (),
+        least=tuple(bounds[0].tolist()) if has_slope else (),
+        most=tuple(bounds[1].tolist()) if has_slope else (),
+        strata=tuple(strata),
+        trained_on=trained_on,
+    )
+
+
+def covered_interval(n_covered: int, n_checked: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Exact binomial interval (Clopper and Pearson) of a share, to be printed beside a measured coverage.
+
+    Parameters
+    ----------
+    n_covered, n_checked
+        Pairs inside their interval, and all.
+    level
+        Confidence of the interval.
+
+    Examples
+    --------
+    >>> low, high = covered_interval(8, 10)
+    >>> round(low, 2), round(high, 2)
+    (0.44, 0.97)
+    """
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, n_covered, n_checked - n_covered + 1)) if n_covered else 0.0
+    high = float(beta.ppf(1 - tail, n_covered + 1, n_checked - n_covered)) if n_covered < n_checked else 1.0
+    return low, high
+
+
+def held_out_coverage(outcomes: Outcomes) -> tuple[int, int]:
+    """Count the pairs inside the interval of a calibration that saw no pair of their treatment.
+
+    Returns
+    -------
+    Pairs inside, and pairs for which such an interval could be made.
+    """
+    known = outcomes.subset(np.flatnonzero(~np.isnan(outcomes.r)))
+    covered = _covered(known, np.arctanh(np.clip(known.r, -MOST_R, MOST_R)))
+    return int(np.nansum(covered)), int((~np.isnan(covered)).sum())
+
+
+def _fit(known: Outcomes, z: Floats) -> _Fit:
+    """Least squares with a mean for each evidence distance, and slopes that are drawn towards 0."""
+    n_features = known.features.shape[1]
+    centre = np.array([np.nanmean(column) if (~np.isnan(column)).any() else 0.0 for column in known.features.T])
+    evidence = known.evidence
+    kinds = np.unique(evidence).tolist()
+    if len(z) < MIN_FOR_FEATURES or not n_features:
+        return _Fit({kind: float(z[evidence == kind].mean()) for kind in kinds}, centre, np.zeros(n_features))
+    moved = np.nan_to_num(known.features - centre)
+    spread = moved.std(axis=0)
+    unit = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 1e-9)
+    design = np.column_stack([unit, *(evidence == kind for kind in kinds)]).astype(float)
+    pull = np.diag([RIDGE] * n_features + [1e-9] * len(kinds))
+    solved = np.linalg.solve(design.T @ design + pull, design.T @ z)
+    slope = np.divide(solved[:n_features], spread, out=np.zeros(n_features), where=spread > 1e-9)
+    return _Fit(dict(zip(kinds, solved[n_features:].tolist(), strict=True)), centre, slope)
+
+
+def _folds(known: Outcomes) -> list[NDArray[np.intp]]:
+    """Places of the pairs that are left out together: those of one treatment, or of a tenth of many treatments."""
+    names, of_pair = np.unique(known.group, return_inverse=True)
+    n = min(len(names), MAX_FOLDS)
+    return [np.flatnonzero(of_pair % n == one) for one in range(n)]
+
+
+def _left_out(known: Outcomes, z: Floats) -> Floats:
+    """Residual of every pair from a fit without its treatment; NaN where nothing else has its evidence distance."""
+    residual = np.full(len(z), np.nan)
+    for own in _folds(known):
+        rest = np.setdiff1d(np.arange(len(z)), own)
+        if rest.size:
+            fit = _fit(known.subset(rest), z[rest])
+            some = known.subset(own)
+            residual[own] = z[own] - fit.at(some.evidence, some.features)
+    return residual
+
+
+def _interval(residuals: Floats, own: Floats) -> tuple[str, float, float]:
+    """Method and ends of the 80 % interval around the expectation.
+
+    Parameters
+    ----------
+    residuals
+        Left-out residuals of the evidence distance.
+    own
+        Residuals of the same pairs from the fit with all of them, for Student's t.
+    """
+    usable = np.sort(residuals[~np.isnan(residuals)])
+    n = len(own)
+    if n < 2:
+        return "none", np.nan, np.nan
+    if len(usable) < MIN_CONFORMAL:
+        half = float(t.ppf((1 + LEVEL) / 2, n - 1) * own.std(ddof=1) * np.sqrt(1 + 1 / n))
+        return "t", -half, half
+    count = len(usable)
+    tail = (1 - LEVEL) / 2
+    low = max(int(np.floor(tail * (count + 1))), 1) - 1
+    high = min(int(np.ceil((1 - tail) * (count + 1))), count) - 1
+    return "conformal", float(usable[low]), float(usable[high])
+
+
+def _stratum(
+    evidence: EvidenceDistance,
+    places: NDArray[np.intp],
+    *,
+    known: Outcomes,
+    z: Floats,
+    fit: _Fit,
+    left: Floats,
+    covered: Floats,
+) -> Stratum:
+    some = known.subset(places)
+    own = z[places] - fit.at(some.evidence, some.features)
+    method, low, high = _interval(left[places], own)
+    return Stratum.model_validate(
+        {
+            "evidence": evidence,
+            "n_pairs": len(places),
+            "n_perturbations": len(np.unique(some.group)),
+            "method": method,
+            "intercept": fit.means[evidence],
+            "low": low,
+            "high": high,
+            "n_covered": int(np.nansum(covered)),
+            "n_checked": int((~np.isnan(covered)).sum()),
+        }
+    )
+
+
+def _covered(known: Outcomes, z: Floats) -> Floats:
+    """1 where a pair lies inside the interval that pairs of other treatments make, 0 where not; NaN: none was made."""
+    inside = np.full(len(z), np.nan)
+    for own in _folds(known):
+        rest = np.setdiff1d(np.arange(len(z)), own)
+        if not rest.size:
+            continue
+        others = known.subset(rest)
+        fit, left = _fit(others, z[rest]), _left_out(others, z[rest])
+        fitted = z[rest] - fit.at(others.evidence, others.features)
+        same = {kind: others.evidence == kind for kind in fit.means}
+        intervals = {kind: _interval(left[places], fitted[places]) for kind, places in same.items()}
+        for place in own:
+            kind = str(known.evidence[place])
+            method, low, high = intervals.get(kind, ("none", np.nan, np.nan))
+            if method == "none":
+                continue
+            expected = fit.at(known.evidence[[place]], known.features[[place]])[0]
+            inside[place] = float(expected + low <= z[place] <= expected + high)
+    return inside

@@ -1,0 +1,94 @@
+"""The folder of a back-test, on a disk or in a bucket: ``<storage>/campaigns/<id>``.
+
+In: the settings and the id. Out: files written and read by their paths in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haystack_kernel.jobs.places import Places
+from haystack_kernel.store import layout
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from haystack_kernel.ports import Clock
+    from haystack_kernel.schema import BacktestPlan, Settings
+
+
+def campaign_id(plan: BacktestPlan) -> str:
+    """Id of a back-test, which follows from what it does: the same plan goes on where it stopped."""
+    return f"backtest-{hashlib.sha256(plan.model_dump_json().encode()).hexdigest()[:12]}"
+
+
+class CampaignFolder:
+    """Files of one back-test; each is written in one step, so that a killed process leaves whole files only."""
+
+    def __init__(self, settings: Settings, name: str, *, clock: Clock) -> None:
+        self.root = f"{settings.storage}/{layout.CAMPAIGNS}/{name}"
+        if "://" not in self.root:  # jobs run in folders of their own
+            self.root = str(Path(self.root).expanduser().absolute())
+        self._places = Places(settings.bucket.patience_s, clock=clock)
+
+    def uri(self, path: str) -> str:
+        """Address of a file."""
+        return f"{self.root}/{path}"
+
+    def read(self, path: str) -> bytes | None:
+        """Content of a file; None where there is none."""
+        try:
+            return self._places.read(self.uri(path))
+        except FileNotFoundError:
+            return None
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file in one step."""
+        self._places.write(self.uri(path), data)
+
+    def names(self, folder: str) -> set[str]:
+        """Names directly below a folder."""
+        return set(self._places.names(self.uri(folder)))
+
+    def read_cells(self, path: str) -> ad.AnnData | None:
+        """Read an h5ad; None where there is none."""
+        import anndata as ad
+
+        data = self.read(path)
+        if data is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="haystack-") as name:
+            local = Path(name) / "cells.h5ad"
+            local.write_bytes(data)
+            return ad.read_h5ad(local)
+
+    def write_cells(self, path: str, adata: ad.AnnData) -> None:
+        """Write an h5ad."""
+        with tempfile.TemporaryDirectory(prefix="haystack-") as name:
+            local = Path(name) / "cells.h5ad"
+            adata.write_h5ad(local, compression="gzip", compression_opts=1)
+            self.write(path, local.read_bytes())
+
+    def read_arrays(self, path: str) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]] | None:
+        """Read facts and arrays as :meth:`write_arrays` wrote them; None where there are none."""
+        data = self.read(path)
+        if data is None:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            arrays = {name: held[name].astype(float) for name in held.files if name != "facts"}
+            return json.loads(str(held["facts"])), arrays
+
+    def write_arrays(self, path: str, facts: dict[str, Any], arrays: dict[str, NDArray[np.float64]]) -> None:
+        """Write facts, as JSON, and arrays in single precision."""
+        buffer = io.BytesIO()
+        held: dict[str, Any] = {name: values.astype(np.float32) for name, values in arrays.items()}
+        np.savez_compressed(buffer, **held, facts=np.array(json.dumps(facts)))
+        self.write(path, buffer.getvalue())

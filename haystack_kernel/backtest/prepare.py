@@ -1,0 +1,173 @@
+"""The cells of one pair by role, as a run would choose them if the pair had never been measured.
+
+In: a pair, its atlas, the ports. Out: files of the pair's folder, ``prepared.json`` last.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.backtest.split import canonical_of, split_pair
+from haystack_kernel.config.vocabulary import read_vocabulary
+from haystack_kernel.errors import HaystackError, InvalidInputError, NoCandidateError
+from haystack_kernel.grounding.confidence.backtested import FEATURES, prompt_features
+from haystack_kernel.knowledge import load_knowledge, with_vocabulary
+from haystack_kernel.planners.offline.choice import choose_candidates
+from haystack_kernel.retrieval import assemble_cells, cells_of, search_candidates
+from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
+from haystack_kernel.schema import EVIDENCE_WORDS, CellSet, Engine, RunConfig
+from haystack_kernel.store import layout
+
+if TYPE_CHECKING:
+    from haystack_kernel.backtest.folder import CampaignFolder
+    from haystack_kernel.backtest.split import Split
+    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.ports import Atlas, Ports
+    from haystack_kernel.schema import BacktestPlan, Candidate, MeasuredPair, StructuredQuery, Vocabulary
+
+POOLING_ENGINE: Engine = "weighted"  # all engines predict from the prompt that this one would be given
+N_OTHERS = 600  # cells of the type under other treatments, for the mean response of the type
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What the pairs of one back-test are prepared from, opened once per process."""
+
+    ports: Ports
+    atlas: Atlas
+    knowledge: Knowledge
+    named: Knowledge  # with the names that only the atlas has
+    vocabulary: Vocabulary
+
+    @classmethod
+    def open(cls, plan: BacktestPlan, ports: Ports) -> Sources:
+        """Open the atlas and the tables."""
+        knowledge = load_knowledge(ports.settings.knowledge)
+        vocabulary = read_vocabulary(RunConfig(atlases=(plan.atlas,)), ports)
+        named = with_vocabulary(knowledge, vocabulary)
+        return cls(ports, ports.open_atlas([plan.atlas]), knowledge, named, vocabulary)
+
+
+def prepare_pair(number: int, plan: BacktestPlan, *, sources: Sources, folder: CampaignFolder) -> dict[str, Any]:
+    """Hide a pair, choose its prompt, and write its cells by role; what is there already is kept.
+
+    Returns
+    -------
+    The content of ``prepared.json``: evidence, strategies, reason of the choice, numbers of cells, features; or
+    ``error``, which says why the pair cannot be predicted.
+    """
+    place = layout.pair_folder(number)
+    done = folder.read(f"{place}/{layout.PREPARED}")
+    if done is not None:
+        found: dict[str, Any] = json.loads(done)
+        return found
+    pair = plan.pairs[number - 1]
+    try:
+        facts = _prepare(pair, plan, sources=sources, folder=folder, place=place)
+    except HaystackError as error:
+        facts = {"error": str(error)}
+    folder.write(f"{place}/{layout.PREPARED}", json.dumps(facts).encode())
+    return facts
+
+
+def _prepare(
+    pair: MeasuredPair, plan: BacktestPlan, *, sources: Sources, folder: CampaignFolder, place: str
+) -> dict[str, Any]:
+    split = split_pair(pair, atlas=sources.atlas, knowledge=sources.named, n_truth=plan.n_truth, seed=plan.seed)
+    query = ask(pair, sources=sources)
+    config = RunConfig(
+        atlases=(plan.atlas,),
+        engine=POOLING_ENGINE,
+        n_prompt=plan.n_prompt,
+        n_query=plan.n_query,
+        seed=plan.seed,
+    )
+    settings = sources.ports.settings.retrieval
+    candidates = search_candidates(
+        query, atlas=split.atlas, knowledge=sources.knowledge, settings=settings, config=config
+    )
+    choice = choose_candidates(query, candidates, [], config=config)
+    if choice is None:
+        msg = f"{pair.words}: nothing is left to predict it from"
+        raise NoCandidateError(msg)
+    chosen = [one for one in candidates if one.key in choice.candidate_keys]
+    cells = assemble_cells(chosen, query_set=split.query_set, atlas=split.atlas, config=config, round_number=1)
+    for role, adata in cells.by_role.items():
+        folder.write_cells(layout.cells_file(place, role), adata)
+    for name, rows in ((layout.TRUTH, split.treated), (layout.TRUTH_CONTROL, split.control)):
+        folder.write_cells(layout.cells_file(place, name), sources.atlas.fetch(rows))
+    n_others = _write_others(split, plan, folder=folder, place=place)
+    similarity = prompt_features(cells.prompt_cells, cells.control_cells, cells.query_cells)
+    return {
+        "evidence": _nearest(chosen),
+        "strategies": sorted({one.strategy for one in chosen}),
+        "prompt": sorted({one.prompt.perturbation or "" for one in chosen}),
+        "reason": choice.reason,
+        "n_prompt": cells.prompt_cells.n_obs,
+        "n_control": 0 if cells.control_cells is None else cells.control_cells.n_obs,
+        "n_query": cells.query_cells.n_obs,
+        "n_truth": len(split.treated),
+        "n_truth_control": len(split.control),
+        "n_others": n_others,
+        "features": dict(zip(FEATURES, similarity, strict=True)),
+    }
+
+
+def ask(pair: MeasuredPair, *, sources: Sources) -> StructuredQuery:
+    """The query of a pair, read from words as a person would write them.
+
+    Raises
+    ------
+    InvalidInputError
+        The words are refused, or taken for another cell type or treatment.
+    """
+    name = canonical_of(pair, knowledge=sources.knowledge)
+    question = f"How would {cells_of(pair.cell_type)} respond to {name}?"
+    query = sources.ports.planner_named("offline").understand(question, vocabulary=sources.vocabulary).value
+    taken = "" if query.perturbation is None else canonical_of_name(query.perturbation.name, sources=sources)
+    is_type = query.cell_type_id == pair.cell_type_id or not pair.cell_type_id
+    if not is_type or taken.casefold() != name.casefold():
+        msg = f"{question!r} is taken as {query.reading}, which is not the pair {pair.words}"
+        raise InvalidInputError(msg, question=question)
+    return query
+
+
+def canonical_of_name(name: str, *, sources: Sources) -> str:
+    """Known name of a treatment; itself where no table has it."""
+    from haystack_kernel.retrieval.view import canonical_name
+
+    return canonical_name(name, knowledge=sources.knowledge)
+
+
+def _nearest(chosen: list[Candidate]) -> str:
+    """Evidence distance of the nearest candidate, by which back-tests are told apart."""
+    order = list(EVIDENCE_WORDS)
+    return min((one.evidence_distance for one in chosen), key=order.index)
+
+
+def _write_others(split: Split, plan: BacktestPlan, *, folder: CampaignFolder, place: str) -> int:
+    """Write cells of the pair's type and dataset under other treatments, equally many of each: its mean response."""
+    pair = split.pair
+    wanted = CellSet(
+        atlas=pair.atlas,
+        dataset=pair.dataset,
+        is_control=False,
+        cell_type_ids=(pair.cell_type_id,) if pair.cell_type_id else (),
+        cell_type_names=() if pair.cell_type_id else (pair.cell_type,),
+    )
+    cells = split.atlas.select(wanted)
+    cells = cells[cells[keys.PERTURBATION] != pair.perturbation]
+    if cells.empty:
+        return 0
+    groups = dict(iter(cells.groupby(keys.PERTURBATION, sort=True)))
+    n = max(1, N_OTHERS // len(groups))
+    rng = make_rng(plan.seed, role="backtest/others")
+    cells = pd.concat([sample_cells(rows, n=n, rng=rng) for rows in groups.values()])
+    cells = cells.sort_values(keys.CELL_ID, ignore_index=True)
+    folder.write_cells(layout.cells_file(place, layout.OTHERS), split.atlas.fetch(cells))
+    return len(cells)

@@ -1,0 +1,415 @@
+"""A back-test from its plan to its calibrations: hide, predict as one batch of tasks, compare, calibrate.
+
+In: an atlas and options. Out: a :class:`Backtest`. Every step leaves whole files and skips what is there, so a killed
+back-test goes on where it stopped when the same call is made again, and no finished prediction is paid for twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from haystack_kernel.atlas import calibrations
+from haystack_kernel.backtest.calibrate import calibrate
+from haystack_kernel.backtest.folder import CampaignFolder, campaign_id
+from haystack_kernel.backtest.judge import REPLICATE
+from haystack_kernel.backtest.pairs import choose_pairs, list_pairs
+from haystack_kernel.backtest.prepare import POOLING_ENGINE
+from haystack_kernel.backtest.split import canonical_of
+from haystack_kernel.backtest.table import outcomes_of, pairs_by_number, summarise, tabulate
+from haystack_kernel.backtest.tasks import build_manifests, build_tasks, read_prepared
+from haystack_kernel.backtest.worker import Step, do_step
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.options import build_config
+from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import InvalidInputError, JobFailedError
+from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, pace, wait
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import Consent, ProgressEvent
+from haystack_kernel.retrieval import build_view
+from haystack_kernel.schema import BacktestPlan, Calibration, Held, JobOwner, JobStatus, RunConfig
+from haystack_kernel.store import layout, parse_csv, to_csv
+from inference.manifest import BASELINES, ERROR_SUFFIX, MODEL_ENGINE, RESULT_SUFFIX, Manifest, Task, dump_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from haystack_kernel.ports import Ports, Progress
+    from haystack_kernel.schema import JobHandle, JobSpec, Settings
+
+HELD: tuple[Held, ...] = get_args(Held)
+TASK_LIMIT_S = 60.0  # of each task of a batch, added to the time limit of a job
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """A finished back-test.
+
+    Attributes
+    ----------
+    id
+        Name of its folder under ``<storage>/campaigns``; it follows from the plan.
+    plan
+        What was hidden and predicted.
+    folder
+        Address of its files.
+    table
+        One row for each pair and engine.
+    calibrations
+        By engine, what the back-test says of later predictions.
+    """
+
+    id: str
+    plan: BacktestPlan
+    folder: str
+    table: pd.DataFrame
+    calibrations: dict[str, Calibration]
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row for each evidence distance and engine; see :func:`haystack_kernel.backtest.table.summarise`."""
+        return summarise(self.table)
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Pairs and engines without a figure, with the reason."""
+        return self.table.loc[self.table["reason"] != "", ["perturbation", "cell_type", "held", "engine", "reason"]]
+
+    def __repr__(self) -> str:
+        n = self.table["pair"].nunique()
+        return f"Backtest({self.id}: {n} pairs of atlas {self.plan.atlas}, engines {', '.join(self.plan.engines)})"
+
+
+def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spend
+    atlas: str = "demo",
+    *,
+    n_pairs: int = 150,
+    held: Sequence[Held] = HELD,
+    engines: Sequence[str] | None = None,
+    decoy: bool = True,
+    workers: int = 1,
+    settings: Settings | None = None,
+    ports: Ports | None = None,
+    approve: bool | None = None,
+    max_cost: float | None = None,
+    progress: Progress | None = None,
+    **options: Any,  # noqa: ANN401 - fields of RunConfig and ``storage``
+) -> Backtest:
+    """Hide measured pairs of an atlas, predict them with every engine, and compare with what was measured.
+
+    Parameters
+    ----------
+    atlas
+        Name of the atlas.
+    n_pairs
+        Number of pairs of cell type and treatment, evenly over what is held out.
+    held
+        What is held out: ``donor``, ``cell_type``, ``perturbation``; those that the atlas does not allow are left out.
+    engines
+        Names of engines; None takes every simple engine, and the one that a run on this atlas would take.
+    decoy
+        Also predict each pair from the prompt of another treatment: what an engine that knows nothing would reach.
+    workers
+        Processes that work at the same time on this machine.
+    settings, ports
+        None reads the settings and builds the ports from them.
+    approve, max_cost
+        Consent to spending and its cap in dollars, where the predictions run in the cloud.
+    progress
+        Listener of progress events.
+    **options
+        ``storage``, and fields of :class:`haystack_kernel.schema.RunConfig`: ``model``, ``genelist``, ``executor``,
+        ``n_prompt``, ``n_query``, ``seed``.
+
+    Returns
+    -------
+    The result; its calibrations are kept with the atlas, and reports of later runs quote them.
+
+    Raises
+    ------
+    InvalidInputError
+        An option is refused, or the atlas has no pair that could be hidden.
+    ApprovalNeededError
+        The predictions cost money and this call does not consent to it; nothing was started.
+    JobFailedError
+        The predictions could not be made; the same call goes on where it stopped.
+
+    Examples
+    --------
+    >>> tested = run_backtest("demo", n_pairs=30, workers=2)  # doctest: +SKIP
+    >>> tested.summary[["evidence", "engine", "n", "pearson"]]  # doctest: +SKIP
+    """
+    storage = options.pop("storage", None)
+    if ports is None:
+        settings = settings or load_settings(storage=storage)
+        ports = connect(settings, progress=progress, consent=Consent.given(approve, max_cost))
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        msg = f"workers is {workers!r}; give a whole number of at least 1"
+        raise InvalidInputError(msg)
+    plan = make_plan(atlas, n_pairs=n_pairs, held=held, engines=engines, decoy=decoy, ports=ports, **options)
+    name = campaign_id(plan)
+    folder = CampaignFolder(ports.settings, name, clock=ports.clock)
+    if (done := folder.read(layout.RESULTS)) is None:
+        folder.write(layout.PLAN, plan.model_dump_json(indent=1).encode())
+        numbers = list(range(1, len(plan.pairs) + 1))
+        _in_processes("prepare", numbers, plan, ports=ports, workers=workers, name=name)
+        prepared = read_prepared(plan, folder=folder)
+        _predict(plan, prepared, folder=folder, ports=ports, workers=workers, name=name)
+        usable = [number for number in numbers if "error" not in prepared.get(number, {"error": ""})]
+        _in_processes("judge", usable, plan, ports=ports, workers=workers, name=name)
+        table = read_table(plan, prepared, folder=folder, ports=ports)
+        folder.write(layout.RESULTS, to_csv(table))
+        done = to_csv(table)
+    table = _text_filled(parse_csv(done))
+    made = {engine: _calibrate(engine, table, plan, name=name, ports=ports) for engine in _engines_of(table)}
+    for one in made.values():
+        data = one.model_dump_json(indent=1).encode()
+        folder.write(layout.calibration_file(one.engine, one.model), data)
+        calibrations.save(one, root=ports.settings.atlas_root)
+    return Backtest(name, plan, folder.root, table, made)
+
+
+def make_plan(
+    atlas: str,
+    *,
+    n_pairs: int,
+    held: Sequence[Held],
+    engines: Sequence[str] | None,
+    decoy: bool,
+    ports: Ports,
+    **options: Any,  # noqa: ANN401 - fields of RunConfig
+) -> BacktestPlan:
+    """Choose the pairs and check the options of a back-test; nothing is written."""
+    _check_names(held, possible=HELD, what="what is held out is")
+    _check_names(engines or (), possible=(*BASELINES, MODEL_ENGINE), what="an engine is")
+    if engines:
+        options["engine"] = MODEL_ENGINE if MODEL_ENGINE in engines else POOLING_ENGINE
+    config = build_config(ports.settings, atlases=[atlas], literature=False, **options)
+    asked = tuple(dict.fromkeys(engines)) if engines else tuple(dict.fromkeys((*BASELINES, config.engine)))
+    has_model = MODEL_ENGINE in asked
+    opened = ports.open_atlas([atlas])
+    knowledge = load_knowledge(ports.settings.knowledge)
+    whole = RunConfig(atlases=(atlas,))
+    view = build_view(opened, knowledge=knowledge, settings=ports.settings.retrieval, config=whole)
+    pairs = choose_pairs(list_pairs(view.conditions, held=held, seed=config.seed), n=n_pairs, seed=config.seed)
+    return BacktestPlan(
+        atlas=atlas,
+        digest=calibrations.stamp_of(atlas, root=ports.settings.atlas_root, cache=ports.settings.cache),
+        pairs=pairs,
+        engines=asked,
+        decoy=decoy,
+        model=config.model if has_model else None,
+        genelist=config.genelist if has_model else None,
+        diffusion_steps=config.diffusion_steps,
+        executor=config.executor,
+        n_prompt=config.n_prompt,
+        n_query=config.n_query,
+        seed=config.seed,
+    )
+
+
+def _check_names(given: Sequence[str], *, possible: Sequence[str], what: str) -> None:
+    if unknown := [str(one) for one in given if one not in possible]:
+        msg = f"{what} {unknown[0]!r}; possible: {', '.join(possible)}"
+        raise InvalidInputError(msg, given=unknown)
+
+
+def read_table(
+    plan: BacktestPlan, prepared: dict[int, dict[str, Any]], *, folder: CampaignFolder, ports: Ports
+) -> pd.DataFrame:
+    """The table of what was compared so far."""
+    knowledge = load_knowledge(ports.settings.knowledge)
+    judged = {}
+    for number in prepared:
+        found = folder.read_arrays(f"{layout.pair_folder(number)}/{layout.JUDGED}")
+        if found is not None:
+            judged[number] = found
+    pairs = pairs_by_number(plan.pairs)
+    names = {number: canonical_of(pair, knowledge=knowledge) for number, pair in pairs.items()}
+    return tabulate(pairs, prepared, judged, names=names)
+
+
+# --- one step each ------------------------------------------------------------------------------------------------
+
+
+def _in_processes(step: Step, numbers: list[int], plan: BacktestPlan, *, ports: Ports, workers: int, name: str) -> None:
+    """Do a step for every pair that still needs it, in this process or in several."""
+    folder = CampaignFolder(ports.settings, name, clock=ports.clock)
+    last = layout.PREPARED if step == "prepare" else layout.JUDGED
+    left = [number for number in numbers if last not in folder.names(layout.pair_folder(number))]
+    words = "hiding pairs and choosing their prompts" if step == "prepare" else "comparing with the measured response"
+    done = len(numbers) - len(left)
+
+    def tell(number: int) -> None:
+        nonlocal done
+        done += 1
+        share = done / len(numbers)
+        ports.progress(ProgressEvent(run_id=name, phase=step, message=f"{words}: pair {number}", fraction=share))
+
+    ports.progress(ProgressEvent(run_id=name, phase=step, message=f"{words}: {len(left)} of {len(numbers)} to do"))
+    n = min(workers, len(left))
+    if n < 2:
+        do_step(step, left, plan, ports=ports, tell=tell)
+        return
+    ports.open_atlas([plan.atlas])  # the demo atlas is made once, before several processes need it
+    shares = [left[place::n] for place in range(n)]
+    with ThreadPoolExecutor(n) as threads:
+        futures = [threads.submit(_one_process, step, share, plan, ports=ports, tell=tell) for share in shares]
+        for future in futures:
+            future.result()
+
+
+def _one_process(
+    step: Step, numbers: list[int], plan: BacktestPlan, *, ports: Ports, tell: Callable[[int], object]
+) -> None:
+    """Work some pairs in a process of its own, and tell of each that is done."""
+    asked = {
+        "settings": ports.settings.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
+        "step": step,
+        "numbers": numbers,
+    }
+    command = [sys.executable, "-m", "haystack_kernel.backtest.worker"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        if child.stdin is None or child.stdout is None or child.stderr is None:
+            return
+        try:
+            child.stdin.write(json.dumps(asked))
+            child.stdin.close()
+            for line in child.stdout:
+                tell(int(line))
+            trouble = child.stderr.read()
+        except BaseException:
+            child.terminate()
+            raise
+    if child.returncode:
+        lines = [line for line in trouble.splitlines() if line.strip()]
+        msg = f"a process that should {step} pairs ended with code {child.returncode}: {lines[-1] if lines else ''}"
+        raise JobFailedError(msg, log_tail=trouble[-4000:])
+
+
+def _predict(
+    plan: BacktestPlan,
+    prepared: dict[int, dict[str, Any]],
+    *,
+    folder: CampaignFolder,
+    ports: Ports,
+    workers: int,
+    name: str,
+) -> None:
+    """Have an executor make every prediction: as one array of the cloud, or as processes of this machine."""
+    tasks = build_tasks(plan, prepared, folder=folder)
+    n = 1 if plan.executor == "batch" else workers
+    manifests = build_manifests(tasks, plan, n=n)
+    specs = [
+        _spec_of(one, number=number, name=name, ports=ports, folder=folder) for number, one in enumerate(manifests, 1)
+    ]
+    for again in ("", "-again"):  # a job that counts as done may have lost its outputs since
+        failure = _run_jobs(
+            tasks, [_renamed(spec, again) for spec in specs], plan, folder=folder, ports=ports, name=name
+        )
+        if all(_has_ended(task, folder) for task in tasks):
+            return
+        if failure is not None:
+            raise failure
+    msg = f"the predictions of {name} are not where the jobs should have left them ({folder.root})"
+    raise JobFailedError(msg)
+
+
+def _run_jobs(
+    tasks: list[Task], specs: list[JobSpec], plan: BacktestPlan, *, folder: CampaignFolder, ports: Ports, name: str
+) -> JobFailedError | None:
+    """Start the jobs, or find those that were started before, and wait for all; returns the first failure."""
+    executor = ports.executors[plan.executor]
+    jobs: list[tuple[JobHandle, JobSpec]] = []
+    for spec in specs:
+        if plan.executor == "batch":
+            words = f"the predictions cost {describe(estimate_cost(spec, ports.settings.batch))}"
+            ports.progress(ProgressEvent(run_id=name, phase="predict", message=words))
+        jobs.append((executor.submit(spec), spec))
+
+    def show(status: JobStatus) -> None:
+        if not status.is_terminal:
+            share = _done(tasks, folder) / len(tasks)
+            message = f"{len(tasks)} predictions, job {status.state}"
+            ports.progress(ProgressEvent(run_id=name, phase="predict", message=message, fraction=share))
+
+    failure = None
+    for job, spec in jobs:
+        limits = pace(plan.executor, spec=spec, settings=ports.settings)
+        try:
+            wait(job, executor=executor, clock=ports.clock, on_status=show, **limits)
+        except JobFailedError as error:
+            failure = failure or error
+    return failure
+
+
+def _renamed(spec: JobSpec, tag: str) -> JobSpec:
+    """The same job under an id derived from its own, which every process that repeats it agrees on."""
+    if not tag:
+        return spec
+    digest = hashlib.sha256(f"{spec.job_id}{tag}".encode()).hexdigest()[:8]
+    return spec.model_copy(update={"job_id": f"{spec.job_id.rpartition('-')[0]}-{digest}"})
+
+
+def _spec_of(manifest: Manifest, *, number: int, name: str, ports: Ports, folder: CampaignFolder) -> JobSpec:
+    """Write a manifest and describe its job, which belongs to the campaign."""
+    path = layout.job_manifest(number)
+    folder.write(path, dump_manifest(manifest).encode())
+    limit = ports.settings.jobs.timeout_s + TASK_LIMIT_S * len(manifest.tasks)
+    spec = build_job_spec(manifest, run_id=name, round_number=number, manifest_uri=path, timeout_s=limit)
+    return spec.model_copy(update={"owner": JobOwner(kind="campaign", id=name)}).placed_in(folder.root)
+
+
+def _done(tasks: list[Task], folder: CampaignFolder) -> int:
+    """Number of tasks whose output is there."""
+    held: dict[str, set[str]] = {}
+    n = 0
+    for task in tasks:
+        place, _, name = task.output.removeprefix(folder.root + "/").rpartition("/")
+        if place not in held:
+            held[place] = folder.names(place)
+        n += name + RESULT_SUFFIX in held[place]
+    return n
+
+
+def _has_ended(task: Task, folder: CampaignFolder) -> bool:
+    """Whether a task left an output, or an error of its own."""
+    inside = task.output.removeprefix(folder.root + "/")
+    return any(folder.read(inside + suffix) is not None for suffix in (RESULT_SUFFIX, ERROR_SUFFIX))
+
+
+def _engines_of(table: pd.DataFrame) -> list[str]:
+    """Engines with at least one correlation, which a prediction of no change has not; the replicate is no engine."""
+    good = table.loc[(table["reason"] == "") & table["pearson"].notna(), "engine"]
+    return [str(one) for one in good.unique() if one not in (REPLICATE, "")]
+
+
+def _calibrate(engine: str, table: pd.DataFrame, plan: BacktestPlan, *, name: str, ports: Ports) -> Calibration:
+    some = table[(table["engine"] == engine) & (table["reason"] == "")]
+    models = [one for one in some["model"].unique() if one]
+    return calibrate(
+        outcomes_of(table, engine),
+        atlas=plan.atlas,
+        digest=plan.digest,
+        engine=engine,
+        backtest=name,
+        made_at=ports.clock.now(),
+        model=models[0] if models else "",
+    )
+
+
+def _text_filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns of text as they were before they went through a CSV."""
+    for column in ("donors", "evidence", "strategies", "engine", "reason", "model"):
+        table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
+    return table
