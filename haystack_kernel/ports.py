@@ -29,9 +29,12 @@ if TYPE_CHECKING:
         JobHandle,
         JobSpec,
         JobStatus,
+        ModelReadings,
+        Paper,
         PaperQuery,
         PaperSearch,
         PaperSource,
+        Perturbation,
         RunConfig,
         RunRecord,
         RunSummary,
@@ -69,6 +72,21 @@ class PlannerView:
     spending: Callable[[], tuple[float, float]]  # dollars spent and reserved by everything of this run
 
 
+@dataclass(frozen=True)
+class PapersToRead:
+    """Papers of a round, and what a planner is asked to read in them.
+
+    ``genes`` are the symbols of the run, ``predicted`` the called ones with +1 or -1, ``scored`` the ids of the papers
+    that count in the score.
+    """
+
+    papers: Sequence[Paper]
+    treatment: Perturbation
+    genes: Sequence[str]
+    predicted: Mapping[str, int] = field(default_factory=dict)
+    scored: frozenset[str] = frozenset()
+
+
 class Planner(Protocol):
     """Understands the question, chooses among candidates, puts the result into words; never sets a score."""
 
@@ -89,6 +107,10 @@ class Planner(Protocol):
 
     def choose(self, record: RunRecord, *, view: PlannerView | None = None) -> Answer[Choice | None]:
         """Pick the candidates of the next round, or None when nothing untried is left."""
+        ...
+
+    def read_papers(self, asked: PapersToRead, *, view: PlannerView) -> Answer[ModelReadings | None]:
+        """Read papers beside the rules; None for a planner that asks no model. What is read is shown, never scored."""
         ...
 
     def interpret(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,11 +97,18 @@ def connect(
 
 def software_versions() -> dict[str, str]:
     """Versions for the record: Python, platform and the packages that numbers depend on."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    """What a process loads does not change under it, and reading the metadata of packages takes a tenth of a second."""
     versions = {}
     for name in RECORDED:
         with suppress(metadata.PackageNotFoundError):  # fastumap has no build for every platform
             versions[name] = metadata.version(name)
-    return {"python": platform.python_version(), "platform": platform.platform(terse=True), **versions}
+    told = {"python": platform.python_version(), "platform": platform.platform(terse=True), **versions}
+    return tuple(told.items())
 
 
 def _atlas_opener(settings: Settings, *, progress: Progress) -> Callable[[Sequence[str]], Atlas]:

@@ -280,8 +280,12 @@ def _others(reading: Reading, *, kind: str, chosen: Span) -> list[Mention]:
         return []
     known = [(item, item.resolution.match) for item in reading.mentions if item.kind == kind and item.resolution.match]
     ids = {match.id for item, match in known if _overlaps((item.start, item.end), chosen)}
+    # the insulin of "insulin-making cells" is part of the name of the cells
+    within = reading.treatment if kind == "cell_type" else reading.cells
     found = []
     for item, match in known:
+        if _overlaps((item.start, item.end), within):
+            continue
         if match.id not in ids and not _SET_FOLLOWS.match(reading.question[item.end :]):
             ids.add(match.id)
             found.append(item)

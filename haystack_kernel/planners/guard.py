@@ -20,7 +20,7 @@ _ADDRESS = re.compile(
 )
 _KEY = re.compile(r"sk-[a-z]+-|\bBearer\s+\S|\bAKIA[0-9A-Z]{12}|\bAIza[\w-]{20}|-----BEGIN|\bya29\.|\bgh[pousr]_\w{20}")
 _PATH = re.compile(r"(?:^|[\s\"'(])(?:~?/(?:[\w.-]+/)+[\w.-]*|[A-Za-z]:\\\S+)")
-_WINDOW = 9  # words in a row that are no accident
+_WINDOW = 14  # words in a row that are no accident: a reason in the words of the instructions is shorter
 _FORMAT = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 

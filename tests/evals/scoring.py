@@ -1,6 +1,6 @@
 """Ask a planner the questions of ``questions.tsv`` and judge its readings; no test framework is needed for that.
 
-In: a planner, rows with what is right. Out: one verdict for each answer, and a table over all of them.
+In: ports, rows with what is right. Out: one verdict for each answer, and a table over all of them.
 """
 
 import csv
@@ -8,7 +8,11 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from haystack_kernel import flow
+from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import HaystackError, InvalidInputError
+from haystack_kernel.run import new_record
+from haystack_kernel.store import CallFolder
 
 QUESTIONS = Path(__file__).with_name("questions.tsv")
 
@@ -27,22 +31,37 @@ class Given:
     refusal: str = ""
     failure: str = ""
     usd: float = 0.0
+    calls: tuple = ()  # requests to a language model, with the answers
+
+    @property
+    def words(self):
+        """The same as one line."""
+        if self.query is None:
+            return f"failed: {self.failure}" if self.failure else f"refused: {self.refusal}"
+        asked = self.query.clarification
+        return f"{self.query.reading}{f' [asks back: {asked.text}]' if asked else ''}"
 
 
-def ask(planner, question, **options):
-    """Ask once. A question back is a refusal here: nobody is there to answer it."""
+def ask(ports, question, **options):
+    """Have the planner of the options read a question, as the first step of a run does; nothing else of it is done."""
+    record = new_record(question, run_id=None, config=build_config(ports.settings, **options), ports=ports)
+    given = {}
     try:
-        query, usage = planner.understand(question, **options)
+        given["query"] = flow.perform(record, "understand", ports).query
     except InvalidInputError as error:
-        return Given(refusal=str(error), usd=spent(error))
+        given["refusal"] = str(error)
     except HaystackError as error:
-        return Given(failure=f"{type(error).__name__}: {error}", usd=spent(error))
-    return Given(query=query, usd=usage.usd)
+        given["failure"] = f"{type(error).__name__}: {error}"
+    calls = tuple(CallFolder(ports.store, record.run_id).calls)
+    return Given(**given, usd=sum(call.usage.usd for call in calls if not call.is_free), calls=calls)
 
 
-def spent(error):
-    """What was spent on an answer that ended in an error, where the error tells."""
-    return float(error.facts.get("usd", 0.0))
+def ask_rules(planner, question):
+    """Have the planner of rules read a question; it needs no run."""
+    try:
+        return Given(query=planner.understand(question).value)
+    except InvalidInputError as error:
+        return Given(refusal=str(error))
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,7 @@ class Verdict:
     group: str
     valid_ids: bool | None
     right: bool | None
-    trap_kept: bool | None  # refused, asked back, or the word that turns the question is shown as not used
+    trap_kept: bool | None  # refused, asked back, or the word that turns the question is shown
     failed: bool
     usd: float
 
@@ -76,10 +95,10 @@ def judge(row, given, *, knowledge):
 
 
 def is_shown(query, word):
-    """Whether a word stands among those not used, in the condition that is noted only, or in the treatment as taken."""
+    """Whether a word stands among those not used, in what is noted only, or in the treatment as taken."""
     taken = query.perturbation.name if query.perturbation else ""
     shown = (*query.unused, query.condition or "", taken)
-    return any(word.lower() in text.lower() for text in shown)
+    return query.clarification is not None or any(word.lower() in text.lower() for text in shown)
 
 
 def differences(row, query):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anthropic
@@ -18,6 +19,7 @@ from haystack_kernel.errors import ContractError, HaystackError, ServiceError
 from haystack_kernel.planners.claude.meter import OFFLINE
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from haystack_kernel.planners.claude.meter import Meter
@@ -68,7 +70,8 @@ class Service:
 
     def __init__(self, settings: ClaudeSettings, meter: Meter, *, prompt: str, is_replay: bool = False) -> None:
         self.settings, self.meter, self.prompt = settings, meter, prompt
-        http = PlayingClient()
+        # one connection a request: a step may end at any of them, and an idle one would be left open
+        http = PlayingClient(verify=_trusted(), limits=httpx2.Limits(max_keepalive_connections=0))
         http.meter = meter
         options: dict[str, Any] = {
             "http_client": http,
@@ -145,6 +148,12 @@ class Service:
         else:
             msg = f"planner claude, step {view.step!r}: {why}. Resume the run to ask again, {offline}"
         return ServiceError(msg, service="claude", retryable=True, run_id=view.run_id)
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted; reading them takes a tenth of a second."""
+    return httpx2.create_ssl_context()
 
 
 @contextmanager

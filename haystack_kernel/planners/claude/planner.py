@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.planners.claude.client import Service
-    from haystack_kernel.ports import Clock, Consent, PlannerView
+    from haystack_kernel.ports import Clock, Consent, PapersToRead, PlannerView
     from haystack_kernel.schema import (
         Call,
         Choice,
         Interpretation,
+        ModelReadings,
         RunConfig,
         RunRecord,
         Settings,
@@ -91,6 +92,13 @@ class ClaudePlanner:
     def choose(self, record: RunRecord, *, view: PlannerView | None = None) -> Answer[Choice | None]:
         """Choose the candidates of the next round."""
         return self._rules.choose(record, view=view)
+
+    def read_papers(self, asked: PapersToRead, *, view: PlannerView) -> Answer[ModelReadings | None]:
+        """Read each paper on its own; see :mod:`haystack_kernel.planners.claude.papers`."""
+        from haystack_kernel.planners.claude.papers import read_papers
+
+        service = self._service(view, "read")
+        return Answer(read_papers(asked, service=service), self._usage(service))
 
     def interpret(
         self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame, view: PlannerView | None = None

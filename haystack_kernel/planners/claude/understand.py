@@ -6,6 +6,7 @@ In: the question, the tables with the names of the atlases. Out: a ``StructuredQ
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +19,9 @@ from haystack_kernel.planners.check import MAX_CHARACTERS, MIN_CHARACTERS, check
 from haystack_kernel.planners.classes import Reading, find_objections
 from haystack_kernel.planners.claude.client import Answering
 from haystack_kernel.planners.fields import term_fields
+from haystack_kernel.planners.guard import foul
 from haystack_kernel.planners.unused import unused_phrases
-from haystack_kernel.schema import Clarification, Objection, Resolution, StructuredQuery, TaskType
+from haystack_kernel.schema import OBSERVATIONAL, Clarification, Objection, Resolution, StructuredQuery, TaskType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,7 @@ _SURE = ("id", "name", "synonym")
 _MOST_QUESTIONS = 4
 _MOST_DOUBTS = 6
 _LONGEST = 300  # characters of a sentence that is shown to the person who asks
+_LONGEST_QUOTED = 40
 
 
 class Term(Answering):
@@ -129,7 +132,11 @@ def understand(question: str, *, knowledge: Knowledge, service: Service, planner
     'CL:0000236'
     """
     said = f"<question>\n{as_data(question)}\n</question>"
-    parsed = service.ask(Parsed, said, check=lambda answer: list(_faults(answer, question, knowledge=knowledge)))
+
+    def check(answer: Parsed) -> list[str]:
+        return [*_faults(answer, question, knowledge=knowledge), *_shown_faults(answer, prompt=service.prompt)]
+
+    parsed = service.ask(Parsed, said, check=check)
     query = _Builder(parsed, question, knowledge).query(planner)
     try:
         return check_answerable(query)
@@ -154,16 +161,17 @@ def _faults(parsed: Parsed, question: str, *, knowledge: Knowledge) -> Iterator[
     """Yield what the question or the tables do not confirm, each with what would be possible."""
     for name in _COPIED:
         if (text := getattr(parsed, name)) and _place(text, question) is None:
-            yield f"{name}: {text!r} is not a stretch of the question; copy it letter by letter or leave it empty"
+            yield f"{name}: {_quoted(text)} is not a stretch of the question; copy it or leave it empty"
     if parsed.refusal is not None:
         if _place(parsed.refusal.words, question) is None:
-            yield f"refusal.words: {parsed.refusal.words!r} is not a stretch of the question"
+            yield f"refusal.words: {_quoted(parsed.refusal.words)} is not a stretch of the question"
         yield from _unaskable("refusal", parsed.refusal.questions)
         return  # the terms of a refused question are not used
     if parsed.clarification is not None:
         if not parsed.clarification.questions:
             yield "clarification.questions: give the complete question for each answer"
         yield from _unaskable("clarification", parsed.clarification.questions)
+    yield from _task_faults(parsed, question)
     for name, kind in _KINDS.items():
         if (term := getattr(parsed, name)) is not None:
             yield from _term_faults(name, term, question, kind=kind, knowledge=knowledge)
@@ -171,13 +179,66 @@ def _faults(parsed: Parsed, question: str, *, knowledge: Knowledge) -> Iterator[
 
 def _term_faults(name: str, term: Term, question: str, *, kind: TermKind, knowledge: Knowledge) -> Iterator[str]:
     if _place(term.words, question) is None:
-        yield f"{name}.words: {term.words!r} is not a stretch of the question; copy it letter by letter"
+        yield f"{name}.words: {_quoted(term.words)} is not a stretch of the question; copy it letter by letter"
+    elif _is_empty(term.words, kind=kind, knowledge=knowledge):
+        yield f"{name}.words: {_quoted(term.words)} names nothing; copy the words that name it"
+    elif meant := _certain(term, kind=kind, knowledge=knowledge):
+        yield f"{name}.name: the tables read {_quoted(term.words)} as {meant}; name that, and put doubts in doubts"
     if _known(term.name, kind=kind, knowledge=knowledge) is None:
         # nearest names come from the tables: labels of atlases are not shown
         found = resolve(term.name, kind=kind, knowledge=knowledge.without_vocabulary())
         near = [one.name for one in (found.match, *found.alternatives) if one is not None]
         possible = f"nearest known names: {'; '.join(near)}" if near else "no known name is close"
-        yield f"{name}.name: {term.name!r} is not one known {kind.replace('_', ' ')} ({possible})"
+        yield f"{name}.name: {_quoted(term.name)} is not one known {kind.replace('_', ' ')} ({possible})"
+
+
+def _task_faults(parsed: Parsed, question: str) -> Iterator[str]:
+    """Yield where the task and the other fields are at odds, so that a run would work on another question."""
+    task = parsed.task_type
+    if parsed.treatment is not None and task in OBSERVATIONAL:
+        yield f"task_type: {task} has no treatment; take a task that has one, or leave treatment null"
+    if parsed.donor and task == "perturbation_novel_cell_types":
+        yield "task_type: a donor is named, so it is perturbation_novel_samples"
+    if not parsed.donor and task == "donor_expression_prediction":
+        yield "task_type: donor_expression_prediction needs a donor; without one it is cell_type_imputation"
+    if task == "cross_dataset_generation" and not (parsed.target_dataset or parsed.reference_dataset):
+        yield "task_type: cross_dataset_generation needs a data set in target_dataset or reference_dataset"
+    if parsed.compare_with_query and not context.asks_for_query_control(question):
+        yield "compare_with_query: the question does not ask for that in words; set it to false"
+
+
+def _is_empty(words: str, *, kind: TermKind, knowledge: Knowledge) -> bool:
+    """Whether words of a question name nothing: those of any question ("respond to")."""
+    content = unused_phrases(words, used=[], terms=[], cells=(0, 0), names_people=False)
+    return not content and resolve(words, kind=kind, knowledge=knowledge).match is None
+
+
+def _certain(term: Term, *, kind: TermKind, knowledge: Knowledge) -> str:
+    """What the tables read the words as without any doubt, where the model names something else; else empty."""
+    by_words = resolve(term.words, kind=kind, knowledge=knowledge)
+    if by_words.match is None or by_words.match.how not in _SURE or by_words.ambiguous or by_words.note:
+        return ""
+    found = _known(term.name, kind=kind, knowledge=knowledge)
+    is_same = found is None or found.match is None or found.match.id == by_words.match.id
+    return "" if is_same else by_words.match.name
+
+
+def _shown_faults(parsed: Parsed, *, prompt: str) -> Iterator[str]:
+    """Yield what may not be shown of the sentences that the model wrote itself."""
+    texts = [("doubts", text) for text in parsed.doubts]
+    if parsed.refusal is not None:
+        texts += [("refusal.reason", parsed.refusal.reason)]
+        texts += [("refusal.questions", text) for text in parsed.refusal.questions]
+    if parsed.clarification is not None:
+        texts += [("clarification.text", parsed.clarification.text)]
+        texts += [("clarification.questions", text) for text in parsed.clarification.questions]
+    for name, text in texts:
+        yield from foul(name, text, prompt=prompt)
+
+
+def _quoted(text: str) -> str:
+    """What the model wrote, in few words: a refusal that quotes it is shown to the person who asks."""
+    return repr(text if len(text) <= _LONGEST_QUOTED else f"{text[:_LONGEST_QUOTED]}\u2026")
 
 
 def _unaskable(name: str, questions: list[str]) -> Iterator[str]:
@@ -185,7 +246,7 @@ def _unaskable(name: str, questions: list[str]) -> Iterator[str]:
         yield f"{name}.questions: give at most {_MOST_QUESTIONS}"
     for text in questions:
         if not MIN_CHARACTERS <= len(text) <= min(MAX_CHARACTERS, 2 * _LONGEST):
-            yield f"{name}.questions: {text[:60]!r} is too short or too long for a question"
+            yield f"{name}.questions: {_quoted(text)} is too short or too long for a question"
 
 
 def _known(name: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution | None:
@@ -197,8 +258,10 @@ def _known(name: str, *, kind: TermKind, knowledge: Knowledge) -> Resolution | N
 def _place(words: str, question: str) -> Span | None:
     """Where a stretch stands in the question; capitals and blanks make no difference."""
     wanted = " ".join(words.split()).casefold()
-    start = question.casefold().find(wanted) if wanted else -1
-    return (start, start + len(wanted)) if start >= 0 and len(question.casefold()) == len(question) else None
+    if not wanted or len(question.casefold()) != len(question):
+        return None
+    found = re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", question.casefold())
+    return found.span() if found else None
 
 
 # --- the query ------------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.ports import PlannerView
-    from haystack_kernel.schema import Choice, Interpretation, RunConfig, RunRecord, StructuredQuery
+    from haystack_kernel.ports import PapersToRead, PlannerView
+    from haystack_kernel.schema import Choice, Interpretation, ModelReadings, RunConfig, RunRecord, StructuredQuery
 
 
 NOTHING_HELD = Vocabulary()
@@ -85,6 +85,11 @@ class OfflinePlanner:
             msg = f"run {record.run_id} has no query yet; nothing can be chosen for it"
             raise ContractError(msg, run_id=record.run_id)
         return Answer(choose_candidates(record.query, record.candidates, record.rounds, config=record.config))
+
+    def read_papers(self, asked: PapersToRead, *, view: PlannerView) -> Answer[ModelReadings | None]:
+        """None: the rules have read the papers already, for the score."""
+        del asked, view
+        return Answer(None)
 
     def interpret(
         self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame, view: PlannerView | None = None

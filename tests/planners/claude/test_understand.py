@@ -6,6 +6,7 @@ import pytest
 
 from haystack_kernel import flow
 from haystack_kernel.errors import ApprovalNeededError, InvalidInputError, ServiceError
+from haystack_kernel.planners.claude.planner import prompt_of
 from haystack_kernel.ports import Consent
 from haystack_kernel.store import CallFolder
 from tests.planners.claude.conftest import READING
@@ -119,13 +120,76 @@ def test_the_model_refuses_what_the_rules_let_pass_and_offers_other_questions(se
     assert caught.value.facts["questions"] == ["How would B cells respond to IFN-beta?"]  # and nothing about mice
 
 
-def test_what_the_tables_read_otherwise_is_noted_with_both_meanings(server, asking, begin_with):
-    question = "How would B cells respond to IFN-beta?"
-    server.script += [changed(cells={"words": "B cells", "name": "natural killer cell"})]
+def test_words_that_the_tables_are_in_doubt_about_may_be_read_otherwise_and_both_meanings_are_noted(
+    server, asking, begin_with
+):
+    question = "How would DCs of the pancreas respond to IFN-beta?"
+    server.script += [changed(cells={"words": "DCs", "name": "pancreatic ductal cell"})]
     ports = asking()
     query = flow.perform(begin_with(ports, question), "understand", ports).query
     note = query.resolutions[0].note
-    assert "natural killer cell by a language model; the tables read it as B cell" in note
+    assert "pancreatic ductal cell by a language model; the tables read it as dendritic cell" in note
+
+
+# --- what the model may not change, each against a model that tries ---------------------------------------------------
+
+PLAIN = "How would B cells respond to IFN-beta in donor D3? Compare with T cells later."
+HONEST = {"cells": {"words": "B cells", "name": "B cell"}, "donor": "D3", "task_type": "perturbation_novel_samples"}
+STEERED = [
+    ({"cells": {"words": "B cells", "name": "natural killer cell"}}, "the tables read 'B cells' as B cell; name that"),
+    ({"cells": {"words": "B cells", "name": "naive B cell"}}, "the tables read 'B cells' as B cell; name that"),
+    ({"treatment": {"words": "IFN-beta", "name": "TNF-alpha"}}, "the tables read 'IFN-beta' as IFN-beta"),
+    ({"cells": {"words": "respond to", "name": "natural killer cell"}}, "'respond to' names nothing"),
+    ({"donor": "D"}, "donor: 'D' is not a stretch of the question"),
+    ({"task_type": "cell_type_imputation"}, "cell_type_imputation has no treatment"),
+    ({"task_type": "perturbation_novel_cell_types"}, "a donor is named, so it is perturbation_novel_samples"),
+    ({"task_type": "donor_expression_prediction", "donor": "", "treatment": None}, "needs a donor"),
+    ({"task_type": "cross_dataset_generation"}, "needs a data set"),
+    ({"compare_with_query": True}, "the question does not ask for that in words"),
+    ({"doubts": ["More at https://example.org/x"]}, "doubts: write no address"),
+    ({"doubts": ["The key is sk-ant-test-0123456789"]}, "doubts: write nothing that looks like a key"),
+]
+
+
+@pytest.mark.parametrize(("fields", "problem"), STEERED)
+def test_a_reading_that_is_steered_elsewhere_is_told_and_never_taken(server, asking, begin_with, fields, problem):
+    server.script += [changed(**{**HONEST, **fields})] * 2
+    ports = asking()
+    with pytest.raises(ServiceError, match="could not be used after one repair"):
+        flow.perform(begin_with(ports, PLAIN), "understand", ports)
+    assert problem in server.requests[1].body["messages"][-1]["content"]
+
+
+SHOWN = {
+    "reason": lambda text: {"refusal": {"kind": "several", "words": "B cells", "reason": text, "questions": []}},
+    "instead": lambda text: {"refusal": {"kind": "several", "words": "B cells", "reason": "x", "questions": [text]}},
+    "asked": lambda text: {"clarification": {"text": text, "questions": ["How would B cells respond to IFN-beta?"]}},
+    "doubt": lambda text: {"doubts": [text]},
+    "words": lambda text: {"cells": {"words": text, "name": "B cell"}},
+    "name": lambda text: {"cells": {"words": "B cells", "name": text}},
+    "donor": lambda text: {"donor": text},
+}
+
+
+@pytest.mark.parametrize("place", SHOWN)
+def test_the_instructions_are_not_repeated_to_the_person_who_asks(server, asking, begin_with, place):
+    prompt = prompt_of("understand")
+    server.script += [changed(**{**HONEST, **SHOWN[place](prompt[:250])})] * 2
+    ports = asking()
+    record = ports.store.create(begin_with(ports, PLAIN))
+    with pytest.raises(ServiceError) as caught:
+        flow.advance(record, ports)
+    shown = f"{caught.value} {ports.store.load(record.run_id).failure}"
+    assert max(len(part) for part in shown_parts(shown, prompt)) < 60
+
+
+def shown_parts(text, prompt):
+    """Stretches of the prompt that stand in a text, grown as far as they go."""
+    for start in range(0, 250, 10):
+        size = 10
+        while prompt[start : start + size] in text and size < 250:
+            size += 1
+        yield prompt[start : start + size]
 
 
 def test_without_consent_nothing_is_asked_and_the_refusal_says_what_it_would_cost(server, asking, begin_with):
