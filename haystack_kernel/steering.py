@@ -58,8 +58,8 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
     return {
         "run_id": record.run_id,
         "taken_as": record.taken_as,
-        "measured_already": record.measured_words or None,
-        "tested": [one.words for one in record.truth],
+        "measured_already": record.measured_words,
+        "tested": record.tested_words,
         "status": status,
         "next_step": flow.next_step(flow.revive(record, ports)),
         "rounds": len(record.rounds),

@@ -54,7 +54,7 @@ def test_open_run_saves_the_question_as_understood_before_anything_is_searched(r
         "run_id": run.run_id,
         "taken_as": "IFN-beta | B cell",
         "status": "running",
-        "measured_already": None,
+        "measured_already": "",
         "tested": [],
         "next_step": "retrieve",
         "rounds": 0,

@@ -183,9 +183,8 @@ def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: 
         made = predict(engine, prompt=prompt, control=control, query=query, seed=config.seed)
         table[engine] = (made.expected_log - base.expected_log) / np.log(2)
         notes += [note for note in made.notes if note not in notes]
-    if record.measured:
-        table["measured"] = _measured_effect(record, ports, genes=list(query.genes))
-        notes.append(record.measured_words)
+    table |= _measured_effect(record, ports, genes=list(query.genes))
+    notes += filter(None, [record.measured_words])
     effects = pd.DataFrame(table)[base.changeable]
     # largest effect of any engine first
     order = effects[list(QUICK_ENGINES)].abs().max(axis=1).sort_values(ascending=False, kind="stable").index
@@ -199,22 +198,23 @@ def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: 
     )
 
 
-def _measured_effect(record: RunRecord, ports: Ports, *, genes: list[str]) -> NDArray[np.float64]:
-    """Effect size of the largest measured response to the question itself, in the order of ``genes``."""
+def _measured_effect(record: RunRecord, ports: Ports, *, genes: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Column ``measured``: the largest measured response to the question itself; nothing where there is none."""
     import numpy as np
 
     from haystack_kernel.grounding.de.profiles import compute_profile, normalise_cp10k
     from haystack_kernel.retrieval import fetch_response, open_cells
 
-    atlas = open_cells(record.config, ports, query=rounds.query_of(record), run_id=record.run_id)
     with_control = [one for one in record.measured if one.control is not None]
+    if not with_control:
+        return {}
+    atlas = open_cells(record.config, ports, query=rounds.query_of(record), run_id=record.run_id)
+    found = fetch_response(with_control[0], atlas=atlas, config=record.config)
+    arms = [compute_profile(normalise_cp10k(adata.X)).mean_log for adata in (found.treated, found.control)]
+    where = found.treated.var_names.get_indexer(genes)
     effect = np.full(len(genes), np.nan)
-    if with_control:
-        found = fetch_response(with_control[0], atlas=atlas, config=record.config)
-        arms = [compute_profile(normalise_cp10k(adata.X)).mean_log for adata in (found.treated, found.control)]
-        where = found.treated.var_names.get_indexer(genes)
-        effect[where >= 0] = (arms[0] - arms[1])[where[where >= 0]] / np.log(2)
-    return effect
+    effect[where >= 0] = (arms[0] - arms[1])[where[where >= 0]] / np.log(2)
+    return {"measured": effect}
 
 
 def _first_round(record: RunRecord, ports: Ports) -> RunRecord:

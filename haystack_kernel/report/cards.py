@@ -72,7 +72,7 @@ def run_card(record: RunRecord, *, status: str = "", folder: str = "") -> Html:
         "failure": f"at step '{record.failure.step}': {record.failure.message}" if record.failure else "",
         "taken as": record.taken_as,
         "note": record.measured_words,
-        "tested": "; ".join(one.words for one in record.truth),
+        "tested": "; ".join(record.tested_words),
         **_result(record),
         "cost": f"{in_usd(spent)} by list prices" if spent else "",
         "to go on": "" if status in ("done", "running") else f'haystack.resume("{record.run_id}").work()',

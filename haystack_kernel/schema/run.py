@@ -346,6 +346,11 @@ class RunRecord(Frozen):
         )
 
     @property
+    def tested_words(self) -> list[str]:
+        """The best round against each response that was hidden from the search, one sentence each."""
+        return [one.words for one in self.truth]
+
+    @property
     def best(self) -> Round | None:
         """The round whose prediction is the result, or None before the first is grounded."""
         return None if self.best_round is None else self.rounds[self.best_round - 1]

@@ -90,7 +90,29 @@ def response_label(one: Candidate) -> str:
 
 
 def fetch_response(one: Candidate, *, atlas: Atlas, config: RunConfig) -> MeasuredResponse:
-    """Fetch the measured response of one candidate that has a control, as :func:`fetch_measured` does."""
+    """Fetch the measured response of one candidate that has a control, as :func:`fetch_measured` does.
+
+    Parameters
+    ----------
+    one
+        The candidate.
+    atlas, config
+        Where the cells are, and the seed of the sample.
+
+    Returns
+    -------
+    At most 150 treated and 150 control cells, raw counts.
+
+    Raises
+    ------
+    InvalidInputError
+        The candidate has no control.
+
+    Examples
+    --------
+    >>> fetch_response(record.measured[0], atlas=atlas, config=record.config).treated.n_obs  # doctest: +SKIP
+    85
+    """
     if one.control is None:
         msg = f"candidate {one.key} has no control ({one.control_reason}), so it shows no response"
         raise InvalidInputError(msg, key=one.key)
@@ -142,7 +164,22 @@ def fetch_hidden(
 
 
 def hidden_label(hidden: HiddenCells) -> str:
-    """Name of the response that a hidden pair kept out of the search."""
+    """Name of the response that a hidden pair kept out of the search.
+
+    Parameters
+    ----------
+    hidden
+        One line of ``record.hidden``.
+
+    Returns
+    -------
+    Its perturbation, cell type and dataset.
+
+    Examples
+    --------
+    >>> hidden_label(record.hidden[0])  # doctest: +SKIP
+    'IFN-beta in B cell (kang)'
+    """
     return f"{hidden.perturbation} in {hidden.cell_type} ({hidden.dataset})"
 
 
