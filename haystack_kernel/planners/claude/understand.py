@@ -194,15 +194,21 @@ def _term_faults(name: str, term: Term, question: str, *, kind: TermKind, knowle
 
 def _task_faults(parsed: Parsed, question: str) -> Iterator[str]:
     """Yield where the task and the other fields are at odds, so that a run would work on another question."""
-    task = parsed.task_type
-    if parsed.treatment is not None and task in OBSERVATIONAL:
-        yield f"task_type: {task} has no treatment; take a task that has one, or leave treatment null"
-    if parsed.donor and task == "perturbation_novel_cell_types":
-        yield "task_type: a donor is named, so it is perturbation_novel_samples"
-    if not parsed.donor and task == "donor_expression_prediction":
-        yield "task_type: donor_expression_prediction needs a donor; without one it is cell_type_imputation"
-    if task == "cross_dataset_generation" and not (parsed.target_dataset or parsed.reference_dataset):
-        yield "task_type: cross_dataset_generation needs a data set in target_dataset or reference_dataset"
+    task, has_donor = parsed.task_type, bool(parsed.donor)
+    has_dataset = bool(parsed.target_dataset or parsed.reference_dataset)
+    at_odds = {
+        f"{task} has no treatment; take a task that has one, or leave treatment null": (
+            task in OBSERVATIONAL and parsed.treatment is not None
+        ),
+        "a donor is named, so it is perturbation_novel_samples": task == "perturbation_novel_cell_types" and has_donor,
+        "donor_expression_prediction needs a donor; without one it is cell_type_imputation": (
+            task == "donor_expression_prediction" and not has_donor
+        ),
+        "cross_dataset_generation needs a data set in target_dataset or reference_dataset": (
+            task == "cross_dataset_generation" and not has_dataset
+        ),
+    }
+    yield from (f"task_type: {said}" for said, is_so in at_odds.items() if is_so)
     if parsed.compare_with_query and not context.asks_for_query_control(question):
         yield "compare_with_query: the question does not ask for that in words; set it to false"
 
