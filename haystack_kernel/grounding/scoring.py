@@ -17,6 +17,7 @@ from haystack_kernel.grounding.components.pathways import compute_pathways, path
 from haystack_kernel.grounding.components.score import composite
 from haystack_kernel.grounding.confidence.agreement import compare_engines
 from haystack_kernel.grounding.confidence.aspects import assess_confidence
+from haystack_kernel.grounding.confidence.outlook import find_outlook
 from haystack_kernel.grounding.de.resample import without_donors
 from haystack_kernel.grounding.de.table import (
     FLIPS,
@@ -29,6 +30,7 @@ from haystack_kernel.grounding.de.table import (
 from haystack_kernel.grounding.nulls.self_contained import self_contained_null
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
 from haystack_kernel.grounding.signatures.reference import build_reference
+from haystack_kernel.grounding.uncertainty.calls import study_prompt
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -119,9 +121,16 @@ def score_prediction(
             share = np.asarray((adata.X > 0).mean(axis=0)).ravel()
             where = adata.var_names.get_indexer(genes)
             also_detected = np.maximum(also_detected, np.where(where >= 0, share[where], 0.0))
+    strata = _OBSERVATIONAL_STRATA.get(query.task_type, _STRATA) if basis.is_observational else _STRATA
+    studied = study_prompt(
+        cells,
+        engine=context.engine,
+        detection=also_detected,
+        min_detection=settings.min_detection,
+        within=keys.CELL_TYPE if keys.CELL_TYPE in strata else keys.DONOR,
+    )
     de, other, notes = _both_readings(cells, also_detected=also_detected, basis=basis)
     n_tested, tested = int(de[keys.IS_TESTED].sum()), set(de.loc[de[keys.IS_TESTED], keys.GENE])
-    strata = _OBSERVATIONAL_STRATA.get(query.task_type, _STRATA) if basis.is_observational else _STRATA
     self_contained = self_contained_null(
         cells.prompt,
         cells.prompt_control,
@@ -143,6 +152,15 @@ def score_prediction(
     confidence = assess_confidence(
         cells, de=de, other=other, components=components, overall=overall, agreement=agreement, basis=basis
     )
+    outlook = find_outlook(
+        cells,
+        de=de,
+        studied=studied,
+        self_contained=self_contained,
+        components=components,
+        agreement=agreement,
+        basis=basis,
+    )
     notes.append(
         f"p values rest on {de.attrs[N_TREATED]} predicted and {de.attrs[N_CONTROL]} control cells; "
         "generated cells are not replicates"
@@ -153,7 +171,7 @@ def score_prediction(
         components=components,
         composite=overall,
         agreement=agreement,
-        confidence=confidence,
+        confidence=confidence.model_copy(update=outlook),
         n_tested=n_tested,
         notes=tuple(notes),
     )

@@ -104,7 +104,17 @@ from haystack_kernel.schema.run import (
     RunSummary,
     StepTime,
 )
-from haystack_kernel.schema.score import Aspect, Component, Composite, Confidence, EngineAgreement, Feedback, Truth
+from haystack_kernel.schema.score import (
+    Aspect,
+    Component,
+    Composite,
+    Confidence,
+    EngineAgreement,
+    ExpectedAccuracy,
+    Feedback,
+    Truth,
+    Without,
+)
 from haystack_kernel.schema.settings import (
     BatchSettings,
     BucketSettings,
@@ -154,6 +164,8 @@ __all__ = [
     "Component",
     "Composite",
     "Confidence",
+    "ExpectedAccuracy",
+    "Without",
     "ControlStrategy",
     "CostEstimate",
     "CostSettings",

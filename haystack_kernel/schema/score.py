@@ -84,6 +84,32 @@ class Aspect(Frozen):
     reason: str = Field(default="", description="why NaN; never empty when NaN")
 
 
+class ExpectedAccuracy(Frozen):
+    """The accuracy that a prediction can be expected to have, learned by hiding parts of its prompt.
+
+    It is the Pearson correlation of the predicted with the true change of mean log1p(CP10k) over the tested genes.
+    """
+
+    value: Real = Field(default=NAN, description="against a measurement without noise; NaN: nothing is expected")
+    low: Real = Field(default=NAN, description="lower end of the 80 % interval")
+    high: Real = NAN
+    measured: Real = Field(default=NAN, description="what a measurement of ``n_cells`` cells an arm would show")
+    n_cells: int = 0
+    left_out: str = Field(default="", description="what was hidden in turn; empty: nothing could be")
+    n_left_out: int = 0
+    words: str = Field(default="", description="what it rests on, a clause")
+    narrower: str = Field(default="", description="what to measure next so that the interval narrows most, a clause")
+    reason: str = Field(default="", description="why NaN; never empty when NaN")
+
+
+class Without(Frozen):
+    """The composite without one donor or data set of the prompt; the prediction is not repeated."""
+
+    kind: str = Field(description="donor or data set")
+    name: str
+    composite: Real
+
+
 class Confidence(Frozen):
     """How reliable a prediction is; the score says how far it agrees with known biology."""
 
@@ -92,6 +118,11 @@ class Confidence(Frozen):
         default="not_compared", description="how the engine compares with the simple baselines"
     )
     verdict_words: str = ""
+    expected: ExpectedAccuracy | None = Field(default=None, description="None: not a question about a response")
+    without: tuple[Without, ...] = Field(default=(), description="lowest composite first")
+    twins: tuple[str, ...] = Field(
+        default=(), description="perturbations that the prompt cannot tell from the one asked for, most similar first"
+    )
 
 
 class Feedback(Frozen):

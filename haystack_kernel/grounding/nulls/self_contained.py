@@ -10,7 +10,7 @@ more evidence than the prompt that it was made from.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,35 @@ _PURPOSE = 1  # second word of the seed, so that no two tests share random numbe
 _WORDS = {keys.DONOR: "donor", keys.CELL_TYPE: "cell type"}
 
 
+@dataclass(frozen=True, eq=False)
+class CellScores:
+    """The statistic of every set in every cell of the prompt, treated cells first, with the labels of the cells."""
+
+    names: tuple[str, ...]
+    scores: NDArray[np.float64]  # cells x sets
+    is_treated: NDArray[np.bool_]
+    strata: NDArray[np.integer[Any]]
+    donors: NDArray[np.str_]
+    datasets: NDArray[np.str_]
+
+    def subset(self, kept: NDArray[np.bool_]) -> CellScores:
+        """Some of the cells."""
+        return CellScores(
+            self.names,
+            self.scores[kept],
+            self.is_treated[kept],
+            self.strata[kept],
+            self.donors[kept],
+            self.datasets[kept],
+        )
+
+    def of_sets(self, names: Collection[str]) -> CellScores:
+        """Some of the sets."""
+        columns = [column for column, name in enumerate(self.names) if name in names]
+        kept = tuple(self.names[column] for column in columns)
+        return replace(self, names=kept, scores=self.scores[:, columns])
+
+
 @dataclass(frozen=True)
 class SelfContained:
     """P values of the self-contained null for several sets.
@@ -48,6 +77,8 @@ class SelfContained:
     effects
         The statistics of the sets by donor, one column per set in the order of ``tails``; None where donors are not the
         replicates, because they are what is compared.
+    cells
+        What the tests rest on, of the cells; None where ``effects`` is, or nothing could be tested.
     reason
         Why no set could be tested; empty otherwise.
     """
@@ -55,6 +86,7 @@ class SelfContained:
     tails: dict[str, Tails] = field(default_factory=dict)
     donor_tails: dict[str, Tails] = field(default_factory=dict)
     effects: DonorEffects | None = None
+    cells: CellScores | None = None
     reason: str = ""
 
     def get(self, name: str) -> Tails:
@@ -140,7 +172,9 @@ def self_contained_null(
         return SelfContained(found, reason=reason)
     donors = labels[keys.DONOR].to_numpy(str)
     effects = donor_effects(scores, is_treated=is_treated, strata=strata, donors=donors)
-    return SelfContained(found, dict(zip(names, effects.tails(), strict=True)), effects, reason)
+    datasets = np.concatenate([_datasets(prompt), _datasets(control)])
+    cells = CellScores(tuple(names), scores, is_treated, strata, donors, datasets)
+    return SelfContained(found, dict(zip(names, effects.tails(), strict=True)), effects, cells, reason)
 
 
 def permute_within(
@@ -200,6 +234,13 @@ def _labels(adata: ad.AnnData) -> pd.DataFrame:
         msg = f"prompt cells lack {absent} in obs; take them from an atlas, or add the columns"
         raise MissingKeyError(msg, absent=absent)
     return adata.obs[[keys.DONOR, keys.CELL_TYPE]].astype(object).fillna("").astype(str)
+
+
+def _datasets(adata: ad.AnnData) -> NDArray[np.str_]:
+    """Data set of each cell; "" where it is not known."""
+    if keys.DATASET not in adata.obs:
+        return np.full(adata.n_obs, "")
+    return adata.obs[keys.DATASET].astype(object).fillna("").astype(str).to_numpy(str)
 
 
 def _in_mixed_strata(strata: NDArray[np.integer[Any]], is_treated: NDArray[np.bool_]) -> NDArray[np.bool_]:

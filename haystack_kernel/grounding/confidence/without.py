@@ -1,0 +1,79 @@
+"""What the score would be without one donor or data set of the prompt.
+
+In: the scored components and the cell scores behind them. Out: one ``Without`` per donor and data set, lowest first.
+
+Only the tests of the prompt are repeated: the prediction itself, and its comparison with other genes, stay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haystack_kernel.grounding.components.score import best_of_many, composite, score_from_p
+from haystack_kernel.grounding.nulls.donors import donor_effects
+from haystack_kernel.grounding.nulls.self_contained import permute_within
+from haystack_kernel.schema import Without
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haystack_kernel.grounding.nulls.self_contained import CellScores, SelfContained
+    from haystack_kernel.grounding.records import Basis
+    from haystack_kernel.schema import Component
+
+N_DRAWS = 999  # a component then reaches 9.1 at most, which is enough to see whether an answer flips
+MAX_PARTS = 12  # of the largest donors, and of the largest data sets
+
+
+def scores_without(
+    components: Sequence[Component], *, self_contained: SelfContained, basis: Basis, n_tested: int
+) -> tuple[Without, ...]:
+    """Score the round again without each donor and each data set.
+
+    Parameters
+    ----------
+    components
+        The scored components.
+    self_contained
+        Their self-contained null with the scores of the cells.
+    basis
+        Query, settings and context.
+    n_tested
+        Number of tested genes.
+
+    Returns
+    -------
+    Lowest composite first; empty where donors are not the replicates, or the prompt has one donor and one data set.
+    """
+    if self_contained.cells is None:
+        return ()
+    cells = self_contained.cells.of_sets({item.name for item in components})
+    found = []
+    for kind, labels in (("donor", cells.donors), ("data set", cells.datasets)):
+        names, sizes = np.unique(labels, return_counts=True)
+        if len(names) < 2:
+            continue
+        for name in names[np.argsort(-sizes, kind="stable")][:MAX_PARTS]:
+            value = _score_again(components, cells.subset(labels != name), basis=basis, n_tested=n_tested)
+            found.append(Without(kind=kind, name=str(name), composite=value))
+    return tuple(sorted(found, key=lambda one: (np.nan_to_num(one.composite, nan=0.0), one.kind, one.name)))
+
+
+def _score_again(components: Sequence[Component], cells: CellScores, *, basis: Basis, n_tested: int) -> float:
+    """Composite with the p values of the prompt taken from fewer cells."""
+    is_treated, strata, seed = cells.is_treated, cells.strata, basis.context.seed
+    over_cells = permute_within(cells.scores, is_treated=is_treated, strata=strata, n_draws=N_DRAWS, seed=seed)
+    effects = donor_effects(cells.scores, is_treated=is_treated, strata=strata, donors=cells.donors)
+    over_donors = effects.tails()
+    again = []
+    for item in components:
+        score = item.score
+        if item.name in cells.names:
+            at = cells.names.index(item.name)
+            p = float(np.nanmax([over_cells[at].up, over_donors[at].up, item.p_specificity]))
+            score = score_from_p(best_of_many(p, n_scored=basis.context.n_scored))
+        again.append(item.model_copy(update={"score": score}))
+    matched = basis.context.donor_matched
+    return composite(again, donor_matched=matched, n_tested=n_tested, replication=effects.replication).value
