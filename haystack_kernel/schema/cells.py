@@ -63,3 +63,4 @@ class Choice(Frozen):
 
     candidate_keys: tuple[str, ...]
     reason: str
+    planner: str = Field(default="offline", description="who chose and wrote the reason; rules, unless it says so")

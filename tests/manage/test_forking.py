@@ -35,7 +35,7 @@ CHANGES = [
     {"n_prompt": 30},
     {"literature": True},
     {"ban": ["donor=d1"]},
-    {"planner": "offline"},
+    {"planner": "claude"},
     {"question": "How would NK cells respond to IFN-beta?"},
 ]
 

@@ -37,6 +37,11 @@ class Answering(BaseModel):
 A = TypeVar("A", bound=Answering)
 
 
+def as_data(value: Any) -> str:  # noqa: ANN401 - anything JSON has
+    """Write data so that nothing in it can look like the end of the data."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
+
+
 class PlayingClient(anthropic.DefaultHttpxClient):
     """HTTP client that gives the recorded answer that its meter plays, and else sends the request."""
 

@@ -90,8 +90,12 @@ class ClaudePlanner:
             return Answer(query, self._usage(service))
 
     def choose(self, record: RunRecord, *, view: PlannerView | None = None) -> Answer[Choice | None]:
-        """Choose the candidates of the next round."""
-        return self._rules.choose(record, view=view)
+        """Choose the candidates of the next round; see :mod:`haystack_kernel.planners.claude.choose`."""
+        from haystack_kernel.planners.claude.choose import choose
+
+        with self._service(view, "choose") as service:
+            choice = choose(record, view=service.meter.view, knowledge=self.knowledge, service=service)
+            return Answer(choice, self._usage(service))
 
     def read_papers(self, asked: PapersToRead, *, view: PlannerView) -> Answer[ModelReadings | None]:
         """Read each paper on its own; see :mod:`haystack_kernel.planners.claude.papers`."""
@@ -103,8 +107,14 @@ class ClaudePlanner:
     def interpret(
         self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame, view: PlannerView | None = None
     ) -> Answer[Interpretation]:
-        """Put the best round into words."""
-        return self._rules.interpret(record, de=de, pathways=pathways, view=view)
+        """Put the best round into words: headline and limitations by rules, the text beside them by Claude."""
+        from haystack_kernel.planners.claude.interpret import interpret
+
+        said, _ = self._rules.interpret(record, de=de, pathways=pathways, view=view)
+        with self._service(view, "interpret") as service:
+            text = interpret(record, de=de, pathways=pathways, view=service.meter.view, service=service)
+            said = said.model_copy(update={"planner": self.name, "model_text": text})
+            return Answer(said, self._usage(service))
 
     def _service(self, view: PlannerView | None, step: str) -> Service:
         from haystack_kernel.planners.claude.client import Service

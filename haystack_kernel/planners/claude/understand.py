@@ -17,7 +17,7 @@ from haystack_kernel.knowledge import resolve
 from haystack_kernel.planners import context
 from haystack_kernel.planners.check import MAX_CHARACTERS, MIN_CHARACTERS, check_answerable, check_human
 from haystack_kernel.planners.classes import Reading, find_objections
-from haystack_kernel.planners.claude.client import Answering
+from haystack_kernel.planners.claude.client import Answering, as_data
 from haystack_kernel.planners.fields import term_fields
 from haystack_kernel.planners.guard import foul
 from haystack_kernel.planners.unused import unused_phrases
@@ -147,11 +147,6 @@ def understand(question: str, *, knowledge: Knowledge, service: Service, planner
         asked = query.clarification
         msg = f"{error} {asked.text} Ask instead: {' or '.join(map(repr, asked.questions))}"
         raise InvalidInputError(msg, **{**error.facts, "questions": list(asked.questions)}) from None
-
-
-def as_data(value: Any) -> str:  # noqa: ANN401 - anything JSON has
-    """Write data so that nothing in it can look like the end of the data."""
-    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 # --- what may be wrong with an answer -------------------------------------------------------------------------------

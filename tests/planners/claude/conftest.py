@@ -12,32 +12,16 @@ from haystack_kernel.schema import Settings
 
 pytest.importorskip("anthropic", reason="anthropic is not installed")
 
+from tests.planners.claude import model
 from tests.servers import messages
 
 APPROVED = Consent(approve=True)
 QUESTION = "What happens to the cells that make antibodies when you hit them with IFN-beta?"
-READING = {
-    "task_type": "perturbation_novel_cell_types",
-    "cells": {"words": "the cells that make antibodies", "name": "plasma cell"},
-    "treatment": {"words": "IFN-beta", "name": "IFN-beta"},
-    "tissue": None,
-    "disease": None,
-    "donor": "",
-    "reference_donor": "",
-    "target_dataset": "",
-    "reference_dataset": "",
-    "condition": "",
-    "compare_with_query": False,
-    "doubts": [],
-    "refusal": None,
-    "clarification": None,
-}
-"""What an honest model reads in the question."""
 
 
 @pytest.fixture
 def server():
-    with messages.messages_server() as running:
+    with messages.messages_server(model.honest) as running:
         yield running
 
 

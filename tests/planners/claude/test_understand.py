@@ -9,7 +9,7 @@ from haystack_kernel.errors import ApprovalNeededError, InvalidInputError, Servi
 from haystack_kernel.planners.claude.planner import prompt_of
 from haystack_kernel.ports import Consent
 from haystack_kernel.store import CallFolder
-from tests.planners.claude.conftest import READING
+from tests.planners.claude.model import READING
 from tests.servers import messages
 
 
