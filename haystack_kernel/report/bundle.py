@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from haystack_kernel.report.candidates import candidate_table
-from haystack_kernel.schema import Citations, ModelReadings
-from haystack_kernel.store import layout, parse_csv, to_csv
+from haystack_kernel.schema import Citations, ModelReadings, Transcript
+from haystack_kernel.store import CallFolder, layout, parse_csv, to_csv, to_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
     from haystack_kernel.ports import Store
-    from haystack_kernel.schema import RunRecord
+    from haystack_kernel.schema import Call, RunRecord
 
 
 _NEEDED = (layout.DE, layout.PATHWAYS, layout.PROMPTS)
@@ -62,6 +62,12 @@ class ReportBundle:
     readings: ModelReadings | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
 
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The requests to a language model, in order; none for a planner of rules."""
+        held = self.files.get(layout.TRANSCRIPT)
+        return () if held is None else Transcript.model_validate_json(held).calls
+
 
 def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None) -> ReportBundle:
     """Read the tables and citations of the best round, if there is one.
@@ -90,7 +96,7 @@ def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | Non
     """
     run_id, number = record.run_id, record.best_round
     if number is None:
-        return ReportBundle(record=record, notebook=notebook)
+        return build_bundle(record, _transcript(record, store), notebook=notebook)
     # The embedding is written when a run is published, readings by a language model alone; citations are absent in runs
     # of versions without a search.
     names = (*_NEEDED, layout.EMBEDDING, layout.CITATIONS, layout.READINGS)
@@ -98,7 +104,7 @@ def load_bundle(record: RunRecord, store: Store, *, notebook: NotebookNode | Non
     wanted = [name for name in paths if name in _NEEDED or store.exists(run_id, paths[name])]
     files = {name: store.read(run_id, paths[name]) for name in wanted}
     files[layout.CANDIDATES] = to_csv(candidate_table(record).to_frame())
-    return build_bundle(record, files, notebook=notebook)
+    return build_bundle(record, files | _transcript(record, store), notebook=notebook)
 
 
 def build_bundle(
@@ -135,3 +141,9 @@ def build_bundle(
     return ReportBundle(
         record=record, tables=tables, notebook=notebook, citations=papers, readings=readings, files=files
     )
+
+
+def _transcript(record: RunRecord, store: Store) -> dict[str, bytes]:
+    """The requests to a language model as the file that planner replay reads; empty without any."""
+    calls = CallFolder(store, record.run_id).calls
+    return {layout.TRANSCRIPT: to_transcript(calls)} if calls else {}

@@ -25,6 +25,7 @@ TELLS = {
     layout.EMBEDDING: "places on the map of the cells",
     layout.CITATIONS: "papers with the sentences quoted",
     layout.READINGS: "what a language model read in the papers",
+    layout.TRANSCRIPT: "requests to the language model with its answers, for planner replay",
 }
 MAX_BYTES = 1_500_000  # of all links together, so that the report stays below 5 MB
 _PLAIN = 60_000  # bytes; larger files are compressed, which R and pandas read as they are

@@ -134,6 +134,11 @@ def _jobs(record: RunRecord) -> list[str]:
     said = []
     for kind, usd in record.cost_by_kind.items():
         bills = [bill for bill in record.all_bills if bill.kind == kind]
+        if kind == "planner":
+            models = ", ".join(sorted({bill.machine for bill in bills}))
+            n_asked = sum(bill.attempt for bill in bills)
+            said.append(f"The planner asked {models} {counted(n_asked, 'time')}, about {in_usd(usd)} at list prices.")
+            continue
         machines = ", ".join(sorted({bill.machine for bill in bills}))
         minutes = sum(bill.seconds * bill.n_machines for bill in bills) / 60
         jobs = f"{_WORK[kind]} took {counted(len(bills), 'cloud job')} on {machines}"

@@ -20,10 +20,10 @@ from haystack_kernel.report.html import (
     table,
 )
 from haystack_kernel.report.words import CONTROLS, P_VALUES, TASKS, score_text, with_id
-from haystack_kernel.schema import NAN
+from haystack_kernel.schema import MODEL_PLANNERS, NAN
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import RunRecord, StructuredQuery
+    from haystack_kernel.schema import Choice, RunRecord, StructuredQuery
 
 
 def query_card(record: RunRecord) -> Html:
@@ -98,12 +98,19 @@ def rounds_table(record: RunRecord) -> Html:
                 bar(item.composite.value) if item.composite else Html(f'<span class="missing">{MISSING}</span>'),
                 item.n_de if item.composite else NAN,
                 *cells,
-                item.choice.reason,
+                reason_of(item.choice),
                 item.decision or "in progress",
             )
         )
     columns = ("round", "score", "DE genes", "prompt cells", "control cells", "query cells", "choice", "decision")
     return Html(table(columns, rows, caption="Rounds, with the choice of prompt and the score of each"))
+
+
+def reason_of(choice: Choice) -> str:
+    """Return why a prompt was chosen, marked where a language model wrote it."""
+    if choice.planner in MODEL_PLANNERS:
+        return f"{choice.reason} (Written by a language model.)"
+    return choice.reason
 
 
 def score_table(record: RunRecord) -> Html:
@@ -186,9 +193,19 @@ def _signed(genes: dict[str, int], *, n_shown: int = 20) -> str:
     return "; ".join(sides)
 
 
+def _from_model(query: StructuredQuery) -> list[str]:
+    """Return what a language model noted about the question, and what it would ask back."""
+    found = [f"The language model that read the question notes: {text}" for text in query.doubts]
+    if query.clarification is not None:
+        asked = " or ".join(repr(text) for text in query.clarification.questions)
+        found.append(f"It would ask back: {query.clarification.text} Ask for example {asked}")
+    return found
+
+
 def _warnings(query: StructuredQuery) -> list[str]:
     """Return one sentence for the words not used, and one per term that may mean something else or is unknown."""
     found = [f"Not used from the question: {query.unused_text}"] if query.unused else []
+    found += _from_model(query)
     for item in query.resolutions:
         if item.ambiguous:
             others = ", ".join(match.name for match in item.alternatives)

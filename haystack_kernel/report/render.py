@@ -27,6 +27,7 @@ from haystack_kernel.report.methods import BIBTEX, methods_paragraph, run_entry
 from haystack_kernel.report.notebook import notebook_fragment
 from haystack_kernel.report.summary import answer
 from haystack_kernel.report.tables import cell_table, gene_table, pathway_table
+from haystack_kernel.report.transcript import transcript_gist, transcript_part
 from haystack_kernel.report.trust import trust_table, truth_table
 from haystack_kernel.report.words import counted, score_text, simulated_atlases
 from haystack_kernel.schema import RunRecord
@@ -223,11 +224,19 @@ def _sections(bundle: ReportBundle) -> list[Section]:
             candidate_table(record).html(),
             counted(len(record.candidates), "candidate"),
         ),
+        *_of_model(bundle),
         Section("methods", "Methods and citations", _methods(bundle), "for a methods section and a bibliography"),
     ]
     if bundle.files:
         found.append(Section("files", "Tables to save", file_links(bundle.files), counted(len(bundle.files), "file")))
     return found
+
+
+def _of_model(bundle: ReportBundle) -> list[Section]:
+    calls = bundle.calls
+    if not calls:
+        return []
+    return [Section("transcript", "What the language model was asked", transcript_part(calls), transcript_gist(calls))]
 
 
 def _methods(bundle: ReportBundle) -> Html:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
 from haystack_kernel.report.html import DOWN, UP, Html, bar_picture, escape, items, paragraph
+from haystack_kernel.report.transcript import written_by
 from haystack_kernel.report.words import counted, score_text, simulated_atlases, termination_text
 from haystack_kernel.schema import EVIDENCE_WORDS
 
@@ -64,6 +65,8 @@ def answer(record: RunRecord, *, de: pd.DataFrame | None = None, pathways: pd.Da
     if said is None:
         return Html(f'<div class="answer">{notes}{strip}{paragraph("No interpretation is available yet.")}</div>')
     words = "".join(paragraph(text) for text in said.paragraphs)
+    if said.model_text is not None:
+        words = f"{written_by(said.model_text)}<h3>In figures</h3>{words}"
     limits = f"<h3>Limitations</h3>{items(said.limitations)}" if said.limitations else ""
     columns = f'<div class="columns"><div><h3>Interpretation</h3>{words}</div><div class="limits">{limits}</div></div>'
     return Html(f'<div class="answer">{notes}{strip}{paragraph(said.headline, kind="headline")}{columns}</div>')

@@ -178,7 +178,7 @@ class _Desk:
     def _of_score(self) -> Iterator[Fact]:
         best, config = self.best, self.record.config
         if best.composite and best.composite.value == best.composite.value:
-            yield Fact("composite score, 1 to 10", f"{best.composite.value:.1f}", about="score")
+            yield Fact("composite score, 1 to 10", best.composite.shown, about="score")
             yield Fact("score that was asked for", f"{config.threshold:g}", about="threshold")
         for part in best.components:
             if part.score == part.score:

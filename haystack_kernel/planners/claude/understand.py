@@ -5,7 +5,6 @@ In: the question, the tables with the names of the atlases. Out: a ``StructuredQ
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal

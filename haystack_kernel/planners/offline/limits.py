@@ -41,6 +41,7 @@ def list_limitations(record: RunRecord, best: Round, *, query: StructuredQuery) 
     >>> list_limitations(record, record.best, query=record.query)  # doctest: +SKIP
     """
     found = [*_of_cells(best), *_of_prompt(best), *_of_score(best), *_of_words(query)]
+    found += [f"A language model read the question and notes: {doubt}" for doubt in query.doubts]
     if query.perturbation is not None:
         used = query.perturbation.name
         named = [term.match.name for term in query.resolutions if term.kind == "perturbation" and term.match]

@@ -20,13 +20,17 @@ from tests.conftest import QUESTION, InlineExecutor, tiny_options
 from tests.planners.claude.model import honest
 from tests.servers import messages
 
-
 pytestmark = pytest.mark.slow
 
 
 def ports_for(folder, root, server=None, *, consent=None, clock=None, **claude):
     section = {"base_url": server.address, "api_key": server.key} if server else {}
-    options = {**tiny_options(folder, root), "claude": {**section, **claude}, "rounds": {"maximum": 1}}
+    options = {
+        **tiny_options(folder, root),
+        "claude": {**section, **claude},
+        "rounds": {"maximum": 1},
+        "literature": {"enabled": False},
+    }
     ports = connect(Settings.model_validate(options), consent=consent or Consent(approve=True))
     if clock is not None:
         ports.planners["claude"]._clock = clock
@@ -60,7 +64,7 @@ def test_choices_and_words_are_the_models_and_every_number_is_the_records(planne
     column = de[0].split(",").index("log2fc")
     value = next(float(row.split(",")[column]) for row in de[1:] if row.startswith(f"{gene},"))
     assert f"({value:+.1f})" in text.paragraphs[0]
-    assert f"The score is {record.score:.1f}," in text.paragraphs[0]
+    assert f"The score is {record.best.composite.shown}," in text.paragraphs[0]
     assert record.interpretation.headline.startswith("Predicted for B cell under IFN-beta")  # by rules, as ever
     assert text.next_experiments
 
@@ -243,3 +247,18 @@ def test_the_request_is_written_before_it_is_sent(tmp_path, tiny_atlas_root, clo
         assert call.reserved_usd > 0.08
         assert json.dumps(call.request) == json.dumps(server.requests[0].body)
         assert ports.store.load(record.run_id).cost_usd == pytest.approx(call.reserved_usd)
+
+
+def test_the_report_marks_what_a_model_wrote_and_folds_transcript_and_bill(planned):
+    ports, record, _ = planned
+    page = ports.store.read(record.run_id, layout.REPORT).decode()
+    text = record.interpretation.model_text
+    assert f"Written by {text.model}, a language model." in page
+    assert page.index("Written by claude") < page.index("In figures")
+    assert "(Written by a language model.)" in page
+    section = page[page.index('id="transcript"') :]
+    assert f"4 requests, {record.cost_usd:.2g} USD by list prices" in section or "4 requests, 0.0" in section
+    assert "The conversation of step" in section
+    assert "contrast(" in section
+    assert "The planner asked claude-sonnet-5-5 4 times" in page
+    assert len(page) < 5_000_000
