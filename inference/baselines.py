@@ -2,9 +2,10 @@
 
 In: prompt cells (treated), their control cells (untreated), query cells. Out: the predicted query cells.
 
-Formulas, with y = log1p(1e4 x / L): ``none`` leaves the cells alone; ``shift`` adds mean y(prompt) - mean y(control)
-to each gene's mean; ``mean`` adds the plain average of that difference over the prompt's cell types; ``weighted``
-adds its average with weights exp(10 r) n / (n + 30), r = similarity (correlation) of the type's control profile and the
+Formulas, with y = log1p(1e4 x / L) and d = mean y(prompt) - mean y(control) of one cell type of the prompt: ``none``
+leaves the cells alone; ``shift`` adds the average of d over the prompt's cells to each gene's mean, so that a type with
+more control cells than another counts no more; ``mean`` adds the plain average of d over the types; ``weighted`` adds
+its average with weights exp(10 r) n / (n + 30), r = similarity (correlation) of the type's control profile and the
 query cells, n = cells of the smaller arm.
 """
 
@@ -72,8 +73,9 @@ class _Arms:
     types: tuple[str, ...]
     prompt: Floats  # types x genes, NaN where the type has no cell
     control: Floats
+    treated: Ints  # prompt cells per type
     smaller: Ints  # cells of the smaller arm per type
-    shift: Floats  # mean of all prompt cells minus mean of all control cells
+    pooled: Floats  # mean of all prompt cells minus mean of all control cells
     genes: dict[str, int]  # upper-cased symbol -> column
 
 
@@ -107,6 +109,7 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
         msg = f"unknown baseline {engine!r}; possible: {', '.join(BASELINES)}"
         raise EngineError(msg)
     notes: list[str] = []
+    is_matched = control is not None
     if control is None:
         control = query
         notes.append("no control cells were given: the query cells served as the control")
@@ -126,7 +129,10 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
         raise InputError(msg)
     if engine == "none":
         return Prediction(query.counts.astype(np.float32).tocsr(), base, changeable, {}, tuple(notes))
-    response, weights = _response(engine, arms, base=base[changeable], column=column[changeable], notes=notes)
+    if engine == "shift" and not is_matched:  # there is nothing to be stratified by: the cells become like the prompt
+        response, weights = arms.pooled, dict[str, float]()
+    else:
+        response, weights = _response(engine, arms, base=base[changeable], column=column[changeable], notes=notes)
     target = base.copy()
     target[changeable] = np.clip(base[changeable] + response[column[changeable]], 0.0, MAX_LOG)
     counts = draw_counts(query.counts, target=target, genes=query.genes, seed=seed)
@@ -150,8 +156,9 @@ def _compute_arms(prompt: Cells, control: Cells, notes: list[str]) -> _Arms:
         types=types,
         prompt=_type_means(treated, prompt.cell_type, types),
         control=_type_means(untreated, control.cell_type, types),
+        treated=np.array([(prompt.cell_type == t).sum() for t in types], np.int64),
         smaller=np.array([min((prompt.cell_type == t).sum(), (control.cell_type == t).sum()) for t in types], np.int64),
-        shift=_mean_rows(treated) - _mean_rows(untreated),
+        pooled=_mean_rows(treated) - _mean_rows(untreated),
         genes={name: index for index, name in enumerate(shared)},
     )
 
@@ -160,40 +167,43 @@ def _response(
     engine: str, arms: _Arms, *, base: Floats, column: Ints, notes: list[str]
 ) -> tuple[Floats, dict[str, float]]:
     """Change of the mean log profile over the shared genes, and each cell type's share in it."""
-    if engine == "shift":
-        return arms.shift, {}
-    minimum = 1 if engine == "weighted" else MIN_CELLS_MEAN
+    minimum = MIN_CELLS_MEAN if engine == "mean" else 1
     used = np.flatnonzero(arms.smaller >= minimum)
     if dropped := [name for name, n in zip(arms.types, arms.smaller, strict=True) if n < minimum]:
         notes.append(f"left out, fewer than {minimum} cells in prompt or control: {', '.join(dropped)}")
     if not used.size:
-        notes.append(f"no cell type has {minimum} cells in both prompt and control: the plain shift was used")
-        return arms.shift, {}
-    share = type_shares(engine, arms.control[np.ix_(used, column)], base=base, smaller=arms.smaller[used])
+        notes.append(f"no cell type has {minimum} cells in both prompt and control: cells were compared across types")
+        return arms.pooled, {}
+    profiles = arms.control[np.ix_(used, column)]
+    share = type_shares(engine, profiles, base=base, smaller=arms.smaller[used], treated=arms.treated[used])
     weights = {arms.types[index]: float(value) for index, value in zip(used, share, strict=True)}
     return share @ (arms.prompt[used] - arms.control[used]), weights
 
 
-def type_shares(engine: str, profiles: Floats, *, base: Floats, smaller: Ints) -> Floats:
+def type_shares(engine: str, profiles: Floats, *, base: Floats, smaller: Ints, treated: Ints) -> Floats:
     """Share of each cell type in the response.
 
     Parameters
     ----------
     engine
-        ``weighted``, or ``mean`` for equal shares.
+        ``weighted``, ``shift`` for shares of the prompt's cells, or ``mean`` for equal shares.
     profiles
         Mean log1p(CP10k) of the control cells, types x genes.
     base
         The same of the cells to transform.
     smaller
         Cells of the smaller arm of each type.
+    treated
+        Prompt cells of each type.
 
     Returns
     -------
     One share per type; they sum to 1.
     """
     share = np.ones(len(profiles))
-    if engine == "weighted":
+    if engine == "shift":
+        share = treated.astype(np.float64)
+    elif engine == "weighted":
         similarity = profile_similarity(profiles, base)
         share = np.exp(SIMILARITY_POWER * similarity) * smaller / (smaller + SHRINK_CELLS)
     return share / share.sum()

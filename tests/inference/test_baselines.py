@@ -76,7 +76,20 @@ def test_weighted_without_a_type_in_both_arms_falls_back_to_shift(cells):
     result = predict("weighted", **{**cells, "control": renamed}, seed=0)
     shift = predict("shift", **{**cells, "control": renamed}, seed=0)
     np.testing.assert_allclose(result.expected_log, shift.expected_log)
-    assert any("plain shift" in note for note in result.notes)
+    assert any("compared across types" in note for note in result.notes)
+
+
+def test_shift_compares_each_type_with_its_own_controls_however_many_there_are(cells):
+    prompt, control = cells["prompt"], cells["control"]
+    first = sorted(set(control.cell_type.tolist()))[0]
+    rows = np.concatenate([np.flatnonzero(control.cell_type != first), np.flatnonzero(control.cell_type == first)[:3]])
+    fewer = Cells(control.counts[rows], control.genes, control.cell_type[rows], control.donor[rows])
+    wanted = _mean_log(cells["query"].counts.toarray())
+    for name in set(prompt.cell_type.tolist()):
+        arms = [_mean_log(one.counts.toarray()[one.cell_type == name]) for one in (prompt, fewer)]
+        wanted = wanted + (prompt.cell_type == name).mean() * (arms[0] - arms[1])
+    result = predict("shift", **{**cells, "control": fewer}, seed=0)
+    np.testing.assert_allclose(result.expected_log, np.maximum(wanted, 0))
 
 
 def test_without_control_the_query_is_the_reference(cells):

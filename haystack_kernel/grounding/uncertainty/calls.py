@@ -18,7 +18,7 @@ import numpy as np
 from haystack_kernel import keys
 from haystack_kernel.grounding.de.profiles import log_normalise
 from haystack_kernel.grounding.uncertainty.prior import posterior
-from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, Response, summarise_prompt
+from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, POOLED, Response, summarise_prompt
 from haystack_kernel.grounding.uncertainty.transfer import (
     DONOR,
     INTERVAL,
@@ -115,8 +115,8 @@ def study_prompt(
     prompt = summarise_prompt(cells.prompt, control, genes=list(names[is_known]), within=within)
     base = query_profile(cells.query)[0][is_known]
     linear = engine if engine in LINEAR else LINEAR[0]
-    if within == keys.DONOR:  # no cell type is in both arms: the baselines use the plain shift
-        linear = "shift"
+    if within == keys.DONOR:  # no cell type is in both arms: the baselines compare across types
+        linear = POOLED
     own = prompt.respond(linear, prompt.everything, base=base)
     if not np.isfinite(own.variance).all():
         return "one treated and one control cell do not say how much cells vary"

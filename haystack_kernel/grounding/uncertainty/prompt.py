@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
+POOLED = "pooled"  # no engine: cells compared without regard to their type
 LINEAR = ("weighted", "mean", "shift")  # engines whose response is a weighted mean of the prompt's effects
 MAX_DONORS = 8  # more donors are treated as so many groups
 TREATED, CONTROL = 0, 1
@@ -91,11 +92,12 @@ class PromptEffects:
         subsets = self._by_type(entries, minimum=MIN_CELLS_MEAN if engine == "mean" else 1)
         profiles = np.array([self.arm(CONTROL, one).mean for one in subsets])
         nearest = float(profile_similarity(profiles, base).max()) if subsets else 0.0
-        if engine == "shift" or not subsets:  # as the baseline itself does
+        if engine == POOLED or not subsets:  # as the baseline itself does
             pooled = self.effect(entries)
             return Response(pooled.delta, pooled.se**2, nearest)
         smaller = np.array([self.smaller(one) for one in subsets])
-        share = type_shares(engine, profiles, base=base, smaller=smaller)
+        treated = self.n_cells[TREATED] @ np.array(subsets, dtype=np.int64).T
+        share = type_shares(engine, profiles, base=base, smaller=smaller, treated=treated)
         effects = [self.effect(one) for one in subsets]
         delta, variance = share @ [one.delta for one in effects], share**2 @ [one.se**2 for one in effects]
         return Response(delta, variance, nearest)

@@ -1,9 +1,12 @@
 """Prompt and control cells of equal composition, so that their difference is the effect and not the mixture.
 
-In: pooled prompt and control cells, each with its group. Out: a subset of both, with equal shares of every group.
+In: pooled prompt and control cells, each with its group. Out: a subset of both, with equal shares.
 
-A group is one control cell set with the prompts it belongs to. If 60 % of the prompt cells but 40 % of the control
-cells were monocytes, every monocyte gene would appear as an effect, and so would every gene that one study lacks.
+A group is one control cell set with the prompts it belongs to: cells of one data set and type. If 60 % of the prompt
+cells but 40 % of the control cells came from one study, every gene that the other lacks would appear as an effect; so
+within a cell type every data set has the same share of both sides. A model sees all cells as one mixture, so for it
+that holds over cell types, too. The other engines compare each cell type with itself, and there few controls of one
+type are no reason to take away those of the others.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
+from haystack_kernel.retrieval.cells.sample import allocate, make_rng, sample_cells
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import CellSet, RunConfig
@@ -30,14 +33,14 @@ def group_of(control: CellSet) -> str:
 def balance(
     prompt: pd.DataFrame, *, control: pd.DataFrame, config: RunConfig, round_number: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sample both sides so that every group has the same share of the prompt and of the control cells.
+    """Sample both sides so that groups that are compared as a mixture have equal shares of prompt and control cells.
 
     Parameters
     ----------
     prompt, control
         One row per cell with ``control_group``.
     config
-        Its ``n_prompt`` also limits the control cells.
+        Its ``n_prompt`` also limits the control cells, and its engine says what is compared as a mixture.
     round_number
         Becomes part of the seed.
 
@@ -52,12 +55,26 @@ def balance(
         asked = {one: n for one, n in asked.items() if n}
     if not set(asked) <= set(held) or not asked:  # no group has both prompt and control cells
         return prompt, control.iloc[:0]
-    ratio = min([config.n_prompt / sum(asked.values()), *(held[one] / n for one, n in asked.items())])
-    wanted = {one: max(1, int(n * ratio + 1e-9)) for one, n in asked.items()}
+    wanted = _controls(asked, held=held, config=config)
     return (
         _take(prompt, asked, role=f"{keys.PROMPT}/{round_number}", config=config),
         _take(control, wanted, role=f"{keys.CONTROL}/{round_number}", config=config),
     )
+
+
+def _controls(asked: dict[str, int], *, held: dict[str, int], config: RunConfig) -> dict[str, int]:
+    """Control cells of each group: per kind of cells as many as the scarcest of its data sets allows."""
+    kinds = {one: _kind(one, config) for one in asked}
+    ratio = {kind: min(held[one] / n for one, n in asked.items() if kinds[one] == kind) for kind in set(kinds.values())}
+    wanted = {one: max(1, int(n * ratio[kinds[one]] + 1e-9)) for one, n in asked.items()}
+    if sum(wanted.values()) > config.n_prompt:
+        wanted = dict(zip(wanted, allocate(list(wanted.values()), n=config.n_prompt), strict=True))
+    return wanted
+
+
+def _kind(group: str, config: RunConfig) -> str:
+    """What must have one make-up on both sides: all cells for a model, which sees a mixture; else each cell type."""
+    return "" if config.engine == "stack" else group.split("|", 2)[-1]
 
 
 def _sizes(cells: pd.DataFrame) -> dict[str, int]:

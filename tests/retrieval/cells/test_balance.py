@@ -11,8 +11,9 @@ def cells(prefix, **sizes):
     return pd.DataFrame(rows, columns=[keys.CELL_ID, keys.CELL_TYPE, keys.DONOR, GROUP])
 
 
-def shares(prompt, control, *, n_prompt=2000):
-    sides = balance(prompt, control=control, config=RunConfig(n_prompt=n_prompt), round_number=1)
+def shares(prompt, control, *, n_prompt=2000, engine="stack"):
+    config = RunConfig(n_prompt=n_prompt, engine=engine)
+    sides = balance(prompt, control=control, config=config, round_number=1)
     return [one[GROUP].value_counts().to_dict() for one in sides]
 
 
@@ -24,6 +25,16 @@ def test_balance_gives_both_sides_the_same_make_up():
 def test_balance_when_a_control_is_tiny_then_trims_its_prompt_rather_than_all_controls():
     # group b: 4 controls carry at most 12 prompt cells; then control is a third of the prompt everywhere
     assert shares(cells("p", a=60, b=400), cells("c", a=60, b=4)) == [{"a": 60, "b": 12}, {"a": 20, "b": 4}]
+
+
+def test_balance_thins_controls_of_other_types_for_a_model_alone():
+    # 6 controls of megakaryocytes are no reason to take away controls of monocytes, where types are compared apart
+    prompt = cells("p", **{"k|s|mono": 100, "k|s|mega": 12, "k|t|mono": 50})
+    control = cells("c", **{"k|s|mono": 100, "k|s|mega": 6, "k|t|mono": 40})
+    apart = {"k|s|mono": 80, "k|s|mega": 6, "k|t|mono": 40}  # within monocytes both data sets keep 4 in 5
+    assert shares(prompt, control, engine="weighted")[1] == apart
+    assert shares(prompt, control, engine="stack")[1] == {"k|s|mono": 50, "k|s|mega": 6, "k|t|mono": 25}
+    assert sum(shares(prompt, control, engine="weighted", n_prompt=63)[1].values()) <= 63
 
 
 def test_balance_when_a_group_lost_its_control_then_its_prompt_is_left_out():
