@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
-from haystack_kernel.schema import NAN, GroundingSettings, RunRecord
+from haystack_kernel.schema import NAN, RunRecord
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["candidates", "cells", "de", "pathways", "prompts", "rounds"]
 _ACCEPTED = f"a Run, the AnnData of its predictions (run.predictions, or {layout.PREDICTIONS})"
+_SCANPY_LOG2FC, _SCANPY_PADJ = 0.5, 0.05  # limits of a call where scanpy tested the genes
 _SCANPY = {"names": keys.GENE, "logfoldchanges": keys.LOG2FC, "pvals": keys.PVAL, "pvals_adj": keys.PADJ}
 
 
@@ -40,9 +41,12 @@ def de(given: Any, *, group: str | None = None) -> pd.DataFrame:  # noqa: ANN401
     Returns
     -------
     DataFrame
-        ``gene``, ``log2fc`` (predicted over control), ``delta``, ``pval``, ``padj`` (NaN: not tested), ``is_de`` and
-        more. Of an AnnData that scanpy tested, ``delta`` is the fold change that scanpy computed, and ``is_de`` holds
-        where it is at least 0.5 and ``padj`` at most 0.05.
+        ``gene``, ``log2fc`` (predicted over control), ``delta``, ``effect`` with ``effect_low`` and ``effect_high``
+        (the true effect that the prompt lets expect, on the scale of ``delta``, and its 80 % interval), ``lfsr``
+        (probability that its sign is wrong), ``prob_de`` (of an effect beyond 0.1), ``is_de`` (``lfsr`` below 0.05),
+        ``pval`` and ``padj`` of the rank test between generated cells (NaN: not tested), and more. Of an AnnData that
+        scanpy tested, ``delta`` is the fold change that scanpy computed, and ``is_de`` holds where it is at least 0.5
+        and ``padj`` at most 0.05.
 
     Raises
     ------
@@ -302,10 +306,9 @@ def _tested_by_scanpy(adata: ad.AnnData, *, group: str | None) -> pd.DataFrame:
     if lacking := [name for name in _SCANPY.values() if name not in table]:
         msg = f"uns[{keys.UNS_DE!r}] lacks {', '.join(lacking)}; test with method 'wilcoxon' or 't-test'"
         raise MissingKeyError(msg, absent=lacking)
-    limits = GroundingSettings()
     effect = table[keys.LOG2FC].astype(float)
     table[keys.DELTA] = effect
-    table[keys.IS_DE] = (np.abs(effect) >= limits.min_abs_log2fc) & (table[keys.PADJ] <= limits.max_padj)
+    table[keys.IS_DE] = (np.abs(effect) >= _SCANPY_LOG2FC) & (table[keys.PADJ] <= _SCANPY_PADJ)
     return table
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.draw import log_normalise
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
@@ -56,6 +58,15 @@ class Trend:
     def at(self, mean: Floats | float) -> Floats:
         """Variance expected at each mean; beyond the last bin that of the last bin."""
         return np.asarray(np.interp(mean, self.mean, self.variance))
+
+
+def profile_counts(counts: sparse.csr_matrix) -> tuple[Floats, Floats]:
+    """Mean log1p(CP10k), and fraction of cells with a count, of every gene of raw counts with at least one cell."""
+    logs = log_normalise(counts)
+    logs.eliminate_zeros()
+    n_cells, n_genes = logs.shape
+    detection = np.bincount(logs.indices, minlength=n_genes) / n_cells
+    return np.asarray(logs.sum(axis=0)).ravel() / n_cells, detection
 
 
 def summarise_arm(logs: sparse.csr_matrix) -> Arm:

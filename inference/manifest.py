@@ -50,6 +50,7 @@ class Task:
     engine: str
     control: str | None = None  # matched control cells; None where the engine does not need them
     kind: str = GENERATE
+    resample: bool = False  # draw the prompt's donors and cells with replacement, by the seed
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,7 @@ def check_task(task: Task) -> None:
             task.control is not None and not _is_text(task.control)
         ),
         f"'seed' must be a whole number, got {task.seed!r}": not _is_whole(task.seed),
+        f"'resample' must be true or false, got {task.resample!r}": not isinstance(task.resample, bool),
         f"unknown engine {task.engine!r}; possible: {', '.join(ENGINES)}": task.engine not in ENGINES,
         f"engine {task.engine!r} has no embedding; kind {EMBED!r} needs engine {MODEL_ENGINE!r}": (
             is_embedding and task.engine != MODEL_ENGINE

@@ -28,6 +28,7 @@ from inference.manifest import (
     parse_result,
 )
 from inference.outputs import write_embedding, write_prediction
+from inference.resample import resample_cells
 from inference.stack.genes import coverage_warnings
 
 if TYPE_CHECKING:
@@ -137,8 +138,9 @@ def is_done(task: Task, *, digests: dict[str, str], folder: Path) -> bool:
 def _predict(task: Task, prepared: Prepared, *, engines: Engines, path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     """Predict and write; returns the record and the shape."""
     query, control = prepared.loaded["query"], prepared.loaded.get("control")
+    prompt = prepared.loaded["prompt"].cells
     prediction = engines.find(task.engine)(
-        prompt=prepared.loaded["prompt"].cells,
+        prompt=resample_cells(prompt, seed=task.seed) if task.resample else prompt,
         control=control.cells if control else None,
         query=query.cells,
         seed=task.seed,
@@ -148,7 +150,7 @@ def _predict(task: Task, prepared: Prepared, *, engines: Engines, path: Path) ->
         **_record(task, prepared, engines, notes=(*prediction.notes, *coverage_warnings(prediction.record))),
         "frac_genes_found": float(np.mean(prediction.changeable)),
         "weights": prediction.weights,
-    }
+    } | ({"resampled": True} if task.resample else {})
     known = engines.known_genes(task.engine, query.cells.genes)
     write_prediction(prediction, query, known=known, record=json.dumps(record, sort_keys=True), path=path)
     return record, prediction.counts.shape

@@ -199,7 +199,7 @@ def tiny_options(tmp_path, root):
         "knowledge": str(tmp_path / "knowledge"),
         "cache": str(tmp_path / "cache"),
         "atlases": ["tiny"],
-        "grounding": {"n_draws": 199, "n_seeds": 0},
+        "grounding": {"n_draws": 199, "n_resamples": 0},
         "inference": {"n_prompt": 60, "n_query": 24},
         "jobs": {"poll_s": 0.05},
     }

@@ -50,7 +50,7 @@ class GroundingCells:
     baselines
         Engine name -> treated prediction of a simple engine.
     repeats
-        Treated and control predictions of further random seeds.
+        Treated and control predictions from resampled prompts, of an engine with a model.
     measured
         Label -> treated and control cells of a measured response that is not part of the prompt.
 
@@ -164,7 +164,8 @@ class Grounded:
     Attributes
     ----------
     de
-        One row per gene, see :func:`compute_de`; column ``flips``: the call differs between the two control readings.
+        One row per gene, see :func:`compute_de` and :func:`call_genes`; column ``flips``: the call differs between
+        the two control readings.
     pathways
         One row per pathway, see :func:`compute_pathways`.
     components, composite

@@ -18,26 +18,27 @@ from haystack_kernel.grounding.components.score import composite
 from haystack_kernel.grounding.confidence.agreement import compare_engines
 from haystack_kernel.grounding.confidence.aspects import assess_confidence
 from haystack_kernel.grounding.confidence.outlook import find_outlook
-from haystack_kernel.grounding.de.resample import without_donors
+from haystack_kernel.grounding.de.profiles import log_normalise, mean_profile
 from haystack_kernel.grounding.de.table import (
     FLIPS,
     N_CONTROL,
     N_TREATED,
     compute_de,
-    demand_stability,
     padded_genes,
 )
 from haystack_kernel.grounding.nulls.self_contained import self_contained_null
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
 from haystack_kernel.grounding.signatures.reference import build_reference
-from haystack_kernel.grounding.uncertainty.calls import study_prompt
+from haystack_kernel.grounding.uncertainty.calls import call_genes, query_profile, study_prompt
+from haystack_kernel.grounding.uncertainty.prompt import LINEAR
+from inference.effects import measure_effect, summarise_arm
 
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
-    from scipy import sparse
 
+    from haystack_kernel.grounding.uncertainty.calls import Uncertain
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import GroundingSettings, StructuredQuery
@@ -115,8 +116,8 @@ def score_prediction(
     basis = Basis(query, knowledge, settings, context, reference=profiles, literature=literature)
     # Largest detection of each predicted gene in the query cells and in either arm of the prompt.
     genes = cells.treated.var_names
-    also_detected = np.zeros(len(genes))
-    for adata in (cells.query, cells.prompt, cells.prompt_control):
+    also_detected = query_profile(cells.query)[1]
+    for adata in (cells.prompt, cells.prompt_control):
         if adata is not None and adata.n_obs > 0:
             share = np.asarray((adata.X > 0).mean(axis=0)).ravel()
             where = adata.var_names.get_indexer(genes)
@@ -129,7 +130,7 @@ def score_prediction(
         min_detection=settings.min_detection,
         within=keys.CELL_TYPE if keys.CELL_TYPE in strata else keys.DONOR,
     )
-    de, other, notes = _both_readings(cells, also_detected=also_detected, basis=basis)
+    de, other, notes = _both_readings(cells, studied=studied, also_detected=also_detected, basis=basis)
     n_tested, tested = int(de[keys.IS_TESTED].sum()), set(de.loc[de[keys.IS_TESTED], keys.GENE])
     self_contained = self_contained_null(
         cells.prompt,
@@ -142,7 +143,9 @@ def score_prediction(
     )
     components = compute_components(de, self_contained=self_contained, basis=basis)
     pathways = compute_pathways(de, self_contained=self_contained, basis=basis)
-    agreement = compare_engines(cells, de=de, also_detected=also_detected, self_contained=self_contained, basis=basis)
+    agreement = compare_engines(
+        cells, de=de, studied=studied, also_detected=also_detected, self_contained=self_contained, basis=basis
+    )
     overall = composite(
         components,
         donor_matched=context.donor_matched,
@@ -150,7 +153,13 @@ def score_prediction(
         replication=self_contained.replication,
     )
     confidence = assess_confidence(
-        cells, de=de, other=other, components=components, overall=overall, agreement=agreement, basis=basis
+        cells,
+        readings=(de, other),
+        studied=studied,
+        components=components,
+        overall=overall,
+        agreement=agreement,
+        basis=basis,
     )
     outlook = find_outlook(
         cells,
@@ -178,7 +187,7 @@ def score_prediction(
 
 
 def _both_readings(
-    cells: GroundingCells, *, also_detected: NDArray[np.float64], basis: Basis
+    cells: GroundingCells, *, studied: Uncertain | str, also_detected: NDArray[np.float64], basis: Basis
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, list[str]]:
     """DE against the control of the strategy in force, DE against the other control (or None), and notes.
 
@@ -192,14 +201,18 @@ def _both_readings(
     if first is None:
         first, second = cells.query, None
         notes.append("no prediction from control cells is available: compared with the query cells instead")
-    fewer_donors = without_donors(cells, engine=basis.context.engine, seed=basis.context.seed)
-    de = _compare(cells, first, fewer_donors=fewer_donors, also_detected=also_detected, basis=basis)
+    if isinstance(studied, str):
+        notes.append(f"no gene can be called: {studied}")
+    de = _compare(cells, first, studied=studied, also_detected=also_detected, basis=basis)
     de[FLIPS] = False
     if second is None:
         notes.append("only one control reading is available: genes whose call flips between readings are unknown")
         return de, None, notes
-    other = _compare(cells, second, fewer_donors=fewer_donors, also_detected=also_detected, basis=basis)
-    calls = [np.sign(table[keys.LOG2FC].to_numpy(float)) * table[keys.IS_DE].to_numpy(bool) for table in (de, other)]
+    other = _compare(cells, second, studied=studied, also_detected=also_detected, basis=basis)
+    calls = [
+        np.sign(table[keys.EFFECT].fillna(0.0).to_numpy(float)) * table[keys.IS_DE].to_numpy(bool)
+        for table in (de, other)
+    ]
     de[FLIPS] = calls[0] != calls[1]
     n_called = int((de[keys.IS_DE] | other[keys.IS_DE]).sum())
     notes.append(f"{int(de[FLIPS].sum())} of {n_called} genes called in either control reading flip between the two")
@@ -210,12 +223,13 @@ def _compare(
     cells: GroundingCells,
     control: ad.AnnData,
     *,
-    fewer_donors: list[sparse.csr_matrix],
+    studied: Uncertain | str,
     also_detected: NDArray[np.float64],
     basis: Basis,
 ) -> pd.DataFrame:
-    """DE of the treated prediction against one control, with the calls that every resample confirms."""
-    treated = cells.treated
+    """DE of the treated prediction against one control, with its uncertainty and the calls."""
+    treated, engine = cells.treated, basis.context.engine
+    expected = treated.var.get(keys.EXPECTED_LOG), control.var.get(keys.EXPECTED_LOG)
     de = compute_de(
         treated.X,
         control.X,
@@ -223,22 +237,26 @@ def _compare(
         padded=padded_genes(treated),
         settings=basis.settings,
         also_detected=also_detected,
-        expected=(treated.var.get(keys.EXPECTED_LOG), control.var.get(keys.EXPECTED_LOG)),
+        expected=expected,
     )
-    resamples = []
-    for treated_again, control_again in cells.repeats:
-        # query cells are measured and stay the same under another seed; a predicted control changes with it
-        other = control if control is cells.query or control_again is None else control_again
-        resamples.append((treated_again.X, other.X))
-    resamples += [(counts, control.X) for counts in fewer_donors]
-    return demand_stability(de, resamples=resamples, settings=basis.settings)
+    resampled, drawn = [], None
+    if engine not in LINEAR:
+        for treated_again, control_again in cells.repeats:
+            # query cells are measured and stay the same; a predicted control changes with its prompt
+            other = control if control is cells.query or control_again is None else control_again
+            resampled.append(mean_profile(treated_again) - mean_profile(other))
+        if expected[0] is None:  # the mean over drawn counts has the error of drawing them
+            drawn = measure_effect(*(summarise_arm(log_normalise(arm.X)) for arm in (treated, control))).se ** 2
+    return call_genes(
+        de, studied=studied, engine=engine, max_lfsr=basis.settings.max_lfsr, resampled=resampled, drawn=drawn
+    )
 
 
 def _check_same_genes(cells: GroundingCells) -> None:
     """Raise ContractError unless all predictions and the query cells have the same genes in the same order."""
     arms = {"query": cells.query, "control_pred": cells.control_pred} | cells.baselines
     for number, (treated, control) in enumerate(cells.repeats, start=1):
-        arms |= {f"treated of seed {number}": treated, f"control of seed {number}": control}
+        arms |= {f"treated of resample {number}": treated, f"control of resample {number}": control}
     for name, adata in arms.items():
         if adata is not None and not adata.var_names.equals(cells.treated.var_names):
             msg = (

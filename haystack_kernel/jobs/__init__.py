@@ -8,7 +8,7 @@ from haystack_kernel.jobs.local import LocalExecutor
 from haystack_kernel.jobs.spec import (
     BASELINE_PREFIX,
     CONTROL,
-    SEED_INFIX,
+    RESAMPLE_INFIX,
     TREATED,
     build_job_spec,
     build_manifest,
@@ -21,7 +21,7 @@ from haystack_kernel.jobs.wait import SystemClock, pace, wait
 __all__ = [
     "BASELINE_PREFIX",
     "CONTROL",
-    "SEED_INFIX",
+    "RESAMPLE_INFIX",
     "TREATED",
     "BatchExecutor",
     "LocalExecutor",

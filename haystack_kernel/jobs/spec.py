@@ -25,13 +25,12 @@ _JOB_ID = re.compile(r"haystack-(?P<owner>[a-z][a-z0-9-]{7,44})-[0-9a-f]{8}")
 TREATED = "treated"
 CONTROL = "control"
 BASELINE_PREFIX = "baseline-"
-SEED_INFIX = "-seed-"  # "treated-seed-1": the same prediction with another seed
+RESAMPLE_INFIX = "-resample-"  # "treated-resample-1": the same prediction from another draw of the prompt
 SEED_STEP = 7919  # between the seeds of repeats, so that runs with neighbouring seeds have none in common
-UNDRAWN = ("none",)  # engines whose output does not depend on the seed
 
 
 def build_manifest(
-    folder: str, *, config: RunConfig, strategy: ControlStrategy, has_control: bool, n_seeds: int = 0
+    folder: str, *, config: RunConfig, strategy: ControlStrategy, has_control: bool, n_resamples: int = 0
 ) -> Manifest:
     """List all predictions of one round in one manifest, so that one process loads the model once.
 
@@ -45,29 +44,39 @@ def build_manifest(
         ``synthetic_control`` adds the prediction from the matched control prompt.
     has_control
         Whether matched control cells exist.
-    n_seeds
-        Number of further seeds for which an engine that draws at random repeats its predictions, to test stability.
+    n_resamples
+        How often an engine with a model predicts again from resampled prompts. The error of a baseline's effects
+        follows from the prompt's cells alone.
 
     Returns
     -------
     Tasks ``treated``, ``control``, one ``baseline-<engine>`` for each baseline that is not the engine itself, and
-    ``treated-seed-<k>`` with ``control-seed-<k>`` for k = 1..``n_seeds``.
+    ``treated-resample-<k>`` with ``control-resample-<k>`` for k = 1..``n_resamples``.
     """
     prompt, query = (layout.cells_file(folder, role) for role in (keys.PROMPT, keys.QUERY))
     control = layout.cells_file(folder, keys.CONTROL) if has_control else None
 
     def task(name: str, engine: str, prompt_uri: str, *, shift: int = 0) -> Task:
         output, seed = layout.output_file(folder, name), config.seed + shift
-        return Task(id=name, engine=engine, prompt=prompt_uri, control=control, query=query, output=output, seed=seed)
+        return Task(
+            id=name,
+            engine=engine,
+            prompt=prompt_uri,
+            control=control,
+            query=query,
+            output=output,
+            seed=seed,
+            resample=shift > 0,
+        )
 
     own = {TREATED: prompt}
     if strategy == "synthetic_control" and control is not None:
         own[CONTROL] = control
     tasks = [task(name, config.engine, uri) for name, uri in own.items()]
     tasks += [task(f"{BASELINE_PREFIX}{name}", name, prompt) for name in BASELINES if name != config.engine]
-    repeats = range(1, n_seeds + 1) if config.engine not in UNDRAWN else ()
+    repeats = range(1, n_resamples + 1) if config.engine not in BASELINES else ()
     tasks += [
-        task(f"{name}{SEED_INFIX}{k}", config.engine, uri, shift=k * SEED_STEP)
+        task(f"{name}{RESAMPLE_INFIX}{k}", config.engine, uri, shift=k * SEED_STEP)
         for k in repeats
         for name, uri in own.items()
     ]

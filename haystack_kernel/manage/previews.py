@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel import flow, rounds
+from haystack_kernel import flow, keys, rounds
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
@@ -20,12 +20,14 @@ from haystack_kernel.run import first_record
 from haystack_kernel.store import new_run_id, take_along
 
 if TYPE_CHECKING:
+    import anndata as ad
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import CostEstimate, RunRecord, Settings
+    from inference.baselines import Cells
 
 QUICK_ENGINES = ("weighted", "mean", "shift")  # need no model, no job and no money
 _N_QUICK_PROMPT, _N_QUICK_QUERY = 1000, 200  # cells that a quick answer reads at most
@@ -163,7 +165,6 @@ def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: 
     import numpy as np
     import pandas as pd
 
-    from haystack_kernel.grounding.de.resample import baseline_cells
     from inference.baselines import predict
 
     if not record.candidates:
@@ -173,8 +174,8 @@ def quick_answer(record: RunRecord, *, settings: Settings | None = None, ports: 
     config = record.config
     chosen = _first_round(record, ports)
     cells, own = rounds.read_cells(chosen, ports)
-    prompt, query = baseline_cells(cells.prompt_cells), baseline_cells(cells.query_cells)
-    control = baseline_cells(cells.control_cells) if cells.control_cells is not None else None
+    prompt, query = _baseline_cells(cells.prompt_cells), _baseline_cells(cells.query_cells)
+    control = _baseline_cells(cells.control_cells) if cells.control_cells is not None else None
     expected = rounds.query_of(record).expected_targets
     base = predict("none", prompt=prompt, control=control, query=query, seed=config.seed)
     table = {"gene": list(query.genes), "expected": [expected.get(gene, 0) for gene in query.genes]}
@@ -215,6 +216,14 @@ def _measured_effect(record: RunRecord, ports: Ports, *, genes: list[str]) -> di
     effect = np.full(len(genes), np.nan)
     effect[where >= 0] = (arms[0] - arms[1])[where[where >= 0]] / np.log(2)
     return {"measured": effect}
+
+
+def _baseline_cells(adata: ad.AnnData) -> Cells:
+    """Cells as the baselines read them."""
+    from inference.baselines import Cells
+
+    labels = [adata.obs[name].astype(str).to_numpy() for name in (keys.CELL_TYPE, keys.DONOR)]
+    return Cells(adata.X.tocsr(), tuple(map(str, adata.var_names)), labels[0], labels[1])
 
 
 def _first_round(record: RunRecord, ports: Ports) -> RunRecord:

@@ -22,6 +22,12 @@ N_GENES_SHOWN = 300
 N_PATHWAYS_SHOWN = 200
 _FURTHER = {"ULM t": "ulm_t", "ULM adj. p": "ulm_padj", "ORA log odds": "ora_log_odds", "ORA adj. p": "ora_padj"}
 _FLIPS = "flips"
+_UNCERTAIN = {
+    keys.EFFECT_LOW: "expected change, from",
+    keys.EFFECT_HIGH: "to (80 %)",
+    keys.LFSR: "lfsr",
+    keys.PROB_DE: "P(DE)",
+}
 _ROLES = (keys.QUERY, keys.PROMPT, keys.CONTROL)
 
 
@@ -31,8 +37,8 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int] | None = None) -
     Parameters
     ----------
     de
-        One row per gene. ``flips`` (the call differs between the two control strategies) and ``stability`` may be
-        absent.
+        One row per gene. ``flips`` (the call differs between the two control strategies) and, in runs of earlier
+        versions, the columns of uncertainty may be absent.
     expected
         Gene -> +1 rises, -1 falls, as the question expects; None: nothing is expected.
 
@@ -47,6 +53,7 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int] | None = None) -
     expected = expected or {}
     tested = de[de[keys.IS_TESTED].astype(bool)]
     order = tested[keys.DELTA].abs().sort_values(ascending=False, kind="stable").index[:N_GENES_SHOWN]
+    known = [name for name in _UNCERTAIN if name in de.columns]  # none in runs of earlier versions
     rows = []
     for row in tested.loc[order].to_dict("records"):
         call = ""
@@ -57,8 +64,6 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int] | None = None) -
             remarks.append("not predicted")
         if bool(row.get(_FLIPS, False)):
             remarks.append("call differs between control strategies")
-        if 0 < row.get(keys.STABILITY, 1.0) < 1:  # never for NaN, where the prediction was made once
-            remarks.append(f"stable in {row[keys.STABILITY]:.0%} of resamples")
         rows.append(
             (
                 str(row[keys.GENE]),
@@ -66,6 +71,7 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int] | None = None) -
                 {1: UP, -1: DOWN}.get(expected.get(str(row[keys.GENE]), 0), ""),
                 float(row[keys.LOG2FC]),
                 float(row[keys.DELTA]),
+                *(float(row[name]) for name in known),
                 float(row[keys.DETECTION_DIFF]),
                 float(row[keys.AUROC]),
                 float(row[keys.PADJ]),
@@ -78,14 +84,16 @@ def gene_table(de: pd.DataFrame, *, expected: Mapping[str, int] | None = None) -
         "expected",
         "log2 fold change",
         "mean log1p change",
+        *(_UNCERTAIN[name] for name in known),
         "change in detection rate",
         "AUROC",
-        "adjusted p",
+        "rank test, adj. p",
         "remark",
     )
     caption = (
         f"{len(rows):,} of {len(tested):,} tested genes, largest mean change first (all genes: {layout.DE}). "
-        "p values depend on the number of generated cells, which are not replicates."
+        "A gene is called where its change in the cells asked about has the wrong sign with a probability (lfsr) below "
+        "5 %; P(DE): of a change beyond 0.1. The rank test depends on the number of generated cells and calls nothing."
     )
     return Html(table(columns, rows, caption=caption, kind="sortable"))
 

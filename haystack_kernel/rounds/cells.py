@@ -72,7 +72,7 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         config=locate(record.config, ports, run_id=record.run_id),
         strategy=strategy,
         has_control=bool(last.n_control),
-        n_seeds=ports.settings.grounding.n_seeds,
+        n_resamples=ports.settings.grounding.n_resamples,
     )
     path = f"{folder}/{layout.MANIFEST}"
     files = (*last.files, store.write(record.run_id, path, dump_manifest(manifest).encode()))

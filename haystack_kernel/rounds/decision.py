@@ -52,6 +52,5 @@ def read_feedback(record: RunRecord, ports: Ports) -> tuple[Feedback, ...]:
         record.rounds[-1],
         query=query_of(record),
         knowledge=load_knowledge(ports.settings.knowledge),
-        settings=ports.settings.grounding,
         threshold=record.config.threshold,
     )

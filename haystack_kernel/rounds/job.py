@@ -93,7 +93,10 @@ def estimate_round(record: RunRecord, ports: Ports, *, spec: JobSpec | None = No
     """
     if spec is None:
         strategy = record.config.control_strategy
-        manifest = build_manifest("", config=record.config, strategy=strategy, has_control=True)
+        n_resamples = ports.settings.grounding.n_resamples
+        manifest = build_manifest(
+            "", config=record.config, strategy=strategy, has_control=True, n_resamples=n_resamples
+        )
         spec = build_job_spec(
             manifest, run_id=record.run_id, round_number=1, manifest_uri="", timeout_s=ports.settings.jobs.timeout_s
         )

@@ -13,7 +13,7 @@ from haystack_kernel import keys
 from haystack_kernel.jobs import (
     BASELINE_PREFIX,
     CONTROL,
-    SEED_INFIX,
+    RESAMPLE_INFIX,
     TREATED,
 )
 from haystack_kernel.knowledge import load_knowledge
@@ -162,10 +162,10 @@ def _summary(grounded: Grounded, *, treated: ad.AnnData) -> dict[str, object]:
 
 
 def _repeats(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnData | None], ...]:
-    """Treated and control predictions of every further seed, in order."""
-    start = f"{TREATED}{SEED_INFIX}"
+    """Treated and control predictions from every resampled prompt, in order."""
+    start = f"{TREATED}{RESAMPLE_INFIX}"
     tags = sorted((name.removeprefix(start) for name in outputs if name.startswith(start)), key=int)
-    return tuple((outputs[f"{start}{tag}"], outputs.get(f"{CONTROL}{SEED_INFIX}{tag}")) for tag in tags)
+    return tuple((outputs[f"{start}{tag}"], outputs.get(f"{CONTROL}{RESAMPLE_INFIX}{tag}")) for tag in tags)
 
 
 def _reference(record: RunRecord, ports: Ports) -> tuple[ad.AnnData | None, list[FileRef]]:

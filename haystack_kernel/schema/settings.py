@@ -38,12 +38,20 @@ def check_service_address(value: str) -> str:
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    retired: ClassVar[frozenset[str]] = frozenset()  # options of earlier versions; they are ignored
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, values: object) -> object:
+        if not cls.retired or not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if name not in cls.retired}
 
 
 class RetrievalSettings(_Section):
     """How candidates are found and ranked."""
 
-    retired: ClassVar[frozenset[str]] = frozenset({"vectoriser"})  # options of earlier versions; they are ignored
+    retired: ClassVar[frozenset[str]] = frozenset({"vectoriser"})
 
     max_candidates: int = Field(default=50, ge=1, description="search stops here")
     n_top: int = Field(default=10, ge=1, description="candidates kept after greedy ranking")
@@ -58,15 +66,6 @@ class RetrievalSettings(_Section):
     semantic_floor: float = Field(default=0.5, ge=0, le=1, description="cosine of descriptions")
     min_cells: int = Field(default=5, ge=1, description="smaller sets are not proposed")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_retired(cls, values: object) -> object:
-        return (
-            {name: value for name, value in values.items() if name not in cls.retired}
-            if isinstance(values, dict)
-            else values
-        )
-
 
 class RoundSettings(_Section):
     """When the loop stops."""
@@ -80,15 +79,17 @@ class RoundSettings(_Section):
 class GroundingSettings(_Section):
     """Thresholds of differential expression and of the nulls."""
 
-    min_abs_log2fc: float = Field(default=0.5, ge=0)
-    max_padj: float = Field(default=0.05, gt=0, le=1)
+    retired: ClassVar[frozenset[str]] = frozenset({"min_abs_log2fc", "max_padj", "n_seeds", "min_stability"})
+
+    max_lfsr: float = Field(default=0.05, gt=0, lt=0.5, description="called = the sign is less likely to be wrong")
     min_detection: float = Field(default=0.02, ge=0, le=1, description="tested = detected in this share of an arm")
     min_tested_genes: int = Field(
         default=50, ge=1, description="below this every component is NaN; below 1,000 the score is capped"
     )
     n_draws: int = Field(default=9999, ge=99, description="draws of each null; 9,999 reach a score of 10")
-    n_seeds: int = Field(default=2, ge=0, le=20, description="further seeds on which a call must hold; 0: none is made")
-    min_stability: float = Field(default=0.8, ge=0, le=1, description="share of seeds and prompt donors that agree")
+    n_resamples: int = Field(
+        default=2, ge=0, le=20, description="of the prompt, which an engine with a model predicts from again; 0: none"
+    )
     weight_pathway: float = Field(default=0.25, ge=0)
     weight_target: float = Field(default=0.30, ge=0)
     weight_literature: float = Field(default=0.25, ge=0)

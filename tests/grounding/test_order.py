@@ -6,7 +6,7 @@ from pathlib import Path
 import haystack_kernel.grounding
 
 ROOT = Path(haystack_kernel.grounding.__file__).parent
-ORDER = ("de", "nulls", "signatures", "components", "confidence")
+ORDER = ("de", "uncertainty", "nulls", "signatures", "components", "confidence")
 
 
 def test_each_sub_package_uses_only_those_before_it():

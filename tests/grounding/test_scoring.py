@@ -26,7 +26,7 @@ def test_when_strategies_differ_then_each_uses_its_own_control_and_genes_that_fl
     drifted = dataclasses.replace(alpha_cells, control_pred=alpha_cells.treated)
     synthetic, by_query = quick(drifted), quick(drifted, "query_as_control")
     assert synthetic.de[keys.IS_DE].sum() == 0
-    assert by_query.de[keys.IS_DE].sum() > 10
+    assert by_query.de[keys.IS_DE].any()
     assert synthetic.de["flips"].tolist() == by_query.de[keys.IS_DE].tolist()
     assert any("flip between the two" in note for note in synthetic.notes)
 
@@ -67,5 +67,5 @@ def test_when_arms_do_not_share_genes_then_raises(alpha_cells, quick):
     with pytest.raises(ContractError, match="query has 1400 genes"):
         quick(dataclasses.replace(alpha_cells, query=alpha_cells.query[:, :1400]))
     repeat = (alpha_cells.treated, alpha_cells.control_pred[:, :1400])
-    with pytest.raises(ContractError, match="control of seed 1 has 1400 genes"):
+    with pytest.raises(ContractError, match="control of resample 1 has 1400 genes"):
         quick(dataclasses.replace(alpha_cells, repeats=(repeat,)))

@@ -69,21 +69,21 @@ def test_build_manifest_holds_treated_control_and_every_other_baseline():
     assert next(task for task in manifest.tasks if task.id == "control").prompt == "f/control.h5ad"
 
 
-def test_build_manifest_with_seeds_repeats_the_engines_own_predictions_and_nothing_else():
-    config = RunConfig(engine="shift", seed=5)
-    manifest = build_manifest("f", config=config, strategy="synthetic_control", has_control=True, n_seeds=2)
-    seeds = {task.id: task.seed for task in manifest.tasks}
-    repeats = ["treated-seed-1", "control-seed-1", "treated-seed-2", "control-seed-2"]
-    assert [name for name in seeds if "-seed-" in name] == repeats
-    assert len({seeds[name] for name in ("treated", "treated-seed-1", "treated-seed-2")}) == 3
-    assert [seeds[name] for name in repeats[::2]] == [seeds[name] for name in repeats[1::2]]
-    assert {task.engine for task in manifest.tasks if task.id in repeats} == {"shift"}
-    unmatched = build_manifest("f", config=config, strategy="query_as_control", has_control=False, n_seeds=1)
-    assert [task.id for task in unmatched.tasks if "-seed-" in task.id] == ["treated-seed-1"]
-    still = build_manifest(
-        "f", config=RunConfig(engine="none"), strategy="synthetic_control", has_control=True, n_seeds=2
+def test_build_manifest_with_resamples_repeats_the_predictions_of_a_model_and_nothing_else():
+    config = RunConfig(engine="stack", model="demo", seed=5)
+    manifest = build_manifest("f", config=config, strategy="synthetic_control", has_control=True, n_resamples=2)
+    found = {task.id: task for task in manifest.tasks}
+    repeats = ["treated-resample-1", "control-resample-1", "treated-resample-2", "control-resample-2"]
+    assert [name for name, task in found.items() if task.resample] == repeats
+    assert len({found[name].seed for name in ("treated", "treated-resample-1", "treated-resample-2")}) == 3
+    assert [found[name].seed for name in repeats[::2]] == [found[name].seed for name in repeats[1::2]]
+    assert {found[name].engine for name in repeats} == {"stack"}
+    unmatched = build_manifest("f", config=config, strategy="query_as_control", has_control=False, n_resamples=1)
+    assert [task.id for task in unmatched.tasks if task.resample] == ["treated-resample-1"]
+    baseline = build_manifest(
+        "f", config=RunConfig(engine="shift"), strategy="synthetic_control", has_control=True, n_resamples=2
     )
-    assert not [task.id for task in still.tasks if "-seed-" in task.id]
+    assert not [task.id for task in baseline.tasks if task.resample]
 
 
 def test_build_manifest_without_control_cells_has_no_control_task():

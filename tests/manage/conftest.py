@@ -29,7 +29,7 @@ def world(tmp_path_factory, tiny_atlas_root):
         knowledge=str(folder / "knowledge"),
         cache=str(folder / "cache"),
         atlases=["tiny"],
-        grounding={"n_draws": 199, "min_stability": 1.0},  # so high that every round has feedback
+        grounding={"n_draws": 199},  # so high that every round has feedback
         rounds={"maximum": 2},
         inference={"n_prompt": 60, "n_query": 24, "engine": "weighted"},
         jobs={"poll_s": 0.05},

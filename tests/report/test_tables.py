@@ -28,10 +28,11 @@ def test_gene_table_says_which_genes_were_not_predicted(de):
     assert {row[0]: row[8] for row in found if row[8]} == {"FLAT1": "not predicted"}
 
 
-def test_gene_table_says_which_changes_do_not_hold_on_every_seed(de):
-    stability = [1.0, 0.5, float("nan"), 1.0, 0.0, 0.0, 0.0, 0.0]
-    found = rows(gene_table(de.assign(stability=stability).drop(columns="flips"), expected={}))
-    assert {row[0]: row[8] for row in found if row[8]} == {"UP2": "stable in 50% of resamples"}
+def test_gene_table_shows_interval_and_probabilities_where_they_are_known(de):
+    known = de.assign(effect_low=1.5, effect_high=2.5, lfsr=0.001, prob_de=0.99)
+    found = rows(gene_table(known, expected={}))
+    assert found[0][4:9] == ["3.000", "1.500", "2.500", "0.001", "0.990"]
+    assert len(rows(gene_table(de, expected={}))[0]) == len(found[0]) - 4
 
 
 def test_gene_table_stays_short_and_tells_how_many_there_are(de):

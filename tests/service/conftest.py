@@ -74,7 +74,7 @@ def settings_in(folder, root, **service):
         knowledge=str(folder / "knowledge"),
         cache=str(folder / "cache"),
         atlases=["tiny"],
-        grounding={"n_draws": 199, "n_seeds": 0},
+        grounding={"n_draws": 199, "n_resamples": 0},
         inference={"n_prompt": 4, "n_query": 3},
         jobs={"poll_s": 0.05},
         service={"watch_s": 0.2, "local_runs_at_once": 50, "runs_at_once": 50, **service},

@@ -14,6 +14,7 @@ from haystack_kernel.grounding.components.compute import compute_components
 from haystack_kernel.grounding.components.score import composite
 from haystack_kernel.grounding.de.profiles import correlate
 from haystack_kernel.grounding.de.table import compute_de, padded_genes
+from haystack_kernel.grounding.uncertainty.calls import call_genes
 from haystack_kernel.schema import EngineAgreement
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 
     from haystack_kernel.grounding.nulls.self_contained import SelfContained
     from haystack_kernel.grounding.records import Basis, GroundingCells
+    from haystack_kernel.grounding.uncertainty.calls import Uncertain
 
 
 def compare_engines(
     cells: GroundingCells,
     *,
     de: pd.DataFrame,
+    studied: Uncertain | str,
     also_detected: NDArray[np.float64],
     self_contained: SelfContained,
     basis: Basis,
@@ -40,6 +43,8 @@ def compare_engines(
         Cells by role. Baselines are compared with the query cells, because they predict no control.
     de
         The run's own table.
+    studied
+        What the prompt taught, by which the baselines' genes are called too.
     also_detected
         Detection in the other arms, see :func:`compute_de`.
     self_contained
@@ -64,6 +69,7 @@ def compare_engines(
             settings=basis.settings,
             also_detected=also_detected,
         )
+        table = call_genes(table, studied=studied, engine=engine, max_lfsr=basis.settings.max_lfsr)
         pearson = correlate(delta, table[keys.DELTA].to_numpy(float)[tested])
         components = compute_components(table, self_contained=self_contained, basis=basis)
         overall = composite(

@@ -18,17 +18,18 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.grounding.confidence.measured import compare_measured
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
-from haystack_kernel.grounding.de.profiles import correlate, log_normalise
-from haystack_kernel.grounding.de.table import FLIPS, N_RESAMPLES
+from haystack_kernel.grounding.de.profiles import correlate, log_normalise, mean_profile
+from haystack_kernel.grounding.de.table import FLIPS
+from haystack_kernel.grounding.uncertainty.transfer import describe
 from haystack_kernel.schema import EVIDENCE_WORDS, Aspect, Confidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
     from haystack_kernel.grounding.records import Basis, GroundingCells
+    from haystack_kernel.grounding.uncertainty.calls import Uncertain
     from haystack_kernel.schema import Component, Composite, EngineAgreement
 
 NAN = float("nan")
@@ -43,8 +44,8 @@ _DISTANCES = tuple(EVIDENCE_WORDS)  # nearest first
 def assess_confidence(
     cells: GroundingCells,
     *,
-    de: pd.DataFrame,
-    other: pd.DataFrame | None,
+    readings: tuple[pd.DataFrame, pd.DataFrame | None],
+    studied: Uncertain | str,
     components: Sequence[Component],
     overall: Composite,
     agreement: Sequence[EngineAgreement],
@@ -56,8 +57,10 @@ def assess_confidence(
     ----------
     cells
         Raw counts by role.
-    de, other
+    readings
         DE tables of the control reading in force, and of the other one where there is one.
+    studied
+        What the prompt taught about the error of its effects, or why it taught nothing.
     components, overall, agreement
         The scored components, their composite, and the baselines.
     basis
@@ -67,17 +70,18 @@ def assess_confidence(
     -------
     Aspects in display order: control strategy (correlation of the two readings), evidence distance (0 = same pair),
     gene coverage (share), agreement with the most similar baseline (correlation), flipping genes (share of the called),
-    stability (mean over genes that pass the thresholds), donors (share that move the same way), measured responses
-    outside the prompt (correlation with the most similar), null percentile (share of null and wrong-prompt runs with a
-    lower composite), weights (range of the composite), back-test.
+    gene intervals (share of effects inside their 80 % interval where parts of the prompt were left out), donors (share
+    that move the same way), measured responses outside the prompt (correlation with the most similar), null percentile
+    (share of null and wrong-prompt runs with a lower composite), weights (range of the composite), back-test.
     """
-    # Smallest correlation between the responses under any two seeds; NaN with one seed.
+    de, other = readings
+    # Smallest correlation between the responses to any two draws of the prompt; NaN with one.
     arms = [(cells.treated, cells.control_pred), *cells.repeats] if cells.repeats else []
-    shifts = [_profile(treated) - _profile(cells.query if own is None else own) for treated, own in arms]
+    shifts = [mean_profile(treated) - mean_profile(cells.query if own is None else own) for treated, own in arms]
     pairs = itertools.combinations(shifts, 2)
-    between_seeds = min((correlate(one, two) for one, two in pairs), default=NAN)
+    between_draws = min((correlate(one, two) for one, two in pairs), default=NAN)
     verdict, words = engine_verdict(
-        basis.context.engine, agreement=agreement, own=overall.value, between_seeds=between_seeds
+        basis.context.engine, agreement=agreement, own=overall.value, between_draws=between_draws
     )
     strategy, flips = _control_readings(de, other, basis=basis)
     distance, coverage = _provenance(basis)
@@ -89,7 +93,7 @@ def assess_confidence(
         coverage,
         baseline,
         flips,
-        _stability(de, basis=basis, between_seeds=between_seeds),
+        _intervals(studied, engine=basis.context.engine),
         _donors(cells, de=de, basis=basis),
         measured,
         percentile,
@@ -189,22 +193,15 @@ def _similar_responses(
     return baseline, Aspect(name=names[1], value=found[0].pearson, words=words)
 
 
-def _stability(de: pd.DataFrame, *, basis: Basis, between_seeds: float) -> Aspect:
-    """How stable the effects are over other seeds and other sets of donors."""
-    name, settings = "stability", basis.settings
-    if not de.attrs.get(N_RESAMPLES):
-        return Aspect(name=name, value=NAN, reason="the prediction was made once: no other seed or set of donors")
-    passing = (de[keys.LOG2FC].abs() >= settings.min_abs_log2fc) & (de[keys.PADJ] <= settings.max_padj)
-    seeds = "" if math.isnan(between_seeds) else f" Responses under two seeds correlate at {between_seeds:.2f}."
-    if not passing.any():
-        return Aspect(name=name, value=NAN, reason=f"no gene passes the thresholds.{seeds}")
-    value = float(de.loc[passing, keys.STABILITY].mean())
-    n_held = int(de.loc[passing, keys.IS_DE].sum())
-    words = (
-        f"{n_held} of {int(passing.sum())} genes that pass the thresholds keep sign and size in at least "
-        f"{settings.min_stability:.0%} of {de.attrs[N_RESAMPLES]} resamples (seeds, donors of the prompt).{seeds}"
-    )
-    return Aspect(name=name, value=value, words=words)
+def _intervals(studied: Uncertain | str, *, engine: str) -> Aspect:
+    """Whether the 80 % intervals of the genes held where the prompt itself could be asked."""
+    name = "gene intervals"
+    if isinstance(studied, str):
+        return Aspect(name=name, value=NAN, reason=studied)
+    words = describe(studied.transfer, engine=engine)
+    if math.isnan(studied.transfer.coverage):
+        return Aspect(name=name, value=NAN, reason=words.rstrip("."))
+    return Aspect(name=name, value=studied.transfer.coverage, words=words)
 
 
 def _donors(cells: GroundingCells, *, de: pd.DataFrame, basis: Basis) -> Aspect:
@@ -264,10 +261,3 @@ def _of_composite(components: Sequence[Component], *, overall: Composite, basis:
     low, high = (min(float(v), overall.cap) for v in np.quantile(values, [0.025, 0.975]))
     words = f"With weights changed by up to {WEIGHT_CHANGE:.0%} the score lies between {low:.1f} and {high:.1f}."
     return percentile, Aspect(name=names[1], value=high - low, words=words)
-
-
-def _profile(adata: ad.AnnData) -> NDArray[np.float64]:
-    """Mean log1p(CP10k) per gene: as the engine expects it where it says so, else over the cells."""
-    if keys.EXPECTED_LOG in adata.var:
-        return adata.var[keys.EXPECTED_LOG].to_numpy(float)
-    return np.asarray(log_normalise(adata.X).mean(axis=0)).ravel()

@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
+from haystack_kernel.grounding.uncertainty.transfer import LEAST_COVERAGE
 from haystack_kernel.knowledge import distance
 from haystack_kernel.schema import PERTURBATIONAL, Feedback
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.schema import Component, GroundingSettings, Round, StructuredQuery
+    from haystack_kernel.schema import Component, Round, StructuredQuery
 
 WEAK = 4.0  # a score below this is little support
 LOW_COVERAGE = 0.8
@@ -24,7 +25,7 @@ FAR_STEPS = 3  # steps in the cell ontology from which on a prompt is of another
 
 
 def find_feedback(
-    scored: Round, *, query: StructuredQuery, knowledge: Knowledge, settings: GroundingSettings, threshold: float
+    scored: Round, *, query: StructuredQuery, knowledge: Knowledge, threshold: float
 ) -> tuple[Feedback, ...]:
     """Say what another prompt could do better than that of a scored round.
 
@@ -34,8 +35,6 @@ def find_feedback(
         A round with components, confidence and candidates.
     query, knowledge
         The cell type asked for, and the cell ontology, in which the prompt's types have a distance to it.
-    settings
-        Holds ``min_stability``, the stability that a call needs.
     threshold
         Composite from which on nothing has to change.
 
@@ -50,7 +49,7 @@ def find_feedback(
 
     Examples
     --------
-    >>> find_feedback(scored, query=query, knowledge=knowledge, settings=settings, threshold=7)  # doctest: +SKIP
+    >>> find_feedback(scored, query=query, knowledge=knowledge, threshold=7)  # doctest: +SKIP
     """
     value = scored.composite.value if scored.composite else math.nan
     if value >= threshold:
@@ -65,8 +64,10 @@ def find_feedback(
         sentence = f"only {scored.frac_genes_found:.0%} of the genes could be predicted"
         feedback.append(Feedback(kind="low_coverage", sentence=sentence, action="other_dataset"))
     aspects = {item.name: item.value for item in scored.confidence.aspects} if scored.confidence else {}
-    if aspects.get("stability", math.nan) < settings.min_stability:
-        sentence = f"calls hold in only {aspects['stability']:.0%} of seeds and prompt donors"
+    if aspects.get("gene intervals", math.nan) < LEAST_COVERAGE:
+        sentence = (
+            f"only {aspects['gene intervals']:.0%} of the effects left out of the prompt lay in their 80 % interval"
+        )
         feedback.append(Feedback(kind="unstable", sentence=sentence, action="wider_pool"))
     return tuple(feedback)
 

@@ -1,6 +1,7 @@
 """What the run's engine adds to the simple baselines, by rule.
 
-In: the baselines beside it, its composite, its agreement with itself under another seed. Out: a verdict and its words.
+In: the baselines beside it, its composite, its agreement with itself from another draw of the prompt. Out: a verdict
+and its words.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TOLD_APART = 0.5  # difference of composites that counts
 
 
 def engine_verdict(
-    engine: str, *, agreement: Sequence[EngineAgreement], own: float, between_seeds: float
+    engine: str, *, agreement: Sequence[EngineAgreement], own: float, between_draws: float
 ) -> tuple[BaselineVerdict, str]:
     """Say what the engine adds to the simple baselines, by rule.
 
@@ -34,14 +35,14 @@ def engine_verdict(
         The baselines.
     own
         Composite of the run; NaN: not scored.
-    between_seeds
-        Correlation of the engine's responses under two seeds; NaN: not known.
+    between_draws
+        Correlation of the engine's responses to two draws of the prompt; NaN: not known.
 
     Returns
     -------
     Verdict and one sentence. ``adds_nothing``: the most similar baseline correlates with the prediction as well as the
-    prediction under another seed does, or at 0.95. Otherwise the composites decide: ``falls_behind`` or ``adds`` for a
-    difference of 0.5 to the best baseline, ``not_told_apart`` below that.
+    prediction from another draw of the prompt does, or at 0.95. Otherwise the composites decide: ``falls_behind`` or
+    ``adds`` for a difference of 0.5 to the best baseline, ``not_told_apart`` below that.
     """
     name = engine.upper() if engine == "stack" else engine
     if engine in BASELINES:
@@ -50,11 +51,11 @@ def engine_verdict(
     if not compared:
         return "not_compared", "No simple baseline could be compared."
     closest = max(compared, key=lambda item: item.pearson)
-    seeds = f"{between_seeds:.2f} between two of its own seeds"
-    if math.isnan(between_seeds):
-        seeds = "no other seed was run"
-    similarity = f"r = {closest.pearson:.2f} with {closest.engine}; {seeds}"
-    if closest.pearson >= np.fmin(SAME, between_seeds):
+    draws = f"{between_draws:.2f} between two draws of the prompt"
+    if math.isnan(between_draws):
+        draws = "no other draw of the prompt was made"
+    similarity = f"r = {closest.pearson:.2f} with {closest.engine}; {draws}"
+    if closest.pearson >= np.fmin(SAME, between_draws):
         return "adds_nothing", f"{name} is indistinguishable from the closest simple baseline ({similarity})."
     return _by_composite(name, agreement=agreement, own=own, similarity=similarity)
 

@@ -1,5 +1,5 @@
-"""Differential expression: effects and rank tests per gene, and their stability.
+"""Differential expression: effects and rank tests per gene.
 
-Read ``profiles`` (one arm), ``table`` (two arms), ``resample`` (other seeds and donors), then ``background`` (the
+Read ``profiles`` (one arm), ``table`` (two arms), then ``background`` (the
 standardised effects that every test of a gene set starts from).
 """

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    import anndata as ad
     from numpy.typing import NDArray
 
 SCALE = 1e4  # counts per ten thousand
@@ -81,6 +83,13 @@ def log_normalise(counts: Any) -> sparse.csr_matrix:  # noqa: ANN401
     matrix = normalise_cp10k(counts)
     matrix.data = np.log1p(matrix.data)
     return matrix
+
+
+def mean_profile(adata: ad.AnnData) -> NDArray[np.float64]:
+    """Mean log1p(CP10k) per gene of predicted cells: as the engine states it, else over the counts."""
+    if keys.EXPECTED_LOG in adata.var:
+        return np.asarray(adata.var[keys.EXPECTED_LOG].to_numpy(float))
+    return np.asarray(log_normalise(adata.X).mean(axis=0)).ravel()
 
 
 def mean_cp10k(counts: Any) -> NDArray[np.float64]:  # noqa: ANN401

@@ -3,7 +3,7 @@
 In: raw counts of two arms over the same genes. Out: one row per gene, and the same in scanpy's form.
 
 Generated cells are not replicates: their p values fall as more cells are generated. The table therefore carries the
-number of cells of both arms, and the score never uses these p values.
+number of cells of both arms, and neither the score nor a call uses these p values; calls come from ``uncertainty``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.stats import false_discovery_control
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
-from haystack_kernel.grounding.de.profiles import compute_profile, mean_cp10k, normalise_cp10k, pooled_sd
+from haystack_kernel.grounding.de.profiles import compute_profile, normalise_cp10k, pooled_sd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,6 @@ Z_RANK = "rank_z"  # signed z of the rank-sum test, scanpy's "score"
 FLIPS = "flips"  # the call differs between the two control readings
 N_TREATED = "n_treated"  # keys of the table's attrs
 N_CONTROL = "n_control"
-N_RESAMPLES = "n_resamples"
 GROUP = "predicted"  # scanpy's group and reference
 REFERENCE = "control"
 GROUPBY = "role"  # obs column of predictions.h5ad that holds GROUP
@@ -61,9 +60,9 @@ def compute_de(
     genes
         Gene symbols of the columns.
     padded
-        True for a gene that the prediction could not change: never tested, never called.
+        True for a gene that the prediction could not change: never tested.
     settings
-        Thresholds of detection, effect and adjusted p.
+        Threshold of detection.
     also_detected
         Largest detection (fraction of cells) of each gene in other arms (query, prompt), so that the choice of
         tested genes does not depend on the prediction alone.
@@ -77,9 +76,8 @@ def compute_de(
     CP10k with a pseudo-count of 0.1), ``detection_diff`` (-1 to 1), ``auroc`` (0.5 = no difference), ``pval``
     (two-sided Wilcoxon rank-sum test with tie correction, without continuity correction, as in scanpy; 1 for a
     constant gene), ``padj`` (Benjamini-Hochberg over the tested genes; NaN where not tested), ``is_tested``,
-    ``is_de`` (effect and adjusted p; :func:`demand_stability` demands more), ``stability`` (NaN), ``padded``,
-    ``mean_treated`` and ``mean_control`` (mean log1p-CP10k), ``sd`` (pooled within the arms) and ``rank_z``.
-    ``attrs`` holds ``n_treated`` and ``n_control``, the numbers of cells.
+    ``padded``, ``mean_treated`` and ``mean_control`` (mean log1p-CP10k), ``sd`` (pooled within the arms) and
+    ``rank_z``. ``attrs`` holds ``n_treated`` and ``n_control``, the numbers of cells.
 
     Raises
     ------
@@ -109,8 +107,6 @@ def compute_de(
     auroc, z_rank, pval = rank_sum(*arms)
     padj = np.full(len(names), np.nan)
     padj[tested] = false_discovery_control(pval[tested])  # Benjamini and Hochberg (1995); NaN where not tested
-    with np.errstate(invalid="ignore"):  # padj is NaN where a gene was not tested
-        called = tested & (np.abs(log2fc) >= settings.min_abs_log2fc) & (padj <= settings.max_padj)
     de = pd.DataFrame(
         {
             keys.GENE: names,
@@ -121,8 +117,6 @@ def compute_de(
             keys.PVAL: pval,
             keys.PADJ: padj,
             keys.IS_TESTED: tested,
-            keys.IS_DE: called,
-            keys.STABILITY: np.nan,
             keys.PADDED: is_padded,
             MEAN_TREATED: means[0],
             MEAN_CONTROL: means[1],
@@ -131,45 +125,6 @@ def compute_de(
         }
     )
     de.attrs.update({N_TREATED: one.n_cells, N_CONTROL: two.n_cells})
-    return de
-
-
-def demand_stability(
-    de: pd.DataFrame,
-    *,
-    resamples: Sequence[tuple[sparse.csr_matrix, sparse.csr_matrix]],
-    settings: GroundingSettings,
-) -> pd.DataFrame:
-    """Withdraw the calls that other seeds, or other donors in the prompt, do not confirm.
-
-    Parameters
-    ----------
-    de
-        From :func:`compute_de`.
-    resamples
-        Raw counts of the treated and the control arm as further seeds or other donors give them, genes in the order of
-        the table.
-    settings
-        ``min_abs_log2fc``, the effect that a resample must reach, and ``min_stability``, the share of resamples that
-        must reach it.
-
-    Returns
-    -------
-    A copy with ``stability``, the share of the resamples whose ``log2fc`` has the table's sign and reaches
-    ``min_abs_log2fc``, and with ``is_de`` only where that share is at least ``min_stability``. Without resamples
-    ``stability`` stays NaN and ``is_de`` rests on effect and adjusted p alone. ``attrs`` holds ``n_resamples``.
-    """
-    de = de.copy()
-    de.attrs[N_RESAMPLES] = len(resamples)
-    if not resamples:
-        return de
-    sign, agree = np.sign(de[keys.LOG2FC].to_numpy(float)), np.zeros(len(de))
-    for arms in resamples:
-        one, two = (mean_cp10k(arm) + PSEUDO_CP10K for arm in arms)
-        again = np.log2(one / two)
-        agree += (np.sign(again) == sign) & (np.abs(again) >= settings.min_abs_log2fc)
-    de[keys.STABILITY] = agree / len(resamples)
-    de[keys.IS_DE] &= de[keys.STABILITY] >= settings.min_stability
     return de
 
 

@@ -79,10 +79,12 @@ class PromptEffects:
     def effect(self, entries: Mask) -> Effect:
         """Effect of a subset that has cells in both arms, types pooled."""
         arms = self.arm(TREATED, entries), self.arm(CONTROL, entries)
-        if max(arm.n_cells for arm in arms) >= MIN_CELLS:
+        control = self.arm(CONTROL, self.everything)
+        if max(arm.n_cells for arm in arms) >= MIN_CELLS or control.n_cells < MIN_CELLS:
             return measure_effect(*arms)
-        # two cells know no variance: that of all control cells takes its place
-        return measure_effect(*arms, trend=fit_trend(self.arm(CONTROL, self.everything)))
+        return measure_effect(
+            *arms, trend=fit_trend(control)
+        )  # two cells know no variance: that of all takes its place
 
     def respond(self, engine: str, entries: Mask, *, base: Floats) -> Response:
         """What a linear engine expects from a subset of the prompt for cells whose mean profile is ``base``.

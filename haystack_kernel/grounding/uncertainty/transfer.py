@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel.grounding.uncertainty.prior import posterior
+from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,11 @@ MIN_GENES, MIN_EFFECT = 20, 0.08  # genes with such effects that a unit needs
 SHOWN_EFFECT = 0.05  # coverage is counted over genes with a larger effect
 INTERVAL = 1.2816  # standard deviations on either side of the mean that hold 80 %
 MAX_LFSR = 0.05
+LEAST_COVERAGE = 0.7  # of 80 % intervals; below that they are not calibrated
+LEAST_UNITS = 3  # left out, so that one may say so
+MOST_C = 0.61  # from which on no sign is certain
 TYPE, DONOR, BOTH = "cell type", "donor", "cell type and donor"
+_PLURAL = {TYPE: "cell types", DONOR: "donors", BOTH: "pairs of cell type and donor"}
 SIMILARITY_DECAY, SHRINK_CELLS = 8.0, 30.0
 
 
@@ -76,6 +81,37 @@ class LeftOut:
     expected: Mixture
     weight: float
     c2: float
+
+
+def describe(transfer: Transfer, *, engine: str) -> str:
+    """Say what the intervals rest on and how they held, in one to three sentences.
+
+    Parameters
+    ----------
+    transfer
+        What was learned.
+    engine
+        Engine of the prediction; only a linear one was itself asked to predict what was left out.
+    """
+    c = np.sqrt(transfer.c2)
+    said = []
+    if transfer.n_units:
+        held = transfer.n_units >= LEAST_UNITS and transfer.coverage >= LEAST_COVERAGE and not transfer.missing
+        what = f"{transfer.n_units} {_PLURAL[transfer.left_out]} of the prompt were left out in turn"
+        inside = f"{transfer.coverage:.0%} of their effects lay in the 80 % interval predicted from the rest"
+        said.append(f"{'' if held else 'Not calibrated: '}{what}, and {inside}.")
+    else:
+        why = "no part of the prompt could be left out and predicted from the rest"
+        said.append(f"Not calibrated: {why}, so that effects are taken to differ by {c:.0%} elsewhere.")
+    if transfer.n_called:
+        said.append(f"{transfer.sign_agreement:.0%} of {transfer.n_called} calls made for them had the right sign.")
+    if transfer.missing and transfer.n_units:
+        said.append(f"The prompt does not show how far effects differ between {_PLURAL[transfer.missing]}.")
+    if c >= MOST_C:
+        said.append(f"Nothing can be called: their effects differ by {c:.0%}, and from 61 % on no sign is certain.")
+    if engine not in LINEAR:
+        said.append(f"They were predicted by a simple engine, not by {engine or 'the engine of this run'}.")
+    return " ".join(said)
 
 
 def learn_transfer(
@@ -124,7 +160,7 @@ def leave_out(prompt: PromptEffects, *, design: str, engine: str, similarity: fl
     chosen.sort(key=lambda item: -item[0])
     units = []
     for n_cells, own, rest in chosen[:MAX_UNITS]:
-        measured, base = prompt.effect(own), prompt.arm(1, own).mean
+        measured, base = prompt.effect(own), prompt.arm(CONTROL, own).mean
         response = prompt.respond(engine, rest, base=base)
         expected = posterior(response.effect, response.variance).no_lower_than(-base)
         c2 = excess(measured, expected)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError, InvalidInputError, NoCandidateError
 from haystack_kernel.retrieval.cells.balance import GROUP, balance, group_of
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells, split_cells
+from inference.effects import profile_counts
 from inference.genes import gene_key
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from haystack_kernel.retrieval.cells.own_cells import OwnCells
     from haystack_kernel.schema import Candidate, CellSet, RunConfig
 
+N_PROFILE = 256  # query cells that describe the cells asked about, whatever ``n_query`` is
 _MIN_APART = 20  # query cells; with fewer, query and control cells may overlap
 
 
@@ -73,7 +76,7 @@ def assemble_cells(
     the same in every round unless the control cells that they must avoid change.
 
     Query and control cells are disjoint where at least max(20, n / 2) query cells remain, n being the smaller of
-    ``n_query`` and the number of available cells. Cells that only the query set holds are then used alone; otherwise
+    256 and the number of available cells. Cells that only the query set holds are then used alone; otherwise
     the shared ones are halved within (cell type, donor).
 
     Parameters
@@ -124,8 +127,10 @@ def assemble_cells(
         if query_pool.empty:
             raise _empty([query_set], what=keys.QUERY)
         query_pool, control, more = _keep_apart(query_pool, control=control, config=config)
-        sampled = sample_cells(query_pool, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
-        query_cells = _fetch(sampled, role=keys.QUERY, atlas=atlas)
+        described, sampled = _query_samples(query_pool, config=config)
+        fetched = pd.concat([described, sampled]).drop_duplicates(keys.CELL_ID)
+        query_cells = _fetch(fetched.sort_values(keys.CELL_ID, kind="stable"), role=keys.QUERY, atlas=atlas)
+        query_cells = _describe_query(query_cells, described[keys.CELL_ID], kept=sampled[keys.CELL_ID])
     if not control.empty:
         prompt, control = balance(prompt, control=control, config=config, round_number=round_number)
     prompt_cells = _fetch(prompt, role=keys.PROMPT, atlas=atlas)
@@ -183,7 +188,7 @@ def _keep_apart(
     shared = query_pool[keys.CELL_ID].isin(control[keys.CELL_ID])
     if not shared.any():
         return query_pool, control, []
-    needed = max(_MIN_APART, min(config.n_query, len(query_pool)) // 2)
+    needed = max(_MIN_APART, min(N_PROFILE, len(query_pool)) // 2)
     alone = query_pool[~shared]
     if len(alone) >= needed:
         return alone, control, []
@@ -214,12 +219,27 @@ def _sample_own(own: OwnCells | None, *, config: RunConfig) -> tuple[ad.AnnData,
         msg = "no query cells: give a query cell set, or your own cells"
         raise InvalidInputError(msg)
     adata, notes = own.adata, [own.choice.summary, *own.notes]
-    kept = sample_cells(adata.obs, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
+    described, kept = _query_samples(adata.obs, config=config)
     if len(kept) < adata.n_obs:
         notes.append(f"{len(kept)} of these {adata.n_obs} cells were sampled (n_query)")
-        adata = adata[kept.index].copy()
+    adata = _describe_query(adata, described.index, kept=kept.index)
     adata.obs[keys.ROLE] = keys.QUERY
     return adata, notes
+
+
+def _query_samples(pool: pd.DataFrame, *, config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cells that describe what was asked about, and the query cells, which are among them where they are fewer."""
+    described = sample_cells(pool, n=N_PROFILE, rng=make_rng(config.seed, role=keys.QUERY))
+    source = described if config.n_query <= N_PROFILE else pool
+    return described, sample_cells(source, n=config.n_query, rng=make_rng(config.seed, role=keys.QUERY))
+
+
+def _describe_query(cells: ad.AnnData, described: pd.Series | pd.Index, *, kept: pd.Series | pd.Index) -> ad.AnnData:
+    """The query cells alone, their var with mean and detection of the cells that describe them."""
+    profile = profile_counts(cells[np.asarray(described)].X)
+    query_cells = cells if cells.n_obs == len(kept) else cells[np.asarray(kept)].copy()
+    query_cells.var[keys.QUERY_MEAN], query_cells.var[keys.QUERY_DETECTION] = profile
+    return query_cells
 
 
 def _fetch(cells: pd.DataFrame, *, role: str, atlas: Atlas) -> ad.AnnData:

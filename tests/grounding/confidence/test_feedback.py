@@ -9,7 +9,6 @@ from haystack_kernel.schema import (
     Composite,
     Confidence,
     Feedback,
-    GroundingSettings,
     Perturbation,
     Round,
     StructuredQuery,
@@ -52,8 +51,8 @@ GOOD = (
 )
 
 
-def scored(*components, value=3.0, stability=1.0, coverage=1.0, used=None, **changes):
-    aspects = (Aspect(name="stability", value=stability, reason=""),)
+def scored(*components, value=3.0, intervals=1.0, coverage=1.0, used=None, **changes):
+    aspects = (Aspect(name="gene intervals", value=intervals, reason=""),)
     fields = {
         "number": 1,
         "choice": Choice(candidate_keys=("k",), reason=""),
@@ -68,7 +67,7 @@ def scored(*components, value=3.0, stability=1.0, coverage=1.0, used=None, **cha
 
 
 def find(one, query=QUERY):
-    return find_feedback(one, query=query, knowledge=load_knowledge(), settings=GroundingSettings(), threshold=7)
+    return find_feedback(one, query=query, knowledge=load_knowledge(), threshold=7)
 
 
 def kinds(one, query=QUERY):
@@ -77,14 +76,14 @@ def kinds(one, query=QUERY):
 
 def test_feedback_when_nothing_is_wrong_or_the_threshold_is_reached_then_none():
     assert kinds(scored()) == []
-    assert kinds(scored(value=7.0, coverage=0.1, stability=0.0)) == []
+    assert kinds(scored(value=7.0, coverage=0.1, intervals=0.0)) == []
 
 
 def test_feedback_when_one_thing_is_wrong_then_it_is_named_alone():
     led = component("target_activation", 5.0, ridge_asked=0.1, ridge_competing="TNF", ridge_competing_value=0.4)
     cases = {
         ("low_coverage", "other_dataset"): scored(coverage=0.5),
-        ("unstable", "wider_pool"): scored(stability=0.5),
+        ("unstable", "wider_pool"): scored(intervals=0.5),
         ("donor_unmatched", "matched_control"): scored(used=(candidate(matched=False),)),
         ("control_mismatch", "matched_control"): scored(used=(candidate(control=False),), n_control=0),
         ("weak_pathway", "nearer_evidence"): scored(component("pathway_coherence", 2.0), GOOD[1]),
@@ -104,8 +103,8 @@ def test_names_of_earlier_records_are_translated_when_read():
     assert kinds(scored(earlier)) == [("competing_signature_leads", "nearer_evidence")]
 
 
-def test_feedback_when_stability_is_not_known_then_none():
-    assert kinds(scored(stability=NAN, coverage=NAN)) == []
+def test_feedback_when_the_intervals_are_not_known_then_none():
+    assert kinds(scored(intervals=NAN, coverage=NAN)) == []
 
 
 def test_feedback_when_the_prompt_is_of_another_lineage_and_the_score_weak_then_other_cells():

@@ -57,16 +57,33 @@ def test_assemble_is_the_same_for_the_same_seed_and_prompts_change_with_the_roun
 
 
 def test_assemble_when_query_and_control_are_the_same_cells_then_halves_them_within_donors(blood, ask, assemble):
-    cells = assemble(ask(CD4), blood, only=(f"tiny/pbmc/IFN-beta/{CD4}",), n_query=60)
-    assert set(cells.query_cells.obs_names).isdisjoint(cells.control_cells.obs_names)
-    # 80 shared cells of d1 and d2 halved, 40 cells of d3 free: 40 is enough for max(20, 60 / 2), so d3 serves alone
-    assert set(cells.query_cells.obs[keys.DONOR]) == {"pbmc:d3"}
-    assert cells.control_cells.n_obs == 80
+    # 80 shared cells of d1 and d2 and 40 cells of d3 that are free: too few for half of the 120
     cells = assemble(ask(CD4), blood, only=(f"tiny/pbmc/IFN-beta/{CD4}",), n_query=100)
     assert set(cells.query_cells.obs_names).isdisjoint(cells.control_cells.obs_names)
     assert cells.query_cells.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d3": 40, "pbmc:d1": 20, "pbmc:d2": 20}
     assert cells.control_cells.obs[keys.DONOR].value_counts().to_dict() == {"pbmc:d1": 20, "pbmc:d2": 20}
     assert cells.notes == ()
+
+
+def test_assemble_when_enough_query_cells_are_no_controls_then_they_serve_alone(row, make_atlas, ask, assemble):
+    atlas = make_atlas([row("s", B, "IFN-beta", "a", 30), row("s", B, "", "a", 30), row("s", B, "", "b", 60)])
+    for n_query in (10, 50, 300):
+        cells = assemble(ask(B), atlas, n_query=n_query)
+        assert set(cells.query_cells.obs[keys.DONOR]) == {"s:b"}
+        assert cells.control_cells.n_obs == 30
+
+
+def test_assemble_when_more_or_fewer_query_cells_are_asked_for_then_nothing_else_changes(blood, ask, assemble):
+    """What describes the cells asked about, from which genes are called, does not depend on how many are predicted."""
+    found = [
+        assemble(ask(CD4), blood, only=(f"tiny/pbmc/IFN-beta/{CD4}",), n_query=n_query) for n_query in (5, 40, 2000)
+    ]
+    assert [one.query_cells.n_obs for one in found] == [5, 40, 80]
+    for one in found[1:]:
+        assert list(one.prompt_cells.obs_names) == list(found[0].prompt_cells.obs_names)
+        assert list(one.control_cells.obs_names) == list(found[0].control_cells.obs_names)
+        for name in (keys.QUERY_MEAN, keys.QUERY_DETECTION):
+            assert one.query_cells.var[name].tolist() == found[0].query_cells.var[name].tolist()
 
 
 def test_assemble_when_too_few_to_keep_apart_then_says_so(row, make_atlas, ask, assemble):
