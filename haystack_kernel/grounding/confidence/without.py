@@ -50,6 +50,8 @@ def scores_without(
     if self_contained.cells is None:
         return ()
     cells = self_contained.cells.of_sets({item.name for item in components})
+    if not cells.names:  # no component could be computed from the prompt's cells
+        return ()
     found = []
     for kind, labels in (("donor", cells.donors), ("data set", cells.datasets)):
         names, sizes = np.unique(labels, return_counts=True)

@@ -166,6 +166,6 @@ def test_between_cell_types_the_donors_are_compared(world):
     cells = make(world)
     other = dataclasses.replace(cells, prompt_control=world.cells(12, types=("asked",), treated=False))
     studied = study(other, within=keys.DONOR)
-    assert studied.linear == "shift"
+    assert studied.linear == "pooled"
     assert studied.transfer.left_out == "donor"
     assert studied.transfer.n_units == 4
