@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.jobs.cost import in_usd
 from haystack_kernel.report.html import Html, bar, bar_picture, definitions, escape, items, paragraph, table
-from haystack_kernel.report.words import cell_types, counted, score_text, span, termination_text
+from haystack_kernel.report.words import accuracy_text, cell_types, counted, score_text, span, termination_text
 from haystack_kernel.schema import EVIDENCE_WORDS
 from haystack_kernel.store import layout, shown_name
 
@@ -90,6 +90,7 @@ def _result(record: RunRecord) -> dict[str, object]:
     has_bar = bool(scored) and record.score >= 1
     return {
         "score": Html(f"{bar_picture(record.score)} {escape(scored)}") if has_bar else scored,
+        "accuracy": accuracy_text(best) if best else "",
         "answer": record.interpretation.headline if record.interpretation else "",
         "rounds": f"{len(record.rounds)}{f'; stopped: {why}' if why else ''}" if record.rounds else "",
     }

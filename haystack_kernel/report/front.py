@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.report.html import Html, bar_picture, escape, items, paragraph
 from haystack_kernel.report.summary import notices
+from haystack_kernel.report.words import accuracy_text, change_text, next_text
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import Round, RunRecord
+    from haystack_kernel.schema import RunRecord
 
-_N_LIMITS = 2  # shown at once; the others unfold
+_N_LIMITS = 1  # shown at once; the others unfold
 
 
 def front(record: RunRecord, *, picture: str = "", links: str = "") -> Html:
@@ -48,20 +49,24 @@ def _how_sure(record: RunRecord) -> str:
     best = record.best
     if best is None or best.composite is None:
         return ""
-    value = best.composite.value
-    if math.isnan(value):
+    if math.isnan(best.composite.value):
         picture, told = "", f"Not scored: {best.composite.reason or 'no component could be computed'}."
     else:
-        picture, told = f"{bar_picture(value)} ", f"{value:.1f}; 1 is chance, {record.config.threshold:g} is asked for."
-    verdict = f" {best.confidence.verdict_words}" if best.confidence else ""
-    return f"<h2>How sure</h2><p>{picture}{escape(told + verdict)}</p>{_unknown(best)}"
+        picture = f"{bar_picture(best.composite.value)} "
+        told = f"{best.composite.shown}; 1 is chance, {record.config.threshold:g} is asked for."
+    verdict = _without_numbers(best.confidence.verdict_words) if best.confidence else ""
+    accuracy = accuracy_text(best)
+    hangs_on = " ".join(text for text in (change_text(record), next_text(record)) if text)
+    return (
+        f"<h2>How sure</h2><p>{picture}{escape(f'{told} {verdict}'.rstrip())}</p>"
+        f"{paragraph(accuracy) if accuracy else ''}{paragraph(hangs_on, kind='small') if hangs_on else ''}"
+    )
 
 
-def _unknown(best: Round) -> str:
-    """What could not be judged, which a reader would otherwise have to look for."""
-    aspects = best.confidence.aspects if best.confidence else ()
-    names = [item.name for item in aspects if math.isnan(item.value)]
-    return paragraph(f"Not known: {', '.join(names)}.", kind="small unknown") if names else ""
+def _without_numbers(verdict: str) -> str:
+    """The verdict on the engine without the numbers in brackets at its end, which the table of confidence holds."""
+    words, mark, _ = verdict.partition(" (")
+    return f"{words}." if mark else verdict
 
 
 def _limits(record: RunRecord) -> str:

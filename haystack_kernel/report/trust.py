@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel.report.html import Html, items, paragraph, table
+from haystack_kernel.report.words import accuracy_text
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import RunRecord
@@ -43,7 +44,11 @@ def trust_table(record: RunRecord) -> Html:
     best = record.best
     if best is None or best.confidence is None:
         return Html(paragraph("Confidence unavailable: the round was not scored."))
-    rows = []
+    rows: list[tuple[str, float, str]] = []
+    expected = best.confidence.expected
+    if expected is not None:
+        basis = f"{accuracy_text(best)} It rests on {expected.words}." if expected.words else accuracy_text(best)
+        rows.append(("expected accuracy", expected.value, basis))
     for item in best.confidence.aspects:
         said = f"unavailable: {item.reason}" if math.isnan(item.value) else item.words
         rows.append((item.name, item.value, said))

@@ -35,6 +35,7 @@ P_VALUES = {  # column of the data: heading
     "p_donors": "p (donors)",
     "p_specificity": "p (competitive)",
 }
+N_FLIPS, N_TWINS = 3, 3
 _SIMULATED_ATLASES = (DEMO_ATLAS,)
 
 
@@ -61,6 +62,72 @@ def score_text(best: Round) -> str:
     if best.composite is None or math.isnan(best.composite.value):
         return "not scored"
     return best.composite.shown
+
+
+def accuracy_text(best: Round) -> str:
+    """Return how accurate the prediction is expected to be, or why nothing is; empty where it is not a question."""
+    expected = best.confidence.expected if best.confidence else None
+    if expected is None:
+        return ""
+    if math.isnan(expected.value):
+        return f"No accuracy is expected: {expected.reason}."
+    return (
+        f"Expected correlation with the true response: {expected.value:.2f} (80 % interval {expected.low:.2f} to "
+        f"{expected.high:.2f}); a measurement of {expected.n_cells} cells an arm would show about "
+        f"{expected.measured:.2f}."
+    )
+
+
+def change_text(record: RunRecord) -> str:
+    """Return which donor or data set the answer hangs on, that is, on which side of the threshold the score lies."""
+    best, threshold = record.best, record.config.threshold
+    if best is None or best.confidence is None or best.confidence.expected is None or math.isnan(record.score):
+        return ""
+    without = [item for item in best.confidence.without if not math.isnan(item.composite)]
+    if not without:
+        return "All evidence comes from one donor."
+    flips = [item for item in without if (item.composite >= threshold) != (record.score >= threshold)]
+    if not flips:
+        low, high = without[0].composite, without[-1].composite
+        span_text = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+        return f"No single donor or data set decides the answer: without any one of them the score is {span_text}."
+    side = "below" if record.score >= threshold else "at or above"
+    listed = [f"{item.kind} {item.name} ({item.composite:.1f})" for item in flips[:N_FLIPS]]
+    more = f" or any of {len(flips) - N_FLIPS} others" if len(flips) > N_FLIPS else ""
+    return f"The answer hangs on single parts of the prompt: {side} {threshold:g} without {', '.join(listed)}{more}."
+
+
+def next_text(record: RunRecord) -> str:
+    """Return what to measure next: donors where replication keeps the score low, else what narrows the interval."""
+    best, threshold = record.best, record.config.threshold
+    if best is None or best.composite is None or best.confidence is None or best.confidence.expected is None:
+        return ""
+    sentences = []
+    needed = math.log2(6 / max(10 - threshold, 0.1))  # replication whose cap, 10 - 6 / 2^replication, is the threshold
+    if best.composite.replication < needed:
+        n_donors = math.ceil(2 * (needed - best.composite.replication))  # each of them worth half a donor
+        sentences.append(
+            f"{counted(n_donors, 'more donor')} of 20 treated and 20 control cells, which would allow a score of "
+            f"{threshold:g}"
+        )
+    if best.confidence.expected.narrower:
+        sentences.append(best.confidence.expected.narrower)
+    if not sentences and not math.isnan(best.confidence.expected.value):
+        return (
+            "Measure next: the pair that was asked for; no further part of the prompt would narrow the interval much."
+        )
+    return f"Measure next: {'; '.join(sentences)}." if sentences else ""
+
+
+def twins_text(best: Round) -> str:
+    """Return what the response cannot be told from, a clause; empty where it is told from everything that is known."""
+    twins = best.confidence.twins if best.confidence else ()
+    if not twins:
+        return ""
+    names = list(twins[:N_TWINS])
+    names += [f"{len(twins) - N_TWINS} more"] if len(twins) > N_TWINS else []
+    listed = ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
+    return f"not distinguishable from {listed}"
 
 
 def termination_text(record: RunRecord) -> str:

@@ -53,6 +53,10 @@ class Composite(Frozen):
     value: Real
     weight_computed: float = Field(description="summed weight of the components that could be computed")
     cap: float = Field(default=10.0, description="upper bound that applied")
+    replication: Real = Field(
+        default=NAN,
+        description="donors that the response was measured in, one of n cells as n / (n + 20); NaN: no matter",
+    )
     reason: str = ""
 
     @property

@@ -136,7 +136,7 @@ def test_reader_meets_question_score_and_limits_before_details(page):
     order = [
         "How would B cell respond",
         "Headline of B cell",
-        "7.3; 1 is chance",
+        "7.3 of at most 7.3; 1 is chance",
         "A limit",
         'id="summary"',
         'id="genes"',

@@ -179,7 +179,8 @@ def composite(
         return Composite(value=NAN, weight_computed=share, reason=reason)
     value = sum(component.weight * component.score for component in computed) / computed_weight
     cap, reason = _cap(missing, share=share, donor_matched=donor_matched, n_tested=n_tested, replication=replication)
-    return Composite(value=min(value, cap), weight_computed=share, cap=cap, reason=reason)
+    known = replication if math.isfinite(replication) else NAN
+    return Composite(value=min(value, cap), weight_computed=share, cap=cap, replication=known, reason=reason)
 
 
 def _cap(
@@ -199,7 +200,7 @@ def _cap(
     if not donor_matched:
         cap = min(cap, CAP_UNMATCHED)
         reasons.append(f"no donor-matched control: differences between donors cannot be excluded, at most {cap:.0f}")
-    replicated = CAP_UNMATCHED + (10.0 - CAP_UNMATCHED) * (1.0 - 2.0**-replication)
+    replicated = 10.0 - 6.0 * 2.0**-replication
     if replicated < cap:
         cap = replicated
         reasons.append(

@@ -115,7 +115,7 @@ def expect_accuracy(
         words += f"; times r = {similarity:.2f} with engine weighted"
     value, low, high = (factor * one for one in found[:3])
     if high - low > MAX_WIDTH:
-        reason = f"{words}: anything between {low:.1f} and {high:.1f} is possible"
+        reason = f"from {words}, anything between {low:.1f} and {high:.1f} is possible"
         return ExpectedAccuracy(reason=reason, left_out=design, n_left_out=len(units))
     return ExpectedAccuracy(
         value=value,
@@ -245,8 +245,8 @@ def _imagined_reliability(studied: Uncertain, query: ad.AnnData) -> float:
 
 def _rests_on(design: str, units: Sequence[Unit]) -> str:
     if not units:
-        return "nothing in the prompt could be left out, so it rests on other data sets"
-    return f"{len(units)} left-out parts of the prompt (each a {design})"
+        return "other data sets, because nothing in the prompt could be left out"
+    return f"{len(units)} parts of the prompt that were left out in turn, each a {design}"
 
 
 def _too_noisy(reliability: float, prompt: PromptEffects) -> str:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from haystack_kernel import keys
 from haystack_kernel.planners.offline.choice import cell_names, join_words
 from haystack_kernel.planners.offline.limits import list_limitations
-from haystack_kernel.report.words import CONTROLS, counted, termination_text
+from haystack_kernel.report.words import (
+    CONTROLS,
+    accuracy_text,
+    change_text,
+    counted,
+    next_text,
+    termination_text,
+    twins_text,
+)
 from haystack_kernel.schema import EVIDENCE_WORDS, PERTURBATIONAL, Interpretation
 
 if TYPE_CHECKING:
@@ -42,7 +50,7 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
 
     Returns
     -------
-    Headline, two to four paragraphs and the limitations, without markup. An inert prediction and a missing score are
+    Headline, two to five paragraphs and the limitations, without markup. An inert prediction and a missing score are
     stated with the reason.
 
     Examples
@@ -61,12 +69,14 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
     if math.isnan(record.score) or best.composite is None:
         verdict = f"not scored: {_why_unscored(best)}"
     else:
-        verdict = f"score {best.composite.shown}, {_consistency(record)}"
+        twins = twins_text(best)
+        verdict = f"score {best.composite.shown}, {_consistency(record)}{f'; {twins}' if twins else ''}"
     paragraphs = (
         _genes(record.query, best, de=de, up=up, down=down),
         _support(record, best, pathways=pathways),
         _making(record, best),
         _agreement(record, best),
+        " ".join(text for text in (accuracy_text(best), change_text(record), next_text(record)) if text),
     )
     return Interpretation(
         headline=f"Predicted for {subject_of(record.query)}{_query_cells(best)}: {change}; {verdict}.",
