@@ -6,7 +6,8 @@ Formulas, with y = log1p(1e4 x / L) and d = mean y(prompt) - mean y(control) of 
 leaves the cells alone; ``shift`` adds the average of d over the prompt's cells to each gene's mean, so that a type with
 more control cells than another counts no more; ``mean`` adds the plain average of d over the types; ``weighted`` adds
 its average with weights exp(10 r) n / (n + 30), r = similarity (correlation) of the type's control profile and the
-query cells, n = cells of the smaller arm.
+query cells, n = cells of the smaller arm, and then shrinks each gene's response d to d^3 / (d^2 + se^2), se its
+standard error: what is measured well stays, what is mostly noise goes towards 0.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.draw import MAX_LOG, draw_counts, log_normalise
+from inference.effects import MIN_CELLS, fit_trend, measure_effect, summarise_arm
 from inference.errors import EngineError, InputError
 from inference.manifest import BASELINES
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 SIMILARITY_POWER = 10.0
 SHRINK_CELLS = 30.0
 N_VARIABLE_GENES = 1000
+MIN_TYPES_LEFT_OUT, MIN_CELLS_LEFT_OUT = 3, 10  # to learn from the prompt whether shrinking helps
 MIN_CELLS_MEAN = 5  # cells that a type needs in both arms to count in the mean response
 
 
@@ -71,8 +74,9 @@ class _Arms:
     """Mean log profiles per cell type over the genes shared by prompt and control."""
 
     types: tuple[str, ...]
-    prompt: Floats  # types x genes, NaN where the type has no cell
-    control: Floats
+    effect: Floats  # types x genes, prompt minus control; NaN where the type has no cell in one of them
+    se: Floats  # its standard error
+    control: Floats  # types x genes, NaN where the type has no cell
     treated: Ints  # prompt cells per type
     smaller: Ints  # cells of the smaller arm per type
     pooled: Floats  # mean of all prompt cells minus mean of all control cells
@@ -141,26 +145,46 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
 
 def _compute_arms(prompt: Cells, control: Cells, notes: list[str]) -> _Arms:
     """Restrict prompt and control cells to their shared genes, and average them per cell type of the prompt."""
-    first: dict[str, int] = {}
-    second: dict[str, int] = {}
-    for cells, columns in ((prompt, first), (control, second)):
-        for index, name in reversed(list(enumerate(cells.genes))):
-            columns[name.upper()] = index  # of a repeated symbol the first column counts
+    first, second = _columns(prompt), _columns(control)
     shared = [name for name in first if name in second]
     if len(shared) < len(first.keys() | second.keys()):
         notes.append(f"prompt and control share {len(shared)} of {len(first.keys() | second.keys())} genes")
     treated = log_normalise(prompt.counts[:, [first[name] for name in shared]])
     untreated = log_normalise(control.counts[:, [second[name] for name in shared]])
     types = tuple(sorted(set(prompt.cell_type.tolist())))
+    rows = [[np.flatnonzero(cells.cell_type == name) for cells in (prompt, control)] for name in types]
+    effect, se, profiles = _type_effects(treated, untreated, rows)
     return _Arms(
         types=types,
-        prompt=_type_means(treated, prompt.cell_type, types),
-        control=_type_means(untreated, control.cell_type, types),
-        treated=np.array([(prompt.cell_type == t).sum() for t in types], np.int64),
-        smaller=np.array([min((prompt.cell_type == t).sum(), (control.cell_type == t).sum()) for t in types], np.int64),
+        effect=effect,
+        se=se,
+        control=profiles,
+        treated=np.array([len(of_prompt) for of_prompt, _ in rows], np.int64),
+        smaller=np.array([min(map(len, both)) for both in rows], np.int64),
         pooled=_mean_rows(treated) - _mean_rows(untreated),
         genes={name: index for index, name in enumerate(shared)},
     )
+
+
+def _columns(cells: Cells) -> dict[str, int]:
+    """Column of each upper-cased symbol; of a repeated one the first."""
+    return {name.upper(): place for place, name in reversed(list(enumerate(cells.genes)))}
+
+
+def _type_effects(
+    treated: sparse.csr_matrix, untreated: sparse.csr_matrix, rows: list[list[Ints]]
+) -> tuple[Floats, Floats, Floats]:
+    """Effect, its standard error and control profile of each type; NaN for a type without cells in one arm."""
+    effect, se, profiles = (np.full((len(rows), treated.shape[1]), np.nan) for _ in range(3))
+    trend = fit_trend(summarise_arm(untreated))
+    for place, both in enumerate(rows):
+        if not all(map(len, both)):
+            continue
+        arms = summarise_arm(treated[both[0]]), summarise_arm(untreated[both[1]])
+        # two cells know no variance: that of all control cells takes its place
+        found = measure_effect(*arms, trend=trend if max(map(len, both)) < MIN_CELLS else None)
+        effect[place], se[place], profiles[place] = found.delta, found.se, arms[1].mean
+    return effect, se, profiles
 
 
 def _response(
@@ -177,7 +201,44 @@ def _response(
     profiles = arms.control[np.ix_(used, column)]
     share = type_shares(engine, profiles, base=base, smaller=arms.smaller[used], treated=arms.treated[used])
     weights = {arms.types[index]: float(value) for index, value in zip(used, share, strict=True)}
-    return share @ (arms.prompt[used] - arms.control[used]), weights
+    response = share @ arms.effect[used]
+    if engine == "weighted":
+        shrunk = shrink(response, share**2 @ arms.se[used] ** 2)
+        if _shrinking_helps(arms, used):
+            return shrunk, weights
+        notes.append("effects were not shrunk: that would predict the prompt's own cell types less well")
+    return response, weights
+
+
+def shrink(effect: Floats, variance: Floats) -> Floats:
+    """Shrink effects with their squared standard errors to d^3 / (d^2 + se^2); 0 stays 0."""
+    return np.divide(effect**3, effect**2 + variance, out=np.zeros_like(effect), where=effect != 0)
+
+
+def _shrinking_helps(arms: _Arms, used: Ints) -> bool:
+    """Whether shrunk effects of the other types predict each type of the prompt no worse than plain ones.
+
+    Without three types of at least ten cells in both arms nothing can be left out, and effects are shrunk.
+    """
+    large = used[arms.smaller[used] >= MIN_CELLS_LEFT_OUT]
+    if large.size < MIN_TYPES_LEFT_OUT:
+        return True
+    gains = []
+    for left in large:
+        rest = used[used != left]
+        share = type_shares(
+            "weighted",
+            arms.control[rest],
+            base=arms.control[left],
+            smaller=arms.smaller[rest],
+            treated=arms.treated[rest],
+        )
+        plain = share @ arms.effect[rest]
+        both = np.vstack([arms.effect[left], plain, shrink(plain, share**2 @ arms.se[rest] ** 2)])
+        if (np.ptp(both, axis=1) > 0).all():
+            to_plain, to_shrunk = np.corrcoef(both)[0, 1:]
+            gains.append((to_shrunk - to_plain) * arms.smaller[left] / (arms.smaller[left] + SHRINK_CELLS))
+    return sum(gains) >= 0
 
 
 def type_shares(engine: str, profiles: Floats, *, base: Floats, smaller: Ints, treated: Ints) -> Floats:
@@ -221,11 +282,6 @@ def profile_similarity(profiles: Floats, base: Floats) -> Floats:
         norm = np.sqrt((left**2).sum(axis=1) * (right**2).sum())
         similarity = np.clip(np.divide(left @ right, norm, out=similarity, where=norm > 0), 0.0, 1.0)
     return similarity
-
-
-def _type_means(logs: sparse.csr_matrix, cell_type: NDArray[np.str_], types: tuple[str, ...]) -> Floats:
-    """Mean row of each type; NaN for a type without cells."""
-    return np.vstack([_mean_rows(logs[np.flatnonzero(cell_type == name)]) for name in types])
 
 
 def _mean_rows(logs: sparse.csr_matrix) -> Floats:

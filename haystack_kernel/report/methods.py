@@ -22,10 +22,10 @@ _WORK: dict[SpendingKind, str] = {
 _ENGINES = {
     "none": "no change (the query cells as measured)",
     "mean": "the mean response over the prompt's cell types, applied to the query cells",
-    "shift": "the shift between prompt and matched control cells, applied to the query cells",
+    "shift": "the shift between prompt and control cells of the same type, applied to the query cells",
     "weighted": (
         "the shifts of several cell types between prompt and matched control cells, weighted by the similarity of "
-        "their control profile to the query cells and by their number of cells"
+        "their control profile to the query cells and by their number of cells, and shrunk by their standard errors"
     ),
     "stack": "the query cells in the context of the prompt cells, by in-context generation with the model STACK",
 }

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from inference.baselines import BASELINES, Cells, predict
+from inference.baselines import BASELINES, Cells, predict, shrink
+from inference.draw import log_normalise
+from inference.effects import measure_effect, summarise_arm
 from inference.errors import EngineError, InputError
 
 
@@ -57,8 +59,39 @@ def test_weighted_is_the_formula_by_hand(cells):
     weights = raw / raw.sum()
     np.testing.assert_allclose([result.weights["a"], result.weights["b"]], weights)
     assert weights[0] > 0.8  # the query is of type a
-    expected = base + weights[0] * delta["a"] + weights[1] * delta["b"]
+    response = weights[0] * delta["a"] + weights[1] * delta["b"]
+    variance = sum(share**2 * se_of(cells, name) ** 2 for share, name in zip(weights, ("a", "b"), strict=True))
+    expected = base + response**3 / (response**2 + variance)
     np.testing.assert_allclose(result.expected_log, np.maximum(expected, 0))
+
+
+def se_of(cells, name):
+    """Standard error of the effect of one type, from the function of its own."""
+    arms = [cells[role].counts[cells[role].cell_type == name] for role in ("prompt", "control")]
+    return measure_effect(*[summarise_arm(log_normalise(one)) for one in arms]).se
+
+
+def test_effects_of_few_cells_are_shrunk_more_and_clear_ones_stay():
+    effect, variance = np.array([2.0, 0.1, -0.1, 0.0]), np.array([0.01, 0.01, 0.0, 1.0])
+    np.testing.assert_allclose(shrink(effect, variance), [8 / 4.01, 0.05, -0.1, 0.0])
+    assert shrink(np.array([0.5]), np.array([np.inf])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_effects_are_shrunk_unless_that_predicts_the_types_of_the_prompt_less_well(helps):
+    # where every gene has a true effect of the size of its error, shrinking takes away signal with the noise
+    rng = np.random.default_rng(3)
+    genes, types, n = tuple(f"G{i}" for i in range(300)), np.repeat(["a", "b", "c", "d"], 20), 80
+    level = rng.lognormal(0.5, 1.0, 300)
+    effect = np.where(
+        np.arange(300) < (15 if helps else 300), rng.choice([0.4, 2.5] if helps else [0.8, 1.25], 300), 1.0
+    )
+    prompt, control = (
+        Cells(sparse.csr_matrix(rng.poisson(level * factor, (n, 300)).astype(np.float32)), genes, types, types)
+        for factor in (effect, 1.0)
+    )
+    result = predict("weighted", prompt=prompt, control=control, query=control, seed=0)
+    assert any("were not shrunk" in note for note in result.notes) == (not helps)
 
 
 def test_mean_leaves_out_types_below_five_cells_and_says_so(cells):
