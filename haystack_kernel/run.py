@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.report.candidates import CandidateTable
     from haystack_kernel.report.html import Html
-    from haystack_kernel.schema import CostEstimate, JobStatus, RunConfig, Settings, StructuredQuery
+    from haystack_kernel.schema import Clarification, CostEstimate, JobStatus, RunConfig, Settings, StructuredQuery
     from haystack_kernel.store import Worker
 
 
@@ -680,7 +680,7 @@ class Run:
         return layout.round_folder(self.record.best_round)
 
 
-def open_run(
+def open_run(  # noqa: PLR0913 - what is asked, where, what may be spent, and who answers
     question: str | None = None,
     *,
     run_id: str | None = None,
@@ -689,6 +689,7 @@ def open_run(
     settings: Settings | None = None,
     approve: bool | None = None,
     max_cost: float | None = None,
+    ask_back: Callable[[Clarification], str | None] | None = None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig, validated by it
 ) -> Run:
     """Start a run, or go on with it when ``run_id`` exists: the one call of the run notebook.
@@ -712,6 +713,9 @@ def open_run(
         True lets jobs that cost money start while this run object works; it is stored nowhere.
     max_cost
         Dollars that all jobs of the run together may cost; the smaller of this and the setting ``cost.max_usd`` holds.
+    ask_back
+        Called with what a planner would ask the person; returns the question as it was meant, or None to go on with
+        the reading. None asks nobody.
     **options
         Fields of :class:`haystack_kernel.schema.RunConfig`; None takes the settings' value. ``hide`` also takes
         ``"CELL TYPE:PERTURBATION"`` strings.
@@ -748,7 +752,13 @@ def open_run(
             "given one, it has written it without quotes"
         )
         raise InvalidInputError(msg)
-    record = first_record(question, run_id=run_id, config=build_config(settings, **options), ports=ports)
+    config = build_config(settings, **options)
+    record = first_record(question, run_id=run_id, config=config, ports=ports)
+    asked = query_of(record).clarification
+    if asked is not None and ask_back is not None and (meant := ask_back(asked)):
+        again = first_record(meant, run_id=record.run_id, config=config, ports=ports)
+        note = f"asked first: {record.question!r}; asked back: {asked.text}"
+        record = again.model_copy(update={"notes": (*again.notes, note)})
     keep_with_run(record, ports)
     record = ports.store.create(record)
     flow.tell_done(record, ports)
@@ -863,7 +873,7 @@ def attach(
     return _remember(Run(ports.store.load(check_run_id(run_id)), ports=ports))
 
 
-def resume(
+def resume(  # noqa: PLR0913 - where, what may be spent, and what may have changed
     run_id: str,
     *,
     storage: str | None = None,
@@ -872,6 +882,7 @@ def resume(
     approve: bool | None = None,
     max_cost: float | None = None,
     accept_changes: bool = False,
+    planner: str | None = None,
 ) -> Run:
     """Attach to a run and make it ready to go on where it stopped, failed or was cancelled.
 
@@ -891,6 +902,9 @@ def resume(
         Consent to spending, as in :func:`open_run`.
     accept_changes
         Go on even though a file of the user's (own cells, model, gene list) was replaced; the record says so.
+    planner
+        Who plans the steps that are left, such as ``"offline"`` where a language model cannot be asked; None: who
+        planned the others. The record says so.
 
     Returns
     -------
@@ -912,6 +926,8 @@ def resume(
     run = Run(ports.store.load(check_run_id(run_id)), ports=ports)
     run.check_free()
     run.record = _revive(run.record, run._ports, accept_changes=accept_changes)
+    if planner is not None:
+        run.record = _planned_by(planner, run.record, run._ports)
     for note in run.record.notes:
         warnings.warn(f"run {run_id}: {note}", stacklevel=2)
     return _remember(run)
@@ -986,6 +1002,18 @@ def _reopen(ports: Ports, *, run_id: str, question: str | None, options: dict[st
         msg = f"run {run_id} was started with other options ({changed}); leave run_id out to start a new run"
         raise InvalidInputError(msg, run_id=run_id)
     return Run(_revive(record, ports), ports=ports)
+
+
+def _planned_by(planner: str, record: RunRecord, ports: Ports) -> RunRecord:
+    """The record with another planner for the steps that are left, saved, with a note of it."""
+    if record.status == "done" or planner == record.config.planner:
+        return record
+    config = build_config(ports.settings, **{**record.config.model_dump(), "planner": planner})
+    ports.planner_named(config.planner).check(config)
+    step = flow.next_step(record) or "publish"
+    note = f"from step {step!r} on planned by {config.planner}, not by {record.config.planner}, as asked"
+    config = record.config.model_copy(update={"planner": config.planner})
+    return ports.store.save(record.model_copy(update={"config": config, "notes": (*record.notes, note)}))
 
 
 def _revive(record: RunRecord, ports: Ports, *, accept_changes: bool = False) -> RunRecord:

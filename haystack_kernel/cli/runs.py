@@ -245,6 +245,9 @@ def resume(
     yes: Yes = False,
     max_cost: MaxCost = None,
     accept_changes: AcceptChanges = False,
+    planner: Annotated[
+        PlannerName | None, typer.Option(help="Who plans the steps that are left (default: who planned the others).")
+    ] = None,
 ) -> None:
     """Continue a run that was interrupted, failed or was cancelled.
 
@@ -254,11 +257,11 @@ def resume(
 
     found = find(run_id, storage=storage)
     found.check_free()
-    if accept_changes:
+    if accept_changes or planner is not None:
         from haystack_kernel.run import resume as take_up
 
         with warnings.catch_warnings(action="ignore"):  # going on prints the notes of the run
-            take_up(run_id, storage=storage, accept_changes=True)
+            take_up(run_id, storage=storage, accept_changes=accept_changes, planner=planner)
     go_on(found, storage=storage, spending=spending_of(yes, max_cost))
 
 

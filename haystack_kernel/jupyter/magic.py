@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.errors import ApprovalNeededError, InvalidInputError
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
+    from haystack_kernel.schema import Clarification
 
 _ADVICE = "write `run = %ask How would B cells respond to IFN-beta?` on a line of its own, or open_run(question).work()"
 _VARIABLE = re.compile(r"\{.*\}|\$\w+")
@@ -36,8 +37,9 @@ def ask(line: str, cell: str | None = None, *, shell: Any = None) -> Run:  # noq
     Usage, after ``%load_ext haystack_kernel`` in an earlier cell: ``%ask How would lung fibroblasts respond to
     TGF-beta?`` or ``%%ask`` with the question in the cell's body. ``answer = %ask …`` keeps the run; without a name it
     is ``run``, also while it works and after an interrupt. Settings come from haystack.toml and HAYSTACK_* variables.
+    What costs money is asked about first, and so is what a planner would ask back, where somebody can answer.
     """
-    from haystack_kernel.run import Run, open_run
+    from haystack_kernel.run import Run
 
     question = " ".join(f"{line} {cell or ''}".split())
     if not question:
@@ -46,10 +48,47 @@ def ask(line: str, cell: str | None = None, *, shell: Any = None) -> Run:  # noq
     if _VARIABLE.fullmatch(question):
         msg = f"%ask takes its text as it stands and fills in no variables such as {question}; {_ADVICE}"
         raise InvalidInputError(msg, given=question)
-    run = open_run(question)
+    run = _open(question)
     if shell is not None and isinstance(shell.user_ns.get("run", run), Run):
         shell.user_ns["run"] = run  # before it works: after an interrupt, "run" alone would start the magic %run
     return run.work()
+
+
+def _open(question: str) -> Run:
+    """Open the run; where it costs money, with the consent that the person types now."""
+    from haystack_kernel.run import open_run
+
+    try:
+        return open_run(question, ask_back=_ask_back)
+    except ApprovalNeededError as error:
+        typed = _typed(f"{error}\nTo approve, type the most that it may cost in US dollars; Enter stops: ")
+        if not typed:
+            raise
+    try:
+        most = float(typed)
+    except ValueError:
+        msg = f"{typed!r} is no amount of money; nothing was started"
+        raise InvalidInputError(msg, given=typed) from None
+    return open_run(question, ask_back=_ask_back, approve=True, max_cost=most)
+
+
+def _ask_back(asked: Clarification) -> str | None:
+    """Show what the planner would like to know, and return the question that the person picks."""
+    listed = "\n".join(f"  {number}. {text}" for number, text in enumerate(asked.questions, 1))
+    typed = _typed(
+        f"{asked.text}\n{listed}\nType a number, or the question as you mean it; Enter goes on as it was read: "
+    )
+    if typed.isdigit() and 1 <= int(typed) <= len(asked.questions):
+        return asked.questions[int(typed) - 1]
+    return typed or None
+
+
+def _typed(prompt: str) -> str:
+    """What the person types; empty where nobody can: under papermill, or without a front end."""
+    try:
+        return input(prompt).strip()
+    except (EOFError, NotImplementedError, OSError):
+        return ""
 
 
 def protect_question_mark(lines: list[str]) -> list[str]:

@@ -13,9 +13,10 @@ from haystack_kernel import flow, keys, rounds
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.jobs import estimate_cost
+from haystack_kernel.errors import ApprovalNeededError, InvalidInputError
+from haystack_kernel.jobs import estimate_cost, in_usd
 from haystack_kernel.manage.submission import check_reachable, orchestrator_spec
+from haystack_kernel.planners.claude import estimate_planner
 from haystack_kernel.run import first_record
 from haystack_kernel.store import new_run_id, take_along
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import CostEstimate, RunRecord, Settings
+    from haystack_kernel.schema import CostEstimate, RunConfig, RunRecord, Settings
     from inference.baselines import Cells
 
 QUICK_ENGINES = ("weighted", "mean", "shift")  # need no model, no job and no money
@@ -39,24 +40,29 @@ class Preview:
 
     ``record`` holds the query and, where they were asked for, the candidates. ``of_round`` is the cost of the job of
     one round and ``of_orchestrator`` that of the job that works on the run; both None where jobs run on this machine
-    and cost nothing.
+    and cost nothing. ``of_planner`` is what a language model that plans the run may cost; None without one. With
+    ``by_rules`` the question was read by rules for this look, which costs nothing, and a language model will read it
+    when the run starts.
     """
 
     record: RunRecord
     of_round: CostEstimate | None = None
     of_orchestrator: CostEstimate | None = None
+    of_planner: CostEstimate | None = None
+    by_rules: bool = False
 
     @property
     def low_usd(self) -> float:
         """Lowest cost: one round."""
-        both = (self.of_round, self.of_orchestrator)
-        return sum((item.low_usd for item in both if item is not None), start=0.0)
+        parts = (self.of_round, self.of_orchestrator, self.of_planner)
+        return sum((item.low_usd for item in parts if item is not None), start=0.0)
 
     @property
     def high_usd(self) -> float:
         """Highest cost: as many rounds as the options allow, each up to its time limit."""
         high = self.record.config.max_rounds * self.of_round.high_usd if self.of_round else 0.0
-        return high + (self.of_orchestrator.high_usd if self.of_orchestrator else 0.0)
+        others = (self.of_orchestrator, self.of_planner)
+        return high + sum((item.high_usd for item in others if item is not None), start=0.0)
 
 
 def preview(
@@ -65,6 +71,7 @@ def preview(
     settings: Settings | None = None,
     ports: Ports | None = None,
     with_candidates: bool = True,
+    run_id: str | None = None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig
 ) -> Preview:
     """Parse a question, search the atlases for it and estimate what it may cost; nothing is saved or spent.
@@ -79,6 +86,8 @@ def preview(
         None builds them from the settings.
     with_candidates
         Search the atlases, which takes seconds; without it the query and the cost are told at once.
+    run_id
+        Id that the run will have; None makes one. What a language model was asked under it is not asked again.
     **options
         Fields of :class:`haystack_kernel.schema.RunConfig`.
 
@@ -103,17 +112,47 @@ def preview(
     config = build_config(ports.settings, **options)
     config = take_along(config, ports.settings)
     check_reachable(config, ports.settings)
-    record = first_record(question, run_id=new_run_id(ports.clock.now()), config=config, ports=ports)
+    of_planner = estimate_planner(config, ports.settings.claude) if config.planner == "claude" else None
+    by_rules = of_planner is not None and not ports.consent.approve
+    run_id = run_id or new_run_id(ports.clock.now())
+    record = _read(question, config, ports, run_id=run_id, of_planner=of_planner if by_rules else None)
     if with_candidates:
         record = rounds.search(record, ports)
     if config.executor == "local":
-        return Preview(record)
+        return Preview(record, of_planner=of_planner, by_rules=by_rules)
     spec = orchestrator_spec(record, ports)
     return Preview(
         record,
         of_round=rounds.estimate_round(record, ports),
         of_orchestrator=estimate_cost(spec, ports.settings.batch),
+        of_planner=of_planner,
+        by_rules=by_rules,
     )
+
+
+def _read(question: str, config: RunConfig, ports: Ports, *, run_id: str, of_planner: CostEstimate | None) -> RunRecord:
+    """The first record of the question; with ``of_planner`` read by rules in place of a language model.
+
+    Raises
+    ------
+    ApprovalNeededError
+        The rules cannot read it, and a language model, which costs money, may.
+    """
+    if of_planner is None:
+        return first_record(question, run_id=run_id, config=config, ports=ports)
+    ports.planner_named(config.planner).check(config)
+    by_rules = config.model_copy(update={"planner": "offline"})
+    try:
+        record = first_record(question, run_id=run_id, config=by_rules, ports=ports)
+    except InvalidInputError as error:
+        likely, high = in_usd(of_planner.likely_usd), in_usd(of_planner.high_usd)
+        msg = (
+            f"{error} The question was read by rules, which cost nothing. Claude may read it otherwise: approve that, "
+            f"and planning the run costs about {likely}, at most {high}"
+        )
+        facts = {"likely_usd": round(of_planner.likely_usd, 4), "high_usd": round(of_planner.high_usd, 4)}
+        raise ApprovalNeededError(msg, **facts) from error
+    return record.model_copy(update={"config": config})
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +268,11 @@ def _baseline_cells(adata: ad.AnnData) -> Cells:
 def _first_round(record: RunRecord, ports: Ports) -> RunRecord:
     """The record with the choice of its first round, and with so few cells that they are read at once."""
     config = record.config
-    few = {"n_prompt": min(config.n_prompt, _N_QUICK_PROMPT), "n_query": min(config.n_query, _N_QUICK_QUERY)}
+    few = {
+        "n_prompt": min(config.n_prompt, _N_QUICK_PROMPT),
+        "n_query": min(config.n_query, _N_QUICK_QUERY),
+        "planner": "offline",  # a first answer asks no language model
+    }
     chosen = flow.choose(record.model_copy(update={"config": config.model_copy(update=few), "rounds": ()}), ports).value
     if not chosen.rounds:
         msg = "no candidate can be used as the prompt of a first round; look at the candidates and lift a ban"

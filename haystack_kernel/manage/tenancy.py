@@ -23,7 +23,7 @@ from haystack_kernel.errors import (
     NotAllowedError,
     NotFoundError,
 )
-from haystack_kernel.jobs import describe
+from haystack_kernel.jobs import describe, in_usd
 from haystack_kernel.manage.allowances import Allowances
 from haystack_kernel.manage.catalogue import Catalogue
 from haystack_kernel.manage.changes import change_config
@@ -378,10 +378,12 @@ class Tenancy:
 
     def _consider(self, spending: Spending, config: RunConfig, look: Callable[[], Preview | None]) -> None:
         """Refuse a run that costs money without consent or without a cap, before anything is made."""
-        if config.executor == "local" or (spending.approve and spending.max_cost is not None):
+        if not config.costs_money or (spending.approve and spending.max_cost is not None):
             return
         seen = look()
         cost = f": each round costs {describe(seen.of_round)}" if seen is not None and seen.of_round else ""
+        if seen is not None and seen.of_planner:
+            cost += f"; planner claude costs about {in_usd(seen.of_planner.likely_usd)}"
         msg = (
             f"this run costs money{cost}. Nothing was started: approve it and give the most it may cost "
             "(approve and max_cost)"
@@ -408,7 +410,7 @@ class Tenancy:
 
 def _cap(spending: Spending, config: RunConfig) -> float:
     """Dollars to reserve for a run: what it may cost at most, nothing on this machine."""
-    return 0.0 if config.executor == "local" else spending.max_cost or 0.0
+    return (spending.max_cost or 0.0) if config.costs_money else 0.0
 
 
 def _is_offered(path: str) -> bool:

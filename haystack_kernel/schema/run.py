@@ -119,6 +119,11 @@ class RunConfig(Frozen):
         extra = (self.query_atlas,) if self.query_atlas else ()
         return tuple(name for name in dict.fromkeys((*self.atlases, *extra)) if name != OWN_ATLAS)
 
+    @property
+    def costs_money(self) -> bool:
+        """Whether anything that the options ask for is paid for: machines of the cloud, or a language model."""
+        return self.executor != "local" or self.planner == "claude"
+
     def located(self) -> RunConfig:
         """The same options with full paths, to open the files; records write the home folder as ``~``."""
         paths = {name: getattr(self, name) for name in FILE_OPTIONS}

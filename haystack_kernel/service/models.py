@@ -280,6 +280,7 @@ class EstimateOut(BaseModel):
     high_usd: float = Field(description="as many rounds as the options allow, each up to its time limit")
     of_round: CostEstimate | None
     of_orchestrator: CostEstimate | None
+    of_planner: CostEstimate | None
     usd_left_today: float
 
     @classmethod
@@ -291,6 +292,7 @@ class EstimateOut(BaseModel):
             high_usd=round(seen.high_usd, 4),
             of_round=seen.of_round,
             of_orchestrator=seen.of_orchestrator,
+            of_planner=seen.of_planner,
             usd_left_today=round(usd_left, 4),
         )
 

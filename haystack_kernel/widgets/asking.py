@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from haystack_kernel.atlas import atlas_info, list_atlases, local_root
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import HaystackError, InvalidInputError
+from haystack_kernel.errors import ApprovalNeededError, HaystackError, InvalidInputError
 from haystack_kernel.jobs import in_usd
 from haystack_kernel.manage.changes import parse_changes
 from haystack_kernel.manage.previews import QUICK_ENGINES, Preview, QuickAnswer, preview, quick_answer
@@ -65,7 +65,18 @@ class Ask(Part):
     'natural killer cell'
     """
 
-    actions: ClassVar[tuple[str, ...]] = ("keep", "look", "mean", "edit", "pin", "ban", "start", "another")
+    actions: ClassVar[tuple[str, ...]] = (
+        "keep",
+        "look",
+        "read",
+        "answer",
+        "mean",
+        "edit",
+        "pin",
+        "ban",
+        "start",
+        "another",
+    )
 
     def __init__(
         self,
@@ -86,6 +97,8 @@ class Ask(Part):
         self.seen: Preview | None = None
         self.quick: QuickAnswer | None = None
         self.quick_problem = ""
+        self._read_as = ("", "")  # the question that a language model has read, and the run that it was read for
+        self.unread = False  # the rules cannot read the question, and a language model may
         self.usual = Usual()
         self.looked_at: tuple[str, dict[str, Any]] = ("", {})
         self.max_cost: float | None = None
@@ -107,6 +120,18 @@ class Ask(Part):
         """Parse the question, search the atlases and predict with the simple engines; nothing is saved or spent."""
         del arg
         self._read(values or {})
+        self._look_again()
+
+    def read(self, arg: str = "", values: dict[str, Any] | None = None) -> None:
+        """Let a language model read the question, with the consent of this click and up to what its button says."""
+        del arg
+        self._read(values or {})
+        self._look_again(consent=Consent(approve=True, max_usd=self.settings.claude.max_usd))
+
+    def answer(self, arg: str, values: dict[str, Any] | None = None) -> None:
+        """Answer what was asked back: ``arg`` is the question as it would have been asked."""
+        self._read({name: value for name, value in (values or {}).items() if name != "question"})
+        self.question = arg
         self._look_again()
 
     def mean(self, arg: str, values: dict[str, Any] | None = None) -> None:
@@ -152,7 +177,7 @@ class Ask(Part):
         if self.seen is None or self._is_changed(given):
             msg = "the question or an option was changed after you looked; look at it again before you start it"
             raise InvalidInputError(msg)
-        is_free = self.seen.of_round is None
+        is_free = not self.seen.record.config.costs_money
         approve = bool(given.get("approve"))
         if not is_free and not approve:
             msg = "this run costs money; tick the approval to start it. Nothing was started"
@@ -210,12 +235,23 @@ class Ask(Part):
         self._read(values)
         return self.looked_at != (self.question, self.options)
 
-    def _look_again(self, *, wanted: dict[str, str] | None = None) -> None:
+    def _look_again(self, *, wanted: dict[str, str] | None = None, consent: Consent | None = None) -> None:
         self.quick, self.quick_problem = None, ""
         question, options = self.looked_at = (self.question, dict(self.options))
 
         def look() -> None:
-            self.seen = preview(question, ports=self._ports, **options)
+            self.unread = False
+            run_id = self._read_as[1] if self._read_as[0] == question else None
+            # what Claude has read already is looked up, and may cost nothing
+            given = consent or (Consent(approve=True, max_usd=0.0) if run_id else None)
+            ports = self._ports if given is None else self._open_ports(given)
+            try:
+                self.seen = preview(question, ports=ports, run_id=run_id, **options)
+                if self.seen.of_planner is not None and not self.seen.by_rules:
+                    self._read_as = (question, self.seen.record.run_id)
+            except ApprovalNeededError:
+                self.unread = True
+                raise
             self.usual = usual_times(self.seen.record.config, self._ports)
             self.busy = "Predicting with the simple engines"
             self.changed()
@@ -239,6 +275,8 @@ class Ask(Part):
         """The page: form, reading, candidates, a first answer, cost and start."""
         parts = [self._form(live=live and self.run is None), markup.status_line(self.busy)]
         parts.append(markup.problem_box(self.problem))
+        if self.unread and live:
+            parts.append(self._read_button(self.settings.claude.max_usd))
         if self.seen is not None:
             details = [self._reading(live=live and self.run is None)]
             details += [self._candidates(live=live and self.run is None), self._quick()]
@@ -312,8 +350,26 @@ class Ask(Part):
                 paragraph(hint, kind="small"),
                 is_open=bool(chips),
             )
-            fields = chips + fields
+            fields = chips + self._by_model() + fields
         return markup.section("reading", "How the question is understood", query_card(record), fields)
+
+    def _by_model(self) -> str:
+        """What a language model would do for the reading: read it, or settle what it asks back."""
+        seen, off = self.seen, bool(self.busy)
+        if seen is None or seen.of_planner is None or seen.record.query is None:
+            return ""
+        if seen.by_rules:
+            told = paragraph("Read by rules for this look. Claude will read the question when the run starts.")
+            return f"{told}{self._read_button(seen.of_planner.high_usd)}"
+        asked = seen.record.query.clarification
+        if asked is None:
+            return ""
+        chips = "".join(markup.button(text, "answer", arg=text, kind="chip", off=off) for text in asked.questions)
+        return f'<div class="chips" data-key="asked back"><span>{escape(asked.text)}</span> {chips}</div>'
+
+    def _read_button(self, high: float) -> str:
+        text = f"Let Claude read it now (a few cents, at most {in_usd(high)})"
+        return f'<div class="buttons" data-key="read">{markup.button(text, "read", off=bool(self.busy))}</div>'
 
     def _meanings(self) -> list[str]:
         """Words that may mean something else, with a button for each other meaning."""
@@ -408,14 +464,14 @@ class Ask(Part):
             return markup.section("go", "Cost and time", words, f'<p class="told">{escape(told)}</p>', buttons)
         if not live:
             return markup.section("go", "Cost and time", words, paragraph("The run was not started.", kind="small"))
-        costs = self.seen.of_round is not None
+        costs = self.seen.record.config.costs_money
         consent = ""
         if costs:
             high = f"{self.seen.high_usd:.2f}" if self.max_cost is None else f"{self.max_cost:g}"
             consent = (
                 '<fieldset class="consent" data-key="consent"><legend>Approval</legend>'
                 '<label class="check"><input type="checkbox" name="approve" value="yes"> '
-                "I approve jobs that cost money</label>"
+                "I approve what costs money</label>"
                 f"{markup.field('Most it may cost, in US dollars', 'max_cost', high, kind='number')}</fieldset>"
             )
         text = "Approve and start" if costs else "Start"
@@ -437,6 +493,13 @@ def cost_words(seen: Preview, usual: Usual) -> list[str]:
         found = [f"One round costs about {in_usd(one.likely_usd)} ({of_round})."]
         found.append(f"With {rounds} and its orchestrator the run costs {of_all}, by list prices.")
         found.append(f"A machine ({one.machine}) is paid for {paid} a round. Waiting for one costs nothing.")
+    if seen.of_planner is not None:
+        one = seen.of_planner
+        found = found if seen.of_round is not None else [f"Jobs run on this machine and cost nothing: {rounds}."]
+        found.append(
+            f"Planner claude ({one.machine}) costs about {in_usd(one.likely_usd)}, at most {in_usd(one.high_usd)}, by "
+            "list prices."
+        )
     if usual.n_runs:
         low, high = usual.total_s(n_rounds=1), usual.total_s(n_rounds=config.max_rounds)
         runs = f"{usual.n_runs} earlier run{'' if usual.n_runs == 1 else 's'}"

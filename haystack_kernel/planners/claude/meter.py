@@ -132,6 +132,9 @@ class Meter(anthropic.Middleware):
             reserved_usd=price_of(model).most(body),
         )
         self._check_limits(call)
+        if not self.of_step:
+            cap = in_usd(self.settings.max_usd)
+            self._tell(f"planner claude asks {model}, at most {in_usd(call.reserved_usd)} a request and {cap} a run")
         call = self.folder.begin(call)
         self.of_step.append(call)
         started = self._clock.monotonic()
@@ -254,15 +257,14 @@ class Meter(anthropic.Middleware):
         if call.is_free:
             return
         message = f"the service of planner claude is busy (status {call.status}); trying again in {seconds:.0f} s"
-        phase, _, number_of_round = self.view.step.partition(" ")
-        event = ProgressEvent(
-            run_id=self.view.run_id,
-            phase=phase,
-            message=message,
-            round=int(number_of_round) if number_of_round else None,
-        )
-        self.view.progress(event)
+        self._tell(message)
         self._clock.sleep(seconds)
+
+    def _tell(self, message: str) -> None:
+        phase, _, number = self.view.step.partition(" ")
+        number_of_round = int(number) if number else None
+        event = ProgressEvent(run_id=self.view.run_id, phase=phase, message=message, round=number_of_round)
+        self.view.progress(event)
 
 
 def digest_of(body: Mapping[str, Any]) -> str:
