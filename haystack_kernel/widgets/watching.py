@@ -341,9 +341,9 @@ class Monitor(Part):
             )
             buttons.append(markup.folded_part("cancel", "Cancel …", sure, end))
         elif seen.status != "done":
-            costs = seen.record.config.executor == "batch"
+            costs = seen.record.config.costs_money
             consent = (
-                '<label class="check"><input type="checkbox" name="approve" value="yes"> I approve jobs that cost money'
+                '<label class="check"><input type="checkbox" name="approve" value="yes"> I approve what costs money'
                 f"</label>{markup.field('Most it may cost, in US dollars', 'max_cost', '', kind='number')}"
             )
             resume = markup.button(

@@ -17,7 +17,7 @@ def test_a_question_that_costs_money_shows_its_range_and_is_started_only_with_ap
 ):
     client = client_of(*cloudy)
     seen = look(client, QUESTION).text
-    for shown in ("One round costs about", "I approve jobs that cost money", 'name="max_cost"', "left today"):
+    for shown in ("One round costs about", "I approve what costs money", 'name="max_cost"', "left today"):
         assert shown in seen
     for form in ({}, {"approve": "true"}, {"max_cost": "5"}, {"approve": "true", "max_cost": "a lot"}):
         refused = client.post("/ask", person=ADA, data={"question": QUESTION, "do": "ask", **form})

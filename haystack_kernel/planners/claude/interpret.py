@@ -41,6 +41,7 @@ _DOWN = re.compile(
     r"\b(?:fall\w*|fell|lower\w*|decreas\w+|reduc\w+|repress\w+|down-?regulat\w+|suppress\w+|los[te]\w*|down|drop\w*)\b",
     re.I,
 )
+_DECIMAL = re.compile(r"\d*[.,]\d+|\d{4,}")  # also where letters stand around it
 _SYMBOL = re.compile(r"(?<![\w-])[A-Z][A-Z0-9]{2,}(?:-[A-Z0-9]+)?(?![\w-])")
 _JUDGED = re.compile(
     r"\b(?:proven|proves?|proof|certainly|undoubtedly|guarantee\w*|is accurate|confirm(?:s|ed) that)\b", re.I
@@ -275,7 +276,7 @@ class _Desk:
         plain = _MARK.sub(" ", sentence)
         for known in self._known:
             plain = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", " ", plain, flags=re.IGNORECASE)
-        if unknown := sorted(numbers_in(plain) | set(re.findall(r"\d+", plain))):
+        if unknown := sorted(numbers_in(plain) | set(_DECIMAL.findall(plain))):
             yield f"{name}: write the key of a fact in place of the number {', '.join(unknown)}"
         genes = load_genes().by_symbol
         if strange := [word for word in dict.fromkeys(_SYMBOL.findall(plain)) if word in genes]:
