@@ -150,28 +150,29 @@ def test_every_tool_answers_from_tables_and_atlas(server, asking, begin_with):
     assert record.rounds[0].choice.planner == "claude"
 
 
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (("submit", {"keys": ["c99"], "reason": "It is near."}), "'c99' is no candidate; possible: c1"),
-        (("submit", {"keys": [], "reason": "Nothing."}), "choose at least one of c1"),
-        (("submit", {"keys": ["c1"], "reason": ""}), "give two or three sentences"),
-        (("submit", {"keys": ["c1"], "reason": "It scored 9.7."}), "9.7 is none of the numbers that you were shown"),
-        (("submit", {"keys": ["c1"], "reason": "See www.example.org."}), "write no address"),
-        (("submit", {"keys": ["c1"]}), "reason: Field required"),
-        (("submit", {"keys": ["c1"], "reason": "It is near.", "score": 10}), "score: Extra inputs are not permitted"),
-        (("contrast", {"first": "c1", "second": "c77"}), "'c77' is no candidate"),
-        (("treatment_facts", {"name": "nothing known"}), "no known treatment of that name"),
-        (("related_cell_types", {"name": "nothing known"}), "no known cell type of that name"),
-        (("set_score", {"value": 10}), "not found"),
-    ],
-)
-def test_what_a_tool_refuses_is_told_and_changes_nothing(server, asking, begin_with, call, says):
-    blocks, record = chosen_after(asking(), begin_with, server, call)
-    content = blocks[0]["content"]
-    text = content if isinstance(content, str) else "".join(part["text"] for part in content)
-    assert blocks[0]["is_error"] is True
-    assert says in text
+REFUSED = [
+    (("submit", {"keys": ["c99"], "reason": "It is near."}), "'c99' is no candidate; possible: c1"),
+    (("submit", {"keys": [], "reason": "Nothing."}), "choose at least one of c1"),
+    (("submit", {"keys": ["c1"], "reason": ""}), "give two or three sentences"),
+    (("submit", {"keys": ["c1"], "reason": "It scored 9.7."}), "9.7 is none of the numbers that you were shown"),
+    (("submit", {"keys": ["c1"], "reason": "See www.example.org."}), "write no address"),
+    (("submit", {"keys": ["c1"]}), "reason: Field required"),
+    (("submit", {"keys": ["c1"], "reason": "It is near.", "score": 10}), "score: Extra inputs are not permitted"),
+    (("contrast", {"first": "c1", "second": "c77"}), "'c77' is no candidate"),
+    (("treatment_facts", {"name": "nothing known"}), "no known treatment of that name"),
+    (("related_cell_types", {"name": "nothing known"}), "no known cell type of that name"),
+    (("set_score", {"value": 10}), "not found"),
+]
+
+
+def test_what_a_tool_refuses_is_told_and_changes_nothing(server, asking, begin_with):
+    blocks, record = chosen_after(asking(max_turns=20), begin_with, server, *(call for call, _ in REFUSED))
+    for block, (call, says) in zip(blocks, REFUSED, strict=False):
+        content = block["content"]
+        text = content if isinstance(content, str) else "".join(part["text"] for part in content)
+        assert block["is_error"] is True, call
+        assert says in text
+    assert record.rounds[0].choice.planner == "claude"
     assert "9.7" not in record.rounds[0].choice.reason
 
 
