@@ -152,12 +152,35 @@ def by_papermill(consent):
         raise outcome.error
 
 
+def by_an_assistant(consent):
+    """A client whose person answers the form so; what the form offers as the most it may cost is left as it is."""
+    from mcp.types import ElicitResult
+
+    from haystack_kernel.mcp.bench import Bench
+    from tests.mcp.conftest import call
+
+    async def person(context, params):
+        if not consent.get("approve"):
+            return ElicitResult(action="decline")
+        offered = params.requested_schema["properties"]["max_cost_usd"]["default"]
+        cap = consent.get("max_cost", offered)
+        return ElicitResult(action="accept", content={"approve": True, "max_cost_usd": cap})
+
+    settings = load_settings()
+    bench = Bench(settings.model_copy(update={"mcp": settings.mcp.model_copy(update={"max_usd": 100.0})}))
+    options = {"executor": "batch", "max_rounds": 1}
+    found = call(bench, "start", {"question": QUESTION, "options": options}, person=person)
+    if isinstance(found, str) or not found["started"]:
+        raise ApprovalNeededError(str(found))
+
+
 WALK = (  # where a run stands, how it goes on, and how many jobs good consent creates
     (nothing_started, by_open_run, 1),
     (nothing_started, by_resume, 1),
     (nothing_started, by_fork, 1),
     (nothing_started, by_submit, 1),
     (nothing_started, by_a_new_submit, 1),
+    (nothing_started, by_an_assistant, 1),
     (prediction_lost, by_open_run, 1),
     (prediction_lost, by_resume, 1),
     (prediction_lost, by_fork, 1),

@@ -219,11 +219,16 @@ class Bench:
             return f"{len(running)} runs that were started here are still at work, and at most {most} may be"
         if looked.is_free:
             return ""
-        left, cap = self.left_usd(), self.settings.mcp.max_usd
+        left, cap, standing = self.left_usd(), self.settings.mcp.max_usd, self.settings.cost.max_usd
         if cap == 0:
             return (
                 "this run costs money, and this server may spend none: whoever starts it sets the most that its runs "
                 "may cost together with `haystack mcp --max-cost USD`"
+            )
+        if standing is not None and looked.needed_usd > standing:
+            return (
+                f"its first round may cost {in_usd(looked.needed_usd)}, and no run may cost more than "
+                f"{in_usd(standing)} by the setting cost.max_usd"
             )
         if looked.needed_usd > left:
             return (

@@ -52,6 +52,21 @@ def _optional(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - a type and 
     return (Optional[kind], Field(default=None, description=words, **limits))  # noqa: UP045 - made at run time
 
 
+def slim(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """The same JSON schema in fewer words: every call of a model carries those of all tools.
+
+    Titles that repeat names go, and an option that may be left out is described as it is when it is given.
+    """
+    if isinstance(schema, list):
+        return [slim(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    given = [item for item in schema.get("anyOf", ()) if item != {"type": "null"}]
+    if len(given) == 1 and schema.get("default", "") is None:
+        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | given[0]
+    return {key: slim(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+
+
 if TYPE_CHECKING:
     RunOptions = _Options
 else:

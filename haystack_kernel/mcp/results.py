@@ -35,11 +35,11 @@ _N_SENTENCES, _N_PATHWAYS, _N_CITED = 2, 8, 12  # the report has the others
 _MOST_OF_PARAGRAPH = 900
 _GENE_COLUMNS = (  # as far as the table of a run has them
     keys.LOG2FC,
-    "sd",
-    "low",
-    "high",
-    "p_de",
-    "lfsr",
+    keys.EFFECT,
+    keys.EFFECT_LOW,
+    keys.EFFECT_HIGH,
+    keys.LFSR,
+    keys.PROB_DE,
     keys.PADJ,
     keys.IS_DE,
 )

@@ -26,7 +26,7 @@ from haystack_kernel import __version__
 from haystack_kernel.errors import HaystackError, explain_refusals
 from haystack_kernel.jobs import in_usd
 from haystack_kernel.mcp.bench import Approved, Bench, Looked
-from haystack_kernel.mcp.options import RunOptions
+from haystack_kernel.mcp.options import RunOptions, slim
 from haystack_kernel.mcp.shown import delimited
 
 _LOG = logging.getLogger("haystack.mcp")
@@ -127,7 +127,7 @@ def build_server(bench: Bench) -> HaystackServer:
     _add_start(server, bench)
     _add_runs(server, bench)
     for tool in server._tool_manager.list_tools():
-        tool.parameters["additionalProperties"] = False
+        tool.parameters = {**slim(tool.parameters), "additionalProperties": False}
     return server
 
 

@@ -28,8 +28,8 @@ async def over_stdio(work, *, person, options=()):
             return await work(client)
 
 
-async def over_http(address, headers, work):
-    """What ``work`` makes of a client of a server that runs; it can ask nobody."""
+async def over_http(address, headers, work, *, person=None, mode="auto"):
+    """What ``work`` makes of a client of a server that runs."""
     from httpx2 import AsyncClient
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
@@ -37,7 +37,9 @@ async def over_http(address, headers, work):
     with anyio.fail_after(PATIENCE_S):
         async with (
             AsyncClient(headers=headers, timeout=PATIENCE_S) as sender,
-            Client(streamable_http_client(address, http_client=sender)) as client,
+            Client(
+                streamable_http_client(address, http_client=sender), elicitation_callback=person, mode=mode
+            ) as client,
         ):
             return await work(client)
 
@@ -82,17 +84,26 @@ def test_a_client_drives_a_whole_run_which_outlives_the_server_that_started_it(f
             state = value_of(await client.call_tool("status", {"run_id": started["run_id"], "wait_s": 20}))
         names = {"run_id": started["run_id"]}
         found = [value_of(await client.call_tool(name, names)) for name in ("result", "explain_score")]
-        return state, *found, value_of(await client.call_tool("start", {**asked, "options": {"seed": 5}}))
+        return state, *found
+
+    async def start_another(client):
+        return value_of(await client.call_tool("start", {**asked, "options": {"seed": 5}}))
 
     with http_server(tmp_path / "errors.txt") as (address, headers):
         for status, given in refused(address, headers):
             assert httpx.post(address, json={}, headers=given, timeout=PATIENCE_S).status_code == status, given
-        state, result, score, cannot = anyio.run(lambda: over_http(address, headers, follow_and_read))
+        state, result, score = anyio.run(lambda: over_http(address, headers, follow_and_read))
+        cannot = anyio.run(lambda: over_http(address, headers, start_another))
+        wary = Person("decline")
+        for mode in ("auto", "legacy"):  # a client that asks between two requests, and one that asks within one
+            found = anyio.run(lambda: over_http(address, headers, start_another, person=wary, mode=mode))  # noqa: B023
+            assert (found["started"], found["why"]) == (False, "the person did not approve it")
     assert state["status"] == "done"
     assert result["run_id"] == started["run_id"]
     assert result["limits"]
     assert score["components"]
     assert (cannot["started"], "cannot ask" in cannot["why"]) == (False, True)
+    assert len(wary.asked) == 2
     token = headers["Authorization"].removeprefix("Bearer ")
     told = json.dumps([seen, state, result, score, cannot]) + (tmp_path / "errors.txt").read_text()
     assert token not in told

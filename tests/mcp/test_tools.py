@@ -71,6 +71,22 @@ def test_a_crash_is_told_without_what_it_says(bench, monkeypatch, caplog):
     assert "secret path" in caplog.text  # for the person, on the server's error output
 
 
+def test_the_tools_are_described_in_few_words(bench):
+    from haystack_kernel.mcp.server import build_server
+
+    tools = anyio.run(build_server(bench).list_tools)
+    assert (
+        sum(len(json.dumps(tool.input_schema)) + len(tool.description) for tool in tools) < 16_000
+    )  # about 4,000 tokens
+    asked = next(tool for tool in tools if tool.name == "ask").input_schema
+    assert (asked["required"], asked["$defs"]["RunOptions"]["additionalProperties"]) == (["question"], False)
+    assert asked["$defs"]["RunOptions"]["properties"]["seed"] == {
+        "minimum": 0,
+        "type": "integer",
+        "description": "random seed",
+    }
+
+
 def test_an_option_of_a_run_is_offered_or_withheld_for_a_stated_reason():
     assert set(RunOptions.model_fields) | set(WITHHELD) == set(RunConfig.model_fields)
     assert not set(RunOptions.model_fields) & set(WITHHELD)
@@ -137,6 +153,11 @@ def test_the_tools_of_jupyterlab_are_the_same_and_start_nothing(of_finished, mon
     assert (found["started"], bench.list_runs(most=1)["n_runs"]) == (False, n_before)
     assert tools["haystack_result"](run_id, n_genes=1)["run_id"] == run_id
     assert "glorps" in tools["haystack_reading"]("How would glorps respond to IFN-beta?")["error"]
+    first = tools["haystack_candidates"](QUESTION)["candidates"][0]["id"]
+    banned = tools["haystack_start"](QUESTION, RunOptions(ban=[first]))
+    assert (banned["the_person_does_in_the_form"], "ban" in banned["cell_for_the_person"]) == (["ban"], False)
+    monkeypatch.setattr(bench, "list_runs", lambda most: 1 / 0)
+    assert "HAYSTACK failed inside (ZeroDivisionError)" in tools["haystack_list_runs"]()["error"]
 
 
 def test_the_configuration_of_a_client_starts_this_python():
