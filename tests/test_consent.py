@@ -84,6 +84,11 @@ def nothing_started(world):
     pass
 
 
+def no_machine_yet(world):
+    """Nothing was started, and what is started waits for a machine, whoever looks at it."""
+    world.server.plans = [served.Plan(is_idle=True)]
+
+
 def prediction_lost(world):
     """The machine of the prediction was taken back while nobody looked."""
     world.server.plans = [served.Plan(**LOST)]
@@ -180,7 +185,7 @@ WALK = (  # where a run stands, how it goes on, and how many jobs good consent c
     (nothing_started, by_fork, 1),
     (nothing_started, by_submit, 1),
     (nothing_started, by_a_new_submit, 1),
-    (nothing_started, by_an_assistant, 1),
+    (no_machine_yet, by_an_assistant, 1),
     (prediction_lost, by_open_run, 1),
     (prediction_lost, by_resume, 1),
     (prediction_lost, by_fork, 1),

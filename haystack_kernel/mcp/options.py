@@ -20,6 +20,24 @@ WITHHELD = {
     "planner": "the assistant is the one that reasons; questions of assistants are read by rules, at no cost",
 }
 _CANDIDATES = "ids of candidates, such as c-1a2b3c4d, that the tool `candidates` has shown"
+# What is offered is named here, so that a new option of a run is not, until somebody has thought of it.
+OFFERED = (
+    "atlases",
+    "query_atlas",
+    "engine",
+    "diffusion_steps",
+    "executor",
+    "control_strategy",
+    "hide",
+    "pin",
+    "ban",
+    "threshold",
+    "max_rounds",
+    "n_prompt",
+    "n_query",
+    "seed",
+    "literature",
+)
 _WORDS = {
     "atlases": "atlases to search, by name; see the tool `search_atlases`",
     "engine": "method of prediction; the default is chosen by what is installed",
@@ -61,10 +79,12 @@ def slim(schema: Any) -> Any:  # noqa: ANN401 - JSON
         return [slim(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    given = [item for item in schema.get("anyOf", ()) if item != {"type": "null"}]
-    if len(given) == 1 and schema.get("default", "") is None:
-        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | given[0]
-    return {key: slim(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    if isinstance(schema.get("title"), str):
+        schema = {key: value for key, value in schema.items() if key != "title"}
+    kinds = schema.get("anyOf", [])
+    if len(kinds) == 2 and kinds[1] == {"type": "null"}:
+        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | kinds[0]
+    return {key: slim(value) for key, value in schema.items()}
 
 
 if TYPE_CHECKING:
@@ -73,5 +93,5 @@ else:
     RunOptions = create_model(
         "RunOptions",
         __base__=_Options,
-        **{name: _optional(name, field) for name, field in RunConfig.model_fields.items() if name not in WITHHELD},
+        **{name: _optional(name, RunConfig.model_fields[name]) for name in OFFERED},
     )

@@ -31,6 +31,7 @@ _DIGITS = 3
 _ENDS = 2
 _ARROW = re.compile(r" activates | inhibits ")
 _PAPER = re.compile(r"pmid:\d{1,9}|doi:10\.\d{4,9}/[A-Za-z0-9.;()/_-]{1,40}|[a-z]{3,20}:[A-Za-z0-9]{1,20}")
+_N_TWINS = 5
 _N_SENTENCES, _N_PATHWAYS, _N_CITED = 2, 8, 12  # the report has the others
 _MOST_OF_PARAGRAPH = 900
 _GENE_COLUMNS = (  # as far as the table of a run has them
@@ -115,6 +116,7 @@ def reading(record: RunRecord, *, labels: Labels, say: Sentences) -> dict[str, A
         **without_nothing(
             {
                 "not_used": [say.say(text) for text in query.unused],
+                "measured_already": say.say(record.measured_words) if record.measured_words else "",
                 "noted_only": say.say(query.condition) if query.condition else "",
                 "may_also_mean": also,
                 "expected_genes_up": [gene for gene, sign in query.expected_targets.items() if sign > 0][:15],
@@ -303,7 +305,10 @@ def answer(
         "best_round": best.number,
         "stopped": termination_text(record),
         **_composite(record, say),
+        **_expected(record, labels=labels, say=say),
         **_evidence(record),
+        "measured_already": say.say(record.measured_words) if record.measured_words else "",
+        "against_a_hidden_measurement": [say.say(one.words) for one in record.truth],
         "headline": say.say(said.headline) if said else "",
         "interpretation": [say.say(text, most=_MOST_OF_PARAGRAPH) for text in said.paragraphs[:_N_SENTENCES]]
         if said
@@ -332,6 +337,31 @@ def _evidence(record: RunRecord) -> dict[str, Any]:
         "n_control_cells": best.n_control,
         "n_query_cells": best.n_query,
     }
+
+
+def _expected(record: RunRecord, *, labels: Labels, say: Sentences) -> dict[str, Any]:
+    """How accurate the prediction should be, what it hangs on, and what it cannot be told from."""
+    trust = record.best.confidence if record.best else None
+    if trust is None:
+        return {}
+    one = trust.expected
+    found: dict[str, Any] = {}
+    if one is not None:
+        found["expected_accuracy"] = without_nothing(
+            {
+                "pearson_with_the_truth": rounded(one.value),
+                "interval_80": [rounded(one.low), rounded(one.high)] if one.value == one.value else [],
+                "as_a_measurement_would_show": rounded(one.measured),
+                "rests_on": say.say(one.words) if one.words else "",
+                "narrower_with": say.say(one.narrower) if one.narrower else "",
+                "unknown_because": say.say(one.reason) if one.reason else "",
+            }
+        )
+    if trust.without:
+        lowest = trust.without[0]
+        found["lowest_score_without_a_part"] = {"part": lowest.kind, "score": rounded(lowest.composite)}
+    found["cannot_be_told_from"] = [labels.name(name, kind="perturbation") for name in trust.twins[:_N_TWINS]]
+    return without_nothing(found)
 
 
 def _composite(record: RunRecord, say: Sentences) -> dict[str, Any]:
@@ -439,6 +469,7 @@ def score(record: RunRecord, *, labels: Labels, say: Sentences) -> dict[str, Any
             "run_id": record.run_id,
             "taken_as": taken_as(record, labels),
             **_composite(record, say),
+            **_expected(record, labels=labels, say=say),
             "threshold": record.config.threshold,
             "what_it_means": SCORE_WORDS,
             "components": components,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from haystack_kernel.schema import CellSet, RunRecord, StructuredQuery
+    from haystack_kernel.schema import CellSet, Round, RunRecord, StructuredQuery, Truth
 
 LabelKind = Literal[
     "cell_type", "perturbation", "tissue", "disease", "donor", "dataset", "condition", "pathway", "gene"
@@ -99,9 +99,9 @@ class Labels:
         found: dict[LabelKind, set[str]] = {kind: set() for kind in get_args(LabelKind)}
         for one in sets:
             self._add_cells(one, found)
-        found["gene"] |= {gene for item in record.rounds for gene in item.top_genes}
         found["condition"].add(record.question)
-        return together(found, _asked(record.query)) if record.query is not None else found
+        asked = _asked(record.query) if record.query is not None else {}
+        return together(found, asked, *map(_judged, record.rounds), *map(_measured, record.truth))
 
     def _add_cells(self, one: CellSet, found: dict[LabelKind, set[str]]) -> None:
         found["dataset"].add(one.dataset)
@@ -135,6 +135,21 @@ class Sentences:
         if self._found is not None:
             line = self._found.sub(lambda found: self._keys[found.group()], line)
         return delimited(line, most=most)
+
+
+def _judged(one: Round) -> dict[LabelKind, set[str]]:
+    """Every label that a round was judged by."""
+    trust = one.confidence
+    return {
+        "gene": set(one.top_genes),
+        "perturbation": set(trust.twins) if trust else set(),
+        "donor": {part.name for part in trust.without} if trust else set(),
+    }
+
+
+def _measured(one: Truth) -> dict[LabelKind, set[str]]:
+    """Every label of a measured response that a prediction was held against."""
+    return {"condition": {one.label, one.pair}}
 
 
 def _asked(query: StructuredQuery) -> dict[LabelKind, set[str]]:
