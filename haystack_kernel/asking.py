@@ -18,6 +18,7 @@ from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.run import open_run
+from haystack_kernel.store import require_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,6 +126,7 @@ def predict(
     >>> predicted = haystack.predict(adata, "IFN-beta", atlas="kang")  # doctest: +SKIP
     >>> haystack.get.de(predicted).query("is_de")  # doctest: +SKIP
     """
+    require_cells(adata)
     if cell_type is None:
         cell_type = _one_type(adata, settings=options.get("settings"))
     options.setdefault("n_query", min(_n_cells(adata), _MOST_CELLS))
@@ -290,6 +292,7 @@ def score(
     from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
     from haystack_kernel.retrieval import split_response
 
+    require_cells(adata)
     settings = settings or load_settings()
     knowledge = load_knowledge(settings.knowledge)
     own = _own_story(adata)

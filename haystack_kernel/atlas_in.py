@@ -5,18 +5,18 @@ In: an AnnData with raw counts and columns of obs. Out: the report of the build;
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import HaystackError, InvalidInputError
+from haystack_kernel.errors import HaystackError, InvalidInputError, MissingKeyError
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.progress import notebook_progress
 from haystack_kernel.schema import OWN_ATLAS
-from haystack_kernel.store import is_cells, keep_cells
+from haystack_kernel.store import keep_cells, require_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import anndata as ad
 
@@ -118,8 +118,10 @@ def from_anndata(  # noqa: PLR0913 - one name for each column
             options=BuildOptions(dataset=dataset, add=add),
             progress=notebook_progress(),
         )
-    except HaystackError:
+    except HaystackError as error:
         _forget(source, folder, was_there=was_there)
+        if isinstance(error, (InvalidInputError, MissingKeyError)) and str(source) in str(error.args[0]):
+            raise type(error)(str(error.args[0]).replace(str(source), "your AnnData"), **error.facts) from error
         raise
     taken = ", ".join(f"{field} from {column!r}" for field, column in guessed.items())
     notes = (*report.notes, f"columns taken because their names and labels fit: {taken}") if taken else report.notes
@@ -127,9 +129,10 @@ def from_anndata(  # noqa: PLR0913 - one name for each column
 
 
 def _check(adata: object, name: str) -> None:
-    if not is_cells(adata):
+    if isinstance(adata, (str, Path)):
         msg = f"give an AnnData, not {type(adata).__name__}; files are built with `haystack atlas build FILE.h5ad`"
         raise InvalidInputError(msg, given=type(adata).__name__)
+    require_cells(adata)
     if name == OWN_ATLAS:
         msg = f"{name!r} is what a run calls the cells that it is given itself; choose another name"
         raise InvalidInputError(msg, name=name)

@@ -664,7 +664,7 @@ class Run:
         >>> run.write_report()  # doctest: +SKIP
         'store/runs/run-20260102t030405-abcdef/report.html'
         """
-        return write_report(self.record, self._ports.store, notebook=notebook, reuse=reuse)
+        return write_report(self.record, self._ports, notebook=notebook, reuse=reuse)
 
     def _best_table(self, name: str) -> pd.DataFrame:
         path = f"{self._best_folder()}/{name}"

@@ -62,7 +62,7 @@ def test_no_record_of_a_run_shows_the_home_folder_and_the_job_finds_its_files(ho
     for path in ports.store.files(record.run_id):
         if path.startswith(("record/", "run.json", "summary.json")):
             assert home not in ports.store.read(record.run_id, path).decode()
-    write_report(record, ports.store)
+    write_report(record, ports)
     assert home not in ports.store.read(record.run_id, "report.html").decode()
 
 

@@ -21,7 +21,7 @@ from haystack_kernel.schema import (
     RunConfig,
     address_fault,
 )
-from haystack_kernel.store import hide_home, is_cells, is_kept, keep_cells, shown_name
+from haystack_kernel.store import hide_home, is_cells, is_kept, keep_cells, require_cells, shown_name
 from haystack_kernel.store.layout import TRANSCRIPT
 from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
@@ -142,12 +142,9 @@ def _read_cells(settings: Settings, given: dict[str, Any]) -> None:
         value = given.get(name)
         if value is None:
             continue
+        require_cells(value, role=name.removesuffix("_h5ad"))
         if is_cells(value):
             given[name] = keep_cells(value, Path(settings.cache))
-        elif not isinstance(value, (str, Path)):
-            role = name.removesuffix("_h5ad")
-            msg = f"{role} must be an AnnData or the path of an h5ad file, not {type(value).__name__}"
-            raise InvalidInputError(msg, option=name, given=type(value).__name__)
         elif not address_fault(str(value)) and "://" not in str(value) and not is_kept(str(value)):
             given[name] = str(Path(value).expanduser().absolute())
 

@@ -5,7 +5,7 @@ In: a record and the ports. Out: :class:`ExplorerData`; what other runs and atla
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,12 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.explorer.arms import CONTROL_PRED, Arms, arm_of
+from haystack_kernel.explorer.arms import CONTROL_PRED, ROLE, Arms, arm_of
 from haystack_kernel.explorer.sides import Side, effect_between
 from haystack_kernel.jobs import BASELINE_PREFIX
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.report.bundle import load_bundle
+from haystack_kernel.report.words import sample_words, shared_cells
 from haystack_kernel.store import layout, read_h5ad
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 
     from haystack_kernel.explorer.arms import Arm
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.ports import Atlas, Ports
+    from haystack_kernel.ports import Atlas, Ports, Store
     from haystack_kernel.schema import Candidate, Citations, HiddenCells, Round, RunRecord, StructuredQuery
 
 PROMPT_SIDE = "prompt"
-TRUTH_SIDE = "truth"
 RUN_SIDE = "run"
+TRUTH_SIDE = "truth"
+_ORDER = (RUN_SIDE, TRUTH_SIDE, "baseline", PROMPT_SIDE, "measured")  # by the first word of their keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,10 @@ class ExplorerData:
         What the prediction can be set beside: key -> label and a function that reads it.
     notes
         What is missing, one sentence each.
+    is_whole
+        Whether the cells of every role are there, with places on the map.
+    sample
+        Of which roles the map and the violins show a part, drawn at random; "" where they show every cell.
     """
 
     record: RunRecord
@@ -64,6 +70,8 @@ class ExplorerData:
     citations: Citations | None = None
     sides: dict[str, tuple[str, Callable[[], Side]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_whole: bool = True
+    sample: str = ""
 
 
 def load_data(
@@ -98,18 +106,34 @@ def load_data(
     NotFoundError
         A table of the run is missing.
     """
-    _require_round(record)
-    bundle = load_bundle(record, ports.store)
-    if bundle.tables is None or record.best is None:  # cannot be: the round exists
-        raise NotFoundError(record.run_id)
     knowledge = load_knowledge(ports.settings.knowledge)
-    sides = _sides(record, ports, other=other)
+    data = load_folder(record, ports.store, knowledge=knowledge)
+    sides = {**_sides(record, ports, other=other), **data.sides}
     if truth is not None:
         given = _given(truth, record, knowledge=knowledge)
         sides = {TRUTH_SIDE: (given.label, lambda: given), **sides}
+    return replace(data, sides=dict(sorted(sides.items(), key=lambda one: _ORDER.index(one[0].partition(" ")[0]))))
+
+
+def load_folder(record: RunRecord, store: Store, *, knowledge: Knowledge) -> ExplorerData:
+    """Read what the run folder alone tells of the best round; it can be set beside its baselines and its prompt.
+
+    Raises
+    ------
+    InvalidInputError
+        The run has no scored round yet.
+    NotFoundError
+        A table of the run is missing.
+    """
+    _require_round(record)
+    bundle = load_bundle(record, store)
+    if bundle.tables is None or record.best is None:  # cannot be: the round exists
+        raise NotFoundError(record.run_id)
     de = bundle.tables.de.drop_duplicates(keys.GENE).reset_index(drop=True)
-    parts, notes = _arms(record, record.best, ports, embedding=bundle.tables.embedding)
+    parts, notes, is_whole = _arms(record, record.best, store, embedding=bundle.tables.embedding)
+    notes += [f"{text}." for text in shared_cells(bundle.tables.prompts, record.config)]
     genes = pd.Index(de[keys.GENE].astype(str), dtype=object)
+    shown = {str(arm.table[ROLE].iloc[0]): len(arm.table) for arm in parts if len(arm.table)}
     return ExplorerData(
         record=record,
         de=de,
@@ -117,16 +141,18 @@ def load_data(
         arms=Arms(tuple(arm for arm in parts if len(arm.table)), genes=genes),
         knowledge=knowledge,
         citations=bundle.citations,
-        sides=sides,
+        sides=_own_sides(record, record.best, store),
         notes=tuple(notes),
+        is_whole=is_whole,
+        sample=sample_words(shown, record.best),
     )
 
 
 def _arms(
-    record: RunRecord, best: Round, ports: Ports, *, embedding: pd.DataFrame | None
-) -> tuple[list[Arm], list[str]]:
-    """Cells by role, those of the map first, and what is missing of them."""
-    store, folder = ports.store, layout.round_folder(best.number)
+    record: RunRecord, best: Round, store: Store, *, embedding: pd.DataFrame | None
+) -> tuple[list[Arm], list[str], bool]:
+    """Cells by role, those of the map first; what is missing of them; and whether nothing is."""
+    folder, is_whole = layout.round_folder(best.number), embedding is not None
     predictions = read_h5ad(store, record.run_id, f"{folder}/{layout.PREDICTIONS}")
     places: dict[str, pd.DataFrame | None] = dict.fromkeys((*layout.ROLES, keys.PREDICTED))
     if embedding is not None:
@@ -137,28 +163,24 @@ def _arms(
         cells = read_h5ad(store, record.run_id, path) if store.exists(record.run_id, path) else None
         if cells is None and (role == keys.PROMPT or best.n_control):
             notes.append(f"The counts of the {role} cells are no longer in the run folder.")
+            is_whole = False
         parts.append(arm_of(cells, role=role, places=places[role]))
     parts.append(arm_of(predictions, role=keys.QUERY, places=places[keys.QUERY], layer=keys.LAYER_QUERY))
     parts.append(arm_of(predictions, role=keys.PREDICTED, places=places[keys.PREDICTED]))
-    n_shown = sum(len(arm.table) for arm in parts)
-    n_cells = best.n_control + best.n_prompt + 2 * best.n_query
     if embedding is None:
         notes.append("The map is drawn when the run is published; until then cells are shown without places.")
-    elif n_shown < n_cells:
-        notes.append(f"The map and the violins show {n_shown:,} of {n_cells:,} cells, a random sample of each role.")
     if keys.LAYER_CONTROL_PRED in predictions.layers:
         parts.append(arm_of(predictions, role=CONTROL_PRED, places=None, layer=keys.LAYER_CONTROL_PRED))
-    return parts, notes
+    return parts, notes, is_whole
 
 
 def _sides(record: RunRecord, ports: Ports, *, other: RunRecord | None) -> dict[str, tuple[str, Callable[[], Side]]]:
-    """What the run can be set beside: nothing is read yet, except from what lists of files say."""
+    """What the run can be set beside outside its folder: another run, measured responses. Nothing is read yet."""
     from haystack_kernel.retrieval.cells.measured import hidden_label, measured_candidates, response_label
 
     found: dict[str, tuple[str, Callable[[], Side]]] = {}
     if record.best is None:
         return found
-    best, store, folder = record.best, ports.store, layout.round_folder(record.best.number)
     if other is not None:
         _require_round(other)
         found[RUN_SIDE] = (f"run {other.run_id}", partial(_other_run, other, ports))
@@ -166,23 +188,30 @@ def _sides(record: RunRecord, ports: Ports, *, other: RunRecord | None) -> dict[
         if one.n_cells:
             label = hidden_label(one)
             found[f"truth {label}"] = (f"measured truth: {label}", partial(_truth, one, record, ports))
-    for item in best.agreement:
-        if store.exists(record.run_id, layout.output_file(folder, f"{BASELINE_PREFIX}{item.engine}")):
-            key = f"baseline {item.engine}"
-            found[key] = (f"baseline '{item.engine}'", partial(_baseline, item.engine, record, ports))
-    if best.n_control and store.exists(record.run_id, layout.cells_file(folder, keys.PROMPT)):
-        found[PROMPT_SIDE] = ("response of the prompt cells", partial(_prompt, record, ports))
     if record.query is not None and record.query.perturbation is not None:
-        for candidate in measured_candidates(record.candidates, used=best.candidates):
+        for candidate in measured_candidates(record.candidates, used=record.best.candidates):
             label = response_label(candidate)
             found[f"measured {label}"] = (f"measured: {label}", partial(_measured, candidate, record, ports))
     return found
 
 
-def _baseline(engine: str, record: RunRecord, ports: Ports) -> Side:
+def _own_sides(record: RunRecord, best: Round, store: Store) -> dict[str, tuple[str, Callable[[], Side]]]:
+    """What the run folder holds beside the prediction: the simple engines', and the response of the prompt cells."""
+    folder = layout.round_folder(best.number)
+    found: dict[str, tuple[str, Callable[[], Side]]] = {}
+    for item in best.agreement:
+        if store.exists(record.run_id, layout.output_file(folder, f"{BASELINE_PREFIX}{item.engine}")):
+            key = f"baseline {item.engine}"
+            found[key] = (f"baseline '{item.engine}'", partial(_baseline, item.engine, record, store))
+    if best.n_control and store.exists(record.run_id, layout.cells_file(folder, keys.PROMPT)):
+        found[PROMPT_SIDE] = ("response of the prompt cells", partial(_prompt, record, store))
+    return found
+
+
+def _baseline(engine: str, record: RunRecord, store: Store) -> Side:
     folder = layout.round_folder(record.best_round or 0)
-    predicted = read_h5ad(ports.store, record.run_id, layout.output_file(folder, f"{BASELINE_PREFIX}{engine}"))
-    query = read_h5ad(ports.store, record.run_id, layout.cells_file(folder, keys.QUERY))
+    predicted = read_h5ad(store, record.run_id, layout.output_file(folder, f"{BASELINE_PREFIX}{engine}"))
+    query = read_h5ad(store, record.run_id, layout.cells_file(folder, keys.QUERY))
     return Side(
         name=f"baseline {engine}",
         label=f"baseline '{engine}'",
@@ -192,10 +221,10 @@ def _baseline(engine: str, record: RunRecord, ports: Ports) -> Side:
     )
 
 
-def _prompt(record: RunRecord, ports: Ports) -> Side:
+def _prompt(record: RunRecord, store: Store) -> Side:
     folder = layout.round_folder(record.best_round or 0)
     prompt, control = (
-        read_h5ad(ports.store, record.run_id, layout.cells_file(folder, role)) for role in (keys.PROMPT, keys.CONTROL)
+        read_h5ad(store, record.run_id, layout.cells_file(folder, role)) for role in (keys.PROMPT, keys.CONTROL)
     )
     return Side(
         name=PROMPT_SIDE,

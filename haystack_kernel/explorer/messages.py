@@ -131,6 +131,7 @@ def base_reply(state: ExplorerState) -> Reply:
         ],
         "sides": [{"key": key, "label": label} for key, (label, _) in data.sides.items()],
         "notes": list(data.notes),
+        "sample": f"Drawn at random: {data.sample}." if data.sample else "",
     }
     expected = state.genes()["expected"].to_numpy(np.int8)
     arrays = [

@@ -77,7 +77,10 @@ class Drawing:
         if not across.size:
             return
         if shape in _CAPS:
-            points = "".join(f"M{one:.1f} {two:.1f}h0" for one, two in zip(across, down, strict=True))
+            # a square of no length is not drawn by every program that shows a PDF
+            points = "".join(
+                f"M{one:.1f} {two:.1f}h{'.1' if shape == 's' else '0'}" for one, two in zip(across, down, strict=True)
+            )
             width = 2 * size if shape == "o" else 1.8 * size
             look = f'fill="none" stroke="{colour}" stroke-width="{width:.1f}" stroke-linecap="{_CAPS[shape]}"'
             self._parts.append(f'<path d="{points}" {look} opacity="{opacity}"/>')
@@ -100,10 +103,12 @@ class Drawing:
         kind = "ink faint" if faint else "ink"
         self._parts.append(f'<path class="{kind}" fill="none" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"/>')
 
-    def text(self, where: tuple[float, float], text: str, *, anchor: str = "middle", dy: float = 0) -> None:
-        """Write text at data coordinates, moved down by ``dy`` pixels."""
+    def text(
+        self, where: tuple[float, float], text: str, *, anchor: str = "middle", dx: float = 0, dy: float = 0
+    ) -> None:
+        """Write text at data coordinates, moved to the right by ``dx`` and down by ``dy`` pixels."""
         across, down = self.at([where[0]], [where[1]])
-        self._write(across[0], down[0] + dy, text, anchor=anchor)
+        self._write(across[0] + dx, down[0] + dy, text, anchor=anchor)
 
     def frame(self, *, x: str, y: str) -> None:
         """Draw both axes with their names and a few ticks; an axis without a name has no ticks."""

@@ -28,18 +28,21 @@ if TYPE_CHECKING:
 
 N_GENES, N_PATHWAYS, N_POINTS, N_VIOLINS = 40, 20, 2000, 14
 _NAME = 31  # letters that fit beside a violin
+_OTHERS = 'Other genes, pathways and cells are chosen in a notebook: haystack.attach("{}").explore()'
 _FLOOR = 1e-300  # smaller p values are drawn here, as in the volcano of the report
 _SCALE = ("#b9c6d6", "#7fa3c4", "#4a86b8", "#2a6f9e", "#7a4fa3", "#a83f7d", "#c9354d", "#d55e00")  # low to high
 _COLOURS = (GREY, *_SCALE)  # the first is for zero
 
 
-def static_html(state: ExplorerState) -> Html:
+def static_html(state: ExplorerState, *, in_report: bool = False) -> Html:
     """Return the explorer as it stands, without scripts.
 
     Parameters
     ----------
     state
         What is chosen.
+    in_report
+        It stands on a page that has the map by role and the tables of genes and pathways already.
 
     Returns
     -------
@@ -50,25 +53,35 @@ def static_html(state: ExplorerState) -> Html:
     >>> static_html(state)  # doctest: +SKIP
     """
     data = state.data
-    said = [f"Gene {state.gene}"]
+    about = "Chosen" if in_report else f"Explorer of run {data.record.run_id}"
+    pictures = [] if in_report else [_map(state, by_gene=False)]
+    pictures += [_map(state, by_gene=True), _volcano(state), _violins(state)]
+    beside = ""
+    found = state.agreement()
+    if state.side is not None and found is not None:
+        pictures.append(_beside(state))
+        beside = paragraph(f"Beside {state.side.label}: {found.words} {state.side.note}")
+    parts = [
+        paragraph(f"{about}: {_chosen(state)}."),
+        paragraph(_OTHERS.format(data.record.run_id), kind="small") if in_report else "",
+        items(data.notes),
+        f'<div class="pictures">{" ".join(pictures)}</div>',
+        beside,
+    ]
+    tables = [_group_table(state), _evidence(state.evidence())]
+    if not in_report:
+        tables = [_gene_table(state), tables[0], _pathway_table(data.pathways), tables[1]]
+    parts += [f"<details><summary>{escape(summary)}</summary>{body}</details>" for summary, body in tables]
+    return Html("".join(parts))
+
+
+def _chosen(state: ExplorerState) -> str:
+    said = [f"gene {state.gene}"]
     said += [f"pathway {state.pathway} marked"] if state.pathway else []
     n = 0 if state.mask is None else int(state.mask.sum())
     said += [f"{n:,} cells selected"] if n else ["all cells"]
     said += [f"beside {state.side.label}"] if state.side else []
-    pictures = [_map(state, by_gene=False), _map(state, by_gene=True), _volcano(state), _violins(state)]
-    found = state.agreement()
-    if state.side is not None and found is not None:
-        pictures.append(_beside(state))
-    parts = [
-        paragraph(f"Explorer of run {data.record.run_id}: {'; '.join(said)}.", kind="headline"),
-        items(data.notes),
-        f"<div>{' '.join(pictures)}</div>",
-    ]
-    if state.side is not None and found is not None:
-        parts.append(paragraph(f"Beside {state.side.label}: {found.words} {state.side.note}"))
-    tables = [_gene_table(state), _group_table(state), _pathway_table(data.pathways), _evidence(state.evidence())]
-    parts += [f"<details><summary>{escape(summary)}</summary>{body}</details>" for summary, body in tables]
-    return Html("".join(parts))
+    return "; ".join(said)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -85,6 +98,8 @@ def _map(state: ExplorerState, *, by_gene: bool) -> Html:
         return drawing.picture(alt="No map of the cells before the run is published.")
     if shown.size > N_POINTS:
         shown = np.sort(np.random.default_rng(0).choice(shown, N_POINTS, replace=False))
+    if state.data.sample:
+        drawing.text((x[0], y[0]), f"at random: {state.data.sample}", anchor="start", dy=16)
     roles = cells[ROLE].to_numpy(object)[shown]
     counted = state.counted()[shown]
     steps = _steps(state.values)[shown] if by_gene else np.zeros(shown.size, dtype=np.int64)
@@ -183,7 +198,7 @@ def _violins(state: ExplorerState) -> Html:
         drawing.line((row["median"], middle - 0.4), (row["median"], middle + 0.4))
         size = f" ({row['n_counted']:,}) "
         name = cut(f"{row[ROLE]} {row[keys.CELL_TYPE]}".strip(), width=_NAME - len(size))
-        drawing.text((0.0, middle), name + size, anchor="end", dy=4)
+        drawing.text((0.0, middle), f"{name}{size.rstrip()}", anchor="end", dx=-5, dy=4)
     drawing.frame(x=f"{state.gene}, log1p(CP10k); line: median", y="")
     told = "; ".join(f"{row[ROLE]} {row[keys.CELL_TYPE]} {row['mean']:.2f}" for row in shown.to_dict("records"))
     return drawing.picture(alt=f"Violins of {state.gene} by role and cell type; mean log1p(CP10k): {told or 'none'}.")

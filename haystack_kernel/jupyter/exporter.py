@@ -35,7 +35,9 @@ class HaystackReportExporter(Exporter):
         nb, resources = super().from_notebook_node(nb, resources, **kwargs)
         metadata = resources.get("metadata", {})
         folder = Path(metadata.get("path") or ".").resolve()  # it may be "..", or a link to the run folder
-        from haystack_kernel.report import load_bundle, render_notebook, render_report
+        from haystack_kernel.knowledge import load_knowledge
+        from haystack_kernel.report import render_notebook, render_report
+        from haystack_kernel.rounds.publishing import report_bundle
         from haystack_kernel.store import RunStore
 
         # by its first record: run.json is a copy, which a process that was killed may not have written
@@ -43,7 +45,8 @@ class HaystackReportExporter(Exporter):
         if is_named and (folder / layout.record_file(1)).exists():
             store = RunStore(str(folder.parents[1]))
             try:
-                return render_report(load_bundle(store.load(folder.name), store, notebook=nb)), resources
+                record, knowledge = store.load(folder.name), load_knowledge()
+                return render_report(report_bundle(record, store, knowledge=knowledge, notebook=nb)), resources
             except HaystackError as error:  # the record, or a table, cannot be read
                 self.log.warning("the notebook is rendered without its run: %s", error)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ContractError, HaystackError, InvalidInputError, NotFoundError
+from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.schema import Citations, ModelReadings, RunRecord
 from haystack_kernel.schema.run import RECORD_FIELDS
 from haystack_kernel.store import hide_home, layout
 from haystack_kernel.store.files import open_filesystem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from haystack_kernel.ports import Store
     from haystack_kernel.run import Run
@@ -114,9 +115,10 @@ def verify_report(report: str, *, storage: str | None = None, settings: Settings
         files = {}
         lines.append(CheckLine("files", ok=False, found=str(error)))
     run = _open(record, storage=storage or beside, settings=settings)
-    lines.append(_same_page(page, record, files, run=run, is_sealed=seal))
+    store = _store_of(storage or beside, settings)
+    lines.append(_same_page(page, record, files, run=run, store=store, is_sealed=seal))
     lines.append(_quotes(files))
-    lines.append(_same_run(record, run, store=_store_of(storage or beside, settings)))
+    lines.append(_same_run(record, run, store=store))
     return Verification(record.run_id, tuple(lines))
 
 
@@ -166,9 +168,10 @@ def _digests(record: RunRecord, files: Mapping[str, bytes]) -> CheckLine:
 
 
 def _same_page(
-    page: str, record: RunRecord, files: Mapping[str, bytes], *, run: Run | None, is_sealed: bool | None
+    page: str, record: RunRecord, files: Mapping[str, bytes], *, run: Run | None, store: Store, is_sealed: bool | None
 ) -> CheckLine:
-    """Render the page again from what it holds, and compare what both say."""
+    """Render the page again from what it holds, and from the cells where they are at hand; compare what both say."""
+    from haystack_kernel.explorer import report_part
     from haystack_kernel.report import build_bundle, render_report
 
     made_by = _MADE_BY.search(page)
@@ -177,22 +180,27 @@ def _same_page(
         other = made_by[1] if made_by else "an earlier one"
         return CheckLine("page", ok=None, found=f"written by version {other}; this is {ours}, whose words may differ")
     notebook = run.notebook() if run is not None else None
+    cells = None if run is None else report_part(record, store, knowledge=load_knowledge(load_settings().knowledge))
     try:
-        expected = hide_home(render_report(build_bundle(record, files, notebook=notebook)))
+        expected = hide_home(render_report(replace(build_bundle(record, files, notebook=notebook), explorer=cells)))
     except (HaystackError, ValueError, KeyError) as error:
         return CheckLine("page", ok=False, found=f"cannot be made from the files that it holds ({error})")
-    return _compared(page, expected, has_notebook=notebook is not None, is_sealed=is_sealed)
+    without = [name for name, made in (("notebook", notebook), ("explorer", cells)) if made is None]
+    return _compared(page, expected, without=without, is_sealed=is_sealed)
 
 
-def _compared(page: str, expected: str, *, has_notebook: bool, is_sealed: bool | None) -> CheckLine:
-    """What the page says otherwise than the one that was rendered again."""
+def _compared(page: str, expected: str, *, without: Sequence[str], is_sealed: bool | None) -> CheckLine:
+    """What the page says otherwise than the one that was rendered again ``without`` some of its sections."""
     from haystack_kernel.report.reading import FIGURE, differences
 
-    found = differences(page, expected, ignored=() if has_notebook else ("notebook",))
-    if "notebook" in found and 'id="notebook"' not in page:
-        del found["notebook"]  # a report may be rendered without the notebook that is there
+    absent = {name for name in ("notebook", "explorer") if f'<section id="{name}">' not in page}
+    # a report may be rendered without what is there
+    found = differences(page, expected, ignored=(*without, *absent))
     if not found:
-        return CheckLine("page", ok=True, found="every text, number, table and figure equals what the record gives")
+        told = "every text, number, table and figure equals what the record gives"
+        left = [name for name in without if name not in absent]
+        rest = f"; not compared, because the run folder is needed for it: {', '.join(left)}" if left else ""
+        return CheckLine("page", ok=True, found=f"{told}{rest}")
     drawn_elsewhere = [name for name, told in found.items() if told.startswith(f"shows '{FIGURE}")]
     if is_sealed and drawn_elsewhere == [*found]:
         where = ", ".join(drawn_elsewhere)

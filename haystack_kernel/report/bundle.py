@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
     from haystack_kernel.ports import Store
+    from haystack_kernel.report.html import Html
     from haystack_kernel.schema import Call, RunRecord
 
 
@@ -53,6 +54,8 @@ class ReportBundle:
         What a language model read in them; None where none was asked.
     files
         The same tables and papers as the bytes of their files, by name; the report holds them for saving.
+    explorer
+        Pictures of its cells and genes; None where its cells are not at hand.
     """
 
     record: RunRecord
@@ -61,6 +64,7 @@ class ReportBundle:
     citations: Citations | None = None
     readings: ModelReadings | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    explorer: Html | None = None
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -5,6 +5,7 @@ In: a run record. Out: HTML fragments with every text escaped.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel.report.html import (
@@ -139,7 +140,8 @@ def score_table(record: RunRecord) -> Html:
         leading = item.detail.get("leading_edges") or item.detail.get("leading_genes") or []
         notes = [item.reason] if item.reason else []
         notes += [f"led by {', '.join(leading[:5])}"] if leading else []
-        numbers = (item.statistic, item.p_signal, item.p_donors, item.p_specificity, item.n_genes)
+        n_genes = item.n_genes or (NAN if math.isnan(item.score) else 0)
+        numbers = (item.statistic, item.p_signal, item.p_donors, item.p_specificity, n_genes)
         name, weight = item.name.replace("_", " "), f"{item.weight:.0%}"
         rows.append((name, bar(item.score), weight, *numbers, "; ".join(notes)))
     reason = best.composite.reason.rstrip(".")

@@ -60,6 +60,7 @@ class _Reader(HTMLParser):
         self.sections: dict[str, list[str]] = {"page": []}
         self._inside = ["page"]  # id of the section of every open section element
         self._skipping = ""
+        self._is_contents = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
@@ -70,6 +71,7 @@ class _Reader(HTMLParser):
         if name in _CHECKED:
             self._skipping = "" if tag in _VOID else tag
             return
+        self._follow(tag, given)
         words = self.sections[self._inside[-1]]
         if "src" in given:
             words.append(f"{FIGURE}{hashlib.sha256(given['src'].encode()).hexdigest()[:16]}")
@@ -78,11 +80,19 @@ class _Reader(HTMLParser):
                 value = given[name]
                 words.append(hashlib.sha256(value.encode()).hexdigest()[:16] if value.startswith("data:") else value)
 
+    def _follow(self, tag: str, given: dict[str, str]) -> None:
+        """A link of the contents belongs to the section that it leads to."""
+        self._is_contents |= tag == "nav"
+        if self._is_contents and given.get("href", "").startswith("#"):
+            self._inside.append(given["href"][1:])
+            self.sections.setdefault(self._inside[-1], [])
+
     def handle_endtag(self, tag: str) -> None:
         if tag == self._skipping:
             self._skipping = ""
-        if tag == "section" and len(self._inside) > 1:
+        if (tag == "section" or (tag == "a" and self._is_contents)) and len(self._inside) > 1:
             self._inside.pop()
+        self._is_contents &= tag != "nav"
 
     def handle_data(self, data: str) -> None:
         text = " ".join(data.split())

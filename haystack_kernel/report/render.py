@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from haystack_kernel import pl
+from haystack_kernel import keys, pl
 from haystack_kernel.report import parts
 from haystack_kernel.report.candidates import candidate_table
 from haystack_kernel.report.figures import figure
 from haystack_kernel.report.files import file_links
 from haystack_kernel.report.front import front
-from haystack_kernel.report.html import STYLE, Html, escape
+from haystack_kernel.report.html import STYLE, Html, escape, items
 from haystack_kernel.report.literature import bibtex, literature_part
 from haystack_kernel.report.methods import BIBTEX, methods_paragraph, run_entry
 from haystack_kernel.report.notebook import notebook_fragment
@@ -29,7 +29,7 @@ from haystack_kernel.report.summary import answer
 from haystack_kernel.report.tables import cell_table, gene_table, pathway_table
 from haystack_kernel.report.transcript import transcript_gist, transcript_part
 from haystack_kernel.report.trust import trust_table, truth_table
-from haystack_kernel.report.words import counted, score_text, simulated_atlases
+from haystack_kernel.report.words import counted, sample_words, score_text, shared_cells, simulated_atlases
 from haystack_kernel.schema import RunRecord
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ _READ_VOLCANO = (
     "One marker per tested gene. Right: predicted to rise. Higher: stronger statistical support. Triangles are genes "
     "called differentially expressed."
 )
-_READ_MAP = (
-    "One marker per cell (at most 600 per role). Neighbours are similar, but distances on such a map are not evidence."
-)
+_READ_MAP = "One marker per cell{}. Neighbours are similar, but distances on such a map are not evidence."
 _READ_BARS = (
     "Bars to the right: predicted to be activated. The score ranges from 1 (chance) to 10. Hatched: pathways that the "
     "question expects."
@@ -211,12 +209,8 @@ def _sections(bundle: ReportBundle) -> list[Section]:
     found.append(
         Section("question", "How the question was understood", parts.query_card(record), record.taken_as or "")
     )
-    if tables is not None:
-        roles = figure(pl.roles(record), caption=_READ_ROLES) + cell_table(tables.prompts)
-        where = "" if tables.embedding is None else figure(pl.umap(tables.embedding), caption=_READ_MAP)
-        cells = f"{len(tables.prompts):,} cells of the atlases"
-        found.append(Section("roles", "Cells used, by role", Html(roles + where), cells))
     found += [
+        *_cells(bundle),
         Section("rounds", "Rounds", parts.rounds_table(record), counted(len(record.rounds), "round")),
         Section(
             "candidates",
@@ -237,6 +231,25 @@ def _of_model(bundle: ReportBundle) -> list[Section]:
     if not calls:
         return []
     return [Section("transcript", "What the language model was asked", transcript_part(calls), transcript_gist(calls))]
+
+
+def _cells(bundle: ReportBundle) -> list[Section]:
+    """Which cells were used as what, where they lie on the map, and what one gene does in them."""
+    record, tables, found = bundle.record, bundle.tables, list[Section]()
+    if tables is not None:
+        both = items([f"{text}." for text in shared_cells(tables.prompts, record.config)], kind="warning")
+        body = figure(pl.roles(record), caption=_READ_ROLES) + both + cell_table(tables.prompts)
+        if tables.embedding is not None:
+            sizes = {str(role): int(n) for role, n in tables.embedding[keys.ROLE].value_counts().items()}
+            sample = "" if record.best is None else sample_words(sizes, record.best)
+            told = f" ({sample}, drawn at random)" if sample else ""
+            body += figure(pl.umap(tables.embedding), caption=_READ_MAP.format(told))
+        gist = f"{len(tables.prompts):,} cells of the atlases"
+        found.append(Section("roles", "Cells used, by role", Html(body), gist))
+    if bundle.explorer is not None:
+        gist = "map, volcano, violins and evidence of one gene"
+        found.append(Section("explorer", "Cells and genes side by side", bundle.explorer, gist))
+    return found
 
 
 def _methods(bundle: ReportBundle) -> Html:

@@ -8,10 +8,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from haystack_kernel.schema import DEMO_ATLAS
+from haystack_kernel import keys
+from haystack_kernel.schema import DEMO_ATLAS, OWN_ATLAS
 
 if TYPE_CHECKING:
-    from haystack_kernel.schema import Candidate, Round, RunRecord
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from haystack_kernel.schema import Candidate, Round, RunConfig, RunRecord
 
 TASKS = {
     "perturbation_novel_cell_types": "response of a cell type to a perturbation",
@@ -133,6 +138,60 @@ def twins_text(best: Round) -> str:
 def termination_text(record: RunRecord) -> str:
     """Return why the run stopped, with the limit that it reached; empty while it has not stopped."""
     return TERMINATIONS[record.termination].format(config=record.config) if record.termination else ""
+
+
+def sample_words(shown: Mapping[str, int], best: Round) -> str:
+    """Say of which roles a map holds a part: ``600 of 948 control and 600 of 632 prompt cells``; "" for none.
+
+    Parameters
+    ----------
+    shown
+        Number of cells on the map by role.
+    best
+        The round whose cells they are.
+    """
+    held = {
+        keys.CONTROL: best.n_control,
+        keys.PROMPT: best.n_prompt,
+        keys.QUERY: best.n_query,
+        keys.PREDICTED: best.n_query,
+    }
+    parts = [f"{shown[role]:,} of {n:,} {role}" for role, n in held.items() if 0 < shown.get(role, 0) < n]
+    return f"{', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]} cells" if parts else ""
+
+
+def shared_cells(used: pd.DataFrame, config: RunConfig) -> list[str]:
+    """Say which query cells have another role too: ``36 of the 36 query cells are control cells, too``.
+
+    Parameters
+    ----------
+    used
+        Table of the cells used, one row per cell and role.
+    config
+        Options of the run: cells of one's own are the same cells where both roles read them from one file.
+    """
+    own = {
+        keys.QUERY: config.query_h5ad,
+        keys.PROMPT: config.prompt_h5ad,
+        keys.CONTROL: config.control_h5ad or config.prompt_h5ad,
+    }
+    names: dict[str, dict[tuple[str, str], str | None]] = {}  # role -> cell -> file of one's own
+    for role, rows in used.groupby(keys.ROLE):
+        found = names.setdefault(str(role), {})
+        for atlas, cell in zip(rows[keys.ATLAS].astype(str), rows[keys.CELL_ID].astype(str), strict=True):
+            is_named = cell.startswith(f"{OWN_ATLAS}/")  # with the role in which its file was read
+            read_as = cell.split("/", 2)[1] if is_named else str(role)
+            name = cell.split("/", 2)[2] if is_named else cell
+            found[atlas, name] = own.get(read_as) if atlas == OWN_ATLAS else None
+    query, said = names.get(keys.QUERY, {}), []
+    for role in (keys.CONTROL, keys.PROMPT):
+        both = query.keys() & names.get(role, {}).keys()
+        n_same = sum(query[cell] == names[role][cell] for cell in both)
+        of = f"of the {len(query):,} query cells"
+        said += [f"{n_same:,} {of} are {role} cells, too"] if n_same else []
+        n_named = len(both) - n_same
+        said += [f"{n_named:,} {of} have names of {role} cells, and may be the same cells"] if n_named else []
+    return said
 
 
 def counted(number: int, noun: str) -> str:

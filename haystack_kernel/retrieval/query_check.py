@@ -18,7 +18,7 @@ import fsspec
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, NotFoundError, StorageError
 from haystack_kernel.knowledge.genes import load_genes
-from haystack_kernel.store import IN_MEMORY, is_cells, plain_cells, shown_name
+from haystack_kernel.store import IN_MEMORY, is_cells, plain_cells, require_cells, shown_name
 from inference.checks import read_file
 from inference.preflight import Preflight, examine, load_model_genes
 
@@ -95,6 +95,7 @@ def check_cells(given: ad.AnnData | str | Path, *, genelist: str | None = None, 
     >>> haystack.check("my_cells.h5ad").ok  # doctest: +SKIP
     True
     """
+    require_cells(given, role=f"{role} cells")
     uri = IN_MEMORY if is_cells(given) else str(given)
     name, genes = shown_name(uri), None
     try:

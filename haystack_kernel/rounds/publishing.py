@@ -6,9 +6,11 @@ citations.json, candidates.csv, embedding.csv and report.html beside ``run.json`
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError
+from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.rounds import embed, planner_view
 from haystack_kernel.rounds.truth import compare_with_hidden
 from haystack_kernel.store import CallFolder, hide_home, layout, read_csv, to_transcript, write_csv
@@ -16,7 +18,9 @@ from haystack_kernel.store import CallFolder, hide_home, layout, read_csv, to_tr
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+    from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Answer, Ports, Store
+    from haystack_kernel.report import ReportBundle
     from haystack_kernel.schema import Interpretation, RunRecord
 
 
@@ -44,11 +48,22 @@ def publish(record: RunRecord, ports: Ports) -> RunRecord:
         files.append(store.write(run_id, layout.TRANSCRIPT, to_transcript(calls)))
     update = {"status": "done", "files": tuple(files), "truth": compare_with_hidden(record, ports)}
     record = record.model_copy(update=update)
-    write_report(record, store)
+    write_report(record, ports)
     return record
 
 
-def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | None = None, reuse: bool = False) -> str:
+def report_bundle(
+    record: RunRecord, store: Store, *, knowledge: Knowledge, notebook: NotebookNode | None = None
+) -> ReportBundle:
+    """Read everything that the report of a run shows, its cells too."""
+    from haystack_kernel.explorer import report_part
+    from haystack_kernel.report import load_bundle
+
+    bundle = load_bundle(record, store, notebook=notebook)
+    return replace(bundle, explorer=report_part(record, store, knowledge=knowledge))
+
+
+def write_report(record: RunRecord, ports: Ports, *, notebook: NotebookNode | None = None, reuse: bool = False) -> str:
     """Render ``report.html`` from the record and its artifacts; returns its address.
 
     Parameters
@@ -59,14 +74,15 @@ def write_report(record: RunRecord, store: Store, *, notebook: NotebookNode | No
     reuse
         Put the notebook into the report that is there, where it tells the same: its figures are not drawn again.
     """
-    from haystack_kernel.report import add_notebook, load_bundle, render_report
+    from haystack_kernel.report import add_notebook, render_report
     from haystack_kernel.report.render import sealed
 
-    page = None
+    page, store = None, ports.store
     if reuse and notebook is not None and store.exists(record.run_id, layout.REPORT):
         page = add_notebook(store.read(record.run_id, layout.REPORT).decode(), record, notebook)
     if page is None:
-        page = render_report(load_bundle(record, store, notebook=notebook))
+        knowledge = load_knowledge(ports.settings.knowledge)
+        page = render_report(report_bundle(record, store, knowledge=knowledge, notebook=notebook))
     store.write(record.run_id, layout.REPORT, sealed(hide_home(page)).encode())
     return store.uri(record.run_id, layout.REPORT)
 

@@ -1,7 +1,16 @@
 """Where runs are kept: run folders over fsspec, and the checks of ids and addresses."""
 
 from haystack_kernel.store.calls import CallFolder, bills_of, to_transcript, usage_of
-from haystack_kernel.store.given import IN_MEMORY, dataset_name, is_cells, is_kept, keep_cells, plain_cells, shown_name
+from haystack_kernel.store.given import (
+    IN_MEMORY,
+    dataset_name,
+    is_cells,
+    is_kept,
+    keep_cells,
+    plain_cells,
+    require_cells,
+    shown_name,
+)
 from haystack_kernel.store.index import IndexedRun, RunIndex
 from haystack_kernel.store.kept import content_of, keep_with_run, locate, recall, take_along
 from haystack_kernel.store.lease import Lease, Worker, find_worker, taken
@@ -35,6 +44,7 @@ __all__ = [
     "plain_cells",
     "read_csv",
     "read_h5ad",
+    "require_cells",
     "recall",
     "shown_name",
     "take_along",

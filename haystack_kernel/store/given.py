@@ -47,6 +47,39 @@ def is_cells(given: object) -> TypeGuard[ad.AnnData]:
     return hasattr(given, "obs") and hasattr(given, "var") and hasattr(given, "layers")
 
 
+def require_cells(given: object, *, role: str = "cells") -> None:
+    """Refuse what is neither an AnnData nor a path, and say how to make an AnnData of it.
+
+    Parameters
+    ----------
+    given
+        Anything.
+    role
+        What it was given as, for the message.
+
+    Raises
+    ------
+    InvalidInputError
+        It is something else.
+
+    Examples
+    --------
+    >>> require_cells("my_cells.h5ad")
+    """
+    if isinstance(given, (str, Path)) or is_cells(given):
+        return
+    name = type(given).__name__
+    remedy = {
+        "MuData": "give one of its modalities, e.g. mdata.mod['rna']",
+        "SpatialData": "give one of its tables, e.g. sdata.tables['table']",
+        "AnnCollection": "give collection[:].to_adata()",
+        "Raw": "give adata.raw.to_adata()",
+        "DataFrame": "give anndata.AnnData(counts, obs=labels), cells in rows and genes in columns",
+    }.get(name, "raw counts, cells in rows and genes in columns")
+    msg = f"{role} must be an AnnData or the path of an h5ad file, not {name}: {remedy}"
+    raise InvalidInputError(msg, given=name)
+
+
 def plain_cells(adata: ad.AnnData) -> ad.AnnData:
     """Return what is read of cells: matrices, obs, var and the organism, in a new object.
 
@@ -63,7 +96,7 @@ def plain_cells(adata: ad.AnnData) -> ad.AnnData:
     Raises
     ------
     InvalidInputError
-        The file behind the object cannot be read.
+        The file behind the object cannot be read, or none of its matrices can.
 
     Examples
     --------
@@ -88,6 +121,7 @@ def plain_cells(adata: ad.AnnData) -> ad.AnnData:
         raw = None if whole.raw is None else _matrix(whole.raw.X, "raw/X", unread)
         if raw is not None:
             plain.raw = anndata.AnnData(X=raw, obs=plain.obs[[]], var=_frame(whole.raw.var, "raw/var", unread))
+    _require_matrix(plain, unread)
     plain.uns.update({key: str(whole.uns[key]) for key in ORGANISM_KEYS if isinstance(whole.uns.get(key), str)})
     if unread:
         plain.uns[UNREAD] = unread
@@ -203,12 +237,23 @@ def dataset_name(path: str) -> str:
     return match["stem"] if match else Path(path).stem
 
 
+def _require_matrix(adata: ad.AnnData, unread: list[str]) -> None:
+    """Refuse cells of which there were matrices, and none can be read."""
+    if unread and adata.X is None and not adata.layers and adata.raw is None:
+        msg = f"no matrix of the AnnData can be read: {'; '.join(unread)}. Give it in memory, or fewer cells of it"
+        raise InvalidInputError(msg)
+
+
 def _in_memory(adata: ad.AnnData) -> ad.AnnData:
     """The same cells; those that lie in a file behind the object are read."""
+    import pandas as pd
+
     try:
-        return adata.to_memory() if adata.isbacked else adata
+        is_lazy = adata.isbacked or not isinstance(adata.obs, pd.DataFrame)  # as anndata.experimental.read_lazy does
+        return adata.to_memory() if is_lazy else adata
     except (OSError, ValueError, KeyError) as error:
-        msg = f"the file behind the AnnData ({adata.filename}) cannot be read: {error}. Open it again"
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(" (unable to open")[0]
+        msg = f"the file behind the AnnData ({adata.filename}) cannot be read: {reason}. Open it again"
         raise InvalidInputError(msg, path=str(adata.filename)) from error
 
 
@@ -226,19 +271,39 @@ def _matrix(values: Any, place: str, unread: list[str]) -> Any:  # noqa: ANN401 
     import numpy as np
     from scipy import sparse
 
-    if values is None or getattr(values, "ndim", 2) != 2:
+    if values is None:
         return None
     try:
+        if hasattr(values, "to_memory"):  # a matrix in a file
+            values = values.to_memory()
         if hasattr(values, "compute"):  # dask
             values = values.compute()
         if hasattr(values, "get") and not sparse.issparse(values):  # a GPU's
             values = values.get()
+        if getattr(values, "ndim", 2) != 2:
+            return None
         if sparse.issparse(values):
             return sparse.csr_matrix(values) if values.format not in ("csr", "csc") else values
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        if np.ma.is_masked(values):
+            unread.append(f"{place} (some of its values are masked)")
+            return None
+        return _numbers(np.asarray(values))
+    except (TypeError, ValueError, RuntimeError, OSError, MemoryError) as error:
         unread.append(f"{place} ({(str(error).splitlines() or [type(error).__name__])[0][:120]})")
         return None
+
+
+def _numbers(values: Any) -> Any:  # noqa: ANN401 - an array
+    """Numbers that stand in a table of objects, as columns of pandas with missing values do; NaN where missing."""
+    import numpy as np
+    import pandas as pd
+
+    if values.dtype != object:
+        return values
+    missing = pd.isna(values)
+    if not all(isinstance(one, (int, float, np.number)) for one in values[~missing].tolist()):
+        return values
+    return np.where(missing, np.nan, values).astype(float)
 
 
 def _frame(frame: pd.DataFrame, place: str, unread: list[str]) -> pd.DataFrame:

@@ -88,6 +88,23 @@ def test_the_keyboard_walks_through_the_genes_and_chooses_one(browser, state):
     page.context.close()
 
 
+@pytest.mark.parametrize("width", [1280, 880])
+def test_every_column_of_every_table_is_seen_beside_another_response(browser, state, width):
+    """With everything that adds a column: a side with a long name, a pathway, a selection."""
+    state.choose_side("baseline shift")
+    state.choose_pathway(PATHWAY)
+    state.select_group("predicted")
+    page = open_page(browser, state, width=width)
+    page.get_by_text("As a table").click()
+    over = page.locator(".hx-scroll:visible").evaluate_all(
+        "(all) => all.map((one) => one.scrollWidth - one.clientWidth)"
+    )
+    assert len(over) == 4
+    assert max(over) <= 0
+    assert layout_faults(page.locator(".hx")) == []
+    page.context.close()
+
+
 def test_the_volcano_chooses_and_a_refusal_is_said(browser, data):
     def refuse():
         raise NotFoundError("the atlas is gone")

@@ -2,9 +2,12 @@
 
 import dataclasses
 import re
+import shutil
 
 import pytest
 
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.manage import verify_report
 from haystack_kernel.report import candidate_table, render_report
@@ -134,7 +137,7 @@ def published(tmp_path, make_run, tables):
         papers = store.write(record.run_id, f"{folder}{layout.CITATIONS}", PAPERS.model_dump_json().encode())
         if not folder:
             record = record.model_copy(update={"files": (*files, papers)})
-    write_report(store.save(record), store)
+    write_report(store.save(record), connect(load_settings(storage=str(tmp_path / "store"))))
     return tmp_path / "store" / "runs" / record.run_id
 
 
@@ -188,3 +191,34 @@ def test_what_is_no_report_is_refused_with_what_to_give(tmp_path):
         verify_report(str(tmp_path / "page.html"))
     with pytest.raises(NotFoundError, match="give the path of a report"):
         verify_report(str(tmp_path / "absent.html"))
+
+
+def test_pictures_of_cells_are_checked_where_the_run_folder_is_at_hand(finished, tmp_path):
+    """Away from the folder they are not compared, and that is said; a page keeps them when the cells are deleted."""
+    ports, record = finished
+    page = ports.store.read(record.run_id, layout.REPORT).decode()
+    (first,) = re.findall(r'<section id="explorer">.*?alt="([^"]+)"', page, re.DOTALL)
+    assert first.startswith("Map of")
+    assert len(page) < 5_000_000
+
+    def told(text, storage=None):
+        (tmp_path / "page.html").write_text(sealed(text), encoding="utf-8")
+        line = next(
+            one for one in verify_report(str(tmp_path / "page.html"), storage=storage).lines if one.check == "page"
+        )
+        return line.ok, line.found
+
+    here = ports.settings.storage
+    changed = instead(page, first, first.replace("Map of", "Map of at least"))
+    assert told(page, here) == (True, "every text, number, table and figure equals what the record gives")
+    ok, found = told(changed, here)
+    assert not ok
+    assert "section 'explorer' shows 'Map of at least" in found
+    ok, found = told(page, str(tmp_path))
+    assert ok
+    assert found.endswith("not compared, because the run folder is needed for it: explorer")
+    shutil.copytree(here, tmp_path / "store")
+    (tmp_path / "store" / "runs" / record.run_id / layout.cells_file(layout.round_folder(1), "prompt")).unlink()
+    ok, found = told(page, str(tmp_path / "store"))
+    assert ok
+    assert found.endswith("explorer")

@@ -70,7 +70,7 @@ def test_a_run_asks_scores_cites_and_never_asks_twice(asked, begin):
         for quote in item["quotes"]:
             text = item["paper"][quote["where"]]
             assert text[quote["start"] : quote["end"]] == quote["quote"]
-    publishing.write_report(record, ports.store)
+    publishing.write_report(record, ports)
     report = ports.store.read(record.run_id, "report.html").decode()
     assert 'id="literature"' in report
     assert "https://doi.org/10.1234/1" in report

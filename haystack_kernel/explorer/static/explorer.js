@@ -215,13 +215,14 @@ class View {
     this.clearing = press("Clear selection", () => this.select(null));
     this.clearing.hidden = true;
     this.legend = tag("ul", { class: "hx-legend" });
+    this.sample = tag("div", { class: "hx-soft" });
     const around = [["+", 1.5, "Zoom in"], ["−", 1 / 1.5, "Zoom out"]].map(([text, factor, name]) => {
       const made = press(text, () => this.rescale(factor));
       made.setAttribute("aria-label", name);
       return made;
     });
     const whole = press("Whole map", () => this.rescale(0));
-    const mapPanel = this.panel("Cells", [tag("label", {}, "Colour by ", this.colour), this.tools.lasso, this.tools.move, ...around, whole], this.map.box, tag("div", { class: "hx-head" }, this.legend, this.clearing));
+    const mapPanel = this.panel("Cells", [tag("label", {}, "Colour by ", this.colour), this.tools.lasso, this.tools.move, ...around, whole], this.map.box, tag("div", { class: "hx-head" }, this.legend, this.clearing), this.sample);
     this.pointer();
     this.use(this.tool);
 
@@ -273,7 +274,8 @@ class View {
     const style = tag("style");
     const twin = this.model.get("twin") ?? "";
     if (/^[\w-]+$/.test(twin)) style.textContent = `.${twin},.jp-OutputArea-child:has(.${twin}){display:none}`;
-    const columns = [[mapPanel, violinPanel, evidencePanel, this.besidePanel], [volcanoPanel, genePanel, pathwayPanel]];
+    for (const panel of [mapPanel, volcanoPanel]) panel.classList.add("hx-half"); // side by side where the tables are not
+    const columns = [[mapPanel, violinPanel, evidencePanel], [volcanoPanel, this.besidePanel, genePanel, pathwayPanel]];
     const grid = tag("div", { class: "hx-grid" }, ...columns.map((panels) => tag("div", { class: "hx-column" }, ...panels)));
     this.root = tag("div", { class: "hx", role: "group", "aria-label": "Explorer", "data-state": "waiting" }, style, bar, this.problem, grid, this.notes, this.status);
     this.surfaces = [this.map, this.volcano, this.violins, this.dots, this.beside];
@@ -286,7 +288,7 @@ class View {
 
   table(caption, columns, body, firstNumber) {
     const head = columns.map((text, place) => tag("th", { scope: "col", text, class: place >= firstNumber ? "hx-number" : null }));
-    return tag("table", {}, tag("caption", { class: "sr-only", text: caption }), tag("thead", {}, tag("tr", {}, ...head)), body);
+    return tag("table", { class: "hx-named" }, tag("caption", { class: "sr-only", text: caption }), tag("thead", {}, tag("tr", {}, ...head)), body);
   }
 
   watch() {
@@ -367,6 +369,7 @@ class View {
     this.types = [...new Set(content.groups.map((one) => one.type))];
     this.title.textContent = content.question;
     this.root.setAttribute("aria-label", `Explorer of run ${content.run}`);
+    this.sample.textContent = content.sample;
     this.notes.replaceChildren(...content.notes.map((text) => tag("p", { text })));
     this.sides.replaceChildren(tag("option", { value: "", text: "nothing" }), ...content.sides.map((one) => tag("option", { value: one.key, text: one.label })));
     this.pathways.replaceChildren(tag("option", { value: "", text: "none" }), ...content.pathways.map((one) => tag("option", { value: one.name, text: one.name })));
@@ -972,7 +975,7 @@ class View {
     ];
     if (this.shift) found.splice(1, 0, { key: "shift", name: "selected minus others", get: (gene) => this.shift[gene], isNumber: true });
     if (this.effect) found.push({ key: "effect", name: this.sideLabel.slice(0, 40), get: (gene) => this.effect[gene], isNumber: true });
-    if (this.signs) found.push({ key: "sign", name: "in pathway", get: (gene) => this.signs[gene], show: (value) => ({ 1: "▲ with it", "-1": "▼ against it" })[value] ?? "" });
+    if (this.signs) found.push({ key: "sign", name: "in pathway", get: (gene) => this.signs[gene], show: (value) => ({ 1: "▲ with", "-1": "▼ against" })[value] ?? "" });
     return found;
   }
 

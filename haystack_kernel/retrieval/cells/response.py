@@ -73,7 +73,9 @@ def held_types(cells: ad.AnnData | str | Path, *, knowledge: Knowledge) -> dict[
     >>> held_types(adata, knowledge=load_knowledge())  # doctest: +SKIP
     {'B cell': 120}
     """
-    obs = cells.obs if is_cells(cells) else check_cells(cells).adata.obs
+    obs = cells.obs if is_cells(cells) else None
+    if not isinstance(obs, pd.DataFrame):  # a path, or labels in a file behind the object
+        obs = check_cells(cells).adata.obs
     return types_held(obs, knowledge=knowledge)
 
 
