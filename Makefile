@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export JUPYTER_PLATFORM_DIRS = 1
+# so that the first run is as quick as the next, also where Python is told to write no bytecode
+COMPILE = @$(BIN)/python -m compileall -q haystack_kernel inference tools
 
 .PHONY: help demo test test-quick lint bench lab clean
 
@@ -18,15 +20,18 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,lab]"
+	$(COMPILE)
 	@touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/haystack demo --storage demo-run
 
 test: $(STAMP)
+	$(COMPILE)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-quick: $(STAMP)
+	$(COMPILE)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not network and not gpu and not llm"
 
 lint: $(STAMP)

@@ -22,6 +22,7 @@ from haystack_kernel.report.methods import methods_paragraph
 from haystack_kernel.run import Run, open_run, resume
 from haystack_kernel.schema import CostSettings, RunRecord
 from haystack_kernel.store import new_run_id
+from tests.workers import Program
 
 QUESTION = "How would B cells respond to IFN-beta?"
 
@@ -219,12 +220,6 @@ def environment(few_cells, cloud, monkeypatch):
         monkeypatch.setenv(f"HAYSTACK_BATCH__{name}", value)
 
 
-def start(*words):
-    return subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
 @pytest.mark.slow
 def test_open_run_and_resume_take_consent_from_their_caller(environment, cloud):
     with pytest.raises(ApprovalNeededError) as caught:
@@ -238,7 +233,8 @@ def test_open_run_and_resume_take_consent_from_their_caller(environment, cloud):
 @pytest.mark.slow
 def test_a_run_killed_before_it_heard_that_its_job_was_made_is_resumed_with_that_job(environment, cloud):
     pause = cloud.pauses["create_job", True] = served.Pause()
-    process = start("-c", WORK, QUESTION, "run-killed")
+    command = [sys.executable, "-c", WORK, QUESTION, "run-killed"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert pause.reached.wait(600)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -252,7 +248,7 @@ def test_a_run_killed_before_it_heard_that_its_job_was_made_is_resumed_with_that
 @pytest.mark.slow
 def test_the_command_takes_executor_consent_and_cap_and_prints_the_cost(environment, cloud):
     words = ("run", QUESTION, "--executor", "batch", "--yes", "--max-cost", "1", "--run-id", "run-command")
-    process = start("-m", "haystack_kernel", *words)
+    process = Program(*words)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert json.loads(out)["cost_usd"] == round(resume("run-command").record.cost_usd, 4) > 0

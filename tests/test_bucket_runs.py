@@ -11,6 +11,7 @@ import time
 import pytest
 
 from haystack_kernel.run import attach, resume
+from tests.workers import Program
 
 pytestmark = pytest.mark.slow
 
@@ -79,12 +80,12 @@ def test_a_run_killed_while_it_saves_is_finished_by_another_process_with_an_empt
 
 def test_the_command_works_in_a_bucket_that_limits_writes_to_one_object(in_bucket):
     in_bucket.objects.min_gap_s = 1.0
-    command = [sys.executable, "-m", "haystack_kernel", "run", QUESTION, "--run-id", RUN_ID]
     started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    program = Program("run", QUESTION, "--run-id", RUN_ID)
+    out, err = program.communicate(600)
     seconds = time.monotonic() - started
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["status"] == "done"
+    assert program.returncode == 0, err
+    assert json.loads(out)["status"] == "done"
     check_whole(in_bucket, attach(RUN_ID))
     kept = in_bucket.objects.contents
     assert b"<html" in kept["haystack-test", f"{FOLDER}/report.html"]

@@ -119,24 +119,43 @@ def answers_of(record, store):
     return repr((facts, scored)), tables
 
 
-def test_the_same_question_by_magic_command_line_and_job_is_the_same_run(few_cells, capsys, monkeypatch):
-    """The command line runs papermill; what a service or a widget starts is the job that ``submit`` starts."""
+def test_the_same_question_by_magic_command_line_widget_and_service_is_the_same_run(few_cells, capsys, monkeypatch):
+    """The command line executes the notebook by papermill; widget and service hand over to jobs as ``submit`` does."""
+    pytest.importorskip("fastapi", reason="the extra 'service' is not installed")
+    from haystack_kernel import widgets
     from haystack_kernel.cli import main
     from haystack_kernel.config.connect import connect
+    from haystack_kernel.config.settings import load_settings
     from haystack_kernel.jupyter.magic import ask
+    from haystack_kernel.service.app import build
+    from haystack_kernel.service.identity import TokenIdentity
+    from tests.service.conftest import Client
 
-    question, store = "How would B cells respond to IFN-beta?", connect().store
-    submitted = haystack.submit(question)  # works while the others do
+    question, store, token = "How would B cells respond to IFN-beta?", connect().store, "t" * 40
+    opened = []  # ports whose executors started a job: each of them has to see it end
+
+    def open_ports(consent):
+        opened.append(connect(consent=consent))
+        return opened[-1]
+
+    form = widgets.ask(question, live=False, open_ports=open_ports).start()  # the jobs work while the others do
+    service = build(load_settings(), identity=TokenIdentity(token), open_ports=open_ports)
+    client = Client(service, authorization=f"Bearer {token}")
+    answer = client.post("/api/v1/runs", json={"question": question})
+    assert answer.status_code == 201, answer.text
     ids = {"magic": ask(question, shell=None).run_id}
     monkeypatch.setattr("sys.argv", ["haystack", "run", question])
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main()
     ids["command line"] = json.loads(capsys.readouterr().out)["run_id"]
-    ids["job"] = submitted.follow(lambda line: None).run_id
-    deadline = time.monotonic() + 120
-    while not submitted.orchestrator_status().is_terminal and time.monotonic() < deadline:
-        time.sleep(0.1)
+    ids["widget"] = form.wait().run_id
+    ids["service"] = haystack.attach(answer.json()["run_id"]).follow(lambda line: None).run_id
+    for job in (store.load(ids[way]).orchestrator for way in ("widget", "service")):
+        deadline = time.monotonic() + 120
+        while not all(ports.executors["local"].status(job).is_terminal for ports in opened):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     found = {way: answers_of(store.load(run_id), store) for way, run_id in ids.items()}
     for way in ids:
         assert found[way] == found["magic"], way

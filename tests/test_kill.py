@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 
 from haystack_kernel.errors import ConflictError, HaystackError
 from haystack_kernel.run import attach, resume
-from tests.workers import Worker
+from tests.workers import Program, Worker
 
 QUESTION = "How would B cells respond to IFN-beta?"
 STORY = [
@@ -32,11 +30,6 @@ STORY = [
 PATIENCE_S = 600  # ends a hang; a busy machine may need minutes
 
 pytestmark = pytest.mark.slow
-
-
-def start(*arguments):
-    command = [sys.executable, "-m", "haystack_kernel", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def newest(store):
@@ -102,19 +95,19 @@ def check_finished(done, store):
 
 def test_resume_after_a_kill_finishes_the_run_and_repeats_no_finished_step(few_cells):
     """Command and kernel are killed while the job runs on; the kills at every other step follow below."""
-    process = start("run", QUESTION)
+    process = Program("run", QUESTION)
     wait_for(process, few_cells, "collect")
     killed = family(process)
     kill(killed)
     process.communicate()
     before = newest(few_cells)
     assert (before["status"], doing(few_cells)) == ("running", "collect")
-    check_finished(start("resume", before["run_id"]), few_cells)
+    check_finished(Program("resume", before["run_id"]), few_cells)
     assert newest(few_cells)["steps"][: len(before["steps"])] == before["steps"]
 
 
 def test_when_only_the_kernel_dies_the_command_says_so_and_resume_goes_on(few_cells):
-    process = start("run", QUESTION)
+    process = Program("run", QUESTION)
     wait_for(process, few_cells, "collect")
     kill(family(process)[1:])
     out, err = process.communicate(timeout=PATIENCE_S)
@@ -128,7 +121,7 @@ def test_when_only_the_kernel_dies_the_command_says_so_and_resume_goes_on(few_ce
 
 
 def test_when_the_job_is_killed_resume_makes_what_is_missing(few_cells):
-    process = start("run", QUESTION)
+    process = Program("run", QUESTION)
     wait_for(process, few_cells, "collect")
     (attempt,) = attempts()
     os.killpg(json.loads((attempt / "pid.json").read_text())["pid"], signal.SIGKILL)
@@ -142,11 +135,11 @@ def test_when_the_job_is_killed_resume_makes_what_is_missing(few_cells):
 
 
 def test_cancel_from_another_process_ends_the_command_and_the_job(few_cells):
-    process = start("run", QUESTION)
+    process = Program("run", QUESTION)
     wait_for(process, few_cells, "collect")
     (attempt,) = attempts()
     job = json.loads((attempt / "pid.json").read_text())["pid"]
-    done = start("cancel", newest(few_cells)["run_id"])
+    done = Program("cancel", newest(few_cells)["run_id"])
     assert json.loads(done.communicate(timeout=PATIENCE_S)[0])["status"] == "cancelled"
     out, err = process.communicate(timeout=PATIENCE_S)
     status = json.loads(out)

@@ -1,21 +1,86 @@
-"""Processes that work on a run, for tests that kill them.
+"""The program and processes that work on a run, for tests that start or kill many.
 
-They are forked from a server that has imported everything, which spares each of them seconds of imports.
+They are forked from a server that has imported everything, which spares each of them seconds of imports. That the
+program starts by itself is for tests/cli/test_runs.py and tests/cli/test_cli.py to show.
 """
 
 import multiprocessing
 import os
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 PRELOAD = (
     "haystack_kernel.run",
     "haystack_kernel.flow",
     "haystack_kernel.config.connect",
+    "haystack_kernel.cli.runs",
+    "haystack_kernel.jupyter.execute",
+    "haystack_kernel.atlas.index",
+    "haystack_kernel.planners.offline",
+    "haystack_kernel.report.render",
+    "haystack_kernel.retrieval",
+    "nbconvert",
+    "papermill",
     "anndata",
     "duckdb",
     "pandas",
     "scipy.stats",
 )
+
+
+def _context():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, __name__])
+    return context
+
+
+def run_program(environment, folder, out, err, words):
+    """Be ``haystack words…`` in a session of its own, with its standard output and error in files."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.stdout.flush()
+    for number, place in ((1, out), (2, err)):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.argv = ["haystack", *words]
+    from haystack_kernel.cli import main
+
+    main()
+
+
+class Program:
+    """``haystack words…`` with what tests use of :class:`subprocess.Popen`; ``out``: where its output goes instead."""
+
+    def __init__(self, *words, out=None, environment=None):
+        self._folder = tempfile.TemporaryDirectory(prefix="program-")
+        self._files = [Path(self._folder.name) / name for name in ("out", "err")]
+        for path in self._files:
+            path.touch()
+        places = (str(out or self._files[0]), str(self._files[1]))
+        given = (dict(os.environ if environment is None else environment), str(Path.cwd()), *places, words)
+        self.process = _context().Process(target=run_program, args=given)
+        self.process.start()
+        self.pid = self.process.pid
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def poll(self):
+        return self.process.exitcode
+
+    def communicate(self, timeout=None):
+        """Wait for its end: standard output and error."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired("haystack", timeout)
+        out, err = (path.read_text(encoding="utf-8") for path in self._files)
+        self._folder.cleanup()
+        return out, err
 
 
 def work_until_told(environment, told, stderr, run_id, question, step):
@@ -38,8 +103,7 @@ class Worker:
     """One such process: ``pid``, signals, what it says and its standard error."""
 
     def __init__(self, stderr, *arguments):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*PRELOAD, __name__])
+        context = _context()
         self._stderr = stderr
         self.told, there = context.Pipe()
         given = (dict(os.environ), there, str(stderr), *arguments)

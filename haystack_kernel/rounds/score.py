@@ -27,6 +27,8 @@ from inference.manifest import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
     import pandas as pd
 
@@ -56,11 +58,14 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     last, store = record.rounds[-1], ports.store
     folder = layout.round_folder(last.number)
 
-    def read(path: str, *, labels: bool = True) -> ad.AnnData:
+    def read(path: str, *, labels: Sequence[str] | None = None) -> ad.AnnData:
         return read_h5ad(store, record.run_id, path, labels=labels)
 
     # every output repeats the labels of the query cells
-    outputs = {name: read(layout.output_file(folder, name), labels=name == TREATED) for name in last.task_seconds}
+    outputs = {
+        name: read(layout.output_file(folder, name), labels=None if name == TREATED else ())
+        for name in last.task_seconds
+    }
     prompt, query = (read(layout.cells_file(folder, role)) for role in (keys.PROMPT, keys.QUERY))
     cells = GroundingCells(
         treated=outputs[TREATED],
@@ -120,7 +125,7 @@ def embed(record: RunRecord, ports: Ports, *, number: int) -> FileRef:
     files = {role: layout.cells_file(folder, role) for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
     files[keys.PREDICTED] = layout.output_file(folder, TREATED)
     present = {role: path for role, path in files.items() if store.exists(record.run_id, path)}
-    cells = {role: read_h5ad(store, record.run_id, path) for role, path in present.items()}
+    cells = {role: read_h5ad(store, record.run_id, path, labels=(keys.CELL_TYPE,)) for role, path in present.items()}
     table = compute_embedding(cells, seed=record.config.seed)
     return write_csv(store, record.run_id, f"{folder}/{layout.EMBEDDING}", table)
 

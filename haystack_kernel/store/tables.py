@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from haystack_kernel.store.files import storage_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
     import pandas as pd
 
@@ -117,7 +119,7 @@ def write_h5ad(store: Store, run_id: str, path: str, adata: ad.AnnData) -> FileR
         return store.write(run_id, path, local.read_bytes())
 
 
-def read_h5ad(store: Store, run_id: str, path: str, *, labels: bool = True) -> ad.AnnData:
+def read_h5ad(store: Store, run_id: str, path: str, *, labels: Sequence[str] | None = None) -> ad.AnnData:
     """Read an h5ad of the run folder into memory; raises NotFoundError.
 
     Parameters
@@ -129,7 +131,7 @@ def read_h5ad(store: Store, run_id: str, path: str, *, labels: bool = True) -> a
     path
         Path within the run folder.
     labels
-        Whether the columns of obs are wanted; reading them takes most of the time where cells are few.
+        Columns of obs to read, of those that there are; None reads all, which takes most of the time of few cells.
 
     Returns
     -------
@@ -140,16 +142,18 @@ def read_h5ad(store: Store, run_id: str, path: str, *, labels: bool = True) -> a
     with tempfile.TemporaryDirectory(prefix="haystack-") as folder:
         local = Path(folder) / "cells.h5ad"
         local.write_bytes(store.read(run_id, path))
-        return ad.read_h5ad(local) if labels else _without_labels(local)
+        return ad.read_h5ad(local) if labels is None else _with_labels(local, labels)
 
 
-def _without_labels(path: Path) -> ad.AnnData:
-    """The cells of a file with nothing but their names as obs."""
+def _with_labels(path: Path, labels: Sequence[str]) -> ad.AnnData:
+    """The cells of a file with their names and some columns as obs."""
     import anndata as ad
     import h5py
     import pandas as pd
 
     with h5py.File(path) as h5:
         parts = {name: ad.io.read_elem(h5[name]) for name in h5 if name != "obs"}
-        names = ad.io.read_elem(h5["obs"][h5["obs"].attrs["_index"]])
-    return ad.AnnData(obs=pd.DataFrame(index=pd.Index(names)), **parts)
+        obs = h5["obs"]
+        names = ad.io.read_elem(obs[obs.attrs["_index"]])
+        columns = {name: ad.io.read_elem(obs[name]) for name in labels if name in obs}
+    return ad.AnnData(obs=pd.DataFrame(columns, index=pd.Index(names)), **parts)

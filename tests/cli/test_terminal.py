@@ -4,17 +4,16 @@ import fcntl
 import json
 import os
 import pty
+import select
 import struct
-import subprocess
-import sys
 import termios
-from contextlib import suppress
 
 import pytest
 
 from haystack_kernel.run import open_run
 from haystack_kernel.schema import Bill
 from haystack_kernel.store import RunStore
+from tests.workers import Program
 
 pytestmark = pytest.mark.slow
 
@@ -29,16 +28,15 @@ def terminal():
         screen, side = pty.openpty()
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        command = [sys.executable, "-m", "haystack_kernel", *map(str, arguments)]
-        with subprocess.Popen(command, stdout=side, stderr=subprocess.PIPE, env=environment) as process:
-            os.close(side)
-            shown = b""
-            with suppress(OSError):  # how Linux says that the other side is closed
-                while part := os.read(screen, 4096):
-                    shown += part
-            process.communicate()
+        program = Program(*map(str, arguments), out=os.ttyname(side), environment=environment)
+        shown = b""
+        while program.poll() is None or select.select([screen], [], [], 0)[0]:
+            if select.select([screen], [], [], 0.05)[0]:
+                shown += os.read(screen, 4096)
+        os.close(side)  # not before: who reads what nobody can write to gets an error
         os.close(screen)
-        return process.returncode, shown.decode().replace("\r\n", "\n").splitlines()
+        program.communicate()
+        return program.returncode, shown.decode().replace("\r\n", "\n").splitlines()
 
     return run
 

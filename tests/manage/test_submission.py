@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -20,6 +18,7 @@ from haystack_kernel.manage.submission import check_reachable, orchestrator_spec
 from haystack_kernel.run import Run, attach, open_run, resume
 from haystack_kernel.schema import JobStatus, RunConfig, Settings
 from haystack_kernel.steering import describe
+from tests.workers import Program
 
 QUESTION = "How would B cells respond to IFN-beta?"
 RUN_ID = "run-20260102t030405-abcdef"
@@ -308,19 +307,16 @@ def test_resume_goes_on_where_the_job_is_over(hand_over, cloud, state):
 
 @pytest.mark.slow
 def test_a_submitted_run_outlives_the_shell_and_is_followed_to_its_end(few_cells, tmp_path):
-    command = [sys.executable, "-m", "haystack_kernel"]
-    done = subprocess.run(
-        [*command, "submit", QUESTION, "--threshold", "5"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
+    program = Program("submit", QUESTION, "--threshold", "5")
+    out, err = program.communicate(600)
+    assert program.returncode == 0, err
+    (line,) = out.splitlines()
     shown = json.loads(line)
     assert (shown["status"], shown["executor"]) == ("running", "local")
     run_id = shown["run_id"]
     with pytest.raises(ConflictError):
         resume(run_id)
-    again = subprocess.run([*command, "submit", run_id], capture_output=True, text=True, check=False)
-    assert json.loads(again.stdout)["job_id"] == shown["job_id"]
+    assert json.loads(Program("submit", run_id).communicate(600)[0])["job_id"] == shown["job_id"]
     found = attach(run_id).follow(lambda line: None)
     assert found.record.status == "done"
     assert (few_cells / "runs" / run_id / "report.html").exists()
