@@ -142,7 +142,9 @@ def _model_of(adata: ad.AnnData) -> str:
 
 def _why_missing(place: str, engine: str, folder: CampaignFolder) -> str:
     data = folder.read(layout.output_file(place, engine) + ERROR_SUFFIX)
-    return str(json.loads(data)["message"]) if data is not None else "the job ended without this prediction"
+    if data is not None:
+        return str(json.loads(data)["message"])
+    return "no other pair has a prompt of another treatment" if engine == DECOY else "it was not predicted"
 
 
 def _replicate(

@@ -19,7 +19,7 @@ from haystack_kernel.grounding.confidence.backtested import FEATURES, prompt_fea
 from haystack_kernel.knowledge import load_knowledge, with_vocabulary
 from haystack_kernel.planners.offline.choice import choose_candidates
 from haystack_kernel.retrieval import assemble_cells, cells_of, search_candidates
-from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
+from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells, split_cells
 from haystack_kernel.schema import EVIDENCE_WORDS, CellSet, Engine, RunConfig
 from haystack_kernel.store import layout
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from haystack_kernel.backtest.split import Split
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas, Ports
+    from haystack_kernel.retrieval import CellsByRole
     from haystack_kernel.schema import BacktestPlan, Candidate, MeasuredPair, StructuredQuery, Vocabulary
 
 POOLING_ENGINE: Engine = "weighted"  # all engines predict from the prompt that this one would be given
@@ -87,35 +88,56 @@ def _prepare(
         n_query=plan.n_query,
         seed=plan.seed,
     )
-    settings = sources.ports.settings.retrieval
-    candidates = search_candidates(
-        query, atlas=split.atlas, knowledge=sources.knowledge, settings=settings, config=config
-    )
-    choice = choose_candidates(query, candidates, [], config=config)
-    if choice is None:
-        msg = f"{pair.words}: nothing is left to predict it from"
-        raise NoCandidateError(msg)
-    chosen = [one for one in candidates if one.key in choice.candidate_keys]
+    chosen, reason = _choose_prompt(query, split, sources=sources, config=config)
     cells = assemble_cells(chosen, query_set=split.query_set, atlas=split.atlas, config=config, round_number=1)
     for role, adata in cells.by_role.items():
         folder.write_cells(layout.cells_file(place, role), adata)
     for name, rows in ((layout.TRUTH, split.treated), (layout.TRUTH_CONTROL, split.control)):
         folder.write_cells(layout.cells_file(place, name), sources.atlas.fetch(rows))
     n_others = _write_others(split, plan, folder=folder, place=place)
+    has_null = plan.decoy and _write_null(split, cells, plan, folder=folder, place=place)
     similarity = prompt_features(cells.prompt_cells, cells.control_cells, cells.query_cells)
     return {
         "evidence": _nearest(chosen),
         "strategies": sorted({one.strategy for one in chosen}),
         "prompt": sorted({one.prompt.perturbation or "" for one in chosen}),
-        "reason": choice.reason,
+        "reason": reason,
         "n_prompt": cells.prompt_cells.n_obs,
         "n_control": 0 if cells.control_cells is None else cells.control_cells.n_obs,
         "n_query": cells.query_cells.n_obs,
         "n_truth": len(split.treated),
         "n_truth_control": len(split.control),
         "n_others": n_others,
+        "has_null": has_null,
         "features": dict(zip(FEATURES, similarity, strict=True)),
     }
+
+
+def _choose_prompt(
+    query: StructuredQuery, split: Split, *, sources: Sources, config: RunConfig
+) -> tuple[list[Candidate], str]:
+    """Candidates that the first round of a run would choose, and why."""
+    settings = sources.ports.settings.retrieval
+    candidates = search_candidates(
+        query, atlas=split.atlas, knowledge=sources.knowledge, settings=settings, config=config
+    )
+    choice = choose_candidates(query, candidates, [], config=config)
+    if choice is None:
+        msg = f"{split.pair.words}: nothing is left to predict it from"
+        raise NoCandidateError(msg)
+    return [one for one in candidates if one.key in choice.candidate_keys], choice.reason
+
+
+def _write_null(split: Split, cells: CellsByRole, plan: BacktestPlan, *, folder: CampaignFolder, place: str) -> bool:
+    """Write the control cells in two halves, where the atlas shows no other treatment that could be a decoy."""
+    table = split.atlas.conditions()
+    others = ~table[keys.IS_CONTROL] & (table[keys.PERTURBATION] != split.pair.perturbation)
+    if others.any() or cells.control_cells is None:
+        return False
+    halves = split_cells(cells.control_cells.obs, rng=make_rng(plan.seed, role="backtest/null"))
+    for name, rows in zip((layout.NULL, layout.NULL_CONTROL), halves, strict=True):
+        folder.write_cells(layout.cells_file(place, name), cells.control_cells[rows.index].copy())
+    return True
 
 
 def ask(pair: MeasuredPair, *, sources: Sources) -> StructuredQuery:

@@ -46,32 +46,44 @@ def build_tasks(plan: BacktestPlan, prepared: dict[int, dict[str, Any]], *, fold
     tasks = []
     for number, facts in prepared.items():
         place = folder.uri(layout.pair_folder(number))
-        roles = {role: layout.cells_file(place, role) for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
+        other = folder.uri(layout.pair_folder(decoys[number])) if number in decoys else None
         for name in _names(facts, plan):
-            engine, prompt = name, roles[keys.PROMPT]
-            control = roles[keys.CONTROL] if facts["n_control"] else None
-            if name == TYPE_MEAN:
-                engine, prompt, control = TYPE_MEAN_ENGINE, layout.cells_file(place, layout.OTHERS), roles[keys.QUERY]
-            elif name == DECOY:
-                other = folder.uri(layout.pair_folder(decoys[number])) if number in decoys else ""
-                if not other:
-                    continue
-                engine = DECOY_ENGINE
-                prompt, control = (layout.cells_file(other, role) for role in (keys.PROMPT, keys.CONTROL))
-            elif name.endswith(CONTROL_SUFFIX):
-                engine, prompt = name.removesuffix(CONTROL_SUFFIX), roles[keys.CONTROL]
+            inputs = _inputs_of(name, facts, place=place, other=other)
+            if inputs is None:
+                continue
+            engine, prompt, control = inputs
             tasks.append(
                 Task(
                     id=f"{number:04d}-{name}",
                     engine=engine,
                     prompt=prompt,
                     control=control,
-                    query=roles[keys.QUERY],
+                    query=layout.cells_file(place, keys.QUERY),
                     output=layout.output_file(place, name),
                     seed=plan.seed,
                 )
             )
     return tasks
+
+
+def _inputs_of(
+    name: str, facts: dict[str, Any], *, place: str, other: str | None
+) -> tuple[str, str, str | None] | None:
+    """Engine, prompt and control cells of a prediction; None for a decoy where there is no ``other`` prompt."""
+
+    def files(folder: str, first: str, second: str) -> tuple[str, str]:
+        return layout.cells_file(folder, first), layout.cells_file(folder, second)
+
+    prompt, control = files(place, keys.PROMPT, keys.CONTROL)
+    if name == TYPE_MEAN:
+        return (TYPE_MEAN_ENGINE, *files(place, layout.OTHERS, keys.QUERY))
+    if name == DECOY:
+        if facts["has_null"]:
+            return (DECOY_ENGINE, *files(place, layout.NULL, layout.NULL_CONTROL))
+        return None if other is None else (DECOY_ENGINE, *files(other, keys.PROMPT, keys.CONTROL))
+    if name.endswith(CONTROL_SUFFIX):
+        return name.removesuffix(CONTROL_SUFFIX), control, control
+    return name, prompt, control if facts["n_control"] else None
 
 
 def build_manifests(tasks: list[Task], plan: BacktestPlan, *, n: int) -> list[Manifest]:

@@ -28,6 +28,7 @@ from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, JobFailedError
+from haystack_kernel.grounding.confidence.backtested import back_tested_aspect, expect_everywhere
 from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, pace, wait
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent, ProgressEvent
@@ -82,6 +83,17 @@ class Backtest:
         """Pairs and engines without a figure, with the reason."""
         return self.table.loc[self.table["reason"] != "", ["perturbation", "cell_type", "held", "engine", "reason"]]
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """One sentence for each engine and evidence distance: what a later prediction can be expected to reach."""
+        return tuple(
+            f"{engine}: {back_tested_aspect(found).words}"
+            for engine, calibration in self.calibrations.items()
+            if engine in self.plan.engines
+            for found in expect_everywhere(calibration)
+            if found.is_known
+        )
+
     def __repr__(self) -> str:
         n = self.table["pair"].nunique()
         return f"Backtest({self.id}: {n} pairs of atlas {self.plan.atlas}, engines {', '.join(self.plan.engines)})"
@@ -91,7 +103,7 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
     atlas: str = "demo",
     *,
     n_pairs: int = 150,
-    held: Sequence[Held] = HELD,
+    held: Sequence[str] = HELD,
     engines: Sequence[str] | None = None,
     decoy: bool = True,
     workers: int = 1,
@@ -180,7 +192,7 @@ def make_plan(
     atlas: str,
     *,
     n_pairs: int,
-    held: Sequence[Held],
+    held: Sequence[str],
     engines: Sequence[str] | None,
     decoy: bool,
     ports: Ports,
@@ -198,7 +210,8 @@ def make_plan(
     knowledge = load_knowledge(ports.settings.knowledge)
     whole = RunConfig(atlases=(atlas,))
     view = build_view(opened, knowledge=knowledge, settings=ports.settings.retrieval, config=whole)
-    pairs = choose_pairs(list_pairs(view.conditions, held=held, seed=config.seed), n=n_pairs, seed=config.seed)
+    kinds = [one for one in HELD if one in held]
+    pairs = choose_pairs(list_pairs(view.conditions, held=kinds, seed=config.seed), n=n_pairs, seed=config.seed)
     return BacktestPlan(
         atlas=atlas,
         digest=calibrations.stamp_of(atlas, root=ports.settings.atlas_root, cache=ports.settings.cache),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.literature.reading import Reading
     from haystack_kernel.schema import (
+        Calibration,
         Component,
         Composite,
         Confidence,
@@ -89,6 +90,10 @@ class GroundingContext:
         Distinct evidence distances of the prompt's candidates.
     frac_genes_found
         Share of the genes that the engine could change, 0 to 1; NaN: not known.
+    calibration
+        What the back-test of the prompt's atlas says of the engine; None where none was made.
+    citation, data_sets
+        What the engine's weights are to be cited with (empty: it has none), and the data sets of the prompt.
 
     Examples
     --------
@@ -104,6 +109,9 @@ class GroundingContext:
     engine: str = ""
     evidence: tuple[EvidenceDistance, ...] = ()
     frac_genes_found: float = float("nan")
+    calibration: Calibration | None = None
+    citation: str = ""
+    data_sets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

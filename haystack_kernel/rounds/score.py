@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
+from haystack_kernel.atlas import calibrations
 from haystack_kernel.jobs import (
     BASELINE_PREFIX,
     CONTROL,
@@ -88,6 +89,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         engine=record.config.engine,
         evidence=tuple(dict.fromkeys(item.evidence_distance for item in last.candidates)),
         frac_genes_found=last.frac_genes_found,
+        **_tested_before(record, ports, treated=cells.treated),
     )
     reference, written = _reference(record, ports)
     papers = find_papers(record, ports)
@@ -148,19 +150,42 @@ def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
     )
 
 
+def _tested_before(record: RunRecord, ports: Ports, *, treated: ad.AnnData) -> dict[str, Any]:
+    """What is known of the engine on the prompt's atlas: its back-test, its weights, and the data sets in question."""
+    prompts = [item.prompt for item in record.rounds[-1].candidates]
+    model = _model_of(treated)
+    atlas, settings = prompts[0].atlas, ports.settings
+    found = calibrations.find(
+        atlas,
+        record.config.engine,
+        model=model.sha256 if model else "",
+        root=settings.atlas_root,
+        cache=settings.cache,
+    )
+    names = {f"{item.atlas}/{item.dataset}" for item in prompts}
+    return {
+        "calibration": found,
+        "citation": model.citation if model else "",
+        "data_sets": tuple(sorted(names)),
+    }
+
+
+def _model_of(treated: ad.AnnData) -> ModelCard | None:
+    """The weights as the inference program states them in its output; None for an engine without weights."""
+    stated = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
+    return ModelCard(**{name: str(stated[name]) for name in ModelCard.model_fields}) if stated else None
+
+
 def _summary(grounded: Grounded, *, treated: ad.AnnData) -> dict[str, object]:
     """What the record keeps of a scored prediction, with the terms of the weights that made it."""
     de = grounded.de
-    # as the inference program states them in its output; None for an engine without weights
-    stated = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
-    model = ModelCard(**{name: str(stated[name]) for name in ModelCard.model_fields}) if stated else None
     called = de[de[keys.IS_DE]].sort_values(keys.DELTA, ascending=False)
     return {
         "components": grounded.components,
         "composite": grounded.composite,
         "agreement": grounded.agreement,
         "confidence": grounded.confidence,
-        "model": model,
+        "model": _model_of(treated),
         "n_de": len(called),
         "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
     }

@@ -73,6 +73,7 @@ PAIRS = "pairs"  # folder of one folder for each pair that is hidden, predicted 
 PREPARED = "prepared.json"  # of a pair: its cells are whole, and what they are
 OTHERS = "others"  # cells of the pair's type under other treatments
 TRUTH, TRUTH_CONTROL = "truth", "truth-control"
+NULL, NULL_CONTROL = "null", "null-control"  # control cells in two halves: a prompt that shows no effect
 JUDGED = "judged.npz"  # of a pair: how near each engine came
 RESULTS = "results.csv"
 CALIBRATIONS = "calibrations"  # folder of what back-tests say, in a campaign's and in an atlas's folder

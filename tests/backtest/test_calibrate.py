@@ -9,7 +9,7 @@ from haystack_kernel.backtest.calibrate import Outcomes, calibrate, covered_inte
 from haystack_kernel.grounding.confidence.backtested import (
     FEATURES,
     back_tested_aspect,
-    expect_accuracy,
+    quote_calibration,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +30,7 @@ def made(some, engine="weighted"):
 
 
 def expect(calibration, *, evidence=("other_cell_type",), features=(0.8, 2.5, 0.5)):
-    return expect_accuracy(calibration, atlas="a", engine="weighted", evidence=evidence, features=features)
+    return quote_calibration(calibration, engine="weighted", evidence=evidence, features=features)
 
 
 @pytest.mark.parametrize("n", [12, 60])

@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import anndata as ad
-from kang_accuracy import hidden_types
 
 from haystack_kernel import keys
 from haystack_kernel.atlas import build_atlas, load_mapping
@@ -20,11 +19,18 @@ from haystack_kernel.config.settings import load_settings
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.run import open_run
 
+MIN_CELLS = 20
 LABELS = {
     "right": ("IFN-beta", {}),
     "swapped": ("IFN-beta", {"control": "IFN-beta", "IFN-beta": "control"}),
     "wrong": ("TNF-alpha", {"IFN-beta": "TNF-alpha"}),
 }
+
+
+def hidden_types(adata):
+    """Cell types with at least MIN_CELLS cells in both arms and a CL id."""
+    counts = adata.obs.groupby(["cell_type", "perturbation"], observed=True).size().unstack(fill_value=0)
+    return [name for name in counts.index if counts.loc[name].min() >= MIN_CELLS and "unresolved" not in str(name)]
 
 
 def make_atlas(adata, labels, *, folder):

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from haystack_kernel import keys
+from haystack_kernel.grounding.confidence.backtested import back_tested_aspect, prompt_features, quote_calibration
 from haystack_kernel.grounding.confidence.measured import compare_measured
+from haystack_kernel.grounding.confidence.training import training_aspect
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
 from haystack_kernel.grounding.de.profiles import correlate, log_normalise, mean_profile
 from haystack_kernel.grounding.de.table import FLIPS
@@ -72,7 +74,8 @@ def assess_confidence(
     gene coverage (share), agreement with the most similar baseline (correlation), flipping genes (share of the called),
     gene intervals (share of effects inside their 80 % interval where parts of the prompt were left out), donors (share
     that move the same way), measured responses outside the prompt (correlation with the most similar), null percentile
-    (share of null and wrong-prompt runs with a lower composite), weights (range of the composite), back-test.
+    (share of null and wrong-prompt runs with a lower composite), weights (range of the composite), back-test
+    (correlation to be expected), training data (number of data sets that the weights were trained on).
     """
     de, other = readings
     # Smallest correlation between the responses to any two draws of the prompt; NaN with one.
@@ -98,9 +101,24 @@ def assess_confidence(
         measured,
         percentile,
         weights,
-        Aspect(name="back-tested accuracy", value=NAN, reason="no back-test of runs like this one was made"),
+        _back_tested(cells, basis),
+        training_aspect(basis.context.engine, basis.context.citation, basis.context.data_sets),
     )
     return Confidence(aspects=aspects, verdict=verdict, verdict_words=words)
+
+
+def _back_tested(cells: GroundingCells, basis: Basis) -> Aspect:
+    """Accuracy of predictions like this one when what they predict had been measured."""
+    context = basis.context
+    if context.calibration is None:
+        return back_tested_aspect(None)
+    found = quote_calibration(
+        context.calibration,
+        engine=context.engine,
+        evidence=context.evidence,
+        features=prompt_features(cells.prompt, cells.prompt_control, cells.query),
+    )
+    return back_tested_aspect(found)
 
 
 def load_nulls(group: str, *, path: Path = NULLS) -> NDArray[np.float64]:

@@ -57,10 +57,9 @@ def prompt_features(prompt: ad.AnnData, control: ad.AnnData | None, query: ad.An
     return similarity, math.log10(min(prompt.n_obs, control.n_obs)), reliability
 
 
-def expect_accuracy(
+def quote_calibration(
     calibration: Calibration | None,
     *,
-    atlas: str,
     engine: str,
     evidence: Sequence[EvidenceDistance],
     features: Sequence[float],
@@ -71,8 +70,8 @@ def expect_accuracy(
     ----------
     calibration
         Of the atlas and engine; None: there is none.
-    atlas, engine
-        What the prediction was made from and with.
+    engine
+        What the prediction was made with.
     evidence
         Distances of the prompt's candidates; the nearest one counts.
     features
@@ -117,13 +116,24 @@ def expect_accuracy(
     )
 
 
+def expect_everywhere(calibration: Calibration) -> tuple[BackTested, ...]:
+    """What average prompts reach, for each evidence distance that was tested, nearest first."""
+    known = dict(zip(calibration.features, calibration.centre, strict=True))
+    average = [known.get(name, NAN) for name in FEATURES]
+    found = (
+        quote_calibration(calibration, engine=calibration.engine, evidence=(one.evidence,), features=average)
+        for one in calibration.strata
+    )
+    return tuple(one for one in found if one is not None)
+
+
 def back_tested_aspect(found: BackTested | None) -> Aspect:
     """The row of the confidence about the back-tested accuracy.
 
     Parameters
     ----------
     found
-        From :func:`expect_accuracy`.
+        From :func:`quote_calibration`.
     """
     if found is None:
         return Aspect(name=NAME, value=NAN, reason="no back-test of this atlas with this engine was made")

@@ -1,0 +1,209 @@
+"""A whole back-test on a small designed atlas: what comes out, what a repeat does, and what a killed one keeps."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from haystack_kernel.atlas import build_atlas, calibrations, load_mapping
+from haystack_kernel.backtest.folder import CampaignFolder, campaign_id
+from haystack_kernel.backtest.judge import DECOY, REPLICATE, TYPE_MEAN
+from haystack_kernel.backtest.tasks import build_tasks, read_prepared
+from haystack_kernel.backtest.work import make_plan, run_backtest
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.store import layout
+from tests.conftest import InlineExecutor
+
+pytestmark = pytest.mark.slow
+
+TYPES = {"B cell": "CL:0000236", "monocyte": "CL:0000576", "natural killer cell": "CL:0000623"}
+TREATMENTS = ("IFN-beta", "TNF-alpha")
+N_GENES, N_EACH = 300, 26
+
+
+def make_cells():
+    """Two treatments with programmes of their own, three cell types that scale them, two donors."""
+    rng = np.random.default_rng(0)
+    base = rng.gamma(0.6, 2.0, N_GENES) + 0.02
+    programme = {name: np.exp(rng.normal(0, 1.2, N_GENES) * (rng.random(N_GENES) < 0.3)) for name in TREATMENTS}
+    parts, obs = [], []
+    for place, (label, cl_id) in enumerate(TYPES.items()):
+        own = base * np.exp(rng.normal(0, 0.4, N_GENES))
+        for name in ("control", *TREATMENTS):
+            effect = np.ones(N_GENES) if name == "control" else programme[name] ** (1 - 0.15 * place)
+            for donor in ("d1", "d2"):
+                parts.append(rng.poisson(own * effect, (N_EACH, N_GENES)))
+                obs += [{"cell_type": label, "cl": cl_id, "perturbation": name, "donor_id": donor}] * N_EACH
+    table = pd.DataFrame(obs, index=[f"c{number}" for number in range(len(obs))])
+    table["cell_type_ontology_term_id"] = table.pop("cl")
+    genes = [f"GENE{number}" for number in range(N_GENES)]
+    return ad.AnnData(sp.csr_matrix(np.vstack(parts).astype(np.float32)), obs=table, var=pd.DataFrame(index=genes))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Settings whose only atlas is the designed one."""
+    folder = tmp_path_factory.mktemp("backtest")
+    source = folder / "cells.h5ad"
+    make_cells().write_h5ad(source)
+    found = load_settings(
+        storage=str(folder / "storage"), atlas_root=str(folder / "atlases"), cache=str(folder / "cache")
+    )
+    columns = {"perturbation_column": "perturbation", "control": ["control"], "perturbation_type": "cytokine"}
+    build_atlas(
+        str(source),
+        name="tiny",
+        root=found.atlas_root,
+        mapping=load_mapping("cellxgene", **columns),
+        knowledge=load_knowledge(),
+    )
+    return found
+
+
+OPTIONS = {"n_pairs": 4, "held": ["donor", "cell_type"], "engines": ["none", "weighted"]}
+
+
+@pytest.fixture(scope="module")
+def ports(settings):
+    """Ports whose jobs run in this process."""
+    found = connect(settings)
+    return replace(found, executors={"local": InlineExecutor(found.clock)})
+
+
+@pytest.fixture(scope="module")
+def tested(ports):
+    """A finished back-test of four pairs."""
+    return run_backtest("tiny", ports=ports, **OPTIONS)
+
+
+def test_every_pair_and_engine_has_a_row_and_good_engines_are_told_from_decoys(tested):
+    table = tested.table
+    assert set(table["engine"]) == {"none", "weighted", TYPE_MEAN, DECOY, REPLICATE}
+    assert len(table) == 4 * 5
+    assert set(table["held"]) == {"donor", "cell_type"}
+    assert tested.failures.empty
+    near = table.groupby("engine")["pearson"].mean()
+    assert near["weighted"] > 0.7
+    assert near[DECOY] < 0.4
+    assert table.loc[table["engine"] == "none", "pearson"].isna().all()
+    assert table["discrimination"].isna().all()  # one treatment of each cell type: nothing to tell it from
+
+
+def test_summary_says_how_far_each_engine_is_between_the_mean_and_a_replicate(tested):
+    summary = tested.summary.set_index(["evidence", "engine"])
+    row = summary.loc[("other_cell_type", "weighted")]
+    assert row["n"] == 2
+    assert row["anchored_r"] > 0.5
+    assert row["not_told"]  # two pairs tell no metric from another
+
+
+def test_what_the_back_test_says_lies_beside_the_atlas_and_in_its_own_folder(tested, settings):
+    found = calibrations.find("tiny", "weighted", root=settings.atlas_root, cache=settings.cache)
+    assert found == tested.calibrations["weighted"]
+    assert found.backtest == tested.id
+    assert {one.evidence for one in found.strata} == set(tested.table["evidence"])
+    assert all(one.method == "t" for one in found.strata)
+    assert (Path(tested.folder) / layout.calibration_file("weighted")).is_file()
+    assert calibrations.find("tiny", "shift", root=settings.atlas_root, cache=settings.cache) is None
+
+
+def test_a_calibration_of_another_content_of_the_atlas_is_not_used(tested, settings):
+    stale = tested.calibrations["weighted"].model_copy(update={"digest": "of another day", "engine": "mean"})
+    calibrations.save(stale, root=settings.atlas_root)
+    assert calibrations.find("tiny", "mean", root=settings.atlas_root, cache=settings.cache) is None
+
+
+def test_a_repeat_reads_the_result_and_makes_nothing(tested, settings):
+    folder = Path(tested.folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5ad")}
+    again = run_backtest("tiny", settings=settings, **OPTIONS)
+    assert again.id == tested.id
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5ad")} == before
+    pd.testing.assert_frame_equal(again.table, tested.table)
+
+
+def test_a_back_test_that_was_killed_goes_on_and_makes_only_what_is_missing(tested, settings):
+    """One pair is not compared, one prediction is not there, one pair is not prepared; two processes go on."""
+    folder = Path(tested.folder)
+    (folder / layout.RESULTS).unlink()
+    for number in (1, 2, 4):
+        (folder / layout.pair_folder(number) / layout.JUDGED).unlink()
+    lost = Path(layout.output_file(str(folder / layout.pair_folder(2)), "weighted"))
+    lost.unlink()
+    lost.with_name(lost.name + ".result.json").unlink()
+    shutil.rmtree(folder / layout.pair_folder(4))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5ad")}
+    again = run_backtest("tiny", settings=settings, workers=2, **OPTIONS)
+    kept = {path: path.stat().st_mtime_ns for path in before}
+    assert kept == before
+    assert lost.is_file()
+    columns = ["pair", "engine", "pearson", "direction_fidelity"]
+    pd.testing.assert_frame_equal(again.table[columns], tested.table[columns])
+
+
+def test_decoys_come_from_other_treatments_and_tasks_share_no_truth(tested, settings):
+    plan = tested.plan
+    folder = CampaignFolder(settings, campaign_id(plan), clock=connect(settings).clock)
+    prepared = read_prepared(plan, folder=folder)
+    for task in build_tasks(plan, prepared, folder=folder):
+        number, _, name = task.id.partition("-")
+        pair = plan.pairs[int(number) - 1]
+        prompt = folder.read_cells(task.prompt.removeprefix(folder.root + "/"))
+        hidden = (prompt.obs["perturbation_name"] == pair.perturbation).to_numpy()
+        if pair.held == "cell_type":
+            hidden &= (prompt.obs["cell_type_name"] == pair.cell_type).to_numpy()
+        if pair.held == "donor":
+            hidden &= prompt.obs["donor_id"].isin(pair.donors).to_numpy()
+        assert not hidden.any(), (pair.words, name)
+        truth = folder.read_cells(layout.cells_file(layout.pair_folder(int(number)), layout.TRUTH_CONTROL))
+        for uri in (task.control, task.query):
+            cells = folder.read_cells(uri.removeprefix(folder.root + "/"))
+            if name != DECOY:  # whose prompt and control cells are those of another pair
+                assert not set(cells.obs_names) & set(truth.obs_names), (pair.words, name)
+
+
+def test_options_that_make_no_sense_are_refused_before_anything_is_written(settings, ports):
+    given = {"n_pairs": 4, "held": ["donor"], "engines": None, "decoy": True, "ports": ports}
+    with pytest.raises(InvalidInputError, match="what is held out is 'gene'; possible: donor, cell_type, perturbation"):
+        make_plan("tiny", **(given | {"held": ["gene"]}))
+    with pytest.raises(InvalidInputError, match="an engine is 'magic'"):
+        make_plan("tiny", **(given | {"engines": ["magic"]}))
+    with pytest.raises(InvalidInputError, match="workers is 0"):
+        run_backtest("tiny", settings=settings, workers=0)
+    assert make_plan("tiny", **given).pairs[0].held == "donor"
+    plan = json.loads(make_plan("tiny", **given).model_dump_json())
+    assert plan["engines"] == ["none", "mean", "shift", "weighted"]
+
+
+def test_the_command_prints_the_table_and_what_later_runs_can_expect(tested, settings, capsys, monkeypatch):
+    from haystack_kernel.cli import main
+
+    words = ["haystack", "backtest", "tiny", "--pairs", "4", "--held", "donor", "--held", "cell_type"]
+    words += ["--engine", "none", "--engine", "weighted"]
+    words += ["--storage", settings.storage, "--atlas-root", settings.atlas_root]
+    monkeypatch.setattr("sys.argv", [*words, "--table"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert "other cell type  weighted" in shown
+    assert (
+        "2 hidden pairs of atlas tiny were predicted by weighted from the same treatment in other cell types" in shown
+    )
+    assert tested.id in shown
+    monkeypatch.setattr("sys.argv", [*words, "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["id"] == tested.id
+    assert answer["n_pairs"] == 4
+    assert {row["engine"] for row in answer["summary"]} >= {"weighted", "none", REPLICATE}
