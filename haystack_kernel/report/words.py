@@ -12,11 +12,11 @@ from haystack_kernel import keys
 from haystack_kernel.schema import DEMO_ATLAS, OWN_ATLAS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from haystack_kernel.schema import Candidate, Round, RunConfig, RunRecord
+    from haystack_kernel.schema import Candidate, Round, RunConfig, RunRecord, Without
 
 TASKS = {
     "perturbation_novel_cell_types": "response of a cell type to a perturbation",
@@ -85,21 +85,25 @@ def accuracy_text(best: Round) -> str:
 
 def change_text(record: RunRecord) -> str:
     """Return which donor or data set the answer hangs on, that is, on which side of the threshold the score lies."""
-    best, threshold = record.best, record.config.threshold
-    if best is None or best.confidence is None or best.confidence.expected is None or math.isnan(record.score):
+    confidence = record.best.confidence if record.best else None
+    if confidence is None or confidence.expected is None or math.isnan(record.score):
         return ""
-    without = [item for item in best.confidence.without if not math.isnan(item.composite)]
+    without = [item for item in confidence.without if not math.isnan(item.composite)]
     if not without:
         return "All evidence comes from one donor."
-    flips = [item for item in without if (item.composite >= threshold) != (record.score >= threshold)]
-    if not flips:
-        low, high = without[0].composite, without[-1].composite
-        span_text = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
-        return f"No single donor or data set decides the answer: without any one of them the score is {span_text}."
-    side = "below" if record.score >= threshold else "at or above"
+    if flips := _flips(without, score=record.score, threshold=record.config.threshold):
+        return f"The answer hangs on single parts of the prompt: {flips}."
+    between = " to ".join(dict.fromkeys(f"{item.composite:.1f}" for item in (without[0], without[-1])))
+    return f"No single donor or data set decides the answer: without any one of them the score is {between}."
+
+
+def _flips(without: Sequence[Without], *, score: float, threshold: float) -> str:
+    """The parts without which the score lies on the other side of the threshold; empty where there are none."""
+    flips = [item for item in without if (item.composite >= threshold) != (score >= threshold)]
+    side = "below" if score >= threshold else "at or above"
     listed = [f"{item.kind} {item.name} ({item.composite:.1f})" for item in flips[:N_FLIPS]]
     more = f" or any of {len(flips) - N_FLIPS} others" if len(flips) > N_FLIPS else ""
-    return f"The answer hangs on single parts of the prompt: {side} {threshold:g} without {', '.join(listed)}{more}."
+    return f"{side} {threshold:g} without {', '.join(listed)}{more}" if flips else ""
 
 
 def next_text(record: RunRecord) -> str:

@@ -179,8 +179,14 @@ def composite(
         return Composite(value=NAN, weight_computed=share, reason=reason)
     value = sum(component.weight * component.score for component in computed) / computed_weight
     cap, reason = _cap(missing, share=share, donor_matched=donor_matched, n_tested=n_tested, replication=replication)
-    known = replication if math.isfinite(replication) else NAN
-    return Composite(value=min(value, cap), weight_computed=share, cap=cap, replication=known, reason=reason)
+    return Composite(
+        value=min(value, cap), weight_computed=share, cap=cap, replication=_finite(replication), reason=reason
+    )
+
+
+def _finite(value: float) -> float:
+    """The value, or NaN: a record in JSON holds no infinity."""
+    return value if math.isfinite(value) else NAN
 
 
 def _cap(

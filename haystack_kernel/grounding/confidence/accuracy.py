@@ -104,9 +104,8 @@ def expect_accuracy(
     ]
     design, units = left_out_units(studied, has_type=has[0], has_donor=has[1])
     reliability = _reliability(studied.prompt, studied.prompt.everything)
-    best = max((unit.reliability for unit in units), default=reliability)
-    if best < TELLING_RELIABILITY:
-        return ExpectedAccuracy(reason=_too_noisy(best, studied.prompt), left_out=design, n_left_out=len(units))
+    if why := _why_nothing(units, prompt=studied.prompt, reliability=reliability):
+        return ExpectedAccuracy(reason=why, left_out=design, n_left_out=len(units))
     found = combine(units, design=design)
     factor = 1.0 if units else math.sqrt(reliability)
     words = _rests_on(design, units)
@@ -121,7 +120,7 @@ def expect_accuracy(
         value=value,
         low=low,
         high=high,
-        measured=value * math.sqrt(_imagined_reliability(studied, query)),
+        measured=value * math.sqrt(_imagined_reliability(studied, query, reliability=reliability)),
         n_cells=SEEN_CELLS,
         left_out=design,
         n_left_out=len(units),
@@ -233,13 +232,13 @@ def _reliability(prompt: PromptEffects, entries: Mask) -> float:
     return max(MIN_RELIABILITY, 1 - error / variance) if is_known else MIN_RELIABILITY
 
 
-def _imagined_reliability(studied: Uncertain, query: ad.AnnData) -> float:
+def _imagined_reliability(studied: Uncertain, query: ad.AnnData, *, reliability: float) -> float:
     """Share of signal in a measurement of ``SEEN_CELLS`` cells an arm, from the spread of the query cells."""
     logs = log_normalise(query.X)[:, np.flatnonzero(studied.is_known)]
     mean = np.asarray(logs.mean(axis=0)).ravel()
     variance = np.asarray(logs.multiply(logs).mean(axis=0)).ravel() - mean**2
     noise = 2 * float(variance.mean()) / SEEN_CELLS
-    signal = max(float(studied.own.effect.var()) - float(studied.own.variance.mean()), 0.0)
+    signal = reliability * float(studied.own.effect.var())
     return signal / (signal + noise) if signal + noise > 0 else 0.0
 
 
@@ -249,12 +248,17 @@ def _rests_on(design: str, units: Sequence[Unit]) -> str:
     return f"{len(units)} parts of the prompt that were left out in turn, each a {design}"
 
 
-def _too_noisy(reliability: float, prompt: PromptEffects) -> str:
-    """Why nothing is expected, and how many cells would change that."""
+def _why_nothing(units: Sequence[Unit], *, prompt: PromptEffects, reliability: float) -> str:
+    """Why nothing is expected, and how many cells would change that; empty where the evidence is enough."""
     n = prompt.smaller(prompt.everything)
-    needed = math.ceil(n * (1 - max(reliability, MIN_RELIABILITY)) / max(reliability, MIN_RELIABILITY))
+    if n < MIN_CELLS:  # their spread is not known
+        return f"the smaller arm of the prompt has {n} cells; at least {MIN_CELLS} are needed"
+    best = max((unit.reliability for unit in units), default=reliability)
+    if best >= TELLING_RELIABILITY:
+        return ""
+    needed = math.ceil(n * (1 - best) / best)
     return (
-        f"the effects of the prompt are mostly noise ({reliability:.0%} signal with {n} cells in the smaller arm; "
+        f"the effects of the prompt are mostly noise ({best:.0%} signal with {n} cells in the smaller arm; "
         f"about {needed:,} would make it half)"
     )
 

@@ -66,20 +66,15 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
     if up or down:
         led = join_words([gene for gene, _ in (up or down)[:3]])
         change = f"{counted(len(up), 'gene')} higher and {len(down)} lower, led by {led}"
-    if math.isnan(record.score) or best.composite is None:
-        verdict = f"not scored: {_why_unscored(best)}"
-    else:
-        twins = twins_text(best)
-        verdict = f"score {best.composite.shown}, {_consistency(record)}{f'; {twins}' if twins else ''}"
     paragraphs = (
         _genes(record.query, best, de=de, up=up, down=down),
         _support(record, best, pathways=pathways),
         _making(record, best),
         _agreement(record, best),
-        " ".join(text for text in (accuracy_text(best), change_text(record), next_text(record)) if text),
+        " ".join(filter(None, (accuracy_text(best), change_text(record), next_text(record)))),
     )
     return Interpretation(
-        headline=f"Predicted for {subject_of(record.query)}{_query_cells(best)}: {change}; {verdict}.",
+        headline=f"Predicted for {subject_of(record.query)}{_query_cells(best)}: {change}; {_verdict(record, best)}.",
         paragraphs=tuple(text for text in paragraphs if text),
         limitations=list_limitations(record, best, query=record.query),
     )
@@ -107,6 +102,14 @@ def _query_cells(best: Round) -> str:
 def _why_unscored(best: Round) -> str:
     reason = best.composite.reason if best.composite else ""
     return reason.removeprefix("not scored: ").rstrip(".") or "no component could be computed"
+
+
+def _verdict(record: RunRecord, best: Round) -> str:
+    """The score with what was possible, what it means, and what the response cannot be told from."""
+    if math.isnan(record.score) or best.composite is None:
+        return f"not scored: {_why_unscored(best)}"
+    twins = twins_text(best)
+    return f"score {best.composite.shown}, {_consistency(record)}{f'; {twins}' if twins else ''}"
 
 
 def _consistency(record: RunRecord) -> str:

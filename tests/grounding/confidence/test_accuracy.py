@@ -81,6 +81,12 @@ def test_expect_accuracy_when_the_prompt_shows_nothing_then_nothing_is_expected_
     assert "would make it half" in found.reason
 
 
+def test_expect_accuracy_when_the_prompt_has_few_cells_then_nothing_is_expected():
+    found = expect(make_cells(shared=0.9, types=("a",), donors=("d1",), n=5))
+    assert math.isnan(found.value)
+    assert found.reason == "the smaller arm of the prompt has 5 cells; at least 10 are needed"
+
+
 def test_expect_accuracy_when_nothing_can_be_left_out_then_wide_and_says_so():
     found = expect(make_cells(shared=0.9, types=("a",)))
     assert (found.left_out, found.n_left_out) == ("", 0)
