@@ -236,7 +236,9 @@ setattr(submit, "__signature__", inspect.signature(run, eval_str=True))  # noqa:
 
 def demo(storage: Storage = None) -> None:
     """Ask the demonstration question on the simulated demo atlas."""
-    execute(DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"]}, spending={})
+    execute(
+        DEMO_QUESTION, storage=storage, run_id=None, options={"atlases": ["demo"], "planner": "offline"}, spending={}
+    )
 
 
 def resume(

@@ -95,7 +95,8 @@ def execute_run(
     settings = load_settings(storage=storage)
     show = stream_progress(stream)
     with listen() as stop, early_kernel() as kernel:
-        run = open_run(question, run_id=run_id, settings=settings, progress=show, **options)
+        # reading the question may cost money, too
+        run = open_run(question, run_id=run_id, settings=settings, progress=show, **(spending or {}), **options)
         stream.writelines(f"note: {note}\n" for note in run.record.notes)
         stream.write(f"run {run.run_id} in {run.folder}\n")
         given = {**options, **(spending or {})}

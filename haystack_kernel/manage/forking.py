@@ -94,7 +94,7 @@ def fork(  # noqa: PLR0913 - what is changed, and for whom
     if question is None:
         child = _same_question(parent, run_id=new_run_id, config=config, ports=ports)
     else:
-        child = first_record(question, run_id=new_run_id, config=config, ports=ports)
+        child = _other_question(question, run_id=new_run_id, config=config, ports=ports)
     if not accept_changes:  # a file that the changes name is expected to differ
         common = {
             name: one for name, one in parent.inputs.items() if getattr(config, name) == getattr(parent.config, name)
@@ -112,6 +112,17 @@ def fork(  # noqa: PLR0913 - what is changed, and for whom
     ports.store.claim(child.run_id, access)
     keep_with_run(child, ports)
     return Run(ports.store.create(child.model_copy(update={"forked_from": origin})), ports=ports)
+
+
+def _other_question(question: str, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:
+    from haystack_kernel.planners.check import check_human
+
+    if config.planner != "claude":
+        return first_record(question, run_id=run_id, config=config, ports=ports)
+    # it reads the question when the run goes on, with the consent of that call
+    child = new_record(check_human(question), run_id=run_id, config=config, ports=ports)
+    check_opening(config, ports, run_id=child.run_id)
+    return child
 
 
 def _same_question(parent: RunRecord, *, run_id: str | None, config: RunConfig, ports: Ports) -> RunRecord:

@@ -1,6 +1,7 @@
 """Consent, looks and questions back: in the form, in %ask, and in other words for the rest of a run."""
 
 import builtins
+import io
 
 import pytest
 
@@ -8,6 +9,8 @@ from haystack_kernel import flow
 from haystack_kernel.config.connect import connect
 from haystack_kernel.errors import ApprovalNeededError, InvalidInputError
 from haystack_kernel.jupyter import magic
+from haystack_kernel.jupyter.execute import execute_run
+from haystack_kernel.manage import fork
 from haystack_kernel.manage.previews import preview
 from haystack_kernel.run import open_run, resume
 from haystack_kernel.schema import Settings
@@ -144,3 +147,23 @@ def test_a_run_that_claude_cannot_go_on_with_goes_on_by_rules_when_asked_to(serv
     assert again.record.rounds[0].choice.planner == "offline"
     assert again.record.query.planner == "claude"
     assert flow.next_step(again.record) == "assemble"
+
+
+@pytest.mark.slow
+def test_the_command_line_gives_its_consent_for_the_reading_too(server, tiny_env, monkeypatch):
+    monkeypatch.setenv("HAYSTACK_CLAUDE__BASE_URL", server.address)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", server.key)
+    refusal = {"kind": "several", "words": "B cells", "reason": "names too much", "questions": []}
+    server.script += [messages.says({**B_CELLS, "cells": None, "treatment": None, "refusal": refusal})]
+    with pytest.raises(InvalidInputError, match="names too much"):
+        execute_run(PLAIN, storage=None, run_id=None, options={}, stream=io.StringIO(), spending={"approve": True})
+    assert len(server.requests) == 1
+
+
+def test_a_fork_with_another_question_reads_it_with_the_consent_of_going_on(server, claude_settings):
+    run = open_run(PLAIN, settings=claude_settings, approve=True)
+    server.answer = lambda body: messages.says(READ)
+    made = fork(run.run_id, question=ROUNDABOUT, settings=claude_settings)
+    assert (made.query, len(server.requests)) == (None, 1)
+    going_on = resume(made.run_id, settings=claude_settings, approve=True)
+    assert going_on.work(until="retrieve").query.cell_type_name == "B cell"
