@@ -59,6 +59,8 @@ CHECKS: dict[Purpose, tuple[Check, ...]] = {
         Check("torch", local_checks.torch, needed=False),
         Check("fast kernels", local_checks.fast_kernels, needed=False),
         Check("demo model", local_checks.demo_model, needed=False),
+        Check("planner", local_checks.planner, needed=False),
+        Check("assistants", local_checks.assistants, needed=False),
     ),
     "batch": (
         Check("gcp packages", cloud_checks.packages),

@@ -127,6 +127,31 @@ def demo_model(settings: Settings) -> Found:
     return Found(bool(files), text or "missing", "" if files else remedy)
 
 
+def planner(settings: Settings) -> Found:
+    """Check who reads questions: rules, or a language model that has what it needs. It is not asked."""
+    claude, chosen = settings.claude, settings.planner
+    if chosen == "offline" or (chosen == "auto" and not claude.is_configured):
+        return Found(ok=True, text=f"{chosen}: questions are read by rules, no language model is asked")
+    text = f"{chosen}: claude with {claude.model}, at most {claude.max_usd:.2f} USD a run"
+    if _version("anthropic") is None:
+        remedy = "pip install 'haystack-kernel[claude]', or set HAYSTACK_PLANNER=offline"
+        return Found(ok=False, text=f"{text}; the package anthropic is missing", remedy=remedy)
+    if not claude.is_configured:
+        remedy = "set HAYSTACK_CLAUDE__API_KEY or HAYSTACK_CLAUDE__PROVIDER, or HAYSTACK_PLANNER=offline"
+        return Found(ok=False, text=f"{text}; no credentials are configured", remedy=remedy)
+    return Found(ok=True, text=text)
+
+
+def assistants(settings: Settings) -> Found:
+    """Check what assistants may do through ``haystack mcp``."""
+    version, limits = _version("mcp"), settings.mcp
+    if version is None:
+        return Found(ok=False, text="the package mcp is missing", remedy="pip install 'haystack-kernel[mcp]'")
+    spend = f"cost {limits.max_usd:.2f} USD together" if limits.max_usd else "cost nothing"
+    text = f"mcp {version}; runs started through one server may {spend}, {limits.runs_at_once} at a time"
+    return Found(ok=True, text=text)
+
+
 def write_and_delete(address: str) -> None:
     """Create, read back and delete a small file below ``address``; raises the error of the storage."""
     fs, root = open_filesystem(address)

@@ -7,7 +7,7 @@ import pytest
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.manage.doctor import Check, examine, is_well
-from haystack_kernel.schema import Settings
+from haystack_kernel.schema import ClaudeSettings, Settings
 
 
 @pytest.fixture
@@ -48,6 +48,22 @@ def test_an_atlas_that_is_configured_and_absent_is_named(settings):
 def test_atlases_that_are_there_are_listed(settings, tiny_atlas_root):
     line = by_name(examine("local", settings=settings.model_copy(update={"atlas_root": str(tiny_atlas_root)})))
     assert "tiny" in line["atlas_root"].found
+
+
+def test_who_reads_questions_and_what_assistants_may_spend_is_told_without_the_key(settings):
+    def lines(planner="auto", claude=None, mcp=None):
+        update = {"planner": planner, "claude": claude or settings.claude, "mcp": mcp or settings.mcp}
+        return by_name(examine("local", settings=settings.model_copy(update=update)))
+
+    without = lines(mcp=settings.mcp.model_copy(update={"max_usd": 5.0}))
+    assert without["planner"].found == "auto: questions are read by rules, no language model is asked"
+    assert "may cost 5.00 USD together, 2 at a time" in without["assistants"].found
+    lacking = lines("claude")
+    assert (lacking["planner"].ok, "HAYSTACK_CLAUDE__API_KEY" in lacking["planner"].remedy) == (False, True)
+    assert "may cost nothing" in lacking["assistants"].found
+    configured = lines(claude=ClaudeSettings(api_key="sk-secret"))["planner"]
+    assert (configured.ok, "claude-sonnet" in configured.found) == (True, True)
+    assert "sk-secret" not in str(configured.to_dict())
 
 
 def test_a_check_that_hangs_is_cut_off_and_a_broken_one_is_told(settings):
