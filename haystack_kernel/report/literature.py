@@ -180,6 +180,8 @@ def _reader(readings: ModelReadings, entries: list[_Entry]) -> str:
         f"{readings.reader}, a language model, read {counted(len(readings.read), 'paper')} as well. Its readings stand "
         f"beside those of the rules and count in no score. The two disagree on {counted(len(disputed), 'paper')}."
     )
+    if readings.unread:
+        told += f" Its answer on {counted(len(readings.unread), 'paper')} could not be used."
     if readings.n_unproven:
         were = "was" if readings.n_unproven == 1 else "were"
         told += (

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import Answer
 from haystack_kernel.rounds import embed, planner_view
+from haystack_kernel.rounds.reading import read_again
 from haystack_kernel.rounds.truth import compare_with_hidden
 from haystack_kernel.store import CallFolder, hide_home, layout, read_csv, to_transcript, write_csv
 
@@ -19,18 +21,21 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
     from haystack_kernel.knowledge import Knowledge
-    from haystack_kernel.ports import Answer, Ports, Store
+    from haystack_kernel.ports import Ports, Store
     from haystack_kernel.report import ReportBundle
     from haystack_kernel.schema import Interpretation, RunRecord
 
 
 def interpret(record: RunRecord, ports: Ports) -> Answer[Interpretation]:
-    """Ask the planner for the answer in words, from the best round's tables."""
-    folder = layout.round_folder(_best_number(record))
+    """Ask the planner to read the papers of the best round, and for the answer in words from its tables."""
+    number = _best_number(record)
+    folder = layout.round_folder(number)
     de = read_csv(ports.store, record.run_id, f"{folder}/{layout.DE}")
     pathways = read_csv(ports.store, record.run_id, f"{folder}/{layout.PATHWAYS}")
     view = planner_view(record, ports, step="interpret")
-    return ports.planner_named(record.config.planner).interpret(record, de=de, pathways=pathways, view=view)
+    used = read_again(record, ports, number=number, de=de)
+    said, usage = ports.planner_named(record.config.planner).interpret(record, de=de, pathways=pathways, view=view)
+    return Answer(said, used + usage)
 
 
 def publish(record: RunRecord, ports: Ports) -> RunRecord:

@@ -94,5 +94,6 @@ class ModelReadings(Frozen):
     reader: str = Field(description="the model that read")
     reason: str = Field(default="", description="why nothing was read; empty otherwise")
     read: tuple[str, ...] = Field(default=(), description="ids of the papers that it was shown")
+    unread: tuple[str, ...] = Field(default=(), description="ids of papers on which its answer could not be used")
     n_unproven: int = Field(default=0, ge=0, description="sentences left out because their paper does not hold them")
     citations: tuple[Citation, ...] = Field(default=(), description="papers in which it found a statement")

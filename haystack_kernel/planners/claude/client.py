@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from haystack_kernel.planners.claude.meter import Meter
     from haystack_kernel.schema import ClaudeSettings
 
+UNUSABLE = "unusable answer"
 _NOT_JSON = "write one JSON object that fits the schema, and nothing else"
 
 
@@ -152,7 +153,7 @@ class Service:
             msg = f"planner claude, step 'understand': {why}. Ask again, or with --planner offline"
         else:
             msg = f"planner claude, step {view.step!r}: {why}. Resume the run to ask again, {offline}"
-        return ServiceError(msg, service="claude", retryable=True, run_id=view.run_id)
+        return ServiceError(msg, service="claude", retryable=True, run_id=view.run_id, reason=UNUSABLE)
 
 
 @cache

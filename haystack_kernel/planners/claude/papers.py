@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from haystack_kernel.errors import ServiceError
 from haystack_kernel.literature.names import GeneNames
 from haystack_kernel.literature.quoting import prove
-from haystack_kernel.planners.claude.client import Answering
+from haystack_kernel.planners.claude.client import UNUSABLE, Answering
 from haystack_kernel.planners.claude.understand import as_data
 from haystack_kernel.schema import Citation, ModelReadings, Quote
 
@@ -53,12 +54,12 @@ def read_papers(asked: PapersToRead, *, service: Service) -> ModelReadings:
 
     Returns
     -------
-    Readings. What is not proven after one repair is left out and counted.
+    Readings. What is not proven after one repair is left out and counted, and a paper without a usable answer is named.
 
     Raises
     ------
     ServiceError
-        An answer could not be used at all.
+        The service cannot be asked.
 
     Examples
     --------
@@ -66,16 +67,23 @@ def read_papers(asked: PapersToRead, *, service: Service) -> ModelReadings:
     ('pmid:1',)
     """
     names = GeneNames(asked.genes)
-    found, n_unproven = [], 0
+    found, unread, n_unproven = [], list[str](), 0
     for paper in asked.papers:
-        answer = _ask(paper, asked.treatment, names=names, service=service)
+        try:
+            answer = _ask(paper, asked.treatment, names=names, service=service)
+        except ServiceError as error:
+            if error.facts.get("reason") != UNUSABLE:
+                raise
+            unread.append(paper.id)  # one paper must not hold up a run: it is named and left out
+            continue
         quotes, missing = _quotes(answer, paper, names=names, predicted=asked.predicted)
         n_unproven += missing
         if quotes:
             found.append(Citation(paper=paper, scored=paper.id in asked.scored, quotes=quotes))
     return ModelReadings(
         reader=service.settings.small_model,
-        read=tuple(paper.id for paper in asked.papers),
+        read=tuple(paper.id for paper in asked.papers if paper.id not in unread),
+        unread=tuple(unread),
         n_unproven=n_unproven,
         citations=tuple(found),
     )
