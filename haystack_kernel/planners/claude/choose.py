@@ -15,6 +15,8 @@ from pydantic import Field, ValidationError
 from haystack_kernel import keys
 from haystack_kernel.errors import HaystackError, explain_refusals
 from haystack_kernel.knowledge import neighbours, perturbation_of, resolve
+from haystack_kernel.knowledge.genes import load_genes
+from haystack_kernel.literature.reading import read_papers
 from haystack_kernel.planners.claude.client import Answering, as_data, translated
 from haystack_kernel.planners.claude.names import Names, numbers_in
 from haystack_kernel.planners.guard import foul
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.planners.claude.client import Service
     from haystack_kernel.ports import PlannerView
-    from haystack_kernel.schema import Candidate, Paper, Round, RunRecord
+    from haystack_kernel.schema import Candidate, Round, RunRecord
 
 _LONGEST = 900  # characters of a reason
-_N_GENES, _N_ROWS, _N_PAPERS, _N_NEAR = 15, 60, 6, 25
+_N_GENES, _N_ROWS, _N_NEAR = 15, 60, 25
 _GONE = "not available now"
 _NUDGE = "You ended without calling submit. Call submit now, with keys of candidates and your reason."
 
@@ -222,7 +224,12 @@ class _Box:
                 _Pair,
                 self._contrast,
             ),
-            self._tool("literature", "Papers found for the query in this run.", _Nothing, self._papers),
+            self._tool(
+                "literature",
+                "How many papers of this run say that a gene rises or falls under the treatment.",
+                _Nothing,
+                self._papers,
+            ),
             self._tool("submit", "Submit the choice of the next round; this ends your step.", _Submit, self._submit),
         ]
 
@@ -338,8 +345,12 @@ class _Box:
         del asked
         found = self.view.find_papers()
         if found is None:
-            return {"papers": [], "why": "no literature source is asked in this run"}
-        return {"papers": [paper_as_data(key, paper) for key, paper in papers_by_key(found.papers).items()]}
+            return {"genes": {}, "why": "no literature source is asked in this run"}
+        # read by rules: text of papers would let whoever wrote it choose
+        reading = read_papers(found, genes=list(load_genes().by_symbol))
+        votes = sorted(reading.votes.items(), key=lambda item: (-sum(item[1]), item[0]))[: 2 * _N_GENES]
+        genes = {gene: {"papers_say_rises": up, "papers_say_falls": down} for gene, (up, down) in votes}
+        return {"papers_read": reading.n_papers, "genes": genes}
 
     def _submit(self, asked: _Submit) -> dict[str, Any]:
         chosen = [self._candidate(key) for key in dict.fromkeys(asked.keys)]
@@ -377,17 +388,6 @@ class _Box:
             msg = f"{key!r} is no candidate; possible: {', '.join(self.by_key)}"
             raise ToolError(msg)
         return self.by_key[key]
-
-
-def papers_by_key(papers: tuple[Paper, ...]) -> dict[str, Paper]:
-    """The first papers that may be cited, by the keys under which they are shown; retracted ones are left out."""
-    kept = [paper for paper in papers if not paper.retracted and paper.abstract][:_N_PAPERS]
-    return {f"p{number}": paper for number, paper in enumerate(kept, 1)}
-
-
-def paper_as_data(key: str, paper: Paper) -> dict[str, Any]:
-    """What a model is shown of a paper."""
-    return {"key": key, "year": paper.year, "title": paper.title, "abstract": paper.abstract}
 
 
 def _rounded(value: float, digits: int = 1) -> float | None:

@@ -1,6 +1,6 @@
-"""Put a result into words with Claude: its numbers come from the record, its quotes are found in papers of this run.
+"""Put a result into words with Claude: numbers come from the record, quotations from papers of this run, both by key.
 
-In: the record, the tables of its best round, papers. Out: a ``ModelText``, or the error that says what was wrong.
+In: the record, the tables of its best round, what papers state. Out: a ``ModelText``, or what was wrong.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from haystack_kernel import keys
 from haystack_kernel.knowledge.genes import load_genes
-from haystack_kernel.literature.quoting import prove
-from haystack_kernel.planners.claude.choose import paper_as_data, papers_by_key
 from haystack_kernel.planners.claude.client import Answering, as_data
 from haystack_kernel.planners.claude.names import Names, numbers_in
+from haystack_kernel.planners.claude.statements import statements_of
 from haystack_kernel.planners.guard import foul
-from haystack_kernel.schema import EVIDENCE_WORDS, Citations, CitedQuote, ModelText
-from haystack_kernel.store import layout
+from haystack_kernel.schema import EVIDENCE_WORDS, ModelText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.planners.claude.client import Service
+    from haystack_kernel.planners.claude.statements import Statement
     from haystack_kernel.ports import PlannerView
-    from haystack_kernel.schema import Paper, Round, RunRecord
+    from haystack_kernel.schema import Round, RunRecord
 
 _N_GENES, _N_PATHWAYS = 10, 6
 _PARAGRAPHS, _EXPERIMENTS = (1, 5), 4
@@ -56,19 +53,11 @@ _VERDICTS = {
 }
 
 
-class Quoted(Answering):
-    """A quotation."""
-
-    paper: str = Field(description="key of a paper")
-    quote: str = Field(description="at least four words in a row, copied letter by letter")
-
-
 class Written(Answering):
     """The result in words."""
 
     paragraphs: list[str]
     next_experiments: list[str]
-    quotes: list[Quoted]
 
 
 @dataclass(frozen=True)
@@ -113,26 +102,14 @@ def interpret(
     best = record.best
     if best is None or record.query is None:
         return None
-    desk = _Desk(record, best, de=de, pathways=pathways, papers=_papers(record, view), prompt=service.prompt)
+    desk = _Desk(record, best, de=de, pathways=pathways, statements=statements_of(record, view), prompt=service.prompt)
     said = f"<data>\n{as_data(desk.situation())}\n</data>\nPut the result into words."
     written = service.ask(Written, said, check=lambda answer: list(desk.faults(answer)))
     return desk.text(written, model=service.settings.model)
 
 
-def _papers(record: RunRecord, view: PlannerView) -> dict[str, Paper]:
-    """Papers that may be cited: those on predicted genes, contradictions first, then others of the search."""
-    path = layout.round_file(record.best_round or 1, layout.CITATIONS)
-    found: list[Paper] = []
-    if view.store.exists(record.run_id, path):
-        citations = Citations.model_validate_json(view.store.read(record.run_id, path))
-        found += [item.paper for item in citations.citations]
-    search = view.find_papers()
-    found += list(search.papers) if search else []
-    return papers_by_key(tuple({paper.id: paper for paper in found}.values()))
-
-
 class _Desk:
-    """Facts, papers and names of one result, and what is wrong with words about it."""
+    """Facts, statements of papers and names of one result, and what is wrong with words about it."""
 
     def __init__(
         self,
@@ -141,10 +118,10 @@ class _Desk:
         *,
         de: pd.DataFrame,
         pathways: pd.DataFrame,
-        papers: dict[str, Paper],
+        statements: dict[str, Statement],
         prompt: str,
     ) -> None:
-        self.record, self.best, self.papers, self.prompt = record, best, papers, prompt
+        self.record, self.best, self.statements, self.prompt = record, best, statements, prompt
         self.names = Names()
         query = record.query
         asked = query.perturbation if query else None
@@ -173,7 +150,7 @@ class _Desk:
                 key: {"what": one.what, "value": one.value, **({"about": one.about} if one.about else {})}
                 for key, one in self.facts.items()
             },
-            "papers": [paper_as_data(key, paper) for key, paper in self.papers.items()],
+            "statements_of_papers": {key: one.data for key, one in self.statements.items()},
         }
 
     def _of_score(self) -> Iterator[Fact]:
@@ -226,7 +203,8 @@ class _Desk:
 
     def _known_names(self) -> list[str]:
         """Names that may be written, the longest first."""
-        known = {fact.about for fact in self.facts.values()} | {"log2"}
+        known = {fact.about for fact in self.facts.values()} | {one.said.gene for one in self.statements.values()}
+        known.add("log2")
         for value in self._about.values():
             known |= set(value if isinstance(value, list) else [value or ""])
         query = self.record.query
@@ -244,7 +222,7 @@ class _Desk:
             yield f"paragraphs: write {least} to {most}"
         if len(written.next_experiments) > _EXPERIMENTS:
             yield f"next_experiments: write at most {_EXPERIMENTS}"
-        yield from self._quote_faults(written)
+        yield from self._mark_faults(written)
         for field in ("paragraphs", "next_experiments"):
             for number, text in enumerate(getattr(written, field)):
                 name = f"{field}[{number}]"
@@ -254,23 +232,15 @@ class _Desk:
                 for sentence in _SENTENCE.split(text):
                     yield from self._sentence_faults(name, sentence)
 
-    def _quote_faults(self, written: Written) -> Iterator[str]:
-        quoted = {item.paper for item in written.quotes}
-        cited = {mark for text in (*written.paragraphs, *written.next_experiments) for mark in _MARK.findall(text)}
-        for item in written.quotes:
-            if item.paper not in self.papers:
-                yield f"quotes: {item.paper!r} is no paper of this run; possible: {', '.join(self.papers) or 'none'}"
-            elif prove(self.papers[item.paper], item.quote) is None:
-                yield f"quotes: {item.quote[:80]!r} does not stand in the title or abstract of {item.paper}"
-        for mark in sorted(cited - self.facts.keys()):
-            if mark not in self.papers:
-                yield f"[[{mark}]] is neither a fact nor a paper that you were shown"
-            elif mark not in quoted:
-                yield f"[[{mark}]] is cited without a quote"
+    def _mark_faults(self, written: Written) -> Iterator[str]:
+        marks = [mark for text in (*written.paragraphs, *written.next_experiments) for mark in _MARK.findall(text)]
+        for mark in dict.fromkeys(marks):
+            if mark not in self.facts and mark not in self.statements:
+                yield f"[[{mark}]] is neither a fact nor a statement that you were shown"
 
     def _sentence_faults(self, name: str, sentence: str) -> Iterator[str]:
         for mark in _MARK.findall(sentence):
-            about = self.facts[mark].about if mark in self.facts else ""
+            about = self._about_of(mark)
             if about and about.casefold() not in sentence.casefold():
                 yield f"{name}: the sentence that uses [[{mark}]] does not name {about!r}, which it is about"
         plain = _MARK.sub(" ", sentence)
@@ -285,24 +255,35 @@ class _Desk:
             yield f"{name}: {judged.group()!r} claims more than a score can say"
         yield from self._turned(name, sentence)
 
+    def _about_of(self, mark: str) -> str:
+        if mark in self.statements:
+            return self.statements[mark].said.gene
+        return self.facts[mark].about if mark in self.facts else ""
+
     def _turned(self, name: str, sentence: str) -> Iterator[str]:
-        """Yield genes and pathways that a clause says to move against their fact."""
+        """Yield genes and pathways that a clause says to move against their fact, or against the paper it cites."""
         for clause in _CLAUSE.split(sentence):
-            rises, falls = _UP.search(clause), _DOWN.search(clause)
-            if bool(rises) == bool(falls):
-                continue
-            for fact in self.facts.values():
-                if fact.sign == (-1 if rises else 1) and re.search(
-                    rf"(?<![\w-]){re.escape(fact.about)}(?![\w-])", clause
-                ):
-                    yield f"{name}: {fact.about} is said to {'rise' if rises else 'fall'}, and its fact says otherwise"
+            if sign := _direction(clause):
+                word = "rise" if sign > 0 else "fall"
+                yield from (
+                    f"{name}: {about} is said to {word}, and {why}" for about, why in self._against(clause, sign)
+                )
+
+    def _against(self, clause: str, sign: int) -> Iterator[tuple[str, str]]:
+        cited = [self.statements[mark].said for mark in _MARK.findall(clause) if mark in self.statements]
+        for said in cited:
+            if said.direction != sign:
+                yield said.gene, "the paper that is cited for it does not say so"
+        turned = {fact.about for fact in self.facts.values() if fact.sign == -sign} - {said.gene for said in cited}
+        for about in sorted(turned):
+            if _names(about, clause):
+                yield about, "its fact says otherwise"
 
     # --- the text ---
 
     def text(self, written: Written, *, model: str) -> ModelText:
-        """The words with values in place of facts, numbers of quotes in place of papers, and names in place of keys."""
+        """The words with values in place of facts, numbers of quotes in place of statements, and names for keys."""
         order: list[str] = []
-        quotes = {item.paper: item.quote for item in written.quotes}
 
         def put(mark: re.Match[str]) -> str:
             key = mark[1]
@@ -320,18 +301,14 @@ class _Desk:
             model=model,
             paragraphs=paragraphs,
             next_experiments=experiments,
-            quotes=tuple(_cited(self.papers[key], quotes[key]) for key in order),
+            quotes=tuple(self.statements[key].cited for key in order),
         )
 
 
-def _cited(paper: Paper, quote: str) -> CitedQuote:
-    proof = prove(paper, quote)
-    return CitedQuote(
-        paper=paper.id,
-        title=paper.title,
-        quote=proof.quote if proof else quote,
-        doi=paper.doi,
-        pmid=paper.pmid,
-        year=paper.year,
-        retracted=paper.retracted,
-    )
+def _direction(clause: str) -> int:
+    """+1 where a clause says that something rises, -1 falls, 0 neither or both."""
+    return (_UP.search(clause) is not None) - (_DOWN.search(clause) is not None)
+
+
+def _names(about: str, clause: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(about)}(?![\w-])", clause) is not None

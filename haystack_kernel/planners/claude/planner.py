@@ -101,8 +101,8 @@ class ClaudePlanner:
         """Read each paper on its own; see :mod:`haystack_kernel.planners.claude.papers`."""
         from haystack_kernel.planners.claude.papers import read_papers
 
-        service = self._service(view, "read")
-        return Answer(read_papers(asked, service=service), self._usage(service))
+        with self._service(view, "read") as service:
+            return Answer(read_papers(asked, service=service), self._usage(service))
 
     def interpret(
         self, record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFrame, view: PlannerView | None = None

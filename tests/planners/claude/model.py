@@ -1,7 +1,6 @@
 """An honest model for the tiny atlas: it answers from what it is shown, as a careful one would."""
 
 import json
-import re
 
 from tests.servers import messages
 
@@ -58,15 +57,13 @@ def writes(body):
     score = next((key for key, one in facts.items() if one["about"] == "score"), None)
     name = facts[gene]["about"]
     paragraphs = [f"{name} rises most among the genes that are called ([[{gene}]])."]
-    quotes = []
     if score:
         paragraphs[0] += f" The score is [[{score}]], which is consistent with known biology."
-    if data["papers"]:
-        paper = data["papers"][0]
-        paragraphs.append(f"Such a response was seen before [[{paper['key']}]].")
-        quotes.append({"paper": paper["key"], "quote": re.split(r"(?<=\.)\s", paper["abstract"])[0]})
+    for key, said in data["statements_of_papers"].items():
+        paragraphs.append(f"A paper that was found names {said['gene']} under the treatment [[{key}]].")
+        break
     experiments = [f"Measure {name} in B cells under IFN-beta by flow cytometry."]
-    return messages.says({"paragraphs": paragraphs, "next_experiments": experiments, "quotes": quotes})
+    return messages.says({"paragraphs": paragraphs, "next_experiments": experiments})
 
 
 def honest(body):
@@ -74,4 +71,6 @@ def honest(body):
     if body.get("tools"):
         return chooses(body)
     fields = (messages.schema_asked(body) or {}).get("properties", {})
+    if "statements" in fields:
+        return messages.says({"statements": []})
     return writes(body) if "paragraphs" in fields else reads(body)
