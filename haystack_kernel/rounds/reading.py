@@ -34,26 +34,30 @@ def read_again(record: RunRecord, ports: Ports, *, number: int, de: pd.DataFrame
     treatment = record.query.perturbation if record.query else None
     if treatment is None or store.exists(run_id, path) or not store.exists(run_id, cited):
         return Usage()
-    citations = Citations.model_validate_json(store.read(run_id, cited))
-    papers = {item.paper.id: item.paper for item in citations.citations}
-    scored = {item.paper.id for item in citations.citations if item.scored}
-    if found := None if citations.reason else find_papers(record, ports):
-        scored |= {paper.id for paper in found.papers}
-        papers = {**papers, **{paper.id: paper for paper in found.papers if paper.id not in papers}}
+    papers, scored = _papers(record, ports, citations=Citations.model_validate_json(store.read(run_id, cited)))
+    if not papers:
+        return Usage()
     asked = PapersToRead(
-        papers=[paper for paper in papers.values() if _is_readable(paper)][:N_PAPERS],
+        papers=papers,
         treatment=treatment,
         genes=[str(gene) for gene in de[keys.GENE]],
         predicted=predicted_directions(de),
-        scored=frozenset(scored),
+        scored=scored,
     )
-    if not asked.papers:
-        return Usage()
     planner = ports.planner_named(record.config.planner)
     readings, usage = planner.read_papers(asked, view=planner_view(record, ports, step="read"))
     if readings is not None:
         store.write(run_id, path, readings.model_dump_json(indent=1).encode())
     return usage
+
+
+def _papers(record: RunRecord, ports: Ports, *, citations: Citations) -> tuple[list[Paper], frozenset[str]]:
+    """The papers to read, and the ids of all that count in the score."""
+    found = None if citations.reason else find_papers(record, ports)
+    searched = found.papers if found else ()
+    papers = {paper.id: paper for paper in (*(item.paper for item in citations.citations), *searched)}
+    scored = {item.paper.id for item in citations.citations if item.scored} | {paper.id for paper in searched}
+    return list(filter(_is_readable, papers.values()))[:N_PAPERS], frozenset(scored)
 
 
 def _is_readable(paper: Paper) -> bool:
