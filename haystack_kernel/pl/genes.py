@@ -1,4 +1,4 @@
-"""Volcano plot: effect size against adjusted p value of every tested gene.
+"""Volcano plot: effect size of every tested gene against how sure its direction is.
 
 In: a run, an AnnData or a DE table. Out: Axes with alternative text as their label.
 """
@@ -31,14 +31,15 @@ def volcano(
     ax: Axes | None = None,
     show: bool = False,
 ) -> Axes:
-    """Draw effect size against adjusted p value, one mark per tested gene, with the names of the largest effects.
+    """Draw effect size against local false sign rate, one mark per tested gene, with the names of the largest effects.
 
     Parameters
     ----------
     de
         A Run, an AnnData with differential expression, or a table with ``gene``, ``log2fc`` (predicted over control),
-        ``delta``, ``padj`` and ``is_de``; genes with NaN ``padj`` were not tested and are not drawn. Values of ``padj``
-        below 1e-300 are drawn at 1e-300.
+        ``delta``, ``padj``, ``is_de`` and ``lfsr``; genes with NaN ``lfsr`` are not drawn. Without ``lfsr``, as in runs
+        of earlier versions and of AnnData that scanpy tested, or where nothing is known of it, the height is the
+        adjusted p. Values below 1e-300 are drawn at 1e-300.
     n_labels
         Maximum number of genes to name: called genes with the largest ``delta``, half of them falling where there are
         enough.
@@ -58,9 +59,12 @@ def volcano(
     """
     table = get.de(de)
     ax = new_axes(width=6.6, height=4.4) if ax is None else ax
-    tested = table[table[keys.PADJ].notna()]
+    column, height_label = keys.PADJ, "-log10 adjusted p (rank test)"
+    if keys.LFSR in table and table[keys.LFSR].notna().any():
+        column, height_label = keys.LFSR, "-log10 local false sign rate"
+    tested = table[table[column].notna()]
     effect = tested[keys.LOG2FC].to_numpy(float)
-    height = -np.log10(tested[keys.PADJ].clip(lower=_FLOOR).to_numpy(float))
+    height = -np.log10(tested[column].clip(lower=_FLOOR).to_numpy(float))
     called = tested[keys.IS_DE].to_numpy(bool)
     rises, falls = called & (effect > 0), called & (effect < 0)
     for mask, colour, marker, label in (
@@ -85,7 +89,7 @@ def volcano(
         say_nothing_to_draw(ax, "no gene was tested")
     ax.axvline(0, color=GREY, lw=0.6)
     ax.set_xlabel("log2 fold change, predicted over control", fontsize=SMALL + 1)
-    ax.set_ylabel("-log10 adjusted p", fontsize=SMALL + 1)
+    ax.set_ylabel(height_label, fontsize=SMALL + 1)
     ax.tick_params(labelsize=SMALL)
     named = [f"{word} {', '.join(tested[keys.GENE].iloc[rows])}" for word, rows in (("up", up), ("down", down))]
     largest = "; ".join(text for text, rows in zip(named, (up, down), strict=True) if len(rows)) or "none"

@@ -2,7 +2,7 @@
 
 In: the prompt's effects, what of the question the prompt does not hold. Out: ``Transfer``.
 
-Cell types, donors or pairs of both are left out in turn, and predicted from the rest. The variance that neither the
+Cell types, or the donors of each type, are left out in turn and predicted from the rest. The variance that neither the
 measurement's error nor the prediction's explains, as a share c2 of the squared effect, is the transfer error.
 """
 
@@ -38,8 +38,8 @@ MAX_LFSR = 0.05
 LEAST_COVERAGE = 0.7  # of 80 % intervals; below that they are not calibrated
 LEAST_UNITS = 3  # left out, so that one may say so
 MOST_C = 0.61  # from which on no sign is certain
-TYPE, DONOR, BOTH = "cell type", "donor", "cell type and donor"
-_PLURAL = {TYPE: "cell types", DONOR: "donors", BOTH: "pairs of cell type and donor"}
+TYPE, DONOR = "cell type", "donor"
+_PLURAL = {TYPE: "cell types", DONOR: "donors"}
 SIMILARITY_DECAY, SHRINK_CELLS = 8.0, 30.0
 
 
@@ -52,7 +52,7 @@ class Transfer:
     c2
         Its variance as a share of the squared effect; from 0.37 on nothing can be called.
     left_out
-        What was left out in turn: "cell type", "donor" or "cell type and donor"; empty: nothing, ``c2`` is assumed.
+        What was left out in turn, "cell type" or "donor", where ``c2`` is largest; empty: nothing, it is assumed.
     n_units
         How many of these were predicted from the others.
     coverage
@@ -135,20 +135,31 @@ def learn_transfer(
     Returns
     -------
     ``c2`` is (0.5 + sum k c2_s) / (2 + sum k) over the units s, k = exp(-8 |r_s - r|) n_s / (n_s + 30), r = similarity
-    to the most similar type that is left. Where the prompt cannot teach what the question needs, it is at least 0.25.
+    to the most similar type that is left. Types are left out where the prompt lacks the type that was asked about,
+    donors where it lacks its donors, and both in turn where it lacks both: the larger ``c2`` holds. Where the prompt
+    cannot teach what the question needs, it is at least 0.25.
     """
-    for design in _designs(has_type=has_type, has_donor=has_donor):
-        units = leave_out(prompt, design=design, engine=engine, similarity=similarity)
+    needed = [name for name, has in ((TYPE, has_type), (DONOR, has_donor)) if not has] or [DONOR]
+    found = {name: leave_out(prompt, design=name, engine=engine, similarity=similarity) for name in needed}
+    learned = {name: units for name, units in found.items() if len(units) >= MIN_UNITS}
+    missing = next((name for name in needed if name not in learned), "")
+    if not learned:  # what varies at all is better than nothing
+        other = DONOR if needed[0] == TYPE else TYPE
+        units = leave_out(prompt, design=other, engine=engine, similarity=similarity)
         if len(units) < MIN_UNITS:
-            continue
-        weight = np.array([unit.weight for unit in units])
-        learned = (ASSUMED_WEIGHT * ASSUMED_C2 + float(weight @ [unit.c2 for unit in units])) / (
-            ASSUMED_WEIGHT + float(weight.sum())
-        )
-        missing = _missing(design, has_type=has_type, has_donor=has_donor)
-        c2 = max(learned, ASSUMED_C2) if missing else learned
-        return Transfer(c2, design, len(units), *_checked(units, c2=c2), missing=missing)
-    return Transfer(missing=_missing("", has_type=has_type, has_donor=has_donor))
+            return Transfer(missing=missing)
+        learned = {other: units}
+    c2, design = max((_shrunk(units), name) for name, units in learned.items())
+    if missing:
+        c2 = max(c2, ASSUMED_C2)
+    return Transfer(c2, design, len(learned[design]), *_checked(learned[design], c2=c2), missing=missing)
+
+
+def _shrunk(units: list[LeftOut]) -> float:
+    """Mean of the units' transfer errors, drawn towards the one that is assumed."""
+    weight = np.array([unit.weight for unit in units])
+    total = ASSUMED_WEIGHT * ASSUMED_C2 + float(weight @ [unit.c2 for unit in units])
+    return total / (ASSUMED_WEIGHT + float(weight.sum()))
 
 
 def leave_out(prompt: PromptEffects, *, design: str, engine: str, similarity: float) -> list[LeftOut]:
@@ -187,20 +198,6 @@ def excess(measured: Effect, expected: Mixture) -> float | None:
     return max(0.0, float((weight * square * miss).sum() / (weight * square**2).sum()))
 
 
-def _designs(*, has_type: bool, has_donor: bool) -> tuple[str, ...]:
-    """What to leave out, the design that is most like the question first."""
-    if has_type:
-        return (DONOR, TYPE)
-    return (TYPE, DONOR) if has_donor else (BOTH, TYPE, DONOR)
-
-
-def _missing(design: str, *, has_type: bool, has_donor: bool) -> str:
-    """What the question takes from cells that the prompt lacks, and the design did not leave out."""
-    if not has_type and design not in (TYPE, BOTH):
-        return TYPE
-    return DONOR if not has_donor and design not in (DONOR, BOTH) else ""
-
-
 def _subsets(prompt: PromptEffects, design: str) -> list[tuple[Mask, Mask]]:
     """Entries of each unit, and those it is predicted from."""
     types, donors = prompt.types, prompt.donors
@@ -209,10 +206,7 @@ def _subsets(prompt: PromptEffects, design: str) -> list[tuple[Mask, Mask]]:
     pairs = sorted(set(zip(types.tolist(), donors.tolist(), strict=True)))
     found = []
     for kind, donor in pairs:
-        rest = donors != donor
-        if design == BOTH:
-            rest = rest & (types != kind)
-        found.append(((types == kind) & (donors == donor), rest))
+        found.append(((types == kind) & (donors == donor), donors != donor))
     return found
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     _Moved = list[tuple[str, float]]  # genes called in one direction, with log2 fold change
 
 N_GENES_NAMED = 5
+SMALL_CHANGE = 0.1  # of mean log1p(CP10k); a prediction without a larger one hardly changes anything
 N_PATHWAYS_NAMED = 3
 WEAK = 4.0  # a score below this gives little support
 
@@ -50,8 +51,8 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
 
     Returns
     -------
-    Headline, two to five paragraphs and the limitations, without markup. An inert prediction and a missing score are
-    stated with the reason.
+    Headline, two to five paragraphs and the limitations, without markup. That nothing is called, and a missing score,
+    are stated with the reason.
 
     Examples
     --------
@@ -62,7 +63,7 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
         reason = record.failure.message if record.failure else "no round was finished"
         return Interpretation(headline=f"No prediction was made: {reason}.".replace("..", "."))
     up, down = _moved(de, sign=1), _moved(de, sign=-1)
-    change = "no gene passes the thresholds for differential expression"
+    change = "no gene can be called"
     if up or down:
         led = join_words([gene for gene, _ in (up or down)[:3]])
         change = f"{counted(len(up), 'gene')} higher and {len(down)} lower, led by {led}"
@@ -125,10 +126,12 @@ def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame, up: _Moved,
     n_tested = int(de[keys.IS_TESTED].sum()) if keys.IS_TESTED in de.columns else len(de)
     reference = CONTROLS[best.control_strategy]
     if not up and not down:
-        text = (
-            f"Of {n_tested:,} tested genes, none passes the thresholds for differential expression compared with "
-            f"{reference}: the prediction is inert. Either the cells do not respond, or the prompt shows no effect."
-        )
+        text = f"Of {n_tested:,} tested genes, none is called, because the direction of any single change may be wrong."
+        if de[keys.DELTA].abs().max() < SMALL_CHANGE:
+            why = "either the cells do not respond, or the prompt shows no effect"
+            text += f" The prediction hardly differs from {reference}: {why}."
+        aspects = best.confidence.aspects if best.confidence else ()
+        text = " ".join([text, *(one.words for one in aspects if one.name == "gene intervals" and one.words)])
     else:
         sides = []
         for word, side in (("Highest", up), ("Lowest", down)):
@@ -136,8 +139,8 @@ def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame, up: _Moved,
             if named:
                 sides.append(f"{word}: {', '.join(named)}")
         text = (
-            f"Of {n_tested:,} tested genes, {len(up):,} are predicted higher and {len(down):,} lower than in "
-            f"{reference} (log2 fold change in brackets). {'. '.join(sides)}."
+            f"Of {n_tested:,} tested genes, {len(up):,} are called higher and {len(down):,} lower than in "
+            f"{reference} (predicted log2 fold change in brackets). {'. '.join(sides)}."
         )
     expected = query.expected_targets
     if not expected:
@@ -150,7 +153,7 @@ def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame, up: _Moved,
     n_passing = int(rows[keys.IS_DE].astype(bool).sum())
     return (
         f"{text} Of the {len(expected)} genes known to respond, {len(rows)} were tested, {n_agree} change in "
-        f"the known direction and {n_passing} pass the thresholds."
+        f"the known direction and {n_passing} are called."
     )
 
 

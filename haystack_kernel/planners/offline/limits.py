@@ -72,7 +72,7 @@ def _of_cells(best: Round) -> Iterator[str]:
     if not math.isnan(best.frac_genes_found) and best.frac_genes_found < LOW_COVERAGE:
         yield f"Only {best.frac_genes_found:.0%} of the genes could be predicted; the others are unchanged."
     if best.n_de == 0:
-        yield "No gene passes the thresholds, so the scores rest on weak shifts only."
+        yield "No gene is called, so the scores rest on sets of genes rather than on single ones."
 
 
 def _of_prompt(best: Round) -> Iterator[str]:

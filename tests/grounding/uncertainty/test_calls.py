@@ -93,8 +93,13 @@ def test_what_the_prompt_cannot_teach_is_said(designed):
     alone = study(make(world, types=("A",), donors=("d1",))).transfer
     assert (alone.left_out, alone.c2, alone.n_units) == ("", 0.25, 0)
     assert describe(alone, engine="weighted").startswith("Not calibrated: no part of the prompt could be left out")
-    both = study(make(world, donors=("d1", "d2", "d3"), asked_donors=("d4",))).transfer
-    assert both.left_out == "cell type and donor"
+
+
+def test_where_type_and_donor_are_new_the_larger_difference_holds(designed):
+    asked = {"n": 25, "donors": ("d1", "d2", "d3"), "asked_donors": ("d4",)}
+    types, donors = designed(between_types=0.9, seed=7), designed(between_donors=1.5, seed=7)
+    assert study(make(types, **asked)).transfer.left_out == "cell type"
+    assert study(make(donors, **asked)).transfer.left_out == "donor"
 
 
 def test_control_cells_split_in_two_call_nothing(world):

@@ -6,11 +6,13 @@ import pandas as pd
 from haystack_kernel.planners.offline import OfflinePlanner
 from haystack_kernel.schema import (
     NAN,
+    Aspect,
     Candidate,
     CellSet,
     Choice,
     Component,
     Composite,
+    Confidence,
     EngineAgreement,
     Failure,
     Match,
@@ -131,11 +133,11 @@ def test_interpret_a_scored_round_then_headline_says_cells_genes_and_score():
 
 def test_interpret_then_genes_are_ordered_by_size_and_counts_follow_the_table():
     genes = interpret(record_of(round_of())).paragraphs[0]
-    assert "Of 6 tested genes, 3 are predicted higher and 2 lower" in genes
+    assert "Of 6 tested genes, 3 are called higher and 2 lower" in genes
     assert "Highest: ISG15 (+4.0), IFIT3 (+3.0), MX1 (+2.5)" in genes
     assert "Lowest: CXCL8 (-3.0), FOS (-1.5)" in genes
     # GBP1 is not in the table; ACTB should fall but rises by 0.1
-    assert "Of the 4 genes known to respond, 3 were tested, 2 change in the known direction and 2 pass" in genes
+    assert "Of the 4 genes known to respond, 3 were tested, 2 change in the known direction and 2 are called" in genes
 
 
 def test_interpret_then_support_names_pathways_with_direction_and_the_threshold():
@@ -197,11 +199,19 @@ def test_interpret_without_a_score_then_says_not_scored_and_why():
     assert "nan" not in all_words(answer).lower()
 
 
-def test_interpret_an_inert_prediction_then_says_no_gene_passes():
-    answer = interpret(record_of(round_of(n_de=0)), de=INERT)
-    assert "no gene passes the thresholds for differential expression" in answer.headline
-    assert "the prediction is inert" in answer.paragraphs[0]
-    assert any(line.startswith("No gene passes") for line in answer.limitations)
+def test_interpret_when_nothing_is_called_then_says_why_and_whether_anything_changes():
+    held = Aspect(name="gene intervals", value=0.75, words="Nothing can be called: their effects differ by 71%.")
+    one = round_of(n_de=0)
+    known = one.model_copy(update={"confidence": Confidence(aspects=(held,))})
+    answer = interpret(record_of(known), de=INERT)
+    assert "no gene can be called" in answer.headline
+    assert (
+        "the direction of any single change may be wrong. Nothing can be called: their effects" in answer.paragraphs[0]
+    )
+    assert "hardly differs" not in answer.paragraphs[0]
+    assert any(line.startswith("No gene is called") for line in answer.limitations)
+    still = interpret(record_of(one), de=INERT.assign(delta=0.01))
+    assert "The prediction hardly differs from" in still.paragraphs[0]
 
 
 def test_interpret_then_limitations_name_everything_that_applies():
