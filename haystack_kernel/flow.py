@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel import rounds
-from haystack_kernel.config.vocabulary import read_vocabulary
+from haystack_kernel.config.vocabulary import own_treatments, read_vocabulary
 from haystack_kernel.errors import ConflictError, HaystackError
 from haystack_kernel.ports import Answer, ProgressEvent
 from haystack_kernel.rounds import EDIT, publishing
@@ -191,14 +191,30 @@ def edit_query(record: RunRecord, query: StructuredQuery, ports: Ports) -> RunRe
 def understand(record: RunRecord, ports: Ports) -> Answer[RunRecord]:
     """Question -> StructuredQuery."""
     planner = ports.planner_named(record.config.planner)
-    vocabulary = read_vocabulary(record.config, ports)
+    vocabulary = read_vocabulary(record.config, ports, question=record.question)
     view = rounds.planner_view(record, ports, step="understand")
     query, usage = planner.understand(record.question, vocabulary=vocabulary, view=view)
+    query = _named_by_user(query, record, ports)
     # a control reading that the question asks for in words wins over the configured default
     if query.control_strategy != "query_as_control":
         query = query.model_copy(update={"control_strategy": record.config.control_strategy})
     ports.progress(ProgressEvent(run_id=record.run_id, phase="understand", message=f"taken as {query.reading}"))
     return Answer(record.model_copy(update={"query": query}), usage)
+
+
+def _named_by_user(query: StructuredQuery, record: RunRecord, ports: Ports) -> StructuredQuery:
+    """Say of a treatment that the user's own prompt cells alone show that its name is theirs."""
+    treatment = query.perturbation
+    if record.config.prompt_h5ad is None or treatment is None or treatment.targets:
+        return query
+    if treatment.name not in own_treatments(record.question, ports, held=read_vocabulary(record.config, ports)):
+        return query
+    note = "no table knows this name: it is taken as yours for what the prompt cells that you give were treated with"
+    terms = tuple(
+        one.model_copy(update={"note": note}) if one.match is not None and one.match.name == treatment.name else one
+        for one in query.resolutions
+    )
+    return query.model_copy(update={"resolutions": terms})
 
 
 def retrieve(record: RunRecord, ports: Ports) -> RunRecord:

@@ -331,7 +331,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """One thing worth showing: ``phase`` is a step of the flow, ``fraction`` of it 0..1 or None when unknown."""
+    """One thing worth showing: ``phase`` is a step of the flow, ``fraction`` of it 0..1 or None when unknown.
+
+    ``usual_s`` is what the step took in earlier runs like this one; 0 where none tells.
+    """
 
     run_id: str
     phase: str
@@ -339,6 +342,7 @@ class ProgressEvent:
     round: int | None = None
     fraction: float | None = None
     elapsed_s: float = 0.0
+    usual_s: float = 0.0
 
 
 class Progress(Protocol):

@@ -88,6 +88,8 @@ class _Row:
             if _LEAST <= share < 1:
                 told = f"{share:.0%}, {told}, about {_span(passed * (1 - share) / share)} left"
             line = f"{line}, {told}"
+        elif self.event.usual_s >= 1:
+            line = f"{line}, about {_span(self.event.usual_s)} by earlier runs"
         return line
 
     def html(self, now: datetime) -> str:
@@ -144,12 +146,22 @@ class CellDisplay:
         now = self._now()
         rows = "".join(row.html(now) for row in self._rows.values())
         style = "color:var(--jp-ui-font-color2,#555);margin:0;padding-left:1.2em;font-size:90%"  # follows the theme
-        page = f'<ul class="haystack-progress" style="{style}">{rows}</ul>'
+        page = f'<ul class="haystack-progress" style="{style}">{rows}</ul>{self._age(now)}'
         bundle = {"text/plain": "\n".join(row.text(now) for row in self._rows.values()), "text/html": page}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True, metadata=metadata)
         else:
             self._handle.update(bundle, raw=True, metadata=metadata)
+
+    def _age(self, now: datetime) -> str:
+        """When it was drawn, while something goes on: a page that was loaded again gets no newer one."""
+        going = [row.event for row in self._rows.values() if row.event.message != "done" and not row.ended]
+        if not going:
+            return ""
+        run_id = html.escape(going[-1].run_id)
+        newer = f' haystack.attach("{run_id}") shows the run as it is.' if run_id.startswith("run-") else ""
+        style = "color:var(--jp-ui-font-color2,#555);margin:2px 0 0;font-size:85%"
+        return f'<p class="haystack-age" style="{style}">Drawn at {now:%H:%M:%S}.{newer}</p>'
 
 
 def _local_time() -> datetime:

@@ -807,7 +807,7 @@ def first_record(question: str, *, run_id: str | None, config: RunConfig, ports:
     """
     from haystack_kernel.planners.check import check_human, check_question
 
-    held = read_vocabulary(config, ports)
+    held = read_vocabulary(config, ports, question=question)
     if config.planner in MODEL_PLANNERS:  # they read what the rules cannot
         text = check_human(question)
     else:

@@ -12,6 +12,7 @@ from scipy import sparse
 
 import haystack_kernel as haystack
 from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.report import query_card
 from haystack_kernel.run import open_run
 
 pytestmark = pytest.mark.slow
@@ -172,6 +173,22 @@ def test_a_prompt_that_its_own_labels_contradict_is_refused_with_what_it_holds(b
     with pytest.raises(InvalidInputError, match="question asks for none"):
         haystack.ask("What do NK cells of donor d1 look like?", prompt=treated, atlas="tiny")
     assert not (few_cells / "runs").exists()
+
+
+def test_a_treatment_that_no_table_knows_is_answered_by_own_prompt_cells_under_the_users_name(
+    b_cells, shown, few_cells
+):
+    own = shown.copy()
+    own.obs["perturbation"] = own.obs["perturbation"].astype(str).replace("IFN-beta", "XQ-4471")
+    question = "How would B cells respond to XQ-4471?"
+    run = open_run(question, query_h5ad=b_cells, prompt_h5ad=own)
+    assert run.query.perturbation.name == "XQ-4471"
+    assert "no table knows this name: it is taken as yours" in repr(query_card(run.record))
+    run.work(until="submit")
+    assert run.record.rounds[0].n_prompt > 0
+    assert {one.prompt.perturbation for one in run.record.candidates} == {"XQ-4471"}
+    with pytest.raises(InvalidInputError, match="'XQ-4471' is not a known treatment"):
+        open_run(question, query_h5ad=b_cells)
 
 
 def test_without_query_cells_those_of_the_control_are_transformed(cells, few_cells):

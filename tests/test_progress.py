@@ -1,11 +1,14 @@
 """Progress as lines and as one display a cell: one line per change, times told, an honest end."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from types import SimpleNamespace
 
 import pytest
 
+from haystack_kernel.config.pace import paced
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import CellDisplay, progress_line, stream_progress
 
@@ -89,3 +92,23 @@ def test_a_cell_that_ends_early_says_so_in_what_is_saved(cell):
     assert cell.shown["text/plain"] == line
     assert "&lt;against&gt;" in cell.shown["text/html"]
     assert 'class="bar"' not in cell.shown["text/html"]
+
+
+def test_a_step_without_a_share_says_what_earlier_runs_took_and_the_display_its_age(cell):
+    cell.tell(event("ground", "scoring", round=1, usual_s=65.4))
+    assert cell.shown["text/plain"] == "12:00:00 [round 1] ground: scoring, about 1 min 5 s by earlier runs"
+    age = 'Drawn at 12:00:00. haystack.attach("run-a") shows the run as it is.'
+    assert age in cell.shown["text/html"]
+    cell.tell(event("ground", "done", round=1, elapsed_s=3.0))
+    assert "haystack-age" not in cell.shown["text/html"]
+
+
+@pytest.mark.slow
+def test_steps_are_told_the_median_of_finished_runs_like_theirs(finished):
+    ports, record = finished
+    heard = []
+    tell = paced(heard.append, ports.store)
+    tell(event("ground", "scoring"))  # of no run of this storage
+    tell(replace(event("ground", "scoring"), run_id=record.run_id))
+    taken = [one.seconds for one in record.steps if one.step.startswith("ground")]
+    assert [one.usual_s for one in heard] == [0.0, pytest.approx(median(taken))]

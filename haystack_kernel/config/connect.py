@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haystack_kernel.config.pace import paced
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs import BatchExecutor, LocalExecutor, SystemClock
@@ -66,7 +67,7 @@ def connect(
         msg = f"cache {settings.cache!r} must be a local folder: jobs of this machine keep their logs there"
         raise InvalidInputError(msg, cache=settings.cache)
     clock, consent = SystemClock(), consent or Consent()
-    progress = progress or _silent
+    is_heard, progress = progress is not None, progress or _silent
     patience = _bucket_patience(settings, clock=clock, progress=progress)
     if patience_s is not None:
         patience = replace(patience, seconds=min(patience_s, patience.seconds), saving_s=None)
@@ -78,18 +79,19 @@ def connect(
             settings, knowledge, clock=clock, consent=consent, read=Places(patience.seconds, clock=clock).read
         ),
     )
+    store = RunStore(settings.storage, patience=patience)
     return Ports(
         settings=settings,
         planners={planner.name: planner for planner in planners},
         open_atlas=_atlas_opener(settings, progress=progress),
-        store=RunStore(settings.storage, patience=patience),
+        store=store,
         literature=PaperSearcher(settings.literature, folder=Path(settings.cache) / "literature", clock=clock),
         executors={
             "local": LocalExecutor(str(Path(settings.cache) / "jobs"), clock=clock, consent=consent),
             "batch": BatchExecutor(settings, clock=clock, consent=consent),
         },
         clock=clock,
-        progress=progress,
+        progress=paced(progress, store) if is_heard else progress,
         consent=consent,
         patience_s=patience.seconds,
     )

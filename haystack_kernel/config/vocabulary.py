@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
+from haystack_kernel.knowledge import load_knowledge, with_vocabulary
+from haystack_kernel.planners.offline import parse_question
 from haystack_kernel.schema import DEMO_ATLAS, Vocabulary
 
 if TYPE_CHECKING:
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import RunConfig
 
 
-def read_vocabulary(config: RunConfig, ports: Ports) -> Vocabulary:
-    """Read the names of the atlases of a run.
+def read_vocabulary(config: RunConfig, ports: Ports, *, question: str = "") -> Vocabulary:
+    """Read the names of the atlases of a run, and how the user calls the effect of prompt cells of their own.
 
     Parameters
     ----------
@@ -24,6 +26,8 @@ def read_vocabulary(config: RunConfig, ports: Ports) -> Vocabulary:
         Names the atlases.
     ports
         Opens them.
+    question
+        With own prompt cells, a treatment of the question that nobody knows is what these cells show.
 
     Returns
     -------
@@ -41,7 +45,18 @@ def read_vocabulary(config: RunConfig, ports: Ports) -> Vocabulary:
     (('XQ-4471', 'drug'),)
     """
     names = [name for name in config.atlas_names if name != DEMO_ATLAS]
-    return _names_of(ports.open_atlas(names)) if names else Vocabulary()
+    held = _names_of(ports.open_atlas(names)) if names else Vocabulary()
+    if config.prompt_h5ad is None or not question:
+        return held
+    own = tuple((name, "") for name in own_treatments(question, ports, held=held))
+    return held.model_copy(update={"perturbations": tuple(sorted({*held.perturbations, *own}))}) if own else held
+
+
+def own_treatments(question: str, ports: Ports, *, held: Vocabulary) -> tuple[str, ...]:
+    """Treatments of a question that neither the tables nor the atlases know, as the question writes them."""
+    knowledge = with_vocabulary(load_knowledge(ports.settings.knowledge), held)
+    unknown = parse_question(question, knowledge=knowledge).unresolved
+    return tuple(one.text for one in unknown if one.kind == "perturbation")
 
 
 def _names_of(atlas: Atlas) -> Vocabulary:

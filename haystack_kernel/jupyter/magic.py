@@ -51,7 +51,25 @@ def ask(line: str, cell: str | None = None, *, shell: Any = None) -> Run:  # noq
     run = _open(question)
     if shell is not None and isinstance(shell.user_ns.get("run", run), Run):
         shell.user_ns["run"] = run  # before it works: after an interrupt, "run" alone would start the magic %run
-    return run.work()
+    return run.work() if shell is None else _work_in_sight(run)
+
+
+def _work_in_sight(run: Run) -> Run:
+    """Work a run to its end, and show what the form of the widgets shows: reading, candidates, estimate, answer."""
+    from IPython.display import display
+
+    from haystack_kernel.report import answer, query_card
+    from haystack_kernel.report.html import Html, paragraph
+
+    display(query_card(run.understand().record))
+    display(run.retrieve().candidates)
+    estimate = run.work(until="submit").estimate()
+    free = "Estimate: this machine works on the run, which costs nothing."
+    display(Html(paragraph(free)) if estimate is None else estimate)
+    run.work()
+    if run.record.best_round is not None:
+        display(answer(run.record, de=run.de, pathways=run.pathways))
+    return run
 
 
 def _open(question: str) -> Run:

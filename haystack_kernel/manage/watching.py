@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import ContractError, HaystackError, NotFoundError
+from haystack_kernel.errors import HaystackError, NotFoundError
 from haystack_kernel.run import Run
 from haystack_kernel.steering import orchestrator_status
-from haystack_kernel.store import check_run_id, layout
+from haystack_kernel.store import check_run_id, finished_like, layout
 from inference.manifest import RESULT_SUFFIX
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ PHASES = {  # phase: the steps that belong to it, in order
 }
 _PHASE_OF = {step: phase for phase, steps in PHASES.items() for step in steps}
 _IN_ROUND = ("cells", "prediction", "score")
-_N_EARLIER, _N_LOOKED_AT = 5, 40  # finished runs that an estimate rests on, and runs that are looked at to find them
 _POLL_S = {"local": 0.5, "batch": 5.0}  # the cloud is asked less often
 
 
@@ -239,20 +238,12 @@ def usual_times(config: RunConfig, ports: Ports) -> Usual:
     seen: dict[str, list[float]] = {}
     queues: list[float] = []
     n_found = 0
-    with suppress(NotFoundError):  # a storage that does not exist yet
-        for run_id in ports.store.list_runs()[:_N_LOOKED_AT]:
-            with suppress(NotFoundError, ContractError):
-                row = ports.store.summary(run_id)
-                if row.status != "done" or (row.engine, row.executor) != (config.engine, config.executor):
-                    continue
-                record = ports.store.load(run_id)
-                for phase, seconds in _seconds_by_phase(record).items():
-                    seen.setdefault(phase, []).append(seconds)
-                waited, _ = job_times(record, None, now=record.steps[-1].finished_at)
-                queues += [] if waited is None else [waited]
-                n_found += 1
-            if n_found == _N_EARLIER:
-                break
+    for record in finished_like(config, ports.store):
+        for phase, seconds in _seconds_by_phase(record).items():
+            seen.setdefault(phase, []).append(seconds)
+        waited, _ = job_times(record, None, now=record.steps[-1].finished_at)
+        queues += [] if waited is None else [waited]
+        n_found += 1
     return Usual(
         seconds={phase: median(found) for phase, found in seen.items()},
         queue_s=(min(queues), max(queues)) if queues else None,

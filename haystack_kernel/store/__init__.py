@@ -1,6 +1,7 @@
 """Where runs are kept: run folders over fsspec, and the checks of ids and addresses."""
 
 from haystack_kernel.store.calls import CallFolder, bills_of, to_transcript, usage_of
+from haystack_kernel.store.earlier import finished_like
 from haystack_kernel.store.given import (
     IN_MEMORY,
     dataset_name,
@@ -33,6 +34,7 @@ __all__ = [
     "check_storage",
     "dataset_name",
     "find_worker",
+    "finished_like",
     "hide_home",
     "is_cells",
     "is_kept",

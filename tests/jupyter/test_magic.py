@@ -179,9 +179,13 @@ def test_run_names_the_run_before_it_works_but_no_value_of_the_users_is_replaced
 
 @pytest.mark.slow
 def test_ask_works_the_question_to_its_end_and_returns_the_run(shell, few_cells):
-    result = shell.run_cell("run = %ask How would B cells respond to IFN-beta?")
+    with capture_output() as shown:
+        result = shell.run_cell("run = %ask How would B cells respond to IFN-beta?")
     assert result.success
     run = shell.user_ns["run"]
+    told = ["taken as", run.record.candidates[0].key, "which costs nothing.", "Interpretation"]
+    places = [shown.stdout.find(text) for text in told]
+    assert -1 < places[0] < places[1] < places[2] < places[3]
     assert isinstance(run, Run)
     assert run.record.status == "done"
     assert (few_cells / "runs" / run.run_id / "report.html").exists()
