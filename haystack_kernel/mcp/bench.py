@@ -13,11 +13,11 @@ import hashlib
 import json
 import shlex
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.config.connect import connect
-from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import ApprovalNeededError, HaystackError, InvalidInputError, NotFoundError
 from haystack_kernel.jobs import in_usd
 from haystack_kernel.manage.comparison import compare
@@ -33,8 +33,9 @@ from haystack_kernel.schema import Citations
 from haystack_kernel.store import check_run_id, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from haystack_kernel.mcp.shown import LabelKind
     from haystack_kernel.ports import Ports
     from haystack_kernel.schema import RunRecord, Settings
 
@@ -290,8 +291,12 @@ class Bench:
         while not look.is_over and (left := until - self._ports.clock.monotonic()) > 0:
             self._ports.clock.sleep(min(watch.poll_s, left))
             look = watch.look()
-        record = look.record
-        return results.status(look, labels=self._labels, say=self._sentences(record), where=self._where)
+        say = self._sentences(look.record)
+        if look.state["failure"] or look.state["detail"]:  # which may name what an atlas holds
+            say = self._labels.sentences(
+                together(self._labels.of(look.record), self._held(look.record.config.atlas_names))
+            )
+        return results.status(look, labels=self._labels, say=say, where=self._where)
 
     def result(self, run_id: str, *, n_genes: int, genes: list[str]) -> dict[str, Any]:
         """The answer of a run: genes, pathways, score, limits, and where its report lies."""
@@ -351,13 +356,17 @@ class Bench:
 
     def explain(self, error: HaystackError, options: dict[str, Any] | None = None) -> str:
         """The message of an error, with keys in place of labels of the atlases that it may name."""
-        found: dict[Any, set[str]] = {}
-        try:
-            names = build_config(self.settings, **{"planner": "offline", **(options or {})}).atlas_names
-            found = labels_in(self._ports.open_atlas(names).conditions())
-        except HaystackError:
-            pass
-        return self._labels.sentences(found).say(str(error), most=1500)
+        names = (options or {}).get("atlases") or self.settings.atlases
+        also = [query_atlas] if (query_atlas := (options or {}).get("query_atlas")) else []
+        return self._labels.sentences(self._held([*names, *also])).say(str(error), most=1500)
+
+    def _held(self, names: Sequence[str]) -> dict[LabelKind, set[str]]:
+        """Labels of atlases, one by one, since the name of one may be what is wrong."""
+        found: dict[LabelKind, set[str]] = {}
+        for name in names:
+            with suppress(HaystackError):
+                found = together(found, labels_in(self._ports.open_atlas([name]).conditions()))
+        return found
 
 
 def candidate_id(key: str) -> str:

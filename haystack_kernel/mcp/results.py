@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from haystack_kernel.manage.watching import Look, Usual
     from haystack_kernel.mcp.shown import Labels, Sentences
     from haystack_kernel.run import Run
-    from haystack_kernel.schema import Citations, CostEstimate, RunRecord, RunSummary
+    from haystack_kernel.schema import Citations, CostEstimate, RunRecord, RunSummary, StructuredQuery
 
 _DIGITS = 3
 _ENDS = 2
 _ARROW = re.compile(r" activates | inhibits ")
 _PAPER = re.compile(r"pmid:\d{1,9}|doi:10\.\d{4,9}/[A-Za-z0-9.;()/_-]{1,40}|[a-z]{3,20}:[A-Za-z0-9]{1,20}")
-_N_TWINS = 5
+_N_TWINS, _N_EXPECTED = 5, 15
 _N_SENTENCES, _N_PATHWAYS, _N_CITED = 2, 8, 12  # the report has the others
 _MOST_OF_PARAGRAPH = 900
 _GENE_COLUMNS = (  # as far as the table of a run has them
@@ -89,7 +89,7 @@ def taken_as(record: RunRecord, labels: Labels) -> dict[str, Any]:
         {
             "task": TASKS[query.task_type],
             "cell_type": labels.name(query.cell_type_name or query.cell_type_text, kind="cell_type"),
-            "cell_type_id": query.cell_type_id,
+            "cell_type_id": query.cell_type_id if query.cell_type_id and is_plain(query.cell_type_id) else None,
             "treatment": labels.name(perturbation, kind="perturbation"),
             "treatment_type": query.perturbation.type if query.perturbation else None,
             "tissue": labels.name(query.tissue_name, kind="tissue"),
@@ -106,11 +106,11 @@ def reading(record: RunRecord, *, labels: Labels, say: Sentences) -> dict[str, A
     query = record.query
     if query is None:
         return {}
-    also = {
-        labels.name(item.text, kind="condition"): [one.name for one in item.alternatives]
+    also = [
+        {"words": say.say(item.text), "others": [labels.name(one.name, kind=item.kind) for one in item.alternatives]}
         for item in query.resolutions
         if item.alternatives
-    }
+    ]
     return {
         **taken_as(record, labels),
         **without_nothing(
@@ -119,12 +119,18 @@ def reading(record: RunRecord, *, labels: Labels, say: Sentences) -> dict[str, A
                 "measured_already": say.say(record.measured_words) if record.measured_words else "",
                 "noted_only": say.say(query.condition) if query.condition else "",
                 "may_also_mean": also,
-                "expected_genes_up": [gene for gene, sign in query.expected_targets.items() if sign > 0][:15],
-                "expected_genes_down": [gene for gene, sign in query.expected_targets.items() if sign < 0][:15],
+                "expected_genes_up": _moved(query, 1),
+                "expected_genes_down": _moved(query, -1),
                 "options": _options(record),
             }
         ),
     }
+
+
+def _moved(query: StructuredQuery, sign: int) -> list[str]:
+    """Genes that are known to move so under the treatment, the first of them."""
+    genes = [gene for gene, expected in query.expected_targets.items() if expected == sign]
+    return [gene_name(gene) for gene in genes[:_N_EXPECTED]]
 
 
 def _options(record: RunRecord) -> dict[str, Any]:
