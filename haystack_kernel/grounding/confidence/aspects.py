@@ -22,6 +22,7 @@ from haystack_kernel.grounding.confidence.training import training_aspect
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
 from haystack_kernel.grounding.de.profiles import correlate, log_normalise, mean_profile
 from haystack_kernel.grounding.de.table import FLIPS
+from haystack_kernel.grounding.uncertainty.calls import TRANSFER
 from haystack_kernel.grounding.uncertainty.transfer import describe
 from haystack_kernel.schema import EVIDENCE_WORDS, Aspect, Confidence
 
@@ -96,7 +97,7 @@ def assess_confidence(
         coverage,
         baseline,
         flips,
-        _intervals(studied, engine=basis.context.engine),
+        _intervals(studied, engine=basis.context.engine, used_c=de.attrs.get(TRANSFER)),
         _donors(cells, de=de, basis=basis),
         measured,
         percentile,
@@ -211,12 +212,12 @@ def _similar_responses(
     return baseline, Aspect(name=names[1], value=found[0].pearson, words=words)
 
 
-def _intervals(studied: Uncertain | str, *, engine: str) -> Aspect:
+def _intervals(studied: Uncertain | str, *, engine: str, used_c: float | None) -> Aspect:
     """Whether the 80 % intervals of the genes held where the prompt itself could be asked."""
     name = "gene intervals"
     if isinstance(studied, str):
         return Aspect(name=name, value=NAN, reason=studied)
-    words = describe(studied.transfer, engine=engine)
+    words = describe(studied.transfer, engine=engine, used_c=used_c)
     if math.isnan(studied.transfer.coverage):
         return Aspect(name=name, value=NAN, reason=words.rstrip("."))
     return Aspect(name=name, value=studied.transfer.coverage, words=words)

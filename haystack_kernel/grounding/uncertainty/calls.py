@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 LARGE = 0.1  # an effect that prob_de counts, in log1p(CP10k)
 LEAST_SCALE = 1e-3  # of that error, where an engine repeats itself exactly
 CELL_DEGREES = 10.0  # weight of the prompt's own error in the spread of resampled predictions, in resamples
+TRANSFER = "transfer_error"  # key of the table's attrs: c, as a share of the effect
 COLUMNS = (keys.EFFECT, keys.EFFECT_SD, keys.EFFECT_LOW, keys.EFFECT_HIGH, keys.LFSR, keys.PROB_DE)
 
 
@@ -173,7 +174,8 @@ def call_genes(
     Returns
     -------
     A copy with ``effect``, ``effect_sd``, ``effect_low`` and ``effect_high`` (80 % interval), ``lfsr`` and ``prob_de``,
-    all on the scale of ``delta``; NaN for genes of which nothing is known. ``is_de`` is ``lfsr < max_lfsr``.
+    all on the scale of ``delta``; NaN for genes of which nothing is known. ``is_de`` is ``lfsr < max_lfsr``. ``attrs``
+    holds ``transfer_error``, c.
     """
     de = de.copy()
     for name in COLUMNS:
@@ -191,6 +193,7 @@ def call_genes(
         variance = _spread(studied.own.variance, spread) + (0.0 if drawn is None else drawn[where])
         response = Response(effect, variance, studied.own.similarity)
         c2 = max(c2, _misses(studied, response))
+    de.attrs[TRANSFER] = math.sqrt(c2)
     there = posterior(response.effect, response.variance).no_lower_than(-studied.base).carried_over(c2, least=LEAST)
     mean, variance = there.moments()
     sd, negative = np.sqrt(variance), there.below(0.0)

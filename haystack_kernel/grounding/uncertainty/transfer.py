@@ -83,7 +83,7 @@ class LeftOut:
     c2: float
 
 
-def describe(transfer: Transfer, *, engine: str) -> str:
+def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) -> str:
     """Say what the intervals rest on and how they held, in one to three sentences.
 
     Parameters
@@ -92,6 +92,9 @@ def describe(transfer: Transfer, *, engine: str) -> str:
         What was learned.
     engine
         Engine of the prediction; only a linear one was itself asked to predict what was left out.
+    used_c
+        The transfer error that was used, where it is larger, because the engine's prediction is unlike all that the
+        prompt shows; None: the one that was learned.
     """
     c = np.sqrt(transfer.c2)
     said = []
@@ -107,10 +110,14 @@ def describe(transfer: Transfer, *, engine: str) -> str:
         said.append(f"{transfer.sign_agreement:.0%} of {transfer.n_called} calls made for them had the right sign.")
     if transfer.missing and transfer.n_units:
         said.append(f"The prompt does not show how far effects differ between {_PLURAL[transfer.missing]}.")
-    if c >= MOST_C:
-        said.append(f"Nothing can be called: their effects differ by {c:.0%}, and from 61 % on no sign is certain.")
+    name = engine or "the engine of this run"
     if engine not in LINEAR:
-        said.append(f"They were predicted by a simple engine, not by {engine or 'the engine of this run'}.")
+        said.append(f"They were predicted by a simple engine, not by {name}.")
+    if used_c is not None and used_c > c:
+        said.append(f"What {name} predicts differs by {used_c:.0%} of its effects from what the prompt's cells show.")
+        c = used_c
+    if c >= MOST_C:
+        said.append(f"Nothing can be called: effects may differ by {c:.0%}, and from 61 % on no sign is certain.")
     return " ".join(said)
 
 

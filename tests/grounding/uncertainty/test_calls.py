@@ -81,7 +81,7 @@ def test_donors_that_differ_more_than_their_effects_have_no_calls(designed):
     studied = study(cells)
     assert studied.transfer.left_out == "donor"
     assert not call(cells, studied=studied)[keys.IS_DE].any()
-    assert "Nothing can be called: their effects differ by" in describe(studied.transfer, engine="weighted")
+    assert "Nothing can be called: effects may differ by" in describe(studied.transfer, engine="weighted")
 
 
 def test_what_the_prompt_cannot_teach_is_said(designed):
@@ -144,6 +144,8 @@ def test_another_engine_is_called_by_its_own_prediction_and_spread(cells, called
     # a prediction that no cell type of the prompt resembles is not believed
     against = call(cells, engine="stack", delta=-delta, studied=studied)
     assert not against[keys.IS_DE].any()
+    words = describe(studied.transfer, engine="stack", used_c=against.attrs["transfer_error"])
+    assert "of its effects from what the prompt's cells show. Nothing can be called" in words
 
 
 def test_where_nothing_is_known_no_gene_is_called_and_the_reason_is_given(cells):
