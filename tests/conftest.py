@@ -314,8 +314,8 @@ def session_ports(settings):
     """Real ports, but for the executor, that outlive a test; ``ports.progress`` keeps what was heard in ``events``."""
     from haystack_kernel.config.connect import connect
 
-    made = connect(settings, progress=Heard())
-    return replace(made, executors={"local": InlineExecutor(made.clock)})
+    made = connect(settings)
+    return replace(made, progress=Heard(), executors={"local": InlineExecutor(made.clock)})
 
 
 def work_on_tiny(folder, root, *, until=None, **options):
