@@ -27,7 +27,20 @@ from haystack_kernel.planners.claude.papers import Statements
 from haystack_kernel.planners.claude.planner import prompt_of
 from haystack_kernel.planners.claude.statements import Statement
 from haystack_kernel.ports import Consent, PapersToRead, PlannerView
-from haystack_kernel.schema import Feedback, Paper, PaperQuery, PaperSearch, Quote, Settings, Vocabulary
+from haystack_kernel.report.literature import literature_part
+from haystack_kernel.rounds.reading import read_again
+from haystack_kernel.schema import (
+    Citations,
+    Feedback,
+    ModelReadings,
+    Paper,
+    PaperQuery,
+    PaperSearch,
+    Quote,
+    Settings,
+    Usage,
+    Vocabulary,
+)
 from haystack_kernel.store import layout
 from tests.planners.claude import model
 from tests.servers import messages
@@ -570,3 +583,43 @@ def test_statements_hold_no_text_of_a_paper():
     told = Statement(made, said, ("rules",)).data
     assert set(told) == {"gene", "under_the_treatment", "stance", "year", "read_by"}
     assert "obey" not in json.dumps(told)
+
+
+def test_papers_of_the_best_round_are_read_once_and_the_report_shows_both_readings(server, claude):
+    """The rules read a contradiction as support, the model reads it right; a retracted paper is not read."""
+    said = "Blocking IFN-beta raised STAT1 in B cells."
+    quote = {"gene": "STAT1", "direction": 1, "stance": "support", "quote": said, "where": "abstract", "start": 0}
+    papers = [
+        {
+            "id": f"pmid:{number}",
+            "title": f"Paper {number}",
+            "abstract": said,
+            "sources": ["pubmed"],
+            "retracted": number == 2,
+        }
+        for number in (1, 2)
+    ]
+    cited = [{"paper": one, "scored": True, "quotes": [{**quote, "end": len(said)}]} for one in papers]
+    record, view = claude.record, claude.view()
+    citations = Citations.model_validate({"citations": cited, "reason": "designed"})
+    folder = layout.round_folder(record.best_round)
+    claude.store.write(view.run_id, f"{folder}/{layout.CITATIONS}", citations.model_dump_json().encode())
+    config = record.config.model_copy(update={"planner": "claude"})
+    record = record.model_copy(update={"run_id": view.run_id, "config": config})
+    ports = replace(claude.made, store=claude.store, planners={"claude": claude.planner})
+    answer = {"statements": [{"gene": "STAT1", "direction": "falls", "quote": said}]}
+    server.answer = lambda body: messages.says(answer)
+    try:
+        usage = read_again(record, ports, number=record.best_round, de=claude.de)
+        assert (len(server.requests), usage.calls) == (1, 1)
+        assert read_again(record, ports, number=record.best_round, de=claude.de) == Usage()
+        assert len(server.requests) == 1
+    finally:
+        server.answer = messages.obedient(model.honest)
+    kept = claude.store.read(view.run_id, f"{folder}/{layout.READINGS}")
+    readings = ModelReadings.model_validate_json(kept)
+    assert readings.read == ("pmid:1",)
+    (found,) = readings.citations[0].quotes
+    assert (found.direction, found.stance) == (-1, "contradiction")  # STAT1 rises in the prediction
+    part = literature_part(citations.model_copy(update={"reason": ""}), readings=readings)
+    assert part.index("contradict the prediction (1)") < part.index("disagree on STAT1") < part.index("support the")
