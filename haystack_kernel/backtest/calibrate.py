@@ -105,8 +105,9 @@ def calibrate(  # noqa: PLR0913 - what was tested, and with what
     """
     known = outcomes.subset(np.flatnonzero(~np.isnan(outcomes.r)))
     z = np.arctanh(np.clip(known.r, -MOST_R, MOST_R))
-    fit = _fit(known, z)
-    left, covered = _left_out(known, z), _covered(known, z)
+    has_slopes = len(z) >= MIN_FOR_FEATURES
+    fit = _fit(known, z, has_slopes=has_slopes)
+    left, covered = _left_out(known, z, has_slopes=has_slopes), _covered(known, z, has_slopes=has_slopes)
     strata = []
     for evidence in EVIDENCE_WORDS:
         places = np.flatnonzero(known.evidence == evidence)
@@ -163,17 +164,21 @@ def held_out_coverage(outcomes: Outcomes) -> tuple[int, int]:
     Pairs inside, and pairs for which such an interval could be made.
     """
     known = outcomes.subset(np.flatnonzero(~np.isnan(outcomes.r)))
-    covered = _covered(known, np.arctanh(np.clip(known.r, -MOST_R, MOST_R)))
+    z = np.arctanh(np.clip(known.r, -MOST_R, MOST_R))
+    covered = _covered(known, z, has_slopes=len(z) >= MIN_FOR_FEATURES)
     return int(np.nansum(covered)), int((~np.isnan(covered)).sum())
 
 
-def _fit(known: Outcomes, z: Floats) -> _Fit:
-    """Least squares with a mean for each evidence distance, and slopes that are drawn towards 0."""
+def _fit(known: Outcomes, z: Floats, *, has_slopes: bool) -> _Fit:
+    """Least squares with a mean for each evidence distance, and slopes that are drawn towards 0.
+
+    ``has_slopes`` is decided once for all pairs: fits that leave some of them out must be of the same form.
+    """
     n_features = known.features.shape[1]
     centre = np.array([np.nanmean(column) if (~np.isnan(column)).any() else 0.0 for column in known.features.T])
     evidence = known.evidence
     kinds = np.unique(evidence).tolist()
-    if len(z) < MIN_FOR_FEATURES or not n_features:
+    if not has_slopes or not n_features:
         return _Fit({kind: float(z[evidence == kind].mean()) for kind in kinds}, centre, np.zeros(n_features))
     moved = np.nan_to_num(known.features - centre)
     spread = moved.std(axis=0)
@@ -192,13 +197,13 @@ def _folds(known: Outcomes) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(of_pair % n == one) for one in range(n)]
 
 
-def _left_out(known: Outcomes, z: Floats) -> Floats:
+def _left_out(known: Outcomes, z: Floats, *, has_slopes: bool) -> Floats:
     """Residual of every pair from a fit without its treatment; NaN where nothing else has its evidence distance."""
     residual = np.full(len(z), np.nan)
     for own in _folds(known):
         rest = np.setdiff1d(np.arange(len(z)), own)
         if rest.size:
-            fit = _fit(known.subset(rest), z[rest])
+            fit = _fit(known.subset(rest), z[rest], has_slopes=has_slopes)
             some = known.subset(own)
             residual[own] = z[own] - fit.at(some.evidence, some.features)
     return residual
@@ -221,11 +226,11 @@ def _interval(residuals: Floats, own: Floats) -> tuple[str, float, float]:
     if len(usable) < MIN_CONFORMAL:
         half = float(t.ppf((1 + LEVEL) / 2, n - 1) * own.std(ddof=1) * np.sqrt(1 + 1 / n))
         return "t", -half, half
-    count = len(usable)
-    tail = (1 - LEVEL) / 2
-    low = max(int(np.floor(tail * (count + 1))), 1) - 1
-    high = min(int(np.ceil((1 - tail) * (count + 1))), count) - 1
-    return "conformal", float(usable[low]), float(usable[high])
+    # of count + 1 exchangeable residuals a new one lies between the ranks .1 (count + 1) and .9 (count + 1) in 80 %;
+    # ranks are interpolated, since rounding them outwards holds 85 % at 38 pairs
+    ranks = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2]) * (len(usable) + 1)
+    low, high = np.interp(ranks, np.arange(1, len(usable) + 1), usable)
+    return "conformal", float(low), float(high)
 
 
 def _stratum(
@@ -256,7 +261,7 @@ def _stratum(
     )
 
 
-def _covered(known: Outcomes, z: Floats) -> Floats:
+def _covered(known: Outcomes, z: Floats, *, has_slopes: bool) -> Floats:
     """1 where a pair lies inside the interval that pairs of other treatments make, 0 where not; NaN: none was made."""
     inside = np.full(len(z), np.nan)
     for own in _folds(known):
@@ -264,7 +269,8 @@ def _covered(known: Outcomes, z: Floats) -> Floats:
         if not rest.size:
             continue
         others = known.subset(rest)
-        fit, left = _fit(others, z[rest]), _left_out(others, z[rest])
+        fit = _fit(others, z[rest], has_slopes=has_slopes)
+        left = _left_out(others, z[rest], has_slopes=has_slopes)
         fitted = z[rest] - fit.at(others.evidence, others.features)
         same = {kind: others.evidence == kind for kind in fit.means}
         intervals = {kind: _interval(left[places], fitted[places]) for kind, places in same.items()}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 N_LEADING = 50  # genes of a response whose overlap is counted
+MIN_COMPARED = 2 * N_LEADING  # genes; with fewer the leading ones of any two responses overlap
 MIN_CLEAR = 10  # genes whose measured change is beyond doubt, so that the share of right directions says something
 CLEAR_Z = 3.0
 LEAST_RELIABILITY = 0.05
@@ -37,7 +38,8 @@ class Closeness:
     rmse
         Root mean squared difference.
     overlap
-        Share of the 50 genes that change most in the measurement that are among the 50 of the prediction.
+        Share of the 50 genes that change most in the measurement that are among the 50 of the prediction; NaN below
+        100 genes.
     direction
         Share of the genes with a clear measured change (three standard errors) that the prediction moves the same way;
         a gene that it does not move counts as half. NaN with fewer than ten such genes.
@@ -87,7 +89,7 @@ def compare_changes(predicted: Floats, truth: Effect, *, tested: NDArray[np.bool
         pearson=pearson,
         cosine=float(one @ two) / norm if norm else np.nan,
         rmse=float(np.sqrt(np.mean((one - two) ** 2))) if one.size else np.nan,
-        overlap=np.nan if is_still or not n else len(leading[0] & leading[1]) / n,
+        overlap=np.nan if is_still or one.size < MIN_COMPARED else len(leading[0] & leading[1]) / n,
         direction=float(np.mean(right)) if clear.sum() >= MIN_CLEAR else np.nan,
         reliability=reliability,
         clean=float(np.clip(pearson / np.sqrt(reliability), -1, 1)),

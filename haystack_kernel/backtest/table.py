@@ -125,11 +125,14 @@ def outcomes_of(table: pd.DataFrame, engine: str) -> Outcomes:
 
 
 def _groups(pairs: dict[int, MeasuredPair], judged: dict[int, Judged]) -> list[list[int]]:
-    """Pairs of one cell type and dataset with the same thing held out."""
-    groups: dict[tuple[str, str, str], list[int]] = {}
+    """Pairs of one cell type and dataset with the same thing held out, so that all have the same control cells.
+
+    Other donors have other control cells, by which a prediction of no change would find its own truth.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
     for number in judged:
         pair = pairs[number]
-        groups.setdefault((pair.dataset, pair.cell_type, pair.held), []).append(number)
+        groups.setdefault((pair.dataset, pair.cell_type, pair.held, pair.donors), []).append(number)
     return list(groups.values())
 
 

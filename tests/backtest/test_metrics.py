@@ -158,3 +158,8 @@ def test_anchoring_puts_the_mean_at_0_and_a_replicate_at_1_in_either_direction()
     assert anchored.anchor(0.5, mean=0.2, replicate=0.8) == pytest.approx(0.5)
     assert anchored.anchor(0.4, mean=1.0, replicate=0.2) == pytest.approx(0.75)
     assert np.isnan(anchored.anchor(0.5, mean=0.5, replicate=0.52))
+
+
+def test_too_few_genes_have_no_leading_ones():
+    truth = np.linspace(-1, 1, 99)
+    assert np.isnan(compare_changes(truth, effect(truth), tested=np.ones(99, bool)).overlap)
