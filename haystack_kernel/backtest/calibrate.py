@@ -88,7 +88,6 @@ def calibrate(  # noqa: PLR0913 - what was tested, and with what
     backtest: str,
     made_at: datetime,
     model: str = "",
-    trained_on: tuple[str, ...] = (),
 ) -> Calibration:
     """Fit the expected correlation and its intervals.
 
@@ -96,7 +95,7 @@ def calibrate(  # noqa: PLR0913 - what was tested, and with what
     ----------
     outcomes
         Back-tested pairs of one engine; pairs without a correlation are left out.
-    atlas, digest, engine, backtest, made_at, model, trained_on
+    atlas, digest, engine, backtest, made_at, model
         Kept with the calibration, see :class:`Calibration`.
 
     Returns
@@ -130,7 +129,6 @@ def calibrate(  # noqa: PLR0913 - what was tested, and with what
         least=tuple(bounds[0].tolist()) if has_slope else (),
         most=tuple(bounds[1].tolist()) if has_slope else (),
         strata=tuple(strata),
-        trained_on=trained_on,
     )
 
 

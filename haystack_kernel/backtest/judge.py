@@ -67,6 +67,7 @@ def judge_pair(number: int, plan: BacktestPlan, *, tasks: list[str], folder: Cam
     base = np.asarray(log_normalise(measured.query).mean(axis=0)).ravel()
     facts: dict[str, Any] = {"engines": {}, "n_tested": int(tested.sum()), "n_changed": int(real.is_changed.sum())}
     profiles = {name: bulk.profile for name, bulk in bulks.items()}
+    profiles[keys.QUERY] = anchored.bulk_profile(measured.query).profile
     for engine in tasks:
         if engine.endswith(CONTROL_SUFFIX):
             continue

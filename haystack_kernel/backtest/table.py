@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from haystack_kernel import keys
 from haystack_kernel.backtest import anchored
 from haystack_kernel.backtest.calibrate import Outcomes
 from haystack_kernel.backtest.judge import REPLICATE, TYPE_MEAN
@@ -174,7 +175,8 @@ def _discrimination(
             profiles = judged[number][1]
             for engine in judged[number][0]["engines"]:
                 if engine in profiles:
-                    change = profiles[engine] - profiles["control"]
+                    # against the cells that were transformed: the truth's control cells would bring its donors along
+                    change = profiles[engine] - profiles["control" if engine == REPLICATE else keys.QUERY]
                     found[number, engine] = anchored.discriminate(change, changes, own=0)
     return found
 

@@ -91,7 +91,6 @@ class Calibration(Frozen):
     least: tuple[float, ...] = Field(default=(), description="smallest value of each feature that was tested")
     most: tuple[float, ...] = Field(default=(), description="largest value")
     strata: tuple[Stratum, ...] = ()
-    trained_on: tuple[str, ...] = Field(default=(), description="why its figures may be too good, one sentence each")
 
 
 class BackTested(Frozen):

@@ -27,7 +27,7 @@ def judged(change, control, predicted, *, size=1.0):
     near = dict.fromkeys(NEAR, 0.5) | {"reliability": 0.9}
     six = {"error": 0.4, "own_noise": 0.1, "size": size}
     six |= {"direction_fidelity": 0.5, "direction_reach": 0.5, "changed_genes": 0.5, "fold_change_error": 0.5}
-    profiles = {"truth": control + change, "control": control, "weighted": predicted}
+    profiles = {"truth": control + change, "control": control, "query": control * 0, "weighted": predicted}
     return {"engines": {"weighted": near | six}, "highest_r": 0.9, "n_changed": 12}, profiles
 
 

@@ -207,3 +207,25 @@ def test_the_command_prints_the_table_and_what_later_runs_can_expect(tested, set
     assert answer["id"] == tested.id
     assert answer["n_pairs"] == 4
     assert {row["engine"] for row in answer["summary"]} >= {"weighted", "none", REPLICATE}
+
+
+def test_a_later_run_quotes_the_back_test_and_says_that_its_engine_has_no_weights(tested, settings):
+    from haystack_kernel.run import open_run
+
+    few = settings.grounding.model_copy(update={"n_draws": 99, "n_seeds": 0})
+    run = open_run(
+        "How would monocytes respond to IFN-beta?",
+        settings=settings.model_copy(update={"grounding": few}),
+        atlases=["tiny"],
+        engine="weighted",
+        hide=["monocyte:IFN-beta"],
+        max_rounds=1,
+        literature=False,
+    ).work(until="decide")
+    aspects = {one.name: one for one in run.record.rounds[0].confidence.aspects}
+    quoted = aspects["back-tested accuracy"]
+    stratum = next(one for one in tested.calibrations["weighted"].strata if one.evidence == "other_cell_type")
+    assert quoted.value == pytest.approx(np.tanh(stratum.intercept))
+    assert f"{stratum.n_pairs} hidden pairs of atlas tiny" in quoted.words
+    assert "Not calibrated for other treatments: 2 treatments tested, 10 are needed" in quoted.words
+    assert "no weights" in aspects["training data"].words

@@ -1,0 +1,21 @@
+"""The calibrations that ship with the demo atlas are those of the demo atlas as it is made today."""
+
+from pathlib import Path
+
+from haystack_kernel.atlas.calibrations import PACKAGED
+from haystack_kernel.atlas.demo import DEMO_SEED, _sources
+from haystack_kernel.schema import MIN_PERTURBATIONS, Calibration
+from haystack_kernel.store import layout
+
+
+def test_the_demo_atlas_ships_with_its_calibrations():
+    stamp = " ".join(sorted(path.stem for path in _sources(Path("/somewhere"), DEMO_SEED).values()))
+    for engine in ("mean", "shift", "weighted"):
+        found = Calibration.model_validate_json((PACKAGED / layout.calibration_file(engine)).read_text())
+        assert (found.atlas, found.engine) == ("demo", engine)
+        assert found.digest == stamp, "the demo atlas has changed: `haystack backtest demo --pairs 156` remakes them"
+        assert found.n_pairs >= 140
+        for stratum in found.strata:
+            assert stratum.method == "conformal"
+            assert stratum.n_perturbations >= MIN_PERTURBATIONS
+            assert 0.75 <= stratum.n_covered / stratum.n_checked <= 0.9
