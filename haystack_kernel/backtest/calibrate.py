@@ -79,7 +79,7 @@ class _Fit:
         return np.asarray(level + np.nan_to_num(features - self.centre) @ self.slope)
 
 
-def calibrate(  # noqa: PLR0913 - what was tested, and with what
+def calibrate(
     outcomes: Outcomes,
     *,
     atlas: str,
