@@ -78,7 +78,8 @@ def bills_of(calls: Iterable[Call]) -> tuple[Bill, ...]:
 
     Returns
     -------
-    Bills of kind "planner". A call without an answer counts with the most it could cost.
+    Bills of kind "planner", with what the answers say that they used. A call without an answer may have been paid for:
+    caps count the most that it could cost (:func:`haystack_kernel.jobs.spending.read_spending`), a bill does not.
 
     Examples
     --------
@@ -89,7 +90,6 @@ def bills_of(calls: Iterable[Call]) -> tuple[Bill, ...]:
     for call in calls:
         if call.is_free:
             continue
-        usd = call.reserved_usd if call.status is None else call.usage.usd
         before = found.get(call.step)
         found[call.step] = Bill(
             kind="planner",
@@ -97,8 +97,8 @@ def bills_of(calls: Iterable[Call]) -> tuple[Bill, ...]:
             attempt=(before.attempt if before else 0) + 1,
             machine=call.model,
             seconds=(before.seconds if before else 0.0) + call.seconds,
-            usd=(before.usd if before else 0.0) + usd,
-            state="answered" if call.status == 200 else "unanswered",
+            usd=(before.usd if before else 0.0) + call.usage.usd,
+            state="unanswered" if call.status is None else "answered",
         )
     return tuple(found.values())
 

@@ -35,7 +35,6 @@ CHANGES = [
     {"n_prompt": 30},
     {"literature": True},
     {"ban": ["donor=d1"]},
-    {"planner": "claude"},
     {"question": "How would NK cells respond to IFN-beta?"},
 ]
 

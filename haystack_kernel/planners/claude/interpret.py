@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import PlannerView
     from haystack_kernel.schema import Round, RunRecord
 
-_N_GENES, _N_PATHWAYS = 10, 6
+_N_GENES, _N_UNCALLED, _N_PATHWAYS = 10, 3, 6
 _PARAGRAPHS, _EXPERIMENTS = (1, 5), 4
 _LONGEST = {"paragraphs": 1400, "next_experiments": 400}
 _MARK = re.compile(r"\[\[\s*([a-z]\d+)\s*\]\]")
@@ -172,12 +172,16 @@ class _Desk:
         for word, sign in (("higher", 1), ("lower", -1)):
             rows = called[sign * called[keys.LOG2FC] > 0]
             yield Fact(f"genes called {word} than in the control", f"{len(rows):,}", about="genes")
+            what = "log2 fold change, predicted over control"
+            if rows.empty:  # what changes most is worth telling, if it is told as what it is
+                rows, what = de[sign * de[keys.LOG2FC] > 0], f"{what}; not called, because too uncertain"
             rows = rows.iloc[(-rows[keys.DELTA].abs()).argsort(kind="stable")]
             shown = [
                 row for row in zip(rows[keys.GENE], rows[keys.LOG2FC], strict=True) if self.names.gene(str(row[0]))
             ]
-            for gene, value in shown[:_N_GENES]:
-                yield Fact("log2 fold change, predicted over control", f"{value:+.1f}", about=str(gene), sign=sign)
+            n_shown = _N_GENES if what.endswith("control") else _N_UNCALLED
+            for gene, value in shown[:n_shown]:
+                yield Fact(what, f"{value:+.1f}", about=str(gene), sign=sign)
 
     def _of_pathways(self, pathways: pd.DataFrame) -> Iterator[Fact]:
         if pathways.empty:

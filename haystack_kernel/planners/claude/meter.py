@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 OFFLINE = "or go on without a language model: `haystack resume {run_id} --planner offline`"
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses after which another try may succeed
 _FIRST_WAIT_S = 2.0
+_MOST_LOST = 2  # answers of one step that never came
 _NO_CONNECTION = 0  # in place of a status: nothing was sent
 
 
@@ -91,6 +92,8 @@ class Meter(anthropic.Middleware):
                 call, response = self._try(request, call_next, body=body)
             except anthropic.APIConnectionError:
                 call = self.of_step[-1]
+                if sum(item.status is None for item in self.of_step) >= _MOST_LOST:
+                    raise  # each may have been paid for
             else:
                 if call.status not in _AGAIN:
                     return response
@@ -256,7 +259,8 @@ class Meter(anthropic.Middleware):
             raise ServiceError(msg, service="claude", retryable=True, retry_after_s=int(seconds))
         if call.is_free:
             return
-        message = f"the service of planner claude is busy (status {call.status}); trying again in {seconds:.0f} s"
+        state = f"is busy (status {call.status})" if call.status else "gave no answer"
+        message = f"the service of planner claude {state}; trying again in {seconds:.0f} s"
         self._tell(message)
         self._clock.sleep(seconds)
 

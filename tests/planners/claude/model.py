@@ -56,7 +56,9 @@ def writes(body):
     gene = next(key for key, one in facts.items() if one["what"].startswith("log2") and one["value"].startswith("+"))
     score = next((key for key, one in facts.items() if one["about"] == "score"), None)
     name = facts[gene]["about"]
-    paragraphs = [f"{name} rises most among the genes that are called ([[{gene}]])."]
+    is_called = facts[gene]["what"].endswith("control")
+    state = "among the genes that are called" if is_called else "and is not called"
+    paragraphs = [f"{name} rises, {state} ([[{gene}]])."]
     if score:
         paragraphs[0] += f" The score is [[{score}]], which is consistent with known biology."
     for key, said in data["statements_of_papers"].items():
