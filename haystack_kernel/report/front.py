@@ -56,7 +56,7 @@ def _how_sure(record: RunRecord) -> str:
         told = f"{best.composite.shown}; 1 is chance, {record.config.threshold:g} is asked for."
     verdict = _without_numbers(best.confidence.verdict_words) if best.confidence else ""
     accuracy = accuracy_text(best)
-    hangs_on = " ".join(text for text in (change_text(record), next_text(record)) if text)
+    hangs_on = " ".join(text for text in (change_text(record, brief=True), next_text(record)) if text)
     return (
         f"<h2>How sure</h2><p>{picture}{escape(f'{told} {verdict}'.rstrip())}</p>"
         f"{paragraph(accuracy) if accuracy else ''}{paragraph(hangs_on, kind='small') if hangs_on else ''}"

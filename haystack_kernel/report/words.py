@@ -83,8 +83,11 @@ def accuracy_text(best: Round) -> str:
     )
 
 
-def change_text(record: RunRecord) -> str:
-    """Return which donor or data set the answer hangs on, that is, on which side of the threshold the score lies."""
+def change_text(record: RunRecord, *, brief: bool = False) -> str:
+    """Return which donor or data set the answer hangs on, that is, on which side of the threshold the score lies.
+
+    With ``brief`` nothing is said where there is none.
+    """
     confidence = record.best.confidence if record.best else None
     if confidence is None or confidence.expected is None or math.isnan(record.score):
         return ""
@@ -93,6 +96,8 @@ def change_text(record: RunRecord) -> str:
         return "All evidence comes from one donor."
     if flips := _flips(without, score=record.score, threshold=record.config.threshold):
         return f"The answer hangs on single parts of the prompt: {flips}."
+    if brief:
+        return ""
     between = " to ".join(dict.fromkeys(f"{item.composite:.1f}" for item in (without[0], without[-1])))
     return f"No single donor or data set decides the answer: without any one of them the score is {between}."
 

@@ -42,6 +42,7 @@ def test_accuracy_is_said_with_its_interval_and_as_a_measurement_would_show_it(j
 def test_what_would_change_the_answer_names_the_parts_that_flip_it(judged):
     held = change_text(judged(without=without(d1=7.9, d2=8.2)))
     assert held.endswith("without any one of them the score is 7.9 to 8.2.")
+    assert change_text(judged(without=without(d1=7.9, d2=8.2)), brief=True) == ""
     fragile = change_text(judged(without=without(d1=6.1, d2=8.2)))
     assert fragile == "The answer hangs on single parts of the prompt: below 7 without donor d1 (6.1)."
     low = change_text(judged(6.0, without=without(d1=5.0, d2=7.5)))
