@@ -78,12 +78,10 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         repeats=_repeats(outputs),
         measured=_measured(record, ports),
     )
-    is_perturbation = query_of(record).task_type in PERTURBATIONAL
     context = GroundingContext(
         seed=record.config.seed,
         n_scored=last.number,
-        # where the donor is what is asked for, differences between donors are the answer
-        donor_matched=not is_perturbation or all(item.donor_matched for item in last.candidates),
+        donor_matched=_is_donor_matched(record),
         control_strategy=last.control_strategy,
         control_note=last.control_note,
         engine=record.config.engine,
@@ -148,6 +146,12 @@ def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:
         licence=scored.model.licence if scored.model else _NO_MODEL,
         citation=scored.model.citation if scored.model else "the data sets of the cells named in " + layout.PROMPTS,
     )
+
+
+def _is_donor_matched(record: RunRecord) -> bool:
+    """Whether every prompt has control cells of its own donors, which a question about a donor need not have."""
+    is_perturbation = query_of(record).task_type in PERTURBATIONAL
+    return not is_perturbation or all(item.donor_matched for item in record.rounds[-1].candidates)
 
 
 def _tested_before(record: RunRecord, ports: Ports, *, treated: ad.AnnData) -> dict[str, Any]:
