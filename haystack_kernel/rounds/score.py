@@ -62,10 +62,9 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     def read(path: str, *, labels: Sequence[str] | None = None) -> ad.AnnData:
         return read_h5ad(store, record.run_id, path, labels=labels)
 
-    # every output repeats the labels of the query cells
+    all_labels: dict[str, Sequence[str] | None] = {TREATED: None}  # every output repeats those of the query cells
     outputs = {
-        name: read(layout.output_file(folder, name), labels=None if name == TREATED else ())
-        for name in last.task_seconds
+        name: read(layout.output_file(folder, name), labels=all_labels.get(name, ())) for name in last.task_seconds
     }
     prompt, query = (read(layout.cells_file(folder, role)) for role in (keys.PROMPT, keys.QUERY))
     cells = GroundingCells(
