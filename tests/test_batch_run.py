@@ -22,6 +22,7 @@ from haystack_kernel.report.methods import methods_paragraph
 from haystack_kernel.run import Run, open_run, resume
 from haystack_kernel.schema import CostSettings, RunRecord
 from haystack_kernel.store import new_run_id
+from haystack_kernel.widgets.watching import Monitor
 from tests.workers import Program
 
 QUESTION = "How would B cells respond to IFN-beta?"
@@ -253,3 +254,30 @@ def test_the_command_takes_executor_consent_and_cap_and_prints_the_cost(environm
     assert process.returncode == 0, err
     assert json.loads(out)["cost_usd"] == round(resume("run-command").record.cost_usd, 4) > 0
     assert len(cloud.started) == 1
+
+
+@pytest.mark.slow
+def test_a_monitor_tells_every_state_of_a_job_as_the_service_does(world, ask, cloud):
+    """Queued, on its way, running, taken away, queued again at another machine; then it is cancelled and billed."""
+    states = served.State
+    shown_first = (states.QUEUED, states.QUEUED, states.SCHEDULED, states.RUNNING)
+    cloud.plans = [served.Plan(states=shown_first, end=50001), served.Plan(is_idle=True)]
+    ports = world()
+    record = flow.work(ask(), ports, until="collect")
+    monitor = Monitor(record.run_id, settings=ports.settings, max_cost=1.0, open_ports=lambda consent: ports)
+    assert monitor.seen.job.state == "queued"
+    assert "in the queue" in repr(monitor)
+    assert "of 1.00 USD at most" in repr(monitor)
+    while not monitor.seen.job.detail:  # the service moves a state further at each look
+        monitor.refresh()
+    assert monitor.seen.status == "running"
+    assert [bill.state for bill in monitor.seen.attempts] == ["failed"]
+    told = repr(monitor)
+    assert "inference 1  cpu (e2-standard-4)  7 min 00 s  0.02 USD  failed" in told
+    (now,) = [line for line in told.splitlines() if "now queued" in line]
+    assert now.endswith("was taken away (host maintenance or a fault of the host).")
+    assert "Last events" in told
+    monitor.act("cancel")
+    monitor.settle()
+    assert monitor.said.startswith("Cancelled. Billed: 0.0")
+    assert monitor.seen.status == "cancelled"

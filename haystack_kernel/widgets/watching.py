@@ -319,8 +319,12 @@ class Monitor(Part):
             for bill in bills
         ]
         columns = ("attempt", "machine", "paid for", "cost", "how it ended, or stands")
-        told = [f"now {job.state}: {job.detail}"] if job is not None and job.detail and not job.is_terminal else []
-        return markup.section("attempts", "Attempts", table(columns, rows, caption="Machines paid for"), items(told))
+        told = ""
+        if job is not None and job.detail and not job.is_terminal:
+            why, _, events = job.detail.partition(" Last events: ")
+            told = items([f"now {job.state}: {why}"])
+            told += markup.folded_part("events", "Last events", items(events.split(" | "))) if events else ""
+        return markup.section("attempts", "Attempts", table(columns, rows, caption="Machines paid for"), told)
 
     def _foot(self, *, live: bool) -> str:
         seen, run_id = self.seen, self.seen.record.run_id
