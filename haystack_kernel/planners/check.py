@@ -57,6 +57,15 @@ _SPECIES = re.compile(
     r"venom|allergen|dander|insulin|collagen|albumin|lactoferrin|gelatin|red\s+blood\s+cells|mammary\s+tumou?r))",
     re.IGNORECASE,
 )
+_ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_NUMBERS = {word: number for number, word in enumerate((*_ONES, *_TEENS), 1)}
+_TENS = {"twenty": 20, "thirty": 30}
+_SPELLED = re.compile(  # a number in words that is part of a name
+    r"\b(?P<name>interleukins?|il|type|class)(?P<gap>[\s-]+)"
+    rf"(?:(?P<tens>{'|'.join(_TENS)})(?:[\s-]+(?P<ones>{'|'.join(_ONES)}))?|(?P<single>{'|'.join(_NUMBERS)}))\b",
+    re.IGNORECASE,
+)
 _ASIDE = re.compile(
     r"\b(?:unlike|not|than|versus|vs\.?|as|known|shown|seen|reported|from|to|with)\s+(?:in\s+|from\s+)?(?:the\s+)?$",
     re.IGNORECASE,
@@ -226,11 +235,20 @@ def check_answerable(query: StructuredQuery) -> StructuredQuery:
 
 
 def clean_text(question: str) -> str:
-    """Return the text with composed letters, straight quotes, no control or invisible characters, single spaces."""
+    """Return the text with composed letters, straight quotes, no control or invisible characters, single spaces.
+
+    Numbers in words become digits where they are part of a name: "interleukin two" is one of many interleukins.
+    """
     composed = unicodedata.normalize("NFC", question).translate(_STRAIGHT)
     spaced = "".join(" " if char.isspace() else char for char in composed)
     kept = "".join(char for char in spaced if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn"})
-    return " ".join(kept.split())
+    return _SPELLED.sub(_in_digits, " ".join(kept.split()))
+
+
+def _in_digits(found: re.Match[str]) -> str:
+    tens, ones, single = (found[name] for name in ("tens", "ones", "single"))
+    number = _NUMBERS[single.lower()] if single else _TENS[tens.lower()] + (_NUMBERS[ones.lower()] if ones else 0)
+    return f"{found['name']}{found['gap']}{number}"
 
 
 # --- reasons to refuse --------------------------------------------------------------------------------------------

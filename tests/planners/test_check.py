@@ -2,6 +2,7 @@ import pytest
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.planners.check import clean_text
 from haystack_kernel.planners.offline import OfflinePlanner, check_question, explain
 
 GOOD = "How would B cells respond to IFN-beta?"
@@ -89,3 +90,16 @@ def test_explain_of_a_refused_question_then_gives_terms_and_refusal():
     assert "blorbocytes" in shown["refusal"]
     assert shown["perturbation"]["name"] == "IFN-beta"
     assert explain(GOOD)["answerable"] is True
+
+
+def test_numbers_in_words_are_digits_where_they_are_part_of_a_name(subtests):
+    for text, expected in [
+        ("How would NK cells respond to interleukin two?", "How would NK cells respond to interleukin 2?"),
+        ("Interleukin-Twenty Two and IL thirty", "Interleukin-22 and IL 30"),
+        ("type two interferon", "type 2 interferon"),
+        ("interleukin seventeen", "interleukin 17"),
+        ("B cells of two donors, one dose", "B cells of two donors, one dose"),
+        ("will one respond", "will one respond"),
+    ]:
+        with subtests.test(text=text):
+            assert clean_text(text) == expected
