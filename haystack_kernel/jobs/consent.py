@@ -166,8 +166,8 @@ def approval_command(spec: JobSpec, *, max_cost: float | None = None) -> str:
     """Say how to give the consent that a job lacks, on the command line and in Python."""
     owner: JobOwner = spec.owner
     cap = "" if max_cost is None else f", max_cost={max_cost:.2f}"
-    if owner.kind != "run":
-        return f"approve=True{cap}"
-    verb = "submit" if spec.kind == "orchestrator" else "resume"
     flag = "" if max_cost is None else f" --max-cost {max_cost:.2f}"
+    if owner.kind != "run":  # of a back-test, which goes on where the same command is given again
+        return f"the same command and --yes{flag} (in Python approve=True{cap})"
+    verb = "submit" if spec.kind == "orchestrator" else "resume"
     return f"`haystack {verb} {owner.id} --yes{flag}` (in Python {verb}({owner.id!r}, approve=True{cap}))"

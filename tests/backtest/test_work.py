@@ -229,3 +229,25 @@ def test_a_later_run_quotes_the_back_test_and_says_that_its_engine_has_no_weight
     assert f"{stratum.n_pairs} hidden pairs of atlas tiny" in quoted.words
     assert "Not calibrated for other treatments: 2 treatments tested, 10 are needed" in quoted.words
     assert "no weights" in aspects["training data"].words
+
+
+def test_in_the_cloud_all_predictions_are_one_job_that_is_never_asked_for_anew(ports, settings):
+    heard = []
+    cloud = InlineExecutor(ports.clock)
+    batch = settings.batch.model_copy(update={"insecure": True, "project": "p", "region": "r"})
+    there = replace(
+        ports,
+        settings=settings.model_copy(update={"batch": batch}),
+        executors={"batch": cloud},
+        progress=heard.append,
+    )
+    options = {"n_pairs": 2, "held": ["donor"], "engines": ["weighted", "shift"], "executor": "batch", "workers": 2}
+    first = run_backtest("tiny", ports=there, **options)
+    assert len(cloud.submitted) == 1  # two workers of this machine, but one job with one approval there
+    assert any("the predictions cost about" in event.message for event in heard)
+    assert first.failures.empty
+    run_backtest("tiny", ports=there, **options)
+    assert len(cloud.submitted) == 1
+    (Path(first.folder) / layout.RESULTS).unlink()
+    run_backtest("tiny", ports=there, **options)
+    assert len(set(cloud.submitted)) == 1

@@ -170,6 +170,16 @@ def test_the_owner_of_a_job_is_a_run_or_a_campaign(clock):
         owner_of(JobHandle(job_id="other", **given))
 
 
+def test_a_back_test_without_consent_says_that_the_same_command_goes_on_with_it():
+    spec = spec_of(owner={"kind": "campaign", "id": "backtest-0123456789ab"})
+    with pytest.raises(
+        ApprovalNeededError, match=r"campaign backtest-.* approve it with the same command and --yes \("
+    ):
+        SpendingGate().check(spec, costing(1.0), spent())
+    with pytest.raises(ApprovalNeededError, match=r"--yes --max-cost 1\.00 \(in Python approve=True, max_cost=1\.00\)"):
+        SpendingGate(Consent(approve=True, max_usd=0.5)).check(spec, costing(1.0), spent())
+
+
 def test_a_record_sums_its_bills_by_kind(record):
     bill = Bill(kind="orchestrator", job_id="o", attempt=1, machine="m", seconds=1, usd=0.5, state="running: so far")
     later = bill.model_copy(update={"usd": 0.75, "state": "succeeded"})
