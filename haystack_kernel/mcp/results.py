@@ -402,6 +402,8 @@ def _genes(table: pd.DataFrame, *, n_genes: int, wanted: Sequence[str], expected
             for row in part.to_dict(orient="records")
         ]
 
+    tested = table[table[keys.IS_TESTED].astype(bool)] if keys.IS_TESTED in table else table
+    largest = tested.sort_values(keys.LOG2FC, key=abs, ascending=False, kind="stable")
     names = {gene.upper() for gene in wanted}
     asked = table[table[keys.GENE].astype(str).str.upper().isin(names)]
     there = {str(name).upper() for name in asked[keys.GENE]}
@@ -409,6 +411,7 @@ def _genes(table: pd.DataFrame, *, n_genes: int, wanted: Sequence[str], expected
         "effect_unit": "log2 fold change of predicted over control",
         "up": rows(up.head(n_genes)),
         "down": rows(down.head(n_genes)),
+        "largest_but_not_called": [] if len(called) else rows(largest.head(n_genes)),
         "asked": rows(asked),
         "not_in_the_prediction": [gene_name(gene) for gene in wanted if gene.upper() not in there],
     }

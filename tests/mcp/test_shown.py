@@ -311,3 +311,12 @@ def test_genes_edges_and_papers_are_names_or_keys():
     for name in (results.gene_name, results.edge_name, results.paper_id):
         assert ORDER not in name(LONG)
         assert ORDER not in name(f"pmid:1 {LONG}")
+
+
+def test_a_run_that_calls_no_gene_shows_its_largest_effects_as_not_called():
+    rows = {"gene": ["A1", "B2", "C3"], "log2fc": [0.5, -2.0, 9.0], "is_de": False, "is_tested": [True, True, False]}
+    found = results._genes(pd.DataFrame(rows), n_genes=1, wanted=[], expected={})
+    assert (found["up"], found["down"]) == ([], [])
+    assert [row["gene"] for row in found["largest_but_not_called"]] == ["B2"]
+    called = results._genes(pd.DataFrame(rows | {"is_de": [True, False, False]}), n_genes=1, wanted=[], expected={})
+    assert ([row["gene"] for row in called["up"]], called["largest_but_not_called"]) == (["A1"], [])
