@@ -123,31 +123,24 @@ def _consistency(record: RunRecord) -> str:
 
 
 def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame, up: _Moved, down: _Moved) -> str:
-    n_tested = int(de[keys.IS_TESTED].sum()) if keys.IS_TESTED in de.columns else len(de)
+    tested = de[de[keys.IS_TESTED].astype(bool)] if keys.IS_TESTED in de.columns else de
     reference = CONTROLS[best.control_strategy]
-    if not up and not down:
-        text = f"Of {n_tested:,} tested genes, none is called, because the direction of any single change may be wrong."
-        if de[keys.DELTA].abs().max() < SMALL_CHANGE:
-            why = "either the cells do not respond, or the prompt shows no effect"
-            text += f" The prediction hardly differs from {reference}: {why}."
-        aspects = best.confidence.aspects if best.confidence else ()
-        text = " ".join([text, *(one.words for one in aspects if one.name == "gene intervals" and one.words)])
-    else:
-        sides = []
-        for word, side in (("Highest", up), ("Lowest", down)):
-            named = [f"{gene} ({value:+.1f})" for gene, value in side[:N_GENES_NAMED]]
-            if named:
-                sides.append(f"{word}: {', '.join(named)}")
+    if up or down:
+        sides = [
+            f"{word}: {', '.join(f'{gene} ({value:+.1f})' for gene, value in side[:N_GENES_NAMED])}"
+            for word, side in (("Highest", up), ("Lowest", down))
+            if side
+        ]
         text = (
-            f"Of {n_tested:,} tested genes, {len(up):,} are called higher and {len(down):,} lower than in "
+            f"Of {len(tested):,} tested genes, {len(up):,} are called higher and {len(down):,} lower than in "
             f"{reference} (predicted log2 fold change in brackets). {'. '.join(sides)}."
         )
+    else:
+        text = _nothing_called(best, de, n_tested=len(tested), reference=reference)
     expected = query.expected_targets
     if not expected:
         return text
-    rows = de[de[keys.GENE].isin(expected)]
-    if keys.IS_TESTED in rows.columns:
-        rows = rows[rows[keys.IS_TESTED].astype(bool)]
+    rows = tested[tested[keys.GENE].isin(expected)]
     changes = zip(rows[keys.GENE], rows[keys.LOG2FC], strict=True)
     n_agree = sum(value * expected[gene] > 0 for gene, value in changes)
     n_passing = int(rows[keys.IS_DE].astype(bool).sum())
@@ -155,6 +148,15 @@ def _genes(query: StructuredQuery, best: Round, *, de: pd.DataFrame, up: _Moved,
         f"{text} Of the {len(expected)} genes known to respond, {len(rows)} were tested, {n_agree} change in "
         f"the known direction and {n_passing} are called."
     )
+
+
+def _nothing_called(best: Round, de: pd.DataFrame, *, n_tested: int, reference: str) -> str:
+    text = f"Of {n_tested:,} tested genes, none is called, because the direction of any single change may be wrong."
+    if de[keys.DELTA].abs().max() < SMALL_CHANGE:
+        why = "either the cells do not respond, or the prompt shows no effect"
+        text += f" The prediction hardly differs from {reference}: {why}."
+    aspects = best.confidence.aspects if best.confidence else ()
+    return " ".join([text, *(one.words for one in aspects if one.name == "gene intervals" and one.words)])
 
 
 def _moved(de: pd.DataFrame, *, sign: int) -> _Moved:
