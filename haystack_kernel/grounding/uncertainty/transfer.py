@@ -96,20 +96,7 @@ def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) ->
         The transfer error that was used, where it is larger, because the engine's prediction is unlike all that the
         prompt shows; None: the one that was learned.
     """
-    c = np.sqrt(transfer.c2)
-    said = []
-    if transfer.n_units:
-        held = transfer.n_units >= LEAST_UNITS and transfer.coverage >= LEAST_COVERAGE and not transfer.missing
-        what = f"{transfer.n_units} {_PLURAL[transfer.left_out]} of the prompt were left out in turn"
-        inside = f"{transfer.coverage:.0%} of their effects lay in the 80 % interval predicted from the rest"
-        said.append(f"{'' if held else 'Not calibrated: '}{what}, and {inside}.")
-    else:
-        why = "no part of the prompt could be left out and predicted from the rest"
-        said.append(f"Not calibrated: {why}, so that effects are taken to differ by {c:.0%} elsewhere.")
-    if transfer.n_called:
-        said.append(f"{transfer.sign_agreement:.0%} of {transfer.n_called} calls made for them had the right sign.")
-    if transfer.missing and transfer.n_units:
-        said.append(f"The prompt does not show how far effects differ between {_PLURAL[transfer.missing]}.")
+    c, said = np.sqrt(transfer.c2), _say_learned(transfer)
     name = engine or "the engine of this run"
     if engine not in LINEAR:
         said.append(f"They were predicted by a simple engine, not by {name}.")
@@ -119,6 +106,26 @@ def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) ->
     if c >= MOST_C:
         said.append(f"Nothing can be called: effects may differ by {c:.0%}, and from 61 % on no sign is certain.")
     return " ".join(said)
+
+
+def _say_learned(transfer: Transfer) -> list[str]:
+    """What was left out and how the intervals held, one sentence each."""
+    said = []
+    if transfer.n_units:
+        held = transfer.n_units >= LEAST_UNITS and transfer.coverage >= LEAST_COVERAGE and not transfer.missing
+        what = f"{transfer.n_units} {_PLURAL[transfer.left_out]} of the prompt were left out in turn"
+        inside = f"{transfer.coverage:.0%} of their effects lay in the 80 % interval predicted from the rest"
+        said.append(f"{'' if held else 'Not calibrated: '}{what}, and {inside}.")
+    else:
+        why = "no part of the prompt could be left out and predicted from the rest"
+        said.append(
+            f"Not calibrated: {why}, so that effects are taken to differ by {np.sqrt(transfer.c2):.0%} elsewhere."
+        )
+    if transfer.n_called:
+        said.append(f"{transfer.sign_agreement:.0%} of {transfer.n_called} calls made for them had the right sign.")
+    if transfer.missing and transfer.n_units:
+        said.append(f"The prompt does not show how far effects differ between {_PLURAL[transfer.missing]}.")
+    return said
 
 
 def learn_transfer(
@@ -146,19 +153,18 @@ def learn_transfer(
     donors where it lacks its donors, and both in turn where it lacks both: the larger ``c2`` holds. Where the prompt
     cannot teach what the question needs, it is at least 0.25.
     """
-    needed = [name for name, has in ((TYPE, has_type), (DONOR, has_donor)) if not has] or [DONOR]
-    found = {name: leave_out(prompt, design=name, engine=engine, similarity=similarity) for name in needed}
-    learned = {name: units for name, units in found.items() if len(units) >= MIN_UNITS}
-    missing = next((name for name in needed if name not in learned), "")
-    if not learned:  # what varies at all is better than nothing
-        other = DONOR if needed[0] == TYPE else TYPE
-        units = leave_out(prompt, design=other, engine=engine, similarity=similarity)
-        if len(units) < MIN_UNITS:
-            return Transfer(missing=missing)
-        learned = {other: units}
+    is_needed = {TYPE: not has_type, DONOR: has_type or not has_donor}
+    learned: dict[str, list[LeftOut]] = {}
+    for name in sorted(is_needed, key=lambda one: not is_needed[one]):  # those that are needed first
+        if is_needed[name] or not learned:  # what is not needed is better than nothing
+            units = leave_out(prompt, design=name, engine=engine, similarity=similarity)
+            if len(units) >= MIN_UNITS:
+                learned[name] = units
+    missing = next((name for name, needed in is_needed.items() if needed and name not in learned), "")
+    if not learned:
+        return Transfer(missing=missing)
     c2, design = max((_shrunk(units), name) for name, units in learned.items())
-    if missing:
-        c2 = max(c2, ASSUMED_C2)
+    c2 = max(c2, ASSUMED_C2 if missing else 0.0)
     return Transfer(c2, design, len(learned[design]), *_checked(learned[design], c2=c2), missing=missing)
 
 
