@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from haystack_kernel.explorer.state import ExplorerState
 
 N_GENES, N_PATHWAYS, N_POINTS, N_VIOLINS = 40, 20, 2000, 14
-_NAME = 31  # letters that fit beside a violin
+_NAME = 29  # letters that fit beside a violin
 _OTHERS = 'Other genes, pathways and cells are chosen in a notebook: haystack.attach("{}").explore()'
 _FLOOR = 1e-300  # smaller p values are drawn here, as in the volcano of the report
 _SCALE = ("#b9c6d6", "#7fa3c4", "#4a86b8", "#2a6f9e", "#7a4fa3", "#a83f7d", "#c9354d", "#d55e00")  # low to high
