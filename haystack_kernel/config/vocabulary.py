@@ -53,7 +53,26 @@ def read_vocabulary(config: RunConfig, ports: Ports, *, question: str = "") -> V
 
 
 def own_treatments(question: str, ports: Ports, *, held: Vocabulary) -> tuple[str, ...]:
-    """Treatments of a question that neither the tables nor the atlases know, as the question writes them."""
+    """Treatments of a question that neither the tables nor the atlases know, as the question writes them.
+
+    Parameters
+    ----------
+    question
+        The user's text.
+    ports
+        Its settings name the tables.
+    held
+        Names that the atlases hold.
+
+    Returns
+    -------
+    The words of the question; empty where every treatment is known.
+
+    Examples
+    --------
+    >>> own_treatments("How would B cells respond to XQ-4471?", ports, held=Vocabulary())  # doctest: +SKIP
+    ('XQ-4471',)
+    """
     knowledge = with_vocabulary(load_knowledge(ports.settings.knowledge), held)
     unknown = parse_question(question, knowledge=knowledge).unresolved
     return tuple(one.text for one in unknown if one.kind == "perturbation")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from haystack_kernel import flow
+from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.manage import fork
 from haystack_kernel.manage.changes import parse_changes
@@ -70,18 +71,28 @@ def test_every_field_that_a_reused_step_wrote_is_the_parents_and_every_other_is_
         assert {path for path in digests if digests[path] != found[path]} <= {rewritten}
 
 
-def test_the_report_of_a_fork_shows_the_confidence_and_the_feedback_of_its_parent(parent, world):
-    record = fork(parent.run_id, changes={"threshold": 9}, settings=world).record
+@pytest.fixture(scope="module")
+def criticised(world, world_ports):
+    """A scored run whose prompt has no matched control cells, which every round says; read only."""
+    config = build_config(world, threshold=10)
+    record = new_record("How would B cells respond to TNF-alpha?", run_id=None, config=config, ports=world_ports)
+    return flow.work(world_ports.store.create(record), world_ports, until="interpret")
+
+
+def test_the_report_of_a_fork_shows_the_confidence_and_the_feedback_of_its_parent(criticised, world):
+    record = fork(criticised.run_id, changes={"threshold": 9}, settings=world).record
     shown = str(trust_table(record))
-    assert shown == str(trust_table(parent))
-    for text in (parent.best.confidence.aspects[0].name, parent.rounds[0].feedback[0].sentence):
+    assert shown == str(trust_table(criticised))
+    for text in (criticised.best.confidence.aspects[0].name, criticised.rounds[0].feedback[0].sentence):
         assert text in shown
 
 
-def test_feedback_follows_the_threshold_of_the_fork(parent, world):
-    first = parent.rounds[0]
+def test_feedback_follows_the_threshold_of_the_fork(criticised, world):
+    first = criticised.rounds[0]
     assert first.feedback
-    reached = fork(parent.run_id, changes={"threshold": round(first.composite.value - 0.05, 2)}, settings=world).record
+    reached = fork(
+        criticised.run_id, changes={"threshold": round(first.composite.value - 0.05, 2)}, settings=world
+    ).record
     assert reached.rounds[0].feedback == ()  # nothing has to change once the threshold is reached
     again = fork(reached.run_id, changes={"threshold": 10}, settings=world).record
     assert again.rounds[0].feedback == first.feedback
