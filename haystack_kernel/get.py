@@ -78,6 +78,28 @@ def de(given: Any, *, group: str | None = None) -> pd.DataFrame:  # noqa: ANN401
     raise MissingKeyError(msg, uns=list(adata.uns))
 
 
+def doubt(table: pd.DataFrame) -> tuple[str, str, str]:
+    """Column that says how sure a gene's change is, with its name for an axis and for a heading.
+
+    Parameters
+    ----------
+    table
+        From :func:`de`.
+
+    Returns
+    -------
+    The local false sign rate; the adjusted p of the rank test in tables of earlier versions and of scanpy.
+
+    Examples
+    --------
+    >>> haystack.get.doubt(haystack.get.de(run))  # doctest: +SKIP
+    ('lfsr', '-log10 local false sign rate', 'lfsr')
+    """
+    if keys.LFSR in table and table[keys.LFSR].notna().any():
+        return keys.LFSR, "-log10 local false sign rate", "lfsr"
+    return keys.PADJ, "-log10 adjusted p (rank test)", "adjusted p"
+
+
 def pathways(given: Any) -> pd.DataFrame:  # noqa: ANN401 - a Run, an AnnData or a table
     """Return the pathway statistics, one row per pathway.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from haystack_kernel import keys
+from haystack_kernel import get, keys
 from haystack_kernel.errors import HaystackError, InvalidInputError
 from haystack_kernel.explorer.arms import ROLE, X, Y, quantise
 from haystack_kernel.pl.style import GREY, ROLE_COLOURS, VERMILION
@@ -108,6 +108,7 @@ def base_reply(state: ExplorerState) -> Reply:
     data = state.data
     table, de = data.arms.table, data.de
     codes, labels = _coded(table)
+    doubt, axis, name = get.doubt(de)
     flags = np.zeros(len(de), dtype=np.uint8)
     for column, bit in ((keys.IS_TESTED, _TESTED), (keys.IS_DE, _CALLED), (keys.PADDED, _PADDED)):
         if column in de:
@@ -131,6 +132,7 @@ def base_reply(state: ExplorerState) -> Reply:
         ],
         "sides": [{"key": key, "label": label} for key, (label, _) in data.sides.items()],
         "notes": list(data.notes),
+        "doubt": {"axis": axis, "name": name},
         "sample": f"Drawn at random: {data.sample}." if data.sample else "",
     }
     expected = state.genes()["expected"].to_numpy(np.int8)
@@ -141,7 +143,7 @@ def base_reply(state: ExplorerState) -> Reply:
         data.arms.follows,
         de[keys.LOG2FC].to_numpy(np.float32),
         de[keys.DELTA].to_numpy(np.float32),
-        de[keys.PADJ].to_numpy(np.float64),  # float32 ends at 1e-38
+        de[doubt].to_numpy(np.float64),  # float32 ends at 1e-38
         flags,
         expected,
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haystack_kernel import keys
+from haystack_kernel import get, keys
 from haystack_kernel.explorer.arms import ROLE, X, Y
 from haystack_kernel.explorer.messages import COLOURS
 from haystack_kernel.explorer.state import SELECTION, SIDE
@@ -153,9 +153,10 @@ def _steps(values: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def _volcano(state: ExplorerState) -> Html:
     genes = state.genes()
-    tested = genes[genes[keys.PADJ].notna()].reset_index(drop=True)
+    doubt, axis, _ = get.doubt(genes)
+    tested = genes[genes[doubt].notna()].reset_index(drop=True)
     effect = tested[keys.LOG2FC].to_numpy(float)
-    height = -np.log10(tested[keys.PADJ].clip(lower=_FLOOR).to_numpy(float))
+    height = -np.log10(tested[doubt].clip(lower=_FLOOR).to_numpy(float))
     bounds = limits(effect, [-1.0, 1.0]), (0.0, max(float(height.max(initial=0.0)), 2.0) * 1.06)
     drawing = Drawing(width=380, height=320, x=bounds[0], y=bounds[1])
     called = tested[keys.IS_DE].to_numpy(bool)
@@ -168,7 +169,7 @@ def _volcano(state: ExplorerState) -> Html:
     marked = tested["pathway"].to_numpy() != 0
     drawing.marks(effect[marked], height[marked], colour="#E69F00", shape="D", size=3.4)
     chosen = np.flatnonzero(tested[keys.GENE] == state.gene)
-    drawing.frame(x="log2 fold change, predicted over control", y="-log10 adjusted p")
+    drawing.frame(x="log2 fold change, predicted over control", y=axis)
     if chosen.size:
         row = int(chosen[0])
         drawing.marks([effect[row]], [height[row]], colour="#009E73", shape="D", size=5, opacity=1)
@@ -229,14 +230,15 @@ def _gene_table(state: ExplorerState) -> tuple[str, str]:
     tested = genes[genes[keys.IS_TESTED].astype(bool)]
     by = SELECTION if state.mask is not None else keys.DELTA
     order = tested[by].abs().sort_values(ascending=False, kind="stable").index[:N_GENES]
-    columns = ["gene", "DE call", "expected", "log2 fold change", "mean log1p change", "adjusted p"]
+    doubt, _, name = get.doubt(genes)
+    columns = ["gene", "DE call", "expected", "log2 fold change", "mean log1p change", name]
     columns += ["selected minus other cells"] if state.mask is not None else []
     columns += [state.side.label] if state.side else []
     rows: list[tuple[object, ...]] = []
     for row in tested.loc[order].to_dict("records"):
         call = (f"{UP} rises" if row[keys.LOG2FC] > 0 else f"{DOWN} falls") if row[keys.IS_DE] else ""
         expected = {1: UP, -1: DOWN}.get(row["expected"], "")
-        numbers = [float(row[name]) for name in (keys.LOG2FC, keys.DELTA, keys.PADJ)]
+        numbers = [float(row[name]) for name in (keys.LOG2FC, keys.DELTA, doubt)]
         numbers += [float(row[SELECTION])] if state.mask is not None else []
         numbers += [float(row[SIDE])] if state.side else []
         rows.append((str(row[keys.GENE]), call, expected, *numbers))

@@ -59,9 +59,7 @@ def volcano(
     """
     table = get.de(de)
     ax = new_axes(width=6.6, height=4.4) if ax is None else ax
-    column, height_label = keys.PADJ, "-log10 adjusted p (rank test)"
-    if keys.LFSR in table and table[keys.LFSR].notna().any():
-        column, height_label = keys.LFSR, "-log10 local false sign rate"
+    column, height_label, _ = get.doubt(table)
     tested = table[table[column].notna()]
     effect = tested[keys.LOG2FC].to_numpy(float)
     height = -np.log10(tested[column].clip(lower=_FLOOR).to_numpy(float))

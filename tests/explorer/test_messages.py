@@ -26,8 +26,8 @@ def test_a_new_view_is_told_everything_that_is_chosen(state, data):
     assert sizes == [4 * n, 4 * n, 2 * n, 4 * n, 4 * n_genes, 4 * n_genes, 8 * n_genes, n_genes, n_genes]
     x = np.frombuffer(base.buffers[0], np.float32)
     assert x == pytest.approx(data.arms.table["x"].to_numpy(np.float32), nan_ok=True)
-    padj = np.frombuffer(base.buffers[6], np.float64)
-    assert padj == pytest.approx(data.de["padj"].to_numpy(), nan_ok=True)  # smaller than float32 can hold
+    doubt = np.frombuffer(base.buffers[6], np.float64)
+    assert doubt == pytest.approx(data.de["lfsr"].to_numpy(), nan_ok=True)  # may be smaller than float32 can hold
     flags = np.frombuffer(base.buffers[7], np.uint8)
     assert ((flags & 2) > 0).tolist() == data.de["is_de"].tolist()
     assert base.content["genes"] == data.de["gene"].tolist()

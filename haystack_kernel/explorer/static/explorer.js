@@ -343,7 +343,7 @@ class View {
     this.paint();
   }
 
-  setBase(content, [x, y, group, follows, log2fc, delta, padj, flags, expected]) {
+  setBase(content, [x, y, group, follows, log2fc, delta, doubt, flags, expected]) {
     this.base = content;
     this.x = new Float32Array(x);
     this.y = new Float32Array(y);
@@ -356,13 +356,13 @@ class View {
     this.mapLabels = content.groups;
     this.log2fc = new Float32Array(log2fc);
     this.delta = new Float32Array(delta);
-    this.padj = new Float64Array(padj); // float32 ends at 1e-38
+    this.doubt = new Float64Array(doubt); // float32 ends at 1e-38
     this.flags = new Uint8Array(flags);
     this.expected = new Int8Array(expected);
-    // p values too small for a number are drawn just above the others, so that they do not press those to the axis
-    const finite = Array.from(this.padj, (value) => (value > 1e-300 ? -Math.log10(value) : NaN));
+    // values too small for a number are drawn just above the others, so that they do not press those to the axis
+    const finite = Array.from(this.doubt, (value) => (value > 1e-300 ? -Math.log10(value) : NaN));
     const top = Math.max(2, extent(finite, 0)[1]) * 1.15;
-    this.height = Float32Array.from(this.padj, (value, gene) => (value <= 1e-300 ? top : finite[gene]));
+    this.height = Float32Array.from(this.doubt, (value, gene) => (value <= 1e-300 ? top : finite[gene]));
     this.lower = content.genes.map((gene) => gene.toLowerCase());
     this.bounds = { x: extent(this.x), y: extent(this.y) };
     this.hasMap = this.x.some((value) => !Number.isNaN(value));
@@ -770,7 +770,7 @@ class View {
     const x = extent([...tested, -1, 1], 0.12);
     const heights = this.height.filter((value) => Number.isFinite(value));
     const y = [0, Math.max(2, extent(heights, 0)[1]) * 1.06];
-    const place = axes(context, this.volcano, { x, y, xName: "log2 fold change, predicted over control", yName: "-log10 adjusted p" });
+    const place = axes(context, this.volcano, { x, y, xName: "log2 fold change, predicted over control", yName: this.base.doubt.axis });
     this.drawGenes(context, this.volcano, this.log2fc, this.height, place);
     let [rises, falls] = [0, 0];
     this.flags.forEach((flag, gene) => {
@@ -815,7 +815,7 @@ class View {
     surface.canvas.addEventListener("pointermove", (event) => {
       const found = near(event);
       if (!found) surface.say("");
-      else surface.say(`${this.base.genes[found[2]]}: log2 fold change ${number(this.log2fc[found[2]])}, adjusted p ${this.padj[found[2]] <= 1e-300 ? "< 1e-300" : number(this.padj[found[2]], 3)}`, found[0], found[1]);
+      else surface.say(`${this.base.genes[found[2]]}: log2 fold change ${number(this.log2fc[found[2]])}, ${this.base.doubt.name} ${this.doubt[found[2]] <= 1e-300 ? "< 1e-300" : number(this.doubt[found[2]], 3)}`, found[0], found[1]);
     });
     surface.canvas.addEventListener("pointerleave", () => surface.say(""));
     surface.canvas.addEventListener("click", (event) => {
@@ -971,7 +971,7 @@ class View {
       { key: "expected", name: "expected", get: (gene) => this.expected[gene], show: (value) => ({ 1: "▲", "-1": "▼" })[value] ?? "" },
       { key: "log2fc", name: "log2 fold change", get: (gene) => this.log2fc[gene], isNumber: true },
       { key: "delta", name: "mean log1p change", get: (gene) => this.delta[gene], isNumber: true },
-      { key: "padj", name: "adjusted p", get: (gene) => this.padj[gene], isNumber: true, digits: 3, show: (value) => (value <= 1e-300 ? "< 1e-300" : number(value, 3)) },
+      { key: "doubt", name: this.base.doubt.name, get: (gene) => this.doubt[gene], isNumber: true, digits: 3, show: (value) => (value <= 1e-300 ? "< 1e-300" : number(value, 3)) },
     ];
     if (this.shift) found.splice(1, 0, { key: "shift", name: "selected minus others", get: (gene) => this.shift[gene], isNumber: true });
     if (this.effect) found.push({ key: "effect", name: this.sideLabel.slice(0, 40), get: (gene) => this.effect[gene], isNumber: true });
@@ -994,7 +994,7 @@ class View {
       found.push(gene);
     }
     const { get, isNumber } = columns.find((one) => one.key === this.sort.column) ?? columns[0];
-    const by = isNumber && this.sort.column !== "padj" && this.sort.size !== false ? (gene) => Math.abs(get(gene)) : get;
+    const by = isNumber && this.sort.column !== "doubt" && this.sort.size !== false ? (gene) => Math.abs(get(gene)) : get;
     const sign = this.sort.down ? -1 : 1;
     const keys = new Map(found.map((gene) => [gene, by(gene)]));
     const isMissing = (value) => value === null || Number.isNaN(value);
@@ -1048,7 +1048,7 @@ class View {
   }
 
   sortBy(key) {
-    this.sort = { column: key, down: this.sort.column === key ? !this.sort.down : key !== "gene" && key !== "padj" };
+    this.sort = { column: key, down: this.sort.column === key ? !this.sort.down : key !== "gene" && key !== "doubt" };
     this.refill();
   }
 
