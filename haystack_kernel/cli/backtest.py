@@ -76,10 +76,10 @@ def backtest(
     yes: Yes = False,
     max_cost: MaxCost = None,
 ) -> None:
-    """Hide measured pairs of an atlas, predict them with every engine, and compare with what was measured.
+    """Hide measured pairs of an atlas, predict them, and compare.
 
-    What comes out is kept with the atlas, and reports of later runs quote it. The same command goes on where it was
-    stopped.
+    Every engine predicts every pair. What comes out is kept with the atlas, and reports of later runs quote it. The
+    same command goes on where it was stopped.
     """
     from haystack_kernel.backtest.work import HELD, run_backtest
     from haystack_kernel.config.connect import connect

@@ -14,7 +14,7 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Answer
 from haystack_kernel.rounds import embed, planner_view
 from haystack_kernel.rounds.reading import read_again
-from haystack_kernel.rounds.truth import compare_with_hidden
+from haystack_kernel.rounds.tested import compare_with_hidden
 from haystack_kernel.store import CallFolder, hide_home, layout, read_csv, to_transcript, write_csv
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def test_rules_read_every_plain_question_and_no_trap_in_silence(verdicts):
 
 def test_rules_read_few_of_the_questions_in_other_words(verdicts):
     """The reason for a language model; where this changes, the figures of docs/planner.md change."""
-    assert sum(bool(item.right) for item in verdicts if item.group == "worded") == 2
+    assert sum(bool(item.right) for item in verdicts if item.group == "worded") == 4
 
 
 def test_a_wrong_reading_a_silent_trap_and_an_unknown_id_are_found(rows):

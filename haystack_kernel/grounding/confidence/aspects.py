@@ -18,7 +18,7 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.grounding.confidence.backtested import back_tested_aspect, prompt_features, quote_calibration
 from haystack_kernel.grounding.confidence.measured import compare_measured
-from haystack_kernel.grounding.confidence.training import training_aspect
+from haystack_kernel.grounding.confidence.trained_on import training_aspect
 from haystack_kernel.grounding.confidence.verdict import engine_verdict
 from haystack_kernel.grounding.de.profiles import correlate, log_normalise, mean_profile
 from haystack_kernel.grounding.de.table import FLIPS

@@ -1,6 +1,6 @@
 """Weights that were trained on the data in question are named; others are not accused."""
 
-from haystack_kernel.grounding.confidence.training import TABLE, load_training_sets, trained_on, training_aspect
+from haystack_kernel.grounding.confidence.trained_on import TABLE, load_training_sets, trained_on, training_aspect
 from inference.models import packaged
 from inference.stack.checkpoint import CITATION
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from haystack_kernel import keys
-from haystack_kernel.grounding.truth import compare_with_truth
+from haystack_kernel.grounding.tested import compare_with_truth
 
 N_GENES, N_CELLS = 1000, 200
 RISES, FALLS = slice(0, 40), slice(40, 60)

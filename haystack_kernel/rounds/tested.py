@@ -24,7 +24,7 @@ def compare_with_hidden(record: RunRecord, ports: Ports) -> tuple[Truth, ...]:
 
     Only responses to the asked treatment count; cells that were query cells are left out of the control cells.
     """
-    from haystack_kernel.grounding.truth import compare_with_truth
+    from haystack_kernel.grounding.tested import compare_with_truth
     from haystack_kernel.retrieval import fetch_hidden, hidden_label, open_cells
 
     query, best = query_of(record), record.best
