@@ -34,7 +34,7 @@ def list_limitations(record: RunRecord, best: Round, *, query: StructuredQuery) 
 
     Returns
     -------
-    Sentences, the most general first.
+    Sentences, the most general first; last what the tables of other tools may be misread by.
 
     Examples
     --------
@@ -54,15 +54,15 @@ def list_limitations(record: RunRecord, best: Round, *, query: StructuredQuery) 
             f"The best of {len(record.rounds)} rounds is shown; the best of several scores tends to be higher than a "
             "single score."
         )
+    cells = f"{best.n_query:,} predicted cells" if best.n_query else "predicted cells"
+    found.append(
+        f"Generated cells are not replicates: p values of the rank test depend on the number of generated cells (here "
+        f"{cells}), not on the number of donors. No call rests on them."
+    )
     return tuple(found)
 
 
 def _of_cells(best: Round) -> Iterator[str]:
-    cells = f"{best.n_query:,} predicted cells" if best.n_query else "predicted cells"
-    yield (
-        f"Generated cells are not replicates: p values depend on the number of generated cells (here {cells}), not on "
-        "the number of donors."
-    )
     for left_open in best.query_open:
         yield f"{left_open[0].upper()}{left_open[1:]}."
     if 0 < best.n_query < FEW_CELLS:

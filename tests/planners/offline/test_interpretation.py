@@ -243,7 +243,6 @@ def test_interpret_then_limitations_name_everything_that_applies():
     )
     limits = interpret(record_of(bad, query=query)).limitations
     expected = [
-        "Generated cells are not replicates",
         "Only 12 query cells",
         "prompt has only 20 cells",
         "Only 40% of the genes",
@@ -254,6 +253,7 @@ def test_interpret_then_limitations_name_everything_that_applies():
         "The term 'frobnicatol' was not recognised and was ignored.",
         "'monos' was read as monocyte; it may also mean monoblast.",
         "One treatment at a time is predicted: IFN-beta. TNF-alpha is not included.",
+        "Generated cells are not replicates",
     ]
     missing = [words for words in expected if not any(words in line for line in limits)]
     assert missing == []
