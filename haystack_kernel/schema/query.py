@@ -50,20 +50,23 @@ class Perturbation(Frozen):
     targets: tuple[str, ...] = Field(default=(), description="gene symbols: receptors or direct targets")
 
 
+ObjectionKind = Literal[
+    "inverse",
+    "negated",
+    "genotype",
+    "cells_excluded",
+    "resistance",
+    "cells_as_treatment",
+    "comparison",
+    "several",
+    "out_of_scope",
+]
+
+
 class Objection(Frozen):
     """A reason why a question cannot be answered as it stands, because the answer would be to another question."""
 
-    kind: Literal[
-        "inverse",
-        "negated",
-        "genotype",
-        "cells_excluded",
-        "resistance",
-        "cells_as_treatment",
-        "comparison",
-        "several",
-        "out_of_scope",
-    ]
+    kind: ObjectionKind
     text: str = Field(description="the words that raise it")
     reason: str = Field(description="what the question does that stands in the way, as the predicate of a sentence")
     questions: tuple[str, ...] = Field(default=(), description="questions that can be asked instead")

@@ -17,7 +17,7 @@ FOUL = {
     "The key is sk-ant-test-0123": "key",
     "Authorization: Bearer abcdef": "key",
     "-----BEGIN PRIVATE KEY-----": "key",
-    "It reads /root/.config/haystack/x now": "path",
+    "It reads /etc/haystack/x now": "path",
     "It reads ~/notes/a.txt": "path",
     r"It reads C:\Users\x": "path",
     "IFN-beta\u202e raises STAT1": "invisible",

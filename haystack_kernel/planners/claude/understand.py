@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -20,7 +20,15 @@ from haystack_kernel.planners.claude.client import Answering, as_data
 from haystack_kernel.planners.fields import term_fields
 from haystack_kernel.planners.guard import foul
 from haystack_kernel.planners.unused import unused_phrases
-from haystack_kernel.schema import OBSERVATIONAL, Clarification, Objection, Resolution, StructuredQuery, TaskType
+from haystack_kernel.schema import (
+    OBSERVATIONAL,
+    Clarification,
+    Objection,
+    ObjectionKind,
+    Resolution,
+    StructuredQuery,
+    TaskType,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,17 +56,7 @@ class Term(Answering):
 class Refusal(Answering):
     """Why the question cannot be answered as it stands."""
 
-    kind: Literal[
-        "inverse",
-        "negated",
-        "genotype",
-        "cells_excluded",
-        "resistance",
-        "cells_as_treatment",
-        "comparison",
-        "several",
-        "out_of_scope",
-    ]
+    kind: ObjectionKind
     words: str = Field(description="exact stretch of the question that raises it")
     reason: str = Field(description="predicate of a sentence that begins with 'the question'")
     questions: list[str] = Field(description="complete questions that could be asked instead")

@@ -2,23 +2,14 @@
 
 import json
 
+from tests.evals.answers import NOTHING_SAID
 from tests.servers import messages
 
 READING = {
+    **NOTHING_SAID,
     "task_type": "perturbation_novel_cell_types",
     "cells": {"words": "the cells that make antibodies", "name": "plasma cell"},
     "treatment": {"words": "IFN-beta", "name": "IFN-beta"},
-    "tissue": None,
-    "disease": None,
-    "donor": "",
-    "reference_donor": "",
-    "target_dataset": "",
-    "reference_dataset": "",
-    "condition": "",
-    "compare_with_query": False,
-    "doubts": [],
-    "refusal": None,
-    "clarification": None,
 }
 B_CELLS = {**READING, "cells": {"words": "B cells", "name": "B cell"}}
 

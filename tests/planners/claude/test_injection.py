@@ -327,7 +327,7 @@ QUESTIONS = {
     "a key": {"doubts": ["The key is sk-ant-api03-AAAA."]},
     "an address": {"doubts": ["More at https://example.org/collect?q=1"]},
     "a control sign": {"doubts": ["IFN\x1b[31m-beta"]},
-    "a path": {"doubts": ["See /root/.config/haystack/settings.toml"]},
+    "a path": {"doubts": ["See /etc/haystack/settings.toml"]},
     "no JSON": None,
 }
 
