@@ -15,6 +15,7 @@ from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, InvalidInputError, NoCandidateError, NotFoundError
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.manage.previews import preview, quick_answer
+from haystack_kernel.rounds.tested import compare_with_hidden
 from haystack_kernel.run import Run, attach, list_runs, open_run, resume
 from haystack_kernel.schema import Bill, Composite, HiddenPair, RunConfig, Settings
 
@@ -530,3 +531,8 @@ def test_a_response_that_is_measured_already_is_said_and_a_hidden_one_tests_the_
     assert (told.pair, told.n_treated) == (f"{seen.record.query.cell_type_name} : IFN-beta", asked.n_cells)
     assert told.words in run.status()["tested"]
     assert "Tested against the measurement" in Path(run.folder, "report.html").read_text()
+    # an atlas that has gone since costs the test, not the answer
+    connected = connect(tiny_settings.model_copy(update={"atlas_root": str(Path(run.folder, "nowhere"))}))
+    (untold,) = compare_with_hidden(run.record, connected)
+    assert math.isnan(untold.pearson)
+    assert untold.reason.startswith("its cells could not be read: ")

@@ -12,7 +12,7 @@ import typer
 
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
-from haystack_kernel.cli.runs import MaxCost, Storage, Yes
+from haystack_kernel.cli.runs import GeneListFile, MaxCost, ModelFile, Storage, Yes
 from haystack_kernel.schema import HELD_WORDS, ExecutorName
 
 _SHOWN = {  # column of the summary -> its heading
@@ -49,13 +49,8 @@ def backtest(
             metavar="NAME", help="Engine; repeat it for several (default: the simple ones and that of a run)."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Checkpoint for engine stack: a path, a gs:// address, or 'demo'."),
-    ] = None,
-    genelist: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Gene list that belongs to the model: a path or gs:// address.")
-    ] = None,
+    model: ModelFile = None,
+    genelist: GeneListFile = None,
     no_decoy: Annotated[
         bool, typer.Option("--no-decoy", help="Leave out predictions from prompts of other treatments.")
     ] = False,

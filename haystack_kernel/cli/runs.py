@@ -112,6 +112,12 @@ AcceptChanges = Annotated[
     bool,
     typer.Option("--accept-changes", help="Continue even if a file that the run reads was replaced."),
 ]
+ModelFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Checkpoint for engine stack: a path, a gs:// address, or 'demo'.")
+]
+GeneListFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Gene list that belongs to the model: a path or gs:// address.")
+]
 MaxCost = Annotated[
     float | None,
     typer.Option(metavar="USD", min=0, help="Maximum cost of all jobs of the run together, in US dollars."),
@@ -144,13 +150,8 @@ def run(
         Engine | None,
         typer.Option(help="Method of prediction (default: stack if a model is configured, otherwise weighted)."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Checkpoint for engine stack: a path, a gs:// address, or 'demo'."),
-    ] = None,
-    genelist: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Gene list that belongs to the model: a path or gs:// address.")
-    ] = None,
+    model: ModelFile = None,
+    genelist: GeneListFile = None,
     diffusion_steps: Annotated[
         int | None,
         typer.Option(metavar="N", help="Generation steps of engine stack.", **commands.limits("diffusion_steps")),

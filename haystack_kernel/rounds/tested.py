@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
+from haystack_kernel.errors import HaystackError
 from haystack_kernel.rounds.record import query_of
 from haystack_kernel.schema import Truth
 from haystack_kernel.store import layout, locate, read_csv
@@ -39,10 +40,15 @@ def compare_with_hidden(record: RunRecord, ports: Ports) -> tuple[Truth, ...]:
     de = read_csv(ports.store, record.run_id, f"{folder}/{layout.DE}")
     cells = read_csv(ports.store, record.run_id, f"{folder}/{layout.PROMPTS}")
     used = set(cells.loc[cells[keys.ROLE] == keys.QUERY, keys.CELL_ID].astype(str))
-    atlas = open_cells(config, ports, query=query, run_id=record.run_id)
     found = []
     for one in hidden[:MAX_RESPONSES]:
-        response = fetch_hidden(one, atlas=atlas, config=config, without=used)
+        try:
+            atlas = open_cells(config, ports, query=query, run_id=record.run_id)
+            response = fetch_hidden(one, atlas=atlas, config=config, without=used)
+        except HaystackError as error:  # the answer is whole without this test
+            reason = f"its cells could not be read: {error}"
+            found.append(Truth(label=hidden_label(one), pair=one.pair, n_treated=one.n_cells, reason=reason))
+            continue
         if response is None:
             reason = (
                 f"all its control cells were query cells; --n-query {max(best.n_query // 2, 1)} leaves some of them"
