@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from inference.baselines import Cells
+    from inference.stack.batches import Batches
     from inference.stack.engine import StackEngine
     from inference.stack.model import StackModel
 
     Floats = NDArray[np.float32]
 
 _FILL_SEED = 42  # as in the reference; it determines which cells fill the last window
-_SAY_EVERY = 50  # batches
+_SAY_EVERY = 50  # windows
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def embed_query(engine: StackEngine, query: Cells) -> Embedding:
     """
     test = align(query.counts, query.genes, model_genes=engine.genes, role="query")
     model = engine.checkpoint.model
-    vectors = embed_cells(model, test.counts, batch_size=engine.settings.batch_size, progress=engine.progress)
+    vectors = embed_cells(model, test.counts, batches=engine.limits.windows, progress=engine.progress)
     record = {
         **engine.digests,
         "citation": engine.checkpoint.citation,
@@ -75,14 +76,16 @@ def embed_query(engine: StackEngine, query: Cells) -> Embedding:
     note = f"of the model's {n_model} genes the query has {test.model.size} ({test.model.size / n_model:.0%})"
     known = np.zeros(len(query.genes), dtype=bool)
     known[test.own] = True
-    return Embedding(vectors, known, (*engine.checkpoint.notes, note, engine.computed), {"model": record})
+    return Embedding(
+        vectors, known, (*engine.checkpoint.notes, note, engine.computed, *engine.limits.notes), {"model": record}
+    )
 
 
 def embed_cells(
     model: StackModel,
     counts: sparse.csr_matrix,
     *,
-    batch_size: int,
+    batches: Batches,
     progress: Callable[[str], None] | None = None,
 ) -> Floats:
     """Compute the final tokens of every cell, flattened.
@@ -94,10 +97,10 @@ def embed_cells(
     counts
         Raw counts, cells x model genes. Consecutive cells form the windows; the last window is filled with cells drawn
         from itself.
-    batch_size
-        Windows computed at once on a GPU. A CPU computes them one by one, so that rounding does not depend on it.
+    batches
+        Windows computed at once; a CPU computes them one by one, so that rounding does not depend on it.
     progress
-        Receives a line every 50 batches.
+        Receives a line about every 50 windows.
 
     Returns
     -------
@@ -109,9 +112,11 @@ def embed_cells(
     """
     n_cells, size = counts.shape[0], model.config.n_cells
     result = np.empty((n_cells, model.config.cell_dim), dtype=np.float32)
-    step = size * (1 if model.device.type == "cpu" else batch_size)
-    for number, start in enumerate(range(0, n_cells, step)):
-        stop = min(start + step, n_cells)
+    n_windows, said = -(-n_cells // size), 0
+
+    def work(part: range) -> None:
+        nonlocal said
+        start, stop = part.start * size, min(part.stop * size, n_cells)
         rows = np.arange(start, stop)
         if missing := -rows.size % size:  # the last window is filled with cells drawn from itself
             own = rows[rows.size // size * size :]
@@ -123,6 +128,9 @@ def embed_cells(
             msg = "the model gave values that are not finite: its weights are damaged or the counts far too large"
             raise ModelError(msg)
         result[start:stop] = vectors
-        if progress is not None and (number % _SAY_EVERY == 0 or stop == n_cells):
+        if progress is not None and (part.start == 0 or stop == n_cells or part.stop - said >= _SAY_EVERY):
             progress(f"{stop} of {n_cells} cells embedded")
+            said = part.stop
+
+    batches.run(n_windows, work)
     return result

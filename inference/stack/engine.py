@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +16,16 @@ from scipy import sparse
 
 from inference.baselines import Prediction
 from inference.draw import TARGET_SUM
-from inference.errors import EngineError
+from inference.errors import EngineError, InputError
+from inference.stack.batches import Limits, is_out_of_memory
 from inference.stack.checkpoint import Checkpoint, check_genes, load_checkpoint
-from inference.stack.generate import iterate_steps
+from inference.stack.generate import Generation, advance, count_windows
 from inference.stack.genes import align, read_genes
 from inference.stack.moments import expect_log
 from inference.stack.ops import why_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,6 +49,25 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """One prediction of several."""
+
+    prompt: Cells
+    query: Cells
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A prediction on its way, over the model's genes."""
+
+    query: Cells
+    base: Aligned
+    test: Aligned
+    generation: Generation
+
+
+@dataclass(frozen=True)
 class StackEngine:
     """A loaded model with its settings; called like every other engine."""
 
@@ -54,6 +75,7 @@ class StackEngine:
     genes: dict[str, int]  # upper-cased name -> the model's column
     settings: GenerationSettings
     digests: dict[str, str]  # of model and gene list
+    limits: Limits
     progress: Callable[[str], None] | None = None
     kernels: str = ""  # what computes, and why nothing faster does
 
@@ -71,19 +93,79 @@ class StackEngine:
             A role has no cells, or none of its genes is in the model.
         ModelError
             The model returned values that are not finite.
+        EngineError
+            The memory of the device does not hold one window.
         """
+        return self.predict_together([Asked(prompt, query, seed)])[0]()
+
+    def predict_together(self, asked: Sequence[Asked]) -> list[Callable[[], Prediction]]:
+        """Generate for several predictions in common batches.
+
+        Returns
+        -------
+        For each a function that puts its prediction together, or raises its error. It needs no GPU and may be called in
+        another thread; until then it holds the generated cells.
+        """
+        found = self._begin_all(asked)
+        begun = [item for item in found if isinstance(item, _Begun)]
+        try:
+            self._generate(begun)
+        except EngineError as error:
+            found = [error if isinstance(item, _Begun) else item for item in found]
+        results: list[Callable[[], Prediction]] = [partial(self._finish, item) for item in found]
+        return results if len(found) == len(asked) else [*results, *self.predict_together(asked[len(found) :])]
+
+    def count_windows(self, n_query: int) -> int:
+        """Windows that a prediction of so many query cells needs in one step."""
+        return count_windows(self.checkpoint.model.config.n_cells, n_query, settings=self.settings)
+
+    def _begin_all(self, asked: Sequence[Asked]) -> list[_Begun | Exception]:
+        """Begin the predictions, or the first of them where the memory does not hold so many at once."""
+        found: list[_Begun | Exception] = []
+        for one in asked:
+            try:
+                found.append(self._begin(one))
+            except (InputError, EngineError, MemoryError, RuntimeError) as error:
+                is_full = isinstance(error, EngineError) or is_out_of_memory(error)
+                if is_full and any(isinstance(item, _Begun) for item in found):
+                    break
+                found.append(error)
+        return found
+
+    def _begin(self, asked: Asked) -> _Begun:
+        prompt, query = asked.prompt, asked.query
         base = align(prompt.counts, prompt.genes, model_genes=self.genes, role="prompt")
         test = align(query.counts, query.genes, model_genes=self.genes, role="query")
+        generation = Generation(
+            self.checkpoint.model,
+            prompt=base.counts,
+            query=test.counts.toarray(),
+            settings=self.settings,
+            seed=asked.seed,
+            limits=self.limits,
+        )
+        return _Begun(query, base, test, generation)
+
+    def _generate(self, begun: Sequence[_Begun]) -> None:
+        generations = [item.generation for item in begun]
+        for number in advance(generations, settings=self.settings, limits=self.limits):
+            steps = [one.step for one in generations if one.step is not None and one.step.number == number]
+            if self.progress is not None and steps:
+                n_rewritten = sum(int((~step.is_kept).sum()) for step in steps)
+                n_cells = sum(step.is_kept.size for step in steps)
+                self.progress(
+                    f"step {number} of {self.settings.diffusion_steps}: {n_rewritten} of {n_cells} cells rewritten"
+                )
+
+    def _finish(self, begun: _Begun | Exception) -> Prediction:
+        """Put the generated genes and the query cells' other genes together, in the order of the query cells."""
+        if isinstance(begun, Exception):
+            raise begun
+        base, test, query, step = begun.base, begun.test, begun.query, begun.generation.step
+        if begun.generation.error is not None or step is None:
+            raise begun.generation.error or EngineError("the model made no step")
         shown = np.isin(test.model, base.model)
         model = self.checkpoint.model
-        steps = iterate_steps(model, prompt=base.counts, query=test.counts.toarray(), settings=self.settings, seed=seed)
-        for step in steps:
-            if self.progress is not None:
-                self.progress(
-                    f"step {step.number} of {self.settings.diffusion_steps}: {int((~step.is_kept).sum())} of "
-                    f"{len(step.counts)} cells rewritten"
-                )
-        # The generated genes and the query cells' other genes are combined in the order of the query cells.
         generated = sparse.csr_matrix(step.counts[:, test.model])
         others = np.setdiff1d(np.arange(len(query.genes)), test.own)
         joined = sparse.hstack([generated, query.counts[:, others]], format="csc", dtype=np.float32)
@@ -130,7 +212,7 @@ class StackEngine:
             f"prompt {base.model.size} ({base.model.size / n_model:.0%})"
         )
         notes = [coverage]
-        notes.append(self.computed)
+        notes += [self.computed, *self.limits.notes]
         if n_lost := n_query - test.own.size:
             notes.append(f"{n_lost} of the query's {n_query} genes are unknown to the model and keep their counts")
         if n_hidden:
@@ -198,6 +280,7 @@ def load_engine(
         {gene: index for index, gene in enumerate(genes)},
         settings,
         {"sha256": model.sha256, "genelist_sha256": genelist.sha256},
+        Limits.of(chosen, settings),
         progress,
         kernels,
     )

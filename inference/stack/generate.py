@@ -5,25 +5,27 @@ In: a model, prompt and query counts over its genes. Out: predicted counts, expe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from inference.errors import InputError
+from inference.errors import InputError, ModelError
+from inference.stack.batches import Limits
 from inference.stack.exact import propose_exactly
 from inference.stack.layout import choose_layout
 from inference.stack.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from scipy import sparse
 
     from inference.stack.config import GenerationSettings
     from inference.stack.layout import Layout
-    from inference.stack.model import StackModel
+    from inference.stack.model import KeptRows, StackModel
 
     Floats = NDArray[np.float32]
 
@@ -71,10 +73,17 @@ def mask_schedule(n_steps: int) -> list[float]:
     return [float(value) for value in share]
 
 
-def iterate_steps(
-    model: StackModel, *, prompt: sparse.csr_matrix, query: Floats, settings: GenerationSettings, seed: int
-) -> Iterator[Step]:
-    """Run the generation one step at a time.
+def count_windows(n_cells: int, n_query: int, *, settings: GenerationSettings) -> int:
+    """Windows of ``n_cells`` cells that ``n_query`` query cells need in the step that needs the most."""
+    layouts = [
+        choose_layout(n_cells, prompt_ratio=settings.prompt_ratio, context_ratio=context)
+        for context in context_schedule(settings)
+    ]
+    return -(-n_query // min(layout.n_test for layout in layouts))
+
+
+class Generation:
+    """One prediction on its way: its cells, and which of them are still masked.
 
     Parameters
     ----------
@@ -86,6 +95,91 @@ def iterate_steps(
         Steps, ratios, mode and output mode.
     seed
         Random seed of the prompt cells of each window and of the draws.
+    limits
+        How much is computed at once.
+
+    Raises
+    ------
+    InputError
+        A role without cells.
+    EngineError
+        The memory does not hold the cells.
+    """
+
+    def __init__(
+        self,
+        model: StackModel,
+        *,
+        prompt: sparse.csr_matrix,
+        query: Floats,
+        settings: GenerationSettings,
+        seed: int,
+        limits: Limits,
+    ) -> None:
+        for role, n_cells in (("prompt", prompt.shape[0]), ("query", len(query))):
+            if not n_cells:
+                msg = f"there is no {role} cell; give at least one"
+                raise InputError(msg)
+        own = model.exactly() if settings.output_mode == "exact" else model
+        self.seed = seed
+        self.state = State.begin(own, prompt=prompt, query=query, batches=limits.cells)
+        self.step: Step | None = None  # the last one
+        self.error: ModelError | None = None  # why it ended early
+        self._settings = settings
+        self._is_masked = np.ones(len(query), dtype=bool)
+
+    @property
+    def is_going(self) -> bool:
+        """Whether masked cells are left."""
+        return self.error is None and bool(self._is_masked.any())
+
+    def propose_exactly(self, layout: Layout, *, number: int) -> None:
+        """Run the model once on every query cell with the random stream of the reference."""
+        self._sample = propose_exactly(
+            self.state, layout=layout, batch_size=self._settings.batch_size, seed=self.seed + number
+        )
+
+    def read_logits(self) -> Floats | None:
+        """Logits of the step; None, and the reason in ``error``, where a value is not finite."""
+        try:
+            return self.state.read_logits()
+        except ModelError as error:
+            self.error = error
+            return None
+
+    def accept(self, logits: Floats, *, layout: Layout, number: int, share: float) -> None:
+        """Rewrite the cells that the logits choose; ``share`` of all cells stays masked."""
+        settings, is_masked = self._settings, self._is_masked
+        is_kept = np.zeros_like(is_masked)
+        if settings.mode == "mdm":
+            is_kept = choose_kept(logits, is_masked, share=share)
+        new = np.flatnonzero(~is_kept)
+        is_last = number == settings.diffusion_steps
+        try:
+            if settings.output_mode == "exact":
+                self.state.take(torch.from_numpy(new), self._sample, is_last=is_last)
+            else:
+                draw = (self.seed, number) if settings.output_mode == "sampled" else None
+                self.state.rewrite(torch.from_numpy(new), n_test=layout.n_test, draw=draw, is_last=is_last)
+        except ModelError as error:
+            self.error = error
+            return
+        if settings.mode == "mdm":
+            is_masked[new] = False
+            is_masked |= logits > 0  # a cell rewritten earlier can be drawn again
+        self.step = Step(number, self.state, logits=logits, is_kept=is_kept)
+
+
+def iterate_steps(
+    model: StackModel,
+    *,
+    prompt: sparse.csr_matrix,
+    query: Floats,
+    settings: GenerationSettings,
+    seed: int,
+    limits: Limits | None = None,
+) -> Iterator[Step]:
+    """Run one generation a step at a time; see :class:`Generation`.
 
     Yields
     ------
@@ -93,46 +187,57 @@ def iterate_steps(
 
     Raises
     ------
-    InputError
-        A role without cells.
     ModelError
         The model returned values that are not finite.
+    EngineError
+        The memory of the device does not hold one window.
 
     References
     ----------
     Dong et al. 2026, doi 10.64898/2026.01.09.698608.
     """
-    for role, n_cells in (("prompt", prompt.shape[0]), ("query", len(query))):
-        if not n_cells:
-            msg = f"there is no {role} cell; give at least one"
-            raise InputError(msg)
+    limits = limits or Limits.of(model.device, settings)
+    one = Generation(model, prompt=prompt, query=query, settings=settings, seed=seed, limits=limits)
+    for _ in advance([one], settings=settings, limits=limits):
+        if one.error is not None:
+            raise one.error
+        if one.step is not None:
+            yield one.step
+
+
+def advance(generations: Sequence[Generation], *, settings: GenerationSettings, limits: Limits) -> Iterator[int]:
+    """Run several generations of one model together, whose windows share its batches.
+
+    Parameters
+    ----------
+    generations
+        With equal settings; each has its own cells, seed and masks. One that fails keeps its error, and the others go
+        on.
+    settings, limits
+        As the generations have them.
+
+    Yields
+    ------
+    The number of each step, after it.
+    """
     is_exact = settings.output_mode == "exact"
-    state = State.begin(model.exactly() if is_exact else model, prompt=prompt, query=query)
-    is_masked = np.ones(len(query), dtype=bool)
     shares = zip(mask_schedule(settings.diffusion_steps), context_schedule(settings), strict=True)
     for number, (share, context) in enumerate(shares, start=1):
-        if not is_masked.any():
+        going = [one for one in generations if one.is_going]
+        if not going:
             return
-        layout = choose_layout(model.config.n_cells, prompt_ratio=settings.prompt_ratio, context_ratio=context)
+        n_cells = going[0].state.model.config.n_cells
+        layout = choose_layout(n_cells, prompt_ratio=settings.prompt_ratio, context_ratio=context)
         if is_exact:
-            sample = propose_exactly(state, layout=layout, batch_size=settings.batch_size, seed=seed + number)
+            for one in going:
+                one.propose_exactly(layout, number=number)
         else:
-            _propose(state, layout=layout, settings=settings, seed=seed, step=number)
-        logits = state.read_logits()
-        is_kept = np.zeros_like(is_masked)
-        if settings.mode == "mdm":
-            is_kept = choose_kept(logits, is_masked, share=share)
-        new = np.flatnonzero(~is_kept)
-        is_last = number == settings.diffusion_steps
-        if is_exact:
-            state.take(torch.from_numpy(new), sample, is_last=is_last)
-        else:
-            draw = (seed, number) if settings.output_mode == "sampled" else None
-            state.rewrite(torch.from_numpy(new), n_test=layout.n_test, draw=draw, is_last=is_last)
-        if settings.mode == "mdm":
-            is_masked[new] = False
-            is_masked |= logits > 0  # a cell rewritten earlier can be drawn again
-        yield Step(number, state, logits=logits, is_kept=is_kept)
+            _propose(going, layout=layout, settings=settings, step=number, limits=limits)
+        # All logits are read before any cell is rewritten, so that a GPU has the work of all of them at once.
+        for one, logits in [(one, one.read_logits()) for one in going]:
+            if logits is not None:
+                one.accept(logits, layout=layout, number=number, share=share)
+        yield number
 
 
 def choose_kept(logits: Floats, is_masked: NDArray[np.bool_], *, share: float) -> NDArray[np.bool_]:
@@ -148,25 +253,51 @@ def choose_kept(logits: Floats, is_masked: NDArray[np.bool_], *, share: float) -
     return is_kept
 
 
-def _propose(state: State, *, layout: Layout, settings: GenerationSettings, seed: int, step: int) -> None:
-    """Run the model once on every query cell; the state receives final tokens, logits and dispersions."""
-    model, needs_dispersion = state.model, settings.output_mode == "sampled"
-    if settings.fixed_prompt:
-        order = state.order_prompt(seed)
-        kept = state.keep_prompt(order[torch.arange(layout.n_keep, device=order.device) % len(order)])
-    else:
-        order, kept = state.order_prompt(seed + step), None
-    state.begin_step(layout)
-    # A processor computes windows one by one, so that rounding does not depend on the batch size.
-    size = 1 if model.device.type == "cpu" else settings.batch_size
-    for start in range(0, state.n_windows, size):
-        windows = torch.arange(start, min(start + size, state.n_windows))
+@dataclass(frozen=True)
+class _Turn:
+    """A generation in one step."""
+
+    state: State
+    order: torch.Tensor  # of its prompt cells
+    kept: KeptRows | None
+
+
+def _propose(
+    going: Sequence[Generation], *, layout: Layout, settings: GenerationSettings, step: int, limits: Limits
+) -> None:
+    """Run the model once on every query cell; the states receive final tokens, logits and dispersions."""
+    turns = []
+    for one in going:
+        order, kept = one.state.order_prompt(one.seed + (0 if settings.fixed_prompt else step)), None
+        if settings.fixed_prompt:
+            kept = one.state.keep_prompt(order[torch.arange(layout.n_keep, device=order.device) % len(order)])
+        one.state.begin_step(layout)
+        turns.append(_Turn(one.state, order, kept))
+    # Windows of several generations share a batch, but not where each has rows that were computed once for all of its.
+    for together in [[turn] for turn in turns] if settings.fixed_prompt else [turns]:
+        ends = np.cumsum([turn.state.n_windows for turn in together])
+
+        def work(part: range, together: list[_Turn] = together, ends: NDArray[np.int64] = ends) -> None:
+            shares = []
+            for turn, end in zip(together, ends.tolist(), strict=True):
+                first = end - turn.state.n_windows
+                low, high = max(part.start, first), min(part.stop, end)
+                if low < high:
+                    shares.append((turn, torch.arange(low - first, high - first)))
+            _run_windows(shares, layout=layout, settings=settings)
+
+        limits.windows.run(int(ends[-1]), work)
+
+
+def _run_windows(shares: Sequence[tuple[_Turn, torch.Tensor]], *, layout: Layout, settings: GenerationSettings) -> None:
+    """Run the model on the windows of one batch, of one or several generations."""
+    kept = shares[0][0].kept
+    parts = []
+    for turn, windows in shares:
         base = torch.zeros_like(windows) if settings.fixed_prompt else windows
-        rows = state.window_rows(windows, layout=layout, order=order, base=base)
-        flat = model.run_layers(
-            rows if kept is None else rows[:, layout.n_keep :].clone(),
-            n_ctx=layout.n_ctx,
-            n_keep=layout.n_keep,
-            kept=kept,
-        )
-        state.learn(windows, flat, layout=layout, kept=kept, needs_dispersion=needs_dispersion)
+        rows = turn.state.window_rows(windows, layout=layout, order=turn.order, base=base)
+        parts.append(rows if kept is None else rows[:, layout.n_keep :].clone())
+    rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+    flat = shares[0][0].state.model.run_layers(rows, n_ctx=layout.n_ctx, n_keep=layout.n_keep, kept=kept)
+    for (turn, windows), own in zip(shares, flat.split([len(part) for part in parts]), strict=True):
+        turn.state.learn(windows, own, layout=layout, kept=kept, needs_dispersion=settings.output_mode == "sampled")

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from scipy import sparse
     from torch import Tensor
 
+    from inference.stack.batches import Batches
     from inference.stack.layout import Layout
     from inference.stack.model import KeptRows, StackModel
 
     Floats = NDArray[np.float32]
 
 _SEED_BITS = 2**32  # numpy accepts seeds below this
-_ROWS = {"cpu": 128, "cuda": 1024}  # cells whose profiles are computed at once
 
 
 @dataclass
@@ -32,6 +32,7 @@ class State:
     """One generation. The first tokens of a cell are computed once, and again only after its counts change."""
 
     model: StackModel
+    batches: Batches  # cells whose profiles are computed at once
     prompt_tokens: Tensor  # (prompt cells, cell_dim)
     prompt_library: Tensor  # (prompt cells,)
     tokens: Tensor  # (query cells, cell_dim)
@@ -49,19 +50,25 @@ class State:
 
     @classmethod
     @torch.inference_mode()
-    def begin(cls, model: StackModel, *, prompt: sparse.csr_matrix, query: Floats) -> State:
+    def begin(cls, model: StackModel, *, prompt: sparse.csr_matrix, query: Floats, batches: Batches) -> State:
         """Start with the unchanged query cells."""
         counts = torch.from_numpy(query.astype(np.float32, copy=True)).to(model.device)
-        rows = _rows(model)
-        parts = []
-        for start in range(0, prompt.shape[0], rows):  # only these few rows of the prompt are dense at once
-            dense = prompt[start : start + rows].toarray().astype(np.float32, copy=False)
-            parts.append(model.embed_cells(torch.from_numpy(dense).to(model.device)))
-        prompt_tokens = torch.cat(parts)
-        tokens = torch.cat([model.embed_cells(part) for part in counts.split(rows)])
+        tokens = counts.new_empty(len(counts), model.config.cell_dim)
+        prompt_tokens = counts.new_empty(prompt.shape[0], model.config.cell_dim)
+
+        def embed_prompt(part: range) -> None:  # only these few rows of the prompt are dense at once
+            dense = prompt[part.start : part.stop].toarray().astype(np.float32, copy=False)
+            prompt_tokens[part.start : part.stop] = model.embed_cells(torch.from_numpy(dense).to(model.device))
+
+        def embed_query(part: range) -> None:
+            tokens[part.start : part.stop] = model.embed_cells(counts[part.start : part.stop])
+
+        batches.run(prompt.shape[0], embed_prompt)
+        batches.run(len(counts), embed_query)
         n_cells = len(counts)
         return cls(
             model=model,
+            batches=batches,
             prompt_tokens=prompt_tokens,
             prompt_library=torch.from_numpy(np.asarray(prompt.sum(axis=1), dtype=np.float32)[:, 0]).to(model.device),
             tokens=tokens,
@@ -148,30 +155,39 @@ class State:
             self.check(self.dispersion)
             self.drawn_at[cells] = sum(map(len, self.drawn_with)) + cells // n_test
             self.drawn_with.append(self.dispersion)
-        for part in cells.split(_rows(self.model)):
-            mean = self.model.predict_mean(self.final[part], self.library[part])
+
+        def work(places: range) -> None:
+            part = cells[places.start : places.stop]
+            mean = counts = self.model.predict_mean(self.final[part], self.library[part])
             self.check(mean)
-            self.expected[part] = mean
             if draw is not None:
-                mean = self.model.ops.draw_counts(
+                counts = self.model.ops.draw_counts(
                     mean, self.dispersion, seed=draw[0], step=draw[1], cells=part, window=part // n_test
                 )
-            self._put(part, mean, is_last=is_last)
+            self._put(part, mean, counts, is_last=is_last)
+
+        self.batches.run(len(cells), work)
         if is_last:
             self.read_logits()
 
     @torch.inference_mode()
     def take(self, cells: Tensor, proposal: tuple[Tensor, Tensor], *, is_last: bool) -> None:
         """Replace the counts of ``cells`` by a proposal for all cells: expected counts and counts."""
-        for part in cells.split(_rows(self.model)):
-            self.expected[part] = proposal[0][part]
-            self._put(part, proposal[1][part], is_last=is_last)
 
-    def _put(self, cells: Tensor, counts: Tensor, *, is_last: bool) -> None:
+        def work(places: range) -> None:
+            part = cells[places.start : places.stop]
+            self._put(part, proposal[0][part], proposal[1][part], is_last=is_last)
+
+        self.batches.run(len(cells), work)
+
+    def _put(self, cells: Tensor, expected: Tensor, counts: Tensor, *, is_last: bool) -> None:
+        """Store all of it or, where memory runs out on the way, none."""
+        tokens = None if is_last else self.model.embed_cells(counts)
+        self.expected[cells] = expected
         self.counts[cells] = counts
-        if not is_last:
+        if tokens is not None:
             self.library[cells] = counts.sum(-1)
-            self.tokens[cells] = self.model.embed_cells(counts)
+            self.tokens[cells] = tokens
 
     def check(self, values: Tensor) -> None:
         """Remember whether ``values`` are finite; :meth:`read_logits` reports it."""
@@ -185,7 +201,3 @@ def window_cells(
     prompt = (base[:, None] * layout.n_base + torch.arange(layout.n_base)) % n_prompt
     query = (windows[:, None] * layout.n_test + torch.arange(layout.n_test)) % n_query
     return prompt.to(device, non_blocking=True), query.to(device, non_blocking=True)
-
-
-def _rows(model: StackModel) -> int:
-    return _ROWS.get(model.device.type, _ROWS["cpu"])

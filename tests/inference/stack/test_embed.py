@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from inference.errors import ModelError
 from inference.run_inference import main
+from inference.stack.batches import Batches
 from inference.stack.checkpoint import save_safetensors
 from inference.stack.embed import embed_cells
 from inference.stack.model import StackModel
@@ -21,7 +22,7 @@ def _counts(n, seed=0):
 
 
 def test_embedding_equals_the_references(tiny_model, aligned, fixtures):
-    found = embed_cells(tiny_model, sparse.csr_matrix(aligned["query"]), batch_size=32)
+    found = embed_cells(tiny_model, sparse.csr_matrix(aligned["query"]), batches=Batches(32, unit="windows"))
     with np.load(fixtures / "embedding_query.npz") as want:
         np.testing.assert_allclose(found, want["Z"], rtol=1e-4, atol=1e-5)
 
@@ -29,7 +30,7 @@ def test_embedding_equals_the_references(tiny_model, aligned, fixtures):
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 32, 50])
 def test_whole_windows_stand_alone_and_the_last_one_is_filled_from_itself(small_model, n):
     counts = _counts(n)
-    found = embed_cells(small_model, counts, batch_size=1)
+    found = embed_cells(small_model, counts, batches=Batches(1, unit="windows"))
     assert found.shape == (n, 24)
     for start in range(0, n, 16):
         own = np.arange(start, min(start + 16, n))
@@ -41,7 +42,7 @@ def test_whole_windows_stand_alone_and_the_last_one_is_filled_from_itself(small_
 
 
 def test_batch_size_changes_nothing(small_model):
-    one, many = (embed_cells(small_model, _counts(50), batch_size=size) for size in (1, 7))
+    one, many = (embed_cells(small_model, _counts(50), batches=Batches(size, unit="windows")) for size in (1, 7))
     assert np.array_equal(one, many)
 
 
@@ -49,7 +50,7 @@ def test_damaged_weights_are_said_to_be(small_config, make_tensors):
     tensors = make_tensors(small_config)
     tensors["gene_reduction.0.bias"][0] = np.nan
     with pytest.raises(ModelError, match="not finite"):
-        embed_cells(StackModel(small_config, tensors), _counts(3), batch_size=1)
+        embed_cells(StackModel(small_config, tensors), _counts(3), batches=Batches(1, unit="windows"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
 
 from inference.errors import InputError, ModelError
+from inference.stack.batches import Batches
 from inference.stack.config import GenerationSettings
 from inference.stack.exact import propose_exactly
 from inference.stack.generate import choose_kept, context_schedule, iterate_steps, mask_schedule
@@ -67,7 +68,7 @@ def test_exact_output_equals_the_reference_bit_for_bit(fixtures, tiny_model, ali
 def test_one_step_equals_the_references_single_predictions(fixtures, tiny_model, aligned):
     layout = choose_layout(32, prompt_ratio=0.25, context_ratio=0.4)
     prompt, query = sparse.csr_matrix(aligned["promptA"]), aligned["query"]
-    state = State.begin(tiny_model.exactly(), prompt=prompt, query=query)
+    state = State.begin(tiny_model.exactly(), prompt=prompt, query=query, batches=Batches(50, unit="cells"))
     _, sample = propose_exactly(state, layout=layout, batch_size=2, seed=7)
     logits = state.read_logits()
     with np.load(fixtures / "incontext_predict_seed7.npz") as want:
@@ -151,7 +152,7 @@ def test_fixed_prompt_equals_windows_that_all_begin_with_the_same_prompt_cells(s
     fixed = list(
         iterate_steps(small_model, prompt=prompt, query=query, settings=replace(settings, fixed_prompt=True), seed=5)
     )[-1]
-    state = State.begin(small_model, prompt=prompt[order], query=query)
+    state = State.begin(small_model, prompt=prompt[order], query=query, batches=Batches(5, unit="cells"))
     state.begin_step(layout)
     for number in range(5):
         windows = torch.tensor([number])
