@@ -100,6 +100,14 @@ def test_a_wrong_option_is_refused_before_anything_is_asked(place, script, words
     assert len(cloud.requests) == before
 
 
+def test_what_stands_first_in_a_long_policy_is_found():
+    """Its end once closed the pipe of what printed it, and a role that was there was granted again."""
+    looks = 'source "$1/common.sh"; lines=$(seq 200000); has_line 1 "$lines"; ! has_line 1.0 "$lines"; ! has_line 3 ""'
+    command = ["bash", "-euo", "pipefail", "-c", looks, "bash", str(GCP)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- from an empty project to a deployed service, and back ------------------------------------------------------------
 
 

@@ -124,7 +124,8 @@ project_number() {
     printf '%s' "$number"
 }
 
-has_line() { printf '%s\n' "$2" | grep -Fxq -- "$1"; }
+# Not a pipe into grep: it ends at the first match, and with pipefail the end of its pipe would read as "not there".
+has_line() { [[ $'\n'$2$'\n' == *$'\n'"$1"$'\n'* ]]; }
 
 # The bindings of a policy, one "role,member" a line.
 bindings() { look "$@" --flatten='bindings[].members' --format='csv[no-heading](bindings.role,bindings.members)'; }

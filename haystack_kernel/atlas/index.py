@@ -15,6 +15,7 @@ from haystack_kernel import keys
 from haystack_kernel.atlas.check import check_whole
 from haystack_kernel.atlas.fetch import CellReader, join_parts, load_genes
 from haystack_kernel.atlas.grouping import FIRST_ROW, MEDIAN_COUNTS, MEDIAN_GENES, N_CELLS, rows_of
+from haystack_kernel.atlas.interrupts import stoppable
 from haystack_kernel.atlas.publish import glob_literal, groups_query
 from haystack_kernel.atlas.record import AtlasRecord, atlas_folder, find_part, list_atlases, load_record
 from haystack_kernel.errors import InvalidInputError, MissingKeyError, NotFoundError
@@ -116,7 +117,7 @@ class AtlasCollection:
         They come from the groups that were counted when the atlas was built, not from the cells.
         """
         if self._conditions is None:
-            with self._connection.cursor() as cursor:
+            with stoppable(), self._connection.cursor() as cursor:
                 self._conditions = (
                     cursor.sql(_CONDITIONS).to_arrow_table().to_pandas()
                 )  # takes a third less time than df()
@@ -191,6 +192,7 @@ class AtlasCollection:
         """Atlas name -> digest of its index, gene lists and sources."""
         return {name: record.digest for name, record in self._records.items()}
 
+    @stoppable()
     def _load_groups(self) -> None:
         """Read the groups of all atlases into memory, so that a later build does not change this collection."""
         for position, (name, record) in enumerate(self._records.items()):
@@ -203,7 +205,7 @@ class AtlasCollection:
             )
 
     def _query(self, query: str, values: dict[str, Any]) -> pd.DataFrame:
-        with self._connection.cursor() as cursor:  # a cursor per query: widgets ask from several threads
+        with stoppable(), self._connection.cursor() as cursor:  # a cursor per query: widgets ask from several threads
             return cursor.execute(query, values).df()
 
     def _rows(self, atlas: str, entry: DatasetRecord, spans: pd.DataFrame) -> pd.DataFrame:

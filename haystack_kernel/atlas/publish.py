@@ -18,6 +18,7 @@ import duckdb
 
 from haystack_kernel import keys
 from haystack_kernel.atlas.grouping import N_CELLS, write_cells, write_groups
+from haystack_kernel.atlas.interrupts import stoppable
 from haystack_kernel.atlas.record import (
     CELLS_FOLDER,
     GROUPS_FOLDER,
@@ -237,6 +238,7 @@ def _digest(datasets: dict[str, DatasetRecord]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+@stoppable()
 def _summary(groups: list[Path]) -> dict[str, Any]:
     """Numbers of cells by cell type, perturbation and so on, most frequent first."""
     connection = duckdb.connect(":memory:")
