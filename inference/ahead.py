@@ -43,7 +43,7 @@ class Ahead(Generic[Item, Made]):
 
     def take(self, item: Item) -> Made:
         """Return the prepared ``item``, or raise the error of its preparation."""
-        if self._begun is None or self._begun[0] is not item:
+        if self._begun is None or self._begun[0] != item:
             return self._prepare(item)
         future, self._begun = self._begun[1], None
         return future.result()

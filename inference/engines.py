@@ -12,6 +12,7 @@ from dataclasses import fields
 from functools import cached_property, partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from inference.baselines import BASELINES, predict
@@ -62,6 +63,7 @@ class Engines:
         self._folder = folder
         self._progress = progress
         self._digests: dict[str, str] = {}
+        self._loading = Lock()
         own = packaged(manifest.model)
         self._paths: dict[str, Path] = dict(zip(_ROLES, own, strict=True)) if own else {}
 
@@ -80,23 +82,30 @@ class Engines:
         if name != MODEL_ENGINE:
             msg = f"engine {name!r} is unknown; possible: {', '.join(ENGINES)} (choose one with --engine)"
             raise EngineError(msg)
-        return self._stack
+        return self.model
 
     @property
     def model(self) -> StackEngine:
         """The loaded model, for more than predictions; raises as :meth:`find` does."""
-        return self._stack
+        with self._loading:  # the thread that reads ahead asks for it, too
+            return self._stack
+
+    def n_together(self, name: str) -> int:
+        """Windows that an engine computes at once; 1 where it takes the tasks one by one, as on a processor."""
+        if name != MODEL_ENGINE or self._manifest.device == "cpu":
+            return 1
+        return self.model.limits.windows.size
 
     def embed(self, query: Cells) -> Embedding:
         """Compute the model's vectors of cells; raises as :meth:`find` does."""
         require_packages()
         from inference.stack.embed import embed_query
 
-        return embed_query(self._stack, query)
+        return embed_query(self.model, query)
 
     def known_genes(self, name: str, genes: Sequence[str]) -> NDArray[np.bool_] | None:
         """Whether the model has each gene; None for an engine without a model."""
-        return has_gene(genes, model_genes=self._stack.genes) if name == MODEL_ENGINE else None
+        return has_gene(genes, model_genes=self.model.genes) if name == MODEL_ENGINE else None
 
     def digests(self, name: str, *, kind: str = GENERATE) -> dict[str, str]:
         """Sha256 of the model files that an engine reads, and of the settings that change its output."""

@@ -15,9 +15,10 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from inference.ahead import Ahead
+from inference.behind import Behind
 from inference.engines import Engines, default_engine
 from inference.errors import EngineError, InputError, StorageError, UriError
 from inference.files import check_uri, read_bytes, shard, write_text
@@ -37,10 +38,12 @@ from inference.manifest import (
     parse_manifest,
 )
 from inference.stop import Stop, StoppedError
-from inference.tasks import Prepared, prepare, run_task
+from inference.tasks import Prepared, compute, finish_task, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from inference.tasks import Made
 
 DONE, FAILED, USAGE, STORAGE, STOPPED = 0, 1, 2, 3, 143
 SINGLE_TASK = "predictions"  # task id where flags describe the task
@@ -96,8 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
     """Run the tasks in order; a failure is recorded beside the task's output and does not stop the other tasks.
 
-    While one task computes, a thread downloads and reads the inputs of the next. Disk and memory hold the files of at
-    most two tasks at once, and files that later tasks share.
+    While some tasks compute, one thread downloads and reads the inputs of the next, and another writes the outputs of
+    those before. Memory holds these three groups at most, and files that later tasks share. Tasks of the model are
+    computed together where its batches hold several; else a group is one task.
 
     Parameters
     ----------
@@ -114,12 +118,19 @@ def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
     try:
         # The thread may still be writing a download when the program is told to end, so cleaning up may fail.
         with stop.listening(), tempfile.TemporaryDirectory(prefix="haystack-", ignore_cleanup_errors=True) as name:
-            job, tasks = Job.of(manifest, folder=Path(name), stop=stop), manifest.tasks
-            for number, task in enumerate(tasks, start=1):
-                _say(f"task {number} of {len(tasks)}: {task.id} ({task.engine})")
-                following = tasks[number] if number < len(tasks) else None
-                _run_one(task, following=following, job=job, tally=tally)
-                job.inputs.release(task)
+            job = Job.of(manifest, folder=Path(name), stop=stop)
+            with Behind(partial(_finish_group, job=job, tally=tally)) as behind:
+                first = 0
+                while first < len(job.tasks):
+                    _say(f"task {first + 1} of {len(job.tasks)}: {job.tasks[first].id} ({job.tasks[first].engine})")
+                    group = job.ahead.take(first)
+                    first += len(group)
+                    if first < len(job.tasks) and not stop.is_asked:
+                        job.ahead.begin(first)
+                    behind.put(_compute_group(group, engines=job.engines))
+                    for task, _ in group:
+                        job.inputs.release(task)
+                    del group  # what is finished lets go of its cells
     except StoppedError:
         tally.is_stopped = True
         _say("stopped on request; run again to finish the remaining tasks")
@@ -129,13 +140,17 @@ def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
     return STORAGE if all(isinstance(error, StorageError) for error in tally.failed.values()) else FAILED
 
 
+Group: TypeAlias = "list[tuple[Task, Prepared | Exception]]"  # tasks that are computed together
+
+
 @dataclass(frozen=True)
 class Job:
     """What all tasks of one process share."""
 
+    tasks: tuple[Task, ...]
     inputs: Inputs
     engines: Engines
-    ahead: Ahead[Task, Prepared]
+    ahead: Ahead[int, Group]
     folder: Path
     stop: Stop
 
@@ -144,28 +159,91 @@ class Job:
         """Set up a job without reading any file."""
         inputs = Inputs(manifest.tasks, folder=folder)
         engines = Engines(manifest, folder=folder, progress=_say)
-        ahead = Ahead(partial(prepare, engines=engines, inputs=inputs, folder=folder))
-        return cls(inputs, engines, ahead, folder, stop)
+        make = partial(_prepare_group, tasks=manifest.tasks, engines=engines, inputs=inputs, folder=folder)
+        return cls(manifest.tasks, inputs, engines, Ahead(make), folder, stop)
 
 
-def _run_one(task: Task, *, following: Task | None, job: Job, tally: Tally) -> None:
-    start = time.monotonic()
-    try:
+@dataclass(frozen=True)
+class _Computed:
+    """A task on its way to its output; an error stands in the place of what failed."""
+
+    task: Task
+    prepared: Prepared | Exception
+    make: Callable[[], Made] | None  # None: done already
+    seconds: float  # its share of the time that its group took
+
+
+def _prepare_group(first: int, *, tasks: Sequence[Task], engines: Engines, inputs: Inputs, folder: Path) -> Group:
+    """Read the inputs of the task at ``first``, and of as many after it as the model computes together."""
+    group: Group = []
+    n_windows = 0
+    for task in tasks[first:]:
+        is_alone = task.engine != MODEL_ENGINE or task.kind == EMBED
+        if group and is_alone:
+            break
         try:
-            prepared = job.ahead.take(task)
-        finally:
-            if following is not None and not job.stop.is_asked:
-                job.ahead.begin(following)
+            prepared = prepare(task, engines=engines, inputs=inputs, folder=folder)
+            group.append((task, prepared))
+            # The first task is computed while the next ones are read: the model is loaded by then.
+            if is_alone or prepared.is_done or first == 0:
+                break
+            n_together = engines.n_together(task.engine)
+            if n_together > 1:
+                n_windows += engines.model.count_windows(prepared.loaded["query"].cells.counts.shape[0])
+        except Exception as error:  # noqa: BLE001 - any failure is recorded, and the other tasks run
+            group.append((task, error))
+            break
+        if n_together == 1 or n_windows >= n_together:
+            break
+    return group
+
+
+def _compute_group(group: Group, *, engines: Engines) -> list[_Computed]:
+    start = time.monotonic()
+    going = [(task, item) for task, item in group if isinstance(item, Prepared) and not item.is_done]
+    makes: list[Callable[[], Made]] = []
+    try:
+        if going:
+            makes = compute(going, engines=engines)
+    except Exception as error:  # noqa: BLE001 - any failure is recorded, and the other tasks run
+        makes = [partial(_fail, error) for _ in going]
+    seconds = (time.monotonic() - start) / max(1, len(going))
+    of_task = dict(zip([task.id for task, _ in going], makes, strict=True))
+    return [_Computed(task, item, of_task.get(task.id), seconds) for task, item in group]
+
+
+def _fail(error: Exception) -> Made:
+    raise error
+
+
+def _finish_group(group: list[_Computed], *, job: Job, tally: Tally) -> None:
+    while group:
+        _finish_one(group.pop(0), job=job, tally=tally)
+
+
+def _finish_one(item: _Computed, *, job: Job, tally: Tally) -> None:
+    task, start = item.task, time.monotonic()
+    try:
+        if isinstance(item.prepared, Exception):
+            raise item.prepared
         result = None
-        if not prepared.is_done:
-            result = run_task(task, prepared, engines=job.engines, folder=job.folder, stop=job.stop, start=start)
+        if item.make is not None:
+            result = finish_task(
+                task,
+                item.prepared,
+                item.make(),
+                engines=job.engines,
+                folder=job.folder,
+                stop=job.stop,
+                seconds=lambda: item.seconds + time.monotonic() - start,
+            )
     except Exception as error:  # noqa: BLE001 - any failure is recorded, and the next task runs
         tally.failed[task.id] = error
         _say(f"task {task.id} failed: {type(error).__name__}: {error}")
         record = {"id": task.id, "engine": task.engine, "class": type(error).__name__, "message": str(error)}
         try:
-            with job.stop.finishing():
-                write_text(json.dumps(record, indent=1), task.output + ERROR_SUFFIX, folder=job.folder)
+            job.stop.check()
+            write_text(json.dumps(record, indent=1), task.output + ERROR_SUFFIX, folder=job.folder)
         except StorageError as second:
             _say(f"its error file could not be written: {second}")
         return

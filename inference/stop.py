@@ -50,3 +50,8 @@ class Stop:
             self._is_writing = False
         if self.is_asked:
             raise StoppedError
+
+    def check(self) -> None:
+        """Raise in another thread where the program was asked to end; its first thread waits for what goes on here."""
+        if self.is_asked:
+            raise StoppedError

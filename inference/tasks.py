@@ -1,6 +1,7 @@
-"""Runs one task of a manifest: reads its cells, predicts, publishes the output, and then its result file.
+"""The parts of a task: its cells are read, it is computed, its output is published, and then its result file.
 
-In: a task. Out: an h5ad at its output address and ``<output>.result.json``, or nothing.
+In: a task, or several that are computed together. Out: an h5ad at each output address and ``<output>.result.json``, or
+nothing.
 """
 
 from __future__ import annotations
@@ -8,19 +9,20 @@ from __future__ import annotations
 import json
 import platform
 import resource
-import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 import inference
+from inference.baselines import Prediction
 from inference.files import exists, local_copy, publish, read_bytes, remove, sha256_of, write_text
 from inference.inputs import input_uris
 from inference.manifest import (
     EMBED,
     ERROR_SUFFIX,
+    MODEL_ENGINE,
     RESULT_SUFFIX,
     ManifestError,
     TaskResult,
@@ -32,12 +34,17 @@ from inference.resample import resample_cells
 from inference.stack.genes import coverage_warnings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from inference.baselines import Cells
     from inference.engines import Engines
     from inference.inputs import Inputs, Loaded
     from inference.manifest import Task
+    from inference.stack.embed import Embedding
     from inference.stop import Stop
+
+Made: TypeAlias = "Prediction | Embedding"  # what comes of a task
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,43 @@ def prepare(task: Task, *, engines: Engines, inputs: Inputs, folder: Path) -> Pr
     return Prepared(digests, {role: inputs.cells(uri) for role, uri in uris.items()}, is_done=False)
 
 
-def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, stop: Stop, start: float) -> TaskResult:
-    """Run one task and publish what it predicts.
+def compute(tasks: Sequence[tuple[Task, Prepared]], *, engines: Engines) -> list[Callable[[], Made]]:
+    """Predict or embed, tasks of the model in common batches.
+
+    Returns
+    -------
+    For each task a function that puts its result together, or raises its error. It may be called in another thread.
+    """
+    (first, prepared), *others = tasks
+    if not others and first.kind == EMBED:
+        embedding = engines.embed(prepared.loaded["query"].cells)
+        return [lambda: embedding]
+    if first.engine == MODEL_ENGINE:
+        from inference.stack.engine import Asked
+
+        asked = [Asked(_prompt(task, item), item.loaded["query"].cells, task.seed) for task, item in tasks]
+        return [*engines.model.predict_together(asked)]
+    control = prepared.loaded.get("control")
+    prediction = engines.find(first.engine)(
+        prompt=_prompt(first, prepared),
+        control=control.cells if control else None,
+        query=prepared.loaded["query"].cells,
+        seed=first.seed,
+    )
+    return [lambda: prediction]
+
+
+def finish_task(
+    task: Task,
+    prepared: Prepared,
+    made: Made,
+    *,
+    engines: Engines,
+    folder: Path,
+    stop: Stop,
+    seconds: Callable[[], float],
+) -> TaskResult:
+    """Write and publish what was made for a task.
 
     Parameters
     ----------
@@ -73,14 +115,16 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
         What to predict and where to write it.
     prepared
         Inputs of the task, which is not done yet.
+    made
+        What was made of them.
     engines
         The job's engines.
     folder
         Local scratch space.
     stop
-        Delays a request to end while output and result are published.
-    start
-        When the task began, by ``time.monotonic``; the result reports the seconds since then.
+        Ends the work before output and result are published, but not between them.
+    seconds
+        Returns the seconds that the task has taken so far.
 
     Returns
     -------
@@ -88,12 +132,14 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
 
     Raises
     ------
-    InputError, ModelError, EngineError, StorageError
-        An input, the model or the storage cannot be used; nothing is published.
+    StorageError
+        The storage cannot be used; nothing is published.
     """
     path = folder / "output.h5ad"
-    make = _embed if task.kind == EMBED else _predict
-    record, shape = make(task, prepared, engines=engines, path=path)
+    if isinstance(made, Prediction):
+        record, shape = _write_prediction(task, prepared, made, engines=engines, path=path)
+    else:
+        record, shape = _write_embedding(task, prepared, made, engines=engines, path=path)
     result = TaskResult(
         id=task.id,
         engine=task.engine,
@@ -102,7 +148,7 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
         sha256=sha256_of(path),
         n_cells=shape[0],
         n_genes=shape[1],
-        seconds=round(time.monotonic() - start, 3),
+        seconds=round(seconds(), 3),
         frac_genes_found=record["frac_genes_found"],
         peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
         seed=task.seed,
@@ -110,11 +156,11 @@ def run_task(task: Task, prepared: Prepared, *, engines: Engines, folder: Path, 
         inputs=prepared.digests,
         notes=tuple(record["notes"]),
     )
-    with stop.finishing():
-        remove(task.output + RESULT_SUFFIX)  # an older result must not stand beside the new output
-        publish(path, task.output)
-        write_text(dump_result(result), task.output + RESULT_SUFFIX, folder=folder)
-        remove(task.output + ERROR_SUFFIX)
+    stop.check()
+    remove(task.output + RESULT_SUFFIX)  # an older result must not stand beside the new output
+    publish(path, task.output)
+    write_text(dump_result(result), task.output + RESULT_SUFFIX, folder=folder)
+    remove(task.output + ERROR_SUFFIX)
     return result
 
 
@@ -135,16 +181,16 @@ def is_done(task: Task, *, digests: dict[str, str], folder: Path) -> bool:
     return is_same
 
 
-def _predict(task: Task, prepared: Prepared, *, engines: Engines, path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
-    """Predict and write; returns the record and the shape."""
-    query, control = prepared.loaded["query"], prepared.loaded.get("control")
-    prompt = prepared.loaded["prompt"].cells
-    prediction = engines.find(task.engine)(
-        prompt=resample_cells(prompt, seed=task.seed) if task.resample else prompt,
-        control=control.cells if control else None,
-        query=query.cells,
-        seed=task.seed,
-    )
+def _prompt(task: Task, prepared: Prepared) -> Cells:
+    cells = prepared.loaded["prompt"].cells
+    return resample_cells(cells, seed=task.seed) if task.resample else cells
+
+
+def _write_prediction(
+    task: Task, prepared: Prepared, prediction: Prediction, *, engines: Engines, path: Path
+) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Write a prediction; returns its record and its shape."""
+    query = prepared.loaded["query"]
     record = {
         **prediction.record,
         **_record(task, prepared, engines, notes=(*prediction.notes, *coverage_warnings(prediction.record))),
@@ -156,10 +202,11 @@ def _predict(task: Task, prepared: Prepared, *, engines: Engines, path: Path) ->
     return record, prediction.counts.shape
 
 
-def _embed(task: Task, prepared: Prepared, *, engines: Engines, path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
-    """Embed and write; returns the record and the shape of the query."""
+def _write_embedding(
+    task: Task, prepared: Prepared, embedding: Embedding, *, engines: Engines, path: Path
+) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Write an embedding; returns its record and the shape of the query."""
     query = prepared.loaded["query"]
-    embedding = engines.embed(query.cells)
     record = {
         **embedding.record,
         **_record(task, prepared, engines, notes=(*embedding.notes, *coverage_warnings(embedding.record))),

@@ -103,8 +103,8 @@ class StackEngine:
 
         Returns
         -------
-        For each a function that puts its prediction together, or raises its error. It needs no GPU and may be called in
-        another thread; until then it holds the generated cells.
+        For each a function that puts its prediction together, or raises its error. It may be called once, in another
+        thread too; until then it holds the generated cells.
         """
         found = self._begin_all(asked)
         begun = [item for item in found if isinstance(item, _Begun)]
@@ -189,9 +189,11 @@ class StackEngine:
             "frac_model_genes_in_query": test.model.size / len(self.genes),
             "frac_model_genes_in_prompt": base.model.size / len(self.genes),
         }
+        expected_log = _expected_log(step, test, expected)
+        begun.generation.release()
         return Prediction(
             counts=counts,
-            expected_log=_expected_log(step, test, expected),
+            expected_log=expected_log,
             changeable=changeable,
             notes=(*self.checkpoint.notes, *self._notes(base, test, query, n_hidden=int((~shown).sum()))),
             expected=expected,

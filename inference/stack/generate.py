@@ -18,7 +18,7 @@ from inference.stack.layout import choose_layout
 from inference.stack.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -38,16 +38,17 @@ class Step:
         self.logits = logits  # per cell, of this step
         self.is_kept = is_kept  # cells this step left alone
         self._state = state
+        self._made = torch.cuda.current_stream().record_event() if state.counts.is_cuda else None
 
     @property
     def counts(self) -> Floats:
         """Query cells x genes."""
-        return self._state.counts.cpu().numpy()
+        return self._copy(lambda state: state.counts)
 
     @property
     def expected(self) -> Floats:
         """The mean that each cell's counts were last drawn from, cells x genes."""
-        return self._state.expected.cpu().numpy()
+        return self._copy(lambda state: state.expected)
 
     @property
     def dispersion(self) -> Floats | None:
@@ -55,7 +56,16 @@ class Step:
         state = self._state
         if not state.drawn_with or bool((state.drawn_at < 0).any()):
             return None
-        return torch.cat(state.drawn_with)[state.drawn_at].cpu().numpy()
+        return self._copy(lambda state: torch.cat(state.drawn_with)[state.drawn_at])
+
+    def _copy(self, choose: Callable[[State], torch.Tensor]) -> Floats:
+        """Copy a tensor to the host; from a GPU beside the work of later predictions, not behind it."""
+        if self._made is None:
+            return choose(self._state).numpy()
+        stream = torch.cuda.Stream(self._state.counts.device)
+        stream.wait_event(self._made)
+        with torch.cuda.stream(stream):
+            return choose(self._state).cpu().numpy()
 
 
 def context_schedule(settings: GenerationSettings) -> list[float]:
@@ -127,6 +137,11 @@ class Generation:
         self.error: ModelError | None = None  # why it ended early
         self._settings = settings
         self._is_masked = np.ones(len(query), dtype=bool)
+
+    def release(self) -> None:
+        """Let go of the cells, once everything of the last step is read."""
+        self.step = None
+        del self.state
 
     @property
     def is_going(self) -> bool:

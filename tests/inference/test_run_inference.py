@@ -285,7 +285,7 @@ def test_sigterm_does_not_wait_for_the_next_tasks_download(roles, tmp_path):
         with subprocess.Popen(command, cwd=ROOT, env=environment, **streams) as process:
             connection, _ = silent.accept()
             for line in process.stderr:
-                if line.startswith("task 2 of 2"):
+                if line.startswith("task here: 20 cells"):
                     break
             process.send_signal(signal.SIGTERM)
             said, _ = process.communicate(timeout=600)
