@@ -6,7 +6,8 @@ In: an h5ad of control cells of one type, number of draws. Out: a Markdown table
 Control cells are dealt to donors and to two conditions, and every well multiplies each pathway of the tables by exp of
 a normal number. Nothing is treated, so a component at 7 or more is false; at its nominal rate one in 200 is. ``cells``
 counts the permuted cells and the competitive null alone, ``donors`` the score as it is, with the test over donors. For
-the power the asked response is added to every treated well.
+the power the asked response is added to every treated well. With ``--apart`` the two sides are different people, each
+in one well, as where one group of donors is compared with another.
 """
 
 import argparse
@@ -73,8 +74,8 @@ def multiply(counts, factor, *, rng):
     return sparse.csr_matrix((less + more).astype(np.float32))
 
 
-def draw(adata, modules, *, n_donors, spread, response, rng):
-    """Prompt and control cells of one draw."""
+def draw(adata, modules, *, n_donors, spread, response, rng, apart=False):
+    """Prompt and control cells of one draw; ``apart``: each well is a donor of its own."""
     wells, is_treated = deal(adata, n_donors=n_donors, rng=rng)
     parts, order = [], []
     for well in range(2 * n_donors):
@@ -85,20 +86,28 @@ def draw(adata, modules, *, n_donors, spread, response, rng):
         parts.append(multiply(adata.X[rows], np.exp(activity), rng=rng))
         order.append(rows)
     order = np.concatenate(order)
-    obs = pd.DataFrame({keys.DONOR: [f"d{well // 2}" for well in wells[order]], keys.CELL_TYPE: "cell"})
+    obs = pd.DataFrame(
+        {keys.DONOR: [f"d{well if apart else well // 2}" for well in wells[order]], keys.CELL_TYPE: "cell"}
+    )
     obs.index = [f"c{i}" for i in range(len(obs))]
     cells = ad.AnnData(sparse.vstack(parts, format="csr"), obs=obs, var=pd.DataFrame(index=adata.var_names))
     return cells[is_treated[order]].copy(), cells[~is_treated[order]].copy()
 
 
-def score(prompt, control, basis):
+def score(prompt, control, basis, *, within):
     """Scores of the components from the cells alone, and with donors; NaN where one is not computed."""
     genes = list(prompt.var_names)
     de = compute_de(prompt.X, control.X, genes=genes, padded=np.zeros(len(genes), bool), settings=basis.settings)
     de[keys.IS_DE] = False
     tested = set(de.loc[de[keys.IS_TESTED], keys.GENE])
     null = self_contained_null(
-        prompt, control, sets=expected_sets(basis), tested=tested, n_draws=basis.settings.n_draws, seed=0
+        prompt,
+        control,
+        sets=expected_sets(basis),
+        tested=tested,
+        n_draws=basis.settings.n_draws,
+        seed=0,
+        within=within,
     )
     found = [one for one in compute_components(de, self_contained=null, basis=basis) if one.name in COMPONENTS]
     of_cells = [score_from_p(float(np.nanmax([one.p_signal, one.p_specificity]))) for one in found]
@@ -115,6 +124,7 @@ def main():
     parser.add_argument("--treatment", default="IFN-beta", help="treatment that is asked for")
     parser.add_argument("--draws", type=int, default=100, help="number of draws per row")
     parser.add_argument("--donors", type=int, nargs="+", default=[3, 4, 8], help="numbers of donors")
+    parser.add_argument("--apart", action="store_true", help="treated and control cells are of different donors")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     options = parser.parse_args()
     adata = ad.read_h5ad(options.h5ad)
@@ -129,6 +139,7 @@ def main():
     modules = module_matrix(adata.var_names, knowledge)
     asked = np.array([basis.query.expected_targets.get(gene, 0.0) for gene in adata.var_names])
     rng = np.random.default_rng(options.seed)
+    within = (keys.CELL_TYPE,) if options.apart else (keys.DONOR, keys.CELL_TYPE)
     print("| donors | spread of wells | false at 7 or more: cells | donors | power at 7 or more: cells | donors |")
     print(f"|{'---|' * 6}", flush=True)
     for n_donors in options.donors:
@@ -136,7 +147,8 @@ def main():
             shown = []
             for response in (np.zeros(len(asked)), EFFECT * asked):
                 setup = {"n_donors": n_donors, "spread": spread, "response": response}
-                scores = [score(*draw(adata, modules, **setup, rng=rng), basis) for _ in range(options.draws)]
+                drawn = (draw(adata, modules, **setup, rng=rng, apart=options.apart) for _ in range(options.draws))
+                scores = [score(*cells, basis, within=within) for cells in drawn]
                 shown += [
                     f"{np.nanmean(np.array(side, dtype=float) >= HIGH):.1%}" for side in zip(*scores, strict=True)
                 ]

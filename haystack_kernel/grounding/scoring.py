@@ -129,6 +129,7 @@ def score_prediction(
         detection=also_detected,
         min_detection=settings.min_detection,
         within=keys.CELL_TYPE if keys.CELL_TYPE in strata else keys.DONOR,
+        shows_donor=keys.DONOR not in strata,
     )
     de, other, notes = _both_readings(cells, studied=studied, also_detected=also_detected, basis=basis)
     n_tested, tested = int(de[keys.IS_TESTED].sum()), set(de.loc[de[keys.IS_TESTED], keys.GENE])

@@ -90,7 +90,7 @@ def _result(record: RunRecord) -> dict[str, object]:
     has_bar = bool(scored) and record.score >= 1
     return {
         "score": Html(f"{bar_picture(record.score)} {escape(scored)}") if has_bar else scored,
-        "accuracy": accuracy_text(best) if best else "",
+        "accuracy": accuracy_text(record) if best else "",
         "answer": record.interpretation.headline if record.interpretation else "",
         "rounds": f"{len(record.rounds)}{f'; stopped: {why}' if why else ''}" if record.rounds else "",
     }

@@ -55,7 +55,7 @@ def _how_sure(record: RunRecord) -> str:
         picture = f"{bar_picture(best.composite.value)} "
         told = f"{best.composite.shown}; 1 is chance, {record.config.threshold:g} is asked for."
     verdict = _without_numbers(best.confidence.verdict_words) if best.confidence else ""
-    accuracy = accuracy_text(best)
+    accuracy = accuracy_text(record)
     hangs_on = " ".join(text for text in (change_text(record, brief=True), next_text(record)) if text)
     return (
         f"<h2>How sure</h2><p>{picture}{escape(f'{told} {verdict}'.rstrip())}</p>"

@@ -47,7 +47,7 @@ def trust_table(record: RunRecord) -> Html:
     rows: list[tuple[str, float, str]] = []
     expected = best.confidence.expected
     if expected is not None:
-        basis = f"{accuracy_text(best)} It rests on {expected.words}." if expected.words else accuracy_text(best)
+        basis = f"{accuracy_text(record)} It rests on {expected.words}." if expected.words else accuracy_text(record)
         rows.append(("expected accuracy", expected.value, basis))
     for item in best.confidence.aspects:
         said = f"unavailable: {item.reason}" if math.isnan(item.value) else item.words

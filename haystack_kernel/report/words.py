@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from haystack_kernel import keys
-from haystack_kernel.schema import DEMO_ATLAS, OWN_ATLAS
+from haystack_kernel.schema import DEMO_ATLAS, OBSERVATIONAL, OWN_ATLAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,15 +69,17 @@ def score_text(best: Round) -> str:
     return best.composite.shown
 
 
-def accuracy_text(best: Round) -> str:
-    """Return how accurate the prediction is expected to be, or why nothing is; empty where it is not a question."""
-    expected = best.confidence.expected if best.confidence else None
+def accuracy_text(record: RunRecord) -> str:
+    """Return how accurate the best round is expected to be, or why nothing is; empty where it was not asked."""
+    confidence = record.best.confidence if record.best else None
+    expected = confidence.expected if confidence else None
     if expected is None:
         return ""
     if math.isnan(expected.value):
         return f"No accuracy is expected: {expected.reason}."
+    truth = "difference" if _is_observational(record) else "response"
     return (
-        f"Expected correlation with the true response: {expected.value:.2f} (80 % interval {expected.low:.2f} to "
+        f"Expected correlation with the true {truth}: {expected.value:.2f} (80 % interval {expected.low:.2f} to "
         f"{expected.high:.2f}); a measurement of {expected.n_cells} cells an arm would show about "
         f"{expected.measured:.2f}."
     )
@@ -120,10 +122,8 @@ def next_text(record: RunRecord) -> str:
     needed = math.log2(6 / max(10 - threshold, 0.1))  # replication whose cap, 10 - 6 / 2^replication, is the threshold
     if best.composite.replication < needed:
         n_donors = math.ceil(2 * (needed - best.composite.replication))  # each of them worth half a donor
-        sentences.append(
-            f"{counted(n_donors, 'more donor')} of 20 treated and 20 control cells, which would allow a score of "
-            f"{threshold:g}"
-        )
+        each = "20 cells in prompt and control" if _is_observational(record) else "20 treated and 20 control cells"
+        sentences.append(f"{counted(n_donors, 'more donor')} of {each}, which would allow a score of {threshold:g}")
     if best.confidence.expected.narrower:
         sentences.append(best.confidence.expected.narrower)
     if not sentences and not math.isnan(best.confidence.expected.value):
@@ -131,6 +131,10 @@ def next_text(record: RunRecord) -> str:
             "Measure next: the pair that was asked for; no further part of the prompt would narrow the interval much."
         )
     return f"Measure next: {'; '.join(sentences)}." if sentences else ""
+
+
+def _is_observational(record: RunRecord) -> bool:
+    return record.query is not None and record.query.task_type in OBSERVATIONAL
 
 
 def twins_text(best: Round) -> str:

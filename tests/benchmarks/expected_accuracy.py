@@ -42,7 +42,7 @@ def judge(prompt, query, treated, control):
     cells = GroundingCells(query, None, query, *arms)
     detection = np.max([np.asarray((part.X > 0).mean(axis=0)).ravel() for part in (query, *arms)], axis=0)
     studied = study_prompt(cells, engine=ENGINE, detection=detection, min_detection=MIN_DETECTION)
-    expected = expect_accuracy(studied, query=query, prompt=arms[0], engine=ENGINE, similarity=np.nan)
+    expected = expect_accuracy(studied, query=query, engine=ENGINE, similarity=np.nan)
     if isinstance(studied, str):
         return None
     genes = query.var_names[studied.is_known]

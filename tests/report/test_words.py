@@ -32,11 +32,11 @@ def without(**scores):
 
 
 def test_accuracy_is_said_with_its_interval_and_as_a_measurement_would_show_it(judged):
-    said = accuracy_text(judged().best)
+    said = accuracy_text(judged())
     assert "0.86 (80 % interval 0.70 to 0.94); a measurement of 100 cells an arm would show about 0.76." in said
-    thin = accuracy_text(judged(expected=ExpectedAccuracy(reason="the effects are mostly noise")).best)
+    thin = accuracy_text(judged(expected=ExpectedAccuracy(reason="the effects are mostly noise")))
     assert thin == "No accuracy is expected: the effects are mostly noise."
-    assert accuracy_text(judged(expected=None).best) == ""
+    assert accuracy_text(judged(expected=None)) == ""
 
 
 def test_what_would_change_the_answer_names_the_parts_that_flip_it(judged):

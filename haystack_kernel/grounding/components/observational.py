@@ -228,6 +228,7 @@ def _score_contrast(
         n_genes=signature.n_genes,
         # fmax: the larger of the two, or the one that could be computed
         p_self_contained=float(np.fmax(contrast.self_contained.up, evidence.self_contained.get(name).up)),
+        p_donors=evidence.self_contained.over_donors(name).up,
         p_competitive=signature.p_competitive(name, evidence, lost=bool(lost_to)),
         why_no_self_contained=f"too few cell types are measured in {contrast.label} and elsewhere",
         reasons=(lost_to, _BY_CONSTRUCTION if contrast.own_prompt else ""),

@@ -110,7 +110,10 @@ def scored_component(name: str, weight: float, finding: Finding, *, basis: Basis
     """
     reasons = [reason for reason in finding.reasons if reason]
     if math.isnan(finding.p_self_contained):
-        reasons.append(f"tested against the competitive null alone: {finding.why_no_self_contained}")
+        tested = "tested against the competitive null alone"
+        if not math.isnan(finding.p_donors):
+            tested = "tested over donors, not over cells"
+        reasons.append(f"{tested}: {finding.why_no_self_contained}")
     largest = float(np.nanmax([finding.p_self_contained, finding.p_donors, finding.p_competitive]))
     p = best_of_many(largest, n_scored=basis.context.n_scored)
     return Component(
@@ -159,9 +162,9 @@ def composite(
     n_tested
         Number of tested genes; below 1,000 they are a panel, and the value is at most 6.
     replication
-        Donors that the response was measured in, see :attr:`DonorEffects.replication`; infinite where donors are not
-        the replicates. The value is at most 4 + 6 (1 - 2^-replication): one donor, or a few cells, can show a response
-        beyond doubt and still not show that other donors have it.
+        Donors that the response was measured in, see :attr:`SelfContained.replication`; infinite where it is not known.
+        The value is at most 4 + 6 (1 - 2^-replication): one donor, or a few cells, can show a response beyond doubt and
+        still not show that other donors have it.
 
     Returns
     -------

@@ -70,17 +70,15 @@ class Interval(NamedTuple):
     spread: float
 
 
-def expect_accuracy(
-    studied: Uncertain | str, *, query: ad.AnnData, prompt: ad.AnnData, engine: str, similarity: float
-) -> ExpectedAccuracy:
+def expect_accuracy(studied: Uncertain | str, *, query: ad.AnnData, engine: str, similarity: float) -> ExpectedAccuracy:
     """Expect the correlation of a prediction with the true response.
 
     Parameters
     ----------
     studied
         Effects of the prompt, from :func:`study_prompt`; a sentence where it could not be studied.
-    query, prompt
-        Query cells and treated prompt cells; their cell types and donors say what the prompt lacks.
+    query
+        Query cells.
     engine
         Engine of the prediction.
     similarity
@@ -97,54 +95,49 @@ def expect_accuracy(
     is_linear = engine in LINEAR
     if not is_linear and not similarity > 0:
         return ExpectedAccuracy(reason=f"{engine} predicts another response than any engine that can be left out")
-    pair = [frame.obs for frame in (query, prompt)]
-    has = [
-        not set(pair[0][name].astype(str)).isdisjoint(pair[1][name].astype(str))
-        for name in (keys.CELL_TYPE, keys.DONOR)
-    ]
-    design, units = left_out_units(studied, has_type=has[0], has_donor=has[1])
+    design, units = left_out_units(studied)
+    # where cell types differ between the arms by design, donors are what the cells are grouped by
+    left_out = DONOR if design and studied.within == keys.DONOR else design
     reliability = _reliability(studied.prompt, studied.prompt.everything)
     if why := _why_nothing(units, prompt=studied.prompt, reliability=reliability):
-        return ExpectedAccuracy(reason=why, left_out=design, n_left_out=len(units))
+        return ExpectedAccuracy(reason=why, left_out=left_out, n_left_out=len(units))
     found = combine(units, design=design)
     factor = 1.0 if units else math.sqrt(reliability)
-    words = _rests_on(design, units)
+    words = _rests_on(left_out, units)
     if not is_linear:
         factor *= similarity
         words += f"; times r = {similarity:.2f} with engine weighted"
     value, low, high = (factor * one for one in found[:3])
     if high - low > MAX_WIDTH:
         reason = f"from {words}, anything between {low:.1f} and {high:.1f} is possible"
-        return ExpectedAccuracy(reason=reason, left_out=design, n_left_out=len(units))
+        return ExpectedAccuracy(reason=reason, left_out=left_out, n_left_out=len(units))
     return ExpectedAccuracy(
         value=value,
         low=low,
         high=high,
         measured=value * math.sqrt(_imagined_reliability(studied, query, reliability=reliability)),
         n_cells=SEEN_CELLS,
-        left_out=design,
+        left_out=left_out,
         n_left_out=len(units),
         words=words,
-        narrower=_narrower(units, design=design, found=found, factor=factor),
+        narrower=_narrower(units, left_out=left_out, found=found, factor=factor),
     )
 
 
-def left_out_units(studied: Uncertain, *, has_type: bool, has_donor: bool) -> tuple[str, list[Unit]]:
+def left_out_units(studied: Uncertain) -> tuple[str, list[Unit]]:
     """Predict parts of the prompt from the rest, in the design that is most like the question.
 
     Parameters
     ----------
     studied
-        Effects of the prompt.
-    has_type, has_donor
-        Whether the prompt holds cells of the type, and of a donor, of the query cells.
+        Effects of the prompt, and what of the question it lacks.
 
     Returns
     -------
     The design, and its units, the largest 12 with ten cells in both arms. "" and no unit where the prompt holds fewer
     than two parts that differ as the question's cells differ from it.
     """
-    for design in _designs(has_type=has_type, has_donor=has_donor):
+    for design in _designs(has_type=studied.has_type, has_donor=studied.has_donor):
         units = []
         for own, rest in _parts(studied.prompt, design):
             if min(studied.prompt.smaller(own), studied.prompt.smaller(rest)) >= MIN_CELLS:
@@ -263,9 +256,9 @@ def _why_nothing(units: Sequence[Unit], *, prompt: PromptEffects, reliability: f
     )
 
 
-def _narrower(units: Sequence[Unit], *, design: str, found: Interval, factor: float) -> str:
+def _narrower(units: Sequence[Unit], *, left_out: str, found: Interval, factor: float) -> str:
     """What to measure next so that the interval narrows most; empty where it hardly helps."""
-    wanted = design if design in (TYPE, DONOR) else (DONOR if design == PAIR else TYPE)
+    wanted = DONOR if left_out in (DONOR, PAIR) else TYPE
     z = math.atanh(found.value)
     half = _half_width(max(found.n_effective + 1, 2.0), spread=found.spread)
     now = factor * (found.high - found.low)

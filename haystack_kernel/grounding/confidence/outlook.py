@@ -37,7 +37,7 @@ def find_outlook(
     agreement: Sequence[EngineAgreement],
     basis: Basis,
 ) -> dict[str, Any]:
-    """Fields ``expected``, ``without`` and ``twins`` of ``Confidence``; none for a question about a state of cells.
+    """Fields ``expected``, ``without`` and ``twins`` of ``Confidence``; a state of cells has no twins.
 
     Parameters
     ----------
@@ -54,16 +54,12 @@ def find_outlook(
     basis
         Query, knowledge, settings and context.
     """
-    if basis.is_observational:
-        return {}
     engine = basis.context.engine
     if engine == "none":
         expected = ExpectedAccuracy(reason="engine none predicts no response")
     else:
         similarity = {item.engine: item.pearson for item in agreement}.get(_STAND_IN, float("nan"))
-        expected = expect_accuracy(
-            studied, query=cells.query, prompt=cells.prompt, engine=engine, similarity=similarity
-        )
+        expected = expect_accuracy(studied, query=cells.query, engine=engine, similarity=similarity)
     n_tested = int(de[keys.IS_TESTED].sum())
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     return {

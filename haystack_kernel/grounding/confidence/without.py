@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel.grounding.components.score import best_of_many, composite, score_from_p
-from haystack_kernel.grounding.nulls.donors import donor_effects
 from haystack_kernel.grounding.nulls.self_contained import permute_within
 from haystack_kernel.schema import Without
 
@@ -45,7 +44,8 @@ def scores_without(
 
     Returns
     -------
-    Lowest composite first; empty where donors are not the replicates, or the prompt has one donor and one data set.
+    Lowest composite first; empty where the prompt has one donor and one data set. A donor or data set without which no
+    treated or no control cell is left is not listed.
     """
     if self_contained.cells is None:
         return ()
@@ -58,7 +58,10 @@ def scores_without(
         if len(names) < 2:
             continue
         for name in names[np.argsort(-sizes, kind="stable")][:MAX_PARTS]:
-            value = _score_again(components, cells.subset(labels != name), basis=basis, n_tested=n_tested)
+            rest = cells.subset(labels != name)
+            if rest.is_treated.all() or not rest.is_treated.any():
+                continue
+            value = _score_again(components, rest, basis=basis, n_tested=n_tested)
             found.append(Without(kind=kind, name=str(name), composite=value))
     return tuple(sorted(found, key=lambda one: (np.nan_to_num(one.composite, nan=0.0), one.kind, one.name)))
 
@@ -67,7 +70,7 @@ def _score_again(components: Sequence[Component], cells: CellScores, *, basis: B
     """Composite with the p values of the prompt taken from fewer cells."""
     is_treated, strata, seed = cells.is_treated, cells.strata, basis.context.seed
     over_cells = permute_within(cells.scores, is_treated=is_treated, strata=strata, n_draws=N_DRAWS, seed=seed)
-    effects = donor_effects(cells.scores, is_treated=is_treated, strata=strata, donors=cells.donors)
+    effects = cells.over_donors()
     over_donors = effects.tails()
     again = []
     for item in components:
@@ -76,6 +79,8 @@ def _score_again(components: Sequence[Component], cells: CellScores, *, basis: B
             at = cells.names.index(item.name)
             p = float(np.nanmax([over_cells[at].up, over_donors[at].up, item.p_specificity]))
             score = score_from_p(best_of_many(p, n_scored=basis.context.n_scored))
+            if basis.is_observational:  # further tests, which no prompt cell enters, may have kept it lower
+                score = min(score, item.score)
         again.append(item.model_copy(update={"score": score}))
     matched = basis.context.donor_matched
     return composite(again, donor_matched=matched, n_tested=n_tested, replication=effects.replication).value

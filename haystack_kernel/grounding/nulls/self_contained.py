@@ -9,7 +9,6 @@ more evidence than the prompt that it was made from.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from haystack_kernel import keys
 from haystack_kernel.errors import MissingKeyError
 from haystack_kernel.grounding.de.background import min_set_genes, standardise
 from haystack_kernel.grounding.de.profiles import log_normalise
-from haystack_kernel.grounding.nulls.donors import DonorEffects, donor_effects
+from haystack_kernel.grounding.nulls.donors import DonorEffects, DonorGroups, compare_donors
 from haystack_kernel.grounding.nulls.tails import Tails, block_sizes
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ class CellScores:
     scores: NDArray[np.float64]  # cells x sets
     is_treated: NDArray[np.bool_]
     strata: NDArray[np.integer[Any]]
+    types: NDArray[np.integer[Any]]  # cell type, of cells that are compared within their type; else 0
     donors: NDArray[np.str_]
     datasets: NDArray[np.str_]
 
@@ -53,6 +53,7 @@ class CellScores:
             self.scores[kept],
             self.is_treated[kept],
             self.strata[kept],
+            self.types[kept],
             self.donors[kept],
             self.datasets[kept],
         )
@@ -62,6 +63,10 @@ class CellScores:
         columns = [column for column, name in enumerate(self.names) if name in names]
         kept = tuple(self.names[column] for column in columns)
         return replace(self, names=kept, scores=self.scores[:, columns])
+
+    def over_donors(self) -> DonorEffects | DonorGroups:
+        """The statistics of the sets by donor."""
+        return compare_donors(self.scores, is_treated=self.is_treated, strata=self.types, donors=self.donors)
 
 
 @dataclass(frozen=True)
@@ -73,19 +78,18 @@ class SelfContained:
     tails
         Name of the set -> its p values over cells.
     donor_tails
-        Name of the set -> its p values over donors, see :class:`DonorEffects`.
+        Name of the set -> its p values over donors, see :class:`DonorEffects` and :class:`DonorGroups`.
     effects
-        The statistics of the sets by donor, one column per set in the order of ``tails``; None where donors are not the
-        replicates, because they are what is compared.
+        The statistics of the sets by donor, one column per set in the order of ``tails``.
     cells
-        What the tests rest on, of the cells; None where ``effects`` is, or nothing could be tested.
+        What the tests rest on, of the cells; None where nothing could be tested.
     reason
-        Why no set could be tested; empty otherwise.
+        Why no set could be tested over cells; empty otherwise.
     """
 
     tails: dict[str, Tails] = field(default_factory=dict)
     donor_tails: dict[str, Tails] = field(default_factory=dict)
-    effects: DonorEffects | None = None
+    effects: DonorEffects | DonorGroups = field(default_factory=DonorEffects)
     cells: CellScores | None = None
     reason: str = ""
 
@@ -94,20 +98,13 @@ class SelfContained:
         return self.tails.get(name, Tails())
 
     def over_donors(self, name: str) -> Tails:
-        """P values of a set over donors; NaN below three donors and where donors are not the replicates."""
+        """P values of a set over donors; NaN below three donors."""
         return self.donor_tails.get(name, Tails())
 
     @property
     def replication(self) -> float:
-        """Donors that the response was measured in, see :class:`DonorEffects`; infinite where they are compared."""
-        return math.inf if self.effects is None else self.effects.replication
-
-    def of_donors(self, name: str) -> dict[str, float]:
-        """Statistic of a set in every donor that counts; empty when not computed."""
-        if self.effects is None or name not in self.tails:
-            return {}
-        column = self.effects.values[:, list(self.tails).index(name)]
-        return {donor: float(column[i]) for i, donor in enumerate(self.effects.names) if self.effects.counted[i]}
+        """Donors that the response was measured in, see :class:`DonorEffects` and :class:`DonorGroups`."""
+        return self.effects.replication
 
 
 def self_contained_null(
@@ -135,13 +132,12 @@ def self_contained_null(
         serve every set.
     within
         obs columns that make the strata: donor alone where cell types are compared, cell type alone where donors are.
-        In strata of both, as of a response, donors are the replicates, and the sets are tested over donors, too.
 
     Returns
     -------
     P values of mean(s_g z_g) of the prompt over cells, and over donors. A set of which the prompt
-    measures fewer than five genes (two in a panel) has NaN. Where no stratum holds both labels, all are NaN and
-    ``reason`` says so.
+    measures fewer than five genes (two in a panel) has NaN. Where no stratum holds both labels, those over cells are
+    NaN and ``reason`` says so.
 
     Raises
     ------
@@ -153,28 +149,26 @@ def self_contained_null(
     Goeman and Buehlmann, Bioinformatics 23:980 (2007), for the self-contained null; Phipson and Smyth, Stat Appl Genet
     Mol Biol 9:39 (2010), for p = (1 + count) / (n_draws + 1).
     """
-    has_replicates = {keys.DONOR, keys.CELL_TYPE} <= set(within)
-    no_donor = DonorEffects() if has_replicates else None
     if control is None or control.n_obs == 0:
-        return SelfContained(effects=no_donor, reason="the prompt has no matched control cells")
+        return SelfContained(reason="the prompt has no matched control cells")
     labels = pd.concat([_labels(prompt), _labels(control)], ignore_index=True)
     strata = labels.groupby(list(within), sort=True).ngroup().to_numpy()
+    types = labels.groupby(keys.CELL_TYPE, sort=True).ngroup().to_numpy()
+    if keys.CELL_TYPE not in within:  # the two sides are of different types by design
+        types = np.zeros_like(types)
     is_treated = np.arange(len(labels)) < prompt.n_obs
+    names, scores = _score_sets(prompt, control, sets=sets, tested=tested)
+    donors = labels[keys.DONOR].to_numpy(str)
+    datasets = np.concatenate([_datasets(prompt), _datasets(control)])
+    cells = CellScores(tuple(names), scores, is_treated, strata, types, donors, datasets)
+    reason = "" if names else f"the prompt measures fewer than {min_set_genes(len(tested))} genes of every set"
     if not _in_mixed_strata(strata, is_treated).any():
         words = " and ".join(_WORDS.get(name, name) for name in within)
         reason = f"no {words} of the prompt holds both treated and control cells"
-        return SelfContained(effects=no_donor, reason=reason)
-    names, scores = _score_sets(prompt, control, sets=sets, tested=tested)
-    reason = "" if names else f"the prompt measures fewer than {min_set_genes(len(tested))} genes of every set"
     tails = permute_within(scores, is_treated=is_treated, strata=strata, n_draws=n_draws, seed=seed) if names else []
-    found = dict(zip(names, tails, strict=True))
-    if not has_replicates:
-        return SelfContained(found, reason=reason)
-    donors = labels[keys.DONOR].to_numpy(str)
-    effects = donor_effects(scores, is_treated=is_treated, strata=strata, donors=donors)
-    datasets = np.concatenate([_datasets(prompt), _datasets(control)])
-    cells = CellScores(tuple(names), scores, is_treated, strata, donors, datasets)
-    return SelfContained(found, dict(zip(names, effects.tails(), strict=True)), effects, cells, reason)
+    effects = cells.over_donors()
+    over_donors = dict(zip(names, effects.tails(), strict=True))
+    return SelfContained(dict(zip(names, tails, strict=True)), over_donors, effects, cells, reason)
 
 
 def permute_within(

@@ -67,6 +67,9 @@ class Uncertain:
         The engine, or a linear one in its place, and what it expects from the whole prompt.
     transfer
         The transfer error, learned with that engine.
+    within, has_type, has_donor
+        Label of the cells that are compared with each other; whether the prompt holds this label, and the donor, of the
+        cells that were asked about.
     """
 
     is_known: NDArray[np.bool_]
@@ -75,10 +78,19 @@ class Uncertain:
     linear: str
     own: Response
     transfer: Transfer
+    within: str
+    has_type: bool
+    has_donor: bool
 
 
 def study_prompt(
-    cells: GroundingCells, *, engine: str, detection: Floats, min_detection: float, within: str = keys.CELL_TYPE
+    cells: GroundingCells,
+    *,
+    engine: str,
+    detection: Floats,
+    min_detection: float,
+    within: str = keys.CELL_TYPE,
+    shows_donor: bool = False,
 ) -> Uncertain | str:
     """Measure the prompt's effects and learn from them how far effects differ between cell types or donors.
 
@@ -97,6 +109,8 @@ def study_prompt(
     within
         Label of the cells that are compared with each other: their cell type, or their donor where cell types differ
         between the arms by design.
+    shows_donor
+        Whether the prompt's cells are of the donor asked about by design, although the query cells are of others.
 
     Returns
     -------
@@ -121,12 +135,13 @@ def study_prompt(
     own = prompt.respond(linear, prompt.everything, base=base)
     if not np.isfinite(own.variance).all():
         return "one treated and one control cell do not say how much cells vary"
-    has = {
-        name: not set(cells.query.obs[name].astype(str)).isdisjoint(cells.prompt.obs[name].astype(str))
+    has_type, has_donor = (
+        not set(cells.query.obs[name].astype(str)).isdisjoint(cells.prompt.obs[name].astype(str))
         for name in (within, keys.DONOR)
-    }
+    )
+    has_donor |= shows_donor
     transfer = learn_transfer(
-        prompt, engine=linear, base=base, has_type=has[within], has_donor=has[keys.DONOR], similarity=own.similarity
+        prompt, engine=linear, base=base, has_type=has_type, has_donor=has_donor, similarity=own.similarity
     )
     if within == keys.DONOR:
         words = {TYPE: DONOR}
@@ -135,7 +150,7 @@ def study_prompt(
             left_out=words.get(transfer.left_out, transfer.left_out),
             missing=words.get(transfer.missing, transfer.missing),
         )
-    return Uncertain(is_known, prompt, base, linear, own, transfer)
+    return Uncertain(is_known, prompt, base, linear, own, transfer, within, has_type, has_donor)
 
 
 def query_profile(query: ad.AnnData) -> tuple[Floats, Floats]:

@@ -72,7 +72,7 @@ def interpret_record(record: RunRecord, *, de: pd.DataFrame, pathways: pd.DataFr
         _support(record, best, pathways=pathways),
         _making(record, best),
         _agreement(record, best),
-        " ".join(filter(None, (accuracy_text(best), change_text(record), next_text(record)))),
+        " ".join(filter(None, (accuracy_text(record), change_text(record), next_text(record)))),
     )
     return Interpretation(
         headline=f"Predicted for {subject_of(record.query)}{_query_cells(best)}: {change}; {_verdict(record, best)}.",

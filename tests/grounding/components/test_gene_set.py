@@ -107,7 +107,7 @@ def test_components_when_donors_are_confounded_then_the_competitive_null_alone_a
     apart = dataclasses.replace(alpha_cells, prompt_control=world.cells(60, donors=("e1", "e2")))
     result = score(apart, ask("ALPHA"), context=GroundingContext(seed=0, donor_matched=False))
     assert math.isnan(parts(result)[keys.PATHWAY].p_signal)
-    assert "competitive null alone" in parts(result)[keys.PATHWAY].reason
+    assert "tested over donors, not over cells" in parts(result)[keys.PATHWAY].reason
     assert result.composite.value == 4
 
 

@@ -16,7 +16,7 @@ from haystack_kernel.grounding.signatures.reference import build_reference
 from haystack_kernel.schema import StructuredQuery
 
 pytestmark = pytest.mark.slow
-CONTEXT = GroundingContext(seed=0, control_strategy="query_as_control")
+CONTEXT = GroundingContext(seed=0, control_strategy="query_as_control", engine="weighted")
 
 N_GENES = 1500  # of the designed world
 GENES = [f"G{i}" for i in range(N_GENES)]
@@ -68,14 +68,17 @@ def ask(**changes):
 
 @pytest.fixture(scope="module")
 def judge(make, score, reference):
-    def run(predicted, *, query=None, prompt=("X", "d2"), cells=None, start=("Y", "d1"), control="Y"):
+    def run(predicted, *, query=None, prompt=("X", "d2"), cells=None, start=("Y", "d1"), control="Y", donors=("d2",)):
         began = make(*start)
         predicted = predicted.copy()
         predicted.obs = began.obs.copy()
-        roles = GroundingCells(predicted, None, began, make(*prompt), make(control, "d2"))
+        kind, *shown = prompt
+        arms = [ad.concat([make(name, donor) for donor in of]) for name, of in ((kind, shown), (control, donors))]
+        roles = GroundingCells(predicted, None, began, *arms)
         cells = reference() if cells is None else cells
         found = score(roles, query or ask(), context=CONTEXT, reference=cells)
-        return {item.name: item for item in found.components} | {"composite": found.composite}
+        parts = {item.name: item for item in found.components}
+        return parts | {"composite": found.composite, "expected": found.confidence.expected}
 
     return run
 
@@ -87,7 +90,17 @@ def test_observational_when_the_cells_are_right_then_all_that_can_be_scored_is_h
     assert found[keys.CELL_TYPE_COHERENCE].statistic > 0
     assert found[keys.DONOR_EFFECT].score > 9
     assert found[keys.TISSUE_SIGNATURE].reason == "the question names no tissue"
-    assert found["composite"].value == pytest.approx(8.5)
+    assert found["composite"].value == pytest.approx(10 - 6 * 2 ** -(30 / 50))  # one donor shows it
+
+
+def test_observational_when_donors_show_it_then_they_are_the_replicates(judge, make):
+    three = ("d2", "d3", "d4")
+    found = judge(make("X", "d1"), prompt=("X", *three), donors=three)
+    assert found[keys.MARKER].p_donors < 0.005
+    assert found["composite"].replication == pytest.approx(3 * 30 / 50)
+    assert found["composite"].value == pytest.approx(10 - 6 * 2 ** -(3 * 30 / 50))
+    assert (found["expected"].left_out, found["expected"].n_left_out) == ("donor", 3)
+    assert 0.8 < found["expected"].low + 0.1 < found["expected"].value
 
 
 def test_coherence_when_another_type_is_predicted_then_one_and_it_is_named(judge, make):
@@ -141,7 +154,10 @@ def test_donor_prediction_when_the_donor_is_wrong_then_keeping_the_type_earns_no
     query = ask(task_type="donor_expression_prediction")
     right = judge(make("X", "d1"), query=query, prompt=("Y", "d1"), start=("X", "d2"))
     wrong = judge(make("X", "d3"), query=query, prompt=("Y", "d3"), start=("X", "d2"))
-    assert right["composite"].value == pytest.approx(7)
+    assert right["composite"].value == pytest.approx(10 - 6 * 2 ** -(30 / 50))  # one donor beside one other
+    three = judge(make("X", "d1"), query=query, prompt=("Y", "d1"), start=("X", "d2"), donors=("d2", "d3", "d4"))
+    assert three[keys.DONOR_EFFECT].p_donors < 0.05  # one donor beside the spread of three
+    assert three["composite"].replication == pytest.approx(2 / (50 / 30 + 50 / 90))
     assert wrong["composite"].value == 1
     assert "no more than the donor effect" in wrong[keys.CELL_TYPE_COHERENCE].reason
     assert math.isnan(wrong[keys.MARKER].score)

@@ -55,7 +55,7 @@ def study(cells, *, engine="weighted"):
 
 def expect(cells, *, engine="weighted", similarity=math.nan):
     studied = study(cells, engine=engine)
-    return expect_accuracy(studied, query=cells.query, prompt=cells.prompt, engine=engine, similarity=similarity)
+    return expect_accuracy(studied, query=cells.query, engine=engine, similarity=similarity)
 
 
 def test_expect_accuracy_when_types_share_more_then_more_is_expected_and_the_truth_is_inside():
@@ -109,8 +109,7 @@ def test_expect_accuracy_when_the_engine_is_a_model_then_it_is_that_of_weighted_
 )
 def test_left_out_units_when_the_prompt_lacks_something_then_that_is_left_out(asked, design):
     cells = make_cells(shared=0.6, asked=asked)
-    has = {"has_type": asked[0] in TYPES, "has_donor": asked[1] in DONORS}
-    found, units = left_out_units(study(cells), **has)
+    found, units = left_out_units(study(cells))
     assert found == design
     assert len(units) == (4 if design == TYPE else 12)
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from haystack_kernel import keys
 from haystack_kernel.grounding.components.score import score_from_p
-from haystack_kernel.grounding.nulls.donors import DonorEffects, donor_effects
+from haystack_kernel.grounding.nulls.donors import DonorEffects, compare_donors, donor_effects
 from haystack_kernel.grounding.nulls.self_contained import self_contained_null
 
 
@@ -81,10 +80,56 @@ def test_self_contained_null_when_one_donor_alone_responds_then_its_cells_are_no
     found = self_contained_null(prompt, control, sets=sets, tested=tested, n_draws=999, seed=0)
     assert found.get("up").up == 0.001
     assert found.over_donors("up").up > 0.05
-    moved = found.of_donors("up")
-    assert max(moved, key=moved.get) == "d2"
+    assert found.effects.names[found.effects.values[:, 0].argmax()] == "d2"
     assert found.replication == pytest.approx(4 * 30 / 50)
-    within = (keys.CELL_TYPE,)
-    compared = self_contained_null(prompt, control, sets=sets, tested=tested, n_draws=99, seed=0, within=within)
-    assert (compared.replication, compared.of_donors("up")) == (np.inf, {})
     assert self_contained_null(prompt, None, sets=sets, tested=tested, n_draws=99, seed=0).replication == 0
+
+
+def draw_groups(rng, n_donors, *, spread, effect=0.0, n_cells=30):
+    """Scores of cells of donors who are treated or not, each donor a well, with two cell types in unequal shares."""
+    parts = []
+    for side, n in zip((True, False), n_donors, strict=True):
+        for number in range(n):
+            types = rng.random(n_cells) < rng.uniform(0.2, 0.8)
+            score = rng.normal(0, spread) + effect * side + 3.0 * types + rng.normal(0, 1, size=n_cells)
+            parts.append((score, np.full(n_cells, side), types.astype(int), np.full(n_cells, f"{side}{number}")))
+    scores, is_treated, strata, donors = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return {"scores": scores[:, None], "is_treated": is_treated, "strata": strata, "donors": donors}
+
+
+@pytest.mark.parametrize("n_donors", [(3, 3), (8, 8), (1, 4)])
+def test_compare_donors_when_both_sides_are_different_people_who_differ_by_chance_then_seven_is_rare(n_donors):
+    rng = np.random.default_rng(sum(n_donors))
+    p = [compare_donors(**draw_groups(rng, n_donors, spread=0.5)).tails()[0].up for _ in range(300)]
+    assert np.mean([score_from_p(one) >= 7 for one in p]) <= 0.005 + 3 * np.sqrt(0.005 / 300)
+    assert 0.4 < np.median(p) < 0.6
+
+
+def test_compare_donors_when_the_sides_are_different_people_then_welch_over_donors():
+    rng = np.random.default_rng(0)
+    drawn = draw_groups(rng, (4, 5), spread=0.1, effect=2.0)
+    drawn["strata"] = np.zeros_like(drawn["strata"])
+    found = compare_donors(**drawn)
+    sides = [
+        [
+            drawn["scores"][drawn["donors"] == name].mean()
+            for name in np.unique(drawn["donors"][drawn["is_treated"] == side])
+        ]
+        for side in (True, False)
+    ]
+    welch = stats.ttest_ind(*sides, equal_var=False, alternative="greater")
+    assert found.tails()[0].up == pytest.approx(welch.pvalue)
+    halves = 4 * 30 / 50, 5 * 30 / 50
+    assert found.replication == pytest.approx(2 / (1 / halves[0] + 1 / halves[1]))
+    one = compare_donors(**draw_groups(rng, (1, 5), spread=0.1, effect=5.0))
+    assert one.tails()[0].up < 0.001
+    assert one.replication < 1.2
+    assert np.isnan(compare_donors(**draw_groups(rng, (1, 2), spread=0.1)).tails()[0].up)
+    assert np.isnan(compare_donors(**draw_groups(rng, (3, 3), spread=0.1, n_cells=2)).tails()[0].up)
+
+
+def test_compare_donors_when_cell_types_are_shared_unequally_then_their_shares_are_no_difference():
+    rng = np.random.default_rng(3)
+    drawn = draw_groups(rng, (4, 4), spread=0.0, n_cells=200)
+    cells, kinds = compare_donors(**drawn), compare_donors(**(drawn | {"strata": np.zeros(1600, dtype=int)}))
+    assert np.abs(cells.values).max() < 0.3 < np.abs(kinds.values - kinds.values.mean()).max()
