@@ -14,7 +14,7 @@ import torch
 from inference.errors import InputError, ModelError
 from inference.stack.batches import Limits
 from inference.stack.exact import propose_exactly
-from inference.stack.layout import choose_layout
+from inference.stack.layout import choose_layout, context_schedule
 from inference.stack.state import State
 
 if TYPE_CHECKING:
@@ -66,14 +66,6 @@ class Step:
         stream.wait_event(self._made)
         with torch.cuda.stream(stream):
             return choose(self._state).cpu().numpy()
-
-
-def context_schedule(settings: GenerationSettings) -> list[float]:
-    """Context ratio of each step, float32 as in the reference."""
-    if settings.mode == "vanilla" or settings.diffusion_steps == 1:
-        return [settings.context_ratio] * settings.diffusion_steps
-    first, last = settings.context_ratio_min, settings.context_ratio
-    return [float(value) for value in torch.linspace(first, last, settings.diffusion_steps)]
 
 
 def mask_schedule(n_steps: int) -> list[float]:
@@ -262,9 +254,10 @@ def choose_kept(logits: Floats, is_masked: NDArray[np.bool_], *, share: float) -
     """
     n_masked, n_cells = int(is_masked.sum()), is_masked.size
     fraction = min(max((n_masked / n_cells - share) * n_cells / n_masked, 0.0), 1.0)
-    masked = logits[is_masked].astype(np.float64)
+    masked = logits[is_masked]
     is_kept = ~is_masked
-    is_kept[is_masked] = masked > np.quantile(masked, fraction)
+    # As in the reference, the quantile is interpolated between float32 values and is itself float64.
+    is_kept[is_masked] = masked > np.quantile(masked, np.float64(fraction))
     return is_kept
 
 

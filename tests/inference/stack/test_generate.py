@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from inference.errors import InputError, ModelError
 from inference.stack.batches import Batches
 from inference.stack.config import GenerationSettings
 from inference.stack.exact import propose_exactly
-from inference.stack.generate import choose_kept, context_schedule, iterate_steps, mask_schedule
-from inference.stack.layout import choose_layout
+from inference.stack.generate import choose_kept, iterate_steps, mask_schedule
+from inference.stack.layout import choose_layout, context_schedule
 from inference.stack.model import StackModel
 from inference.stack.state import State, window_cells
 
@@ -232,6 +234,24 @@ def test_schedules_follow_the_reference():
     assert context_schedule(replace(SAMPLED, diffusion_steps=1)) == [0.4]
     assert context_schedule(replace(SAMPLED, mode="vanilla", diffusion_steps=2)) == [0.4, 0.4]
     np.testing.assert_allclose(context_schedule(SAMPLED), [0.2, 0.25, 0.3, 0.35, 0.4], atol=1e-7)
+
+
+def test_windows_are_divided_as_the_reference_was_seen_to_divide_them():
+    """200 settings recorded by ``record_layouts.py``; in 130 of them float64 gives another division."""
+    recorded = json.loads(Path(__file__).with_name("reference_layouts.json").read_text())
+    n_other = 0
+    for window, prompt_ratio, context_ratio, least, steps, mode, want in recorded:
+        settings = GenerationSettings(
+            diffusion_steps=steps, context_ratio=context_ratio, context_ratio_min=least, mode=mode
+        )
+        shares = context_schedule(settings)
+        found, wide = (
+            [choose_layout(window, prompt_ratio=prompt_ratio, context_ratio=kind(share)) for share in shares]
+            for kind in (lambda share: share, float)
+        )
+        assert [[one.n_base, one.n_ctx, one.n_keep] for one in found] == want
+        n_other += found != wide
+    assert (len(recorded), n_other) == (200, 130)
 
 
 @pytest.mark.parametrize("n_cells", [2, 3, 32, 256, 512])
