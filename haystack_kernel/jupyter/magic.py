@@ -58,14 +58,16 @@ def _work_in_sight(run: Run) -> Run:
     """Work a run to its end, and show what the form of the widgets shows: reading, candidates, estimate, answer."""
     from IPython.display import display
 
+    from haystack_kernel.manage.watching import usual_times
     from haystack_kernel.report import answer, query_card
     from haystack_kernel.report.html import Html, paragraph
 
     display(query_card(run.understand().record))
     display(run.retrieve().candidates)
     estimate = run.work(until="submit").estimate()
-    free = "Estimate: this machine works on the run, which costs nothing."
-    display(Html(paragraph(free)) if estimate is None else estimate)
+    usual = usual_times(run.record.config, run._ports).words(max_rounds=run.record.config.max_rounds)
+    words = paragraph(f"Estimate: this machine works on the run, which costs nothing. {usual}")
+    display(Html(words) if estimate is None else estimate)
     run.work()
     if run.record.best_round is not None:
         display(answer(run.record, de=run.de, pathways=run.pathways))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, NotFoundError
+from haystack_kernel.report.words import counted, span
 from haystack_kernel.run import Run
 from haystack_kernel.steering import orchestrator_status
 from haystack_kernel.store import check_run_id, finished_like, layout
@@ -219,6 +220,14 @@ class Usual:
         if not self.n_runs:
             return None
         return sum(taken * (n_rounds if phase in _IN_ROUND else 1) for phase, taken in self.seconds.items())
+
+    def words(self, *, max_rounds: int) -> str:
+        """How long a run with one round, and with all, takes by earlier runs; or that none tells."""
+        low, high = self.total_s(n_rounds=1), self.total_s(n_rounds=max_rounds)
+        if low is None or high is None:
+            return "How long it takes is not known: no earlier run with this engine is in this storage."
+        runs = counted(self.n_runs, "earlier run")
+        return f"By {runs} it takes {span(low)} with one round, {span(high)} with all."
 
 
 def usual_times(config: RunConfig, ports: Ports) -> Usual:

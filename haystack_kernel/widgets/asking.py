@@ -500,15 +500,10 @@ def cost_words(seen: Preview, usual: Usual) -> list[str]:
             f"Planner claude ({one.machine}) costs about {in_usd(one.likely_usd)}, at most {in_usd(one.high_usd)}, by "
             "list prices."
         )
-    if usual.n_runs:
-        low, high = usual.total_s(n_rounds=1), usual.total_s(n_rounds=config.max_rounds)
-        runs = f"{usual.n_runs} earlier run{'' if usual.n_runs == 1 else 's'}"
-        found.append(f"By {runs} it takes {span(low)} with one round, {span(high)} with all.")
-        if usual.queue_s is not None and seen.of_round is not None:
-            waits = [span(seconds) for seconds in usual.queue_s]
-            found.append(f"Those waited {waits[0]} to {waits[1]} for a machine, which is part of that time.")
-    else:
-        found.append("How long it takes is not known: no earlier run with this engine is in this storage.")
+    found.append(usual.words(max_rounds=config.max_rounds))
+    if usual.queue_s is not None and seen.of_round is not None:
+        waits = [span(seconds) for seconds in usual.queue_s]
+        found.append(f"Those waited {waits[0]} to {waits[1]} for a machine, which is part of that time.")
     return found
 
 

@@ -183,7 +183,8 @@ def test_ask_works_the_question_to_its_end_and_returns_the_run(shell, few_cells)
         result = shell.run_cell("run = %ask How would B cells respond to IFN-beta?")
     assert result.success
     run = shell.user_ns["run"]
-    told = ["taken as", run.record.candidates[0].key, "which costs nothing.", "Interpretation"]
+    free = "which costs nothing. How long it takes is not known"
+    told = ["taken as", run.record.candidates[0].key, free, "Interpretation"]
     places = [shown.stdout.find(text) for text in told]
     assert -1 < places[0] < places[1] < places[2] < places[3]
     assert isinstance(run, Run)

@@ -87,6 +87,8 @@ def test_usual_times_are_medians_of_finished_runs_like_it(finished):
     other = record.config.model_copy(update={"engine": "shift"})
     assert usual_times(other, ports) == Usual()
     assert Usual().total_s(n_rounds=1) is None
+    assert found.words(max_rounds=2).startswith("By 1 earlier run it takes ")
+    assert "is not known" in Usual().words(max_rounds=2)
 
 
 def test_a_finished_run_shows_its_answer_and_nothing_to_press_but_in_the_fork_form(finished):
