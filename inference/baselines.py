@@ -7,7 +7,8 @@ leaves the cells alone; ``shift`` adds the average of d over the prompt's cells 
 more control cells than another counts no more; ``mean`` adds the plain average of d over the types; ``weighted`` adds
 its average with weights exp(10 r) n / (n + 30), r = similarity (correlation) of the type's control profile and the
 query cells, n = cells of the smaller arm, and then shrinks each gene's response d to d^3 / (d^2 + se^2), se its
-standard error: what is measured well stays, what is mostly noise goes towards 0.
+standard error: what is measured well stays, what is mostly noise goes towards 0. Engine ``additive`` is ``weighted``
+with what the query's cell type shows under other treatments, see :mod:`inference.additive`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.additive import carry_over, tabulate
 from inference.draw import MAX_LOG, draw_counts, log_normalise
-from inference.effects import MIN_CELLS, fit_trend, measure_effect, summarise_arm
+from inference.effects import MIN_CELLS, fit_trend, measure_effect, shrink, summarise_arm
 from inference.errors import EngineError, InputError
-from inference.manifest import BASELINES
+from inference.manifest import ADDITIVE, BASELINES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
+
+    from inference.additive import Others
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -83,19 +87,23 @@ class _Arms:
     genes: dict[str, int]  # upper-cased symbol -> column
 
 
-def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, seed: int) -> Prediction:
+def predict(
+    engine: str, *, prompt: Cells, control: Cells | None, query: Cells, seed: int, others: Others | None = None
+) -> Prediction:
     """Apply the prompt's response to the query cells.
 
     Parameters
     ----------
     engine
-        One of ``none``, ``mean``, ``shift``, ``weighted``.
+        One of ``none``, ``mean``, ``shift``, ``weighted``, ``additive``.
     prompt, control
         Treated cells and their control cells. Without ``control`` the query cells serve as the control.
     query
         Cells to transform; the result keeps their order and genes, and refers to their library sizes.
     seed
         Random seed of the sampled molecules.
+    others
+        Cells of other treatments with their control cells, which only ``additive`` reads.
 
     Returns
     -------
@@ -109,8 +117,8 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
     InputError
         A role has no cells, or the roles have no gene in common.
     """
-    if engine not in BASELINES:
-        msg = f"unknown baseline {engine!r}; possible: {', '.join(BASELINES)}"
+    if engine not in (*BASELINES, ADDITIVE):
+        msg = f"unknown baseline {engine!r}; possible: {', '.join((*BASELINES, ADDITIVE))}"
         raise EngineError(msg)
     notes: list[str] = []
     is_matched = control is not None
@@ -136,7 +144,10 @@ def predict(engine: str, *, prompt: Cells, control: Cells | None, query: Cells, 
     if engine == "shift" and not is_matched:  # there is nothing to be stratified by: the cells become like the prompt
         response, weights = arms.pooled, dict[str, float]()
     else:
-        response, weights = _response(engine, arms, base=base[changeable], column=column[changeable], notes=notes)
+        simple = "weighted" if engine == ADDITIVE else engine
+        response, weights = _response(simple, arms, base=base[changeable], column=column[changeable], notes=notes)
+        if engine == ADDITIVE:
+            response = _with_others(response, arms, weights, query=query, others=others, notes=notes)
     target = base.copy()
     target[changeable] = np.clip(base[changeable] + response[column[changeable]], 0.0, MAX_LOG)
     counts = draw_counts(query.counts, target=target, genes=query.genes, seed=seed)
@@ -210,9 +221,41 @@ def _response(
     return response, weights
 
 
-def shrink(effect: Floats, variance: Floats) -> Floats:
-    """Shrink effects with their squared standard errors to d^3 / (d^2 + se^2); 0 stays 0."""
-    return np.divide(effect**3, effect**2 + variance, out=np.zeros_like(effect), where=effect != 0)
+def _with_others(
+    response: Floats, arms: _Arms, weights: dict[str, float], *, query: Cells, others: Others | None, notes: list[str]
+) -> Floats:
+    """The response of ``additive`` where other treatments allow it and speak for it, else the one given; notes why."""
+    if others is None or not weights:
+        notes.append("additive is weighted here: no cells of other treatments were given")
+        return response
+    names, n_cells = np.unique(query.cell_type, return_counts=True)
+    own = str(names[n_cells.argmax()])
+    kept, columns = _shared_columns(arms.genes, _columns(others.cells))
+    used = [number for number, name in enumerate(arms.types) if name in weights]
+    carried = carry_over(
+        tabulate(others, {own, *weights}, columns=columns),
+        own=own,
+        effect={arms.types[number]: arms.effect[number][kept] for number in used},
+        se={arms.types[number]: arms.se[number][kept] for number in used},
+        share=weights,
+    )
+    if carried is None:
+        notes.append(f"additive is weighted here: {own} and a type of the prompt need 5 other treatments in common")
+        return response
+    said = f"on {carried.n_treatments} other treatments of {own} it correlates better by {carried.gain:+.3f}"
+    if carried.gain <= 0:
+        notes.append(f"additive is weighted here: {said}")
+        return response
+    notes.append(f"additive: {said} than weighted; {carried.k:.2f} of what is special about the treatment is carried")
+    response = response.copy()
+    response[kept] = carried.response
+    return response
+
+
+def _shared_columns(first: dict[str, int], second: dict[str, int]) -> tuple[Ints, Ints]:
+    """Columns of the genes that both have, in the order of the first."""
+    shared = [name for name in first if name in second]
+    return np.array([first[name] for name in shared], np.int64), np.array([second[name] for name in shared], np.int64)
 
 
 def _shrinking_helps(arms: _Arms, used: Ints) -> bool:

@@ -137,3 +137,8 @@ def measure_effect(treated: Arm, control: Arm, *, trend: Trend | None = None) ->
         variance = np.full_like(variance, np.inf)
     se = np.sqrt(variance * (1 / treated.n_cells + 1 / control.n_cells))
     return Effect(treated.mean - control.mean, se, treated.n_cells, control.n_cells)
+
+
+def shrink(effect: Floats, variance: Floats) -> Floats:
+    """Shrink effects with their squared standard errors to d^3 / (d^2 + se^2); 0 stays 0."""
+    return np.divide(effect**3, effect**2 + variance, out=np.zeros_like(effect), where=effect != 0)

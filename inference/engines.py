@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from inference.baselines import BASELINES, predict
 from inference.errors import EngineError, ModelError
 from inference.files import local_copy, sha256_of
-from inference.manifest import EMBED, ENGINES, GENERATE, MODEL_ENGINE, MODEL_PACKAGES
+from inference.foreign import predict as predict_foreign
+from inference.installed import find_installed, installed_engines
+from inference.manifest import ADDITIVE, EMBED, ENGINES, GENERATE, MODEL_ENGINE, MODEL_PACKAGES
 from inference.models import packaged
 from inference.stack.config import GenerationSettings
 from inference.stack.genes import has_gene
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from inference.baselines import Cells, Prediction
+    from inference.installed import Installed
     from inference.manifest import Manifest
     from inference.stack.embed import Embedding
     from inference.stack.engine import StackEngine
@@ -55,6 +58,18 @@ def default_engine(model: str | None) -> str:
     return MODEL_ENGINE if model else DEFAULT_ENGINE
 
 
+def require_installed(name: str) -> Installed:
+    """The engine of another package; raises :class:`EngineError` where none of that name can be used."""
+    found = find_installed(name)
+    if found is None:
+        there = installed_engines()
+        usable = [one.name for one in there.values() if not one.fault]
+        why = f"engine {name!r} cannot be used: {there[name].fault}" if name in there else f"engine {name!r} is unknown"
+        msg = f"{why}; possible: {', '.join((*ENGINES, *usable))} (choose one with --engine, or install its package)"
+        raise EngineError(msg)
+    return found
+
+
 class Engines:
     """The engines of one job; the model is read once, when a task first needs it."""
 
@@ -68,7 +83,7 @@ class Engines:
         self._paths: dict[str, Path] = dict(zip(_ROLES, own, strict=True)) if own else {}
 
     def find(self, name: str) -> Callable[..., Prediction]:
-        """Return ``predict(*, prompt, control, query, seed)`` of an engine.
+        """Return ``predict(*, prompt, control, query, seed)`` of an engine; some also take ``others``.
 
         Raises
         ------
@@ -77,12 +92,11 @@ class Engines:
         ModelError, StorageError
             The model cannot be read.
         """
-        if name in BASELINES:
+        if name in (*BASELINES, ADDITIVE):
             return partial(predict, name)
-        if name != MODEL_ENGINE:
-            msg = f"engine {name!r} is unknown; possible: {', '.join(ENGINES)} (choose one with --engine)"
-            raise EngineError(msg)
-        return self.model
+        if name == MODEL_ENGINE:
+            return self.model
+        return partial(predict_foreign, require_installed(name), limit_s=self._manifest.engine_limit_s)
 
     @property
     def model(self) -> StackEngine:
@@ -109,6 +123,8 @@ class Engines:
 
     def digests(self, name: str, *, kind: str = GENERATE) -> dict[str, str]:
         """Sha256 of the model files that an engine reads, and of the settings that change its output."""
+        if name not in ENGINES:
+            return {"engine": require_installed(name).digest}
         if name != MODEL_ENGINE:
             return {}
         settings = {"precision": self._manifest.precision, "kind": kind}
@@ -125,6 +141,9 @@ class Engines:
 
     def versions(self, name: str) -> dict[str, str]:
         """Versions of the packages that only this engine uses."""
+        if name not in ENGINES:
+            found = require_installed(name)
+            return {found.package: found.version}
         return {package: version(package) for package in MODEL_PACKAGES} if name == MODEL_ENGINE else {}
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.additive import Others
 from inference.baselines import Cells
 from inference.checks import Checked, read_cells
 from inference.errors import InputError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CELL_TYPE_COLUMNS = ("cell_type_name", "cell_type")  # the first one that exists is read
 DONOR_COLUMNS = ("donor_id", "donor")
+TREATMENT_COLUMNS, CONTROL_COLUMN = ("perturbation_name", "perturbation"), "is_control"  # of other treatments' cells
 UNKNOWN = "unknown"
 
 
@@ -44,6 +46,22 @@ class Loaded:
     def stored_obs(self) -> h5py.File:
         """Obs as outputs store it: encoded once for all outputs of the same cells."""
         return store_obs(self.obs)
+
+    def as_others(self) -> Others:
+        """The cells as those of other treatments and their control cells; raises :class:`InputError`."""
+        column = next((name for name in TREATMENT_COLUMNS if name in self.obs.columns), None)
+        if column is None or CONTROL_COLUMN not in self.obs.columns:
+            needed = f"{' or '.join(TREATMENT_COLUMNS)}, and {CONTROL_COLUMN}"
+            has = ", ".join(map(str, self.obs.columns)) or "none"
+            msg = f"cells of other treatments need in obs the columns {needed}; they have {has}"
+            raise InputError(msg)
+        is_control = self.obs[CONTROL_COLUMN]
+        if is_control.dtype != bool:
+            kind = is_control.dtype
+            msg = f"obs[{CONTROL_COLUMN!r}] of the cells of other treatments must be true or false, not {kind}"
+            raise InputError(msg)
+        treatment = self.obs[column].astype(object).fillna("").astype(str)
+        return Others(self.cells, treatment.to_numpy(dtype=str), is_control.to_numpy())
 
 
 class Inputs:
@@ -94,7 +112,7 @@ class Inputs:
 
 def input_uris(task: Task) -> dict[str, str]:
     """Role -> address of each file that the task reads."""
-    roles = {"prompt": task.prompt, "control": task.control, "query": task.query}
+    roles = {"prompt": task.prompt, "control": task.control, "query": task.query, "others": task.others}
     return {role: check_uri(uri) for role, uri in roles.items() if uri is not None}
 
 

@@ -16,7 +16,10 @@ MODEL_ENGINE = "stack"  # the engine that needs ``model`` and ``genelist``
 MODEL_PACKAGES = ("torch", "safetensors")  # packages that only this engine needs
 DEMO_MODEL = "demo"  # as ``model``: the packaged model and its genes (a file is "./demo")
 DEMO_STEPS = 1  # steps of its generation: more steps read its own output again and lose accuracy
-ENGINES = (*BASELINES, MODEL_ENGINE)
+ADDITIVE = "additive"  # the engine that also reads cells of other treatments
+ENGINES = (*BASELINES, ADDITIVE, MODEL_ENGINE)  # of this program; other packages may bring more
+AUTO = "auto"  # no engine: whoever asks has one chosen
+_OTHER_WORDS = (AUTO, "decoy", "replicate", "baseline", "treated", "control")  # that name outputs beside engines
 MODES = ("mdm", "vanilla")
 OUTPUT_MODES = ("sampled", "expected", "exact")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -28,6 +31,7 @@ OUTPUT_UNS = "haystack_inference"  # uns key of an output: how it was made, as J
 RESULT_SUFFIX = ".result.json"
 ERROR_SUFFIX = ".error.json"  # file beside the output of a failed task, removed once the task succeeds
 
+_ENGINE_NAME = re.compile(r"[a-z][a-z0-9_]{1,39}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
@@ -51,6 +55,8 @@ class Task:
     control: str | None = None  # matched control cells; None where the engine does not need them
     kind: str = GENERATE
     resample: bool = False  # draw the prompt's donors and cells with replacement, by the seed
+    # cells of other treatments with their control cells, told apart in obs by "perturbation" and "is_control"
+    others: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Manifest:
     fixed_prompt: bool = False
     device: str = "auto"
     threads: int | None = None  # processor threads; None: torch decides
+    engine_limit_s: float | None = None  # of one prediction by an engine of another package; None: 900
     version: int = MANIFEST_VERSION
 
 
@@ -98,8 +105,20 @@ class TaskResult:
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """Write ``manifest`` as JSON text; keys are sorted, so that equal manifests give equal bytes."""
-    return json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    """Write ``manifest`` as JSON text; keys are sorted, so that equal manifests give equal bytes.
+
+    Fields that later versions added are left out where they are None, so that programs of earlier versions read it.
+    """
+    whole = asdict(manifest)
+    for record, name in ((whole, "engine_limit_s"), *((task, "others") for task in whole["tasks"])):
+        if record[name] is None:
+            del record[name]
+    return json.dumps(whole, indent=1, sort_keys=True)
+
+
+def is_engine_name(name: object) -> bool:
+    """Whether ``name`` may be that of an engine: one of this program, or 2 to 40 of a-z, 0-9 and _."""
+    return isinstance(name, str) and _ENGINE_NAME.fullmatch(name) is not None and name not in _OTHER_WORDS
 
 
 def parse_manifest(text: str | bytes) -> Manifest:
@@ -109,7 +128,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
     ------
     ManifestError
         The text is no JSON or of another version; fields are unknown, missing or out of range; task ids or outputs
-        repeat; the engine is unknown; or engine ``stack`` has no model.
+        repeat; the engine's name is none; or engine ``stack`` has no model.
     """
     try:
         raw = json.loads(text)
@@ -142,6 +161,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
 def check_manifest(manifest: Manifest) -> None:
     """Check the fields that concern all tasks; raises :class:`ManifestError`."""
     _check_numbers(manifest)
+    _check_limit(manifest)
     _check_choices(manifest)
     for name in ("id", "output"):
         values = [getattr(task, name) for task in manifest.tasks]
@@ -176,6 +196,13 @@ def _check_numbers(manifest: Manifest) -> None:
             f"'prompt_ratio' + 'context_ratio' ({high:g}) and 'prompt_ratio' + 'context_ratio_min' ({low:g}) must lie "
             f"between 0 and 1: each window needs room for both prompt and query cells"
         )
+        raise ManifestError(msg)
+
+
+def _check_limit(manifest: Manifest) -> None:
+    limit = manifest.engine_limit_s
+    if limit is not None and not (isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0):
+        msg = f"'engine_limit_s' must be a number above 0 or null, got {limit!r}"
         raise ManifestError(msg)
 
 
@@ -242,17 +269,21 @@ def check_task(task: Task) -> None:
     faults = {
         f"{name!r} must be a non-empty string, got {value!r}": not _is_text(value) for name, value in texts.items()
     }
+    maybe: dict[str, object] = {"control": task.control, "others": task.others}
+    faults |= {
+        f"{name!r} must be a non-empty string or null, got {value!r}": value is not None and not _is_text(value)
+        for name, value in maybe.items()
+    }
     faults |= {
         f"unknown kind {task.kind!r}; possible: {', '.join(KINDS)}": task.kind not in KINDS,
-        f"kind {EMBED!r} reads the query cells alone; leave out 'prompt' and 'control'": (
-            is_embedding and (task.prompt, task.control) != (None, None)
-        ),
-        f"'control' must be a non-empty string or null, got {task.control!r}": (
-            task.control is not None and not _is_text(task.control)
+        f"kind {EMBED!r} reads the query cells alone; leave out 'prompt', 'control' and 'others'": (
+            is_embedding and (task.prompt, task.control, task.others) != (None, None, None)
         ),
         f"'seed' must be a whole number, got {task.seed!r}": not _is_whole(task.seed),
         f"'resample' must be true or false, got {task.resample!r}": not isinstance(task.resample, bool),
-        f"unknown engine {task.engine!r}; possible: {', '.join(ENGINES)}": task.engine not in ENGINES,
+        f"unknown engine {task.engine!r}; possible: {', '.join(ENGINES)}, or the name of an installed engine": (
+            not is_engine_name(task.engine)
+        ),
         f"engine {task.engine!r} has no embedding; kind {EMBED!r} needs engine {MODEL_ENGINE!r}": (
             is_embedding and task.engine != MODEL_ENGINE
         ),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from inference.ahead import Ahead
 from inference.behind import Behind
-from inference.engines import Engines, default_engine
+from inference.engines import Engines, default_engine, require_installed
 from inference.errors import EngineError, InputError, StorageError, UriError
 from inference.files import check_uri, read_bytes, shard, write_text
 from inference.flags import add_model_flags, model_fields
@@ -272,15 +272,14 @@ def _read_manifest(arguments: argparse.Namespace) -> Manifest:
         if clash := outputs.intersection(model.union(input_uris(task).values())):
             msg = f"{sorted(clash)} is both an input and an output; give each output a path of its own"
             raise UriError(msg)
+    for name in sorted({task.engine for task in manifest.tasks} - set(ENGINES)):
+        require_installed(name)
     index, count = shard()
     return replace(manifest, tasks=manifest.tasks[index::count]) if arguments.manifest is not None else manifest
 
 
 def _manifest_of_flags(arguments: argparse.Namespace) -> Manifest:
     engine = arguments.engine or (MODEL_ENGINE if arguments.embed else default_engine(arguments.model_gcs))
-    if engine not in ENGINES:
-        msg = f"engine {engine!r} is unknown; possible: {', '.join(ENGINES)}"
-        raise EngineError(msg)
     task = Task(
         id=SINGLE_TASK,
         prompt=arguments.prompt_gcs,
@@ -289,6 +288,7 @@ def _manifest_of_flags(arguments: argparse.Namespace) -> Manifest:
         seed=arguments.seed,
         engine=engine,
         control=arguments.control_gcs,
+        others=arguments.others_gcs,
         kind=EMBED if arguments.embed else GENERATE,
     )
     check_task(task)
@@ -307,10 +307,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--prompt-gcs", help="treated cells, h5ad (path or gs:// address, as for all files below)")
     add("--query-gcs", help="cells to transform, h5ad")
     add("--control-gcs", help="control cells of the prompt cells, h5ad")
+    add("--others-gcs", help="cells of other treatments and their controls, h5ad; read by engine additive")
     add("--output-gcs", help="output file of the predicted cells, h5ad")
     add("--model-gcs", help="model checkpoint: .ckpt, .pt or .safetensors; baselines need none")
     add("--genelist-gcs", help="the model's genes: JSON, text or pickled list")
-    add("--engine", help=f"{', '.join(ENGINES)} (default: stack with a model, otherwise weighted)")
+    add("--engine", help=f"{', '.join(ENGINES)}, or an installed one (default: stack with a model, otherwise weighted)")
     add("--seed", type=int, default=0, help="random seed of the sampled counts (default: 0)")
     add("--embed", action="store_true", help="compute vectors of the query cells instead; reads no prompt")
     add_model_flags(parser)

@@ -87,12 +87,13 @@ def compute(tasks: Sequence[tuple[Task, Prepared]], *, engines: Engines) -> list
 
         asked = [Asked(_prompt(task, item), item.loaded["query"].cells, task.seed) for task, item in tasks]
         return [*engines.model.predict_together(asked)]
-    control = prepared.loaded.get("control")
+    control, more = prepared.loaded.get("control"), prepared.loaded.get("others")
     prediction = engines.find(first.engine)(
         prompt=_prompt(first, prepared),
         control=control.cells if control else None,
         query=prepared.loaded["query"].cells,
         seed=first.seed,
+        **({} if more is None else {"others": more.as_others()}),
     )
     return [lambda: prediction]
 

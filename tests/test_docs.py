@@ -30,6 +30,7 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"haystack run .*--planner": "tests/planners/claude/test_run.py",
     r"haystack resume RUN_ID --planner": "tests/planners/claude/test_asking.py",
     r"haystack backtest demo": "takes minutes: tests/backtest/test_work.py runs the command on a small atlas",
+    r"haystack engine check": "tests/cli/test_engine.py",
     r"haystack doctor": "its checks read this machine: tests/manage/test_doctor.py",
     r"haystack knowledge add cl.obo": "tests/knowledge/test_obo.py",
     r"haystack model (convert|generate)": "needs a checkpoint of its own: tests/inference/stack/test_command_line.py",

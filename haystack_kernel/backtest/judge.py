@@ -19,7 +19,7 @@ from haystack_kernel.grounding.de.profiles import correlate, log_normalise
 from haystack_kernel.retrieval.cells.sample import make_rng
 from haystack_kernel.store import layout
 from inference.effects import measure_effect, summarise_arm
-from inference.manifest import ERROR_SUFFIX, MODEL_ENGINE, OUTPUT_UNS
+from inference.manifest import ERROR_SUFFIX, OUTPUT_UNS
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -135,10 +135,10 @@ def _mean_log(adata: ad.AnnData) -> Floats:
 
 
 def _model_of(adata: ad.AnnData) -> str:
-    """Digest of the weights that predicted the cells; empty where there are none."""
+    """Digest of the weights, or of the foreign engine, that predicted the cells; empty where there are none."""
     stated = json.loads(adata.uns[OUTPUT_UNS]) if OUTPUT_UNS in adata.uns else {}
     model = stated.get("model")
-    return str(model["sha256"]) if stated.get("engine") == MODEL_ENGINE and model else ""
+    return str(model["sha256"]) if model else ""
 
 
 def _why_missing(place: str, engine: str, folder: CampaignFolder) -> str:

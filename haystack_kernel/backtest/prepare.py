@@ -16,11 +16,12 @@ from haystack_kernel.backtest.split import canonical_of, split_pair
 from haystack_kernel.config.vocabulary import read_vocabulary
 from haystack_kernel.errors import HaystackError, InvalidInputError, NoCandidateError
 from haystack_kernel.grounding.confidence.backtested import FEATURES, prompt_features
+from haystack_kernel.jobs import reads_others
 from haystack_kernel.knowledge import load_knowledge, with_vocabulary
 from haystack_kernel.planners.offline.choice import choose_candidates
-from haystack_kernel.retrieval import assemble_cells, cells_of, search_candidates
+from haystack_kernel.retrieval import assemble_cells, cells_of, fetch_treatments, search_candidates
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells, split_cells
-from haystack_kernel.schema import EVIDENCE_WORDS, CellSet, Engine, RunConfig
+from haystack_kernel.schema import EVIDENCE_WORDS, CellSet, RunConfig
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from haystack_kernel.retrieval import CellsByRole
     from haystack_kernel.schema import BacktestPlan, Candidate, MeasuredPair, StructuredQuery, Vocabulary
 
-POOLING_ENGINE: Engine = "weighted"  # all engines predict from the prompt that this one would be given
+POOLING_ENGINE = "weighted"  # all engines predict from the prompt that this one would be given
 N_OTHERS = 600  # cells of the type under other treatments, for the mean response of the type
 
 
@@ -94,6 +95,9 @@ def _prepare(
         folder.write_cells(layout.cells_file(place, role), adata)
     for name, rows in ((layout.TRUTH, split.treated), (layout.TRUTH_CONTROL, split.control)):
         folder.write_cells(layout.cells_file(place, name), sources.atlas.fetch(rows))
+    n_treatments = 0
+    if any(reads_others(engine) for engine in plan.engines):
+        n_treatments = _write_treatments(split, cells, sources=sources, config=config, folder=folder, place=place)
     n_others = _write_others(split, plan, folder=folder, place=place)
     has_null = plan.decoy and _write_null(split, cells, plan, folder=folder, place=place)
     similarity = prompt_features(cells.prompt_cells, cells.control_cells, cells.query_cells)
@@ -108,6 +112,7 @@ def _prepare(
         "n_truth": len(split.treated),
         "n_truth_control": len(split.control),
         "n_others": n_others,
+        "n_treatments": n_treatments,
         "has_null": has_null,
         "features": dict(zip(FEATURES, similarity, strict=True)),
     }
@@ -126,6 +131,19 @@ def _choose_prompt(
         msg = f"{split.pair.words}: nothing is left to predict it from"
         raise NoCandidateError(msg)
     return [one for one in candidates if one.key in choice.candidate_keys], choice.reason
+
+
+def _write_treatments(
+    split: Split, cells: CellsByRole, *, sources: Sources, config: RunConfig, folder: CampaignFolder, place: str
+) -> int:
+    """Write cells of other treatments that lie before the wall, for engines that read them; returns how many."""
+    found = fetch_treatments(
+        cells, asked=[split.pair.perturbation], atlas=split.atlas, knowledge=sources.named, config=config
+    )
+    if found is None:
+        return 0
+    folder.write_cells(layout.cells_file(place, layout.TREATMENTS), found)
+    return int(found.n_obs)
 
 
 def _write_null(split: Split, cells: CellsByRole, plan: BacktestPlan, *, folder: CampaignFolder, place: str) -> bool:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
 from haystack_kernel.backtest.judge import CONTROL_SUFFIX, DECOY, TYPE_MEAN
+from haystack_kernel.jobs import reads_others
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.retrieval.cells.sample import make_rng
 from haystack_kernel.retrieval.same_treatment import names_treatment
 from haystack_kernel.store import layout
-from inference.manifest import MODEL_ENGINE, Manifest, Task
+from inference.manifest import ENGINES, MODEL_ENGINE, Manifest, Task
 
 if TYPE_CHECKING:
     from haystack_kernel.backtest.folder import CampaignFolder
@@ -52,6 +53,7 @@ def build_tasks(plan: BacktestPlan, prepared: dict[int, dict[str, Any]], *, fold
             if inputs is None:
                 continue
             engine, prompt, control = inputs
+            treatments = layout.cells_file(place, layout.TREATMENTS)
             tasks.append(
                 Task(
                     id=f"{number:04d}-{name}",
@@ -61,6 +63,7 @@ def build_tasks(plan: BacktestPlan, prepared: dict[int, dict[str, Any]], *, fold
                     query=layout.cells_file(place, keys.QUERY),
                     output=layout.output_file(place, name),
                     seed=plan.seed,
+                    others=treatments if facts.get("n_treatments") and reads_others(engine) else None,
                 )
             )
     return tasks
@@ -86,7 +89,9 @@ def _inputs_of(
     return name, prompt, control if facts["n_control"] else None
 
 
-def build_manifests(tasks: list[Task], plan: BacktestPlan, *, n: int) -> list[Manifest]:
+def build_manifests(
+    tasks: list[Task], plan: BacktestPlan, *, n: int, engine_limit_s: float | None = None
+) -> list[Manifest]:
     """Distribute the tasks over ``n`` processes, those of a pair to the same one, because they share their cells."""
     pairs: dict[str, list[Task]] = {}
     for task in tasks:
@@ -98,6 +103,8 @@ def build_manifests(tasks: list[Task], plan: BacktestPlan, *, n: int) -> list[Ma
     model: dict[str, Any] = {}
     if MODEL_ENGINE in plan.engines:
         model = {"model": plan.model, "genelist": plan.genelist, "diffusion_steps": plan.diffusion_steps}
+    if any(engine not in ENGINES for engine in plan.engines):
+        model["engine_limit_s"] = engine_limit_s
     if n > 1:  # processes of this machine share its cores
         model["threads"] = 1
     return [Manifest(tasks=tuple(share), **model) for share in shares if share]

@@ -25,6 +25,7 @@ from haystack_kernel.backtest.table import outcomes_of, pairs_by_number, summari
 from haystack_kernel.backtest.tasks import build_manifests, build_tasks, read_prepared
 from haystack_kernel.backtest.worker import Step, do_step
 from haystack_kernel.config.connect import connect
+from haystack_kernel.config.engines import check_engine
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, JobFailedError
@@ -33,6 +34,7 @@ from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, pace, 
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent, ProgressEvent
 from haystack_kernel.retrieval import build_view
+from haystack_kernel.rounds.cells import engine_limit
 from haystack_kernel.schema import BacktestPlan, Calibration, Held, JobOwner, JobStatus, RunConfig
 from haystack_kernel.store import layout, parse_csv, to_csv
 from inference.manifest import BASELINES, ERROR_SUFFIX, MODEL_ENGINE, RESULT_SUFFIX, Manifest, Task, dump_manifest
@@ -200,7 +202,8 @@ def make_plan(
 ) -> BacktestPlan:
     """Choose the pairs and check the options of a back-test; nothing is written."""
     _check_names(held, possible=HELD, what="what is held out is")
-    _check_names(engines or (), possible=(*BASELINES, MODEL_ENGINE), what="an engine is")
+    for one in engines or ():
+        check_engine(one, settings=ports.settings, executor=options.get("executor", ports.settings.jobs.executor))
     if engines:
         options["engine"] = MODEL_ENGINE if MODEL_ENGINE in engines else POOLING_ENGINE
     config = build_config(ports.settings, atlases=[atlas], literature=False, **options)
@@ -322,7 +325,7 @@ def _predict(
     """Have an executor make every prediction: as one array of the cloud, or as processes of this machine."""
     tasks = build_tasks(plan, prepared, folder=folder)
     n = 1 if plan.executor == "batch" else workers
-    manifests = build_manifests(tasks, plan, n=n)
+    manifests = build_manifests(tasks, plan, n=n, engine_limit_s=engine_limit(ports.settings))
     specs = [
         _spec_of(one, number=number, name=name, ports=ports, folder=folder) for number, one in enumerate(manifests, 1)
     ]

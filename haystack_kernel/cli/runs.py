@@ -16,7 +16,8 @@ import typer
 
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
-from haystack_kernel.schema import CELL_OPTIONS, ControlStrategy, Engine, ExecutorName, PlannerName, address_fault
+from haystack_kernel.schema import CELL_OPTIONS, ControlStrategy, ExecutorName, PlannerName, address_fault
+from inference.manifest import ENGINES
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
@@ -147,8 +148,12 @@ def run(
         typer.Option(metavar="FILE", help="Transcript of another run, whose answers --planner replay gives again."),
     ] = None,
     engine: Annotated[
-        Engine | None,
-        typer.Option(help="Method of prediction (default: stack if a model is configured, otherwise weighted)."),
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Method of prediction: {', '.join(ENGINES)}, or an installed engine; `haystack engine list` "
+            "explains them (default: stack if a model is configured, otherwise weighted).",
+        ),
     ] = None,
     model: ModelFile = None,
     genelist: GeneListFile = None,

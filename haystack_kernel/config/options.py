@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
+from haystack_kernel.config.engines import check_engine
 from haystack_kernel.errors import InvalidInputError, explain_refusals
 from haystack_kernel.schema import (
     CELL_OPTIONS,
@@ -75,6 +76,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         lines = explain_refusals(error)
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
         raise InvalidInputError(msg, errors=lines) from error
+    check_engine(config.engine, settings=settings, executor=config.executor)
     _check_own_cells(config)
     _check_transcript(config)
     _check_places(config, settings)

@@ -15,6 +15,7 @@ from haystack_kernel.jobs.spec import (
     build_orchestrator_spec,
     expected_handle,
     owner_in,
+    reads_others,
 )
 from haystack_kernel.jobs.wait import SystemClock, pace, wait
 
@@ -37,5 +38,6 @@ __all__ = [
     "expected_handle",
     "owner_in",
     "pace",
+    "reads_others",
     "wait",
 ]

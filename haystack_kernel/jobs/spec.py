@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import JobHandle, JobOwner, JobSpec
 from haystack_kernel.store import layout
-from inference.manifest import BASELINES, MODEL_ENGINE, Manifest, Task, dump_manifest
+from inference.manifest import BASELINES, ENGINES, MODEL_ENGINE, Manifest, Task, dump_manifest
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,7 +30,14 @@ SEED_STEP = 7919  # between the seeds of repeats, so that runs with neighbouring
 
 
 def build_manifest(
-    folder: str, *, config: RunConfig, strategy: ControlStrategy, has_control: bool, n_resamples: int = 0
+    folder: str,
+    *,
+    config: RunConfig,
+    strategy: ControlStrategy,
+    has_control: bool,
+    has_others: bool = False,
+    n_resamples: int = 0,
+    engine_limit_s: float | None = None,
 ) -> Manifest:
     """List all predictions of one round in one manifest, so that one process loads the model once.
 
@@ -44,9 +51,13 @@ def build_manifest(
         ``synthetic_control`` adds the prediction from the matched control prompt.
     has_control
         Whether matched control cells exist.
+    has_others
+        Whether cells of other treatments were written, which some engines read.
     n_resamples
         How often an engine with a model predicts again from resampled prompts. The error of a baseline's effects
         follows from the prompt's cells alone.
+    engine_limit_s
+        Seconds that one prediction of an engine of another package may take.
 
     Returns
     -------
@@ -55,6 +66,7 @@ def build_manifest(
     """
     prompt, query = (layout.cells_file(folder, role) for role in (keys.PROMPT, keys.QUERY))
     control = layout.cells_file(folder, keys.CONTROL) if has_control else None
+    others = layout.cells_file(folder, layout.TREATMENTS) if has_others else None
 
     def task(name: str, engine: str, prompt_uri: str, *, shift: int = 0) -> Task:
         output, seed = layout.output_file(folder, name), config.seed + shift
@@ -67,6 +79,7 @@ def build_manifest(
             output=output,
             seed=seed,
             resample=shift > 0,
+            others=others if reads_others(engine) else None,
         )
 
     own = {TREATED: prompt}
@@ -80,11 +93,34 @@ def build_manifest(
         for k in repeats
         for name, uri in own.items()
     ]
-    if config.engine != MODEL_ENGINE:
-        return Manifest(tasks=tuple(tasks))
-    return Manifest(
-        tasks=tuple(tasks), model=config.model, genelist=config.genelist, diffusion_steps=config.diffusion_steps
-    )
+    return Manifest(tasks=tuple(tasks), **_engine_fields(config, engine_limit_s))
+
+
+def _engine_fields(config: RunConfig, limit_s: float | None) -> dict[str, Any]:
+    """Fields of a manifest that its engine alone reads."""
+    if config.engine == MODEL_ENGINE:
+        return {"model": config.model, "genelist": config.genelist, "diffusion_steps": config.diffusion_steps}
+    return {} if config.engine in ENGINES else {"engine_limit_s": limit_s}
+
+
+def reads_others(engine: str) -> bool:
+    """Whether an engine is given the cells of other treatments.
+
+    Parameters
+    ----------
+    engine
+        Name of the engine.
+
+    Returns
+    -------
+    True for ``additive`` and for the engines of other packages.
+
+    Examples
+    --------
+    >>> reads_others("additive"), reads_others("weighted")
+    (True, False)
+    """
+    return engine not in (*BASELINES, MODEL_ENGINE)
 
 
 def build_job_spec(
@@ -119,6 +155,7 @@ def build_job_spec(
         n_tasks=len(manifest.tasks),
         timeout_s=timeout_s,
         needs_gpu=any(task.engine == MODEL_ENGINE for task in manifest.tasks),
+        engine=next((task.engine for task in manifest.tasks if task.engine not in ENGINES), ""),
     )
 
 

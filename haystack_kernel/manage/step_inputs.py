@@ -14,7 +14,8 @@ import json
 from typing import TYPE_CHECKING, Any, get_args
 
 from haystack_kernel.config.drift import ATLAS
-from haystack_kernel.planners.offline.choice import POOLED_ENGINES
+from haystack_kernel.jobs import reads_others
+from haystack_kernel.planners.offline.choice import pools
 from haystack_kernel.schema import RoundStep
 from inference.manifest import MODEL_ENGINE
 
@@ -66,10 +67,11 @@ def step_inputs(record: RunRecord, step: str) -> str:
             **_files(record, "prompt_h5ad", "control_h5ad"),
         },
         # An engine that pools takes several candidates at once, where there are several.
-        "choose": {"pools": record.config.engine in POOLED_ENGINES and len(record.candidates) > 1},
+        "choose": {"pools": pools(record.config.engine) and len(record.candidates) > 1},
         # The user's own cells are checked against the genes of the model.
         "cells": {
             "genelist": config["genelist"] if has_model and has_own_cells else None,
+            "others": reads_others(record.config.engine),
             **_files(record, "query_h5ad"),
         },
     }

@@ -27,6 +27,10 @@ _ENGINES = {
         "the shifts of several cell types between prompt and matched control cells, weighted by the similarity of "
         "their control profile to the query cells and by their number of cells, and shrunk by their standard errors"
     ),
+    "additive": (
+        "as the engine weighted does, with what the cells show under other treatments of the same data set where that "
+        "predicts those treatments better"
+    ),
     "stack": "the query cells in the context of the prompt cells, by in-context generation with the model STACK",
 }
 
@@ -59,13 +63,16 @@ def methods_paragraph(record: RunRecord) -> str:
         return "No round has been scored yet, so there are no methods to describe."
     config = record.config
     weights = "No STACK weights were used."
-    if best.model is not None:
+    how = _ENGINES.get(config.engine, "the query cells by code of its own, which is not part of HAYSTACK")
+    if best.model is not None and best.model.name:
+        weights = f"The engine is {best.model.name} ({best.model.licence}; cite {best.model.citation})."
+    elif best.model is not None:
         steps = counted(config.diffusion_steps, "step")
         terms = f"weights: SHA-256 {best.model.sha256[:12]}, {best.model.licence}; cite {best.model.citation}"
         weights = f"Generation took {steps} ({terms})."
     sentences = [
         *_data(record, best),
-        f"Engine '{config.engine}' predicted {_ENGINES[config.engine]} (seed {config.seed}).",
+        f"Engine '{config.engine}' predicted {how} (seed {config.seed}).",
         weights,
         f"The prediction was compared with {CONTROLS[best.control_strategy]}.",
         *_statistics(record, best),

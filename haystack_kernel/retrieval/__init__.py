@@ -15,6 +15,7 @@ from haystack_kernel.retrieval.cells.own_prompt import OwnAtlas, open_cells, rea
 from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
 from haystack_kernel.retrieval.cells.reference import fetch_reference
 from haystack_kernel.retrieval.cells.response import Response, held_types, read_truth, split_response
+from haystack_kernel.retrieval.cells.treatments import fetch_treatments
 from haystack_kernel.retrieval.names import check_hidden, check_names
 from haystack_kernel.retrieval.query_check import QueryCheck, check_cells
 from haystack_kernel.retrieval.rules import check_rules
@@ -41,6 +42,7 @@ __all__ = [
     "fetch_response",
     "hidden_label",
     "fetch_reference",
+    "fetch_treatments",
     "find_hidden",
     "held_types",
     "open_cells",

@@ -12,6 +12,7 @@ from haystack_kernel import keys
 from haystack_kernel.jobs import (
     build_job_spec,
     build_manifest,
+    reads_others,
 )
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.rounds.record import query_of
@@ -21,10 +22,12 @@ from inference.manifest import (
 )
 
 if TYPE_CHECKING:
+    import anndata as ad
+
     from haystack_kernel.ports import Ports
     from haystack_kernel.retrieval.cells.assemble import CellsByRole
     from haystack_kernel.retrieval.cells.own_cells import OwnCells
-    from haystack_kernel.schema import Round, RunRecord
+    from haystack_kernel.schema import Round, RunRecord, Settings
 
 EDIT = "edit"  # the step by which a person corrects the query
 
@@ -72,6 +75,10 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         config=locate(record.config, ports, run_id=record.run_id),
         strategy=strategy,
         has_control=bool(last.n_control),
+        has_others=any(
+            file.path == layout.cells_file(layout.round_folder(last.number), layout.TREATMENTS) for file in last.files
+        ),
+        engine_limit_s=engine_limit(ports.settings),
         n_resamples=ports.settings.grounding.n_resamples,
     )
     path = f"{folder}/{layout.MANIFEST}"
@@ -88,6 +95,11 @@ def assemble(record: RunRecord, ports: Ports) -> Round:
         spec = spec.model_copy(update={"job_id": f"{spec.job_id.rpartition('-')[0]}-{tag}"})
     update = {"control_strategy": strategy, "control_note": note, "spec": spec, "files": files}
     return last.model_copy(update=update)
+
+
+def engine_limit(settings: Settings) -> float:
+    """Seconds that an engine of another package may take for one prediction: half the time of the job."""
+    return settings.jobs.timeout_s / 2
 
 
 def read_cells(record: RunRecord, ports: Ports) -> tuple[CellsByRole, OwnCells | None]:
@@ -124,6 +136,9 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
         write_h5ad(ports.store, record.run_id, layout.cells_file(layout.round_folder(last.number), role), adata)
         for role, adata in cells.by_role.items()
     ]
+    if reads_others(record.config.engine) and (others := _treatments(record, ports, cells=cells)) is not None:
+        path = layout.cells_file(layout.round_folder(last.number), layout.TREATMENTS)
+        files.append(write_h5ad(ports.store, record.run_id, path, others))
     query_cells = cells.query_cells
     names = [cells_of(name) for name in sorted(set(query_cells.obs[keys.CELL_TYPE].astype(str)))]
     n_donors = query_cells.obs[keys.DONOR].nunique()
@@ -140,3 +155,19 @@ def _place_cells(record: RunRecord, ports: Ports) -> Round:
         "files": tuple(files),
     }
     return last.model_copy(update=update)
+
+
+def _treatments(record: RunRecord, ports: Ports, *, cells: CellsByRole) -> ad.AnnData | None:
+    """Cells of other treatments for the engines that read them; None where the atlas holds too few."""
+    from haystack_kernel.retrieval import fetch_treatments, open_cells
+
+    query, config = query_of(record), locate(record.config, ports, run_id=record.run_id)
+    if query.perturbation is None:
+        return None
+    return fetch_treatments(
+        cells,
+        asked=[query.perturbation.name],
+        atlas=open_cells(config, ports, query=query, run_id=record.run_id),
+        knowledge=load_knowledge(ports.settings.knowledge),
+        config=config,
+    )

@@ -174,9 +174,9 @@ def _tested_before(record: RunRecord, ports: Ports, *, treated: ad.AnnData) -> d
 
 
 def _model_of(treated: ad.AnnData) -> ModelCard | None:
-    """The weights as the inference program states them in its output; None for an engine without weights."""
+    """What the output states of the weights, or of the engine of another package; None for others."""
     stated = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
-    return ModelCard(**{name: str(stated[name]) for name in ModelCard.model_fields}) if stated else None
+    return ModelCard(**{name: str(stated.get(name, "")) for name in ModelCard.model_fields}) if stated else None
 
 
 def _summary(grounded: Grounded, *, treated: ad.AnnData) -> dict[str, object]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+
+from inference.manifest import AUTO, ENGINES, is_engine_name
 
 SCHEMA_VERSION = 1
 DEMO_ATLAS = "demo"  # the simulated atlas, made on first use
@@ -43,8 +45,18 @@ EVIDENCE_WORDS: dict[EvidenceDistance, str] = {  # nearest to the question first
     "text_only": "a similar description only",
 }
 MEASURED_EVIDENCE: tuple[EvidenceDistance, ...] = ("same_pair", "other_cell_type", "same_cell_type")
-Engine = Literal["none", "mean", "shift", "weighted", "stack"]
-EngineChoice = Literal["auto", "none", "mean", "shift", "weighted", "stack"]
+
+
+def _engine_name(name: str) -> str:
+    """Refuse what cannot be the name of an engine; whether it is installed is asked where it is to be used."""
+    if not is_engine_name(name):
+        msg = f"{name!r} is no name of an engine; possible: {', '.join(ENGINES)}, or one of an installed package"
+        raise ValueError(msg)
+    return name
+
+
+Engine = Annotated[str, AfterValidator(_engine_name)]  # of HAYSTACK, or of an installed package
+EngineChoice = Annotated[str, AfterValidator(lambda name: name if name == AUTO else _engine_name(name))]
 PlannerName = Literal["auto", "offline", "claude", "replay"]
 MODEL_PLANNERS: tuple[PlannerName, ...] = ("claude", "replay")  # they read any wording, by a language model
 JobKind = Literal["inference", "orchestrator"]

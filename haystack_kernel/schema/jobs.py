@@ -49,6 +49,7 @@ class JobSpec(Frozen):
         default_factory=dict, description="settings the program starts with, as HAYSTACK_<NAME>; never a secret"
     )
     needs_gpu: bool = Field(default=True, description="of an inference job: a task uses a model")
+    engine: str = Field(default="", description="of another package, whose image the job needs; empty: none")
     follow_up_usd: float = Field(
         default=0.0,
         ge=0,

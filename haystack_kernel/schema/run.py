@@ -140,11 +140,12 @@ class FileRef(Frozen):
 
 
 class ModelCard(Frozen):
-    """Source and licence of the weights that made a prediction."""
+    """Source and licence of the weights, or of the engine of another package, that made a prediction."""
 
     sha256: str
     citation: str
     licence: str
+    name: str = Field(default="", description="package and version of an engine that is not HAYSTACK's")
 
 
 class Round(Frozen):
@@ -166,7 +167,7 @@ class Round(Frozen):
     estimate: CostEstimate | None = Field(default=None, description="made before the job was submitted; None: free")
     bills: tuple[Bill, ...] = Field(default=(), description="one for each attempt that was paid for")
     task_seconds: dict[str, float] = Field(default_factory=dict)
-    model: ModelCard | None = Field(default=None, description="None: no weights of a model were used")
+    model: ModelCard | None = Field(default=None, description="None: an engine of HAYSTACK without weights")
     frac_genes_found: Real = NAN
     components: tuple[Component, ...] = ()
     composite: Composite | None = None

@@ -132,6 +132,10 @@ class BatchSettings(_Section):
     region: str = Field(default="", description="e.g. us-central1; jobs run in its zones only")
     zones: tuple[str, ...] = Field(default=(), description="tried one attempt each, in this order; none: the region")
     inference_image: str = Field(default="", description="container image of docker/Dockerfile.inference")
+    engine_images: dict[str, str] = Field(
+        default_factory=dict, description="engine of another package -> image made from inference_image that has it"
+    )
+    gpu_engines: tuple[str, ...] = Field(default=(), description="engines of other packages that need a GPU")
     orchestrator_image: str = Field(default="", description="container image of docker/Dockerfile.orchestrator")
     machine: str = Field(default="a100-40gb", description="preset for jobs with a model")
     cpu_machine: str = Field(default="cpu", description="preset for jobs without a model and for orchestrators")
@@ -177,7 +181,7 @@ class BatchSettings(_Section):
     endpoint: str = Field(default="", description="host:port of another Batch service, e.g. a local one")
     insecure: bool = Field(default=False, description="the endpoint speaks plain text and takes local paths")
 
-    @field_validator("zones", mode="before")
+    @field_validator("zones", "gpu_engines", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value

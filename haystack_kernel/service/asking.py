@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import secrets
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import anyio.to_thread
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
+from haystack_kernel.config.engines import engine_names
 from haystack_kernel.errors import HaystackError
 from haystack_kernel.manage.changes import parse_changes
 from haystack_kernel.manage.previews import Preview
 from haystack_kernel.manage.tenancy import Person, Spending
 from haystack_kernel.report import candidate_table, query_card
-from haystack_kernel.schema import Engine, ExecutorName, StructuredQuery
+from haystack_kernel.schema import ExecutorName, StructuredQuery
 from haystack_kernel.service.api import MAY_START, READ_SLOWLY, DeskHere, Who, note, slowly
 from haystack_kernel.service.desk import Desk
 from haystack_kernel.service.pages import back_to, lines_of, number_of, simulated_cells
@@ -27,7 +28,7 @@ from haystack_kernel.service.problems import Problem, describe
 from haystack_kernel.service.rendering import page
 
 router = APIRouter(include_in_schema=False)
-_ENGINES, _EXECUTORS = (list(kind.__args__) for kind in (Engine, ExecutorName))  # type: ignore[attr-defined]
+_EXECUTORS = list(get_args(ExecutorName))
 
 
 class _AskForm(BaseModel):
@@ -124,7 +125,7 @@ def _ask_page(
         notices=simulated_cells(record) if record is not None else [],
         atlases=desk.atlases(),
         default_atlases=desk.settings.atlases,
-        engines=_ENGINES,
+        engines=engine_names(desk.settings),
         executors=_EXECUTORS,
         allowed=desk.runs.allowances.of(person.name),
         key=form.key or secrets.token_hex(12),

@@ -72,6 +72,7 @@ PLAN = "plan.json"  # of a back-test, in the campaign's folder
 PAIRS = "pairs"  # folder of one folder for each pair that is hidden, predicted and compared
 PREPARED = "prepared.json"  # of a pair: its cells are whole, and what they are
 OTHERS = "others"  # cells of the pair's type under other treatments
+TREATMENTS = "treatments"  # cells of other treatments in types of prompt and query, with their control cells
 TRUTH, TRUTH_CONTROL = "truth", "truth-control"
 NULL, NULL_CONTROL = "null", "null-control"  # control cells in two halves: a prompt that shows no effect
 JUDGED = "judged.npz"  # of a pair: how near each engine came
@@ -146,7 +147,7 @@ def step_of(path: str) -> RoundStep | None:
     folder, _, inside = path.removeprefix(f"{ROUNDS}/").partition("/")
     if not path.startswith(f"{ROUNDS}/") or not inside:
         return None
-    if path in {cells_file(f"{ROUNDS}/{folder}", role) for role in ROLES}:
+    if path in {cells_file(f"{ROUNDS}/{folder}", role) for role in (*ROLES, TREATMENTS)}:
         return "cells"
     return "predict" if inside == MANIFEST or inside.startswith(f"{OUTPUTS}/") else "ground"
 

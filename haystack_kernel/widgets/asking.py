@@ -6,10 +6,11 @@ money, and only with the consent that its call carries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from haystack_kernel.atlas import atlas_info, list_atlases, local_root
 from haystack_kernel.config.connect import connect
+from haystack_kernel.config.engines import engine_names
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ApprovalNeededError, HaystackError, InvalidInputError
 from haystack_kernel.jobs import in_usd
@@ -22,7 +23,7 @@ from haystack_kernel.ports import Consent
 from haystack_kernel.report import candidate_table, query_card
 from haystack_kernel.report.html import DOWN, UP, Html, escape, folded, items, paragraph, table
 from haystack_kernel.report.words import cell_types, span
-from haystack_kernel.schema import DEMO_ATLAS, EVIDENCE_WORDS, Engine, ExecutorName
+from haystack_kernel.schema import DEMO_ATLAS, EVIDENCE_WORDS, ExecutorName
 from haystack_kernel.widgets import markup
 from haystack_kernel.widgets.part import Part
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from haystack_kernel.run import Run
     from haystack_kernel.schema import Candidate, Settings
 
-_ENGINES, _EXECUTORS = (list(kind.__args__) for kind in (Engine, ExecutorName))  # type: ignore[attr-defined]
+_EXECUTORS = list(get_args(ExecutorName))
 _PLACES = {"local": "this machine", "batch": "Google Cloud Batch"}
 _IN_FORM = ("engine", "executor", "max_rounds", "threshold", "query_h5ad", "query_cells")  # options with a field
 _N_GENES = 15
@@ -295,13 +296,14 @@ class Ask(Part):
         area = markup.text_area("Question", "question", self.question, enter="look", hint=_EXAMPLE)
         as_set = {"": "as configured"}
         given = {name: str(self.options.get(name, "")) for name in _IN_FORM}
+        engines = {name: name for name in engine_names(self.settings)}
         chosen = self.options.get("atlases", self.settings.atlases)
         options = markup.folded_part(
             "options",
             "Options",
             markup.checks("Atlases", "atlases", self._atlases(), chosen),
             '<div class="fields">',
-            markup.select("Engine", "engine", as_set | {name: name for name in _ENGINES}, given["engine"]),
+            markup.select("Engine", "engine", as_set | engines, given["engine"]),
             markup.select(
                 "Runs on", "executor", as_set | {name: _PLACES[name] for name in _EXECUTORS}, given["executor"]
             ),

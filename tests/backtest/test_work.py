@@ -175,7 +175,7 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_written(setti
     given = {"n_pairs": 4, "held": ["donor"], "engines": None, "decoy": True, "ports": ports}
     with pytest.raises(InvalidInputError, match="what is held out is 'gene'; possible: donor, cell_type, perturbation"):
         make_plan("tiny", **(given | {"held": ["gene"]}))
-    with pytest.raises(InvalidInputError, match="an engine is 'magic'"):
+    with pytest.raises(InvalidInputError, match="engine 'magic' is unknown"):
         make_plan("tiny", **(given | {"engines": ["magic"]}))
     with pytest.raises(InvalidInputError, match="workers is 0"):
         run_backtest("tiny", settings=settings, workers=0)

@@ -112,7 +112,7 @@ def test_relative_folders_become_absolute(folder):
         ("HAYSTACK_ROUNDS__THRESHOLD", "11", "rounds.threshold: "),
         ("HAYSTACK_ROUNDS__MAXIMUM", "two", "rounds.maximum: "),
         ("HAYSTACK_GROUNDING__N_DRAWS", "3", "grounding.n_draws: "),
-        ("HAYSTACK_INFERENCE__ENGINE", "magic", "inference.engine: "),
+        ("HAYSTACK_INFERENCE__ENGINE", "no name", "inference.engine: "),
         ("HAYSTACK_ATLASES", '["../x"]', "atlases.0: "),
         ("HAYSTACK_STORAGE", " ", "storage: "),
         ("HAYSTACK_KNOWLEDGE", "gs://bucket/knowledge", "knowledge: must be a local folder"),

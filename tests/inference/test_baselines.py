@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from inference.additive import Others
 from inference.baselines import BASELINES, Cells, predict, shrink
 from inference.draw import log_normalise
 from inference.effects import measure_effect, summarise_arm
@@ -182,3 +183,60 @@ def test_unknown_engine_is_refused(cells):
 def test_cells_that_do_not_fit_together_are_refused():
     with pytest.raises(InputError, match="do not fit"):
         Cells(sparse.csr_matrix((2, 3)), ("A",), np.array(["a", "b"]), np.array(["d", "d"]))
+
+
+def _many_treatments(rng, *, type_effect):
+    """Seven treatments in two types; each has an effect of its own, and each type one that all treatments share."""
+    base = rng.gamma(1.0, 3.0, 150) + 0.3
+    of_type = {name: np.exp(type_effect * rng.normal(0, 1, 150)) for name in ("a", "b")}
+    of_treatment = [np.exp(rng.normal(0, 0.35, 150)) for _ in range(7)]
+
+    def draw(cell_type, treatment, n=40):
+        rates = base * (of_type[cell_type] * of_treatment[treatment] if treatment is not None else 1)
+        return rng.poisson(rates * rng.uniform(0.7, 1.4, (n, 1)))
+
+    def cells(groups):
+        counts = sparse.csr_matrix(np.vstack([draw(*group) for group in groups]))
+        labels = np.repeat([name for name, _ in groups], 40)
+        return Cells(counts, tuple(f"G{number}" for number in range(150)), labels, np.full(len(labels), "d"))
+
+    groups = [(name, number) for name in ("a", "b") for number in (None, *range(1, 7))]
+    names = np.repeat(["" if number is None else f"t{number}" for _, number in groups], 40)
+    return {
+        "prompt": cells([("b", 0)]),
+        "control": cells([("b", None)]),
+        "query": cells([("a", None)]),
+        "others": Others(cells(groups), names, names == ""),
+    }, np.log(of_type["a"] * of_treatment[0])
+
+
+def test_additive_knows_what_all_treatments_do_to_the_type_and_is_weighted_where_they_share_nothing():
+    """Means over three worlds each; the truth is the world's own fold changes, which no cell of a prompt shows."""
+    near = {"additive": [], "weighted": []}
+    for seed in range(3):
+        parts, truth = _many_treatments(np.random.default_rng(seed), type_effect=0.5)
+        others = parts.pop("others")
+        base = predict("none", **parts, seed=0).expected_log
+        for name, found in near.items():
+            made = predict(name, **parts, seed=0, **({"others": others} if name == "additive" else {}))
+            found.append(np.corrcoef(made.expected_log - base, truth)[0, 1])
+        assert any(
+            note.startswith("additive: on 6 other treatments of a")
+            for note in predict("additive", **parts, seed=0, others=others).notes
+        )
+    assert np.mean(near["additive"]) > np.mean(near["weighted"]) + 0.2
+    parts, _ = _many_treatments(np.random.default_rng(9), type_effect=0.0)
+    others = parts.pop("others")
+    plain = predict("weighted", **parts, seed=0).expected_log
+    made = predict("additive", **parts, seed=0, others=others)
+    assert np.array_equal(made.expected_log, plain)
+    assert any(
+        "additive is weighted here: on 6 other treatments of a it correlates better by -" in note for note in made.notes
+    )
+    without = predict("additive", **parts, seed=0)
+    assert np.array_equal(without.expected_log, plain)
+    assert "additive is weighted here: no cells of other treatments were given" in without.notes
+    few = Others(others.cells, np.where(others.is_control, "", "one"), others.is_control)
+    made = predict("additive", **parts, seed=0, others=few)
+    assert np.array_equal(made.expected_log, plain)
+    assert any("need 5 other treatments in common" in note for note in made.notes)

@@ -17,11 +17,11 @@ def test_baselines_are_found_and_read_nothing_else(tmp_path):
     for name in BASELINES:
         assert callable(engines.find(name))
         assert (engines.digests(name), engines.versions(name)) == ({}, {})
-    assert set(ENGINES) == {*BASELINES, "stack"}
+    assert set(ENGINES) == {*BASELINES, "additive", "stack"}
 
 
 def test_engine_that_is_not_here_is_refused_naming_the_others(tmp_path):
-    with pytest.raises(EngineError, match="'best' is unknown; possible: none, mean, shift, weighted, stack"):
+    with pytest.raises(EngineError, match="'best' is unknown; possible: none, mean, shift, weighted, additive, stack"):
         Engines(Manifest(tasks=()), folder=tmp_path).find("best")
 
 

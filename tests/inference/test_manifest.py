@@ -56,7 +56,10 @@ def test_result_goes_round():
         (_edited(extra=1), r"no field \['extra'\]"),
         (_edited(tasks=[_task(extra=1)]), r"no field \['extra'\]"),
         (_edited(tasks=[{"id": "a"}]), "Task is incomplete"),
-        (_edited(tasks=[_task(engine="best")]), "unknown engine 'best'; possible: none, mean, shift, weighted, stack"),
+        (
+            _edited(tasks=[_task(engine="no name")]),
+            "unknown engine 'no name'; possible: none, mean, shift, weighted, additive",
+        ),
         (_edited(tasks=[_task(engine="stack")]), "'stack'.*'treated'.*needs 'model' and 'genelist'"),
         (_edited(tasks=[_task(engine="stack")], model="m"), "needs 'genelist'"),
         (_edited(model=""), "'model' must be an address"),

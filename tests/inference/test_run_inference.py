@@ -96,7 +96,7 @@ def test_same_command_gives_the_same_bytes(roles, tmp_path, capsys):
             "needs 'genelist'.*choose another engine: none, mean, shift, weighted",
         ),
         (["--engine", "stack"], "needs 'model' and 'genelist'"),
-        (["--engine", "best"], "'best' is unknown; possible: none, mean, shift, weighted, stack"),
+        (["--engine", "best"], "'best' is unknown; possible: none, mean, shift, weighted, additive, stack"),
         (["--context-ratio", "0.8"], "between 0 and 1"),
         (["--device", "tpu"], "possible: auto, cpu, cuda"),
     ],

@@ -137,7 +137,7 @@ def check_settings(spec: JobSpec, settings: BatchSettings) -> None:
         for name, what in required.items()
         if not getattr(settings, name)
     ]
-    problems += [*_wrong_for_job(spec, settings), *_wrong_in_section(settings)]
+    problems += [*_wrong_for_job(spec, settings), *_wrong_image(spec, settings), *_wrong_in_section(settings)]
     machine = machine_of(spec, settings)
     if settings.cpu_milli is not None and settings.cpu_milli > machine.n_cpus * 1000:
         problems.append(
@@ -160,6 +160,14 @@ def _wrong_for_job(spec: JobSpec, settings: BatchSettings) -> list[str]:
     if settings.flex_start and spec.kind == "inference" and spec.timeout_s > _LONGEST_FLEX_S:
         found.append("batch.flex_start takes jobs of 7 days at most: lower jobs.timeout_s")
     return found
+
+
+def _wrong_image(spec: JobSpec, settings: BatchSettings) -> list[str]:
+    """Problem with the image of an engine of another package."""
+    if not spec.engine or settings.insecure or spec.engine in settings.engine_images:
+        return []
+    words = "build one from the inference image, with the engine's package installed in it"
+    return [f"batch.engine_images names no image for engine {spec.engine!r}: {words}"]
 
 
 def _wrong_in_section(settings: BatchSettings) -> list[str]:
@@ -205,7 +213,7 @@ def _task(attempt: Attempt, machine: Machine, settings: BatchSettings, *, consen
         )
     else:  # the image's entry point is the inference program
         container = batch_v1.Runnable.Container(
-            image_uri=settings.inference_image,
+            image_uri=settings.engine_images.get(spec.engine, settings.inference_image),
             # A paid GPU that torch does not see ends the job at once; the processor would take many times as long.
             commands=[*attempt.command, *(_ON_GPU if machine.accelerator and not settings.insecure else ())],
             options=f"--shm-size={settings.shm_gib}g",

@@ -20,7 +20,7 @@ from haystack_kernel.literature.reading import read_papers
 from haystack_kernel.planners.claude.client import Answering, as_data, translated
 from haystack_kernel.planners.claude.names import Names, numbers_in
 from haystack_kernel.planners.guard import foul
-from haystack_kernel.planners.offline.choice import POOLED_ENGINES
+from haystack_kernel.planners.offline.choice import pools
 from haystack_kernel.schema import Choice, TermKind
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class _Box:
         pinned = {item.key for item in record.candidates if item.pinned}
         self._pinned = pinned
         self._tried = {frozenset(past.choice.candidate_keys) | pinned for past in record.rounds}
-        self._pools = record.config.engine in POOLED_ENGINES
+        self._pools = pools(record.config.engine)
 
     # --- what the model is told at once ---
 

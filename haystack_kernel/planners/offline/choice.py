@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     _Reasoned = tuple[Sequence[Candidate], str]  # a set of candidates and why it is tried
 
-POOLED_ENGINES = ("mean", "weighted", "stack")  # engines that learn from several cell types at once
+ONE_BY_ONE = ("none", "shift")  # engines that learn nothing from several cell types at once
 TWIN = 0.8  # relevance from which a related treatment counts as much as the same one in another cell type
 _TIERS = {"same_pair": 0, "other_cell_type": 0, "same_cell_type": 0, "shared_target": 1, "text_only": 2}
 _UNMATCHED = 0.5  # added cost of a prompt without donor-matched control cells, whose score is capped
@@ -66,7 +66,7 @@ def choose_candidates(
     """
     pinned = [candidate for candidate in candidates if candidate.pinned]
     free = sorted((item for item in candidates if not item.pinned), key=_tier)
-    plan = _pools(free, query=query) if config.engine in POOLED_ENGINES else []
+    plan = _pools(free, query=query) if pools(config.engine) else []
     plan += [([item], _single_reason(item, is_top=item is free[0])) for item in free]
     plan.append((pinned, "Uses the pinned candidates alone."))
     left = _untried(plan, pinned=pinned, history=history)
@@ -80,6 +80,11 @@ def choose_candidates(
     members, why = left[costs.index(min(costs))]  # of equal costs the first in the plan
     keys = tuple(candidate.key for candidate in members)
     return Choice(candidate_keys=keys, reason=f"{_learned(members, history, n_all=len(candidates))}{why}")
+
+
+def pools(engine: str) -> bool:
+    """Whether an engine learns from several cell types at once."""
+    return engine not in ONE_BY_ONE
 
 
 def cell_names(candidates: Sequence[Candidate]) -> str:

@@ -137,7 +137,7 @@ def assemble_cells(
     control_cells = None if control.empty else _fetch(control, role=keys.CONTROL, atlas=atlas)
     for adata in (prompt_cells, control_cells):
         if adata is not None:
-            _spell_genes_as(query_cells, adata)
+            spell_genes_as(query_cells, adata)
     return CellsByRole(
         prompt_cells=prompt_cells,
         control_cells=control_cells,
@@ -146,7 +146,7 @@ def assemble_cells(
     )
 
 
-def _spell_genes_as(query_cells: ad.AnnData, adata: ad.AnnData) -> None:
+def spell_genes_as(query_cells: ad.AnnData, adata: ad.AnnData) -> None:
     """Rename genes of ``adata`` that differ from those of the query cells only in case, so that they are compared."""
     theirs = list(map(str, query_cells.var_names))
     spelled, known = {gene_key(gene): gene for gene in reversed(theirs)}, set(theirs)
