@@ -18,12 +18,10 @@ FIELDS = (
     "context_ratio_min",
     "mode",
     "output_mode",
-    "fixed_prompt",
     "precision",
     "device",
     "threads",
 )
-_FIXED_HELP = "use the same prompt cells in every window and step: faster, but fewer prompt cells are used"
 _OUTPUT_HELP = "counts, their means, or counts from the reference's random stream (default: %(default)s)"
 
 
@@ -48,7 +46,6 @@ def add_model_flags(parser: argparse.ArgumentParser, *, steps: str = "--diffusio
         "--mode", choices=MODES, help="mdm rewrites some cells in each step, vanilla all of them (default: %(default)s)"
     )
     add("--output-mode", choices=OUTPUT_MODES, help=_OUTPUT_HELP)
-    add("--fixed-prompt", action="store_true", help=_FIXED_HELP)
     add("--precision", choices=PRECISIONS, help="precision of the arithmetic (default: %(default)s)")
     add("--device", help=f"device: {DEVICES} (default: %(default)s)")
     add("--threads", type=positive, help="number of processor threads (default: torch decides)")

@@ -39,6 +39,9 @@ class ManifestError(ValueError):
     """The manifest cannot be run as written; the message says which field and what is allowed."""
 
 
+_RETIRED = (("fixed_prompt", False),)  # fields of earlier manifests, and their value that changed nothing
+
+
 @dataclass(frozen=True)
 class Task:
     """One prediction: transform the query cells as the prompt differs from its control; all by the address of an h5ad.
@@ -75,8 +78,6 @@ class Manifest:
     mode: str = "mdm"  # "mdm" rewrites some of the query cells in each step, "vanilla" all of them
     # "sampled": counts; "expected": their means; "exact": counts from the reference's random stream
     output_mode: str = "sampled"
-    # the same prompt cells in every window and step: faster, but fewer prompt cells are used
-    fixed_prompt: bool = False
     device: str = "auto"
     threads: int | None = None  # processor threads; None: torch decides
     engine_limit_s: float | None = None  # of one prediction by an engine of another package; None: 900
@@ -153,6 +154,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
             raise ManifestError(msg)
         parsed.append(_build(Task, one))
         check_task(parsed[-1])
+    raw = {name: value for name, value in raw.items() if (name, value) not in _RETIRED}
     manifest: Manifest = _build(Manifest, {**raw, "tasks": tuple(parsed)})
     check_manifest(manifest)
     return manifest
@@ -207,16 +209,10 @@ def _check_limit(manifest: Manifest) -> None:
 
 
 def _check_choices(manifest: Manifest) -> None:
-    if not isinstance(manifest.fixed_prompt, bool):
-        msg = f"'fixed_prompt' must be true or false, got {manifest.fixed_prompt!r}"
-        raise ManifestError(msg)
     for name, possible in (("mode", MODES), ("output_mode", OUTPUT_MODES), ("precision", PRECISIONS)):
         if getattr(manifest, name) not in possible:
             msg = f"{name!r} is {getattr(manifest, name)!r}; possible: {', '.join(possible)}"
             raise ManifestError(msg)
-    if manifest.fixed_prompt and manifest.output_mode == "exact":
-        msg = "'fixed_prompt' is not possible with output mode 'exact', which must use the reference's prompt cells"
-        raise ManifestError(msg)
     if not (isinstance(manifest.device, str) and _DEVICE.fullmatch(manifest.device)):
         msg = f"'device' is {manifest.device!r}; possible: {DEVICES}"
         raise ManifestError(msg)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from scipy import sparse
 
-    from inference.baselines import Prediction
     from inference.checks import Checked
     from inference.engines import Engines
+    from inference.stack.engine import Generated
     from inference.stop import Stop
 
 SPLIT_VALUE = "split_value"  # obs of a concatenated output: which prompt a cell was predicted with
@@ -175,17 +175,20 @@ class SplitRun:
         self._publish(joined, obs, prediction, record=record, uri=uri)
         self.outcome.done |= dict.fromkeys(values, uri)
 
-    def _predict(self, value: str, state: _State) -> tuple[Prediction, dict[str, Any]]:
+    def _predict(self, value: str, state: _State) -> tuple[Generated, dict[str, Any]]:
         """Predict the test cells over all of the model's genes, in the model's order."""
+        from inference.stack.engine import Asked
+
         engine = self._engines.model
         test, base = state.test_checked, state.base
         aligned = align(test.counts, test.genes, model_genes=engine.genes, role="test")
         rows = np.flatnonzero(state.labels == value)
-        prediction = self._engines.find(MODEL_ENGINE)(
-            prompt=_cells(base.counts[rows], base.genes),
-            control=None,
-            query=_cells(aligned.counts, tuple(engine.genes)),
-            seed=self.asked.seed,
+        prediction = engine.generate(
+            Asked(
+                prompt=_cells(base.counts[rows], base.genes),
+                query=_cells(aligned.counts, tuple(engine.genes)),
+                seed=self.asked.seed,
+            )
         )
         is_measured = np.zeros(len(engine.genes), dtype=bool)
         is_measured[aligned.model] = True
@@ -208,7 +211,7 @@ class SplitRun:
         return prediction, record
 
     def _publish(
-        self, counts: sparse.csr_matrix, obs: DataFrame, prediction: Prediction, *, record: dict[str, Any], uri: str
+        self, counts: sparse.csr_matrix, obs: DataFrame, prediction: Generated, *, record: dict[str, Any], uri: str
     ) -> None:
         import pandas as pd
 

@@ -60,7 +60,6 @@ class GenerationSettings:
     context_ratio_min: float = 0.2  # the further share at the first step
     mode: str = "mdm"  # "mdm" rewrites some cells in each step, "vanilla" all of them
     output_mode: str = "sampled"  # "sampled", "expected", or "exact": the reference's own random stream
-    fixed_prompt: bool = False  # use the same prompt cells in every window and step
 
 
 def parse_config(raw: object, *, name: str) -> StackConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,6 +58,17 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """Generated counts in the shape of the query cells, without the expectations of a :class:`Prediction`."""
+
+    counts: sparse.csr_matrix
+    changeable: NDArray[np.bool_]
+    logits: NDArray[np.float32]
+    notes: tuple[str, ...]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _Begun:
     """A prediction on its way, over the model's genes."""
 
@@ -65,6 +76,18 @@ class _Begun:
     base: Aligned
     test: Aligned
     generation: Generation
+
+    @property
+    def step(self) -> Step:
+        """Its last step; raises the reason where there is none."""
+        if self.generation.error is not None or self.generation.step is None:
+            raise self.generation.error or EngineError("the model made no step")
+        return self.generation.step
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Per predicted gene, whether the prompt has it."""
+        return np.isin(self.test.model, self.base.model)
 
 
 @dataclass(frozen=True)
@@ -98,6 +121,13 @@ class StackEngine:
         """
         return self.predict_together([Asked(prompt, query, seed)])[0]()
 
+    def generate(self, asked: Asked) -> Generated:
+        """Rewrite the query cells as a call does, and compute no expectations, which take longer than the drawing."""
+        found = self._generate_all([asked])[0]
+        if isinstance(found, Exception):
+            raise found
+        return self._gather(found)
+
     def predict_together(self, asked: Sequence[Asked]) -> list[Callable[[], Prediction]]:
         """Generate for several predictions in common batches.
 
@@ -106,14 +136,7 @@ class StackEngine:
         For each a function that puts its prediction together, or raises its error. It may be called once, in another
         thread too; until then it holds the generated cells.
         """
-        found = self._begin_all(asked)
-        begun = [item for item in found if isinstance(item, _Begun)]
-        try:
-            self._generate(begun)
-        except EngineError as error:
-            found = [error if isinstance(item, _Begun) else item for item in found]
-        results: list[Callable[[], Prediction]] = [partial(self._finish, item) for item in found]
-        return results if len(found) == len(asked) else [*results, *self.predict_together(asked[len(found) :])]
+        return [partial(self._finish, item) for item in self._generate_all(asked)]
 
     def count_windows(self, n_query: int) -> int:
         """Windows that a prediction of so many query cells needs in one step."""
@@ -146,6 +169,16 @@ class StackEngine:
         )
         return _Begun(query, base, test, generation)
 
+    def _generate_all(self, asked: Sequence[Asked]) -> list[_Begun | Exception]:
+        """Generate, in as many goes as the memory needs."""
+        found = self._begin_all(asked)
+        begun = [item for item in found if isinstance(item, _Begun)]
+        try:
+            self._generate(begun)
+        except EngineError as error:
+            found = [error if isinstance(item, _Begun) else item for item in found]
+        return found if len(found) == len(asked) else [*found, *self._generate_all(asked[len(found) :])]
+
     def _generate(self, begun: Sequence[_Begun]) -> None:
         generations = [item.generation for item in begun]
         for number in advance(generations, settings=self.settings, limits=self.limits):
@@ -158,24 +191,35 @@ class StackEngine:
                 )
 
     def _finish(self, begun: _Begun | Exception) -> Prediction:
-        """Put the generated genes and the query cells' other genes together, in the order of the query cells."""
         if isinstance(begun, Exception):
             raise begun
-        base, test, query, step = begun.base, begun.test, begun.query, begun.generation.step
-        if begun.generation.error is not None or step is None:
-            raise begun.generation.error or EngineError("the model made no step")
-        shown = np.isin(test.model, base.model)
-        model = self.checkpoint.model
+        found, test, query = self._gather(begun), begun.test, begun.query
+        expected = query.counts.toarray().astype(np.float32)
+        expected[:, test.own] = begun.step.expected[:, test.model]
+        expected_log = _expected_log(begun.step, test, expected)
+        begun.generation.release()
+        return Prediction(
+            counts=found.counts,
+            expected_log=expected_log,
+            changeable=found.changeable,
+            notes=found.notes,
+            expected=expected,
+            logits=found.logits,
+            record=found.record,
+        )
+
+    def _gather(self, begun: _Begun) -> Generated:
+        """Put the generated genes and the query cells' other genes together, in the order of the query cells."""
+        base, test, query, step = begun.base, begun.test, begun.query, begun.step
         generated = sparse.csr_matrix(step.counts[:, test.model])
         others = np.setdiff1d(np.arange(len(query.genes)), test.own)
         joined = sparse.hstack([generated, query.counts[:, others]], format="csc", dtype=np.float32)
         counts = joined[:, np.argsort(np.concatenate([test.own, others]))].tocsr()
         counts.eliminate_zeros()
         counts.sort_indices()
-        expected = query.counts.toarray().astype(np.float32)
-        expected[:, test.own] = step.expected[:, test.model]
         changeable = np.zeros(len(query.genes), dtype=bool)
-        changeable[test.own[shown]] = True
+        changeable[test.own[begun.shown]] = True
+        model = self.checkpoint.model
         record = {
             **self.digests,
             "citation": self.checkpoint.citation,
@@ -189,17 +233,8 @@ class StackEngine:
             "frac_model_genes_in_query": test.model.size / len(self.genes),
             "frac_model_genes_in_prompt": base.model.size / len(self.genes),
         }
-        expected_log = _expected_log(step, test, expected)
-        begun.generation.release()
-        return Prediction(
-            counts=counts,
-            expected_log=expected_log,
-            changeable=changeable,
-            notes=(*self.checkpoint.notes, *self._notes(base, test, query, n_hidden=int((~shown).sum()))),
-            expected=expected,
-            logits=step.logits,
-            record={"model": record},
-        )
+        notes = (*self.checkpoint.notes, *self._notes(base, test, query, n_hidden=int((~begun.shown).sum())))
+        return Generated(counts, changeable, step.logits, notes, {"model": record})
 
     @property
     def computed(self) -> str:

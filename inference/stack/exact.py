@@ -43,10 +43,9 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
     -------
     Expected counts and counts, each (query cells, genes).
     """
-    model, order = state.model, state.order_prompt(seed)
+    model, order = state.model, state.begin_step(layout, seed=seed)
     generator = torch.Generator().manual_seed(seed % _SEED_BITS)
     torch.empty((), dtype=torch.int64).random_(generator=generator)  # the data loader of the reference draws one number
-    state.begin_step(layout)
     expected, sample = torch.empty_like(state.counts), torch.empty_like(state.counts)
     with ThreadPoolExecutor(1) as drawing:
         for start in range(0, state.n_windows, batch_size):
@@ -55,7 +54,7 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
             rates, finals = [], []
             for number in batch:
                 window = torch.tensor([number])
-                rows = state.window_rows(window, layout=layout, order=order, base=window)
+                rows = state.window_rows(window, layout=layout, order=order)
                 flat = model.run_layers(rows, n_ctx=layout.n_ctx, n_keep=layout.n_keep)
                 finals.append(flat)
                 dispersion = model.predict_dispersion(flat[:, : layout.n_ctx])[0]

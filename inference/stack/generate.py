@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from inference.stack.config import GenerationSettings
     from inference.stack.layout import Layout
-    from inference.stack.model import KeptRows, StackModel
+    from inference.stack.model import StackModel
 
     Floats = NDArray[np.float32]
 
@@ -267,45 +267,31 @@ class _Turn:
 
     state: State
     order: torch.Tensor  # of its prompt cells
-    kept: KeptRows | None
 
 
 def _propose(
     going: Sequence[Generation], *, layout: Layout, settings: GenerationSettings, step: int, limits: Limits
 ) -> None:
     """Run the model once on every query cell; the states receive final tokens, logits and dispersions."""
-    turns = []
-    for one in going:
-        order, kept = one.state.order_prompt(one.seed + (0 if settings.fixed_prompt else step)), None
-        if settings.fixed_prompt:
-            kept = one.state.keep_prompt(order[torch.arange(layout.n_keep, device=order.device) % len(order)])
-        one.state.begin_step(layout)
-        turns.append(_Turn(one.state, order, kept))
-    # Windows of several generations share a batch, but not where each has rows that were computed once for all of its.
-    for together in [[turn] for turn in turns] if settings.fixed_prompt else [turns]:
-        ends = np.cumsum([turn.state.n_windows for turn in together])
+    turns = [_Turn(one.state, one.state.begin_step(layout, seed=one.seed + step)) for one in going]
+    ends = np.cumsum([turn.state.n_windows for turn in turns])
 
-        def work(part: range, together: list[_Turn] = together, ends: NDArray[np.int64] = ends) -> None:
-            shares = []
-            for turn, end in zip(together, ends.tolist(), strict=True):
-                first = end - turn.state.n_windows
-                low, high = max(part.start, first), min(part.stop, end)
-                if low < high:
-                    shares.append((turn, torch.arange(low - first, high - first)))
-            _run_windows(shares, layout=layout, settings=settings)
+    def work(part: range) -> None:
+        shares = []
+        for turn, end in zip(turns, ends.tolist(), strict=True):
+            first = end - turn.state.n_windows
+            low, high = max(part.start, first), min(part.stop, end)
+            if low < high:
+                shares.append((turn, torch.arange(low - first, high - first)))
+        _run_windows(shares, layout=layout, settings=settings)
 
-        limits.windows.run(int(ends[-1]), work)
+    limits.windows.run(int(ends[-1]), work)
 
 
 def _run_windows(shares: Sequence[tuple[_Turn, torch.Tensor]], *, layout: Layout, settings: GenerationSettings) -> None:
     """Run the model on the windows of one batch, of one or several generations."""
-    kept = shares[0][0].kept
-    parts = []
-    for turn, windows in shares:
-        base = torch.zeros_like(windows) if settings.fixed_prompt else windows
-        rows = turn.state.window_rows(windows, layout=layout, order=turn.order, base=base)
-        parts.append(rows if kept is None else rows[:, layout.n_keep :].clone())
+    parts = [turn.state.window_rows(windows, layout=layout, order=turn.order) for turn, windows in shares]
     rows = parts[0] if len(parts) == 1 else torch.cat(parts)
-    flat = shares[0][0].state.model.run_layers(rows, n_ctx=layout.n_ctx, n_keep=layout.n_keep, kept=kept)
+    flat = shares[0][0].state.model.run_layers(rows, n_ctx=layout.n_ctx, n_keep=layout.n_keep)
     for (turn, windows), own in zip(shares, flat.split([len(part) for part in parts]), strict=True):
-        turn.state.learn(windows, own, layout=layout, kept=kept, needs_dispersion=settings.output_mode == "sampled")
+        turn.state.learn(windows, own, layout=layout, needs_dispersion=settings.output_mode == "sampled")

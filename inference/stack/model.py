@@ -5,14 +5,16 @@ In: raw counts of cells, then windows of them. Out: per cell a mean profile and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
 from inference.stack.config import NORM_EPS
-from inference.stack.linear import choose_linear, onednn_linear, plain_linear
+from inference.stack.linear import choose_linear, plain_linear
 from inference.stack.ops import choose_ops
 from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
 
@@ -49,13 +51,26 @@ class WindowOutput:
     logits: torch.Tensor  # (windows, rows); 0 for context rows
 
 
-@dataclass
-class KeptRows:
-    """Rows that attend only to each other, computed once: keys and values of each layer, and the final state."""
+class _OutputLayer:
+    """The layer that gives two values per gene, as one product for each of them.
 
-    keys_values: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    final: torch.Tensor | None = None  # (1, rows, cell_dim)
-    raw_dispersion: torch.Tensor | None = None  # (1, rows, genes)
+    Their rows alternate in the weights as they were read. Each half is copied when it is first needed, because a
+    product with every second row of a matrix takes up to twice as long.
+    """
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._whole = [tensors[f"output_mlp.3.{name}"] for name in ("weight", "bias")]
+        self._like = [tensors[f"output_mlp.0.{name}"] for name in ("weight", "bias")]
+        self._halves: dict[int, list[torch.Tensor]] = {}
+        self._lock = Lock()
+
+    def half(self, part: int) -> list[torch.Tensor]:
+        """Weight and bias of one of the two values, of the device and type of the layer before."""
+        with self._lock:
+            if part not in self._halves:
+                both = zip(self._whole, self._like, strict=True)
+                self._halves[part] = [whole[part::2].to(like).contiguous() for whole, like in both]
+            return self._halves[part]
 
 
 class StackModel:
@@ -67,8 +82,6 @@ class StackModel:
         Sizes and weights.
     ops
         Backend for the parts that differ between machines; None chooses the fastest available one.
-    is_exact
-        Compute in the reference's order of operations, so that results agree bit for bit.
     """
 
     def __init__(
@@ -77,16 +90,15 @@ class StackModel:
         tensors: dict[str, torch.Tensor],
         *,
         ops: Ops | None = None,
-        is_exact: bool = False,
     ) -> None:
         self.config = config
         self._tensors = tensors
-        self._is_exact = is_exact
-        dtype = tensors["output_mlp.3.weight"].dtype
+        self._is_exact = False
+        dtype = tensors["output_mlp.0.weight"].dtype
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-        self.ops: Ops = ReferenceOps() if is_exact else ops or choose_ops(self.device, self.precision)
-        self._multiply: Linear = plain_linear if is_exact else choose_linear(self.device, dtype)
-        self._mean_weight: torch.Tensor | None = None  # every second row of the output layer, without gaps
+        self.ops: Ops = ops or choose_ops(self.device, self.precision)
+        self._multiply: Linear = choose_linear(self.device, dtype)
+        self._output = _OutputLayer(tensors)
 
     @property
     def device(self) -> torch.device:
@@ -97,13 +109,18 @@ class StackModel:
         """Return the model with its weights on ``device``, those of the large layers in ``precision``."""
         moved = {}
         for name, tensor in self._tensors.items():
+            if name.startswith("output_mlp.3."):
+                moved[name] = tensor  # copied half by half where it is needed
+                continue
             is_rounded = precision == "bf16" and any(part in name for part in _LARGE)
             moved[name] = tensor.to(device=device, dtype=torch.bfloat16 if is_rounded else torch.float32)
         return StackModel(self.config, moved)
 
     def exactly(self) -> StackModel:
         """Return a model with the same weights that computes bit for bit as the reference does."""
-        return StackModel(self.config, self._tensors, is_exact=True)
+        model = copy(self)
+        model._is_exact, model.ops, model._multiply = True, ReferenceOps(), plain_linear
+        return model
 
     @torch.inference_mode()
     def forward(self, counts: torch.Tensor, *, n_ctx: int, n_keep: int, first_row: int) -> WindowOutput:
@@ -150,7 +167,7 @@ class StackModel:
         return F.gelu(self._linear("gene_reduction.0", torch.log1p(counts)))[:n_cells]
 
     @torch.inference_mode()
-    def run_layers(self, rows: torch.Tensor, *, n_ctx: int, n_keep: int, kept: KeptRows | None = None) -> torch.Tensor:
+    def run_layers(self, rows: torch.Tensor, *, n_ctx: int, n_keep: int) -> torch.Tensor:
         """Run all layers, in which the cells of each window attend to each other.
 
         Parameters
@@ -159,29 +176,15 @@ class StackModel:
             (windows, cells, cell_dim) first tokens; changed in place.
         n_ctx, n_keep
             See :meth:`forward`.
-        kept
-            The first ``n_keep`` rows, from :meth:`keep_rows`; they are then missing in ``rows``, not in the result.
 
         Returns
         -------
         Final tokens, (windows, cells, cell_dim).
         """
-        n_before = 0 if kept is None else n_keep
-        rows[:, n_ctx - n_before :] += self._tensors["query_pos_embedding"].flatten()
+        rows[:, n_ctx:] += self._tensors["query_pos_embedding"].flatten()
         for index in range(self.config.n_layers):
-            rows = self._layer(index, rows, n_keep=n_keep - n_before, kept=kept)
-        if kept is None or kept.final is None:
-            return rows
-        return torch.cat([kept.final.expand(len(rows), -1, -1), rows], dim=1)
-
-    @torch.inference_mode()
-    def keep_rows(self, rows: torch.Tensor) -> KeptRows:
-        """Compute rows (1, rows, cell_dim) of first tokens that attend only to each other, once for many windows."""
-        kept = KeptRows()
-        for index in range(self.config.n_layers):
-            rows = self._layer(index, rows, n_keep=0, record=kept)
-        kept.final, kept.raw_dispersion = rows, self._head(rows, part=DISPERSION)
-        return kept
+            rows = self._layer(index, rows, n_keep=n_keep)
+        return rows
 
     @torch.inference_mode()
     def predict_logits(self, flat: torch.Tensor, *, n_ctx: int, first_row: int) -> torch.Tensor:
@@ -198,29 +201,14 @@ class StackModel:
         return torch.softmax(self._head(rows, part=MEAN).float(), dim=-1).mul_(library.unsqueeze(-1))
 
     @torch.inference_mode()
-    def predict_dispersion(self, context: torch.Tensor, kept: KeptRows | None = None) -> torch.Tensor:
+    def predict_dispersion(self, context: torch.Tensor) -> torch.Tensor:
         """Inverse dispersions (windows, genes): the lower median over context rows (windows, rows, cell_dim)."""
-        if kept is not None and kept.raw_dispersion is not None:
-            n_kept = min(kept.raw_dispersion.shape[1], context.shape[1])
-            parts = [kept.raw_dispersion[:, :n_kept].expand(len(context), -1, -1)]
-            if n_kept < context.shape[1]:
-                parts.append(self._head(context[:, n_kept:], part=DISPERSION))
-            raw = torch.cat(parts, dim=1)
-        else:
-            raw = self._head(context, part=DISPERSION)
+        raw = self._head(context, part=DISPERSION)
         if self._is_exact:
             return reference_softplus(raw).median(dim=1).values
-        return F.softplus(raw.float().median(dim=1).values)  # a monotone function does not change the median row
+        return F.softplus(self.ops.lower_median(raw))  # a monotone function does not change the median row
 
-    def _layer(
-        self,
-        index: int,
-        rows: torch.Tensor,
-        *,
-        n_keep: int,
-        kept: KeptRows | None = None,
-        record: KeptRows | None = None,
-    ) -> torch.Tensor:
+    def _layer(self, index: int, rows: torch.Tensor, *, n_keep: int) -> torch.Tensor:
         name, config = f"layers.{index}", self.config
         tensors = {key: self._tensors[f"{name}.{key}"] for key in _LAYER}
         tokens = self.ops.mix_tokens(
@@ -234,10 +222,7 @@ class StackModel:
             n_heads=config.n_token_heads,
         )
         rows = tokens.view(rows.shape)
-        before = kept.keys_values[index] if kept is not None else None
-        mixed, keys_values = self._attend(f"{name}.gene_attn", rows, n_keep=n_keep, before=before)
-        if record is not None:
-            record.keys_values.append(keys_values)
+        mixed = self._attend(f"{name}.gene_attn", rows, n_keep=n_keep)
         norm, norm_bias = (self._tensors[f"{name}.gene_norm.{part}"].to(rows.dtype) for part in ("weight", "bias"))
         rows = F.layer_norm(mixed.add_(rows), norm.shape, norm, norm_bias, NORM_EPS)
         return self.ops.transform_tokens(
@@ -250,21 +235,14 @@ class StackModel:
             norm_bias=tensors["mlp_norm.bias"],
         ).view(rows.shape)
 
-    def _attend(
-        self, name: str, x: torch.Tensor, *, n_keep: int, before: tuple[torch.Tensor, torch.Tensor] | None
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Attention over the cells of a window, with its keys and values; ``before`` are those of preceding cells."""
+    def _attend(self, name: str, x: torch.Tensor, *, n_keep: int) -> torch.Tensor:
+        """Attention over the cells of a window."""
         n_windows, length, size = x.shape
         n_heads = self.config.n_heads
         weight = self._tensors[f"{name}.qkv.weight"]
         # On a GPU, attention has the precision of the weights.
         qkv = self._multiply(x.to(weight.dtype) if x.is_cuda else x, weight)
         query, key, value = qkv.view(n_windows, length, 3, n_heads, size // n_heads).permute(2, 0, 3, 1, 4)
-        if before is not None:
-            key, value = (
-                torch.cat([first.expand(n_windows, -1, -1, -1), part], dim=2)
-                for first, part in zip(before, (key, value), strict=True)
-            )
         if self._is_exact:
             mixed = reference_attention(query, key, value, n_keep=n_keep)
         else:
@@ -273,17 +251,12 @@ class StackModel:
                 alone = (part[:, :, :n_keep] for part in (query, key, value))
                 mixed = torch.cat([F.scaled_dot_product_attention(*alone), mixed], dim=2)
         mixed = mixed.transpose(1, 2).reshape(n_windows, length, size)
-        return self._linear(f"{name}.proj", mixed).to(x.dtype), (key, value)
+        return self._linear(f"{name}.proj", mixed).to(x.dtype)
 
     def _head(self, rows: torch.Tensor, *, part: int) -> torch.Tensor:
         """One of the output layer's two values per gene: the mean's logit or the raw dispersion."""
         hidden = F.gelu(self._linear("output_mlp.0", rows))
-        weight = self._tensors["output_mlp.3.weight"][part::2]
-        if part == MEAN and self._multiply is onednn_linear:  # a copy of the other half would not be worth its memory
-            if self._mean_weight is None:
-                self._mean_weight = weight.contiguous()
-            weight = self._mean_weight
-        return self._multiply(hidden, weight, self._tensors["output_mlp.3.bias"][part::2])
+        return self._multiply(hidden, *self._output.half(part))
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return self._multiply(x, self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"])

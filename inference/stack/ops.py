@@ -46,6 +46,9 @@ class Ops(Protocol):
         hash, ``window`` (rows,) its row of ``dispersion``; both int64.
         """
 
+    def lower_median(self, raw: Tensor) -> Tensor:
+        """Lower median (windows, genes) of finite values (windows, rows, genes) over the rows, float32."""
+
 
 def choose_ops(device: torch.device, precision: str) -> Ops:
     """Choose the fastest available backend; plain torch works everywhere.
@@ -79,7 +82,7 @@ def why_plain(device: torch.device) -> str | None:
 
         return why_not(device)
     if device.type == "cpu":
-        from inference.stack.ops_native import EXTENSION
+        from inference.stack.ops_native import why_not as why_not_native
 
-        return None if find_spec(EXTENSION) else f"the extension {EXTENSION} was not built: install with a C compiler"
+        return why_not_native()
     return f"there are no kernels for {device.type}"

@@ -6,6 +6,7 @@ In: tokens and weights in float32 on the processor. Out: tensors; no backend whe
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,27 @@ import torch
 from inference.stack.sampling import finish_counts, row_keys
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    Floats = NDArray[np.float32]
+
 EXTENSION = "inference.stack._native"
+VERSION = 2  # of the extension's functions
 
 
 def load_native() -> NativeOps:
-    """Return the compiled backend; raises ImportError where the extension was not built."""
+    """Return the compiled backend; raises ImportError where :func:`why_not` gives a reason."""
     return NativeOps(import_module(EXTENSION))  # it shares the OpenMP threads of torch, loaded above
+
+
+def why_not(version: int = VERSION) -> str | None:
+    """Why there is no compiled backend here; None where there is one."""
+    if not find_spec(EXTENSION):
+        return f"the extension {EXTENSION} was not built: install with a C compiler"
+    if getattr(import_module(EXTENSION), "VERSION", 1) != version:
+        return f"the extension {EXTENSION} was built from other sources: install again"
+    return None
 
 
 class NativeOps:
@@ -83,6 +97,24 @@ class NativeOps:
         if self._kernels.draw_counts(*addresses, *mean.shape, torch.get_num_threads()):
             finish_counts(counts.numpy(), mean=mean.numpy(), dispersion=dispersion.numpy(), keys=keys, window=rows)
         return counts
+
+    def lower_median(self, raw: Tensor) -> Tensor:
+        """Lower median over the rows of each window."""
+        raw = _floats(raw)
+        n_windows, n_rows, n_genes = raw.shape
+        result = raw.new_empty(n_windows, n_genes)
+        self._kernels.lower_median(
+            raw.data_ptr(), result.data_ptr(), n_windows, n_rows, n_genes, torch.get_num_threads()
+        )
+        return result
+
+    def expect_log(self, mean: Floats, dispersion: Floats, *, scale: Floats) -> Floats:
+        """See :func:`inference.stack.moments.expect_log`."""
+        parts = [np.ascontiguousarray(part, dtype=np.float32) for part in (mean, dispersion, scale[:, 0])]
+        result = np.empty(mean.shape, dtype=np.float32)
+        addresses = [part.ctypes.data for part in (*parts, result)]
+        self._kernels.expect_log(*addresses, *mean.shape, torch.get_num_threads())
+        return result
 
 
 def _floats(tensor: Tensor) -> Tensor:

@@ -55,3 +55,7 @@ class TorchOps:
         theta = dispersion[window].cpu().numpy()
         drawn = draw_counts(mean.cpu().numpy(), theta, seed=seed, step=step, cells=cells.tolist())
         return torch.from_numpy(drawn).to(mean.device)
+
+    def lower_median(self, raw: Tensor) -> Tensor:
+        """Lower median over the rows of each window, by torch."""
+        return raw.float().median(dim=1).values

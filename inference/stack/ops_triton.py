@@ -78,6 +78,10 @@ class TritonOps:
         """Counts of the processor's sampler, drawn on the device."""
         return triton_sampling.draw_counts(mean, dispersion, seed=seed, step=step, cells=cells, window=window)
 
+    def lower_median(self, raw: Tensor) -> Tensor:
+        """Lower median over the rows of each window, by torch."""
+        return self._wide.lower_median(raw)
+
 
 def why_not(device: torch.device) -> str | None:
     """Say why the kernels cannot run on ``device``; None if they can.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from inference.stack.batches import Batches
     from inference.stack.layout import Layout
-    from inference.stack.model import KeptRows, StackModel
+    from inference.stack.model import StackModel
 
     Floats = NDArray[np.float32]
 
@@ -33,7 +33,9 @@ class State:
 
     model: StackModel
     batches: Batches  # cells whose profiles are computed at once
-    prompt_tokens: Tensor  # (prompt cells, cell_dim)
+    prompt: sparse.csr_matrix  # counts
+    prompt_tokens: Tensor  # (prompt cells, cell_dim), of the cells that a window has used
+    is_embedded: NDArray[np.bool_]  # of the prompt cells
     prompt_library: Tensor  # (prompt cells,)
     tokens: Tensor  # (query cells, cell_dim)
     library: Tensor  # (query cells,)
@@ -46,7 +48,6 @@ class State:
     drawn_at: Tensor  # (query cells,): row of the dispersions drawn with, over all steps; -1 before the first draw
     drawn_with: list[Tensor] = field(default_factory=list)  # of each step that drew, its dispersions
     n_windows: int = 0
-    kept: dict[int, KeptRows] = field(default_factory=dict)
 
     @classmethod
     @torch.inference_mode()
@@ -54,22 +55,18 @@ class State:
         """Start with the unchanged query cells."""
         counts = torch.from_numpy(query.astype(np.float32, copy=True)).to(model.device)
         tokens = counts.new_empty(len(counts), model.config.cell_dim)
-        prompt_tokens = counts.new_empty(prompt.shape[0], model.config.cell_dim)
-
-        def embed_prompt(part: range) -> None:  # only these few rows of the prompt are dense at once
-            dense = prompt[part.start : part.stop].toarray().astype(np.float32, copy=False)
-            prompt_tokens[part.start : part.stop] = model.embed_cells(torch.from_numpy(dense).to(model.device))
 
         def embed_query(part: range) -> None:
             tokens[part.start : part.stop] = model.embed_cells(counts[part.start : part.stop])
 
-        batches.run(prompt.shape[0], embed_prompt)
         batches.run(len(counts), embed_query)
         n_cells = len(counts)
         return cls(
             model=model,
             batches=batches,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt,
+            prompt_tokens=counts.new_empty(prompt.shape[0], model.config.cell_dim),
+            is_embedded=np.zeros(prompt.shape[0], dtype=bool),
             prompt_library=torch.from_numpy(np.asarray(prompt.sum(axis=1), dtype=np.float32)[:, 0]).to(model.device),
             tokens=tokens,
             library=counts.sum(-1),
@@ -82,45 +79,41 @@ class State:
             drawn_at=torch.full((n_cells,), -1, dtype=torch.int64, device=model.device),
         )
 
-    def order_prompt(self, seed: int) -> Tensor:
-        """Return the prompt cells in a random order."""
-        order = np.random.RandomState(seed % _SEED_BITS).permutation(len(self.prompt_tokens))
-        return torch.from_numpy(order).to(self.model.device)
-
-    def keep_prompt(self, cells: Tensor) -> KeptRows | None:
-        """Return prompt rows that attend only to each other; they are computed at the first call."""
-        if not len(cells):
-            return None
-        if len(cells) not in self.kept:
-            self.kept[len(cells)] = self.model.keep_rows(self.prompt_tokens[None, cells])
-        return self.kept[len(cells)]
-
-    def begin_step(self, layout: Layout) -> None:
-        """Allocate memory for the outputs of a step."""
+    @torch.inference_mode()
+    def begin_step(self, layout: Layout, *, seed: int) -> Tensor:
+        """Allocate memory for the outputs of a step; returns the prompt cells in the random order of ``seed``."""
         self.n_windows = -(-len(self.counts) // layout.n_test)
         self.dispersion = self.counts.new_empty(self.n_windows, self.counts.shape[1])
+        order = np.random.RandomState(seed % _SEED_BITS).permutation(len(self.prompt_tokens))
+        used = order[: self.n_windows * layout.n_base]
+        new = np.sort(used[~self.is_embedded[used]])
 
-    def window_rows(self, windows: Tensor, *, layout: Layout, order: Tensor, base: Tensor) -> Tensor:
-        """First tokens (windows, cells, cell_dim): prompt cells in ``order``, then query cells, both used cyclically.
+        def embed(part: range) -> None:  # only these few rows of the prompt are dense at once
+            cells = new[part.start : part.stop]
+            dense = torch.from_numpy(self.prompt[cells].toarray().astype(np.float32, copy=False))
+            places = torch.from_numpy(cells).to(self.model.device)
+            self.prompt_tokens[places] = self.model.embed_cells(dense.to(self.model.device))
 
-        ``base`` is the position of each window in the order, counted in windows.
-        """
+        self.batches.run(len(new), embed)
+        self.is_embedded[new] = True
+        return torch.from_numpy(order).to(self.model.device)
+
+    def window_rows(self, windows: Tensor, *, layout: Layout, order: Tensor) -> Tensor:
+        """First tokens (windows, cells, cell_dim): prompt cells in ``order``, then query cells, both cyclically."""
         prompt, query = window_cells(
-            windows, base=base, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
+            windows, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
         )
         return torch.cat([self.prompt_tokens[order[prompt]], self.tokens[query]], dim=1)
 
     def library_of(self, window: Tensor, *, layout: Layout, order: Tensor) -> Tensor:
         """Library size of each row of one window."""
         prompt, query = window_cells(
-            window, base=window, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
+            window, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
         )
         return torch.cat([self.prompt_library[order[prompt[0]]], self.library[query[0]]])
 
     @torch.inference_mode()
-    def learn(
-        self, windows: Tensor, flat: Tensor, *, layout: Layout, kept: KeptRows | None, needs_dispersion: bool
-    ) -> None:
+    def learn(self, windows: Tensor, flat: Tensor, *, layout: Layout, needs_dispersion: bool) -> None:
         """Store the outputs for ``windows`` with final tokens ``flat``, but not of cells that only fill a window."""
         first, n_cells = int(windows[0]) * layout.n_test, len(windows) * layout.n_test
         cells = slice(first, min(first + n_cells, len(self.counts)))
@@ -129,9 +122,8 @@ class State:
         self.logits[cells] = logits.flatten()[:n_own].float()
         self.final[cells] = flat[:, layout.n_base :].flatten(0, 1)[:n_own]
         if needs_dispersion:
-            self.dispersion[int(windows[0]) : int(windows[-1]) + 1] = self.model.predict_dispersion(
-                flat[:, : layout.n_ctx], kept
-            )
+            own = slice(int(windows[0]), int(windows[-1]) + 1)
+            self.dispersion[own] = self.model.predict_dispersion(flat[:, : layout.n_ctx])
 
     def read_logits(self) -> Floats:
         """Copy the logits of the step to the host, which is the only wait for a GPU in a step.
@@ -195,9 +187,9 @@ class State:
 
 
 def window_cells(
-    windows: Tensor, *, base: Tensor, layout: Layout, n_prompt: int, n_query: int, device: torch.device
+    windows: Tensor, *, layout: Layout, n_prompt: int, n_query: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Positions in the prompt's order (windows, n_base) and numbers of query cells (windows, n_test) of windows."""
-    prompt = (base[:, None] * layout.n_base + torch.arange(layout.n_base)) % n_prompt
+    prompt = (windows[:, None] * layout.n_base + torch.arange(layout.n_base)) % n_prompt
     query = (windows[:, None] * layout.n_test + torch.arange(layout.n_test)) % n_query
     return prompt.to(device, non_blocking=True), query.to(device, non_blocking=True)

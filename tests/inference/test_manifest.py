@@ -40,6 +40,12 @@ def test_manifest_goes_round():
     assert dump_manifest(parse_manifest(dump_manifest(manifest))) == dump_manifest(manifest)
 
 
+def test_manifest_of_an_earlier_release_is_read():
+    assert parse_manifest(_edited(fixed_prompt=False)) == parse_manifest(_edited())
+    with pytest.raises(ManifestError, match=r"no field \['fixed_prompt'\]"):
+        parse_manifest(_edited(fixed_prompt=True))
+
+
 def test_result_goes_round():
     result = TaskResult("a", "shift", "o", "ab", 1, 2, 0.5, 1.0, 0.1, 3, {"numpy": "2"}, {"prompt": "ff"}, ("note",))
     assert parse_result(dump_result(result)) == result

@@ -258,6 +258,32 @@ static long NAME(draw_row)(const float *mean, const float *dispersion, uint64_t 
     return n_undecided;
 }
 
+/* The lower median over the rows of each of n_genes <= LANES columns: its bits are found one by one, from the sign on.
+ * Floats order as their bits do once those of negative numbers are turned around.
+ */
+static void NAME(median_block)(const float *rows, float *result, long n_rows, long stride, long n_genes, void *space)
+{
+    ivec *key = space, found = (ivec){0} + INT32_MIN;
+    const ivec most = (ivec){0} + (int32_t)((n_rows - 1) / 2);
+    for (long row = 0; row < n_rows; row++) {
+        int32_t bits[LANES] = {0};
+        memcpy(bits, rows + row * stride, (size_t)n_genes * 4);
+        ivec one;
+        memcpy(&one, bits, sizeof one);
+        key[row] = one ^ ((one >> 31) & 0x7FFFFFFF);
+    }
+    for (int bit = 31; bit >= 0; bit--) {
+        const ivec next = found ^ ((ivec){0} + (int32_t)(1u << bit));
+        ivec below = {0};
+        for (long row = 0; row < n_rows; row++)
+            below -= key[row] < next;
+        const ivec is_more = below <= most;
+        found = (next & is_more) | (found & ~is_more);
+    }
+    found ^= (found >> 31) & 0x7FFFFFFF;
+    memcpy(result, &found, (size_t)n_genes * 4);
+}
+
 #undef vec
 #undef ivec
 #undef LANES

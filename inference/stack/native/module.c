@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define VERSION 2 /* of what the functions take, see ops_native.py */
 #define MOST_LANES 16
 #define TILE 8 /* outputs of a linear layer summed at once: as many as hide the latency of an addition */
 #define NORM_EPS 1e-5f
@@ -19,6 +20,11 @@
 #define LARGE_MEAN 40.0
 #define MAX_SUMMED 48
 #define UNDECIDED -1.0f
+#define BROAD_MEAN 20.0 /* these five as in moments.py */
+#define NARROW 8.0
+#define MOST_TERMS 1000
+#define REST 1e-5
+#define LEAST_DISPERSION 1e-3
 #define GOLDEN 0x9E3779B97F4A7C15u
 #define ERF0 0.18014271557331085f
 #define ERF1 0.3050981461925507f
@@ -80,13 +86,14 @@ struct variant {
     void (*mix_cell)(const struct mix *, const float *, float *, void *);
     void (*transform_tokens)(const struct transform *, const float *, float *, long, void *);
     long (*draw_row)(const float *, const float *, uint64_t, float *, long);
+    void (*median_block)(const float *, float *, long, long, long, void *);
 };
 
 static const struct variant VARIANTS[] = {
-    {"plain", 4, mix_cell_plain, transform_tokens_plain, draw_row_plain},
+    {"plain", 4, mix_cell_plain, transform_tokens_plain, draw_row_plain, median_block_plain},
 #ifdef HAS_VARIANTS
-    {"avx2", 8, mix_cell_avx2, transform_tokens_avx2, draw_row_avx2},
-    {"avx512", 16, mix_cell_avx512, transform_tokens_avx512, draw_row_avx512},
+    {"avx2", 8, mix_cell_avx2, transform_tokens_avx2, draw_row_avx2, median_block_avx2},
+    {"avx512", 16, mix_cell_avx512, transform_tokens_avx512, draw_row_avx512, median_block_avx512},
 #endif
 };
 static int chosen;
@@ -104,6 +111,30 @@ static int n_usable(void)
 #else
     return 1;
 #endif
+}
+
+/* Expectation of log1p(scale x) for negative-binomial x; logs[k] is log1p(scale k). See moments.py. */
+static double expect_one(double mu, double dispersion, double scale, const double *logs)
+{
+    const double theta = dispersion > LEAST_DISPERSION ? dispersion : LEAST_DISPERSION;
+    if (mu > BROAD_MEAN && theta >= NARROW) {
+        const double slope = scale / (1.0 + scale * mu);
+        return log1p(scale * mu) - slope * slope * (mu + mu * mu / theta) / 2.0;
+    }
+    const double odds = mu / (mu + theta);
+    double term = exp(-theta * log1p(mu / theta)), left = 1.0 - term, total = 0.0, beyond = mu;
+    long count = 1;
+    for (; count < MOST_TERMS && left > REST; count++) {
+        term *= (theta + (double)(count - 1)) / (double)count * odds;
+        total += term * logs[count];
+        left -= term;
+        beyond -= (double)count * term;
+    }
+    if (left <= 0.0)
+        return total;
+    if (left <= REST || beyond <= (double)count * left)
+        return total + left * logs[count - 1];
+    return total + left * log1p(beyond / left * scale);
 }
 
 static void *make_space(long n_floats)
@@ -207,6 +238,59 @@ static PyObject *draw_counts(PyObject *self, PyObject *args)
     return PyLong_FromLong(n_undecided);
 }
 
+static PyObject *expect_log(PyObject *self, PyObject *args)
+{
+    unsigned long long at[4];
+    long n_rows, n_genes;
+    int n_threads;
+    if (!PyArg_ParseTuple(args, "KKKKlli", at, at + 1, at + 2, at + 3, &n_rows, &n_genes, &n_threads))
+        return NULL;
+    const float *mean = ADDRESS(at[0]), *dispersion = ADDRESS(at[1]), *scale = ADDRESS(at[2]);
+    float *result = ADDRESS(at[3]);
+    Py_BEGIN_ALLOW_THREADS
+#pragma omp parallel for schedule(dynamic) num_threads(n_threads)
+    for (long row = 0; row < n_rows; row++) {
+        double logs[MOST_TERMS];
+        for (long count = 0; count < MOST_TERMS; count++)
+            logs[count] = log1p((double)scale[row] * (double)count);
+        for (long i = row * n_genes; i < (row + 1) * n_genes; i++)
+            result[i] = (float)expect_one(mean[i], dispersion[i], scale[row], logs);
+    }
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *lower_median(PyObject *self, PyObject *args)
+{
+    unsigned long long at[2];
+    long n_windows, n_rows, n_genes;
+    int n_threads, failed = 0;
+    if (!PyArg_ParseTuple(args, "KKllli", at, at + 1, &n_windows, &n_rows, &n_genes, &n_threads))
+        return NULL;
+    const float *raw = ADDRESS(at[0]);
+    float *result = ADDRESS(at[1]);
+    const long lanes = VARIANTS[chosen].lanes, n_blocks = (n_genes + lanes - 1) / lanes;
+    Py_BEGIN_ALLOW_THREADS
+#pragma omp parallel num_threads(n_threads)
+    {
+        void *space = make_space(n_rows * lanes);
+        if (space) {
+#pragma omp for schedule(static)
+            for (long block = 0; block < n_windows * n_blocks; block++) {
+                const long window = block / n_blocks, first = block % n_blocks * lanes, rest = n_genes - first;
+                VARIANTS[chosen].median_block(raw + window * n_rows * n_genes + first, result + window * n_genes + first,
+                                              n_rows, n_genes, rest < lanes ? rest : lanes, space);
+            }
+        } else {
+#pragma omp atomic write
+            failed = 1;
+        }
+        free(space);
+    }
+    Py_END_ALLOW_THREADS
+    return done(failed);
+}
+
 static PyObject *use(PyObject *self, PyObject *args)
 {
     const char *name;
@@ -239,6 +323,8 @@ static PyMethodDef METHODS[] = {
      "transform_tokens(tokens, result, w1, b1, w2, b2, norm, norm_bias, tokens, size, hidden, threads)"},
     {"draw_counts", draw_counts, METH_VARARGS,
      "draw_counts(mean, dispersion, counts, keys, window, rows, genes, threads) -> values left as -1"},
+    {"expect_log", expect_log, METH_VARARGS, "expect_log(mean, dispersion, scale, result, rows, genes, threads)"},
+    {"lower_median", lower_median, METH_VARARGS, "lower_median(raw, result, windows, rows, genes, threads)"},
     {"use", use, METH_VARARGS, "use(variant): compute with these kernels from now on"},
     {"variants", variants, METH_NOARGS, "variants() -> names of the kernels this processor can run, best last"},
     {NULL, NULL, 0, NULL},
@@ -249,5 +335,8 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, 
 PyMODINIT_FUNC PyInit__native(void)
 {
     chosen = n_usable() - 1;
-    return PyModule_Create(&MODULE);
+    PyObject *module = PyModule_Create(&MODULE);
+    if (module && PyModule_AddIntConstant(module, "VERSION", VERSION))
+        Py_CLEAR(module);
+    return module;
 }

@@ -143,10 +143,7 @@ def test_torch_of_a_processor_says_these_words():
     assert is_out_of_memory(caught.value)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [GenerationSettings(), GenerationSettings(output_mode="expected"), GenerationSettings(fixed_prompt=True)],
-)
+@pytest.mark.parametrize("settings", [GenerationSettings(), GenerationSettings(output_mode="expected")])
 @pytest.mark.parametrize("n_windows", [1, 7])
 def test_predictions_together_equal_predictions_alone(small_model, settings, n_windows):
     engine = engine_of(small_model, settings, limits(n_windows))

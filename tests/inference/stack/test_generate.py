@@ -23,7 +23,6 @@ from inference.stack.state import State, window_cells
 
 EXPECTED = GenerationSettings(output_mode="expected")
 SAMPLED = GenerationSettings(output_mode="sampled")
-FIXED = GenerationSettings(output_mode="sampled", fixed_prompt=True)
 EXACT = GenerationSettings(output_mode="exact", batch_size=2)
 
 
@@ -80,8 +79,8 @@ def test_one_step_equals_the_references_single_predictions(fixtures, tiny_model,
         assert np.array_equal(np.where(is_kept[:, None], query, sample), want["X"])
         assert np.array_equal(is_kept | (logits > 0), want["is_masked_after"])
         np.testing.assert_allclose(logits, want["logits"], atol=1e-4)
-    windows, order = torch.arange(5), state.order_prompt(7)
-    rows = state.window_rows(windows, layout=layout, order=order, base=windows)
+    order = state.begin_step(layout, seed=7)
+    rows = state.window_rows(torch.arange(5), layout=layout, order=order)
     tokens = tiny_model.run_layers(rows, n_ctx=32, n_keep=0)[:, layout.n_base :]
     with np.load(fixtures / "incontext_latent_seed7.npz") as want:
         np.testing.assert_allclose(tokens.flatten(0, 1)[:50], want["Z"], atol=1e-5)
@@ -90,12 +89,29 @@ def test_one_step_equals_the_references_single_predictions(fixtures, tiny_model,
 def test_windows_take_prompt_and_query_cells_in_turn():
     layout = choose_layout(16, prompt_ratio=0.25, context_ratio=0.4)
     windows = torch.arange(3)
-    prompt, query = window_cells(
-        windows, base=windows, layout=layout, n_prompt=7, n_query=9, device=torch.device("cpu")
-    )
+    prompt, query = window_cells(windows, layout=layout, n_prompt=7, n_query=9, device=torch.device("cpu"))
     assert (layout.n_base, layout.n_test) == (11, 5)
     assert prompt.flatten().tolist() == [place % 7 for place in range(33)]
     assert query.flatten().tolist() == [cell % 9 for cell in range(15)]
+
+
+def test_only_prompt_cells_that_windows_use_are_embedded_each_of_them_once(small_model):
+    class Counting(StackModel):
+        n_cells = 0
+
+        def embed_cells(self, counts):
+            self.n_cells += len(counts)
+            return super().embed_cells(counts)
+
+    layout = choose_layout(16, prompt_ratio=0.25, context_ratio=0.4)
+    model = Counting(small_model.config, small_model._tensors)
+    prompt = sparse.csr_matrix(_cells(90, 1))
+    state = State.begin(model, prompt=prompt, query=_cells(8, 2), batches=Batches(5, unit="cells"))
+    orders = [state.begin_step(layout, seed=seed) for seed in (1, 1, 2)]
+    used = np.unique(np.concatenate([order[: 2 * layout.n_base] for order in orders]))
+    assert model.n_cells == 8 + len(used) < 90
+    whole = small_model.embed_cells(torch.from_numpy(prompt.toarray()))
+    np.testing.assert_allclose(state.prompt_tokens[used], whole[used], atol=1e-6)
 
 
 def test_exact_output_depends_on_the_batch_size_like_the_reference(tiny_model, aligned):
@@ -108,7 +124,7 @@ def test_exact_output_depends_on_the_batch_size_like_the_reference(tiny_model, a
 
 
 @pytest.mark.parametrize("mode", ["mdm", "vanilla"])
-@pytest.mark.parametrize("settings", [SAMPLED, EXPECTED, FIXED])
+@pytest.mark.parametrize("settings", [SAMPLED, EXPECTED])
 def test_batch_size_changes_nothing(small_model, settings, mode):
     settings = replace(settings, diffusion_steps=3, mode=mode)
     one = _last(small_model, replace(settings, batch_size=1))
@@ -131,7 +147,7 @@ def test_threads_change_nothing(small_model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [SAMPLED, EXPECTED, EXACT, FIXED])
+@pytest.mark.parametrize("settings", [SAMPLED, EXPECTED, EXACT])
 def test_every_number_of_query_and_prompt_cells_works(small_model, settings):
     for n_cells in (1, 2, 3, 4, 5, 6, 10, 11, 15, 16, 17, 31, 100, 201):  # around 5 query cells of 16 in a window
         n_steps, n_prompt = 1 + n_cells % 8, 202 - n_cells if n_cells % 2 else 1
@@ -142,52 +158,6 @@ def test_every_number_of_query_and_prompt_cells_works(small_model, settings):
         assert (step.expected.sum(1) > 0).all()  # every cell was rewritten at least once
         if settings is not EXPECTED:
             assert np.array_equal(step.counts, np.rint(step.counts))
-
-
-@pytest.mark.parametrize("settings", [SAMPLED, EXPECTED])
-def test_fixed_prompt_equals_windows_that_all_begin_with_the_same_prompt_cells(small_model, settings):
-    """As many prompt cells as a window holds, and one step: the only difference is what is computed once."""
-    layout = choose_layout(16, prompt_ratio=0.25, context_ratio=0.4)
-    settings = replace(settings, diffusion_steps=1)
-    prompt, query = sparse.csr_matrix(_cells(layout.n_base, 1)), _cells(23, 2)
-    order = np.random.RandomState(5).permutation(layout.n_base)
-    fixed = list(
-        iterate_steps(small_model, prompt=prompt, query=query, settings=replace(settings, fixed_prompt=True), seed=5)
-    )[-1]
-    state = State.begin(small_model, prompt=prompt[order], query=query, batches=Batches(5, unit="cells"))
-    state.begin_step(layout)
-    for number in range(5):
-        windows = torch.tensor([number])
-        rows = state.window_rows(windows, layout=layout, order=torch.arange(layout.n_base), base=torch.tensor([0]))
-        flat = small_model.run_layers(rows, n_ctx=layout.n_ctx, n_keep=layout.n_keep)
-        state.learn(windows, flat, layout=layout, kept=None, needs_dispersion=True)
-    np.testing.assert_allclose(fixed.logits, state.read_logits(), atol=1e-5)
-    mean = small_model.predict_mean(state.final, state.library)
-    np.testing.assert_allclose(fixed.expected, mean, rtol=1e-4)
-    if settings.output_mode == "sampled":
-        theta = fixed._state.dispersion
-        np.testing.assert_allclose(theta, state.dispersion, rtol=1e-4)
-
-
-def test_fixed_prompt_shows_every_window_the_same_cells(small_model):
-    """Cells with equal counts get equal predictions whatever window they are in, if the rest of it is equal, too."""
-    layout = choose_layout(16, prompt_ratio=0.25, context_ratio=0.4)
-    query = np.tile(_cells(1, 2), (3 * layout.n_test, 1))
-    prompt = sparse.csr_matrix(_cells(40, 1))
-    fixed, changing = (
-        list(
-            iterate_steps(
-                small_model,
-                prompt=prompt,
-                query=query,
-                settings=replace(EXPECTED, diffusion_steps=1, fixed_prompt=is_fixed),
-                seed=0,
-            )
-        )[-1].expected
-        for is_fixed in (True, False)
-    )
-    np.testing.assert_allclose(fixed, np.tile(fixed[:1], (len(query), 1)), rtol=1e-5)
-    assert not np.allclose(changing, np.tile(changing[:1], (len(query), 1)), rtol=1e-3)
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**32, 2**70])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from inference.stack.moments import expect_log
+from inference.stack.moments import expect_log, sum_terms
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e-4, 0.05, 1.0, 7.5, 19.0])
@@ -32,6 +32,17 @@ def test_large_means_of_broad_distributions_are_summed_and_never_negative(mean, 
     truth = (stats.nbinom.pmf(counts, theta, theta / (theta + mean)) * np.log1p(scale * counts)).sum()
     value = expect_log(*(np.full((1, 1), v, np.float32) for v in (mean, theta)), scale=np.full((1, 1), scale))
     assert value[0, 0] == pytest.approx(truth, rel=2.5e-2)
+
+
+def test_compiled_and_plain_sums_agree():
+    rng = np.random.default_rng(1)
+    mean = rng.gamma(0.3, 3.0, (40, 300)).astype(np.float32)
+    mean[:, :5], mean[:, 5:10] = 0.0, rng.uniform(10, 2000, (40, 5))
+    theta = rng.gamma(1.0, 3.0, (40, 300)).astype(np.float32)
+    scale = rng.uniform(0.2, 20, (40, 1)).astype(np.float32)
+    found, want = (compute(mean, theta, scale=scale) for compute in (expect_log, sum_terms))
+    np.testing.assert_allclose(found, want, rtol=1e-3, atol=2e-4)
+    assert found[:, :5].max() == 0
 
 
 def test_each_cell_has_its_own_scale():

@@ -9,7 +9,7 @@ from inference.stack.config import StackConfig
 from inference.stack.linear import choose_linear, onednn_linear, plain_linear
 from inference.stack.model import StackModel
 from inference.stack.ops import choose_ops, why_plain
-from inference.stack.ops_native import load_native
+from inference.stack.ops_native import VERSION, load_native, why_not
 from inference.stack.ops_reference import ReferenceOps, reference_attention
 from inference.stack.ops_torch import TorchOps
 
@@ -119,6 +119,21 @@ def test_compiled_counts_equal_the_fallbacks(native):
     assert torch.equal(found, want)
     some = {**place, "cells": cells[[9, 2]], "window": window[[9, 2]]}
     assert torch.equal(native.draw_counts(mean[[9, 2]], dispersion, **some), want[[9, 2]])
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 16, 141])
+def test_native_median_is_that_of_torch(native, n_rows):
+    raw = torch.randn(3, n_rows, 37, generator=torch.Generator().manual_seed(n_rows))
+    raw[0, ::2] = raw[0, :1].clone()  # equal values
+    raw[1] = raw[1].abs() if n_rows % 2 else -raw[1].abs()
+    raw[2, 0] = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38] + 31 * [0.0])
+    assert torch.equal(native.lower_median(raw), TorchOps().lower_median(raw))
+    assert torch.equal(native.lower_median(raw[:, :, 5:]), raw[:, :, 5:].median(dim=1).values)
+
+
+def test_an_extension_of_other_sources_is_not_used():
+    assert load_native()._kernels.VERSION == VERSION
+    assert why_not(version=VERSION + 1).endswith("was built from other sources: install again")
 
 
 def test_processor_gets_the_compiled_backend_where_it_is_built():
