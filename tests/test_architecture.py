@@ -66,6 +66,7 @@ INFERENCE_ALLOWED = {
     "inference.formats",
     "inference.genes",
     "inference.h5",
+    "inference.imports",
     "inference.installed",
     "inference.preflight",
     "inference.bucket",

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from haystack_kernel.grounding.de.profiles import mean_cp10k, normalise_cp10k
 from haystack_kernel.grounding.de.table import rank_sum
+from haystack_kernel.grounding.distributions import adjust
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ def rank_tests(cells: sparse.csr_matrix, control: sparse.csr_matrix, *, expresse
     arms = [normalise_cp10k(one)[:, expressed] for one in (cells, control)]
     _, _, pval = rank_sum(*arms)
     means = [100 * np.asarray(one.mean(axis=0)).ravel() + PSEUDO_CPM for one in arms]
-    padj = false_discovery_control(pval) if pval.size else pval
+    padj = adjust(pval)
     return RankTests(np.log2(means[0] / means[1]), padj, pval)
 
 

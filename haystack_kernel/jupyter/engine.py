@@ -160,6 +160,8 @@ class HaystackEngine(NBClientEngine):
                 stderr_file=stderr_file,
                 config=Config({"KernelManager": kernel_transport(folder)}),
                 extra_arguments=[QUIET],
+                # every cell has saved what it made, so a kernel of our own need not take itself apart
+                shutdown_kernel="immediate" if kwargs.get("kernel") else "graceful",
             )
             client.on_event = kwargs.get("on_event") or _log_event
             client.stop = stop

@@ -5,6 +5,8 @@ In: a question and options. Out: run.ipynb and report.html in the run folder, an
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,13 +20,17 @@ from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
 from haystack_kernel.run import Run, open_run
 from haystack_kernel.store import layout
+from inference.imports import load_modules
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jupyter_client.manager import AsyncKernelManager
 
     from haystack_kernel.jupyter.stopping import StopRequest
     from haystack_kernel.ports import Progress
 
+_TO_CHECK = ("haystack_kernel.planners.offline", "haystack_kernel.retrieval", "haystack_kernel.atlas.index")
 _SUPERSEDED = "ConflictError: "  # how the account of a cell begins that another process overtook
 _INTERRUPTED = ("KeyboardInterrupt: ", "RunInterrupted: ")  # likewise, of a cell that was asked to stop
 
@@ -95,6 +101,7 @@ def execute_run(
     settings = load_settings(storage=storage)
     show = stream_progress(stream)
     with listen() as stop, early_kernel() as kernel:
+        load_modules(_TO_CHECK, for_good=True)
         # reading the question may cost money, too
         run = open_run(question, run_id=run_id, settings=settings, progress=show, **(spending or {}), **options)
         stream.writelines(f"note: {note}\n" for note in run.record.notes)
@@ -125,11 +132,14 @@ def _papermill(
     output: str, *, parameters: dict[str, Any], kernel: AsyncKernelManager, show: Progress, stop: StopRequest
 ) -> str:
     """Execute the notebook; returns papermill's account of a failing cell, empty when all ran."""
+    is_local = "://" not in output
+    with _without_buckets() if is_local else nullcontext():
+        load_modules(["papermill"], for_good=True)
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    if "://" not in output:
+    if is_local:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -150,6 +160,19 @@ def _papermill(
     except RuntimeError as error:  # what jupyter_client raises when a kernel does not come up
         return f"the notebook's kernel did not start: {error}"
     return ""
+
+
+@contextmanager
+def _without_buckets() -> Iterator[None]:
+    """Hide the file system of buckets from papermill, which would spend a second on importing it for nothing."""
+    hidden = "gcsfs" not in sys.modules
+    if hidden:
+        sys.modules["gcsfs"] = None  # type: ignore[assignment]  # which says to an import that there is none
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["gcsfs"]
 
 
 def _as_error(run: Run, *, failure: str) -> HaystackError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from inference.imports import load_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +58,7 @@ def early_kernel() -> Iterator[AsyncKernelManager]:
 
 def load_first_steps() -> None:
     """Import what the cells up to the prediction use."""
-    for name in _FIRST_STEPS:
-        import_module(name)
+    load_modules(_FIRST_STEPS, for_good=True)
 
 
 def kernel_transport(folder: str) -> dict[str, str]:

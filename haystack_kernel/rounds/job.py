@@ -6,7 +6,6 @@ In: the run record and the ports. Out: the round with its job, then with checked
 from __future__ import annotations
 
 import hashlib
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import ContractError, HaystackError, JobFailedError, NotFoundError
@@ -23,6 +22,7 @@ from haystack_kernel.jobs import (
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.rounds.record import out_of_order
 from haystack_kernel.store import layout
+from inference.imports import load_modules
 from inference.manifest import (
     RESULT_SUFFIX,
     Manifest,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
 
 
+_NEXT_STEPS = ("haystack_kernel.grounding", "haystack_kernel.report.render", "matplotlib.pyplot")
 _STARTED = ("queued", "scheduled", "running", "succeeded")
 
 
@@ -152,7 +153,7 @@ def collect(record: RunRecord, ports: Ports) -> Round:
         event = ProgressEvent(run_id=record.run_id, phase="collect", message=message, round=last.number, fraction=share)
         if not status.is_terminal:
             ports.progress(event)
-            _load_next_steps()
+            load_modules(_NEXT_STEPS)  # while the job runs elsewhere: 2 s that the steps after it would take later
 
     if last.job is None or last.spec is None:
         raise out_of_order(record)
@@ -164,12 +165,6 @@ def collect(record: RunRecord, ports: Ports) -> Round:
     treated = next(result for result in results if result.id == TREATED)
     seconds = {result.id: result.seconds for result in results}
     return last.model_copy(update={"task_seconds": seconds, "frac_genes_found": treated.frac_genes_found})
-
-
-def _load_next_steps() -> None:
-    """Import what the steps after the job need, while it runs elsewhere: 3 s that they would take later."""
-    for name in ("haystack_kernel.grounding", "haystack_kernel.report.render", "matplotlib.pyplot"):
-        import_module(name)
 
 
 def _with_bills(last: Round, status: JobStatus) -> Round:

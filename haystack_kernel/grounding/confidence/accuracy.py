@@ -14,10 +14,10 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from haystack_kernel import keys
 from haystack_kernel.grounding.de.profiles import correlate, log_normalise
+from haystack_kernel.grounding.distributions import t_quantile
 from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, TREATED
 from haystack_kernel.schema import ExpectedAccuracy
 
@@ -177,7 +177,7 @@ def combine(units: Sequence[Unit], *, design: str) -> Interval:
 def _half_width(n: float, *, spread: float) -> float:
     """Half of the interval of Fisher's z that rests on ``n`` independent units."""
     free = PRIOR_DEGREES + max(n - 1, 0.0)
-    return float(stats.t.ppf((1 + COVERAGE) / 2, free)) * spread * math.sqrt(1 + 1 / (1 + n))
+    return t_quantile((1 + COVERAGE) / 2, free) * spread * math.sqrt(1 + 1 / (1 + n))
 
 
 def _designs(*, has_type: bool, has_donor: bool) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from haystack_kernel.grounding.de.background import MIN_SET_GENES
+from haystack_kernel.grounding.distributions import p_greater
 from haystack_kernel.grounding.signatures.sets import equivalents
 
 if TYPE_CHECKING:
@@ -81,8 +81,4 @@ def _moved(background: Background, genes: SignedSet) -> np.ndarray:
 
 def _p_greater(one: np.ndarray, two: np.ndarray) -> float:
     """One-sided p of a mean above that of ``two``, or above 0 where it is empty; 1 where nothing varies."""
-    if np.ptp(one) == 0:
-        return 1.0
-    if not two.size:
-        return float(stats.ttest_1samp(one, 0, alternative="greater").pvalue)
-    return float(stats.ttest_ind(one, two, equal_var=False, alternative="greater").pvalue)
+    return 1.0 if np.ptp(one) == 0 else p_greater(one, two)

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.special import ndtr
-from scipy.stats import false_discovery_control
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
 from haystack_kernel.grounding.de.profiles import compute_profile, normalise_cp10k, pooled_sd
+from haystack_kernel.grounding.distributions import adjust
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ def compute_de(
     log2fc = np.log2((one.mean_cp10k + PSEUDO_CP10K) / (two.mean_cp10k + PSEUDO_CP10K))
     auroc, z_rank, pval = rank_sum(*arms)
     padj = np.full(len(names), np.nan)
-    padj[tested] = false_discovery_control(pval[tested])  # Benjamini and Hochberg (1995); NaN where not tested
+    padj[tested] = adjust(pval[tested])  # Benjamini and Hochberg (1995); NaN where not tested
     de = pd.DataFrame(
         {
             keys.GENE: names,

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
+from haystack_kernel.grounding.distributions import t_above
 from haystack_kernel.grounding.nulls.tails import Tails
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class DonorGroups:
 def _t_tails(mean: NDArray[np.float64], error: NDArray[np.float64], *, degrees: NDArray[np.float64]) -> list[Tails]:
     # donors that agree to the last digit: as far from 0 as can be
     t = np.divide(mean, error, out=np.sign(mean) * np.finfo(float).max, where=error > 0)
-    up, down = stats.t.sf(t, degrees), stats.t.cdf(t, degrees)
+    up, down = t_above(t, degrees), t_above(-t, degrees)
     least = np.finfo(float).tiny  # a p value of 0 has no logarithm
     return [Tails(max(float(a), least), max(float(b), least)) for a, b in zip(up, down, strict=True)]
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from haystack_kernel.grounding.distributions import adjust, hypergeometric, t_above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,14 +65,14 @@ def compute_enrichment(
             r = np.clip((signs @ z[where] - total * z.mean()) / np.sqrt(spread), -1.0, 1.0)
             with np.errstate(divide="ignore"):
                 slope_t = float(r * np.sqrt((n - 2) / (1 - r**2)))
-            slope_p = float(2 * stats.t.sf(abs(slope_t), n - 2))
+            slope_p = float(2 * t_above(abs(slope_t), n - 2))
         both, n_set = int(called[where].sum()), where.size
         if n_set and n_called:
             cells = both, n_called - both, n_set - both, n - n_called - n_set + both
             log_odds = float(np.log((cells[0] + 0.5) * (cells[3] + 0.5) / ((cells[1] + 0.5) * (cells[2] + 0.5))))
             # Fisher's exact p is the chance of every count that is at most as likely as the one seen.
             possible = np.arange(max(0, n_set + n_called - n), min(n_set, n_called) + 1)
-            chance = stats.hypergeom.pmf(possible, n, n_called, n_set)
+            chance = hypergeometric(possible, n=n, n_called=n_called, n_drawn=n_set)
             seen = chance[possible == both] * (1 + 1e-7)  # 1e-7: equal chances differ by rounding
             fisher_p = float(min(chance[chance <= seen].sum(), 1.0))
         rows.append((slope_t, slope_p, log_odds, fisher_p, both))
@@ -80,7 +81,7 @@ def compute_enrichment(
     for test in ("ulm", "ora"):
         pval = table[f"{test}_pval"].to_numpy(float)
         padj, known = np.full(len(pval), np.nan), np.isfinite(pval)  # a set that was not tested stays NaN
-        padj[known] = stats.false_discovery_control(pval[known])
+        padj[known] = adjust(pval[known])
         table[f"{test}_padj"] = padj
     table["n_background"] = len(background.genes)
     return table[list(COLUMNS)]
