@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from inference.counts import Place, choose_counts, fault_of_values, no_counts, sample_rows
+from inference.counts import Place, choose_counts, fault_of_values, no_counts, sample_rows, sampled_of
 from inference.errors import InputError
-from inference.formats import HEAD_BYTES, foreign_bytes, foreign_folder, foreign_members, locked
 from inference.genes import (
     ORGANISM_KEYS,
     READ_COLUMNS,
@@ -23,18 +22,19 @@ from inference.genes import (
     gene_key,
     read_gene_names,
 )
-from inference.h5 import as_texts, column_names, fault_of_storage, index_name, is_array, read_column, read_matrix
+from inference.h5 import fault_of_storage, read_matrix
 from inference.quiet import no_warnings
+from inference.stored import UNREAD, StoredMatrix, matrix_paths, open_h5ad, read_frame, read_organism
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from inference.genes import KnownGenes
-
-UNREAD = "haystack_unread"  # uns of cells that were read here: what of the file could not be read
+    from inference.stored import StoredCells
 
 
 @dataclass(frozen=True)
@@ -75,62 +75,21 @@ def read_file(path: Path, *, name: str) -> AnnData:
     InputError
         The file is missing, cut short or not an h5ad.
     """
-    import h5py
-
-    if path.is_dir():
-        msg = f"{name} {foreign_folder(path)}; give the path of an h5ad file"
-        raise InputError(msg)
-    if not path.is_file():
-        msg = f"{name}: no such file; give the path or gs:// address of an h5ad file"
-        raise InputError(msg)
-    with path.open("rb") as handle:
-        if what := foreign_bytes(handle.read(HEAD_BYTES)):
-            msg = f"{name}: not a readable h5ad file: it {what}"
-            raise InputError(msg)
-    try:
-        with h5py.File(path, "r") as h5:
-            return _read_open(h5, name=name)
-    except InputError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        if what := locked(error):
-            msg = f"{name} {what}"
-            raise InputError(msg) from error
-        size = path.stat().st_size
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        msg = (
-            f"{name}: not a readable h5ad file ({size} bytes; {reason}); it may be cut short or of another format: "
-            f"copy it again, or write it with AnnData.write_h5ad"
-        )
-        raise InputError(msg) from error
-
-
-def _read_open(h5: Any, *, name: str) -> AnnData:  # noqa: ANN401 - h5py file
-    """The cells of an open file, without what is not needed of it."""
     import anndata as ad
 
-    if what := foreign_members(h5):
-        msg = f"{name} {what}"
-        raise InputError(msg)
-    unread: list[str] = []
-    obs, var = (_read_frame(h5[key], key, unread=unread) for key in ("obs", "var"))
-    found = {path: _read_place(h5[path], path, name=name, unread=unread) for path in _stored_matrices(h5)}
-    layers = {path.removeprefix("layers/"): values for path, values in found.items() if path.startswith("layers/")}
-    uns: dict[str, Any] = {key: _scalar(h5["uns"][key]) for key in ORGANISM_KEYS if key in h5.get("uns", ())}
-    with no_warnings():  # repeated names are refused later
-        shown = {key: values for key, values in layers.items() if values is not None}
-        adata = ad.AnnData(X=found.get("X"), obs=obs, var=var, layers=shown, uns=uns | {UNREAD: unread})
-        for path, frame in (("raw/X", "raw/var"), ("raw.X", "raw.var")):
-            if found.get(path) is not None:
-                adata.raw = ad.AnnData(X=found[path], obs=obs, var=_read_frame(h5[frame], frame, unread=unread))
-    return adata
-
-
-def _stored_matrices(h5: Any) -> list[str]:  # noqa: ANN401 - h5py file
-    layers = [f"layers/{key}" for key in h5.get("layers", ())]
-    return [
-        path for path in ("X", *layers, "raw/X", "raw.X") if path in h5 and getattr(h5[path], "shape", ()) is not None
-    ]
+    with open_h5ad(path, name=name) as h5:
+        unread: list[str] = []
+        obs, var = (read_frame(h5[key], key, unread=unread) for key in ("obs", "var"))
+        found = {one: _read_place(h5[one], one, name=name, unread=unread) for one in matrix_paths(h5)}
+        layers = {one.removeprefix("layers/"): values for one, values in found.items() if one.startswith("layers/")}
+        with no_warnings():  # repeated names are refused later
+            shown = {key: values for key, values in layers.items() if values is not None}
+            uns = read_organism(h5) | {UNREAD: unread}
+            adata = ad.AnnData(X=found.get("X"), obs=obs, var=var, layers=shown, uns=uns)
+            for one, frame in (("raw/X", "raw/var"), ("raw.X", "raw.var")):
+                if found.get(one) is not None:
+                    adata.raw = ad.AnnData(X=found[one], obs=obs, var=read_frame(h5[frame], frame, unread=unread))
+        return adata
 
 
 def _read_place(node: Any, path: str, *, name: str, unread: list[str]) -> Any:  # noqa: ANN401 - a matrix
@@ -139,29 +98,6 @@ def _read_place(node: Any, path: str, *, name: str, unread: list[str]) -> Any:  
         unread.append(f"{path} {fault}")
         return None
     return read_matrix(node, name=name)
-
-
-def _read_frame(frame: Any, key: str, *, unread: list[str]) -> Any:  # noqa: ANN401 - a pandas DataFrame
-    """Obs or var; columns that cannot be read are left out and named."""
-    import pandas as pd
-
-    index = [str(one) for one in read_column(frame, index_name(frame))]
-    columns = {}
-    for column in column_names(frame):
-        try:
-            values = read_column(frame, column)
-            if len(values) == len(index) and getattr(values, "ndim", 1) == 1:
-                columns[column] = values
-                continue
-            reason = f"{np.shape(values)} values for {len(index)} rows"
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        unread.append(f"{key}[{column!r}] ({reason})")
-    return pd.DataFrame(columns, index=pd.Index(index, dtype=object))
-
-
-def _scalar(node: Any) -> str:  # noqa: ANN401 - h5py node
-    return " ".join(map(str, as_texts(np.ravel(node[()])).tolist())) if is_array(node) else ""
 
 
 def check_counts(
@@ -195,39 +131,87 @@ def check_counts(
         No cells or genes; values that are not raw counts (normalised, scaled, negative, NaN); repeated or mouse gene
         names; Ensembl ids without a column of symbols; cells that are not human.
     """
+    found = find_counts(adata, name=name, symbols=symbols, model_genes=model_genes, known=known)
+    return found.take(sparse.csr_matrix(found.matrix))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the counts of cells are, before they are read."""
+
+    name: str  # of the cells, for messages
+    path: str
+    matrix: Any  # of numpy, scipy or :class:`inference.stored.StoredMatrix`
+    genes: Genes
+    var: Any  # pandas DataFrame of the genes
+    doubts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def rows(self, wanted: NDArray[np.int64]) -> Checked:
+        """Counts of some rows of a stored matrix, in ascending order; raises :class:`InputError` for other values."""
+        rows = self.matrix.rows(wanted)
+        if fault := fault_of_values(rows.data):
+            raise InputError(no_counts(self.name, [f"{self.path} {fault}"]), about="counts")
+        return self.take(rows)
+
+    def take(self, matrix: sparse.csr_matrix) -> Checked:
+        """Counts of a matrix whose values were checked."""
+        if len(self.genes.columns) < matrix.shape[1]:
+            matrix = matrix[:, list(self.genes.columns)]
+        counts = matrix.astype(np.float32)  # a copy, so that the caller's object never changes
+        counts.sum_duplicates()
+        counts.eliminate_zeros()
+        notes = self.notes
+        if n_empty := int((np.diff(counts.indptr) == 0).sum()):
+            notes += (f"{self.name}: {n_empty} of {counts.shape[0]} cells hold no counts and stay empty",)
+        return Checked(counts, self.genes.names, self.path, self.var, self.doubts, notes)
+
+
+def find_counts(
+    adata: AnnData | StoredCells,
+    *,
+    name: str,
+    symbols: str | None = None,
+    model_genes: Collection[str] | None = None,
+    known: KnownGenes | None = None,
+    first: str = "X",
+) -> Found:
+    """Find the matrix with raw counts, and its genes, by sampled rows; see :func:`check_counts`.
+
+    ``first`` is the place that wins over equally good ones. Of stored matrices only the sampled rows are read, and
+    others are checked when they are.
+    """
     if not adata.n_obs or not adata.n_vars:
         msg = f"{name}: {adata.n_obs} cells x {adata.n_vars} genes; give a file with at least one of each"
         raise InputError(msg)
-    genes = _genes_by_table(adata, name=name, symbols=symbols, known=known)
     wanted = None if model_genes is None else set(map(gene_key, model_genes))
+    genes = _genes_by_table(adata, name=name, symbols=symbols, known=known, wanted=wanted)
     matrices = dict(_matrices(adata))
-    choice = choose_counts([_place(path, matrix, genes, wanted) for path, matrix in matrices.items()])
+    choice = choose_counts([_place(path, one, genes, wanted) for path, one in matrices.items()], first=first)
     if not choice.path:
         raise InputError(no_counts(name, choice.faults), about="counts")
     found = genes[_table_of(choice.path)]
     if isinstance(found, InputError):
         raise found
-    matrix = sparse.csr_matrix(matrices[choice.path])
-    if len(found.columns) < matrix.shape[1]:
-        matrix = matrix[:, list(found.columns)]
-    counts = matrix.astype(np.float32)  # a copy, so that the caller's object never changes
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    var = adata.raw.var if choice.path == "raw/X" else adata.var
-    n_empty = int((np.diff(counts.indptr) == 0).sum())
+    var = adata.raw.var if choice.path == "raw/X" and adata.raw is not None else adata.var
     said = {
         f"var has no column {symbols!r}; gene names are looked for elsewhere": symbols and symbols not in var.columns,
         **dict.fromkeys(choice.notes, True),
         f"left out what cannot be read: {', '.join(adata.uns.get(UNREAD, ()))}": len(adata.uns.get(UNREAD, ())),
         f"raw counts taken from {choice.path}, X holds other values": choice.path != "X",
-        f"{n_empty} of {counts.shape[0]} cells hold no counts and stay empty": n_empty,
     }
     notes = (*found.notes, *(f"{name}: {note}" for note, is_so in said.items() if is_so))
-    return Checked(counts, found.names, choice.path, var.iloc[list(found.columns)], choice.notes, notes)
+    matrix, var = matrices[choice.path], var.iloc[list(found.columns)]
+    return Found(name, choice.path, matrix, found, var, choice.notes, notes)
 
 
 def _genes_by_table(
-    adata: AnnData, *, name: str, symbols: str | None, known: KnownGenes | None
+    adata: AnnData | StoredCells,
+    *,
+    name: str,
+    symbols: str | None,
+    known: KnownGenes | None,
+    wanted: Collection[str] | None,
 ) -> dict[str, Genes | InputError]:
     """Genes of var and of raw/var, or why they cannot be used."""
     is_human = check_organism(_organisms(adata), name=name)
@@ -239,14 +223,14 @@ def _genes_by_table(
         joined = {} if key == "var" else tables["var"].symbols_by_name()
         try:
             found[key] = read_gene_names(
-                table, name=name, joined=joined, known=known, forced=symbols, is_human=is_human
+                table, name=name, joined=joined, known=known, forced=symbols, is_human=is_human, wanted=wanted
             )
         except InputError as error:
             found[key] = error
     return found
 
 
-def _organisms(adata: AnnData) -> list[str]:
+def _organisms(adata: AnnData | StoredCells) -> list[str]:
     """Texts that the file gives for the organism, in obs and uns."""
     texts = [str(adata.uns[key]) for key in ORGANISM_KEYS if isinstance(adata.uns.get(key), str)]
     for key in ORGANISM_KEYS:
@@ -264,7 +248,7 @@ def _texts(values: Any) -> list[str]:  # noqa: ANN401 - a pandas Series
     return ["" if is_missing else str(value) for value, is_missing in zip(values, values.isna(), strict=True)]
 
 
-def _matrices(adata: AnnData) -> Iterator[tuple[str, Any]]:
+def _matrices(adata: AnnData | StoredCells) -> Iterator[tuple[str, Any]]:
     yield "X", adata.X
     yield from ((f"layers/{key}", values) for key, values in adata.layers.items())
     if adata.raw is not None:
@@ -285,5 +269,7 @@ def _place(path: str, matrix: Any, genes: dict[str, Genes | InputError], wanted:
     else:
         columns = list(found.columns)
         n_genes = len(columns) if wanted is None else len(wanted.intersection(map(gene_key, found.names)))
+    if isinstance(matrix, StoredMatrix):
+        return Place(path, n_genes, lambda: matrix.rows(sampled_of(matrix.filled))[:, columns])
     fault = fault_of_values(matrix.data if sparse.issparse(matrix) else np.asarray(matrix))
     return Place(path, n_genes, lambda: sample_rows(matrix)[:, columns], fault)

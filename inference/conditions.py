@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from inference.stored import StoredCells
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _N_NAMED = 8
 _MAX_NAME = 150
 
 
-def split_labels(base: AnnData, column: str, *, name: str) -> NDArray[np.str_]:
+def split_labels(base: AnnData | StoredCells, column: str, *, name: str) -> NDArray[np.str_]:
     """Value of each base cell as text, "" where it has none. Raises :class:`InputError` for an unknown column."""
     if column not in base.obs.columns:
         has = ", ".join(map(str, base.obs.columns)) or "none"
@@ -35,21 +37,30 @@ def split_labels(base: AnnData, column: str, *, name: str) -> NDArray[np.str_]:
 
 def choose_values(
     labels: NDArray[np.str_], asked: tuple[str, ...] | None, *, column: str, name: str
-) -> tuple[str, ...]:
-    """Values to predict with: those asked for, otherwise all in alphabetical order."""
+) -> tuple[tuple[str, ...], str]:
+    """Values to predict with: those asked for, otherwise all in alphabetical order.
+
+    Returns
+    -------
+    The values, and a sentence about values asked for that no cell has; empty where there are none. Raises
+    :class:`InputError` where no cell has any.
+    """
     there = sorted(set(labels.tolist()) - {""})
     if not there:
         msg = f"{name}: obs[{column!r}] holds no value; name a column of conditions with --split-column"
         raise InputError(msg)
     chosen = tuple(dict.fromkeys(asked)) if asked else tuple(there)
-    if missing := [value for value in chosen if value not in there]:
-        more = f" and {len(there) - _N_NAMED} more" if len(there) > _N_NAMED else ""
-        msg = (
-            f"{name}: obs[{column!r}] holds no {', '.join(map(repr, missing[:_N_NAMED]))}; possible with "
-            f"--split-values: {', '.join(map(repr, there[:_N_NAMED]))}{more}"
-        )
-        raise InputError(msg)
-    return chosen
+    missing = [value for value in chosen if value not in there]
+    if not missing:
+        return chosen, ""
+    more = f" and {len(there) - _N_NAMED} more" if len(there) > _N_NAMED else ""
+    told = (
+        f"{name}: obs[{column!r}] holds no {', '.join(map(repr, missing[:_N_NAMED]))}; possible with "
+        f"--split-values: {', '.join(map(repr, there[:_N_NAMED]))}{more}"
+    )
+    if len(missing) == len(chosen):
+        raise InputError(told)
+    return tuple(value for value in chosen if value in there), f"{told}. The others are predicted"
 
 
 def output_names(labels: NDArray[np.str_]) -> dict[str, str]:

@@ -73,23 +73,26 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose_counts(places: Sequence[Place]) -> Choice:
+def choose_counts(places: Sequence[Place], *, first: str = "X") -> Choice:
     """Choose the place with raw counts of most genes.
 
     Parameters
     ----------
     places
         All matrices of the file.
+    first
+        Path of the place that wins over equally good ones.
 
     Returns
     -------
-    Counts without a doubt win over doubtful ones, then more genes, then ``X``, layers named as counts, ``raw/X`` and
-    other layers, in this order. Layers of spliced or unspliced counts are parts of the counts and are never chosen.
+    Counts without a doubt win over doubtful ones, then more genes, then ``first``, then ``X``, layers named as counts,
+    ``raw/X`` and other layers, in this order. Layers of spliced or unspliced counts are parts of the counts and are
+    never chosen.
     """
     usable, faults = _judged(places)
     if not usable:
         return Choice("", tuple(faults))
-    best = min(usable, key=lambda one: (bool(one.doubts), -one.place.n_genes, _rank(one.place.path)))
+    best = min(usable, key=lambda one: (bool(one.doubts), -one.place.n_genes, _rank(one.place.path, first)))
     notes = [f"{best.place.path} {doubt}: check that it holds raw counts" for doubt in best.doubts]
     notes += [
         f"{other.place.path} holds other whole numbers than {best.place.path}, which was taken for the counts"
@@ -142,8 +145,10 @@ def _fault_of_place(path: str) -> str:
     return ""
 
 
-def _rank(path: str) -> int:
+def _rank(path: str, first: str) -> int:
     """Order of places with equally good counts."""
+    if path == first:
+        return -1
     ranks = {"X": 0, "raw/X": 2, "raw.X": 2}
     return ranks.get(path, 1 if path.removeprefix("layers/").lower() in _COUNT_NAME else 3)
 
@@ -170,8 +175,12 @@ def sample_rows(values: Any) -> sparse.csr_matrix:  # noqa: ANN401 - a matrix of
     filled = np.arange(values.shape[0])
     if sparse.issparse(values):
         filled = np.flatnonzero(np.bincount(values.nonzero()[0], minlength=values.shape[0]))
-    rows = np.concatenate([filled[a:b] for a, b in sampled_runs(len(filled))] or [filled])
-    return sparse.csr_matrix(values[rows])
+    return sparse.csr_matrix(values[sampled_of(filled)])
+
+
+def sampled_of(filled: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows to judge a matrix by, of those that have any value."""
+    return np.concatenate([filled[a:b] for a, b in sampled_runs(len(filled))] or [filled])
 
 
 def judge(rows: sparse.csr_matrix) -> Judgement:

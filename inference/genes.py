@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from inference.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol")
 TYPE_COLUMNS = ("feature_types", "feature_type", "feature_biotype", "modality")
@@ -142,7 +142,7 @@ def gene_key(name: str) -> str:
     return name.upper()
 
 
-def read_gene_names(
+def read_gene_names(  # noqa: PLR0913 - what a file says of its genes, and who reads it
     table: VarTable,
     *,
     name: str,
@@ -151,6 +151,7 @@ def read_gene_names(
     known: KnownGenes | None = None,
     forced: str | None = None,
     is_human: bool = False,
+    wanted: Collection[str] | None = None,
 ) -> Genes:
     """Read gene names from var.
 
@@ -170,6 +171,9 @@ def read_gene_names(
         Column that holds the symbols, whatever the index holds; None, or a column that is absent, looks for one.
     is_human
         Whether the file says that its cells are human; then lower-case names are accepted.
+    wanted
+        Genes that matter, as :func:`gene_key` writes them: names that repeat and are none of them are left out. None:
+        any name that repeats is refused.
 
     Returns
     -------
@@ -188,6 +192,8 @@ def read_gene_names(
     kept, left_out = _sorted_out(table, name=name)
     notes = [f"{name}: left out {len(found)} {kind}: {_shown(found)}" for kind, found in left_out]
     own = _without_prefix([table.index[column] for column in kept], name=name, notes=notes)
+    if wanted is not None and forced not in table.columns:
+        kept, own = _without_repeated(kept, own, wanted, name=name, notes=notes)
     _check_once(own, name=name)
     own = _without_ids(own, name=name, notes=notes)
     names, taken_from, repeated = own, "var index", list[str]()
@@ -204,6 +210,7 @@ def read_gene_names(
     names = _in_upper_case_if_all_lower(names, name=name, is_human=is_human, notes=notes)
     _check_species(names, name=name)
     notes += _on_changed_names(names, name=name)
+    notes += _on_capitals(names, name=name)
     return Genes(tuple(names), tuple(kept), taken_from, tuple(repeated), left_out, tuple(notes))
 
 
@@ -324,6 +331,33 @@ def _on_changed_names(names: list[str], *, name: str) -> list[str]:
         for what, found in changed.items()
         if found
     ]
+
+
+def _without_repeated(
+    kept: list[int], own: list[str], wanted: Collection[str], *, name: str, notes: list[str]
+) -> tuple[list[int], list[str]]:
+    """Columns and names without those that repeat and do not matter; ids stay, since their symbols may matter."""
+    if _needs_symbols(own):
+        return kept, own
+    uses = Counter(own)
+    repeated = {gene: n for gene, n in uses.items() if n > 1 and gene_key(gene) not in wanted}
+    if not repeated:
+        return kept, own
+    notes.append(
+        f"{name}: {len(repeated)} gene names occur more than once ({_shown(list(repeated))}); the model has none of "
+        "them: their columns are ignored"
+    )
+    left = [(column, gene) for column, gene in zip(kept, own, strict=True) if gene not in repeated]
+    return [column for column, _ in left], [gene for _, gene in left]
+
+
+def _on_capitals(names: list[str], *, name: str) -> list[str]:
+    """A remark on names that differ from an earlier one only in capitals, since genes are compared without them."""
+    first: dict[str, str] = {}
+    again = [f"{gene} after {first[key]}" for gene in names if first.setdefault(key := gene_key(gene), gene) != gene]
+    if not again:
+        return []
+    return [f"{name}: {len(again)} gene names differ from another only in capitals ({_shown(again)}): the first counts"]
 
 
 def _check_once(names: list[str], *, name: str) -> None:

@@ -176,6 +176,12 @@ def read_matrix(node: Any, *, name: str) -> Any:  # noqa: ANN401 - h5py node; a 
 
 
 def _whole(array: Any, *, name: str, is_sparse: bool = False) -> NDArray[Any]:  # noqa: ANN401 - h5py data set
+    check_whole(array, name=name, is_sparse=is_sparse)
+    return native(np.asarray(array[...]))
+
+
+def check_whole(array: Any, *, name: str, is_sparse: bool = False) -> None:  # noqa: ANN401 - h5py data set
+    """Raise :class:`InputError` where values are in other files, or parts of a sparse matrix are missing."""
     if array.is_virtual or array.id.get_create_plist().get_external_count():
         msg = f"{name}: {array.name} keeps its values in other files; copy it to one file (h5repack, or anndata)"
         raise InputError(msg)
@@ -184,4 +190,3 @@ def _whole(array: Any, *, name: str, is_sparse: bool = False) -> NDArray[Any]:  
         if array.id.get_num_chunks() < n_chunks:
             msg = f"{name} is damaged: chunks of {array.name} are missing, which would read as 0; copy the file again"
             raise InputError(msg)
-    return native(np.asarray(array[...]))

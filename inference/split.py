@@ -15,7 +15,7 @@ import numpy as np
 
 import inference
 from inference.baselines import Cells
-from inference.checks import read_cells
+from inference.checks import find_counts
 from inference.conditions import choose_values, output_names, split_labels
 from inference.errors import InputError, UriError
 from inference.files import check_uri, exists, local_copy, publish, sha256_of
@@ -23,17 +23,17 @@ from inference.inputs import UNKNOWN
 from inference.manifest import MODEL_ENGINE, OUTPUT_UNS
 from inference.outputs import GEN_LOGIT, PADDED, write_cells
 from inference.stack.genes import align, coverage_warnings, read_names
+from inference.stored import StoredCells
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from anndata import AnnData
     from numpy.typing import NDArray
     from pandas import DataFrame
     from scipy import sparse
 
-    from inference.checks import Checked
+    from inference.checks import Checked, Found
     from inference.engines import Engines
     from inference.stack.engine import Generated
     from inference.stop import Stop
@@ -62,8 +62,8 @@ class _State:
     """Inputs that all values share."""
 
     labels: NDArray[np.str_]  # of the base cells; "" for none
-    base: Checked
-    test: AnnData
+    base: Found
+    test: StoredCells
     test_checked: Checked
     inputs: dict[str, str]  # digests
 
@@ -109,18 +109,22 @@ class SplitRun:
         InputError, ModelError, EngineError, UriError, StorageError
             An input, the model, an address or the storage cannot be used; outputs already published stay.
         """
-        base_path, base, base_checked = self._read(self.asked.base)
-        test_path, test, test_checked = self._read(self.asked.test)
+        base_path, base, base_found = self._find(self.asked.base)
+        test_path, test, test_found = self._find(self.asked.test)
+        test_checked = test_found.rows(np.arange(test.n_obs))
+        for note in (*base_found.notes, *test_checked.notes):
+            self._note(note)
         labels = split_labels(base, self.asked.column, name=self.asked.base)
-        values = choose_values(labels, self.asked.values, column=self.asked.column, name=self.asked.base)
+        values, unknown = choose_values(labels, self.asked.values, column=self.asked.column, name=self.asked.base)
+        if unknown:
+            self._note(f"warning: {unknown}")
         outputs = self._outputs(labels, values)
         if n_unlabelled := int((labels == "").sum()):
             self._note(f"{n_unlabelled} base cells have no value in obs[{self.asked.column!r}] and serve in no prompt")
         inputs = {"base": sha256_of(base_path), "test": sha256_of(test_path), **self._engines.digests(MODEL_ENGINE)}
-        for path in (base_path, test_path):
-            if path.parent == self._folder:
-                path.unlink()
-        state = _State(labels, base_checked, test, test_checked, inputs)
+        if test_path.parent == self._folder and test_path != base_path:
+            test_path.unlink()
+        state = _State(labels, base_found, test, test_checked, inputs)
         if self.asked.is_concatenated:
             self._all_in_one(values, outputs[values[0]], state)
             return self.outcome
@@ -132,9 +136,9 @@ class SplitRun:
                 self._say(f"{uri}: already done, skipped")
                 continue
             prediction, record = self._predict(value, state)
-            obs = state.test.obs.copy()
+            obs, var = state.test.obs.copy(), self._var(state, prediction)
             obs[GEN_LOGIT] = prediction.logits
-            self._publish(prediction.counts, obs, prediction, record=record | {"key": key}, uri=uri)
+            self._publish(prediction.counts, obs, var, record=record | {"key": key}, uri=uri)
             self.outcome.done[value] = uri
         return self.outcome
 
@@ -172,7 +176,7 @@ class SplitRun:
         obs[SPLIT_VALUE] = pd.Categorical(obs[SPLIT_VALUE], categories=list(values))
         joined = sparse.vstack(counts, format="csr")
         record = records[values[0]] | {"key": key, "split_values": list(values)}
-        self._publish(joined, obs, prediction, record=record, uri=uri)
+        self._publish(joined, obs, self._var(state, prediction), record=record, uri=uri)
         self.outcome.done |= dict.fromkeys(values, uri)
 
     def _predict(self, value: str, state: _State) -> tuple[Generated, dict[str, Any]]:
@@ -180,12 +184,14 @@ class SplitRun:
         from inference.stack.engine import Asked
 
         engine = self._engines.model
-        test, base = state.test_checked, state.base
+        test = state.test_checked
+        base = state.base.rows(np.flatnonzero(state.labels == value))  # the cells of one value alone
+        for note in base.notes:
+            self._note(note)
         aligned = align(test.counts, test.genes, model_genes=engine.genes, role="test")
-        rows = np.flatnonzero(state.labels == value)
         prediction = engine.generate(
             Asked(
-                prompt=_cells(base.counts[rows], base.genes),
+                prompt=_cells(base.counts, base.genes),
                 query=_cells(aligned.counts, tuple(engine.genes)),
                 seed=self.asked.seed,
             )
@@ -210,13 +216,18 @@ class SplitRun:
             self._note(note)
         return prediction, record
 
-    def _publish(
-        self, counts: sparse.csr_matrix, obs: DataFrame, prediction: Generated, *, record: dict[str, Any], uri: str
-    ) -> None:
+    def _var(self, state: _State, prediction: Generated) -> DataFrame:
+        """The model's genes, under the names that the test cells' var has for its index and its column of symbols."""
         import pandas as pd
 
-        names = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist)
-        var = pd.DataFrame({PADDED: ~prediction.changeable}, index=list(names))
+        names, test_var = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist), state.test.var
+        columns = {self.asked.gene_column: names} if self.asked.gene_column in test_var.columns else {}
+        index = pd.Index(names, name=None if test_var.index.name == PADDED else test_var.index.name)
+        return pd.DataFrame({**columns, PADDED: ~prediction.changeable}, index=index)
+
+    def _publish(
+        self, counts: sparse.csr_matrix, obs: DataFrame, var: DataFrame, *, record: dict[str, Any], uri: str
+    ) -> None:
         path = self._folder / "output.h5ad"
         uns = {OUTPUT_UNS: json.dumps(record | {"notes": self.outcome.notes}, sort_keys=True)}
         write_cells(path, X=counts, obs=obs, var=var, uns=uns)
@@ -243,13 +254,13 @@ class SplitRun:
             path.unlink()
         return isinstance(record, dict) and record.get("key") == key
 
-    def _read(self, uri: str) -> tuple[Path, AnnData, Checked]:
+    def _find(self, uri: str) -> tuple[Path, StoredCells, Found]:
         path = self._fetch(uri)
         genes = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist)
-        adata, checked = read_cells(path, name=uri, symbols=self.asked.gene_column, model_genes=genes)
-        for note in checked.notes:
-            self._note(note)
-        return path, adata, checked
+        cells = StoredCells.read(path, name=uri)
+        # Where raw holds as many of the model's genes as X, the reference takes raw.
+        found = find_counts(cells, name=uri, symbols=self.asked.gene_column, model_genes=genes, first="raw/X")
+        return path, cells, found
 
     def _fetch(self, uri: str) -> Path:
         try:

@@ -104,8 +104,8 @@ def plain_cells(adata: ad.AnnData) -> ad.AnnData:
     """
     import anndata
 
-    from inference.checks import UNREAD
     from inference.genes import ORGANISM_KEYS
+    from inference.stored import UNREAD
 
     unread: list[str] = [str(one) for one in adata.uns.get(UNREAD, ())]
     with warnings.catch_warnings():

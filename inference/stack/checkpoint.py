@@ -34,6 +34,7 @@ PREFIX = "model."  # of tensor names in a training checkpoint; may be absent
 _REFUSED = re.compile(r"(?:GLOBAL|function|class)\s+([A-Za-z_][\w.]*\.[\w.<>]+)")
 _FORMS = "give a .ckpt or .pt file of torch, or a .safetensors file"
 _N_NAMED = 4
+_LEAST_BYTES = 2  # of a number: smaller floats are quantised, with a scale that stands elsewhere
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,13 @@ def save_safetensors(
     metadata
         Further entries such as ``citation`` and ``licence``; without them those of the published model apply.
     """
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={**(metadata or {}), CONFIG_KEY: json.dumps(asdict(config))})
+    separate: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():  # the library refuses tensors that share memory
+        storage = tensor.untyped_storage().data_ptr()
+        separate[name] = (tensor.clone() if storage in storages else tensor).contiguous()
+        storages.add(storage)
+    save_file(separate, path, metadata={**(metadata or {}), CONFIG_KEY: json.dumps(asdict(config))})
     # The library writes the metadata in a varying order: it is sorted, so that equal models give equal bytes.
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -250,10 +256,10 @@ def _check_tensors(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
         tensor = tensors.get(key)
         if not isinstance(tensor, torch.Tensor):
             missing.append(key)
+        elif fault := _fault_of_storage(tensor):
+            other.append(f"{key} {fault}")
         elif tuple(tensor.shape) != shape:
             misshapen.append(f"{key} is {tuple(tensor.shape)}, needed {shape}")
-        elif not tensor.is_floating_point():
-            other.append(f"{key} ({tensor.dtype})")
     if missing:
         msg = (
             f"{name}: {len(missing)} of the {len(shapes)} tensors of the STACK architecture are missing "
@@ -269,8 +275,24 @@ def _check_tensors(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
         )
         raise ModelError(msg)
     if other:
-        msg = f"{name}: tensors are not of a floating type ({_some(other)}); give unquantised weights"
+        msg = (
+            f"{name}: {len(other)} tensors cannot be used as they are stored ({_some(other)}); save the model with "
+            f"dense weights of a floating type, unquantised, on the processor"
+        )
         raise ModelError(msg)
+
+
+def _fault_of_storage(tensor: torch.Tensor) -> str:
+    """Why a tensor is no table of floating numbers, whatever its shape; empty where it is one."""
+    if tensor.is_nested:
+        return "is nested"
+    if tensor.layout != torch.strided:
+        return f"is sparse ({str(tensor.layout).removeprefix('torch.')})"
+    if tensor.is_meta:
+        return "has a shape but no values (device meta)"
+    if not tensor.is_floating_point() or tensor.element_size() < _LEAST_BYTES:
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def _some(items: list[str], separator: str = ", ") -> str:

@@ -222,16 +222,20 @@ def _dtype_of(kind: str, *_: object) -> np.dtype[Any]:
     return np.dtype(kind, align=False, copy=True)  # a copy, because its state follows and numpy shares plain dtypes
 
 
+def _text_of(dtype: np.dtype[Any], raw: bytes) -> str:
+    return str(np.frombuffer(raw, dtype=dtype, count=1)[0])
+
+
 def _latin1(text: str, _encoding: str) -> bytes:
     return text.encode("latin1")
 
 
 _ALLOWED: dict[str, Callable[..., Any] | None] = {"ndarray": None, "dtype": _dtype_of}  # the class is only an argument
-_ALLOWED_NUMPY = {"_reconstruct": _empty_array, "_frombuffer": _array_of}
+_ALLOWED_NUMPY = {"_reconstruct": _empty_array, "_frombuffer": _array_of, "scalar": _text_of}
 
 
 class _NamesUnpickler(pickle.Unpickler):
-    """Builds only str, list, tuple and the four parts of a pickled numpy array of str."""
+    """Builds only str, list, tuple, and the parts of a pickled numpy array of str or of one of its texts."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - what pickle asks for
         if module == "numpy" and name in _ALLOWED:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -33,10 +35,12 @@ def test_column_that_is_not_there_is_refused_naming_those_that_are():
 
 def test_values_are_sorted_and_asked_for_in_the_readers_order():
     labels = np.array(["b", "", "a", "b"])
-    assert choose_values(labels, None, column="c", name="f") == ("a", "b")
-    assert choose_values(labels, ("b", "a", "b"), column="c", name="f") == ("b", "a")
-    with pytest.raises(InputError, match=r"f: obs\['c'\] holds no 'x'; possible with --split-values: 'a', 'b'"):
-        choose_values(labels, ("a", "x"), column="c", name="f")
+    assert choose_values(labels, None, column="c", name="f") == (("a", "b"), "")
+    assert choose_values(labels, ("b", "a", "b"), column="c", name="f") == (("b", "a"), "")
+    told = "f: obs['c'] holds no 'x'; possible with --split-values: 'a', 'b'"
+    assert choose_values(labels, ("x", "a"), column="c", name="f") == (("a",), f"{told}. The others are predicted")
+    with pytest.raises(InputError, match=re.escape(told)):
+        choose_values(labels, ("x",), column="c", name="f")
     with pytest.raises(InputError, match=r"obs\['c'\] holds no value"):
         choose_values(np.array(["", ""]), None, column="c", name="f")
 

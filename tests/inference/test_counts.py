@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from inference.checks import check_counts
+from inference.checks import check_counts, find_counts
 from inference.counts import Judgement, fault_of_values, judge, sample_rows, sampled_runs
 from inference.errors import InputError
 
@@ -179,6 +179,19 @@ def test_other_counts_beside_the_chosen_ones_are_said():
     checked = check_counts(cells(COUNTS, counts=np.rint(COUNTS * 0.7)))
     assert checked.source == "X"
     assert any("layers/counts holds other whole numbers than X" in note for note in checked.notes)
+
+
+def test_a_place_named_first_wins_over_equally_good_ones_alone():
+    adata = cells(COUNTS, other=COUNTS + 1)
+    adata.raw = cells(np.maximum(COUNTS - 1, 0))
+    assert find_counts(adata, name="f").path == "X"
+    found = find_counts(adata, name="f", first="raw/X")
+    assert found.path == "raw/X"
+    assert any("X holds other whole numbers than raw/X" in note for note in found.notes)
+    adata.raw = cells(LOGS)
+    assert find_counts(adata, name="f", first="raw/X").path == "X"
+    adata.raw = cells(COUNTS)[:, :700]
+    assert find_counts(adata, name="f", first="raw/X").path == "X"
 
 
 def test_spliced_counts_in_x_lose_to_the_whole_and_are_said_where_there_is_none():

@@ -160,6 +160,25 @@ def test_repeated_names_are_refused():
     assert "1 gene names occur more than once in var (MX1)" in refusal([*HUMAN, "MX1"])
 
 
+def test_repeated_names_that_do_not_matter_are_left_out_and_said():
+    table = VarTable(["ISG15", "OTHER", "MX1", "OTHER", "LAST"], {}, [])
+    found = read_gene_names(table, name="f", wanted={"ISG15", "MX1"})
+    assert (found.names, found.columns) == (("ISG15", "MX1", "LAST"), (0, 2, 4))
+    assert found.notes == (
+        "f: 1 gene names occur more than once (OTHER); the model has none of them: their columns are ignored",
+    )
+    with pytest.raises(InputError, match=r"1 gene names occur more than once in var \(OTHER\)"):
+        read_gene_names(table, name="f", wanted={"ISG15", "OTHER"})
+
+
+def test_names_that_differ_only_in_case_are_said():
+    found = read_gene_names(VarTable(["ISG15", "C1ORF1", "C1orf1"], {}, []), name="f")
+    assert found.names == ("ISG15", "C1ORF1", "C1orf1")
+    assert found.notes == (
+        "f: 1 gene names differ from another only in capitals (C1orf1 after C1ORF1): the first counts",
+    )
+
+
 def test_names_that_differ_only_in_case_are_both_kept():
     assert read([*HUMAN, "C1ORF56"]).names == (*HUMAN, "C1ORF56")
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from inference.errors import InputError, ModelError
-from inference.stack.checkpoint import check_genes, load_checkpoint, save_safetensors
+from inference.stack.checkpoint import check_genes, load_checkpoint, read_weights, save_safetensors
 from inference.stack.config import CITATION, LICENCE
 from inference.stack.genes import digest_genes
 
@@ -129,9 +129,56 @@ def test_missing_misshapen_and_foreign_tensors_are_named(tmp_path, raw):
     refused("44 of the 44.*found encoder.weight", state_dict={"encoder.weight": torch.zeros(2)})
     refused(r"cls.0.bias is \(3,\), needed \(6,\)", state_dict={**state, "model.cls.0.bias": torch.zeros(3)})
     refused("config and weights are of different", hyper_parameters={"model_config": {**config, "n_genes": 41}})
-    refused("not of a floating type", state_dict={**state, "model.cls.0.bias": torch.zeros(6, dtype=torch.int8)})
     refused("lacks hyper_parameters", hyper_parameters={})
     refused("lacks state_dict", state_dict=3)
+
+
+_STORED = {
+    "is sparse (sparse_coo)": torch.Tensor.to_sparse,
+    "is sparse (sparse_csr)": torch.Tensor.to_sparse_csr,
+    "has a shape but no values (device meta)": lambda weight: weight.to("meta"),
+    "is nested": lambda weight: torch.nested.nested_tensor([weight, weight]),
+    "is of type complex64": lambda weight: weight.to(torch.complex64),
+    "is of type int8": lambda weight: weight.to(torch.int8),
+    "is of type bool": lambda weight: weight > 0,
+    "is of type float8_e4m3fn": lambda weight: weight.to(torch.float8_e4m3fn),
+    "is of type qint8": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about layouts and quantised tensors
+@pytest.mark.parametrize("fault", _STORED)
+def test_tensor_that_is_no_table_of_floating_numbers_is_named_with_the_remedy(tmp_path, raw, fault):
+    raw["state_dict"]["model.cls.0.weight"] = _STORED[fault](raw["state_dict"]["model.cls.0.weight"])
+    torch.save(raw, tmp_path / "m.pt")
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(tmp_path / "m.pt", name="m.pt")
+    assert f"1 tensors cannot be used as they are stored (cls.0.weight {fault}); save the model with" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda weight: weight.t().contiguous().t(),
+        lambda weight: torch.cat([weight, weight])[len(weight) :],
+        torch.Tensor.double,
+        torch.nn.Parameter,
+    ],
+)
+def test_views_and_other_floating_types_give_the_same_model(tmp_path, raw, small_model, stored):
+    raw["state_dict"]["model.cls.0.weight"] = stored(raw["state_dict"]["model.cls.0.weight"])
+    torch.save(raw, tmp_path / "m.pt")
+    assert torch.equal(_forward(load_checkpoint(tmp_path / "m.pt", name="m").model), _forward(small_model))
+
+
+def test_tensors_that_share_memory_are_written_one_by_one(tmp_path, small_config, make_tensors):
+    tensors = make_tensors(small_config)
+    tensors["cls.2.weight"] = tensors["cls.0.bias"].view(1, -1)
+    save_safetensors(tmp_path / "m.safetensors", config=small_config, tensors=tensors)
+    found = read_weights(tmp_path / "m.safetensors", name="m").tensors
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
 def test_bare_state_dict_and_other_objects_are_refused(tmp_path, raw):

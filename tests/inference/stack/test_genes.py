@@ -25,7 +25,18 @@ class _Runs:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda names: np.array(names, dtype=object)])
+_KINDS = (
+    list,
+    tuple,
+    np.array,
+    lambda names: np.array(names, dtype=object),
+    lambda names: [np.str_(name) for name in names],
+    lambda names: np.array([np.str_(name) for name in names], dtype=object),
+    lambda names: list(np.array(names)),
+)
+
+
+@pytest.mark.parametrize("kind", _KINDS)
 @pytest.mark.parametrize("protocol", range(6))
 def test_pickled_names_are_read_in_every_protocol(tmp_path, kind, protocol):
     path = tmp_path / "genes.pkl"
@@ -66,6 +77,9 @@ def test_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path, wrap, proto
     [
         (pickle.dumps({"A": 1}), "holds a dict"),
         (pickle.dumps(["A", 3]), "int '3'"),
+        (pickle.dumps(["A", np.int64(3)]), "an array of 'i8'"),
+        (pickle.dumps(["A", np.bytes_(b"B")]), "an array of 'S1'"),
+        (pickle.dumps(["A", np.void(b"B")]), "an array of 'V1'"),
         (pickle.dumps(np.array([["A"]])), "holds a ndarray"),
         (pickle.dumps(np.array([1.0])), "array of 'f8'"),
         (pickle.dumps(["A", "B"])[:-4], "not a readable pickle"),

@@ -120,6 +120,7 @@ def test_symbols_are_taken_from_the_column_named(flags, tmp_path, capsys):
     test = ad.read_h5ad(tmp_path / "test.h5ad")
     test.var["symbol"] = test.var_names
     test.var_names = [f"PROBE{i}" for i in range(test.n_vars)]
+    test.var.index.name = "probe"
     test.write_h5ad(tmp_path / "test.h5ad")
     code, _, said = _run(capsys, flags, *short)
     assert code == 2
@@ -127,7 +128,37 @@ def test_symbols_are_taken_from_the_column_named(flags, tmp_path, capsys):
     code, facts, _ = _run(capsys, flags, *short, "--gene-name-col", "symbol")
     assert code == 0
     assert any("base.h5ad: var has no column 'symbol'" in note for note in facts["notes"])
-    assert np.array_equal(ad.read_h5ad(tmp_path / "out" / "a.h5ad").X.toarray(), want)
+    found = ad.read_h5ad(tmp_path / "out" / "a.h5ad")
+    assert np.array_equal(found.X.toarray(), want)
+    assert (found.var["symbol"].tolist(), found.var.index.name) == (found.var_names.tolist(), "probe")
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_counts_are_found_in_raw_where_it_covers_more_of_the_model(flags, tmp_path, capsys):
+    """Half of the genes in X, all in raw; duplicates that the model lacks; and names of obs and var stay."""
+    short = ("--num-steps", 1)
+    _run(capsys, flags, *short)
+    want = ad.read_h5ad(tmp_path / "out" / "a.h5ad")
+    for name in ("base", "test"):
+        whole = ad.read_h5ad(tmp_path / f"{name}.h5ad")
+        twice = ad.AnnData(whole.X[:, :2], obs=whole.obs, var=pd.DataFrame(index=["LACKED", "LACKED"]))
+        cells = whole[:, ::2].copy()
+        cells.raw = ad.concat([whole, twice], axis=1, merge="first")
+        cells.obs.index.name = "barcode"
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    code, facts, _ = _run(capsys, flags, *short)
+    assert (code, len(facts["done"])) == (0, 2)
+    found = ad.read_h5ad(tmp_path / "out" / "a.h5ad")
+    assert np.array_equal(found.X.toarray(), want.X.toarray())
+    assert found.obs.index.name == "barcode"
+    assert sum("(LACKED); the model has none of them: their columns are ignored" in one for one in facts["notes"]) == 2
+
+
+def test_unknown_value_is_warned_of_and_the_others_are_written(flags, tmp_path, capsys):
+    code, facts, said = _run(capsys, flags, "--num-steps", 1, "--split-values", "none", "a")
+    assert (code, list(facts["done"])) == (0, ["a"])
+    assert "obs['drug'] holds no 'none'; possible with --split-values: 'a', 'b/1'. The others are predicted" in said
+    assert any(note.startswith("warning: ") for note in facts["notes"])
 
 
 @pytest.mark.parametrize(
