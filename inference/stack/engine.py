@@ -6,6 +6,7 @@ In: a checkpoint, its gene list, prompt and query cells. Out: :class:`inference.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -312,6 +313,7 @@ def load_engine(
     kernels = _name_kernels(checkpoint.model, is_exact=is_exact)
     if progress is not None:
         progress(f"model on {chosen} in {kind}, kernels: {kernels}")
+    warn_of_faults(checkpoint.model)
     return StackEngine(
         checkpoint,
         {gene: index for index, gene in enumerate(genes)},
@@ -321,6 +323,16 @@ def load_engine(
         progress,
         kernels,
     )
+
+
+def warn_of_faults(model: StackModel) -> None:
+    """Warn where kernels made for a GPU cannot be used on it; the notes of every result say so, too."""
+    reasons = list(model.ops.faults)
+    if model.device.type == "cuda" and (slow := why_plain(model.device)):
+        reasons.append(slow)
+    if reasons:
+        msg = f"the model runs on {model.device} more slowly than it could: {'; '.join(reasons)}"
+        warnings.warn(msg, RuntimeWarning, stacklevel=2)
 
 
 def _name_kernels(model: StackModel, *, is_exact: bool) -> str:

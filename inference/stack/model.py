@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
-from inference.stack.config import NORM_EPS
 from inference.stack.linear import choose_linear, plain_linear
 from inference.stack.ops import choose_ops
 from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
+from inference.stack.ops_torch import expect
 
 if TYPE_CHECKING:
     from inference.stack.config import StackConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MEAN, DISPERSION = 0, 1  # the output layer's two interleaved values per gene
 
-_LARGE = ("gene_reduction.", ".gene_attn.", "output_mlp.", "cls.")  # layers that bf16 rounds
+_LARGE = ("gene_reduction.", ".gene_attn.", "output_mlp.", "cls.0.")  # layers that bf16 rounds
 _LEAST_ROWS = 32  # BLAS sums fewer rows in another order
 _LAYER = (  # what ``Ops`` needs of each layer
     "cell_attn.qkv.weight",
@@ -96,9 +96,11 @@ class StackModel:
         self._is_exact = False
         dtype = tensors["output_mlp.0.weight"].dtype
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-        self.ops: Ops = ops or choose_ops(self.device, self.precision)
+        self.ops: Ops = ops or choose_ops(self.device, self.precision, config)
         self._multiply: Linear = choose_linear(self.device, dtype)
         self._output = _OutputLayer(tensors)
+        # Tokens between the layers: on a GPU of the weights' type, which halves what every kernel reads and writes.
+        self.token_dtype = dtype if self.device.type == "cuda" else torch.float32
 
     @property
     def device(self) -> torch.device:
@@ -181,6 +183,7 @@ class StackModel:
         -------
         Final tokens, (windows, cells, cell_dim).
         """
+        rows = rows.to(self.token_dtype)
         rows[:, n_ctx:] += self._tensors["query_pos_embedding"].flatten()
         for index in range(self.config.n_layers):
             rows = self._layer(index, rows, n_keep=n_keep)
@@ -189,7 +192,7 @@ class StackModel:
     @torch.inference_mode()
     def predict_logits(self, flat: torch.Tensor, *, n_ctx: int, first_row: int) -> torch.Tensor:
         """Logits (windows, rows) of the rows from ``first_row`` on, from final tokens; 0 for context rows."""
-        rows, context = flat[:, first_row:], flat[:, :n_ctx].mean(dim=1, keepdim=True)
+        rows, context = flat[:, first_row:].float(), flat[:, :n_ctx].float().mean(dim=1, keepdim=True)
         logits = self._linear("cls.2", F.gelu(self._linear("cls.0", torch.cat([context.expand_as(rows), rows], -1))))
         logits = logits.squeeze(-1)
         logits[:, : max(0, n_ctx - first_row)] = 0.0
@@ -198,7 +201,12 @@ class StackModel:
     @torch.inference_mode()
     def predict_mean(self, rows: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
         """Expected counts (..., genes) from final tokens (..., cell_dim) and library sizes (...)."""
-        return torch.softmax(self._head(rows, part=MEAN).float(), dim=-1).mul_(library.unsqueeze(-1))
+        return expect(self.predict_mean_logits(rows), library)
+
+    @torch.inference_mode()
+    def predict_mean_logits(self, rows: torch.Tensor) -> torch.Tensor:
+        """Logits (..., genes) whose softmax is a cell's share of each gene, from final tokens (..., cell_dim)."""
+        return self._head(rows, part=MEAN)
 
     @torch.inference_mode()
     def predict_dispersion(self, context: torch.Tensor) -> torch.Tensor:
@@ -223,8 +231,8 @@ class StackModel:
         )
         rows = tokens.view(rows.shape)
         mixed = self._attend(f"{name}.gene_attn", rows, n_keep=n_keep)
-        norm, norm_bias = (self._tensors[f"{name}.gene_norm.{part}"].to(rows.dtype) for part in ("weight", "bias"))
-        rows = F.layer_norm(mixed.add_(rows), norm.shape, norm, norm_bias, NORM_EPS)
+        norm, norm_bias = (self._tensors[f"{name}.gene_norm.{part}"] for part in ("weight", "bias"))
+        rows = self.ops.add_and_normalise(rows, mixed, norm=norm, norm_bias=norm_bias)
         return self.ops.transform_tokens(
             rows.view_as(tokens),
             w1=tensors["mlp.0.weight"],
@@ -239,23 +247,17 @@ class StackModel:
         """Attention over the cells of a window."""
         n_windows, length, size = x.shape
         n_heads = self.config.n_heads
-        weight = self._tensors[f"{name}.qkv.weight"]
-        # On a GPU, attention has the precision of the weights.
-        qkv = self._multiply(x.to(weight.dtype) if x.is_cuda else x, weight)
+        qkv = self._multiply(x, self._tensors[f"{name}.qkv.weight"])
         query, key, value = qkv.view(n_windows, length, 3, n_heads, size // n_heads).permute(2, 0, 3, 1, 4)
         if self._is_exact:
-            mixed = reference_attention(query, key, value, n_keep=n_keep)
+            mixed = reference_attention(query, key, value, n_keep=n_keep).transpose(1, 2).flatten(2)
         else:
-            mixed = F.scaled_dot_product_attention(query[:, :, n_keep:], key, value)
-            if n_keep:
-                alone = (part[:, :, :n_keep] for part in (query, key, value))
-                mixed = torch.cat([F.scaled_dot_product_attention(*alone), mixed], dim=2)
-        mixed = mixed.transpose(1, 2).reshape(n_windows, length, size)
+            mixed = self.ops.attend(query, key, value, n_keep=n_keep)
         return self._linear(f"{name}.proj", mixed).to(x.dtype)
 
     def _head(self, rows: torch.Tensor, *, part: int) -> torch.Tensor:
         """One of the output layer's two values per gene: the mean's logit or the raw dispersion."""
-        hidden = F.gelu(self._linear("output_mlp.0", rows))
+        hidden = F.gelu(self._linear("output_mlp.0", rows.to(self.token_dtype)))
         return self._multiply(hidden, *self._output.half(part))
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from inference.stack.ops_torch import TorchOps
 from inference.stack.sampling import finish_counts, row_keys
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def why_not(version: int = VERSION) -> str | None:
     return None
 
 
-class NativeOps:
-    """:class:`inference.stack.ops.Ops` by the extension, on as many threads as torch uses."""
+class NativeOps(TorchOps):
+    """:class:`inference.stack.ops.Ops` by the extension, on as many threads as torch uses; what it lacks by torch."""
 
     def __init__(self, kernels: Any) -> None:  # noqa: ANN401 - the extension module
         self._kernels = kernels

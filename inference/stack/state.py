@@ -150,12 +150,20 @@ class State:
 
         def work(places: range) -> None:
             part = cells[places.start : places.stop]
-            mean = counts = self.model.predict_mean(self.final[part], self.library[part])
-            self.check(mean)
-            if draw is not None:
-                counts = self.model.ops.draw_counts(
-                    mean, self.dispersion, seed=draw[0], step=draw[1], cells=part, window=part // n_test
+            if draw is None:
+                mean = counts = self.model.predict_mean(self.final[part], self.library[part])
+            else:
+                logits = self.model.predict_mean_logits(self.final[part])
+                mean, counts = self.model.ops.expect_and_draw(
+                    logits,
+                    self.library[part],
+                    self.dispersion,
+                    seed=draw[0],
+                    step=draw[1],
+                    cells=part,
+                    window=part // n_test,
                 )
+            self.check(mean)
             self._put(part, mean, counts, is_last=is_last)
 
         self.batches.run(len(cells), work)

@@ -9,6 +9,8 @@ second takes those: a bracket by the regularised incomplete beta function, then 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -24,10 +26,12 @@ _SUMMED = tl.constexpr(48.0)  # counts the first kernel reaches
 _AT_ONCE = tl.constexpr(4)  # counts between two looks whether all are found
 _WALK = tl.constexpr(256.0)  # width of a bracket that is summed up
 _MAX_COUNT = tl.constexpr(float(MAX_COUNT))
+_LOWEST = tl.constexpr(-3e38)
 _TOLERANCE = tl.constexpr(1e-15)
 _MAX_TERMS = tl.constexpr(20_000)  # of a continued fraction; its need grows with the root of the count
 
 _GENES = 128  # per program of the first kernel
+_ROW = 1024  # logits of a row at a time
 _LANES = 32  # values per program of the second: one per thread of a warp
 _PROGRAMS = 4096  # of the second kernel at most
 
@@ -63,8 +67,65 @@ def draw_counts(
     -------
     Whole counts (rows, genes), float32, at most 2**24 - 1.
     """
+    mean = mean.contiguous()
+    nothing = torch.empty(0, dtype=torch.float32, device=mean.device)
+    places: dict[str, Any] = {"seed": seed, "step": step, "cells": cells, "window": window}
+    return _draw(mean, mean, nothing, dispersion, **places, at_once=at_once, is_logit=False)
+
+
+def expect_and_draw(
+    logits: torch.Tensor,
+    library: torch.Tensor,
+    dispersion: torch.Tensor,
+    *,
+    seed: int,
+    step: int,
+    cells: torch.Tensor,
+    window: torch.Tensor,
+    at_once: int = 2**24,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax, scaling and draw in one: the logits are read twice, means and counts written once.
+
+    Parameters
+    ----------
+    logits
+        (rows, genes), of any float type.
+    library
+        (rows,), float32: what the means of a row sum to.
+    dispersion, seed, step, cells, window, at_once
+        See :func:`draw_counts`.
+
+    Returns
+    -------
+    Means, float32, and the counts that :func:`draw_counts` draws from them.
+    """
+    logits = logits.contiguous()
+    n_rows, n_genes = logits.shape
+    mean = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    scales = torch.empty(n_rows, 2, dtype=torch.float32, device=logits.device)
+    if n_genes and n_rows:
+        with torch.cuda.device_of(logits):
+            _scale_rows[(n_rows,)](logits, library.contiguous(), scales, n_genes, BLOCK=_ROW, num_warps=4)
+    places: dict[str, Any] = {"seed": seed, "step": step, "cells": cells, "window": window}
+    return mean, _draw(mean, logits, scales, dispersion, **places, at_once=at_once, is_logit=True)
+
+
+def _draw(
+    mean: torch.Tensor,
+    logits: torch.Tensor,
+    scales: torch.Tensor,
+    dispersion: torch.Tensor,
+    *,
+    seed: int,
+    step: int,
+    cells: torch.Tensor,
+    window: torch.Tensor,
+    at_once: int,
+    is_logit: bool,
+) -> torch.Tensor:
+    """Counts of given means, or of means that are computed from logits and written on the way."""
     n_rows, n_genes = mean.shape
-    mean, dispersion, cells, window = (part.contiguous() for part in (mean, dispersion, cells, window))
+    dispersion, cells, window = (part.contiguous() for part in (dispersion, cells, window))
     counts = torch.empty(mean.shape, dtype=torch.float32, device=mean.device)
     key = stream_key(seed, step=step)
     key -= (key >> 63) << 64  # the same bits as a signed number
@@ -77,10 +138,34 @@ def draw_counts(
             n_rest = torch.zeros(1, dtype=torch.int32, device=mean.device)
             rest = torch.empty(part.numel(), dtype=torch.int32, device=mean.device)
             inputs = (counts[rows], part, dispersion, cells[rows], window[rows], n_rest, rest)
-            _draw_small[(len(part), triton.cdiv(n_genes, _GENES))](*inputs, n_genes, key, BLOCK=_GENES, num_warps=1)
+            _draw_small[(len(part), triton.cdiv(n_genes, _GENES))](
+                *inputs, logits[rows], scales[rows], n_genes, key, BLOCK=_GENES, IS_LOGIT=is_logit, num_warps=1
+            )
             n_programs = min(_PROGRAMS, triton.cdiv(part.numel(), _LANES))
             _draw_rest[(n_programs,)](*inputs, n_genes, key, BLOCK=_LANES, num_warps=1)
     return counts
+
+
+@triton.jit
+def _scale_rows(
+    logits: tl.tensor, library: tl.tensor, scales: tl.tensor, n_genes: tl.tensor, BLOCK: tl.constexpr
+) -> None:
+    """One program: the largest logit of a row, and its library over the sum of the exponentials."""
+    row = tl.program_id(0).to(tl.int64)
+    highest = tl.full((BLOCK,), _LOWEST, tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, n_genes, BLOCK):
+        genes = start + tl.arange(0, BLOCK)
+        is_there = genes < n_genes
+        logit = tl.load(logits + row * n_genes + genes, mask=is_there, other=0.0).to(tl.float32)
+        logit = tl.where(is_there, logit, _LOWEST)
+        higher = tl.maximum(highest, logit)
+        total = total * tl.exp(highest - higher) + tl.exp(logit - higher)
+        highest = higher
+    top = tl.max(highest, 0)
+    whole = tl.sum(total * tl.exp(highest - top), 0)  # lanes without a gene add nothing: their highest is far below
+    tl.store(scales + 2 * row, top)
+    tl.store(scales + 2 * row + 1, tl.load(library + row) / whole)
 
 
 @triton.jit(do_not_specialize=["key"])
@@ -92,16 +177,26 @@ def _draw_small(
     window: tl.tensor,
     n_rest: tl.tensor,
     rest: tl.tensor,
+    logits: tl.tensor,
+    scales: tl.tensor,
     n_genes: tl.tensor,
     key: tl.tensor,
     BLOCK: tl.constexpr,
+    IS_LOGIT: tl.constexpr,
 ) -> None:
     """One program: BLOCK genes of one row."""
     row = tl.program_id(0)
     genes = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     is_there = genes < n_genes
     place = row * n_genes + genes
-    mu = tl.load(mean + place, mask=is_there, other=0.0).to(tl.float64)
+    if IS_LOGIT:
+        logit = tl.load(logits + place, mask=is_there, other=0.0).to(tl.float32)
+        logit = tl.where(is_there, logit, tl.load(scales + 2 * row))
+        given = tl.exp(logit - tl.load(scales + 2 * row)) * tl.load(scales + 2 * row + 1)
+        tl.store(mean + place, given, mask=is_there)
+        mu = given.to(tl.float64)
+    else:
+        mu = tl.load(mean + place, mask=is_there, other=0.0).to(tl.float64)
     theta = tl.load(dispersion + tl.load(window + row) * n_genes + genes, mask=is_there, other=1.0).to(tl.float64)
     theta = tl.maximum(theta, _SMALLEST_DISPERSION)
     u = _uniform(tl.load(cells + row), genes, key)

@@ -15,6 +15,7 @@ import triton.language as tl
 
 from inference.stack.config import NORM_EPS
 
+MAX_ROW = 16_384  # numbers of a row whose sum is normalised
 MAX_TOKEN_DIM = 32  # beyond, a program's part no longer fits its registers
 
 _NORM_EPS = tl.constexpr(NORM_EPS)
@@ -126,6 +127,36 @@ def transform_tokens(
     return result
 
 
+def add_and_normalise(
+    rows: torch.Tensor, changed: torch.Tensor, *, norm: torch.Tensor, norm_bias: torch.Tensor
+) -> torch.Tensor:
+    """LN(rows + changed) of rows (..., size) of any length, read once and written once.
+
+    Parameters
+    ----------
+    rows, changed
+        Of one shape and type.
+    norm, norm_bias
+        (size,) each.
+    """
+    size = rows.shape[-1]
+    rows, changed = rows.contiguous(), changed.contiguous()
+    result = torch.empty_like(rows)
+    block = int(triton.next_power_of_2(size))
+    with torch.cuda.device_of(rows):
+        _add_and_normalise[(rows.numel() // size,)](
+            rows,
+            changed,
+            result,
+            norm.contiguous(),
+            norm_bias.contiguous(),
+            SIZE=size,
+            BLOCK=block,
+            num_warps=min(8, max(1, block // 256)),
+        )
+    return result
+
+
 def _padded(size: int) -> int:
     return max(_SMALLEST_DOT, int(triton.next_power_of_2(size)))
 
@@ -231,6 +262,28 @@ def _transform(
     tl.store(
         result + place_of, out.to(result.dtype.element_ty), mask=(rows < n_tokens)[:, None] & (dims < SIZE)[None, :]
     )
+
+
+@triton.jit
+def _add_and_normalise(
+    rows: tl.tensor,
+    changed: tl.tensor,
+    result: tl.tensor,
+    norm: tl.tensor,
+    norm_bias: tl.tensor,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """One program: one row."""
+    dims = tl.arange(0, BLOCK)
+    is_there = dims < SIZE
+    place = tl.program_id(0).to(tl.int64) * SIZE + dims
+    x = tl.load(rows + place, mask=is_there, other=0.0).to(tl.float32)
+    x += tl.load(changed + place, mask=is_there, other=0.0).to(tl.float32)
+    centred = tl.where(is_there, x - tl.sum(x, 0) / SIZE, 0.0)
+    scaled = centred * tl.rsqrt(tl.sum(centred * centred, 0) / SIZE + _NORM_EPS)
+    out = scaled * _load_vector(norm, dims, SIZE) + _load_vector(norm_bias, dims, SIZE)
+    tl.store(result + place, out.to(result.dtype.element_ty), mask=is_there)
 
 
 @triton.jit

@@ -15,10 +15,12 @@ from inference.errors import EngineError, InputError, ModelError
 from inference.manifest import Manifest
 from inference.stack.checkpoint import save_safetensors
 from inference.stack.config import CITATION, LICENCE, GenerationSettings
-from inference.stack.engine import Source, load_engine
+from inference.stack.engine import Source, load_engine, warn_of_faults
 from inference.stack.genes import digest_genes
+from inference.stack.model import StackModel
 from inference.stack.ops import why_plain
 from inference.stack.ops_native import load_native
+from inference.stack.ops_torch import TorchOps
 
 GENES = tuple(f"GENE{i}" for i in range(40))
 
@@ -133,6 +135,14 @@ def test_gpu_that_is_not_there_is_refused(files):
     with pytest.raises(EngineError, match=r"device 'cuda:1' is not available: torch sees 0 GPUs and was built for"):
         _load(files, device="cuda:1")
     assert _load(files, device="auto").checkpoint.model.device.type == "cpu"
+
+
+def test_kernels_that_cannot_be_used_are_warned_of(small_config, make_tensors):
+    ops = TorchOps()
+    ops.faults = ["draws: torch, because our kernel failed: CompilationError: no ptxas"]
+    with pytest.warns(RuntimeWarning, match=r"on cpu more slowly than it could: draws: torch, .*no ptxas"):
+        warn_of_faults(StackModel(small_config, make_tensors(small_config), ops=ops))
+    warn_of_faults(StackModel(small_config, make_tensors(small_config)))  # warnings are errors here
 
 
 def test_threads_are_set(files):

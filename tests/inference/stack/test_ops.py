@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from inference.stack.attention import attend_by_mask, attend_in_two
 from inference.stack.config import StackConfig
 from inference.stack.linear import choose_linear, onednn_linear, plain_linear
 from inference.stack.model import StackModel
@@ -136,15 +137,28 @@ def test_an_extension_of_other_sources_is_not_used():
     assert why_not(version=VERSION + 1).endswith("was built from other sources: install again")
 
 
-def test_processor_gets_the_compiled_backend_where_it_is_built():
+def test_processor_gets_the_compiled_backend_where_it_is_built(small_config):
     device = torch.device("cpu")
-    assert choose_ops(device, "fp32").name == ("torch" if why_plain(device) else load_native().name)
+    assert choose_ops(device, "fp32", small_config).name == ("torch" if why_plain(device) else load_native().name)
 
 
-def test_plain_torch_computes_with_a_reason_where_there_are_no_kernels():
+def test_plain_torch_computes_with_a_reason_where_there_are_no_kernels(small_config):
     device = torch.device("meta")
-    assert choose_ops(device, "fp32").name == "torch"
+    assert choose_ops(device, "fp32", small_config).name == "torch"
     assert why_plain(device) == "there are no kernels for meta"
+
+
+@pytest.mark.parametrize("n_keep", [0, 1, 7, 12])
+@pytest.mark.parametrize("attend", [attend_in_two, attend_by_mask])
+def test_attention_between_cells_equals_the_references_written_out(attend, n_keep):
+    """The first rows do not see the others: their values do not change with those."""
+    query, key, value = torch.randn(3, 2, 4, 12, 6, generator=torch.Generator().manual_seed(n_keep))
+    want = reference_attention(query, key, value, n_keep=n_keep).transpose(1, 2).flatten(2)
+    found = attend(query, key, value, n_keep=n_keep)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-6)
+    other = torch.cat([value[:, :, :n_keep], 9 + value[:, :, n_keep:]], dim=2)
+    assert torch.equal(attend(query, key, other, n_keep=n_keep)[:, :n_keep], found[:, :n_keep])
 
 
 def test_unknown_kernels_are_refused():
@@ -195,6 +209,20 @@ def test_models_of_random_sizes_agree_between_backends(make_tensors, seed):
         torch.testing.assert_close(other.mean, first.mean, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(other.dispersion, first.dispersion, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(other.logits, first.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_between_the_layers_may_be_rounded_as_on_a_gpu(small_model):
+    """Tokens of bfloat16 move the means by as little as the rounded weights alone do; logits keep their precision."""
+    weights_alone, both = (small_model.to(torch.device("cpu"), precision="bf16") for _ in range(2))
+    both.token_dtype, both.ops = torch.bfloat16, TorchOps()
+    counts = torch.from_numpy(np.random.default_rng(0).poisson(3.0, (1, 16, 40)).astype(np.float32))
+    want, one, two = (
+        model.forward(counts, n_ctx=9, n_keep=4, first_row=9) for model in (small_model, weights_alone, both)
+    )
+    assert not torch.equal(one.mean, two.mean)
+    assert ((two.mean - want.mean).abs() / want.mean).median() < 0.03
+    assert two.mean.dtype == two.logits.dtype == two.dispersion.dtype == torch.float32
+    assert not torch.equal(two.logits, two.logits.bfloat16().float())
 
 
 def test_rounded_model_stays_near(small_model):
