@@ -77,7 +77,7 @@ def embed_query(engine: StackEngine, query: Cells) -> Embedding:
     known = np.zeros(len(query.genes), dtype=bool)
     known[test.own] = True
     return Embedding(
-        vectors, known, (*engine.checkpoint.notes, note, engine.computed, *engine.limits.notes), {"model": record}
+        vectors, known, (*engine.checkpoint.notes, note, engine.computed, *engine.slower), {"model": record}
     )
 
 

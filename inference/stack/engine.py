@@ -243,6 +243,12 @@ class StackEngine:
         model = self.checkpoint.model
         return f"computed on {model.device} in {model.precision}, kernels: {self.kernels}"
 
+    @property
+    def slower(self) -> list[str]:
+        """What made it slower than it could be."""
+        replayed = self.checkpoint.model.replayed
+        return [*self.limits.notes, *([replayed.note] if replayed and replayed.note else [])]
+
     def _notes(self, base: Aligned, test: Aligned, query: Cells, *, n_hidden: int) -> list[str]:
         n_model, n_query = len(self.genes), len(query.genes)
         coverage = (
@@ -250,7 +256,7 @@ class StackEngine:
             f"prompt {base.model.size} ({base.model.size / n_model:.0%})"
         )
         notes = [coverage]
-        notes += [self.computed, *self.limits.notes]
+        notes += [self.computed, *self.slower]
         if n_lost := n_query - test.own.size:
             notes.append(f"{n_lost} of the query's {n_query} genes are unknown to the model and keep their counts")
         if n_hidden:

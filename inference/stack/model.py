@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
+from inference.stack.graphs import CudaRecorder, Replayed
 from inference.stack.linear import choose_linear, plain_linear
 from inference.stack.ops import choose_ops
 from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
@@ -101,6 +102,9 @@ class StackModel:
         self._output = _OutputLayer(tensors)
         # Tokens between the layers: on a GPU of the weights' type, which halves what every kernel reads and writes.
         self.token_dtype = dtype if self.device.type == "cuda" else torch.float32
+        self.replayed: Replayed | None = None  # the layers as graphs, where the device has such
+        if self.device.type == "cuda":
+            self.replayed = Replayed(self._layers, CudaRecorder())
 
     @property
     def device(self) -> torch.device:
@@ -121,6 +125,7 @@ class StackModel:
     def exactly(self) -> StackModel:
         """Return a model with the same weights that computes bit for bit as the reference does."""
         model = copy(self)
+        model.replayed = None
         model._is_exact, model.ops, model._multiply = True, ReferenceOps(), plain_linear
         return model
 
@@ -181,9 +186,12 @@ class StackModel:
 
         Returns
         -------
-        Final tokens, (windows, cells, cell_dim).
+        Final tokens, (windows, cells, cell_dim); on a GPU they hold until the next call.
         """
         rows = rows.to(self.token_dtype)
+        return (self.replayed or self._layers)(rows, n_ctx=n_ctx, n_keep=n_keep)
+
+    def _layers(self, rows: torch.Tensor, *, n_ctx: int, n_keep: int) -> torch.Tensor:
         rows[:, n_ctx:] += self._tensors["query_pos_embedding"].flatten()
         for index in range(self.config.n_layers):
             rows = self._layer(index, rows, n_keep=n_keep)

@@ -32,7 +32,12 @@ def published():
         kernels[f"transform_{name}"] = (triton_tokens._transform, f"*{name}", types, {**token, "KIND": kind}, 4)
     types = dict.fromkeys(("cells", "window"), "*i64") | dict.fromkeys(("n_rest", "rest"), "*i32")
     types |= {"n_genes": "i32", "key": "i64"}
-    kernels["draw_small"] = (triton_sampling._draw_small, "*fp32", types, {"BLOCK": 128}, 1)
+    for name, is_logit in (("draw_small", False), ("expect_and_draw", True)):
+        constants = {"BLOCK": 128, "IS_LOGIT": is_logit}
+        kernels[name] = (triton_sampling._draw_small, "*fp32", types | {"logits": "*bf16"}, constants, 1)
+    kernels["scale_rows"] = (triton_sampling._scale_rows, "*fp32", types | {"logits": "*bf16"}, {"BLOCK": 1024}, 4)
+    wide = {"SIZE": 1600, "BLOCK": 2048}
+    kernels["add_and_normalise"] = (triton_tokens._add_and_normalise, "*bf16", {}, wide, 8)
     kernels["draw_rest"] = (triton_sampling._draw_rest, "*fp32", types, {"BLOCK": 32}, 1)
     return kernels
 
@@ -66,7 +71,8 @@ def test_kernels_compile_for_hopper_and_stay_in_registers(tmp_path):
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {"mix_bf16", "mix_fp32", "transform_bf16", "transform_fp32", "draw_small", "draw_rest"}
+    assert {"mix_bf16", "mix_fp32", "transform_bf16", "transform_fp32", "draw_small", "draw_rest"} < set(found)
+    assert {"expect_and_draw", "scale_rows", "add_and_normalise"} < set(found)
     assert {name: item["local_bytes"] for name, item in found.items()} == dict.fromkeys(found, 0)
     assert found["mix_bf16"]["matrix"] > 0
     assert found["transform_bf16"]["matrix"] > 0
