@@ -22,9 +22,9 @@ from inference.genes import (
     gene_key,
     read_gene_names,
 )
-from inference.h5 import fault_of_storage, read_matrix
+from inference.h5 import UNREAD, fault_of_storage, read_matrix
 from inference.quiet import no_warnings
-from inference.stored import UNREAD, StoredMatrix, matrix_paths, open_h5ad, read_frame, read_organism
+from inference.stored import StoredMatrix, matrix_paths, open_h5ad, read_frame, read_organism
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from inference.baselines import BASELINES, predict
 from inference.errors import EngineError, ModelError
-from inference.files import local_copy, sha256_of
+from inference.files import local_copy, remembered_sha256
 from inference.foreign import predict as predict_foreign
 from inference.installed import find_installed, installed_engines
 from inference.manifest import ADDITIVE, EMBED, ENGINES, GENERATE, MODEL_ENGINE, MODEL_PACKAGES
@@ -174,7 +174,7 @@ class Engines:
 
     def _digest(self, uri: str | None, role: str) -> str:
         if role not in self._digests:
-            self._digests[role] = sha256_of(self._path(uri, role))
+            self._digests[role] = remembered_sha256(self._path(uri, role))
         return self._digests[role]
 
     def _path(self, uri: str | None, role: str) -> Path:

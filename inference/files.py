@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,10 @@ _GS = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(?P<key>[
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CHUNK = 1 << 20
+_DIGEST = "user.haystack.sha256"
+_HEX = re.compile(r"[0-9a-f]{64}")
+_LEAST_REMEMBERED = 1 << 24  # bytes; the digest of less takes no time
+_SETTLED_NS = 2_000_000_000
 SAVE_PATIENCE_S = 1800.0  # a bucket that fails is waited for this long before a finished prediction is given up
 _FORMS = "a local path, file:///path or gs://bucket/path"
 
@@ -164,6 +169,28 @@ def sha256_of(path: Path) -> str:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def remembered_sha256(path: Path) -> str:
+    """Hex digest of a local file, computed once: it is kept in an attribute of the file with its size and time.
+
+    A file system without such attributes, or a file of somebody else, has it computed each time.
+    """
+    stat = path.stat()
+    stamp = f"{stat.st_size} {stat.st_mtime_ns} "
+    if stat.st_size < _LEAST_REMEMBERED or not hasattr(os, "getxattr"):
+        return sha256_of(path)
+    with suppress(OSError):
+        kept = os.getxattr(path, _DIGEST).decode("ascii", "replace")
+        if kept.startswith(stamp) and _HEX.fullmatch(kept.removeprefix(stamp)):
+            return kept.removeprefix(stamp)
+    digest = sha256_of(path)
+    after = path.stat()
+    is_settled = time.time_ns() - after.st_mtime_ns > _SETTLED_NS  # a change within the clock's tick would not show
+    if is_settled and (after.st_size, after.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        with suppress(OSError):
+            os.setxattr(path, _DIGEST, (stamp + digest).encode())
+    return digest
 
 
 @contextmanager

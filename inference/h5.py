@@ -15,6 +15,8 @@ from inference.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+UNREAD = "haystack_unread"  # uns of cells that were read from a file: what of it could not be read
+
 _FORMS = ("csr", "csc")
 
 

@@ -16,6 +16,7 @@ from inference.errors import InputError
 from inference.formats import HEAD_BYTES, foreign_bytes, foreign_folder, foreign_members, locked
 from inference.genes import ORGANISM_KEYS
 from inference.h5 import (
+    UNREAD,
     as_texts,
     check_whole,
     column_names,
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-UNREAD = "haystack_unread"  # uns of cells that were read here: what of the file could not be read
 
 _UNNAMED = ("_index", "index")  # names under which files keep row names that have no name
 _BLOCK = 1 << 22  # values read at once

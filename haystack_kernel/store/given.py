@@ -105,7 +105,7 @@ def plain_cells(adata: ad.AnnData) -> ad.AnnData:
     import anndata
 
     from inference.genes import ORGANISM_KEYS
-    from inference.stored import UNREAD
+    from inference.h5 import UNREAD
 
     unread: list[str] = [str(one) for one in adata.uns.get(UNREAD, ())]
     with warnings.catch_warnings():

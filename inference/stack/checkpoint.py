@@ -63,10 +63,15 @@ class Weights:
         return sum(tensor.numel() for tensor in self.tensors.values())
 
 
-def load_checkpoint(path: Path, *, name: str) -> Checkpoint:
-    """Read a model as :func:`read_weights` does; weights stay in the mapped file until they are used."""
+def load_checkpoint(path: Path, *, name: str, precision: str = "fp32") -> Checkpoint:
+    """Read a model as :func:`read_weights` does; weights stay in the mapped file until they are used.
+
+    With precision ``bf16`` weights keep the type they are stored in: those of a file in bfloat16 are then not copied.
+    """
     found = read_weights(path, name=name)
-    used = {key: tensor.to(torch.float32) for key, tensor in found.tensors.items()}
+    used = found.tensors
+    if precision != "bf16":
+        used = {key: tensor.to(torch.float32) for key, tensor in used.items()}
     return Checkpoint(
         StackModel(found.config, used),
         found.metadata.get("citation", CITATION),

@@ -307,7 +307,7 @@ def load_engine(
     if threads is not None:
         torch.set_num_threads(threads)
     genes = read_genes(genelist.path, name=genelist.name)
-    checkpoint = load_checkpoint(model.path, name=model.name)
+    checkpoint = load_checkpoint(model.path, name=model.name, precision=kind)
     check_genes(
         genes,
         n_genes=checkpoint.model.config.n_genes,

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 
 import pytest
 
 from inference import files
 from inference.errors import StorageError, UriError
+from inference.files import remembered_sha256, sha256_of
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,29 @@ def test_shard_reads_the_batch_variables(monkeypatch):
     monkeypatch.setenv("BATCH_TASK_INDEX", "5")
     with pytest.raises(UriError, match="index < count"):
         files.shard()
+
+
+def test_digest_of_a_large_file_is_kept_until_its_size_or_time_changes(tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(bytes(2**24))
+    os.utime(path, ns=(1, 1))
+    want = sha256_of(path)
+    assert remembered_sha256(path) == want
+    try:
+        kept = os.getxattr(path, "user.haystack.sha256").decode()
+    except (OSError, AttributeError):
+        pytest.skip("this file system keeps no attributes of files")
+    assert kept == f"{2**24} 1 {want}"
+    os.setxattr(path, "user.haystack.sha256", f"{2**24} 1 {'0' * 64}".encode())
+    assert remembered_sha256(path) == "0" * 64  # what is kept is believed
+    os.utime(path, ns=(2, 2))
+    assert remembered_sha256(path) == want
+    path.write_bytes(bytes(2**24 + 1))
+    os.utime(path, ns=(2, 2))
+    assert remembered_sha256(path) == sha256_of(path) != want
+    os.setxattr(path, "user.haystack.sha256", b"damaged")
+    assert remembered_sha256(path) == sha256_of(path)
+    path.write_bytes(bytes(2**24))  # just now: another change may follow within the clock's tick
+    os.removexattr(path, "user.haystack.sha256")
+    assert remembered_sha256(path) == want
+    assert "user.haystack.sha256" not in os.listxattr(path)

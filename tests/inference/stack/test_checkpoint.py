@@ -14,6 +14,7 @@ from inference.errors import InputError, ModelError
 from inference.stack.checkpoint import check_genes, load_checkpoint, read_weights, save_safetensors
 from inference.stack.config import CITATION, LICENCE
 from inference.stack.genes import digest_genes
+from inference.stack.model import StackModel
 
 
 class _Runs:
@@ -74,6 +75,19 @@ def test_half_precision_weights_are_widened(tmp_path, raw, small_model):
     found = _forward(load_checkpoint(tmp_path / "m.pt", name="m").model)
     assert found.dtype == torch.float32
     assert torch.corrcoef(torch.stack([found.flatten(), _forward(small_model).flatten()]))[0, 1] > 0.99
+
+
+def test_converted_bf16_weights_are_used_where_they_lie(tmp_path, small_config, make_tensors):
+    """In bf16 the model holds no copy of a large layer, and computes what it computes from the whole weights."""
+    whole = make_tensors(small_config)
+    path = tmp_path / "m.safetensors"
+    save_safetensors(path, config=small_config, tensors={key: one.bfloat16() for key, one in whole.items()})
+    loaded = load_checkpoint(path, name="m", precision="bf16").model
+    moved = loaded.to(torch.device("cpu"), precision="bf16")
+    name = "layers.0.gene_attn.qkv.weight"
+    assert moved._tensors[name].data_ptr() == loaded._tensors[name].data_ptr()
+    rounded = StackModel(small_config, {key: one.bfloat16().float() for key, one in whole.items()})
+    assert torch.equal(_forward(moved), _forward(rounded.to(torch.device("cpu"), precision="bf16")))
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
