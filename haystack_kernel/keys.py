@@ -78,6 +78,7 @@ PROB_DE = "prob_de"  # P(DE): probability of an effect of more than 0.1, up or d
 PADDED = "padded"  # the prediction could not change this gene, because the engine or its prompt lacks it
 QUERY_MEAN = "query_mean"  # var of query cells: mean log1p(CP10k) of a fixed number of cells, whatever n_query is
 QUERY_DETECTION = "query_detection"  # the same of the fraction of cells with a count
+QUERY_ERROR = "query_error"  # the same of the squared standard error of the mean
 EXPECTED_LOG = "expected_log"  # var of an output: mean log1p(CP10k) over the counts that could have been drawn
 
 # layers of predictions.h5ad

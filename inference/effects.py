@@ -60,13 +60,16 @@ class Trend:
         return np.asarray(np.interp(mean, self.mean, self.variance))
 
 
-def profile_counts(counts: sparse.csr_matrix) -> tuple[Floats, Floats]:
-    """Mean log1p(CP10k), and fraction of cells with a count, of every gene of raw counts with at least one cell."""
+def profile_counts(counts: sparse.csr_matrix) -> tuple[Floats, Floats, Floats]:
+    """Mean log1p(CP10k), fraction of cells with a count, and squared standard error of the mean, of every gene.
+
+    The error is 0 for a single cell, which knows no spread.
+    """
     logs = log_normalise(counts)
     logs.eliminate_zeros()
-    n_cells, n_genes = logs.shape
-    detection = np.bincount(logs.indices, minlength=n_genes) / n_cells
-    return np.asarray(logs.sum(axis=0)).ravel() / n_cells, detection
+    arm = summarise_arm(logs)
+    detection = np.bincount(logs.indices, minlength=logs.shape[1]) / arm.n_cells
+    return arm.mean, detection, arm.variance / arm.n_cells
 
 
 def summarise_arm(logs: sparse.csr_matrix) -> Arm:

@@ -111,7 +111,7 @@ def build_predictions(
     layers = {keys.LAYER_QUERY: _counts(cells.query)}
     if cells.control_pred is not None:
         layers[keys.LAYER_CONTROL_PRED] = _counts(cells.control_pred)
-    var = cells.query.var.drop(columns=[keys.QUERY_MEAN, keys.QUERY_DETECTION], errors="ignore")
+    var = cells.query.var.drop(columns=[keys.QUERY_MEAN, keys.QUERY_DETECTION, keys.QUERY_ERROR], errors="ignore")
     var.index = pd.Index(cells.query.var_names.astype(str), dtype=object)
     padded = padded_genes(cells.treated)
     known = cells.treated.var["model_gene"].to_numpy(bool) if "model_gene" in cells.treated.var else ~padded

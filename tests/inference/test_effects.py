@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from inference.draw import log_normalise
-from inference.effects import fit_trend, measure_effect, summarise_arm
+from inference.effects import fit_trend, measure_effect, profile_counts, summarise_arm
 
 
 def _counts(rng, n_cells, level):
@@ -37,6 +37,16 @@ def test_the_standard_error_is_the_formula_by_hand(level):
     variance = np.maximum(np.maximum(*moderated), np.interp(0.5 / 19, x, y))
     np.testing.assert_allclose(effect.se, np.sqrt(variance / 7 + variance / 12))
     assert (effect.n_treated, effect.n_control) == (7, 12)
+
+
+def test_a_profile_is_mean_detection_and_squared_error_of_the_mean(level):
+    counts = _counts(np.random.default_rng(4), 9, level)
+    mean, detection, error = profile_counts(counts)
+    logs = log_normalise(counts).toarray()
+    np.testing.assert_allclose(mean, logs.mean(0))
+    np.testing.assert_allclose(detection, (counts.toarray() > 0).mean(0))
+    np.testing.assert_allclose(error, logs.var(0, ddof=1) / 9)
+    assert not profile_counts(counts[:1])[2].any()
 
 
 @pytest.mark.parametrize("sizes", [(5, 5), (5, 100), (40, 40), (100, 10)])

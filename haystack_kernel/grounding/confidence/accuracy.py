@@ -19,6 +19,7 @@ from haystack_kernel import keys
 from haystack_kernel.grounding.de.profiles import correlate, log_normalise
 from haystack_kernel.grounding.distributions import t_quantile
 from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, TREATED
+from haystack_kernel.grounding.uncertainty.transfer import ASSUMED_C2
 from haystack_kernel.schema import ExpectedAccuracy
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.grounding.uncertainty.calls import Uncertain
     from haystack_kernel.grounding.uncertainty.prompt import PromptEffects
+    from haystack_kernel.grounding.uncertainty.transfer import Transfer
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -39,10 +41,13 @@ MAX_CORRELATION = 0.99  # beyond it Fisher's z would rest on noise
 MIN_RELIABILITY = 0.05
 TELLING_RELIABILITY = 0.2  # shuffled labels and split controls stay below .1, real prompts of 30 cells lie above .3
 SIMILARITY_DECAY, SHRINK_CELLS = 8.0, 30.0
-# Before a unit was left out: accuracy, and its spread as Fisher's z, over Kang, Papalexi and panobinostat.
+# Before a unit was left out: accuracy, and its spread as Fisher's z, over Kang, Papalexi and panobinostat; of
+# differences between cell types and between donors, over the control cells of Kang.
 PRIOR_Z, PRIOR_WEIGHT = 1.0, 0.5
+PRIOR_Z_TYPES, PRIOR_Z_DONORS = 1.4, 0.25
 PRIOR_SPREAD, PRIOR_DEGREES = 0.35, 2.0
 COVERAGE = 0.8
+MAX_ERROR = 0.1  # of an expected accuracy, on average
 MAX_WIDTH = 1.0  # a wider interval says nothing
 WORTH_IT = 0.85  # share of the interval that is left by a measurement worth naming
 SEEN_CELLS = 100  # cells of each arm of the measurement that the prediction is imagined to be compared with
@@ -88,7 +93,8 @@ def expect_accuracy(studied: Uncertain | str, *, query: ad.AnnData, engine: str,
     Returns
     -------
     ExpectedAccuracy
-        NaN with a reason where the prompt's own effects are mostly noise, or the interval is wider than 1.
+        NaN with a reason where the prompt's own effects are mostly noise, where its cell types or donors differ so much
+        that their number cannot tell how a further one will, or where the interval is wider than 1.
     """
     if isinstance(studied, str):
         return ExpectedAccuracy(reason=studied)
@@ -99,9 +105,9 @@ def expect_accuracy(studied: Uncertain | str, *, query: ad.AnnData, engine: str,
     # where cell types differ between the arms by design, donors are what the cells are grouped by
     left_out = DONOR if design and studied.within == keys.DONOR else design
     reliability = _reliability(studied.prompt, studied.prompt.everything)
-    if why := _why_nothing(units, prompt=studied.prompt, reliability=reliability):
+    if why := _why_nothing(units, prompt=studied.prompt, reliability=reliability) or _too_different(studied.transfer):
         return ExpectedAccuracy(reason=why, left_out=left_out, n_left_out=len(units))
-    found = combine(units, design=design)
+    found = combine(units, design=design, prior_z=_prior_z(studied))
     factor = 1.0 if units else math.sqrt(reliability)
     words = _rests_on(left_out, units)
     if not is_linear:
@@ -148,19 +154,19 @@ def left_out_units(studied: Uncertain) -> tuple[str, list[Unit]]:
     return "", []
 
 
-def combine(units: Sequence[Unit], *, design: str) -> Interval:
+def combine(units: Sequence[Unit], *, design: str, prior_z: float = PRIOR_Z) -> Interval:
     """Mean accuracy of the left-out units with its 80 % interval, both drawn towards what other data sets showed.
 
     Notes
     -----
-    With w = weight times reliability, mean z = (0.5 + sum w z) / (0.5 + sum w). The variance of z is that of the units
-    with n - 1 degrees of freedom and 0.35^2 with two, n = (sum w)^2 / sum w^2, at most the number of cell types or
-    donors that were left out, and 1 where two units predict each other. Interval: t with as many degrees of freedom
-    times the root of that variance and of 1 + 1 / (1 + n).
+    With w = weight times reliability, mean z = (0.5 prior_z + sum w z) / (0.5 + sum w). The variance of z is that of
+    the units with n - 1 degrees of freedom and 0.35^2 with two, n = (sum w)^2 / sum w^2, at most the number of cell
+    types or donors that were left out, and 1 where two units predict each other. Interval: t with as many degrees of
+    freedom times the root of that variance and of 1 + 1 / (1 + n).
     """
     z = np.array([unit.z for unit in units])
     w = np.array([unit.weight * unit.reliability for unit in units])
-    mean = (PRIOR_WEIGHT * PRIOR_Z + float(w @ z)) / (PRIOR_WEIGHT + float(w.sum()))
+    mean = (PRIOR_WEIGHT * prior_z + float(w @ z)) / (PRIOR_WEIGHT + float(w.sum()))
     n, observed = 0.0, 0.0
     if units:
         labels = [unit.donor if design == DONOR else unit.cell_type for unit in units]
@@ -172,6 +178,13 @@ def combine(units: Sequence[Unit], *, design: str) -> Interval:
     spread = math.sqrt((PRIOR_DEGREES * PRIOR_SPREAD**2 + (observed if free else 0.0)) / (PRIOR_DEGREES + free))
     half = _half_width(n, spread=spread)
     return Interval(math.tanh(mean), math.tanh(mean - half), math.tanh(mean + half), n, spread)
+
+
+def _prior_z(studied: Uncertain) -> float:
+    """What other data sets showed of differences of this kind."""
+    if studied.within == keys.DONOR:
+        return PRIOR_Z_TYPES
+    return PRIOR_Z_DONORS if studied.shows_donor else PRIOR_Z
 
 
 def _half_width(n: float, *, spread: float) -> float:
@@ -253,6 +266,28 @@ def _why_nothing(units: Sequence[Unit], *, prompt: PromptEffects, reliability: f
     return (
         f"the effects of the prompt are mostly noise ({best:.0%} signal with {n} cells in the smaller arm; "
         f"about {needed:,} would make it half)"
+    )
+
+
+def _too_different(transfer: Transfer) -> str:
+    """Why the spread of effects over k cell types or donors is known too badly; empty where it is known well enough.
+
+    A response that differs by c times its size from one donor to the next, taken as the mean of k of them, correlates
+    with that of a further one at r = 1 / sqrt((1 + c^2) (1 + c^2 / k)), whose slope over log c^2 is below. The
+    logarithm of a variance is known from k of them with a standard deviation of sqrt(2 / (k - 1)); of c^2 a part is
+    assumed and does not vary.
+    """
+    k, c2 = transfer.n_labels, transfer.c2
+    if k < 2:
+        return ""
+    r = 1 / math.sqrt((1 + c2) * (1 + c2 / k))
+    slope = r / 2 * (c2 / (1 + c2) + c2 / (k + c2))
+    varying = max(1 - (1 - transfer.learned) * ASSUMED_C2 / c2, 0.0)
+    if math.sqrt(2 / math.pi) * slope * varying * math.sqrt(2 / (k - 1)) <= MAX_ERROR:
+        return ""
+    return (
+        f"the {k} {transfer.left_out}s of the prompt differ by {math.sqrt(c2):.0%} of the effect, and so few do not "
+        "show how far a further one may differ"
     )
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel import keys
-from haystack_kernel.grounding.de.profiles import log_normalise
 from haystack_kernel.grounding.uncertainty.prior import posterior
 from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, POOLED, Response, summarise_prompt
 from haystack_kernel.grounding.uncertainty.transfer import (
@@ -31,6 +30,7 @@ from haystack_kernel.grounding.uncertainty.transfer import (
     learn_transfer,
 )
 from inference.baselines import profile_similarity
+from inference.effects import profile_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,9 +67,9 @@ class Uncertain:
         The engine, or a linear one in its place, and what it expects from the whole prompt.
     transfer
         The transfer error, learned with that engine.
-    within, has_type, has_donor
+    within, has_type, has_donor, shows_donor
         Label of the cells that are compared with each other; whether the prompt holds this label, and the donor, of the
-        cells that were asked about.
+        cells that were asked about; whether the difference is that between this donor and others.
     """
 
     is_known: NDArray[np.bool_]
@@ -81,6 +81,7 @@ class Uncertain:
     within: str
     has_type: bool
     has_donor: bool
+    shows_donor: bool
 
 
 def study_prompt(
@@ -128,11 +129,11 @@ def study_prompt(
     if not is_known.any():
         return "no gene is detected in enough cells of the prompt"
     prompt = summarise_prompt(cells.prompt, control, genes=list(names[is_known]), within=within)
-    base = query_profile(cells.query)[0][is_known]
+    base, _, error = (values[is_known] for values in query_profile(cells.query))
     linear = engine if engine in LINEAR else LINEAR[0]
     if within == keys.DONOR:  # no cell type is in both arms: the baselines compare across types
         linear = POOLED
-    own = prompt.respond(linear, prompt.everything, base=base)
+    own = prompt.respond(linear, prompt.everything, base=base, base_error=float(error.mean()))
     if not np.isfinite(own.variance).all():
         return "one treated and one control cell do not say how much cells vary"
     has_type, has_donor = (
@@ -140,9 +141,7 @@ def study_prompt(
         for name in (within, keys.DONOR)
     )
     has_donor |= shows_donor
-    transfer = learn_transfer(
-        prompt, engine=linear, base=base, has_type=has_type, has_donor=has_donor, similarity=own.similarity
-    )
+    transfer = learn_transfer(prompt, engine=linear, base=base, has_type=has_type, has_donor=has_donor, asked=own)
     if within == keys.DONOR:
         words = {TYPE: DONOR}
         transfer = replace(
@@ -150,14 +149,17 @@ def study_prompt(
             left_out=words.get(transfer.left_out, transfer.left_out),
             missing=words.get(transfer.missing, transfer.missing),
         )
-    return Uncertain(is_known, prompt, base, linear, own, transfer, within, has_type, has_donor)
+    return Uncertain(is_known, prompt, base, linear, own, transfer, within, has_type, has_donor, shows_donor)
 
 
-def query_profile(query: ad.AnnData) -> tuple[Floats, Floats]:
-    """Mean log1p(CP10k) and detection per gene of the cells that were asked about, as their var states them."""
+def query_profile(query: ad.AnnData) -> tuple[Floats, Floats, Floats]:
+    """Mean log1p(CP10k), detection and squared error of the mean of the cells asked about, as their var states them."""
+    mean, detection, error = profile_counts(query.X)
     if keys.QUERY_MEAN in query.var:
-        return query.var[keys.QUERY_MEAN].to_numpy(float), query.var[keys.QUERY_DETECTION].to_numpy(float)
-    return np.asarray(log_normalise(query.X).mean(axis=0)).ravel(), np.asarray((query.X > 0).mean(axis=0)).ravel()
+        mean, detection = query.var[keys.QUERY_MEAN].to_numpy(float), query.var[keys.QUERY_DETECTION].to_numpy(float)
+    if keys.QUERY_ERROR in query.var:  # runs made before it was kept know the error of their query cells alone
+        error = query.var[keys.QUERY_ERROR].to_numpy(float)
+    return mean, detection, error
 
 
 def call_genes(

@@ -33,11 +33,15 @@ class Response:
     """What an engine expects of one set of prompt cells: effect and error variance per gene.
 
     ``similarity`` is that of the most similar control profile of the prompt to the cells that are asked for.
+    ``distance`` is the mean squared difference between their profile and the prompt's control profiles, mixed as the
+    effects are, beyond the ``noise`` that both have; NaN where there is no mixture.
     """
 
     effect: Floats
     variance: Floats
     similarity: float
+    distance: float = float("nan")
+    noise: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +90,14 @@ class PromptEffects:
             *arms, trend=fit_trend(control)
         )  # two cells know no variance: that of all takes its place
 
-    def respond(self, engine: str, entries: Mask, *, base: Floats) -> Response:
+    def respond(self, engine: str, entries: Mask, *, base: Floats, base_error: float = 0.0) -> Response:
         """What a linear engine expects from a subset of the prompt for cells whose mean profile is ``base``.
 
-        The subset needs cells in both arms.
+        The subset needs cells in both arms. ``base_error`` is the mean squared standard error of ``base``.
         """
         subsets = self._by_type(entries, minimum=MIN_CELLS_MEAN if engine == "mean" else 1)
-        profiles = np.array([self.arm(CONTROL, one).mean for one in subsets])
+        arms = [self.arm(CONTROL, one) for one in subsets]
+        profiles = np.array([arm.mean for arm in arms])
         nearest = float(profile_similarity(profiles, base).max()) if subsets else 0.0
         if engine == POOLED or not subsets:  # as the baseline itself does
             pooled = self.effect(entries)
@@ -102,7 +107,9 @@ class PromptEffects:
         share = type_shares(engine, profiles, base=base, smaller=smaller, treated=treated)
         effects = [self.effect(one) for one in subsets]
         delta, variance = share @ [one.delta for one in effects], share**2 @ [one.se**2 for one in effects]
-        return Response(delta, variance, nearest)
+        noise = base_error + float(share**2 @ [arm.variance.mean() / arm.n_cells for arm in arms])
+        distance = max(float(np.square(base - share @ profiles).mean()) - noise, 0.0)
+        return Response(delta, variance, nearest, distance, noise)
 
     def _by_type(self, entries: Mask, *, minimum: int) -> list[Mask]:
         """The subset cut by cell type; types with fewer cells in an arm are left out."""

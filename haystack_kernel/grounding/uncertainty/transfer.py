@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haystack_kernel.grounding.uncertainty.prior import Mixture
-    from haystack_kernel.grounding.uncertainty.prompt import PromptEffects
+    from haystack_kernel.grounding.uncertainty.prompt import PromptEffects, Response
     from inference.effects import Effect
 
     Floats = NDArray[np.float64]
@@ -61,6 +61,11 @@ class Transfer:
         Share of the calls made for them whose sign was measured, and the number of these calls.
     missing
         What the prompt could not teach: "cell type", "donor" or "".
+    n_labels, learned
+        How many cell types, or donors, were left out, and the weight of what they taught, 0 to 1, beside what is
+        assumed.
+    is_far
+        Whether the cells that were asked about differ more from the prompt's than any cell type that was left out.
     """
 
     c2: float = ASSUMED_C2
@@ -70,17 +75,21 @@ class Transfer:
     sign_agreement: float = float("nan")
     n_called: int = 0
     missing: str = ""
+    n_labels: int = 0
+    learned: float = 0.0
+    is_far: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
     """One unit: what was measured, what the rest of the prompt made of it, and how much it tells about the question."""
 
-    name: str
+    label: str  # cell type or donor
     measured: Effect
     expected: Mixture
     weight: float
     c2: float
+    distance: float  # see Response
 
 
 def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) -> str:
@@ -112,7 +121,8 @@ def _say_learned(transfer: Transfer) -> list[str]:
     """What was left out and how the intervals held, one sentence each."""
     said = []
     if transfer.n_units:
-        held = transfer.n_units >= LEAST_UNITS and transfer.coverage >= LEAST_COVERAGE and not transfer.missing
+        is_tested = not transfer.missing and not transfer.is_far
+        held = transfer.n_units >= LEAST_UNITS and transfer.coverage >= LEAST_COVERAGE and is_tested
         what = f"{transfer.n_units} {_PLURAL[transfer.left_out]} of the prompt were left out in turn"
         inside = f"{transfer.coverage:.0%} of their effects lay in the 80 % interval predicted from the rest"
         said.append(f"{'' if held else 'Not calibrated: '}{what}, and {inside}.")
@@ -123,13 +133,15 @@ def _say_learned(transfer: Transfer) -> list[str]:
         )
     if transfer.n_called:
         said.append(f"{transfer.sign_agreement:.0%} of {transfer.n_called} calls made for them had the right sign.")
+    if transfer.is_far:
+        said.append("The cells asked about differ more from the prompt's than any cell type that could be left out.")
     if transfer.missing and transfer.n_units:
         said.append(f"The prompt does not show how far effects differ between {_PLURAL[transfer.missing]}.")
     return said
 
 
 def learn_transfer(
-    prompt: PromptEffects, *, engine: str, base: Floats, has_type: bool, has_donor: bool, similarity: float
+    prompt: PromptEffects, *, engine: str, base: Floats, has_type: bool, has_donor: bool, asked: Response
 ) -> Transfer:
     """Learn the transfer error from the prompt.
 
@@ -143,8 +155,8 @@ def learn_transfer(
         Mean profile of the cells that were asked about.
     has_type, has_donor
         Whether the prompt holds cells of the type, and of a donor, of the cells that were asked about.
-    similarity
-        Of these cells to the most similar type of the prompt.
+    asked
+        What the engine expects for these cells; their similarity and distance to the prompt's.
 
     Returns
     -------
@@ -157,7 +169,7 @@ def learn_transfer(
     learned: dict[str, list[LeftOut]] = {}
     for name in sorted(is_needed, key=lambda one: not is_needed[one]):  # those that are needed first
         if is_needed[name] or not learned:  # what is not needed is better than nothing
-            units = leave_out(prompt, design=name, engine=engine, similarity=similarity)
+            units = leave_out(prompt, design=name, engine=engine, similarity=asked.similarity)
             if len(units) >= MIN_UNITS:
                 learned[name] = units
     missing = next((name for name, needed in is_needed.items() if needed and name not in learned), "")
@@ -165,7 +177,23 @@ def learn_transfer(
         return Transfer(missing=missing)
     c2, design = max((_shrunk(units), name) for name, units in learned.items())
     c2 = max(c2, ASSUMED_C2 if missing else 0.0)
-    return Transfer(c2, design, len(learned[design]), *_checked(learned[design], c2=c2), missing=missing)
+    units = learned[design]
+    weight = sum(unit.weight for unit in units)
+    return Transfer(
+        c2,
+        design,
+        len(units),
+        *_checked(units, c2=c2),
+        missing=missing,
+        n_labels=len({unit.label for unit in units}),
+        learned=weight / (ASSUMED_WEIGHT + weight),
+        is_far=not has_type and TYPE in learned and _is_far(asked, tested=learned[TYPE]),
+    )
+
+
+def _is_far(asked: Response, *, tested: list[LeftOut]) -> bool:
+    """Whether the question reaches beyond every unit, by more than noise."""
+    return asked.distance > max(unit.distance for unit in tested) + asked.noise
 
 
 def _shrunk(units: list[LeftOut]) -> float:
@@ -184,16 +212,17 @@ def leave_out(prompt: PromptEffects, *, design: str, engine: str, similarity: fl
     chosen.sort(key=lambda item: -item[0])
     units = []
     for n_cells, own, rest in chosen[:MAX_UNITS]:
-        measured, base = prompt.effect(own), prompt.arm(CONTROL, own).mean
-        response = prompt.respond(engine, rest, base=base)
+        measured, control = prompt.effect(own), prompt.arm(CONTROL, own)
+        base, error = control.mean, float(control.variance.mean()) / control.n_cells
+        response = prompt.respond(engine, rest, base=base, base_error=error)
         expected = posterior(response.effect, response.variance).no_lower_than(-base)
         c2 = excess(measured, expected)
         if c2 is None:
             continue
         near = np.exp(-SIMILARITY_DECAY * abs(response.similarity - similarity))
         weight = float(near * n_cells / (n_cells + SHRINK_CELLS))
-        names = sorted({(str(a), str(b)) for a, b in zip(prompt.types[own], prompt.donors[own], strict=True)})
-        units.append(LeftOut(names[0][0], measured, expected, weight, c2))
+        label = str((prompt.types if design == TYPE else prompt.donors)[own][0])
+        units.append(LeftOut(label, measured, expected, weight, c2, response.distance))
     return units
 
 

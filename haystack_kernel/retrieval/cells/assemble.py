@@ -238,7 +238,8 @@ def _describe_query(cells: ad.AnnData, described: pd.Series | pd.Index, *, kept:
     """The query cells alone, their var with mean and detection of the cells that describe them."""
     profile = profile_counts(cells[np.asarray(described)].X)
     query_cells = cells if cells.n_obs == len(kept) else cells[np.asarray(kept)].copy()
-    query_cells.var[keys.QUERY_MEAN], query_cells.var[keys.QUERY_DETECTION] = profile
+    for name, values in zip((keys.QUERY_MEAN, keys.QUERY_DETECTION, keys.QUERY_ERROR), profile, strict=True):
+        query_cells.var[name] = values
     return query_cells
 
 

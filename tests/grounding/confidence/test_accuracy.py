@@ -1,5 +1,6 @@
 """Expected accuracy: parts of the prompt predicted from the rest, on designed effects whose accuracy is known."""
 
+import dataclasses
 import math
 
 import anndata as ad
@@ -112,6 +113,21 @@ def test_left_out_units_when_the_prompt_lacks_something_then_that_is_left_out(as
     found, units = left_out_units(study(cells))
     assert found == design
     assert len(units) == (4 if design == TYPE else 12)
+
+
+def test_expect_accuracy_when_few_donors_differ_much_then_nothing_is_expected_of_a_further_one():
+    cells = make_cells(shared=0.9, asked=("a", "q1"))
+    studied = study(cells)
+
+    def differing(c, n_donors):
+        seen = {"c2": c**2, "left_out": DONOR, "n_labels": n_donors, "learned": 0.5}
+        changed = dataclasses.replace(studied, transfer=dataclasses.replace(studied.transfer, **seen))
+        return expect_accuracy(changed, query=cells.query, engine="weighted", similarity=math.nan)
+
+    few = differing(0.95, 3)
+    assert math.isnan(few.value)
+    assert few.reason.startswith("the 3 donors of the prompt differ by 95% of the effect")
+    assert differing(0.95, 12).value == differing(0.45, 3).value == expect(cells).value
 
 
 def unit(z, *, cell_type="a", donor="d", reliability=1.0, weight=1.0):

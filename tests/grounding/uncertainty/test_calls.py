@@ -74,6 +74,19 @@ def test_the_transfer_error_is_the_difference_between_types(designed):
     assert near.sign_agreement > 0.95
 
 
+def test_cells_farther_from_the_prompt_than_all_that_was_left_out_have_intervals_that_are_not_calibrated(world, cells):
+    studied = study(cells)
+    assert not studied.transfer.is_far
+    assert not describe(studied.transfer, engine="weighted").startswith("Not calibrated")
+    other = cells.query.copy()
+    other.X = other.X[:, np.random.default_rng(0).permutation(other.n_vars)]
+    far = study(dataclasses.replace(cells, query=other)).transfer
+    assert far.is_far
+    words = describe(far, engine="weighted")
+    assert words.startswith("Not calibrated: 3 cell types of the prompt were left out")
+    assert "differ more from the prompt's than any cell type that could be left out" in words
+
+
 def test_donors_that_differ_more_than_their_effects_have_no_calls(designed):
     """As of patients: what one shows is not what the next will."""
     world = designed(between_donors=1.5, seed=5)
@@ -124,7 +137,10 @@ def test_fewer_prompt_cells_give_fewer_calls(cells):
 
 def test_the_query_cells_may_be_fewer_where_their_profile_is_known(cells, called):
     query = cells.query.copy()
-    query.var[keys.QUERY_MEAN], query.var[keys.QUERY_DETECTION] = query_profile(cells.query)
+    for name, values in zip(
+        (keys.QUERY_MEAN, keys.QUERY_DETECTION, keys.QUERY_ERROR), query_profile(query), strict=True
+    ):
+        query.var[name] = values
     few = query[:7].copy()
     found = call(dataclasses.replace(cells, query=few, treated=few))
     pd.testing.assert_frame_equal(found, called)

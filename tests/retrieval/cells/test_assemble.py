@@ -82,7 +82,7 @@ def test_assemble_when_more_or_fewer_query_cells_are_asked_for_then_nothing_else
     for one in found[1:]:
         assert list(one.prompt_cells.obs_names) == list(found[0].prompt_cells.obs_names)
         assert list(one.control_cells.obs_names) == list(found[0].control_cells.obs_names)
-        for name in (keys.QUERY_MEAN, keys.QUERY_DETECTION):
+        for name in (keys.QUERY_MEAN, keys.QUERY_DETECTION, keys.QUERY_ERROR):
             assert one.query_cells.var[name].tolist() == found[0].query_cells.var[name].tolist()
 
 
