@@ -175,6 +175,12 @@ def learn_transfer(
     missing = next((name for name, needed in is_needed.items() if needed and name not in learned), "")
     if not learned:
         return Transfer(missing=missing)
+    is_far = not has_type and _is_far(asked, tested=learned.get(TYPE, []))
+    return _largest(learned, missing=missing, is_far=is_far)
+
+
+def _largest(learned: dict[str, list[LeftOut]], *, missing: str, is_far: bool) -> Transfer:
+    """The transfer error of the design that shows the largest one."""
     c2, design = max((_shrunk(units), name) for name, units in learned.items())
     c2 = max(c2, ASSUMED_C2 if missing else 0.0)
     units = learned[design]
@@ -187,13 +193,13 @@ def learn_transfer(
         missing=missing,
         n_labels=len({unit.label for unit in units}),
         learned=weight / (ASSUMED_WEIGHT + weight),
-        is_far=not has_type and TYPE in learned and _is_far(asked, tested=learned[TYPE]),
+        is_far=is_far,
     )
 
 
 def _is_far(asked: Response, *, tested: list[LeftOut]) -> bool:
-    """Whether the question reaches beyond every unit, by more than noise."""
-    return asked.distance > max(unit.distance for unit in tested) + asked.noise
+    """Whether the question reaches beyond every unit, by more than noise; False where there is none."""
+    return bool(tested) and asked.distance > max(unit.distance for unit in tested) + asked.noise
 
 
 def _shrunk(units: list[LeftOut]) -> float:
