@@ -53,6 +53,11 @@ def require_packages() -> None:
             raise EngineError(msg)
 
 
+def wait_passively() -> None:
+    """Keep waiting threads from spinning, which takes the processor from those they wait for on a busy machine."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - read once, when torch is first imported
+
+
 def default_engine(model: str | None) -> str:
     """Engine of a command line that names none."""
     return MODEL_ENGINE if model else DEFAULT_ENGINE
@@ -155,8 +160,7 @@ class Engines:
     @cached_property
     def _stack(self) -> StackEngine:
         require_packages()
-        # Waiting threads spin by default, and on a busy machine they take the processor from the threads they wait for.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - read once, when torch is first imported
+        wait_passively()
         from inference.stack.engine import Source, load_engine
 
         sources = []

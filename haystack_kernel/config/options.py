@@ -195,6 +195,13 @@ def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
     return MODEL_ENGINE if _is_simulated(settings, given) and is_installed else BASELINE
 
 
+def needs_model_here(settings: Settings, options: dict[str, Any]) -> bool:
+    """Whether the job of a run with these options, which are not checked yet, loads a model on this machine."""
+    if options.get("executor", settings.jobs.executor) != "local":
+        return False
+    return options.get("engine", _default_engine(settings, options)) == MODEL_ENGINE
+
+
 def _is_simulated(settings: Settings, given: dict[str, Any]) -> bool:
     """Whether all cells are those of the demo atlas: no paper is about them, and it asks for no network."""
     own = any(given.get(name) for name in CELL_OPTIONS)

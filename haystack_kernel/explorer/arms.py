@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROLE = "role"
 CONTROL_PRED = "predicted control"  # the same query cells, predicted with the control cells as prompt
 X, Y = "x", "y"
+LABELS = (keys.CELL_TYPE, keys.DONOR)  # columns of obs that an arm needs
 NOT_MEASURED = 255  # the byte of a cell whose arm does not hold the gene
 LEVELS = 254  # bytes 0 to 254 stand for 0 to the gene's largest value
 

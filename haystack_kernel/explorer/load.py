@@ -13,7 +13,7 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.explorer.arms import CONTROL_PRED, ROLE, Arms, arm_of
+from haystack_kernel.explorer.arms import CONTROL_PRED, LABELS, ROLE, Arms, arm_of
 from haystack_kernel.explorer.sides import Side, effect_between
 from haystack_kernel.jobs import BASELINE_PREFIX
 from haystack_kernel.knowledge import load_knowledge
@@ -153,14 +153,14 @@ def _arms(
 ) -> tuple[list[Arm], list[str], bool]:
     """Cells by role, those of the map first; what is missing of them; and whether nothing is."""
     folder, is_whole = layout.round_folder(best.number), embedding is not None
-    predictions = read_h5ad(store, record.run_id, f"{folder}/{layout.PREDICTIONS}")
+    predictions = read_h5ad(store, record.run_id, f"{folder}/{layout.PREDICTIONS}", labels=LABELS)
     places: dict[str, pd.DataFrame | None] = dict.fromkeys((*layout.ROLES, keys.PREDICTED))
     if embedding is not None:
         places = {role: embedding[embedding["role"] == role] for role in places}
     parts, notes = [], []
     for role in (keys.CONTROL, keys.PROMPT):
         path = layout.cells_file(folder, role)
-        cells = read_h5ad(store, record.run_id, path) if store.exists(record.run_id, path) else None
+        cells = read_h5ad(store, record.run_id, path, labels=LABELS) if store.exists(record.run_id, path) else None
         if cells is None and (role == keys.PROMPT or best.n_control):
             notes.append(f"The counts of the {role} cells are no longer in the run folder.")
             is_whole = False
@@ -210,8 +210,9 @@ def _own_sides(record: RunRecord, best: Round, store: Store) -> dict[str, tuple[
 
 def _baseline(engine: str, record: RunRecord, store: Store) -> Side:
     folder = layout.round_folder(record.best_round or 0)
-    predicted = read_h5ad(store, record.run_id, layout.output_file(folder, f"{BASELINE_PREFIX}{engine}"))
-    query = read_h5ad(store, record.run_id, layout.cells_file(folder, keys.QUERY))
+    path = layout.output_file(folder, f"{BASELINE_PREFIX}{engine}")
+    predicted = read_h5ad(store, record.run_id, path, labels=LABELS)
+    query = read_h5ad(store, record.run_id, layout.cells_file(folder, keys.QUERY), labels=())
     return Side(
         name=f"baseline {engine}",
         label=f"baseline '{engine}'",
@@ -224,7 +225,8 @@ def _baseline(engine: str, record: RunRecord, store: Store) -> Side:
 def _prompt(record: RunRecord, store: Store) -> Side:
     folder = layout.round_folder(record.best_round or 0)
     prompt, control = (
-        read_h5ad(store, record.run_id, layout.cells_file(folder, role)) for role in (keys.PROMPT, keys.CONTROL)
+        read_h5ad(store, record.run_id, layout.cells_file(folder, role), labels=())
+        for role in (keys.PROMPT, keys.CONTROL)
     )
     return Side(
         name=PROMPT_SIDE,
@@ -307,7 +309,7 @@ def _other_run(other: RunRecord, ports: Ports) -> Side:
         raise NotFoundError(other.run_id)
     de = bundle.tables.de.drop_duplicates(keys.GENE).set_index(keys.GENE)
     folder = layout.round_folder(other.best_round or 0)
-    predictions = read_h5ad(ports.store, other.run_id, f"{folder}/{layout.PREDICTIONS}")
+    predictions = read_h5ad(ports.store, other.run_id, f"{folder}/{layout.PREDICTIONS}", labels=LABELS)
     return Side(
         name=RUN_SIDE,
         label=f"run {other.run_id}",

@@ -17,6 +17,7 @@ from haystack_kernel.jobs.spec import (
     owner_in,
     reads_others,
 )
+from haystack_kernel.jobs.standby import start_standby
 from haystack_kernel.jobs.wait import SystemClock, pace, wait
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "owner_in",
     "pace",
     "reads_others",
+    "start_standby",
     "wait",
 ]

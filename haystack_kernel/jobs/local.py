@@ -23,6 +23,7 @@ from haystack_kernel.errors import StorageError
 from haystack_kernel.jobs.consent import Spending, SpendingGate
 from haystack_kernel.jobs.cost import FREE
 from haystack_kernel.jobs.spec import expected_handle
+from haystack_kernel.jobs.standby import CANCELLED, EXIT, LOG, RESULT, give_job, take_standby
 from haystack_kernel.schema import JobStatus
 from haystack_kernel.store import hide_home
 
@@ -34,12 +35,12 @@ _PROGRAMS: dict[JobKind, str] = {"inference": "inference.run_inference", "orches
 _START_GRACE_S = 20.0  # for this long an attempt folder without a process counts as being started
 _LOG_TAIL_BYTES = 4000
 _MARK = "ATTEMPT_OF_HAYSTACK"  # variable of every process of an attempt; not HAYSTACK_…, which would be a setting
-_CANCELLED, _EXIT, _PID = "cancelled", "exit", "pid.json"
+_PID = "pid.json"
 # The shell records how the program ended, for later looks; exec would lose that. It does not start a program that was
 # cancelled before: a call that cancels writes the marker first and then looks for processes, so it misses neither.
 _SCRIPT = (
-    f'if [ -e {_CANCELLED} ]; then code=143; else "$@" >result.txt 2>log.txt; code=$?; fi; '
-    f"echo $code >exit.tmp && mv exit.tmp {_EXIT}; exit $code"
+    f'if [ -e {CANCELLED} ]; then code=143; else "$@" >{RESULT} 2>{LOG}; code=$?; fi; '
+    f"echo $code >exit.tmp && mv exit.tmp {EXIT}; exit $code"
 )
 
 
@@ -103,7 +104,7 @@ class LocalExecutor:
         status = self.status(job)
         if newest is None or status.is_terminal:
             return status
-        (newest / _CANCELLED).touch()  # before looking for processes, see _SCRIPT
+        (newest / CANCELLED).touch()  # before looking for processes, see _SCRIPT
         self._end_all(newest)
         return self.status(job)
 
@@ -119,6 +120,11 @@ class LocalExecutor:
         except OSError as error:
             msg = f"cannot make {attempt} for the job's log ({error}); set HAYSTACK_CACHE to a folder with space"
             raise StorageError(msg, path=str(attempt)) from error
+        waiting = take_standby() if spec.kind == "inference" and not spec.environment else None
+        if waiting is not None:
+            self._own(waiting, attempt)
+            if give_job(waiting, attempt=attempt, words=spec.command):
+                return
         settings = [f"{name}={value}" for name, value in spec.environment.items()]
         command = spec.command
         if spec.kind == "orchestrator":
@@ -132,6 +138,10 @@ class LocalExecutor:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self._own(child, attempt)
+
+    def _own(self, child: subprocess.Popen[bytes], attempt: Path) -> None:
+        """Keep a process as the attempt's first, so that every process can find it."""
         self._children[child.pid] = child
         try:
             created = psutil.Process(child.pid).create_time()
@@ -143,7 +153,7 @@ class LocalExecutor:
 
     def _look(self, attempt: Path) -> JobStatus:
         """The state of an attempt, from its files and its processes."""
-        if (attempt / _EXIT).exists():
+        if (attempt / EXIT).exists():
             return self._ended(attempt)
         tail = _log_tail(attempt)
         if _leader(attempt) is not None:
@@ -151,10 +161,10 @@ class LocalExecutor:
         if others := _processes(attempt):
             detail = f"its leading process is gone, {len(others)} other(s) of it go on"
             return JobStatus(state="running", detail=detail, log_tail=tail)
-        if (attempt / _EXIT).exists():  # it ended between the two looks
+        if (attempt / EXIT).exists():  # it ended between the two looks
             return self._ended(attempt)
         self._reap(attempt)
-        if (attempt / _CANCELLED).exists():  # even if it has not started yet, since its script then starts nothing
+        if (attempt / CANCELLED).exists():  # even if it has not started yet, since its script then starts nothing
             return JobStatus(state="cancelled", detail="cancelled", log_tail=tail)
         age_s = self._clock.now().timestamp() - attempt.stat().st_mtime
         if not (attempt / _PID).exists() and age_s < _START_GRACE_S:
@@ -164,11 +174,11 @@ class LocalExecutor:
 
     def _ended(self, attempt: Path) -> JobStatus:
         """The state of an attempt whose program has ended, from its exit code."""
-        tail, code = _log_tail(attempt), int((attempt / _EXIT).read_text(encoding="utf-8"))
+        tail, code = _log_tail(attempt), int((attempt / EXIT).read_text(encoding="utf-8"))
         self._reap(attempt)
         state: JobState = "succeeded" if code == 0 else "failed"
         detail = "" if code == 0 else _last_line(tail) or f"exit code {code}"
-        if code != 0 and (attempt / _CANCELLED).exists():
+        if code != 0 and (attempt / CANCELLED).exists():
             state, detail = "cancelled", "cancelled"
         return JobStatus(state=state, detail=detail, exit_code=code, log_tail=tail)
 
@@ -243,7 +253,7 @@ def _leader(attempt: Path) -> psutil.Process | None:
 
 def _log_tail(attempt: Path) -> str:
     try:
-        with (attempt / "log.txt").open("rb") as handle:
+        with (attempt / LOG).open("rb") as handle:
             handle.seek(0, os.SEEK_END)
             handle.seek(max(handle.tell() - _LOG_TAIL_BYTES, 0))
             return handle.read().decode(errors="replace")

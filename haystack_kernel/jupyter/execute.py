@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from haystack_kernel import errors
+from haystack_kernel.config.options import needs_model_here
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
 from haystack_kernel.jupyter.kernels import early_kernel
@@ -100,7 +101,8 @@ def execute_run(
     """
     settings = load_settings(storage=storage)
     show = stream_progress(stream)
-    with listen() as stop, early_kernel() as kernel:
+    for_model = run_id is None and needs_model_here(settings, options)
+    with listen() as stop, early_kernel(for_model=for_model) as kernel:
         load_modules(_TO_CHECK, for_good=True)
         # reading the question may cost money, too
         run = open_run(question, run_id=run_id, settings=settings, progress=show, **(spending or {}), **options)

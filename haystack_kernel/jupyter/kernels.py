@@ -28,12 +28,15 @@ _FIRST_STEPS = (
     "anndata",
 )
 # an expression, so that the notebook's names stay its own
-_LOAD = f'__import__("{__name__}", fromlist=["load_first_steps"]).load_first_steps()'
+_LOAD = f'__import__("{__name__}", fromlist=["load_first_steps"]).load_first_steps(for_model=%s)'
 
 
 @contextmanager
-def early_kernel() -> Iterator[AsyncKernelManager]:
-    """Start a kernel at once, without waiting until it answers; it ends with the block at the latest."""
+def early_kernel(*, for_model: bool = False) -> Iterator[AsyncKernelManager]:
+    """Start a kernel at once, without waiting until it answers; it ends with the block at the latest.
+
+    With ``for_model``, the process of a model's job starts with it.
+    """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.util import run_sync
@@ -47,7 +50,7 @@ def early_kernel() -> Iterator[AsyncKernelManager]:
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
             config=Config({"AsyncKernelManager": kernel_transport(folder)}),
         )
-        words = [QUIET, f"--IPKernelApp.exec_lines={_LOAD}", "--HistoryManager.hist_file=:memory:"]
+        words = [QUIET, f"--IPKernelApp.exec_lines={_LOAD % for_model}", "--HistoryManager.hist_file=:memory:"]
         try:
             run_sync(manager.start_kernel)(extra_arguments=words)
             yield manager
@@ -56,8 +59,12 @@ def early_kernel() -> Iterator[AsyncKernelManager]:
                 run_sync(manager.shutdown_kernel)(now=True)
 
 
-def load_first_steps() -> None:
-    """Import what the cells up to the prediction use."""
+def load_first_steps(*, for_model: bool = False) -> None:
+    """Import what the cells up to the prediction use; with ``for_model``, have the job's process do so, too."""
+    if for_model:
+        from haystack_kernel.jobs import start_standby
+
+        start_standby()
     load_modules(_FIRST_STEPS, for_good=True)
 
 

@@ -165,12 +165,20 @@ def neighbours(
 
 def _up(table: Table, term: str, *, relations: tuple[Relation, ...]) -> list[str]:
     """Return the terms directly above a term; links to terms that the table lacks are ignored."""
+    links = _links(table, term)
+    return [high for relation in relations for high in links.get(relation, ()) if high in table]
+
+
+def _links(table: Table, term: str) -> dict[Relation, tuple[str, ...]]:
+    """Return the terms directly above a term by relation."""
+    if isinstance(table, TermTable) and term not in table.over and term in table.packed:
+        # most terms; no row is made for them
+        return {"is_a": table.packed.parents_of(term)}
     entry = table[term]
     parents = entry.parents
     if not parents and isinstance(table, TermTable) and term in table.packed:
-        parents = table.packed.term(term).parents  # rows of tissues and diseases written by hand state none
-    links = {"is_a": parents, "part_of": entry.part_of, "develops_from": entry.develops_from}
-    return [high for relation in relations for high in links[relation] if high in table]
+        parents = table.packed.parents_of(term)  # rows of tissues and diseases written by hand state none
+    return {"is_a": parents, "part_of": entry.part_of, "develops_from": entry.develops_from}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -199,7 +207,7 @@ def _below(
     for term in table:
         high_ones = _up(table, term, relations=relations)
         if is_whole and isinstance(table, TermTable) and term in table.over and term in table.packed:
-            high_ones += [high for high in table.packed.term(term).parents if high not in table.over]
+            high_ones += [high for high in table.packed.parents_of(term) if high not in table.over]
         for high in dict.fromkeys(high_ones):
             below.setdefault(high, []).append(term)
     return {high: tuple(low) for high, low in below.items()}

@@ -76,6 +76,18 @@ def _spare_a_draw(axes: Axes) -> None:
     figure = axes.get_figure(root=True)
     if isinstance(figure, DescribedFigure) and "inline" in mpl.get_backend().lower():
         figure.stale = False
+        _spare_a_picture()
+
+
+def _spare_a_picture() -> None:
+    """Keep IPython from drawing a PNG of its own, which would replace the one that the figure brings."""
+    from IPython.core.getipython import get_ipython
+
+    from haystack_kernel.pl.figure import DescribedFigure
+
+    shell = get_ipython()
+    if shell is not None and shell.display_formatter is not None:
+        shell.display_formatter.formatters["image/png"].for_type(DescribedFigure, lambda _figure: None)
 
 
 def say_nothing_to_draw(axes: Axes, reason: str) -> None:

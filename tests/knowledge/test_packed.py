@@ -54,6 +54,7 @@ def test_the_closure_of_the_packed_parents_is_that_of_the_release(shared, name):
         release = json.load(stream)
     terms = packed(name)
     parents = {id: terms.term(id).parents for id in terms}
+    assert {id: terms.parents_of(id) for id in terms} == parents
     above = {}
     for id in sorted(parents, key=lambda one: len(release[one]["ancestors"])):
         above[id] = set(parents[id]).union(*(above[up] for up in parents[id]))
