@@ -39,7 +39,7 @@ class Watch(TorchDispatchMode):
 
 
 def record(program, folder, setting):
-    """Run one setting; returns [n_base, n_ctx, n_keep] of each step."""
+    """Run one setting; returns [n_base, n_ctx, n_keep] of each step, up to one where the reference itself fails."""
     window, prompt, context, least, steps, mode = setting
     flags = {"checkpoint": folder / f"{window}.ckpt", "base-adata": folder / "prompt.h5ad"}
     flags |= {"test-adata": folder / f"{window}.h5ad", "genelist": folder / "genes.pkl", "output-dir": folder / "o"}
@@ -55,7 +55,7 @@ def record(program, folder, setting):
 
     np.random.permutation = begin_step
     try:
-        with watch, contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        with watch, contextlib.suppress(SystemExit, Exception), contextlib.redirect_stdout(io.StringIO()):
             runpy.run_path(program, run_name="__main__")
     finally:
         np.random.permutation = permute
