@@ -222,6 +222,8 @@ def retrieve(record: RunRecord, ports: Ports) -> RunRecord:
     found = rounds.search(record, ports)
     if words := found.measured_words:
         ports.progress(ProgressEvent(run_id=record.run_id, phase="retrieve", message=words))
+    if found.engine_pick is not None:
+        ports.progress(ProgressEvent(run_id=record.run_id, phase="retrieve", message=found.engine_pick.words))
     return found
 
 

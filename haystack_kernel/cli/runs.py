@@ -17,7 +17,7 @@ import typer
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
 from haystack_kernel.schema import CELL_OPTIONS, ControlStrategy, ExecutorName, PlannerName, address_fault
-from inference.manifest import ENGINES
+from inference.manifest import AUTO, ENGINES
 
 if TYPE_CHECKING:
     from haystack_kernel.run import Run
@@ -151,7 +151,7 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Method of prediction: {', '.join(ENGINES)}, or an installed engine; `haystack engine list` "
+            help=f"Method of prediction: {', '.join((AUTO, *ENGINES))}, or an installed engine; `haystack engine list` "
             "explains them (default: stack if a model is configured, otherwise weighted).",
         ),
     ] = None,
@@ -439,6 +439,7 @@ def status_text(found: dict[str, Any], *, question: str, storage: str | None) ->
         ("taken as", found["taken_as"]),
         ("status", state),
         ("measured", found["measured_already"]),
+        ("engine", found["engine_chosen"]),
         ("score", scored),
         ("tested", "\n".join(found["tested"])),
         ("failure", f"{failure['step']}: {failure['message']}" if failure else None),

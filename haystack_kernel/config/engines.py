@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError
 from inference.installed import installed_engines
-from inference.manifest import ENGINES
+from inference.manifest import AUTO, ENGINES
 
 if TYPE_CHECKING:
     from haystack_kernel.schema import ExecutorName, Settings
 
 WORDS = {
+    AUTO: "the engine that the back-test of the atlas favours for the evidence at hand; else the default",
     "none": "no change",
     "mean": "the mean response over the prompt's cell types",
     "shift": "prompt minus control of the same cell type, averaged over the prompt's cells",
@@ -43,7 +44,7 @@ class EngineEntry:
 
 
 def list_engines(settings: Settings) -> list[EngineEntry]:
-    """List every engine: those of HAYSTACK first, then those of other packages by name.
+    """List every engine: those of HAYSTACK first, ``auto`` at their top, then those of other packages by name.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def list_engines(settings: Settings) -> list[EngineEntry]:
     Examples
     --------
     >>> [one.name for one in list_engines(settings)][:3]  # doctest: +SKIP
-    ['none', 'mean', 'shift']
+    ['auto', 'none', 'mean']
     """
     images, here = settings.batch.engine_images, installed_engines()
     found = [EngineEntry(name, says) for name, says in WORDS.items()]

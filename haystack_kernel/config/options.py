@@ -24,7 +24,7 @@ from haystack_kernel.schema import (
 )
 from haystack_kernel.store import hide_home, is_cells, is_kept, keep_cells, require_cells, shown_name
 from haystack_kernel.store.layout import TRANSCRIPT
-from inference.manifest import DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
+from inference.manifest import AUTO, DEMO_MODEL, DEMO_STEPS, MODEL_ENGINE, MODEL_PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +69,9 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
     if given.get("planner", settings.planner) == "auto":  # never again another one, once the run has begun
         given["planner"] = "claude" if settings.claude.is_configured else "offline"
     defaults["engine"] = _default_engine(settings, given)
+    asked = given.get("engine", settings.inference.engine)
+    if asked == AUTO:
+        given["engine"] = given["engine_default"] = defaults["engine"]
     defaults["literature"] = settings.literature.enabled and not _is_simulated(settings, given)
     try:
         config = _check_model(RunConfig.model_validate({**defaults, **given}))
@@ -186,7 +189,7 @@ def _check_transcript(config: RunConfig) -> None:
 
 def _default_engine(settings: Settings, given: dict[str, Any]) -> str:
     """What predicts where no engine is asked for: ``stack`` with a model, or on the demo atlas alone with its own."""
-    if settings.inference.engine != "auto":
+    if settings.inference.engine not in (None, AUTO):
         return settings.inference.engine
     if given.get("model", settings.inference.model):
         return MODEL_ENGINE
@@ -307,6 +310,8 @@ def changed_options(config: RunConfig, settings: Settings, **options: Any) -> st
     given = read_typed(options)
     asked = build_config(settings, **given)
     pairs = [(name, getattr(config, name), getattr(asked, name)) for name in given]
+    if config.engine_default is not None and asked.engine_default is not None:  # it was chosen since
+        pairs = [pair for pair in pairs if pair[0] != "engine"]
     changed = [(name, old, new) for name, old, new in pairs if old != new and not _is_same_file(old, new, settings)]
     return "; ".join(f"{name} is {old!r}, not {new!r}" for name, old, new in changed)
 

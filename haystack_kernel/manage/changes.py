@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.schema import RunConfig
+from inference.manifest import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,8 +82,12 @@ def change_config(config: RunConfig, changes: Mapping[str, Any], *, settings: Se
         A key is unknown or a value is out of range.
     """
     check_keys(list(changes))
+    if changes.get("engine") == AUTO and config.engine_default is not None:  # as it was asked for
+        changes = {name: value for name, value in changes.items() if name != "engine"}
     kept = {name: getattr(config, name) for name in RunConfig.model_fields if name not in changes}
     other_model = {"engine", "model"} & set(changes)
+    if "engine" in changes:
+        kept.pop("engine_default")
     if other_model:  # the number of diffusion steps belongs to the model
         kept.pop("diffusion_steps", None)
     return build_config(settings, **{**kept, **changes})

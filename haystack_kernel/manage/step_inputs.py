@@ -26,7 +26,17 @@ IN_ROUND: tuple[str, ...] = get_args(RoundStep)
 # Options that a step reads by name. A test holds that each option of a run is here or in the tuples below.
 OPTIONS = {
     "understand": ("planner", "transcript", "control_strategy"),
-    "retrieve": ("atlases", "query_atlas", "query_h5ad", "prompt_h5ad", "control_h5ad", "hide", "pin", "ban"),
+    "retrieve": (
+        "atlases",
+        "query_atlas",
+        "query_h5ad",
+        "prompt_h5ad",
+        "control_h5ad",
+        "hide",
+        "pin",
+        "ban",
+        "engine_default",
+    ),
     "choose": ("planner",),
     "cells": ("query_cells", "n_prompt", "n_query", "seed"),
     "predict": ("engine", "seed"),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Optional, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from haystack_kernel.schema import FILE_OPTIONS, RunConfig
+from haystack_kernel.schema import FILE_OPTIONS, EngineChoice, RunConfig
+from inference.manifest import AUTO, ENGINES
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -40,7 +41,8 @@ OFFERED = (
 )
 _WORDS = {
     "atlases": "atlases to search, by name; see the tool `search_atlases`",
-    "engine": "method of prediction; the default is chosen by what is installed",
+    "engine": f"method of prediction: {', '.join((AUTO, *ENGINES))}, or an installed one; auto takes the one that the "
+    "back-test of the atlas favours; the default is chosen by what is installed",
     "executor": "where jobs run: local (this machine, free) or batch (Google Cloud, costs money)",
     "hide": "measured pairs that the search may not use, each 'CELL TYPE:PERTURBATION'",
     "pin": f"{_CANDIDATES}: every round uses them",
@@ -65,6 +67,7 @@ class _Options(BaseModel):
 def _optional(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - a type and a field, as create_model takes them
     """An option that may be left out; lists of records are given as text."""
     kind = list[str] if get_origin(field.annotation) is tuple else field.annotation
+    kind = EngineChoice if name == "engine" else kind
     limits = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "le") if hasattr(rule, key)}
     words = _WORDS.get(name, field.description)
     return (Optional[kind], Field(default=None, description=words, **limits))  # noqa: UP045 - made at run time

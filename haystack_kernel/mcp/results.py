@@ -196,6 +196,7 @@ def estimate(seen: Preview, usual: Usual, *, left_usd: float) -> dict[str, Any]:
     found: dict[str, Any] = {
         "executor": config.executor,
         "engine": config.engine,
+        **({"engine_chosen": seen.record.engine_pick.words} if seen.record.engine_pick else {}),
         "max_rounds": config.max_rounds,
         "is_free": seen.high_usd == 0,
         "starts_anything": False,
@@ -307,6 +308,7 @@ def answer(
         "taken_as": taken_as(record, labels),
         "is_simulated": bool(simulated_atlases(record)),
         "engine": record.config.engine,
+        **({"engine_chosen": record.engine_pick.words} if record.engine_pick else {}),
         "rounds": len(record.rounds),
         "best_round": best.number,
         "stopped": termination_text(record),

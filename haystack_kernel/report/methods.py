@@ -74,6 +74,7 @@ def methods_paragraph(record: RunRecord) -> str:
         *_data(record, best),
         f"Engine '{config.engine}' predicted {how} (seed {config.seed}).",
         weights,
+        *([f"{pick.words[0].upper()}{pick.words[1:]}."] if (pick := record.engine_pick) else []),
         f"The prediction was compared with {CONTROLS[best.control_strategy]}.",
         *_statistics(record, best),
         *_jobs(record),

@@ -59,7 +59,15 @@ def search(record: RunRecord, ports: Ports) -> RunRecord:
         "hidden": find_hidden(atlas, knowledge=knowledge, config=config),
         "digests": {**record.digests, **digests, **knowledge.digests()},
     }
-    return record.model_copy(update=update)
+    found = record.model_copy(update=update)
+    if config.engine_default is None:
+        return found
+    from haystack_kernel.rounds.engine import pick_engine
+
+    pick = pick_engine(found, ports)
+    return found.model_copy(
+        update={"engine_pick": pick, "config": record.config.model_copy(update={"engine": pick.engine})}
+    )
 
 
 def assemble(record: RunRecord, ports: Ports) -> Round:

@@ -93,6 +93,38 @@ class Calibration(Frozen):
     strata: tuple[Stratum, ...] = ()
 
 
+class EngineFigure(Frozen):
+    """How near one engine came in a back-test, over the pairs of one evidence distance."""
+
+    engine: str
+    n_pairs: int = Field(ge=0)
+    z: Real = Field(description="mean of atanh(r)")
+    error: Real = Field(description="its standard error")
+    backtest: str = Field(description="id of the back-test; of the same one the pairs are the same")
+
+    @property
+    def words(self) -> str:
+        """Such as ``weighted .48 (51 pairs)``."""
+        return f"{self.engine} {math.tanh(self.z):.2f} ({self.n_pairs} pairs)"
+
+
+class EnginePick(Frozen):
+    """The engine that ``auto`` was resolved to, and why."""
+
+    engine: str
+    default: str = Field(description="what is taken where no back-test decides")
+    reason: str
+    atlas: str = ""
+    evidence: EvidenceDistance | None = None
+    figures: tuple[EngineFigure, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """One sentence for readers."""
+        what = "the default" if self.engine == self.default else f"in place of the default {self.default}"
+        return f"engine auto took {self.engine}, {what}: {self.reason}"
+
+
 class BackTested(Frozen):
     """Correlation to be expected of one prediction, by the back-tests of its atlas and engine."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
+from haystack_kernel.schema.backtest import EnginePick
 from haystack_kernel.schema.base import (
     DEMO_ATLAS,
     NAN,
@@ -68,7 +69,7 @@ RECORD_FIELDS: dict[RecordStep | Literal["opening", "spending", "running"], tupl
         "inputs",
     ),
     "understand": ("query",),
-    "retrieve": ("candidates", "query_set", "hidden", "digests"),
+    "retrieve": ("candidates", "query_set", "hidden", "digests", "engine_pick"),
     "rounds": ("rounds", "best_round", "termination"),
     "interpret": ("interpretation",),
     "publish": ("files", "truth"),
@@ -98,6 +99,10 @@ class RunConfig(Frozen):
     planner: PlannerName = Field(default="auto", description="auto, of records of earlier versions: offline")
     transcript: str | None = Field(default=None, description="recorded answers for planner replay, path or gs:// URI")
     engine: Engine = "weighted"
+    engine_default: Engine | None = Field(
+        default=None,
+        description="engine auto was asked for: what is taken where no back-test decides; None: it was not",
+    )
     model: str | None = Field(default=None, description="checkpoint for engine stack, path or gs:// URI")
     genelist: str | None = Field(default=None, description="the model's genes in its order: JSON, text or pickle")
     diffusion_steps: int = Field(default=_INFERENCE.diffusion_steps, ge=1, le=100, description="steps of engine stack")
@@ -277,6 +282,9 @@ class RunRecord(Frozen):
     query: StructuredQuery | None = None
     candidates: tuple[Candidate, ...] = Field(default=(), description="the ranked table all rounds choose from")
     query_set: CellSet | None = Field(default=None, description="where the query cells come from; None: query_h5ad")
+    engine_pick: EnginePick | None = Field(
+        default=None, description="which engine auto took; None: it was given by name"
+    )
     hidden: tuple[HiddenCells, ...] = Field(default=(), description="what the hidden pairs kept out of the search")
     rounds: tuple[Round, ...] = ()
     best_round: int | None = None

@@ -99,8 +99,10 @@ class GroundingSettings(_Section):
 class InferenceSettings(_Section):
     """What predicts, and on how many cells."""
 
-    engine: EngineChoice = Field(
-        default="auto", description="auto: stack where a model is given, or on the demo atlas; else weighted"
+    engine: EngineChoice | None = Field(
+        default=None,
+        description="None: stack where a model is given, or on the demo atlas; else weighted. auto: the one that the "
+        "back-test of the atlas favours, else that default",
     )
     n_prompt: int = Field(default=2000, ge=1, le=20_000)
     n_query: int = Field(default=256, ge=1, le=20_000)

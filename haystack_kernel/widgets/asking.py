@@ -502,6 +502,9 @@ def cost_words(seen: Preview, usual: Usual) -> list[str]:
             f"Planner claude ({one.machine}) costs about {in_usd(one.likely_usd)}, at most {in_usd(one.high_usd)}, by "
             "list prices."
         )
+    if seen.record.engine_pick is not None:
+        words = seen.record.engine_pick.words
+        found.append(f"{words[0].upper()}{words[1:]}.")
     found.append(usual.words(max_rounds=config.max_rounds))
     if usual.queue_s is not None and seen.of_round is not None:
         waits = [span(seconds) for seconds in usual.queue_s]

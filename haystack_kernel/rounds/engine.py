@@ -1,0 +1,163 @@
+"""``engine=auto``: the engine that the back-test of the atlas favours for the evidence that the question has.
+
+In: a run record with its candidates. Out: an :class:`haystack_kernel.schema.EnginePick`.
+
+The rule: over the back-tested pairs of the same evidence distance (other donors, other cell types, other treatments)
+the engine with the highest mean z = atanh(r) is taken if it leads the default by more than one standard error, and the
+default otherwise. An engine counts from ten pairs. The standard error is that of the default's mean, from the spread of
+its pairs; of two back-tests, whose pairs differ, it is that of the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from scipy.stats import norm, t
+
+from haystack_kernel.atlas import calibrations
+from haystack_kernel.config.engines import engine_names
+from haystack_kernel.planners.offline.choice import choose_candidates
+from haystack_kernel.rounds.record import query_of
+from haystack_kernel.schema import EVIDENCE_WORDS, OWN_ATLAS, EngineFigure, EnginePick
+from inference.installed import installed_engines
+from inference.manifest import DEMO_MODEL, MODEL_ENGINE
+
+if TYPE_CHECKING:
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import Candidate, EvidenceDistance, RunRecord, Stratum
+
+MIN_PAIRS = 10  # of the evidence distance; with fewer a mean of correlations says little
+_POOLING = "weighted"  # as back-tests choose the prompt for every engine
+_LEVEL = 0.8  # of the interval that a stratum holds
+
+
+def pick_engine(record: RunRecord, ports: Ports) -> EnginePick:
+    """Choose the engine of a run that asked for ``auto``; its default where no back-test decides.
+
+    Parameters
+    ----------
+    record
+        With its candidates.
+    ports
+        Where the atlases and their calibrations are.
+    """
+    default = record.config.engine_default or record.config.engine
+    if query_of(record).perturbation is None:
+        return EnginePick(engine=default, default=default, reason="back-tests are of treatments, and none is asked for")
+    config = record.config.model_copy(update={"engine": _POOLING})
+    choice = choose_candidates(query_of(record), record.candidates, [], config=config)
+    if choice is None:
+        return EnginePick(engine=default, default=default, reason="the search found no candidate")
+    chosen = [one for one in record.candidates if one.key in choice.candidate_keys]
+    atlas, evidence = chosen[0].prompt.atlas, _nearest(chosen)
+    if atlas == OWN_ATLAS:
+        return EnginePick(
+            engine=default, default=default, reason="the prompt cells are your own, which no back-test knows"
+        )
+    found = [
+        one
+        for name in engine_names(ports.settings)
+        if (one := _figure(name, record, ports, atlas=atlas, evidence=evidence))
+    ]
+    return decide(found, default=default, atlas=atlas, evidence=evidence)
+
+
+def decide(figures: list[EngineFigure], *, default: str, atlas: str, evidence: EvidenceDistance) -> EnginePick:
+    """Apply the rule to figures of one atlas and evidence distance.
+
+    Parameters
+    ----------
+    figures
+        Of the engines that were back-tested.
+    default
+        What is taken where none leads clearly.
+    atlas, evidence
+        What the figures are of.
+    """
+    words = EVIDENCE_WORDS[evidence]
+    base = EnginePick(
+        engine=default, default=default, reason="", atlas=atlas, evidence=evidence, figures=tuple(figures)
+    )
+    usable = [one for one in figures if one.n_pairs >= MIN_PAIRS]
+    own = next((one for one in usable if one.engine == default), None)
+    if not figures:
+        why = f"atlas {atlas} has no back-test that belongs to it as it is now (`haystack backtest {atlas}` makes one)"
+        return base.model_copy(update={"reason": why})
+    if own is None:
+        why = f"the back-test of atlas {atlas} has no {MIN_PAIRS} pairs of engine {default} predicted from {words}"
+        return base.model_copy(update={"reason": why})
+    best = max(usable, key=lambda one: one.z)
+    if best.engine == default:
+        others = [one.words for one in sorted(usable, key=lambda one: -one.z) if one.engine != default]
+        beside = f", before {', '.join(others)}" if others else ", and no other engine was back-tested so"
+        why = f"it is the nearest from {words} in the back-test of atlas {atlas}: {own.words}{beside}"
+        return base.model_copy(update={"reason": why})
+    error = own.error if best.backtest == own.backtest else math.hypot(own.error, best.error)
+    lead = best.z - own.z
+    compared = f"{best.words} against {own.words} from {words} in the back-test of atlas {atlas}"
+    compared += f" (lead {lead:.3f} on atanh(r), standard error {error:.3f})"
+    if lead > error:
+        return base.model_copy(update={"engine": best.engine, "reason": compared})
+    why = f"{best.engine} does not lead it by more than a standard error: {compared}"
+    return base.model_copy(update={"reason": why})
+
+
+def _nearest(chosen: list[Candidate]) -> EvidenceDistance:
+    order = list(EVIDENCE_WORDS)
+    return min((one.evidence_distance for one in chosen), key=order.index)
+
+
+def _figure(
+    name: str, record: RunRecord, ports: Ports, *, atlas: str, evidence: EvidenceDistance
+) -> EngineFigure | None:
+    """What the back-test says of an engine that can be used here; None where it says nothing."""
+    model = _model_of(name, record, ports)
+    if model is None:
+        return None
+    settings = ports.settings
+    found = calibrations.find(atlas, name, model=model, root=settings.atlas_root, cache=settings.cache)
+    stratum = next((one for one in found.strata if one.evidence == evidence), None) if found else None
+    if found is None or stratum is None or stratum.method == "none":
+        return None
+    return EngineFigure(
+        engine=name,
+        n_pairs=stratum.n_pairs,
+        z=stratum.intercept,
+        error=standard_error(stratum),
+        backtest=found.backtest,
+    )
+
+
+def standard_error(stratum: Stratum) -> float:
+    """Standard error of a stratum's mean z, from the 80 % interval of one further pair.
+
+    Parameters
+    ----------
+    stratum
+        Of at least two pairs.
+    """
+    half, n = (stratum.high - stratum.low) / 2, stratum.n_pairs
+    if stratum.method == "t":
+        return float(half / (t.ppf((1 + _LEVEL) / 2, n - 1) * math.sqrt(1 + 1 / n) * math.sqrt(n)))
+    return float(half / (norm.ppf((1 + _LEVEL) / 2) * math.sqrt(n)))
+
+
+def _model_of(name: str, record: RunRecord, ports: Ports) -> str | None:
+    """Digest by which the calibration of an engine is found, "" for none; None where the engine cannot be used."""
+    config = record.config
+    if name == MODEL_ENGINE:
+        if config.model == DEMO_MODEL:
+            data = resources.files("inference.models").joinpath("demo.safetensors").read_bytes()
+            return hashlib.sha256(data).hexdigest()
+        known = record.inputs.get("model", "")
+        return known if known and " " not in known else None
+    installed = installed_engines().get(name)
+    if installed is not None:
+        is_there = (
+            config.executor == "local" or ports.settings.batch.insecure or name in ports.settings.batch.engine_images
+        )
+        return installed.digest if is_there else None
+    return None if name in ports.settings.batch.engine_images else ""
