@@ -59,7 +59,7 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "run_id": record.run_id,
         "taken_as": record.taken_as,
         "measured_already": record.measured_words,
-        "engine_chosen": record.engine_pick.words if record.engine_pick else None,
+        "engine_chosen": record.engine_words,
         "tested": record.tested_words,
         "status": status,
         "next_step": flow.next_step(flow.revive(record, ports)),

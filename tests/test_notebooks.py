@@ -31,11 +31,11 @@ def test_no_output_is_committed(path):
 
 
 def test_every_option_of_a_run_is_a_parameter_of_the_run_notebook(path):
-    from haystack_kernel.schema import RunConfig
+    from haystack_kernel.schema import OPTIONS
 
     if path.stem != "haystack":
         return
-    options = set(RunConfig.model_fields) - {"executor"}
+    options = set(OPTIONS) - {"executor"}
     source = code_cells(path)[0].source
     assert not [name for name in (*options, "question", "storage", "run_id") if f"{name} = " not in source]
 

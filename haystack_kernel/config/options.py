@@ -17,6 +17,7 @@ from haystack_kernel.schema import (
     CELL_OPTIONS,
     DEMO_ATLAS,
     FILE_OPTIONS,
+    OPTIONS,
     OWN_ATLAS,
     HiddenPair,
     RunConfig,
@@ -77,9 +78,10 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         config = _check_model(RunConfig.model_validate({**defaults, **given}))
     except ValidationError as error:
         lines = explain_refusals(error)
-        msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(RunConfig.model_fields)}"
+        msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(OPTIONS)}"
         raise InvalidInputError(msg, errors=lines) from error
-    check_engine(config.engine, settings=settings, executor=config.executor)
+    for name in dict.fromkeys((config.engine, config.engine_default or config.engine)):
+        check_engine(name, settings=settings, executor=config.executor)
     _check_own_cells(config)
     _check_transcript(config)
     _check_places(config, settings)

@@ -11,14 +11,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import RunConfig
+from haystack_kernel.schema import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nbformat import NotebookNode
 
-RUN_PARAMETERS = ("question", "storage", "run_id", "approve", "max_cost", *RunConfig.model_fields)
+RUN_PARAMETERS = ("question", "storage", "run_id", "approve", "max_cost", *OPTIONS)
 TAG, INJECTED_TAG = "parameters", "injected-parameters"  # papermill's tags of cells
 _CONSENT = "approve"
 _WITHHELD = f"{_CONSENT} = None  # consent is not stored: it holds for one execution"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.config.options import build_config
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.schema import RunConfig
+from haystack_kernel.schema import OPTIONS, RunConfig
 from inference.manifest import AUTO
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
 
 def check_keys(keys: Sequence[str]) -> None:
     """Refuse names that are not options of a run; the error names the nearest option and all of them."""
-    possible = list(RunConfig.model_fields)
+    possible = list(OPTIONS)
     for key in keys:
         if key not in possible:
             near = difflib.get_close_matches(key, possible, n=1)

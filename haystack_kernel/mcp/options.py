@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from haystack_kernel.schema import FILE_OPTIONS, EngineChoice, RunConfig
+from haystack_kernel.schema import FILE_OPTIONS, RunConfig
 from inference.manifest import AUTO, ENGINES
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ class _Options(BaseModel):
 def _optional(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - a type and a field, as create_model takes them
     """An option that may be left out; lists of records are given as text."""
     kind = list[str] if get_origin(field.annotation) is tuple else field.annotation
-    kind = EngineChoice if name == "engine" else kind
     limits = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "le") if hasattr(rule, key)}
     words = _WORDS.get(name, field.description)
     return (Optional[kind], Field(default=None, description=words, **limits))  # noqa: UP045 - made at run time

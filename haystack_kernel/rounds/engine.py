@@ -84,25 +84,32 @@ def decide(figures: list[EngineFigure], *, default: str, atlas: str, evidence: E
     usable = [one for one in figures if one.n_pairs >= MIN_PAIRS]
     own = next((one for one in usable if one.engine == default), None)
     if not figures:
-        why = f"atlas {atlas} has no back-test that belongs to it as it is now (`haystack backtest {atlas}` makes one)"
-        return base.model_copy(update={"reason": why})
-    if own is None:
+        made = f"`haystack backtest {atlas}` makes one"
+        why = f"no back-test of atlas {atlas} as it is now has pairs predicted from {words} ({made})"
+    elif own is None:
         why = f"the back-test of atlas {atlas} has no {MIN_PAIRS} pairs of engine {default} predicted from {words}"
-        return base.model_copy(update={"reason": why})
-    best = max(usable, key=lambda one: one.z)
-    if best.engine == default:
-        others = [one.words for one in sorted(usable, key=lambda one: -one.z) if one.engine != default]
-        beside = f", before {', '.join(others)}" if others else ", and no other engine was back-tested so"
-        why = f"it is the nearest from {words} in the back-test of atlas {atlas}: {own.words}{beside}"
-        return base.model_copy(update={"reason": why})
+    else:
+        where = f"from {words} in the back-test of atlas {atlas}"
+        engine, why = _compare(own, [one for one in usable if one is not own], where=where)
+        base = base.model_copy(update={"engine": engine})
+    return base.model_copy(update={"reason": why})
+
+
+def _compare(own: EngineFigure, others: list[EngineFigure], *, where: str) -> tuple[str, str]:
+    """The engine that the rule takes, and why."""
+    if not others:
+        return own.engine, f"no other engine was back-tested so; it is at {own.words} {where}"
+    others = sorted(others, key=lambda one: -one.z)
+    best = others[0]
+    if best.z <= own.z:
+        beside = ", ".join(one.words for one in others)
+        return own.engine, f"it is the nearest {where}: {own.words}, before {beside}"
     error = own.error if best.backtest == own.backtest else math.hypot(own.error, best.error)
     lead = best.z - own.z
-    compared = f"{best.words} against {own.words} from {words} in the back-test of atlas {atlas}"
-    compared += f" (lead {lead:.3f} on atanh(r), standard error {error:.3f})"
+    compared = f"{best.words} against {own.words} {where} (lead {lead:.3f} on atanh(r), standard error {error:.3f})"
     if lead > error:
-        return base.model_copy(update={"engine": best.engine, "reason": compared})
-    why = f"{best.engine} does not lead it by more than a standard error: {compared}"
-    return base.model_copy(update={"reason": why})
+        return best.engine, compared
+    return own.engine, f"{best.engine} does not lead it by more than a standard error: {compared}"
 
 
 def _nearest(chosen: list[Candidate]) -> EvidenceDistance:

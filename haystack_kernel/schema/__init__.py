@@ -90,6 +90,7 @@ from haystack_kernel.schema.query import (
 from haystack_kernel.schema.run import (
     CELL_OPTIONS,
     FILE_OPTIONS,
+    OPTIONS,
     RECORD_FIELDS,
     ROUND_FIELDS,
     CitedQuote,
@@ -231,6 +232,7 @@ __all__ = [
     "Round",
     "RoundSettings",
     "RoundStep",
+    "OPTIONS",
     "RunConfig",
     "RunId",
     "RunRecord",

@@ -21,6 +21,7 @@ from haystack_kernel.schema.base import (
     AtlasName,
     ControlStrategy,
     Engine,
+    EngineChoice,
     ExecutorName,
     Frozen,
     PlannerName,
@@ -98,7 +99,9 @@ class RunConfig(Frozen):
     )
     planner: PlannerName = Field(default="auto", description="auto, of records of earlier versions: offline")
     transcript: str | None = Field(default=None, description="recorded answers for planner replay, path or gs:// URI")
-    engine: Engine = "weighted"
+    engine: EngineChoice = Field(
+        default="weighted", description="auto is resolved before a run begins: see engine_default and engine_pick"
+    )
     engine_default: Engine | None = Field(
         default=None,
         description="engine auto was asked for: what is taken where no back-test decides; None: it was not",
@@ -134,6 +137,10 @@ class RunConfig(Frozen):
         paths = {name: getattr(self, name) for name in FILE_OPTIONS}
         full = {name: str(Path(path).expanduser()) for name, path in paths.items() if path and path.startswith("~")}
         return self.model_copy(update=full) if full else self
+
+
+# what a person may set: a default that engine auto falls back to follows from the other options
+OPTIONS = tuple(name for name in RunConfig.model_fields if name != "engine_default")
 
 
 class FileRef(Frozen):
@@ -358,6 +365,11 @@ class RunRecord(Frozen):
             f"measured already: {n_cells:,} cells under {query.perturbation.name} in dataset {datasets}, which may be "
             f"prompt cells. To test a prediction against them, hide them: --hide {shlex.quote(pair)}"
         )
+
+    @property
+    def engine_words(self) -> str:
+        """Which engine ``auto`` took, and why; empty where the engine was given by name."""
+        return self.engine_pick.words if self.engine_pick is not None else ""
 
     @property
     def tested_words(self) -> list[str]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from haystack_kernel.errors import explain_refusals
 from haystack_kernel.manage.catalogue import MAX_LIMIT
 from haystack_kernel.manage.tenancy import Spending
-from haystack_kernel.schema import CostEstimate, ExecutorName, RunConfig, ShownStatus
+from haystack_kernel.schema import OPTIONS, CostEstimate, ExecutorName, RunConfig, ShownStatus
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -36,7 +36,7 @@ def _optional(field: FieldInfo) -> Any:  # noqa: ANN401 - a type and a field, as
 _OPTIONS = create_model(
     "RunOptions",
     __config__=ConfigDict(extra="forbid"),
-    **{name: _optional(field) for name, field in RunConfig.model_fields.items()},
+    **{name: _optional(RunConfig.model_fields[name]) for name in OPTIONS},
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 
 from haystack_kernel.config.connect import connect
+from haystack_kernel.config.engines import engine_names
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.manage.changes import parse_changes
@@ -18,7 +19,7 @@ from haystack_kernel.manage.submission import submit
 from haystack_kernel.ports import Consent
 from haystack_kernel.report.html import Html, escape, paragraph, table
 from haystack_kernel.report.words import counted
-from haystack_kernel.schema import RunConfig
+from haystack_kernel.schema import OPTIONS, RunConfig
 from haystack_kernel.widgets import markup
 from haystack_kernel.widgets.part import Part
 
@@ -201,8 +202,8 @@ class ForkForm(Part):
     def choose(self, arg: str, values: dict[str, Any] | None = None) -> None:
         """Choose the option to change."""
         del values
-        if arg not in RunConfig.model_fields:
-            msg = f"{arg!r} is not an option of a run; possible: {', '.join(RunConfig.model_fields)}"
+        if arg not in OPTIONS:
+            msg = f"{arg!r} is not an option of a run; possible: {', '.join(OPTIONS)}"
             raise InvalidInputError(msg, given=arg)
         self.option, self.value = arg, ""
 
@@ -230,6 +231,7 @@ class ForkForm(Part):
         kind = RunConfig.model_fields[self.option].annotation
         possible = [value for value in get_args(kind) if isinstance(value, str)] if get_origin(kind) is Literal else []
         possible = ["true", "false"] if kind is bool else possible
+        possible = engine_names(self.settings) if self.option == "engine" else possible
         if not possible:
             return markup.field("New value", "value", self.value, enter="fork", hint=f"now {now}")
         said = str(now).lower()
@@ -243,7 +245,7 @@ class ForkForm(Part):
         heading = f"<h3>{escape('Fork with one change')}</h3>"
         parts = [heading, paragraph(f"From run {self.parent.run_id}: {self.parent.question}", kind="small")]
         if live:
-            options = {name: name.replace("_", " ") for name in RunConfig.model_fields}
+            options = {name: name.replace("_", " ") for name in OPTIONS}
             now = getattr(self.parent.config, self.option)
             consent = ""
             if self.parent.config.executor == "batch" or self.option == "executor":

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from haystack_kernel.mcp.options import OFFERED, WITHHELD, RunOptions
-from haystack_kernel.schema import RunConfig
+from haystack_kernel.schema import OPTIONS
 from tests.mcp.conftest import QUESTION, call
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,7 @@ def test_the_tools_are_described_in_few_words(bench):
 
 
 def test_an_option_of_a_run_is_offered_or_withheld_for_a_stated_reason():
-    assert sorted((*OFFERED, *WITHHELD)) == sorted(RunConfig.model_fields)
+    assert sorted((*OFFERED, *WITHHELD)) == sorted(OPTIONS)
     assert set(RunOptions.model_fields) == set(OFFERED)
 
 

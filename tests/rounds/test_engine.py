@@ -33,7 +33,7 @@ def _figure(engine, z, *, n=30, error=0.05, backtest="b"):
 @pytest.mark.parametrize(
     ("figures", "engine", "says"),
     [
-        ([], "weighted", "atlas kang has no back-test that belongs to it as it is now"),
+        ([], "weighted", "no back-test of atlas kang as it is now has pairs predicted from"),
         ([_figure("shift", 0.9)], "weighted", "has no 10 pairs of engine weighted"),
         ([_figure("weighted", 0.5, n=9), _figure("shift", 0.9)], "weighted", "has no 10 pairs of engine weighted"),
         ([_figure("weighted", 0.5)], "weighted", "no other engine was back-tested so"),
@@ -112,7 +112,7 @@ def test_without_a_back_test_auto_is_the_default_with_the_reason(tiny_settings):
     record = preview(QUESTION, settings=tiny_settings, engine="auto").record
     assert (record.config.engine, record.engine_pick.engine) == ("weighted", "weighted")
     assert (
-        "atlas tiny has no back-test that belongs to it as it is now (`haystack backtest tiny`"
+        "no back-test of atlas tiny as it is now has pairs predicted from the same treatment"
         in record.engine_pick.words
     )
     assert preview(QUESTION, settings=tiny_settings).record.engine_pick is None  # the default is not auto
@@ -137,4 +137,4 @@ def test_a_run_keeps_what_auto_took_and_its_status_says_so(tiny_settings, calibr
     run = open_run(QUESTION, settings=tiny_settings, engine="auto").retrieve()
     record = connect(tiny_settings).store.load(run.run_id)
     assert record.config.engine == record.engine_pick.engine != record.config.engine_default
-    assert run.status()["engine_chosen"] == record.engine_pick.words
+    assert run.status()["engine_chosen"] == record.engine_words
