@@ -80,8 +80,7 @@ def build_config(settings: Settings, **options: Any) -> RunConfig:  # noqa: ANN4
         lines = explain_refusals(error)
         msg = f"invalid run options: {'; '.join(lines)}; possible: {', '.join(OPTIONS)}"
         raise InvalidInputError(msg, errors=lines) from error
-    for name in dict.fromkeys((config.engine, config.engine_default or config.engine)):
-        check_engine(name, settings=settings, executor=config.executor)
+    _check_engines(config, settings)
     _check_own_cells(config)
     _check_transcript(config)
     _check_places(config, settings)
@@ -163,6 +162,12 @@ def _name_own_atlas(settings: Settings, given: dict[str, Any]) -> None:
         given["atlases"] = (OWN_ATLAS, *others)
     elif OWN_ATLAS in given.get("atlases", ()):  # a fork that leaves them out
         given["atlases"] = others or settings.atlases
+
+
+def _check_engines(config: RunConfig, settings: Settings) -> None:
+    """Refuse an engine, or a default of engine auto, that is not there."""
+    for name in dict.fromkeys((config.engine, config.engine_default or config.engine)):
+        check_engine(name, settings=settings, executor=config.executor)
 
 
 def _check_own_cells(config: RunConfig) -> None:
