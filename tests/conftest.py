@@ -1,12 +1,14 @@
 """What several test modules share: fake clock, records, a small designed atlas, ports that work on it."""
 
+import fcntl
+import gc
 import importlib.util
 import json
 import os
 import shutil
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from haystack_kernel.schema import JobHandle, JobStatus, RunConfig, RunRecord
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a suite that a script started in its background ignores Ctrl-C, and so would every process that a test interrupts
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Several workers share the processors: threads of the linear algebra would wait for each other and be no faster.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read by gcsfs at its first import
 # No test asks a language model: neither tests nor what they start know keys and addresses of whoever runs them.
 for _name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
@@ -108,10 +112,37 @@ def pytest_runtest_makereport(item):
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect no garbage while everything is imported, nor look through it later: that is a third of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items):
     """Put files with slow tests first, so that no worker is left alone with a long one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def made_once(tmp_path_factory, name, make):
+    """A folder that all workers of a session share: ``make(folder)`` fills it for the first that asks, others wait."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of the workers' own folders
+    folder, whole = root / name, root / f"{name}.whole"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
 
 
 # --- a small designed atlas -----------------------------------------------------------------------------------------
@@ -167,25 +198,38 @@ def simulate_tiny(knowledge, *, seed=11):
 
 
 @pytest.fixture(scope="session")
-def tiny_h5ad(tmp_path_factory):
-    """The simulated file behind the tiny atlas."""
-    from haystack_kernel.knowledge import load_knowledge
-
-    path = tmp_path_factory.mktemp("tiny") / "tiny.h5ad"
-    simulate_tiny(load_knowledge()).write_h5ad(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def tiny_atlas_root(tiny_h5ad):
-    """Folder of the atlas "tiny", see TREATED."""
+def tiny_folder(tmp_path_factory):
+    """The simulated file "tiny.h5ad" and the atlas "tiny" of it in "atlases"; read only."""
     from haystack_kernel.atlas import build_atlas, load_mapping
     from haystack_kernel.knowledge import load_knowledge
 
-    root = tiny_h5ad.parent / "atlases"
-    mapping = load_mapping("cellxgene", perturbation_column="perturbation", control=["control"])
-    build_atlas(str(tiny_h5ad), name="tiny", root=root, mapping=mapping, knowledge=load_knowledge())
-    return root
+    def make(folder):
+        knowledge, path = load_knowledge(), folder / "tiny.h5ad"
+        simulate_tiny(knowledge).write_h5ad(path)
+        mapping = load_mapping("cellxgene", perturbation_column="perturbation", control=["control"])
+        build_atlas(str(path), name="tiny", root=folder / "atlases", mapping=mapping, knowledge=knowledge)
+
+    return made_once(tmp_path_factory, "tiny", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_h5ad(tiny_folder):
+    """The simulated file behind the tiny atlas."""
+    return tiny_folder / "tiny.h5ad"
+
+
+@pytest.fixture(scope="session")
+def tiny_atlas_root(tiny_folder):
+    """Folder of the atlas "tiny", see TREATED."""
+    return tiny_folder / "atlases"
+
+
+@pytest.fixture(scope="session")
+def demo_atlas_root(tmp_path_factory):
+    """Folder of the demo atlas, which is simulated for seconds; read only."""
+    from haystack_kernel.atlas.demo import ensure_demo
+
+    return made_once(tmp_path_factory, "demo", ensure_demo)
 
 
 # --- working on it --------------------------------------------------------------------------------------------------
@@ -330,17 +374,32 @@ def work_on_tiny(folder, root, *, until=None, **options):
     return ports, flow.work(ports.store.create(record), ports, until=until)
 
 
+def worked_once(tmp_path_factory, name, root, **options):
+    """The same as :func:`work_on_tiny`, worked on by one worker of the session and read by all; also what it heard."""
+    from haystack_kernel.config.settings import load_settings
+    from haystack_kernel.ports import ProgressEvent
+
+    def make(folder):
+        ports, _ = work_on_tiny(folder, root, **options)
+        (folder / "heard.json").write_text(json.dumps([asdict(event) for event in ports.progress.events]))
+
+    folder = made_once(tmp_path_factory, name, make)
+    ports = session_ports(load_settings(layer="test", **tiny_options(folder, root)))
+    ports.progress.events += [ProgressEvent(**event) for event in json.loads((folder / "heard.json").read_text())]
+    (run,) = (folder / "store" / "runs").iterdir()
+    return ports, ports.store.load(run.name)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny_atlas_root):
     """Ports and record of a run that reached its threshold in the first round; read only."""
-    return work_on_tiny(tmp_path_factory.mktemp("finished"), tiny_atlas_root, threshold=5)
+    return worked_once(tmp_path_factory, "finished", tiny_atlas_root, threshold=5)
 
 
 @pytest.fixture(scope="session")
 def scored_once(tmp_path_factory, tiny_atlas_root):
     """Ports and record of a run of few cells whose rounds are over and that is not published; read only."""
-    folder = tmp_path_factory.mktemp("scored")
-    return work_on_tiny(folder, tiny_atlas_root, until="interpret", n_prompt=4, n_query=3)
+    return worked_once(tmp_path_factory, "scored", tiny_atlas_root, until="interpret", n_prompt=4, n_query=3)
 
 
 @pytest.fixture

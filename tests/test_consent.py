@@ -2,7 +2,7 @@
 
 import io
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import papermill
 import pytest
@@ -40,19 +40,39 @@ class World:
     store: object
     prepared: object
     server: served.BatchServer
+    kept: dict = field(default_factory=dict)  # where runs stood before: folder, jobs of the service, plans
 
     def begin_anew(self):
         """The run as it was before anything was started, and a service without jobs."""
+        self._restore(self.prepared, {}, [])
+
+    def stand(self, stands):
+        """The run and the service where ``stands`` leaves them; it goes that way once, later they are copied."""
+        if stands not in self.kept:
+            self.begin_anew()
+            stands(self)
+            folder = self.prepared.with_name(stands.__name__)
+            shutil.copytree(self.store, folder)
+            self.kept[stands] = folder, copies(self.server.jobs), list(self.server.plans)
+        self._restore(*self.kept[stands])
+
+    def _restore(self, folder, jobs, plans):
         shutil.rmtree(self.store, ignore_errors=True)
-        shutil.copytree(self.prepared, self.store)
+        shutil.copytree(folder, self.store)
         self.server.jobs.clear()
-        self.server.plans.clear()
+        self.server.jobs.update(copies(jobs))
+        self.server.plans[:] = plans
 
     def lose(self, job):
         """Look at a job until its machine is lost; whoever looks has no consent."""
         executor = connect(load_settings()).executors["batch"]
         while "next attempt" not in executor.status(job).detail:
             pass
+
+
+def copies(jobs):
+    """The jobs of a service; what happens to them later does not change the copies."""
+    return {name: replace(held, job=type(held.job)(held.job), tasks=list(held.tasks)) for name, held in jobs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -224,15 +244,13 @@ def test_without_consent_no_way_creates_a_job_and_with_it_each_creates_its_own(w
     for stands, goes_on, n_jobs in WALK:
         acts = n_jobs > 0
         for name, (consent, standing) in LACKING.items() if acts else ():
-            world.begin_anew()
-            stands(world)
+            world.stand(stands)
             with monkeypatch.context() as patch:
                 if standing is not None:
                     patch.setenv("HAYSTACK_COST__MAX_USD", standing)
                 found = count_created(world, stands, goes_on, consent)
             assert found == (0, "ApprovalNeededError"), f"{stands.__name__}, {goes_on.__name__}: {name}"
-        world.begin_anew()
-        stands(world)
+        world.stand(stands)
         n_created, _ = count_created(world, stands, goes_on, GIVEN)
         assert n_created == n_jobs, f"{stands.__name__}, {goes_on.__name__}"
 

@@ -25,16 +25,16 @@ OLD_RUN = "run-of-version-one"
 
 
 @pytest.fixture(scope="module")
-def old_settings(tmp_path_factory):
+def old_settings(tmp_path_factory, demo_atlas_root):
     """Settings whose storage holds the old run; tests only read the run."""
-    return _unpack(tmp_path_factory.mktemp("old"))
+    return _unpack(tmp_path_factory.mktemp("old"), demo_atlas_root)
 
 
 @pytest.fixture(scope="module")
-def same_sources(tmp_path_factory):
+def same_sources(tmp_path_factory, demo_atlas_root):
     """The same, as if the knowledge and the demo atlas of then were those of today."""
     folder = tmp_path_factory.mktemp("same")
-    settings = _unpack(folder)
+    settings = _unpack(folder, demo_atlas_root)
     ports = connect(settings)
     digests = current_digests(ports.store.load(OLD_RUN).config, ports)
     for path in (folder / "store" / "runs").rglob("*.json"):
@@ -44,11 +44,12 @@ def same_sources(tmp_path_factory):
     return settings
 
 
-def _unpack(folder):
+def _unpack(folder, atlas_root):
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder / "store" / "runs", filter="data")
-    places = {"storage": "store", "atlas_root": "atlases", "knowledge": "knowledge", "cache": "cache"}
-    return load_settings(layer="test", **{name: str(folder / place) for name, place in places.items()})
+    places = {"storage": "store", "knowledge": "knowledge", "cache": "cache"}
+    own = {name: str(folder / place) for name, place in places.items()}
+    return load_settings(layer="test", atlas_root=str(atlas_root), **own)
 
 
 def test_a_fork_after_the_knowledge_has_changed_takes_over_nothing(old_settings):

@@ -249,5 +249,5 @@ def test_in_the_cloud_all_predictions_are_one_job_that_is_never_asked_for_anew(p
     run_backtest("tiny", ports=there, **options)
     assert len(cloud.submitted) == 1
     (Path(first.folder) / layout.RESULTS).unlink()
-    run_backtest("tiny", ports=there, **options)
+    run_backtest("tiny", ports=there, **(options | {"workers": 1}))
     assert len(set(cloud.submitted)) == 1

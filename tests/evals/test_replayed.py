@@ -29,9 +29,9 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def ports_for(tmp_path_factory, tiny_atlas_root):
+def ports_for(tmp_path_factory, demo_atlas_root):
     def make(consent=None, **claude):
-        settings = load_settings(layer="test", **tiny_options(tmp_path_factory.mktemp("evals"), tiny_atlas_root))
+        settings = load_settings(layer="test", **tiny_options(tmp_path_factory.mktemp("evals"), demo_atlas_root))
         whole = {**settings.model_dump(), "atlases": ["demo"], "claude": claude}
         return connect(Settings.model_validate(whole), consent=consent)
 
