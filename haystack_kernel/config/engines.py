@@ -95,7 +95,7 @@ def check_engine(name: str, *, settings: Settings, executor: ExecutorName) -> No
     found, possible = entries.get(name), [one.name for one in entries.values() if not one.fault]
     if found is None:
         near = get_close_matches(name, possible, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         msg = (
             f"engine {name!r} is unknown{hint} Possible: {', '.join(possible)}. An engine of your own is a package "
             "with an entry point in haystack.engines; `haystack engine list` shows those installed"

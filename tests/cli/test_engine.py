@@ -50,6 +50,8 @@ def test_names_are_refused_with_the_nearest_and_images_serve_the_cloud_alone(ins
         InvalidInputError, match=r"'wieghted' is unknown; did you mean 'weighted'\? Possible: none, mean"
     ):
         check_engine("wieghted", settings=settings, executor="local")
+    with pytest.raises(InvalidInputError, match=r"'magic' is unknown\. Possible: "):
+        check_engine("magic", settings=settings, executor="local")
 
 
 @pytest.mark.slow
