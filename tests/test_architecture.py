@@ -98,9 +98,15 @@ HEAVY = (
 
 @cache
 def sources(*folders):
-    """Every Python file of the folders with its tree, parsed once."""
+    """Every Python file of the folders with its tree."""
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    return {path: parsed(path) for path in paths}
+
+
+@cache
+def parsed(path):
+    """Each file is parsed once, whichever folders are asked for together."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def shown(path):
