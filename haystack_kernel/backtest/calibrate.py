@@ -4,12 +4,13 @@ In: correlations of hidden pairs with features of their prompts. Out: a :class:`
 
 All on z = atanh(r). Per evidence distance z has a mean; features of the prompt move it where there are enough pairs.
 Below 20 pairs the interval is that of Student's t for one further value; from 20 it is split-conformal, from residuals
-that a fit without the pair's treatment leaves, so that it holds for treatments that were not tested.
+that a fit without the pair's treatment leaves, so that it holds for treatments that were not tested. Where all pairs
+have one treatment, those of the same donors or cell type are left out, and nothing is said of other treatments.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +46,10 @@ class Outcomes:
     evidence
         Evidence distance of each pair's prompt.
     group
-        Its treatment, by its known name: pairs of one treatment are never on both sides of a fit.
+        Its treatment, by its known name.
+    apart
+        What pairs may not share with others on both sides of a fit: their treatment; where all have the same one, the
+        donors or the cell type that was held out.
     features
         Pairs x features of the prompt; NaN where unknown.
     names
@@ -55,12 +59,20 @@ class Outcomes:
     r: Floats
     evidence: NDArray[np.str_]
     group: NDArray[np.str_]
+    apart: NDArray[np.str_]
     features: Floats
     names: tuple[str, ...]
 
     def subset(self, places: NDArray[np.intp]) -> Outcomes:
         """Some of the pairs."""
-        return Outcomes(self.r[places], self.evidence[places], self.group[places], self.features[places], self.names)
+        return replace(
+            self,
+            r=self.r[places],
+            evidence=self.evidence[places],
+            group=self.group[places],
+            apart=self.apart[places],
+            features=self.features[places],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +167,7 @@ def covered_interval(n_covered: int, n_checked: int, *, level: float = 0.95) -> 
 
 
 def held_out_coverage(outcomes: Outcomes) -> tuple[int, int]:
-    """Count the pairs inside the interval of a calibration that saw no pair of their treatment.
+    """Count the pairs inside the interval of a calibration that saw no pair of their treatment; see :class:`Outcomes`.
 
     Returns
     -------
@@ -190,7 +202,7 @@ def _fit(known: Outcomes, z: Floats, *, has_slopes: bool) -> _Fit:
 
 def _folds(known: Outcomes) -> list[NDArray[np.intp]]:
     """Places of the pairs that are left out together: those of one treatment, or of a tenth of many treatments."""
-    names, of_pair = np.unique(known.group, return_inverse=True)
+    names, of_pair = np.unique(known.apart, return_inverse=True)
     n = min(len(names), MAX_FOLDS)
     return [np.flatnonzero(of_pair % n == one) for one in range(n)]
 
@@ -260,7 +272,7 @@ def _stratum(
 
 
 def _covered(known: Outcomes, z: Floats, *, has_slopes: bool) -> Floats:
-    """1 where a pair lies inside the interval that pairs of other treatments make, 0 where not; NaN: none was made."""
+    """1 where a pair lies inside the interval that the other pairs make, 0 where not; NaN: none was made."""
     inside = np.full(len(z), np.nan)
     for own in _folds(known):
         rest = np.setdiff1d(np.arange(len(z)), own)

@@ -153,14 +153,14 @@ def _spread(members: list[MeasuredPair]) -> Iterator[MeasuredPair]:
 def _donors_to_hold(rows: pd.DataFrame, control: pd.DataFrame, *, seed: int) -> list[tuple[str, ...]]:
     """Groups of donors, each large enough to be the truth, of which one is hidden at a time; at least two groups."""
     known = rows[has_donor(rows)]
-    sides = [side.groupby(keys.DONOR)[N_CELLS].sum() for side in (known, control)]
-    both = sorted(set(sides[0].index) & set(sides[1].index))
+    sides = [side.groupby(keys.DONOR)[N_CELLS].sum().to_dict() for side in (known, control)]
+    both = sorted(str(one) for one in set(sides[0]) & set(sides[1]))
     first = rows.iloc[0]
     rng = make_rng(seed, role=f"backtest/donors/{first[keys.DATASET]}")  # the same donors for every treatment
     groups: list[list[str]] = [[]]
     for donor in (both[place] for place in rng.permutation(len(both))):
         groups[-1].append(donor)
-        if min(int(side[groups[-1]].sum()) for side in sides) >= MIN_CELLS:
+        if min(sum(side[one] for one in groups[-1]) for side in sides) >= MIN_CELLS:
             groups.append([])
     whole = [tuple(sorted(group)) for group in groups[:-1]]
     rest = len(both) - sum(map(len, whole))

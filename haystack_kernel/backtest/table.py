@@ -31,6 +31,19 @@ NEAR = ("pearson", "clean", "cosine", "rmse", "overlap", "direction")
 LEAST_R_RANGE = 0.1  # between the mean response and the highest correlation that can be reached
 N_SE = 2.0  # standard errors by which replicate and mean response must differ for a metric to be reported
 MEAN = "mean"
+TEXTS = (  # columns of the table
+    "atlas",
+    "dataset",
+    "cell_type",
+    "perturbation",
+    "held",
+    "donors",
+    "evidence",
+    "strategies",
+    "engine",
+    "reason",
+    "model",
+)
 
 
 def tabulate(
@@ -116,10 +129,15 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 def outcomes_of(table: pd.DataFrame, engine: str) -> Outcomes:
     """Correlations of one engine with the features of the prompts, in the order of the table."""
     some = table[(table["engine"] == engine) & (table["reason"] == "")]
+    group = some["perturbation"].str.casefold().to_numpy(str)
+    apart = group
+    if len(set(group)) == 1:
+        apart = some["donors"].where(some["held"] == "donor", some["cell_type"]).to_numpy(str)
     return Outcomes(
         r=some["pearson"].to_numpy(float),
         evidence=some["evidence"].to_numpy(str),
-        group=some["perturbation"].str.casefold().to_numpy(str),
+        group=group,
+        apart=apart,
         features=some[list(FEATURES)].to_numpy(float),
         names=FEATURES,
     )

@@ -7,10 +7,7 @@ back-test goes on where it stopped when the same call is made again, and no fini
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,9 +16,10 @@ from haystack_kernel.backtest.calibrate import calibrate
 from haystack_kernel.backtest.folder import CampaignFolder, campaign_id
 from haystack_kernel.backtest.judge import REPLICATE
 from haystack_kernel.backtest.pairs import choose_pairs, list_pairs
+from haystack_kernel.backtest.pool import share_step
 from haystack_kernel.backtest.prepare import POOLING_ENGINE
 from haystack_kernel.backtest.split import canonical_of
-from haystack_kernel.backtest.table import outcomes_of, pairs_by_number, summarise, tabulate
+from haystack_kernel.backtest.table import TEXTS, outcomes_of, pairs_by_number, summarise, tabulate
 from haystack_kernel.backtest.tasks import build_manifests, build_tasks, read_prepared
 from haystack_kernel.backtest.worker import Step, do_step
 from haystack_kernel.config.connect import connect
@@ -30,17 +28,26 @@ from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, JobFailedError
 from haystack_kernel.grounding.confidence.backtested import back_tested_aspect, expect_everywhere
-from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, pace, wait
+from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, expected_handle, pace, wait
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent, ProgressEvent
 from haystack_kernel.retrieval import build_view
 from haystack_kernel.rounds.cells import engine_limit
 from haystack_kernel.schema import BacktestPlan, Calibration, Held, JobOwner, JobStatus, RunConfig
 from haystack_kernel.store import layout, parse_csv, to_csv
-from inference.manifest import BASELINES, ERROR_SUFFIX, MODEL_ENGINE, RESULT_SUFFIX, Manifest, Task, dump_manifest
+from inference.manifest import (
+    BASELINES,
+    ERROR_SUFFIX,
+    MODEL_ENGINE,
+    RESULT_SUFFIX,
+    Manifest,
+    Task,
+    dump_manifest,
+    parse_manifest,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
@@ -181,7 +188,7 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
         table = read_table(plan, prepared, folder=folder, ports=ports)
         folder.write(layout.RESULTS, to_csv(table))
         done = to_csv(table)
-    table = _text_filled(parse_csv(done))
+    table = parse_csv(done, texts=TEXTS)
     made = {engine: _calibrate(engine, table, plan, name=name, ports=ports) for engine in _engines_of(table)}
     for one in made.values():
         data = one.model_dump_json(indent=1).encode()
@@ -270,47 +277,13 @@ def _in_processes(step: Step, numbers: list[int], plan: BacktestPlan, *, ports: 
         ports.progress(ProgressEvent(run_id=name, phase=step, message=f"{words}: pair {number}", fraction=share))
 
     ports.progress(ProgressEvent(run_id=name, phase=step, message=f"{words}: {len(left)} of {len(numbers)} to do"))
-    n = min(workers, len(left))
-    if n < 2:
+    if not left:
+        return
+    if (n := min(workers, len(left))) < 2:
         do_step(step, left, plan, ports=ports, tell=tell)
         return
     ports.open_atlas([plan.atlas])  # the demo atlas is made once, before several processes need it
-    shares = [left[place::n] for place in range(n)]
-    with ThreadPoolExecutor(n) as threads:
-        futures = [threads.submit(_one_process, step, share, plan, ports=ports, tell=tell) for share in shares]
-        for future in futures:
-            future.result()
-
-
-def _one_process(
-    step: Step, numbers: list[int], plan: BacktestPlan, *, ports: Ports, tell: Callable[[int], object]
-) -> None:
-    """Work some pairs in a process of its own, and tell of each that is done."""
-    asked = {
-        "settings": ports.settings.model_dump(mode="json"),
-        "plan": plan.model_dump(mode="json"),
-        "step": step,
-        "numbers": numbers,
-    }
-    command = [sys.executable, "-m", "haystack_kernel.backtest.worker"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        if child.stdin is None or child.stdout is None or child.stderr is None:
-            return
-        try:
-            child.stdin.write(json.dumps(asked))
-            child.stdin.close()
-            for line in child.stdout:
-                tell(int(line))
-            trouble = child.stderr.read()
-        except BaseException:
-            child.terminate()
-            raise
-    if child.returncode:
-        lines = [line for line in trouble.splitlines() if line.strip()]
-        msg = f"a process that should {step} pairs ended with code {child.returncode}: {lines[-1] if lines else ''}"
-        raise JobFailedError(msg, log_tail=trouble[-4000:])
+    share_step(step, left, plan, settings=ports.settings, n=n, tell=tell)
 
 
 def _predict(
@@ -324,16 +297,22 @@ def _predict(
 ) -> None:
     """Have an executor make every prediction: as one array of the cloud, or as processes of this machine."""
     tasks = build_tasks(plan, prepared, folder=folder)
+    if not _left(tasks, folder):  # a job that failed for one of its tasks is not started, nor paid for, again
+        return
     n = 1 if plan.executor == "batch" else workers
     manifests = build_manifests(tasks, plan, n=n, engine_limit_s=engine_limit(ports.settings))
-    specs = [
-        _spec_of(one, number=number, name=name, ports=ports, folder=folder) for number, one in enumerate(manifests, 1)
-    ]
+    specs = _at_work(tasks, n=len(manifests), plan=plan, folder=folder, ports=ports, name=name)
+    if specs is None:
+        specs = [
+            _spec_of(one, number, name=name, ports=ports, folder=folder) for number, one in enumerate(manifests, 1)
+        ]
+        for number, manifest in enumerate(manifests, 1):
+            folder.write(layout.job_manifest(number), dump_manifest(manifest).encode())
     for again in ("", "-again"):  # a job that counts as done may have lost its outputs since
         failure = _run_jobs(
             tasks, [_renamed(spec, again) for spec in specs], plan, folder=folder, ports=ports, name=name
         )
-        if all(_has_ended(task, folder) for task in tasks):
+        if not _left(tasks, folder):
             return
         if failure is not None:
             raise failure
@@ -355,7 +334,7 @@ def _run_jobs(
 
     def show(status: JobStatus) -> None:
         if not status.is_terminal:
-            share = _done(tasks, folder) / len(tasks)
+            share = 1 - len(_left(tasks, folder)) / len(tasks)
             message = f"{len(tasks)} predictions, job {status.state}"
             ports.progress(ProgressEvent(run_id=name, phase="predict", message=message, fraction=share))
 
@@ -377,31 +356,44 @@ def _renamed(spec: JobSpec, tag: str) -> JobSpec:
     return spec.model_copy(update={"job_id": f"{spec.job_id.rpartition('-')[0]}-{digest}"})
 
 
-def _spec_of(manifest: Manifest, *, number: int, name: str, ports: Ports, folder: CampaignFolder) -> JobSpec:
-    """Write a manifest and describe its job, which belongs to the campaign."""
-    path = layout.job_manifest(number)
-    folder.write(path, dump_manifest(manifest).encode())
+def _at_work(
+    tasks: list[Task], *, n: int, plan: BacktestPlan, folder: CampaignFolder, ports: Ports, name: str
+) -> list[JobSpec] | None:
+    """Jobs of a killed call with another number of workers that still work: other jobs would make their tasks twice."""
+    manifests = []
+    for number in itertools.count(1):
+        data = folder.read(layout.job_manifest(number))
+        if data is None:
+            break
+        manifests.append(parse_manifest(data))
+    shared = sorted(task.id for one in manifests for task in one.tasks)
+    if len(manifests) == n or shared != sorted(task.id for task in tasks):
+        return None
+    specs = [_spec_of(one, number, name=name, ports=ports, folder=folder) for number, one in enumerate(manifests, 1)]
+    executor, now = ports.executors[plan.executor], ports.clock.now()
+    jobs = (expected_handle(one, executor=plan.executor, now=now) for one in specs)
+    return specs if any(not executor.status(job).is_terminal for job in jobs) else None
+
+
+def _spec_of(manifest: Manifest, number: int, *, name: str, ports: Ports, folder: CampaignFolder) -> JobSpec:
+    """Describe the job of a manifest, which belongs to the campaign."""
     limit = ports.settings.jobs.timeout_s + TASK_LIMIT_S * len(manifest.tasks)
+    path = layout.job_manifest(number)
     spec = build_job_spec(manifest, run_id=name, round_number=number, manifest_uri=path, timeout_s=limit)
     return spec.model_copy(update={"owner": JobOwner(kind="campaign", id=name)}).placed_in(folder.root)
 
 
-def _done(tasks: list[Task], folder: CampaignFolder) -> int:
-    """Number of tasks whose output is there."""
+def _left(tasks: list[Task], folder: CampaignFolder) -> list[Task]:
+    """Tasks that have left neither an output nor an error of their own."""
     held: dict[str, set[str]] = {}
-    n = 0
+    left = []
     for task in tasks:
         place, _, name = task.output.removeprefix(folder.root + "/").rpartition("/")
         if place not in held:
             held[place] = folder.names(place)
-        n += name + RESULT_SUFFIX in held[place]
-    return n
-
-
-def _has_ended(task: Task, folder: CampaignFolder) -> bool:
-    """Whether a task left an output, or an error of its own."""
-    inside = task.output.removeprefix(folder.root + "/")
-    return any(folder.read(inside + suffix) is not None for suffix in (RESULT_SUFFIX, ERROR_SUFFIX))
+        if held[place].isdisjoint({name + RESULT_SUFFIX, name + ERROR_SUFFIX}):
+            left.append(task)
+    return left
 
 
 def _engines_of(table: pd.DataFrame) -> list[str]:
@@ -422,10 +414,3 @@ def _calibrate(engine: str, table: pd.DataFrame, plan: BacktestPlan, *, name: st
         made_at=ports.clock.now(),
         model=models[0] if models else "",
     )
-
-
-def _text_filled(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns of text as they were before they went through a CSV."""
-    for column in ("donors", "evidence", "strategies", "engine", "reason", "model"):
-        table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
-    return table

@@ -70,7 +70,11 @@ class Stratum(Frozen):
     intercept: Real = Field(default=NAN, description="atanh of the expected correlation, at the average features")
     low: Real = Field(default=NAN, description="lower end of the 80 % interval, minus the intercept, as atanh")
     high: Real = Field(default=NAN, description="upper end, minus the intercept")
-    n_covered: int = Field(default=0, description="pairs inside the interval that was made without their treatment")
+    n_covered: int = Field(
+        default=0,
+        description="pairs inside the interval that was made without their treatment; of one treatment alone, "
+        "without pairs of the same donors or cell type",
+    )
     n_checked: int = Field(default=0, description="pairs for which such an interval could be made")
 
 

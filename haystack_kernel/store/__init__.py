@@ -16,7 +16,7 @@ from haystack_kernel.store.index import IndexedRun, RunIndex
 from haystack_kernel.store.kept import content_of, keep_with_run, locate, recall, take_along
 from haystack_kernel.store.lease import Lease, Worker, find_worker, taken
 from haystack_kernel.store.runs import RunStore, StoredFile
-from haystack_kernel.store.tables import parse_csv, read_csv, read_h5ad, to_csv, write_csv, write_h5ad
+from haystack_kernel.store.tables import parse_csv, read_csv, read_h5ad, read_with_labels, to_csv, write_csv, write_h5ad
 from haystack_kernel.store.uris import check_run_id, check_storage, hide_home, new_run_id
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "plain_cells",
     "read_csv",
     "read_h5ad",
+    "read_with_labels",
     "require_cells",
     "recall",
     "shown_name",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from haystack_kernel.store.files import storage_errors
 
@@ -77,21 +77,24 @@ def read_csv(store: Store, run_id: str, path: str) -> pd.DataFrame:
     return parse_csv(store.read(run_id, path))
 
 
-def parse_csv(data: bytes) -> pd.DataFrame:
+def parse_csv(data: bytes, *, texts: Sequence[str] = ()) -> pd.DataFrame:
     """Read the bytes of a CSV as :func:`write_csv` made them.
 
     Parameters
     ----------
     data
         Content of the file.
+    texts
+        Columns that are text, also where it looks like a number; their empty fields are empty texts.
 
     Returns
     -------
-    The table, with empty fields as NaN.
+    The table, with empty fields of other columns as NaN.
     """
     import pandas as pd
 
-    return pd.read_csv(io.BytesIO(data))
+    as_they_are = dict.fromkeys(texts, str)  # pandas takes "NA" for a missing value unless a converter reads it
+    return pd.read_csv(io.BytesIO(data), converters=as_they_are)
 
 
 def write_h5ad(store: Store, run_id: str, path: str, adata: ad.AnnData) -> FileRef:
@@ -142,16 +145,28 @@ def read_h5ad(store: Store, run_id: str, path: str, *, labels: Sequence[str] | N
     with tempfile.TemporaryDirectory(prefix="haystack-") as folder:
         local = Path(folder) / "cells.h5ad"
         local.write_bytes(store.read(run_id, path))
-        return ad.read_h5ad(local) if labels is None else _with_labels(local, labels)
+        return ad.read_h5ad(local) if labels is None else read_with_labels(local, labels)
 
 
-def _with_labels(path: Path, labels: Sequence[str]) -> ad.AnnData:
-    """The cells of a file with their names and some columns as obs."""
+def read_with_labels(source: Path | BinaryIO, labels: Sequence[str] = ()) -> ad.AnnData:
+    """Read an h5ad with the names of its cells and some columns of its obs.
+
+    Parameters
+    ----------
+    source
+        An h5ad on this disk, or its open bytes.
+    labels
+        Columns of obs to read, of those that there are.
+
+    Returns
+    -------
+    The cells, in memory.
+    """
     import anndata as ad
     import h5py
     import pandas as pd
 
-    with h5py.File(path) as h5:
+    with h5py.File(source) as h5:
         parts = {name: ad.io.read_elem(h5[name]) for name in h5 if name != "obs"}
         obs = h5["obs"]
         names = ad.io.read_elem(obs[obs.attrs["_index"]])

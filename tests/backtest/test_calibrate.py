@@ -15,14 +15,17 @@ from haystack_kernel.grounding.confidence.backtested import (
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def outcomes(n, *, seed=0, n_groups=None, slope=0.0, evidence="other_cell_type", level=0.8):
+def outcomes(n, *, seed=0, n_groups=None, slope=0.0, evidence="other_cell_type", level=0.8, apart=None):
     """Pairs whose atanh(r) is level + slope x similarity + an effect of the treatment + noise."""
     rng = np.random.default_rng(seed)
     n_groups = n_groups or max(n // 3, 1)
     group = rng.integers(0, n_groups, n)
     features = np.column_stack([rng.normal(0.8, 0.1, n), rng.normal(2.5, 0.3, n), rng.uniform(0, 1, n)])
     z = level + slope * (features[:, 0] - 0.8) + rng.normal(0, 0.15, n_groups)[group] + rng.normal(0, 0.25, n)
-    return Outcomes(np.tanh(z), np.full(n, evidence), np.array([f"drug {one}" for one in group]), features, FEATURES)
+    names = np.array([f"drug {one}" for one in group])
+    return Outcomes(
+        np.tanh(z), np.full(n, evidence), names, names if apart is None else np.array(apart), features, FEATURES
+    )
 
 
 def made(some, engine="weighted"):
@@ -79,6 +82,11 @@ def test_few_treatments_are_not_calibrated_and_the_words_say_so():
     assert few.n_perturbations == 1
     assert few.n_checked == 0
     assert "Not calibrated for other treatments: one treatment tested, 10 are needed" in back_tested_aspect(few).words
+    of_donors = expect(made(outcomes(60, n_groups=1, apart=[f"donor {n % 6}" for n in range(60)])))
+    assert (of_donors.n_perturbations, of_donors.n_checked, of_donors.is_calibrated) == (1, 60, False)
+    assert covered_interval(of_donors.n_covered, 60)[0] <= 0.8 <= covered_interval(of_donors.n_covered, 60)[1]
+    said = f"(with the own donors or cell type left out {of_donors.n_covered} of 60 lay inside). Not calibrated"
+    assert said in back_tested_aspect(of_donors).words
     many = expect(made(outcomes(60, n_groups=20)))
     assert many.is_calibrated
     words = back_tested_aspect(many).words

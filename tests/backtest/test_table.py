@@ -82,5 +82,9 @@ def test_metrics_that_cannot_tell_a_replicate_from_the_mean_are_not_anchored():
 def test_outcomes_hold_the_pairs_of_one_engine_by_treatment():
     some = outcomes_of(pd.concat([rows("weighted", [0.5, 0.6]), rows("mean", [0.1])]), "weighted")
     assert some.r.tolist() == [0.5, 0.6]
-    assert some.group.tolist() == ["t0", "t1"]
+    assert some.group.tolist() == some.apart.tolist() == ["t0", "t1"]
+    one = rows("weighted", [0.5, 0.6, 0.7]).assign(
+        perturbation="T", held=["donor", "donor", "cell_type"], donors=["101", "102", ""], cell_type="B cell"
+    )
+    assert outcomes_of(one, "weighted").apart.tolist() == ["101", "102", "B cell"]
     assert some.features.shape == (2, len(FEATURES))

@@ -1,13 +1,17 @@
 """A whole back-test on a small designed atlas: what comes out, what a repeat does, and what a killed one keeps."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import scipy.sparse as sp
 
@@ -18,16 +22,18 @@ from haystack_kernel.backtest.tasks import build_tasks, read_prepared
 from haystack_kernel.backtest.work import make_plan, run_backtest
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import InvalidInputError
+from haystack_kernel.errors import InvalidInputError, JobFailedError
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.store import layout
 from tests.conftest import InlineExecutor
+from tests.workers import Program
 
 pytestmark = pytest.mark.slow
 
 TYPES = {"B cell": "CL:0000236", "monocyte": "CL:0000576", "natural killer cell": "CL:0000623"}
 TREATMENTS = ("IFN-beta", "TNF-alpha")
 N_GENES, N_EACH = 300, 26
+PATIENCE_S = 600  # ends a hang; a busy machine may need minutes
 
 
 def make_cells():
@@ -131,23 +137,77 @@ def test_a_repeat_reads_the_result_and_makes_nothing(tested, settings):
     pd.testing.assert_frame_equal(again.table, tested.table)
 
 
-def test_a_back_test_that_was_killed_goes_on_and_makes_only_what_is_missing(tested, settings):
-    """One pair is not compared, one prediction is not there, one pair is not prepared; two processes go on."""
-    folder = Path(tested.folder)
-    (folder / layout.RESULTS).unlink()
-    for number in (1, 2, 4):
-        (folder / layout.pair_folder(number) / layout.JUDGED).unlink()
-    lost = Path(layout.output_file(str(folder / layout.pair_folder(2)), "weighted"))
-    lost.unlink()
-    lost.with_name(lost.name + ".result.json").unlink()
-    shutil.rmtree(folder / layout.pair_folder(4))
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5ad")}
-    again = run_backtest("tiny", settings=settings, workers=2, **OPTIONS)
-    kept = {path: path.stat().st_mtime_ns for path in before}
-    assert kept == before
-    assert lost.is_file()
-    columns = ["pair", "engine", "pearson", "direction_fidelity"]
-    pd.testing.assert_frame_equal(again.table[columns], tested.table[columns])
+def finished_files(folder):
+    """Files that are made once, with the time at which each was."""
+    kinds = ("*.h5ad", layout.PREPARED, layout.JUDGED)
+    return {path: path.stat().st_mtime_ns for kind in kinds for path in Path(folder).rglob(kind)}
+
+
+def test_what_was_finished_when_the_program_and_later_its_workers_were_killed_is_not_made_again(
+    tested, settings, tmp_path
+):
+    storage = str(tmp_path / "storage")
+    folder = Path(storage) / "campaigns" / tested.id
+    words = ["backtest", "tiny", "--pairs", "4", "--held", "donor", "--held", "cell_type", "--workers", "2"]
+    words += ["--engine", "none", "--engine", "weighted", "--storage", storage, "--atlas-root", settings.atlas_root]
+    program = Program(*words)
+    deadline = time.monotonic() + PATIENCE_S
+    while not list(folder.rglob(layout.PREPARED)):
+        assert program.poll() is None, program.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    workers = psutil.Process(program.pid).children()
+    os.kill(program.pid, signal.SIGKILL)
+    program.communicate(timeout=PATIENCE_S)
+    assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]  # they end by themselves
+    first = finished_files(folder)
+    assert first
+    assert not list(folder.rglob(layout.JUDGED))
+
+    there = settings.model_copy(update={"storage": storage})
+    found = connect(there)
+
+    def listen(event):
+        if event.phase == "judge" and ": pair " in event.message:
+            for process in psutil.Process().children():
+                if "haystack_kernel.backtest.worker" in process.cmdline():
+                    process.kill()
+
+    with_killer = replace(found, executors={"local": InlineExecutor(found.clock)}, progress=listen)
+    with pytest.raises(JobFailedError, match=r"SIGKILL.*same command goes on where it stopped"):
+        run_backtest("tiny", ports=with_killer, workers=2, **OPTIONS)
+    second = finished_files(folder)
+    assert first.items() <= second.items()
+    again = run_backtest("tiny", ports=replace(with_killer, progress=str), **OPTIONS)
+    assert second.items() <= finished_files(folder).items()
+    pd.testing.assert_frame_equal(again.table, tested.table)
+
+
+def test_jobs_that_still_work_when_a_killed_back_test_goes_on_keep_their_tasks(tested, settings, tmp_path):
+    """Two jobs share the tasks, and one of them still works: a call with one worker starts no third one."""
+    storage = str(tmp_path / "storage")
+    shutil.copytree(Path(tested.folder).parent, Path(storage) / "campaigns")
+    found = connect(settings.model_copy(update={"storage": storage}))
+    executor = InlineExecutor(found.clock)
+    ports = replace(found, executors={"local": executor})
+
+    def is_stopped():
+        for path in Path(storage).rglob("weighted.h5ad*"):
+            path.unlink()
+        (Path(storage) / "campaigns" / tested.id / layout.RESULTS).unlink()
+
+    is_stopped()
+    run_backtest("tiny", ports=ports, workers=2, **OPTIONS)
+    both = list(executor.submitted)
+    assert len(both) == 2
+    is_stopped()
+    executor.states[both[1]] = "running"
+    run_backtest("tiny", ports=ports, **OPTIONS)
+    assert executor.submitted[2:4] == both
+    is_stopped()
+    executor.states = dict.fromkeys(both, "failed")
+    run_backtest("tiny", ports=ports, **OPTIONS)
+    assert not set(executor.submitted[-1:]) & set(both)
 
 
 def test_decoys_come_from_other_treatments_and_tasks_share_no_truth(tested, settings):
@@ -157,7 +217,8 @@ def test_decoys_come_from_other_treatments_and_tasks_share_no_truth(tested, sett
     for task in build_tasks(plan, prepared, folder=folder):
         number, _, name = task.id.partition("-")
         pair = plan.pairs[int(number) - 1]
-        prompt = folder.read_cells(task.prompt.removeprefix(folder.root + "/"))
+        labels = ("perturbation_name", "cell_type_name", "donor_id")
+        prompt = folder.read_cells(task.prompt.removeprefix(folder.root + "/"), labels)
         hidden = (prompt.obs["perturbation_name"] == pair.perturbation).to_numpy()
         if pair.held == "cell_type":
             hidden &= (prompt.obs["cell_type_name"] == pair.cell_type).to_numpy()

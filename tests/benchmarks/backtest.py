@@ -9,6 +9,7 @@ import resource
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -64,13 +65,17 @@ def main():
     parser.add_argument("--engines", nargs="+", default=["none", "mean", "shift", "weighted", "stack"])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="keep the files here; the same command goes on where it was stopped")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        settings = load_settings(storage=name, atlas_root=str(folder / "atlases"), cache=str(folder / "cache"))
+    with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as name:
+        folder = Path(name).absolute()
+        settings = load_settings(storage=str(folder), atlas_root=str(folder / "atlases"), cache=str(folder / "cache"))
         columns = {"perturbation_column": "perturbation", "control": ["control"], "perturbation_type": options.type}
         mapping = load_mapping("cellxgene", **columns)
-        build_atlas(options.h5ad, name="tested", root=settings.atlas_root, mapping=mapping, knowledge=load_knowledge())
+        if not (folder / "atlases").exists():
+            build_atlas(
+                options.h5ad, name="tested", root=settings.atlas_root, mapping=mapping, knowledge=load_knowledge()
+            )
         began = time.monotonic()
         tested = run_backtest(
             "tested",

@@ -144,12 +144,13 @@ def back_tested_aspect(found: BackTested | None) -> Aspect:
         f"{EVIDENCE_WORDS[found.evidence]}: a prompt like this one reaches r = {found.r:.2f} with the measured "
         f"response, 80 % of them {found.low:.2f} to {found.high:.2f}"
     )
+    n = found.n_perturbations
+    if found.n_checked:
+        own = "treatment" if n > 1 else "donors or cell type"
+        words += f" (with the own {own} left out {found.n_covered} of {found.n_checked} lay inside)"
     if not found.is_calibrated:
-        n = found.n_perturbations
         treatments = "one treatment" if n == 1 else f"{n} treatments"
         words += f". Not calibrated for other treatments: {treatments} tested, {MIN_PERTURBATIONS} are needed"
-    elif found.n_checked:
-        words += f" (with the own treatment left out {found.n_covered} of {found.n_checked} lay inside)"
     if found.outside:
         words += f". Beyond what was tested: {', '.join(found.outside).replace('_', ' ')}"
     return Aspect(name=NAME, value=found.r, words=f"{words}.")
