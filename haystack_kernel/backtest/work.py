@@ -28,7 +28,7 @@ from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, JobFailedError
 from haystack_kernel.grounding.confidence.backtested import back_tested_aspect, expect_everywhere
-from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, expected_handle, pace, wait
+from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, expected_handle, in_usd, pace, wait
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent, ProgressEvent
 from haystack_kernel.retrieval import build_view
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import JobHandle, JobSpec, Settings
 
 HELD: tuple[Held, ...] = get_args(Held)
+AVERAGE = "an average prompt"
 TASK_LIMIT_S = 60.0  # of each task of a batch, added to the time limit of a job
 
 
@@ -96,7 +97,7 @@ class Backtest:
     def words(self) -> tuple[str, ...]:
         """One sentence for each engine and evidence distance: what a later prediction can be expected to reach."""
         return tuple(
-            f"{engine}: {back_tested_aspect(found).words}"
+            f"{engine}: {back_tested_aspect(found, prompt=AVERAGE).words}"
             for engine, calibration in self.calibrations.items()
             if engine in self.plan.engines
             for found in expect_everywhere(calibration)
@@ -333,10 +334,12 @@ def _run_jobs(
         jobs.append((executor.submit(spec), spec))
 
     def show(status: JobStatus) -> None:
-        if not status.is_terminal:
-            share = 1 - len(_left(tasks, folder)) / len(tasks)
-            message = f"{len(tasks)} predictions, job {status.state}"
-            ports.progress(ProgressEvent(run_id=name, phase="predict", message=message, fraction=share))
+        share = 1 - len(_left(tasks, folder)) / len(tasks)
+        message = f"{len(tasks)} predictions, job {status.state}"
+        if status.bills:
+            attempts = "one attempt" if len(status.bills) == 1 else f"{len(status.bills)} attempts"
+            message += f", {in_usd(sum(bill.usd for bill in status.bills))} for {attempts}"
+        ports.progress(ProgressEvent(run_id=name, phase="predict", message=message, fraction=share))
 
     failure = None
     for job, spec in jobs:

@@ -5,6 +5,7 @@ In: arguments. Out: a readable table or one JSON line; see the package.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Annotated, Any
 
@@ -13,19 +14,23 @@ import typer
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show, wrap
 from haystack_kernel.cli.runs import GeneListFile, MaxCost, ModelFile, Storage, Yes
-from haystack_kernel.schema import HELD_WORDS, ExecutorName
+from haystack_kernel.schema import EVIDENCE_WORDS, HELD_WORDS, ExecutorName
 
 _SHOWN = {  # column of the summary -> its heading
-    "evidence": "predicted from",
     "engine": "engine",
     "n": "pairs",
     "pearson": "r",
-    "clean": "r without noise",
+    "clean": "clean r",
     "overlap": "top 50",
     "direction": "direction",
     "discrimination": "discrimination",
-    "anchored_r": "0 mean, 1 replicate",
+    "anchored_r": "0-1",
 }
+_LEGEND = (
+    "r: mean correlation with the measured response; clean r: without its noise; top 50: overlap of the genes that "
+    "change most; 0-1: 0 is the mean response, 1 the most that the noise allows; decoy: from the prompt of another "
+    "treatment; replicate: one half of the measured cells against the other."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -109,10 +114,11 @@ def backtest(
 
 
 def _readable(value: dict[str, Any], words: tuple[str, ...]) -> str:
-    rows = [{heading: row[name] for name, heading in _SHOWN.items()} for row in value["summary"]]
-    for row in rows:
-        row["predicted from"] = row["predicted from"].replace("_", " ")
-    lines = [format_rows(rows), ""]
+    lines: list[str] = []
+    for evidence, rows in itertools.groupby(value["summary"], key=lambda row: row["evidence"]):
+        shown = [{heading: row[name] for name, heading in _SHOWN.items()} for row in rows]
+        lines += [f"Predicted from {EVIDENCE_WORDS[evidence]}", format_rows(shown), ""]
+    lines += [wrap(_LEGEND), ""]
     lines += [wrap(sentence) for sentence in words]
     fields = [("back-test", value["id"]), ("folder", value["folder"]), ("not predicted", len(value["failures"]) or "")]
     return "\n".join([*lines, "", format_fields(fields)])

@@ -22,10 +22,12 @@ from haystack_kernel.backtest.tasks import build_tasks, read_prepared
 from haystack_kernel.backtest.work import make_plan, run_backtest
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import InvalidInputError, JobFailedError
+from haystack_kernel.errors import ApprovalNeededError, InvalidInputError, JobFailedError
+from haystack_kernel.jobs import BatchExecutor, in_usd
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import Consent
 from haystack_kernel.store import layout
-from tests.conftest import InlineExecutor
+from tests.conftest import FakeClock, InlineExecutor, load_server
 from tests.workers import Program
 
 pytestmark = pytest.mark.slow
@@ -138,9 +140,9 @@ def test_a_repeat_reads_the_result_and_makes_nothing(tested, settings):
 
 
 def finished_files(folder):
-    """Files that are made once, with the time at which each was."""
-    kinds = ("*.h5ad", layout.PREPARED, layout.JUDGED)
-    return {path: path.stat().st_mtime_ns for kind in kinds for path in Path(folder).rglob(kind)}
+    """Files of the pairs that are prepared, with the time at which each was made; a pair in hand is begun anew."""
+    pairs = [path.parent for path in Path(folder).rglob(layout.PREPARED)]
+    return {path: path.stat().st_mtime_ns for pair in pairs for path in pair.rglob("*.*") if path.is_file()}
 
 
 def test_what_was_finished_when_the_program_and_later_its_workers_were_killed_is_not_made_again(
@@ -256,10 +258,10 @@ def test_the_command_prints_the_table_and_what_later_runs_can_expect(tested, set
         main()
     assert not ended.value.code
     shown = capsys.readouterr().out
-    assert "other cell type  weighted" in shown
-    assert (
-        "2 hidden pairs of atlas tiny were predicted by weighted from the same treatment in other cell types" in shown
-    )
+    assert "Predicted from the same treatment in other cell types\nengine " in shown
+    assert max(len(line) for line in shown.splitlines() if line.startswith(("engine ", "weighted "))) <= 80
+    said = "2 hidden pairs of atlas tiny were predicted by weighted from the same treatment in other cell types"
+    assert f"{said}: an average prompt reaches" in shown
     assert tested.id in shown
     monkeypatch.setattr("sys.argv", [*words, "--json"])
     with pytest.raises(SystemExit):
@@ -292,23 +294,56 @@ def test_a_later_run_quotes_the_back_test_and_says_that_its_engine_has_no_weight
     assert "no weights" in aspects["training data"].words
 
 
-def test_in_the_cloud_all_predictions_are_one_job_that_is_never_asked_for_anew(ports, settings):
-    heard = []
-    cloud = InlineExecutor(ports.clock)
-    batch = settings.batch.model_copy(update={"insecure": True, "project": "p", "region": "r"})
-    there = replace(
-        ports,
-        settings=settings.model_copy(update={"batch": batch}),
-        executors={"batch": cloud},
-        progress=heard.append,
-    )
-    options = {"n_pairs": 2, "held": ["donor"], "engines": ["weighted", "shift"], "executor": "batch", "workers": 2}
-    first = run_backtest("tiny", ports=there, **options)
-    assert len(cloud.submitted) == 1  # two workers of this machine, but one job with one approval there
-    assert any("the predictions cost about" in event.message for event in heard)
-    assert first.failures.empty
-    run_backtest("tiny", ports=there, **options)
-    assert len(cloud.submitted) == 1
-    (Path(first.folder) / layout.RESULTS).unlink()
-    run_backtest("tiny", ports=there, **(options | {"workers": 1}))
-    assert len(set(cloud.submitted)) == 1
+@pytest.fixture
+def cloud(settings, tmp_path):
+    """A local Batch service: ``cloud.work(approve=True)`` is a back-test there; ``cloud.heard`` what it told."""
+    served = load_server("batch")
+    with served.batch_server(served.REAL) as server:
+        own = {"project": "lab", "region": "us-central1", "inference_image": "registry/haystack-inference:1"}
+        own |= {"endpoint": server.address, "insecure": True, "tasks_per_shard": 4}
+        batch = type(settings.batch)(**own)
+        there = settings.model_copy(update={"batch": batch, "storage": str(tmp_path / "storage")})
+        options = {"n_pairs": 2, "held": ["donor"], "engines": ["weighted", "shift"], "executor": "batch"}
+
+        def listen(event):
+            server.heard.append(event.message)
+            if event.message == server.interrupted_at:
+                raise KeyboardInterrupt
+
+        def work(*, workers=2, **given):  # of this machine; there it is one job
+            consent, clock = Consent(**given), FakeClock()
+            executor = BatchExecutor(there, clock=clock, consent=consent)
+            found = replace(connect(there), clock=clock, executors={"batch": executor}, progress=listen)
+            return run_backtest("tiny", ports=found, workers=workers, **options)
+
+        server.heard, server.interrupted_at, server.work, server.Plan = [], "", work, served.Plan
+        yield server
+
+
+def test_in_the_cloud_predictions_are_one_array_that_nothing_makes_or_pays_for_twice(cloud):
+    """Consent, cap, a machine that is taken away, a program that is interrupted: with the real Batch protocol."""
+    with pytest.raises(ApprovalNeededError, match="--yes"):
+        cloud.work(approve=False)
+    with pytest.raises(ApprovalNeededError, match=r"The cap is 0\.01 USD"):
+        cloud.work(approve=True, max_usd=0.01)
+    assert cloud.calls == []
+    assert any("the predictions cost about 0." in text for text in cloud.heard)
+    # the machine of the second share is taken away before it has made anything
+    nothing = {"BATCH_TASK_INDEX": "8", "BATCH_TASK_COUNT": "9"}
+    cloud.plans = [cloud.Plan(end=50001, only=(1,), variables=nothing)]
+    cloud.interrupted_at = "8 predictions, job running"
+    with pytest.raises(KeyboardInterrupt):
+        cloud.work(approve=True)
+    assert len(cloud.started) == 1
+    cloud.interrupted_at = ""
+    tested = cloud.work(approve=True, max_usd=1)
+    assert tested.failures.empty
+    assert len(cloud.started) == len(cloud.jobs) == 2
+    spent = 3 * (0.134 + 10 / 730) * 420 / 3600  # two machines, then one
+    assert f"8 predictions, job succeeded, {in_usd(spent)} for 2 attempts" in cloud.heard
+    made = [line.partition(":")[0] for log in cloud.logs.values() for line in log.splitlines() if " -> " in line]
+    assert len(made) == len(set(made)) == 8
+    assert cloud.work(approve=False).id == tested.id
+    (Path(tested.folder) / layout.RESULTS).unlink()
+    cloud.work(approve=False, workers=1)
+    assert len(cloud.started) == 2

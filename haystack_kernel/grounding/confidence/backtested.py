@@ -127,13 +127,15 @@ def expect_everywhere(calibration: Calibration) -> tuple[BackTested, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def back_tested_aspect(found: BackTested | None) -> Aspect:
+def back_tested_aspect(found: BackTested | None, *, prompt: str = "a prompt like this one") -> Aspect:
     """The row of the confidence about the back-tested accuracy.
 
     Parameters
     ----------
     found
         From :func:`quote_calibration`.
+    prompt
+        Which prompts the figure is of, in words.
     """
     if found is None:
         return Aspect(name=NAME, value=NAN, reason="no back-test of this atlas with this engine was made")
@@ -141,7 +143,7 @@ def back_tested_aspect(found: BackTested | None) -> Aspect:
         return Aspect(name=NAME, value=NAN, reason=f"the back-test of atlas {found.atlas} cannot say: {found.reason}")
     words = (
         f"{found.n_pairs} hidden pairs of atlas {found.atlas} were predicted by {found.engine} from "
-        f"{EVIDENCE_WORDS[found.evidence]}: a prompt like this one reaches r = {found.r:.2f} with the measured "
+        f"{EVIDENCE_WORDS[found.evidence]}: {prompt} reaches r = {found.r:.2f} with the measured "
         f"response, 80 % of them {found.low:.2f} to {found.high:.2f}"
     )
     n = found.n_perturbations
