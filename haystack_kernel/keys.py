@@ -81,6 +81,9 @@ QUERY_DETECTION = "query_detection"  # the same of the fraction of cells with a 
 QUERY_ERROR = "query_error"  # the same of the squared standard error of the mean
 EXPECTED_LOG = "expected_log"  # var of an output: mean log1p(CP10k) over the counts that could have been drawn
 
+# what a sentence of the confidence begins with that says why no gene is called
+NOTHING_CALLED = "Nothing can be called: "
+
 # layers of predictions.h5ad
 LAYER_CONTROL_PRED = "control_pred"
 LAYER_QUERY = "query"

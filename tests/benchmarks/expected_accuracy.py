@@ -4,8 +4,10 @@ In: the folder of public perturbation data. Out: a Markdown table, one row per d
 
 Held out are donors that give no prompt cell (Kang, one or two donors as prompt; panobinostat, one patient; Papalexi,
 one replicate), cells of another file (Kang's further 9,015 genes), or all but a few cells of one type. Truth controls
-are never query cells. ``error`` is the mean of |expected - r|, where the expected accuracy is multiplied by the root of
-the held-out measurement's reliability; ``covered`` counts 80 % intervals around r divided by that root.
+are never query cells. With a folder of healthy cells, questions about a state of cells follow: a cell type predicted
+from another one of the donor (learned from the other donors), and a type of a donor from his other types. ``error`` is
+the mean of |expected - r|, where the expected accuracy is multiplied by the root of the held-out measurement's
+reliability; ``covered`` counts 80 % intervals around r divided by that root.
 """
 
 import argparse
@@ -35,13 +37,13 @@ def read(path):
     return adata[~labels["cell_type"].str.contains("unresolved").to_numpy()].copy()
 
 
-def judge(prompt, query, treated, control):
+def judge(prompt, query, treated, control, **design):
     """Expected accuracy of one question, and its correlation with cells that were held out."""
     is_treated = prompt.obs["treated"].to_numpy()
     arms = prompt[is_treated].copy(), prompt[~is_treated].copy()
     cells = GroundingCells(query, None, query, *arms)
     detection = np.max([np.asarray((part.X > 0).mean(axis=0)).ravel() for part in (query, *arms)], axis=0)
-    studied = study_prompt(cells, engine=ENGINE, detection=detection, min_detection=MIN_DETECTION)
+    studied = study_prompt(cells, engine=ENGINE, detection=detection, min_detection=MIN_DETECTION, **design)
     expected = expect_accuracy(studied, query=query, engine=ENGINE, similarity=np.nan)
     if isinstance(studied, str):
         return None
@@ -128,21 +130,60 @@ def questions(folder):
         )
 
 
+def healthy(folder, *, most=80, seed=1):
+    """Cells of all files that have a known type, as many as ``most`` of each type and donor."""
+    parts = []
+    for path in sorted(folder.glob("*_counts.h5ad")):
+        adata = ad.read_h5ad(path)
+        labels = adata.obs[["cell_type"]].astype(str).rename(columns={"cell_type": keys.CELL_TYPE})
+        labels[keys.DONOR] = path.stem + (":" + adata.obs["donor_id"].astype(str) if "donor_id" in adata.obs else "")
+        parts.append(ad.AnnData(adata.X.tocsr(), obs=labels, var=adata.var[[]]))
+    cells = ad.concat(parts, index_unique="-")
+    order = pd.Series(np.random.default_rng(seed).permutation(cells.n_obs), index=cells.obs_names)
+    rank = order.groupby([cells.obs[keys.CELL_TYPE], cells.obs[keys.DONOR]]).rank()
+    cells = cells[((rank <= most) & (cells.obs[keys.CELL_TYPE] != "unknown")).to_numpy()].copy()
+    sizes = cells.obs.groupby([keys.CELL_TYPE, keys.DONOR]).size().unstack(fill_value=0)
+    return cells, sizes.index[(sizes >= 2 * MIN_TRUTH).sum(axis=1) > 2].to_numpy()
+
+
+def states(folder, *, n_pairs=4, seed=1):
+    """(kind, design, prompt, query, true cells, cells they are compared with) of questions about a state of cells."""
+    cells, names = healthy(folder)
+    types, donors = (cells.obs[name].to_numpy(str) for name in (keys.CELL_TYPE, keys.DONOR))
+    rng = np.random.default_rng(seed)
+    for donor in np.unique(donors):
+        own = donors == donor
+        for name, start in (rng.permutation(names)[:2] for _ in range(n_pairs)):
+            prompt = cells[~own & np.isin(types, [name, start])].copy()
+            prompt.obs["treated"] = prompt.obs[keys.CELL_TYPE] == name
+            query, control = halved(cells, np.flatnonzero(own & (types == start)))
+            truth = cells[own & (types == name)].copy()
+            yield "a cell type from another of the donor", {"within": keys.DONOR}, prompt, query, truth, control
+        for name in names:
+            prompt = cells[(types != name) & np.isin(types, names)].copy()
+            prompt.obs["treated"] = prompt.obs[keys.DONOR] == donor
+            query, control = halved(cells, np.flatnonzero(~own & (types == name)))
+            yield "a donor's type", {"shows_donor": True}, prompt, query, cells[own & (types == name)].copy(), control
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the public perturbation files")
+    parser.add_argument("--healthy", type=Path, help="folder of counts of healthy cells by type and donor")
     parser.add_argument("--rows", type=Path, help="CSV file that gets one row per question")
     options = parser.parse_args()
     rows = []
-    for kind, prompt, query, treated, control in questions(options.folder):
+    asked = [(kind, {}, *cells) for kind, *cells in questions(options.folder)]
+    asked += states(options.healthy) if options.healthy else []
+    for kind, design, prompt, query, treated, control in asked:
         both = prompt.obs["treated"].any() and not prompt.obs["treated"].all()
         if both and query.n_obs >= MIN_TRUTH // 2 and min(treated.n_obs, control.n_obs) >= MIN_TRUTH:
             rows.append(
                 {
                     "question": kind,
                     "type": query.obs[keys.CELL_TYPE].iloc[0],
-                    **judge(prompt.copy(), query, treated, control),
+                    **judge(prompt.copy(), query, treated, control, **design),
                 }
             )
     table = pd.DataFrame(rows)

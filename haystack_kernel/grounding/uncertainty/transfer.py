@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from haystack_kernel import keys
 from haystack_kernel.grounding.uncertainty.prior import posterior
 from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR
 
@@ -113,7 +114,7 @@ def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) ->
         said.append(f"What {name} predicts differs by {used_c:.0%} of its effects from what the prompt's cells show.")
         c = used_c
     if c >= MOST_C:
-        said.append(f"Nothing can be called: effects may differ by {c:.0%}, and from 61 % on no sign is certain.")
+        said.append(f"{keys.NOTHING_CALLED}effects may differ by {c:.0%}, and from 61 % on no sign is certain.")
     return " ".join(said)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from haystack_kernel import keys
 from haystack_kernel.planners.offline.choice import join_words
 from haystack_kernel.schema import MEASURED_EVIDENCE
 
@@ -72,7 +73,15 @@ def _of_cells(best: Round) -> Iterator[str]:
     if not math.isnan(best.frac_genes_found) and best.frac_genes_found < LOW_COVERAGE:
         yield f"Only {best.frac_genes_found:.0%} of the genes could be predicted; the others are unchanged."
     if best.n_de == 0:
-        yield "No gene is called, so the scores rest on sets of genes rather than on single ones."
+        yield _nothing_called(best)
+
+
+def _nothing_called(best: Round) -> str:
+    """Why no gene is called, where that is known, and what it means for the score."""
+    said = [item.words or item.reason for item in best.confidence.aspects] if best.confidence else []
+    why = next((text.partition(keys.NOTHING_CALLED)[2] for text in said if keys.NOTHING_CALLED in text), "")
+    because = f": {why.rstrip('.')};" if why else ", so"
+    return f"No gene is called{because} the scores rest on sets of genes rather than on single ones."
 
 
 def _of_prompt(best: Round) -> Iterator[str]:

@@ -209,9 +209,11 @@ def test_interpret_when_nothing_is_called_then_says_why_and_whether_anything_cha
         "the direction of any single change may be wrong. Nothing can be called: their effects" in answer.paragraphs[0]
     )
     assert "hardly differs" not in answer.paragraphs[0]
-    assert any(line.startswith("No gene is called") for line in answer.limitations)
+    reason = "No gene is called: their effects differ by 71%; the scores"
+    assert any(line.startswith(reason) for line in answer.limitations)
     still = interpret(record_of(one), de=INERT.assign(delta=0.01))
     assert "The prediction hardly differs from" in still.paragraphs[0]
+    assert any(line.startswith("No gene is called, so the scores") for line in still.limitations)
 
 
 def test_interpret_then_limitations_name_everything_that_applies():
