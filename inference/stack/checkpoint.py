@@ -20,11 +20,11 @@ from inference.errors import ModelError
 from inference.quiet import no_warnings
 from inference.stack.config import CITATION, LICENCE, StackConfig, parse_config, tensor_shapes
 from inference.stack.genes import DAMAGE, digest_genes
-from inference.stack.model import StackModel
+from inference.stack.model import StackModel, place_tensors
 from inference.stack.trusted import Lenient, as_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 CONFIG_KEY = "model_config"  # in safetensors metadata, as JSON; licence and citation may stand beside it
@@ -35,6 +35,13 @@ _REFUSED = re.compile(r"(?:GLOBAL|function|class)\s+([A-Za-z_][\w.]*\.[\w.<>]+)"
 _FORMS = "give a .ckpt or .pt file of torch, or a .safetensors file"
 _N_NAMED = 4
 _LEAST_BYTES = 2  # of a number: smaller floats are quantised, with a scale that stands elsewhere
+
+
+_PROCESSOR = torch.device("cpu")
+
+
+def _full_precision(config: StackConfig) -> str:
+    return "fp32"
 
 
 @dataclass(frozen=True)
@@ -63,15 +70,27 @@ class Weights:
         return sum(tensor.numel() for tensor in self.tensors.values())
 
 
-def load_checkpoint(path: Path, *, name: str, precision: str = "fp32") -> Checkpoint:
-    """Read a model as :func:`read_weights` does; weights stay in the mapped file until they are used.
+def load_checkpoint(
+    path: Path,
+    *,
+    name: str,
+    device: torch.device = _PROCESSOR,
+    choose_precision: Callable[[StackConfig], str] = _full_precision,
+) -> Checkpoint:
+    """Read a model as :func:`read_weights` does.
 
-    With precision ``bf16`` weights keep the type they are stored in: those of a file in bfloat16 are then not copied.
+    Parameters
+    ----------
+    path, name
+        See :func:`read_weights`.
+    device
+        Where the weights go. On a processor those that are stored as they are used stay in the mapped file.
+    choose_precision
+        ``fp32`` or ``bf16`` for a model of these sizes.
     """
     found = read_weights(path, name=name)
-    used = found.tensors
-    if precision != "bf16":
-        used = {key: tensor.to(torch.float32) for key, tensor in used.items()}
+    precision = choose_precision(found.config)
+    used = place_tensors(found.tensors, device=device, precision=precision)
     return Checkpoint(
         StackModel(found.config, used),
         found.metadata.get("citation", CITATION),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,18 +26,23 @@ from inference.stack.moments import expect_log
 from inference.stack.ops import why_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from inference.baselines import Cells
-    from inference.stack.config import GenerationSettings
+    from inference.stack.config import GenerationSettings, StackConfig
     from inference.stack.generate import Step
     from inference.stack.genes import Aligned
     from inference.stack.model import StackModel
 
 _FIRST_BF16 = (8, 0)  # compute capability of the first GPUs that multiply bfloat16
+_NATIVE_BF16 = ("amx_bf16", "avx512_bf16")  # what processors that multiply bfloat16 have, as torch names it
+_ROUNDED = (  # as measured on the demo model, see docs/performance.md
+    "on the demo model its genes' expected log1p(CP10k) lie within 0.07 of those in fp32; precision fp32 avoids that"
+)
+_LEAST_BF16 = 512  # numbers of a cell from which the products take most of a processor's time
 
 
 @dataclass(frozen=True)
@@ -241,7 +246,8 @@ class StackEngine:
     def computed(self) -> str:
         """Where and with what it computes, for the notes of every result."""
         model = self.checkpoint.model
-        return f"computed on {model.device} in {model.precision}, kernels: {self.kernels}"
+        rounded = f" ({_ROUNDED})" if model.precision == "bf16" else ""
+        return f"computed on {model.device} in {model.precision}{rounded}, kernels: {self.kernels}"
 
     @property
     def slower(self) -> list[str]:
@@ -290,7 +296,7 @@ def load_engine(
         Processor threads of torch; None leaves the choice to torch.
     precision
         ``fp32``, ``bf16`` (weights and inputs of the large layers rounded to bfloat16), or ``auto``: ``bf16`` on a GPU
-        that supports it, otherwise ``fp32``.
+        that multiplies it, and on a processor that does for all but small models, otherwise ``fp32``.
     progress
         Receives a line for each step.
 
@@ -303,11 +309,14 @@ def load_engine(
     """
     chosen = _find_device(device)
     is_exact = settings.output_mode == "exact"
-    kind = _find_precision(precision, device=chosen, is_exact=is_exact)
+    if precision == "bf16" and is_exact:
+        msg = "output mode exact follows the reference to the last bit, in fp32: choose precision fp32 or auto"
+        raise EngineError(msg)
+    choose = partial(_find_precision, precision, device=chosen, is_exact=is_exact)
     if threads is not None:
         torch.set_num_threads(threads)
     genes = read_genes(genelist.path, name=genelist.name)
-    checkpoint = load_checkpoint(model.path, name=model.name, precision=kind)
+    checkpoint = load_checkpoint(model.path, name=model.name, device=chosen, choose_precision=choose)
     check_genes(
         genes,
         n_genes=checkpoint.model.config.n_genes,
@@ -315,10 +324,9 @@ def load_engine(
         name=genelist.name,
         model=model.name,
     )
-    checkpoint = replace(checkpoint, model=checkpoint.model.to(chosen, precision=kind))
     kernels = _name_kernels(checkpoint.model, is_exact=is_exact)
     if progress is not None:
-        progress(f"model on {chosen} in {kind}, kernels: {kernels}")
+        progress(f"model on {chosen} in {checkpoint.model.precision}, kernels: {kernels}")
     warn_of_faults(checkpoint.model)
     return StackEngine(
         checkpoint,
@@ -366,14 +374,15 @@ def _find_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _find_precision(precision: str, *, device: torch.device, is_exact: bool) -> str:
-    if precision == "bf16" and is_exact:
-        msg = "output mode exact follows the reference to the last bit, in fp32: choose precision fp32 or auto"
-        raise EngineError(msg)
+def _find_precision(precision: str, config: StackConfig, *, device: torch.device, is_exact: bool) -> str:
     if precision != "auto":
         return precision
-    is_native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_BF16
-    return "bf16" if is_native and not is_exact else "fp32"
+    if device.type == "cuda":
+        is_faster = torch.cuda.get_device_capability(device) >= _FIRST_BF16
+    else:
+        has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # which older releases lack
+        is_faster = config.cell_dim >= _LEAST_BF16 and any(has.get(name) for name in _NATIVE_BF16)
+    return "bf16" if is_faster and not is_exact else "fp32"
 
 
 def _expected_log(step: Step, test: Aligned, expected: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - its customary name
 
 from inference.stack.graphs import CudaRecorder, Replayed
 from inference.stack.linear import choose_linear, plain_linear
+from inference.stack.mapped import release_pages
 from inference.stack.ops import choose_ops
 from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
 from inference.stack.ops_torch import expect
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 MEAN, DISPERSION = 0, 1  # the output layer's two interleaved values per gene
 
-_LARGE = ("gene_reduction.", ".gene_attn.", "output_mlp.", "cls.0.")  # layers that bf16 rounds
+_OUTPUT = "output_mlp.3."
+_ROWS = 1024  # of the output layer that are copied at once
+_LARGE = ("gene_reduction.", ".gene_attn.", "output_mlp.3.", "cls.0.")  # layers that bf16 rounds
 _LEAST_ROWS = 32  # BLAS sums fewer rows in another order
 _LAYER = (  # what ``Ops`` needs of each layer
     "cell_attn.qkv.weight",
@@ -52,26 +55,66 @@ class WindowOutput:
     logits: torch.Tensor  # (windows, rows); 0 for context rows
 
 
+def place_tensors(tensors: dict[str, torch.Tensor], *, device: torch.device, precision: str) -> dict[str, torch.Tensor]:
+    """Weights on ``device``, those of the large layers in ``precision``, the others in float32."""
+    placed = {}
+    for name, tensor in tensors.items():
+        is_rounded = precision == "bf16" and any(part in name for part in _LARGE)
+        placed[name] = tensor
+        if not name.startswith(_OUTPUT):  # copied half by half where it is needed
+            placed[name] = tensor.to(device=device, dtype=torch.bfloat16 if is_rounded else torch.float32)
+        if placed[name] is not tensor:
+            release_pages(tensor)
+    return placed
+
+
+@dataclass(frozen=True)
+class _Half:
+    """One of the output layer's two values: ``weight (hidden - centre) + offset``."""
+
+    weight: torch.Tensor
+    offset: torch.Tensor  # float32
+    centre: torch.Tensor | None  # None: 0
+
+
 class _OutputLayer:
     """The layer that gives two values per gene, as one product for each of them.
 
     Their rows alternate in the weights as they were read. Each half is copied when it is first needed, because a
-    product with every second row of a matrix takes up to twice as long.
+    product with every second row of a matrix takes up to twice as long. Rounded products are taken of what lies beyond
+    a typical cell, whose own values are float32: bfloat16 has no room for the large values that a trained layer adds to
+    its biases, and both may be hundreds that cancel.
     """
 
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self._whole = [tensors[f"output_mlp.3.{name}"] for name in ("weight", "bias")]
-        self._like = [tensors[f"output_mlp.0.{name}"] for name in ("weight", "bias")]
-        self._halves: dict[int, list[torch.Tensor]] = {}
+    def __init__(self, tensors: dict[str, torch.Tensor], config: StackConfig) -> None:
+        self._whole, self._bias = (tensors[f"{_OUTPUT}{name}"] for name in ("weight", "bias"))
+        self._before = [tensors[f"output_mlp.0.{name}"] for name in ("weight", "bias")]
+        self._like = tensors["gene_reduction.0.weight"]
+        self._typical = tensors[f"layers.{config.n_layers - 1}.mlp_norm.bias"].repeat(config.n_hidden)
+        self._halves: dict[int, _Half] = {}
         self._lock = Lock()
 
-    def half(self, part: int) -> list[torch.Tensor]:
-        """Weight and bias of one of the two values, of the device and type of the layer before."""
+    def half(self, part: int) -> _Half:
+        """One of the two values, of the device and type of the first layer."""
         with self._lock:
             if part not in self._halves:
-                both = zip(self._whole, self._like, strict=True)
-                self._halves[part] = [whole[part::2].to(like).contiguous() for whole, like in both]
+                self._halves[part] = self._copy(part)
             return self._halves[part]
+
+    def _copy(self, part: int) -> _Half:
+        """Copy every second row; few rows of a mapped file are in memory at once."""
+        like, centre = self._like, None
+        if like.dtype != torch.float32:
+            centre = F.gelu(plain_linear(self._typical.expand(_LEAST_ROWS, -1), *self._before))[0]
+        weight = like.new_empty(len(self._whole) // 2, self._whole.shape[1])
+        offset = self._bias[part::2].to(like.device, torch.float32).contiguous()
+        for start in range(0, len(weight), _ROWS):
+            own, rows = slice(start, start + _ROWS), self._whole[2 * start : 2 * (start + _ROWS)]
+            weight[own] = rows[part::2]
+            if centre is not None:
+                offset[own] += rows[part::2].to(like.device, torch.float32) @ centre
+            release_pages(rows)
+        return _Half(weight, offset, centre)
 
 
 class StackModel:
@@ -95,11 +138,11 @@ class StackModel:
         self.config = config
         self._tensors = tensors
         self._is_exact = False
-        dtype = tensors["output_mlp.0.weight"].dtype
+        dtype = tensors["gene_reduction.0.weight"].dtype
         self.precision = "bf16" if dtype == torch.bfloat16 else "fp32"
         self.ops: Ops = ops or choose_ops(self.device, self.precision, config)
         self._multiply: Linear = choose_linear(self.device, dtype)
-        self._output = _OutputLayer(tensors)
+        self._output = _OutputLayer(tensors, config)
         # Tokens between the layers: on a GPU of the weights' type, which halves what every kernel reads and writes.
         self.token_dtype = dtype if self.device.type == "cuda" else torch.float32
         self.replayed: Replayed | None = None  # the layers as graphs, where the device has such
@@ -113,14 +156,7 @@ class StackModel:
 
     def to(self, device: torch.device, *, precision: str = "fp32") -> StackModel:
         """Return the model with its weights on ``device``, those of the large layers in ``precision``."""
-        moved = {}
-        for name, tensor in self._tensors.items():
-            if name.startswith("output_mlp.3."):
-                moved[name] = tensor  # copied half by half where it is needed
-                continue
-            is_rounded = precision == "bf16" and any(part in name for part in _LARGE)
-            moved[name] = tensor.to(device=device, dtype=torch.bfloat16 if is_rounded else torch.float32)
-        return StackModel(self.config, moved)
+        return StackModel(self.config, place_tensors(self._tensors, device=device, precision=precision))
 
     def exactly(self) -> StackModel:
         """Return a model with the same weights that computes bit for bit as the reference does."""
@@ -265,8 +301,11 @@ class StackModel:
 
     def _head(self, rows: torch.Tensor, *, part: int) -> torch.Tensor:
         """One of the output layer's two values per gene: the mean's logit or the raw dispersion."""
-        hidden = F.gelu(self._linear("output_mlp.0", rows.to(self.token_dtype)))
-        return self._multiply(hidden, *self._output.half(part))
+        hidden = F.gelu(self._linear("output_mlp.0", rows.float()))
+        half = self._output.half(part)
+        if half.centre is None:
+            return self._multiply(hidden, half.weight, half.offset)
+        return self._multiply(hidden - half.centre, half.weight).add_(half.offset)
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return self._multiply(x, self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"])

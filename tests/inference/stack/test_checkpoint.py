@@ -82,7 +82,7 @@ def test_converted_bf16_weights_are_used_where_they_lie(tmp_path, small_config, 
     whole = make_tensors(small_config)
     path = tmp_path / "m.safetensors"
     save_safetensors(path, config=small_config, tensors={key: one.bfloat16() for key, one in whole.items()})
-    loaded = load_checkpoint(path, name="m", precision="bf16").model
+    loaded = load_checkpoint(path, name="m", choose_precision=lambda _sizes: "bf16").model
     moved = loaded.to(torch.device("cpu"), precision="bf16")
     name = "layers.0.gene_attn.qkv.weight"
     assert moved._tensors[name].data_ptr() == loaded._tensors[name].data_ptr()

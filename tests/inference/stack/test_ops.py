@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from inference.stack.attention import attend_by_mask, attend_in_two
 from inference.stack.config import StackConfig
 from inference.stack.linear import choose_linear, onednn_linear, plain_linear
-from inference.stack.model import StackModel
+from inference.stack.model import MEAN, StackModel
 from inference.stack.ops import choose_ops, why_plain
 from inference.stack.ops_native import VERSION, load_native, why_not
 from inference.stack.ops_reference import ReferenceOps, reference_attention
@@ -223,6 +223,25 @@ def test_tokens_between_the_layers_may_be_rounded_as_on_a_gpu(small_model):
     assert ((two.mean - want.mean).abs() / want.mean).median() < 0.03
     assert two.mean.dtype == two.logits.dtype == two.dispersion.dtype == torch.float32
     assert not torch.equal(two.logits, two.logits.bfloat16().float())
+
+
+def test_rounding_leaves_large_values_that_cancel_alone(small_config, make_tensors):
+    """Trained output layers have biases and products of hundreds whose sum is small."""
+    tensors = make_tensors(small_config)
+    tensors["layers.1.mlp_norm.weight"] *= 0.1
+    typical = torch.nn.functional.gelu(
+        tensors["layers.1.mlp_norm.bias"].repeat(small_config.n_hidden) @ tensors["output_mlp.0.weight"].T
+        + tensors["output_mlp.0.bias"]
+    )
+    tensors["output_mlp.3.weight"] *= 30
+    tensors["output_mlp.3.bias"] = -tensors["output_mlp.3.weight"] @ typical
+    model = StackModel(small_config, tensors)
+    counts = torch.from_numpy(np.random.default_rng(0).poisson(3.0, (1, 16, 40)).astype(np.float32))
+    rounded = model.to(torch.device("cpu"), precision="bf16")
+    rows = model.embed(counts, n_ctx=9, n_keep=4).flatten(2)
+    one, two = (each.predict_mean(rows, counts.sum(-1)).log() for each in (model, rounded))
+    assert model._output.half(MEAN).offset.abs().max() > 10
+    assert (one - two).abs().max() < 0.2
 
 
 def test_rounded_model_stays_near(small_model):
