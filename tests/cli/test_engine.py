@@ -47,7 +47,7 @@ def test_names_are_refused_with_the_nearest_and_images_serve_the_cloud_alone(ins
     with pytest.raises(InvalidInputError, match="'far' is in an image of the cloud only; install its package"):
         check_engine("far", settings=settings, executor="local")
     with pytest.raises(
-        InvalidInputError, match=r"'wieghted' is unknown; did you mean 'weighted'\? Possible: none, mean"
+        InvalidInputError, match=r"'wieghted' is unknown; did you mean 'weighted'\? Possible: auto, none, mean"
     ):
         check_engine("wieghted", settings=settings, executor="local")
     with pytest.raises(InvalidInputError, match=r"'magic' is unknown\. Possible: "):
