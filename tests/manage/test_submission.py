@@ -335,7 +335,10 @@ def test_a_submitted_run_whose_process_is_killed_is_resumed(few_cells):
     with pytest.raises(JobFailedError, match="vanished"):
         made.follow(lambda line: None)
     assert made.status()["status"] == "failed"
-    time.sleep(2)  # its kernel notices that nobody is left
+    deadline = time.monotonic() + 120
+    while (attach(made.run_id).status()["worker"] or {}).get("alive"):  # until its kernel notices that nobody is left
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     record = resume(made.run_id).work(until="choose").record
     assert record.candidates
 
