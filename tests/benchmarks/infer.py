@@ -3,13 +3,17 @@
 In: a folder for the model of random weights and its cells; STACK_REFERENCE in the environment, where the reference's
 own virtual environment lies or is to be made (default: a folder beside the user's other caches). Out: rows.
 The ratio is that of wall seconds; processor seconds and the machine's load when the process began stand beside them.
+Run as a program (FULL=1 for the published size) it prints the table of docs/performance.md: `haystack model generate`
+against `stack-generation`, two runs each in turn.
 """
 
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -24,6 +28,15 @@ STEPS = 5
 SEED = 0
 N_TASKS = 8
 CACHE = Path(os.environ.get("STACK_REFERENCE", Path.home() / ".cache" / "haystack-bench" / "arc-stack"))
+TFLOP = 1.0  # of the full case, multiplications and additions of its large products
+MODES = {
+    "sampled": ("--precision", "fp32"),
+    "expected": ("--precision", "fp32", "--output-mode", "expected"),
+    "exact": ("--output-mode", "exact"),
+    "bf16": ("--precision", "bf16"),
+}
+GFLOPS = {"bf16": 390.0}  # that one core can do in a second, seen with AMX
+GFLOPS_FP32 = 97.0
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # flags of processors that multiply bfloat16 themselves
 
 
@@ -79,6 +92,34 @@ def run_reference(folder):
     program = find_reference(CACHE)
     found = measure(program, *files, *settings, "--device", "cpu", log=folder / "reference.log")
     return found, output / "treated.h5ad"
+
+
+def run_generate(folder, name):
+    """One prediction by `haystack model generate`, with the flags of the reference's program."""
+    case = case_of(folder)
+    files = ("--checkpoint", case.checkpoint, "--base-adata", case.prompt, "--test-adata", case.query)
+    files += ("--genelist", case.genelist, "--output-dir", folder / f"generate-{name}", "--split-column", SPLIT)
+    shutil.rmtree(folder / f"generate-{name}", ignore_errors=True)
+    flags = ("--num-steps", STEPS, "--threads", 2, "--device", "cpu", *MODES[name])
+    return measure(sys.executable, "-m", "inference.model", "generate", *files, *flags, log=folder / f"{name}.log")
+
+
+def print_table(folder, *, n_runs=2):
+    """Every mode beside the reference, in turn."""
+    has_bf16 = any(flag in Path("/proc/cpuinfo").read_text(encoding="utf-8") for flag in NATIVE_BF16)
+    modes = [mode for mode in MODES if mode != "bf16" or has_bf16]
+    print("| run | work | wall s | processor s | peak GiB | ratio of wall | share of the roofline | load before |")
+    print("|---|---|---|---|---|---|---|---|")
+    for number in range(1, n_runs + 1):
+        reference = run_reference.__wrapped__(folder)[0]
+        for name in ("reference", *modes):
+            found = reference if name == "reference" else run_generate(folder, name)
+            share = f"{1000 * TFLOP / GFLOPS.get(name, GFLOPS_FP32) / found['cpu_s']:.0%}" if FULL else ""
+            ratio = reference["wall_s"] / found["wall_s"]
+            numbers = f"{found['wall_s']:.1f} | {found['cpu_s']:.1f} | {found['peak_gib']:.2f} | {ratio:.1f}x"
+            print(f"| {number} | {name} | {numbers} | {share} | {found['load_before']:.1f} |", flush=True)
+    if not has_bf16:
+        print("bf16: not measured, this processor does not multiply it")
 
 
 def row_of(work, ours, reference, *, goal, met):
@@ -200,3 +241,8 @@ ROWS = {
     "infer.many": infer_many,
     "infer.gpu": infer_gpu,
 }
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    with tempfile.TemporaryDirectory() as name:
+        print_table(Path(name))
