@@ -194,7 +194,7 @@ def _draw_small(
         logit = tl.where(is_there, logit, tl.load(scales + 2 * row))
         given = tl.exp(logit - tl.load(scales + 2 * row)) * tl.load(scales + 2 * row + 1)
         tl.store(mean + place, given, mask=is_there)
-        mu = given.to(tl.float64)
+        mu = tl.where(is_there, given, 0.0).to(tl.float64)  # nothing is drawn, and listed, beyond the row
     else:
         mu = tl.load(mean + place, mask=is_there, other=0.0).to(tl.float64)
     theta = tl.load(dispersion + tl.load(window + row) * n_genes + genes, mask=is_there, other=1.0).to(tl.float64)
