@@ -38,7 +38,7 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"papermill ": "tests/jupyter/test_engine.py",
     r"jupyter nbconvert ": "tests/jupyter/test_exporter.py",
     r"python -m inference.run_inference ": "tests/inference/test_run_inference.py",
-    r"(\w+=\S+ )?python (tests/benchmarks/|tools/|-m tools\.)": "measures for minutes or hours",
+    r"(\w+=\S+ )*python (tests/benchmarks/|tools/|-m tools\.)": "measures for minutes or hours",
     r"%load_ext|run = %ask": "tests/jupyter/test_magic.py",
     r"predicted = haystack\.predict": "the same lines are notebooks/anndata.ipynb: tests/test_notebooks.py",
     r"explorer = run\.explore\(": "tests/explorer/",

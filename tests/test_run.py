@@ -56,6 +56,7 @@ def test_open_run_saves_the_question_as_understood_before_anything_is_searched(r
         "taken_as": "IFN-beta | B cell",
         "status": "running",
         "measured_already": "",
+        "engine_chosen": "",
         "tested": [],
         "next_step": "retrieve",
         "rounds": 0,

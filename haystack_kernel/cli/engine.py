@@ -16,7 +16,7 @@ from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_fields, format_rows, show
 from haystack_kernel.errors import HaystackError, InvalidInputError
 
-app = commands.new_group("List the engines that can predict, and check one of another package.")
+app = commands.new_group("List engines, and check one of another package.")
 
 
 def list_() -> None:

@@ -41,8 +41,8 @@ OFFERED = (
 )
 _WORDS = {
     "atlases": "atlases to search, by name; see the tool `search_atlases`",
-    "engine": f"method of prediction: {', '.join((AUTO, *ENGINES))}, or an installed one; auto takes the one that the "
-    "back-test of the atlas favours; the default is chosen by what is installed",
+    "engine": f"method of prediction: {', '.join((AUTO, *ENGINES))}, or an installed one; auto takes what the "
+    "atlas's back-test favours; the default is by what is installed",
     "executor": "where jobs run: local (this machine, free) or batch (Google Cloud, costs money)",
     "hide": "measured pairs that the search may not use, each 'CELL TYPE:PERTURBATION'",
     "pin": f"{_CANDIDATES}: every round uses them",
