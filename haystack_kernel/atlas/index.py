@@ -15,9 +15,9 @@ from haystack_kernel import keys
 from haystack_kernel.atlas.check import check_whole
 from haystack_kernel.atlas.fetch import CellReader, join_parts, load_genes
 from haystack_kernel.atlas.grouping import FIRST_ROW, MEDIAN_COUNTS, MEDIAN_GENES, N_CELLS, rows_of
-from haystack_kernel.atlas.interrupts import stoppable
 from haystack_kernel.atlas.publish import glob_literal, groups_query
 from haystack_kernel.atlas.record import AtlasRecord, atlas_folder, find_part, list_atlases, load_record
+from haystack_kernel.atlas.shield import shielded
 from haystack_kernel.errors import InvalidInputError, MissingKeyError, NotFoundError
 
 if TYPE_CHECKING:
@@ -117,10 +117,7 @@ class AtlasCollection:
         They come from the groups that were counted when the atlas was built, not from the cells.
         """
         if self._conditions is None:
-            with stoppable(), self._connection.cursor() as cursor:
-                self._conditions = (
-                    cursor.sql(_CONDITIONS).to_arrow_table().to_pandas()
-                )  # takes a third less time than df()
+            self._conditions = self._read_conditions()
         return self._conditions.copy()
 
     def select(self, cell_set: CellSet) -> pd.DataFrame:
@@ -192,7 +189,12 @@ class AtlasCollection:
         """Atlas name -> digest of its index, gene lists and sources."""
         return {name: record.digest for name, record in self._records.items()}
 
-    @stoppable()
+    @shielded
+    def _read_conditions(self) -> pd.DataFrame:
+        with self._connection.cursor() as cursor:
+            return cursor.sql(_CONDITIONS).to_arrow_table().to_pandas()  # takes a third less time than df()
+
+    @shielded
     def _load_groups(self) -> None:
         """Read the groups of all atlases into memory, so that a later build does not change this collection."""
         for position, (name, record) in enumerate(self._records.items()):
@@ -204,8 +206,9 @@ class AtlasCollection:
                 {"atlas": name, "position": position},
             )
 
+    @shielded
     def _query(self, query: str, values: dict[str, Any]) -> pd.DataFrame:
-        with stoppable(), self._connection.cursor() as cursor:  # a cursor per query: widgets ask from several threads
+        with self._connection.cursor() as cursor:  # a cursor per query: widgets ask from several threads
             return cursor.execute(query, values).df()
 
     def _rows(self, atlas: str, entry: DatasetRecord, spans: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,6 @@ import duckdb
 
 from haystack_kernel import keys
 from haystack_kernel.atlas.grouping import N_CELLS, write_cells, write_groups
-from haystack_kernel.atlas.interrupts import stoppable
 from haystack_kernel.atlas.record import (
     CELLS_FOLDER,
     GROUPS_FOLDER,
@@ -28,6 +27,7 @@ from haystack_kernel.atlas.record import (
     index_files,
     load_record,
 )
+from haystack_kernel.atlas.shield import shielded
 from haystack_kernel.atlas.sources.h5ad import sha256_of
 from haystack_kernel.errors import ContractError, InvalidInputError, StorageError
 from haystack_kernel.schema import FileRef
@@ -238,7 +238,7 @@ def _digest(datasets: dict[str, DatasetRecord]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-@stoppable()
+@shielded
 def _summary(groups: list[Path]) -> dict[str, Any]:
     """Numbers of cells by cell type, perturbation and so on, most frequent first."""
     connection = duckdb.connect(":memory:")

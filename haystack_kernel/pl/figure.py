@@ -46,7 +46,7 @@ def _png(figure: Figure) -> str:
     layout, buffer = figure.get_layout_engine(), io.BytesIO()
     figure.set_layout_engine("none")
     try:
-        figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", pil_kwargs={"compress_level": 1})
+        figure.savefig(buffer, format="png", dpi="figure", pil_kwargs={"compress_level": 1})
     finally:
         figure.set_layout_engine(layout)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -220,7 +220,7 @@ def call_genes(
         keys.EFFECT_LOW: mean - INTERVAL * sd,
         keys.EFFECT_HIGH: mean + INTERVAL * sd,
         keys.LFSR: np.minimum(negative, 1 - negative),
-        keys.PROB_DE: there.below(-LARGE) + 1 - there.below(LARGE),
+        keys.PROB_DE: np.clip(there.below(-LARGE) + 1 - there.below(LARGE), 0.0, 1.0),
     }
     for name in COLUMNS:
         de.loc[studied.is_known, name] = found[name]

@@ -41,7 +41,7 @@ class Mixture:
         sd = np.sqrt(self.variance)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where(sd > 0, (value - self.mean) / sd, np.where(self.mean < value, np.inf, -np.inf))
-        return np.asarray((self.weight * ndtr(z)).sum(axis=0))
+        return np.clip((self.weight * ndtr(z)).sum(axis=0), 0.0, 1.0)  # weights sum to 1 but for rounding
 
     def no_lower_than(self, floor: Floats) -> Mixture:
         """The same where an effect cannot lie below ``floor`` (at most 0): components below it shrink onto it."""
@@ -84,8 +84,7 @@ def posterior(effect: Floats, variance: Floats) -> Mixture:
     penalty[0] = ZERO_PENALTY - 1
     weight = np.full(len(scales), 1 / len(scales))
     for _ in range(MAX_STEPS):
-        share = weight[:, None] * likelihood
-        again = (share / share.sum(axis=0)).sum(axis=1) + penalty
+        again = weight * (likelihood @ (1 / (weight @ likelihood))) + penalty
         again /= again.sum()
         change, weight = float(np.abs(again - weight).max()), again
         if change < TOLERANCE:

@@ -114,7 +114,7 @@ def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) ->
         said.append(f"What {name} predicts differs by {used_c:.0%} of its effects from what the prompt's cells show.")
         c = used_c
     if c >= MOST_C:
-        said.append(f"{keys.NOTHING_CALLED}effects may differ by {c:.0%}, and from 61 % on no sign is certain.")
+        said.append(f"{keys.NOTHING_CALLED}effects may differ by {100 * c:.0f} %, and from 61 % on no sign is certain.")
     return " ".join(said)
 
 
