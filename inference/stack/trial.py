@@ -78,11 +78,12 @@ def judge(trial: Trial, *, seconds_of: Callable[[Callable[[], Tensor]], float]) 
     return Verdict(trial.name, ratio=seconds_of(trial.plain) / seconds_of(trial.ours))
 
 
-def seconds_on_gpu(work: Callable[[], Tensor]) -> float:
-    """Median seconds of one call by the GPU's own clock, after one that compiles."""
-    work()
+def seconds_on_gpu(work: Callable[[], object], *, repeats: int = _REPEATS, warm_up: int = 1) -> float:
+    """Median seconds of one call by the GPU's own clock, after some that compile."""
+    for _ in range(warm_up):
+        work()
     times = []
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         work()

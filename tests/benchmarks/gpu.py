@@ -37,6 +37,7 @@ from inference.stack.generate import choose_layout, iterate_steps
 from inference.stack.model import StackModel
 from inference.stack.moments import expect_log
 from inference.stack.ops_torch import TorchOps
+from inference.stack.trial import seconds_on_gpu
 
 PUBLISHED = StackConfig(n_genes=15_012, n_hidden=100, token_dim=16, n_cells=256, n_layers=9, n_heads=8, mlp_ratio=4)
 TINY = StackConfig(n_genes=30, n_hidden=4, token_dim=4, n_cells=8, n_layers=1, n_heads=4, mlp_ratio=2)
@@ -49,19 +50,10 @@ FIXTURES = Path(__file__).resolve().parents[2].parent / "shared" / "fixtures" / 
 
 def seconds_of(work, *, repeats=20, warm_up=3):
     """Median seconds of one call, by the GPU's own clock where there is one; NaN on a processor."""
-    for _ in range(warm_up if HAS_GPU else 1):
-        work()
     if not HAS_GPU:
-        return float("nan")
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
         work()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(times)
+        return float("nan")
+    return seconds_on_gpu(work, repeats=repeats, warm_up=warm_up)
 
 
 def random_tensors(config):
