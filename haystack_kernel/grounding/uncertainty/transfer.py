@@ -111,11 +111,18 @@ def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) ->
     if engine not in LINEAR:
         said.append(f"They were predicted by a simple engine, not by {name}.")
     if used_c is not None and used_c > c:
-        said.append(f"What {name} predicts differs by {used_c:.0%} of its effects from what the prompt's cells show.")
+        said.append(
+            f"What {name} predicts differs by {_percent(used_c)} of its effects from what the prompt's cells show."
+        )
         c = used_c
     if c >= MOST_C:
-        said.append(f"{keys.NOTHING_CALLED}effects may differ by {100 * c:.0f} %, and from 61 % on no sign is certain.")
+        limit = f"from {_percent(MOST_C)} on no sign is certain"
+        said.append(f"{keys.NOTHING_CALLED}effects may differ by {_percent(c)}, and {limit}.")
     return " ".join(said)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _say_learned(transfer: Transfer) -> list[str]:
@@ -125,15 +132,17 @@ def _say_learned(transfer: Transfer) -> list[str]:
         is_tested = not transfer.missing and not transfer.is_far
         held = transfer.n_units >= LEAST_UNITS and transfer.coverage >= LEAST_COVERAGE and is_tested
         what = f"{transfer.n_units} {_PLURAL[transfer.left_out]} of the prompt were left out in turn"
-        inside = f"{transfer.coverage:.0%} of their effects lay in the 80 % interval predicted from the rest"
+        inside = f"{_percent(transfer.coverage)} of their effects lay in the 80 % interval predicted from the rest"
         said.append(f"{'' if held else 'Not calibrated: '}{what}, and {inside}.")
     else:
         why = "no part of the prompt could be left out and predicted from the rest"
         said.append(
-            f"Not calibrated: {why}, so that effects are taken to differ by {np.sqrt(transfer.c2):.0%} elsewhere."
+            f"Not calibrated: {why}, so that effects are taken to differ by {_percent(np.sqrt(transfer.c2))} elsewhere."
         )
     if transfer.n_called:
-        said.append(f"{transfer.sign_agreement:.0%} of {transfer.n_called} calls made for them had the right sign.")
+        said.append(
+            f"{_percent(transfer.sign_agreement)} of {transfer.n_called} calls made for them had the right sign."
+        )
     if transfer.is_far:
         said.append("The cells asked about differ more from the prompt's than any cell type that could be left out.")
     if transfer.missing and transfer.n_units:
