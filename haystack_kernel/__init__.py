@@ -24,7 +24,7 @@ _VERBS = {  # name: module and name there; imported when first used, so that imp
     "compare": ("manage", "compare"),
     "check": ("retrieval", "check_cells"),
 }
-_MODULES = ("atlas", "export", "get", "pl", "widgets")
+_MODULES = ("atlas", "campaign", "export", "get", "pl", "widgets")
 __all__ = [*_VERBS, *_MODULES]  # noqa: PLE0604 - all are strings
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from haystack_kernel.backtest.folder import CampaignFolder
+    from haystack_kernel.batches.folder import CampaignFolder
     from haystack_kernel.schema import BacktestPlan
 
     Floats = NDArray[np.float64]

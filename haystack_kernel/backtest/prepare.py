@@ -25,8 +25,8 @@ from haystack_kernel.schema import EVIDENCE_WORDS, CellSet, RunConfig
 from haystack_kernel.store import layout
 
 if TYPE_CHECKING:
-    from haystack_kernel.backtest.folder import CampaignFolder
     from haystack_kernel.backtest.split import Split
+    from haystack_kernel.batches.folder import CampaignFolder
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas, Ports
     from haystack_kernel.retrieval import CellsByRole

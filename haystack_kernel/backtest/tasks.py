@@ -1,4 +1,4 @@
-"""The predictions of a back-test as manifests: every engine on every pair, with the pairs' own mean and a decoy.
+"""The predictions of a back-test as tasks: every engine on every pair, with the pairs' own mean and a decoy.
 
 In: a plan and its prepared pairs. Out: tasks, each with its output in the pair's folder.
 """
@@ -15,10 +15,10 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.retrieval.cells.sample import make_rng
 from haystack_kernel.retrieval.same_treatment import names_treatment
 from haystack_kernel.store import layout
-from inference.manifest import ENGINES, MODEL_ENGINE, Manifest, Task
+from inference.manifest import MODEL_ENGINE, Task
 
 if TYPE_CHECKING:
-    from haystack_kernel.backtest.folder import CampaignFolder
+    from haystack_kernel.batches.folder import CampaignFolder
     from haystack_kernel.schema import BacktestPlan
 
 DECOY_ENGINE = "weighted"
@@ -87,27 +87,6 @@ def _inputs_of(
     if name.endswith(CONTROL_SUFFIX):
         return name.removesuffix(CONTROL_SUFFIX), control, control
     return name, prompt, control if facts["n_control"] else None
-
-
-def build_manifests(
-    tasks: list[Task], plan: BacktestPlan, *, n: int, engine_limit_s: float | None = None
-) -> list[Manifest]:
-    """Distribute the tasks over ``n`` processes, those of a pair to the same one, because they share their cells."""
-    pairs: dict[str, list[Task]] = {}
-    for task in tasks:
-        pairs.setdefault(task.id.partition("-")[0], []).append(task)
-    shares = [
-        [task for place, members in enumerate(pairs.values()) if place % n == one for task in members]
-        for one in range(n)
-    ]
-    model: dict[str, Any] = {}
-    if MODEL_ENGINE in plan.engines:
-        model = {"model": plan.model, "genelist": plan.genelist, "diffusion_steps": plan.diffusion_steps}
-    if any(engine not in ENGINES for engine in plan.engines):
-        model["engine_limit_s"] = engine_limit_s
-    if n > 1:  # processes of this machine share its cores
-        model["threads"] = 1
-    return [Manifest(tasks=tuple(share), **model) for share in shares if share]
 
 
 def choose_decoys(plan: BacktestPlan, prepared: dict[int, dict[str, Any]]) -> dict[int, int]:

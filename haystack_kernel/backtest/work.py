@@ -6,45 +6,33 @@ back-test goes on where it stopped when the same call is made again, and no fini
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from haystack_kernel.atlas import calibrations
 from haystack_kernel.backtest.calibrate import calibrate
-from haystack_kernel.backtest.folder import CampaignFolder, campaign_id
 from haystack_kernel.backtest.judge import REPLICATE
 from haystack_kernel.backtest.pairs import choose_pairs, list_pairs
-from haystack_kernel.backtest.pool import share_step
 from haystack_kernel.backtest.prepare import POOLING_ENGINE
 from haystack_kernel.backtest.split import canonical_of
 from haystack_kernel.backtest.table import TEXTS, outcomes_of, pairs_by_number, summarise, tabulate
-from haystack_kernel.backtest.tasks import build_manifests, build_tasks, read_prepared
-from haystack_kernel.backtest.worker import Step, do_step
+from haystack_kernel.backtest.tasks import build_tasks, read_prepared
+from haystack_kernel.backtest.worker import BACKTEST, JUDGE, PREPARE
+from haystack_kernel.batches.folder import CampaignFolder
+from haystack_kernel.batches.pool import do_everywhere
+from haystack_kernel.batches.predict import predict
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.engines import check_engine
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import InvalidInputError, JobFailedError
+from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.grounding.confidence.backtested import back_tested_aspect, expect_everywhere
-from haystack_kernel.jobs import build_job_spec, describe, estimate_cost, expected_handle, in_usd, pace, wait
 from haystack_kernel.knowledge import load_knowledge
-from haystack_kernel.ports import Consent, ProgressEvent
+from haystack_kernel.ports import Consent
 from haystack_kernel.retrieval import build_view
-from haystack_kernel.rounds.cells import engine_limit
-from haystack_kernel.schema import BacktestPlan, Calibration, Held, JobOwner, JobStatus, RunConfig
+from haystack_kernel.schema import BacktestPlan, Calibration, Held, RunConfig
 from haystack_kernel.store import layout, parse_csv, to_csv
-from inference.manifest import (
-    BASELINES,
-    ERROR_SUFFIX,
-    MODEL_ENGINE,
-    RESULT_SUFFIX,
-    Manifest,
-    Task,
-    dump_manifest,
-    parse_manifest,
-)
+from inference.manifest import BASELINES, MODEL_ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,11 +40,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.ports import Ports, Progress
-    from haystack_kernel.schema import JobHandle, JobSpec, Settings
+    from haystack_kernel.schema import Settings
 
 HELD: tuple[Held, ...] = get_args(Held)
 AVERAGE = "an average prompt"
-TASK_LIMIT_S = 60.0  # of each task of a batch, added to the time limit of a job
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,16 +163,17 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
         msg = f"workers is {workers!r}; give a whole number of at least 1"
         raise InvalidInputError(msg)
     plan = make_plan(atlas, n_pairs=n_pairs, held=held, engines=engines, decoy=decoy, ports=ports, **options)
-    name = campaign_id(plan)
+    name = BACKTEST.id_of(plan)
     folder = CampaignFolder(ports.settings, name, clock=ports.clock)
     if (done := folder.read(layout.RESULTS)) is None:
         folder.write(layout.PLAN, plan.model_dump_json(indent=1).encode())
         numbers = list(range(1, len(plan.pairs) + 1))
-        _in_processes("prepare", numbers, plan, ports=ports, workers=workers, name=name)
+        do_everywhere(BACKTEST, PREPARE, numbers, plan, ports=ports, workers=workers)
         prepared = read_prepared(plan, folder=folder)
-        _predict(plan, prepared, folder=folder, ports=ports, workers=workers, name=name)
+        tasks = build_tasks(plan, prepared, folder=folder)
+        predict(tasks, plan, folder=folder, ports=ports, workers=workers, name=name)
         usable = [number for number in numbers if "error" not in prepared.get(number, {"error": ""})]
-        _in_processes("judge", usable, plan, ports=ports, workers=workers, name=name)
+        do_everywhere(BACKTEST, JUDGE, usable, plan, ports=ports, workers=workers)
         table = read_table(plan, prepared, folder=folder, ports=ports)
         folder.write(layout.RESULTS, to_csv(table))
         done = to_csv(table)
@@ -261,142 +249,6 @@ def read_table(
 
 
 # --- one step each ------------------------------------------------------------------------------------------------
-
-
-def _in_processes(step: Step, numbers: list[int], plan: BacktestPlan, *, ports: Ports, workers: int, name: str) -> None:
-    """Do a step for every pair that still needs it, in this process or in several."""
-    folder = CampaignFolder(ports.settings, name, clock=ports.clock)
-    last = layout.PREPARED if step == "prepare" else layout.JUDGED
-    left = [number for number in numbers if last not in folder.names(layout.pair_folder(number))]
-    words = "hiding pairs and choosing their prompts" if step == "prepare" else "comparing with the measured response"
-    done = len(numbers) - len(left)
-
-    def tell(number: int) -> None:
-        nonlocal done
-        done += 1
-        share = done / len(numbers)
-        ports.progress(ProgressEvent(run_id=name, phase=step, message=f"{words}: pair {number}", fraction=share))
-
-    ports.progress(ProgressEvent(run_id=name, phase=step, message=f"{words}: {len(left)} of {len(numbers)} to do"))
-    if not left:
-        return
-    if (n := min(workers, len(left))) < 2:
-        do_step(step, left, plan, ports=ports, tell=tell)
-        return
-    ports.open_atlas([plan.atlas])  # the demo atlas is made once, before several processes need it
-    share_step(step, left, plan, settings=ports.settings, n=n, tell=tell)
-
-
-def _predict(
-    plan: BacktestPlan,
-    prepared: dict[int, dict[str, Any]],
-    *,
-    folder: CampaignFolder,
-    ports: Ports,
-    workers: int,
-    name: str,
-) -> None:
-    """Have an executor make every prediction: as one array of the cloud, or as processes of this machine."""
-    tasks = build_tasks(plan, prepared, folder=folder)
-    if not _left(tasks, folder):  # a job that failed for one of its tasks is not started, nor paid for, again
-        return
-    n = 1 if plan.executor == "batch" else workers
-    manifests = build_manifests(tasks, plan, n=n, engine_limit_s=engine_limit(ports.settings))
-    specs = _at_work(tasks, n=len(manifests), plan=plan, folder=folder, ports=ports, name=name)
-    if specs is None:
-        specs = [
-            _spec_of(one, number, name=name, ports=ports, folder=folder) for number, one in enumerate(manifests, 1)
-        ]
-        for number, manifest in enumerate(manifests, 1):
-            folder.write(layout.job_manifest(number), dump_manifest(manifest).encode())
-    for again in ("", "-again"):  # a job that counts as done may have lost its outputs since
-        failure = _run_jobs(
-            tasks, [_renamed(spec, again) for spec in specs], plan, folder=folder, ports=ports, name=name
-        )
-        if not _left(tasks, folder):
-            return
-        if failure is not None:
-            raise failure
-    msg = f"the predictions of {name} are not where the jobs should have left them ({folder.root})"
-    raise JobFailedError(msg)
-
-
-def _run_jobs(
-    tasks: list[Task], specs: list[JobSpec], plan: BacktestPlan, *, folder: CampaignFolder, ports: Ports, name: str
-) -> JobFailedError | None:
-    """Start the jobs, or find those that were started before, and wait for all; returns the first failure."""
-    executor = ports.executors[plan.executor]
-    jobs: list[tuple[JobHandle, JobSpec]] = []
-    for spec in specs:
-        if plan.executor == "batch":
-            words = f"the predictions cost {describe(estimate_cost(spec, ports.settings.batch))}"
-            ports.progress(ProgressEvent(run_id=name, phase="predict", message=words))
-        jobs.append((executor.submit(spec), spec))
-
-    def show(status: JobStatus) -> None:
-        share = 1 - len(_left(tasks, folder)) / len(tasks)
-        message = f"{len(tasks)} predictions, job {status.state}"
-        if status.bills:
-            attempts = "one attempt" if len(status.bills) == 1 else f"{len(status.bills)} attempts"
-            message += f", {in_usd(sum(bill.usd for bill in status.bills))} for {attempts}"
-        ports.progress(ProgressEvent(run_id=name, phase="predict", message=message, fraction=share))
-
-    failure = None
-    for job, spec in jobs:
-        limits = pace(plan.executor, spec=spec, settings=ports.settings)
-        try:
-            wait(job, executor=executor, clock=ports.clock, on_status=show, **limits)
-        except JobFailedError as error:
-            failure = failure or error
-    return failure
-
-
-def _renamed(spec: JobSpec, tag: str) -> JobSpec:
-    """The same job under an id derived from its own, which every process that repeats it agrees on."""
-    if not tag:
-        return spec
-    digest = hashlib.sha256(f"{spec.job_id}{tag}".encode()).hexdigest()[:8]
-    return spec.model_copy(update={"job_id": f"{spec.job_id.rpartition('-')[0]}-{digest}"})
-
-
-def _at_work(
-    tasks: list[Task], *, n: int, plan: BacktestPlan, folder: CampaignFolder, ports: Ports, name: str
-) -> list[JobSpec] | None:
-    """Jobs of a killed call with another number of workers that still work: other jobs would make their tasks twice."""
-    manifests = []
-    for number in itertools.count(1):
-        data = folder.read(layout.job_manifest(number))
-        if data is None:
-            break
-        manifests.append(parse_manifest(data))
-    shared = sorted(task.id for one in manifests for task in one.tasks)
-    if len(manifests) == n or shared != sorted(task.id for task in tasks):
-        return None
-    specs = [_spec_of(one, number, name=name, ports=ports, folder=folder) for number, one in enumerate(manifests, 1)]
-    executor, now = ports.executors[plan.executor], ports.clock.now()
-    jobs = (expected_handle(one, executor=plan.executor, now=now) for one in specs)
-    return specs if any(not executor.status(job).is_terminal for job in jobs) else None
-
-
-def _spec_of(manifest: Manifest, number: int, *, name: str, ports: Ports, folder: CampaignFolder) -> JobSpec:
-    """Describe the job of a manifest, which belongs to the campaign."""
-    limit = ports.settings.jobs.timeout_s + TASK_LIMIT_S * len(manifest.tasks)
-    path = layout.job_manifest(number)
-    spec = build_job_spec(manifest, run_id=name, round_number=number, manifest_uri=path, timeout_s=limit)
-    return spec.model_copy(update={"owner": JobOwner(kind="campaign", id=name)}).placed_in(folder.root)
-
-
-def _left(tasks: list[Task], folder: CampaignFolder) -> list[Task]:
-    """Tasks that have left neither an output nor an error of their own."""
-    held: dict[str, set[str]] = {}
-    left = []
-    for task in tasks:
-        place, _, name = task.output.removeprefix(folder.root + "/").rpartition("/")
-        if place not in held:
-            held[place] = folder.names(place)
-        if held[place].isdisjoint({name + RESULT_SUFFIX, name + ERROR_SUFFIX}):
-            left.append(task)
-    return left
 
 
 def _engines_of(table: pd.DataFrame) -> list[str]:

@@ -1,4 +1,24 @@
-"""Campaigns: many questions asked as one job, and judged as one table.
+"""Campaigns: many questions as one job, one bill and one table; what may be trusted of it, and what to measure next.
 
-Read ``rank`` (which rows of the table count, and how many of them are false).
+Read ``rank`` (which rows of the table count, and how many of them are false). The modules are named after what they hold (``screening``), the verbs after what they do (``screen``): a module of a
+verb's name would take its place here as soon as it is imported.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_VERBS: dict[str, str] = {}  # name: module of this package; imported when first used
+__all__ = [*_VERBS]  # noqa: PLE0604 - all are strings
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and classes
+    if name in _VERBS:
+        return getattr(import_module(f"{__name__}.{_VERBS[name]}"), name)
+    msg = f"haystack_kernel.campaign has no {name!r}; it offers {', '.join(__all__)}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -35,7 +35,7 @@ _LEGEND = (
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    commands.add(app, backtest, group=commands.DATA)
+    commands.add(app, backtest, group=commands.MANY)
 
 
 def backtest(

@@ -20,7 +20,8 @@ from haystack_kernel.schema import RunConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ASK, RESULTS, DATA, SYSTEM = "Ask and follow", "Runs and results", "Data and models", "Installation"
+ASK, MANY, RESULTS = "Ask and follow", "Many questions", "Runs and results"
+DATA, SYSTEM = "Data and models", "Installation"
 INTERRUPTED = 130  # exit code: 128 + SIGINT, as a shell reports it
 _DASHED = re.compile(r"-+\s")  # a word that begins like a list item is text: no option has a space in its name
 _Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, as in a pipe, also on a terminal.")]
@@ -111,5 +112,5 @@ def limits(option: str) -> dict[str, Any]:
 
 
 def _place_of(heading: str) -> int:
-    order = (ASK, RESULTS, DATA, SYSTEM)
+    order = (ASK, MANY, RESULTS, DATA, SYSTEM)
     return order.index(heading) if heading in order else len(order)

@@ -52,6 +52,7 @@ from haystack_kernel.schema.base import (
     address_fault,
     is_run_id,
 )
+from haystack_kernel.schema.campaign import ScreenPlan, ScreenQuestion
 from haystack_kernel.schema.cells import Candidate, CellSet, Choice
 from haystack_kernel.schema.jobs import (
     Bill,
@@ -143,6 +144,8 @@ __all__ = [
     "Held",
     "MIN_PERTURBATIONS",
     "MeasuredPair",
+    "ScreenPlan",
+    "ScreenQuestion",
     "Stratum",
     "CELL_OPTIONS",
     "FILE_OPTIONS",

@@ -16,10 +16,11 @@ import pytest
 import scipy.sparse as sp
 
 from haystack_kernel.atlas import build_atlas, calibrations, load_mapping
-from haystack_kernel.backtest.folder import CampaignFolder, campaign_id
 from haystack_kernel.backtest.judge import DECOY, REPLICATE, TYPE_MEAN
 from haystack_kernel.backtest.tasks import build_tasks, read_prepared
 from haystack_kernel.backtest.work import make_plan, run_backtest
+from haystack_kernel.backtest.worker import BACKTEST
+from haystack_kernel.batches.folder import CampaignFolder
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ApprovalNeededError, InvalidInputError, JobFailedError
@@ -214,7 +215,7 @@ def test_jobs_that_still_work_when_a_killed_back_test_goes_on_keep_their_tasks(t
 
 def test_decoys_come_from_other_treatments_and_tasks_share_no_truth(tested, settings):
     plan = tested.plan
-    folder = CampaignFolder(settings, campaign_id(plan), clock=connect(settings).clock)
+    folder = CampaignFolder(settings, BACKTEST.id_of(plan), clock=connect(settings).clock)
     prepared = read_prepared(plan, folder=folder)
     for task in build_tasks(plan, prepared, folder=folder):
         number, _, name = task.id.partition("-")

@@ -1,6 +1,6 @@
-"""Several processes that prepare or compare the pairs of a back-test, each taking the next pair when it has done one.
+"""A step done to all items of a campaign, in this process or in several, each taking the next item when one is done.
 
-In: a step and the numbers of pairs. Out: the files of the pairs. A process that ends before its time costs the pair in
+In: a step and the numbers of items. Out: the files of the items. A process that ends before its time costs the item in
 its hands; the others do the rest, and the error comes last.
 """
 
@@ -15,36 +15,75 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from haystack_kernel.batches.folder import CampaignFolder
+from haystack_kernel.batches.worker import do_step
 from haystack_kernel.errors import JobFailedError
+from haystack_kernel.ports import ProgressEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from haystack_kernel.backtest.worker import Step
-    from haystack_kernel.schema import BacktestPlan, Settings
+    from haystack_kernel.batches.kind import Kind, P, Step
+    from haystack_kernel.ports import Ports
+    from haystack_kernel.schema import Settings
 
-_COMMAND = (sys.executable, "-m", "haystack_kernel.backtest.worker")
+
+def do_everywhere(kind: Kind[P], step: Step[P], numbers: list[int], plan: P, *, ports: Ports, workers: int) -> None:
+    """Do a step to every item that still needs it.
+
+    Parameters
+    ----------
+    kind, step, plan
+        What is done.
+    numbers
+        Of the items.
+    ports
+        Where atlases and files are, and who hears of progress.
+    workers
+        Number of processes; one works in this process.
+    """
+    name = kind.id_of(plan)
+    folder = CampaignFolder(ports.settings, name, clock=ports.clock)
+    left = [number for number in numbers if step.leaves not in folder.names(kind.folder_of(number))]
+    done = len(numbers) - len(left)
+
+    def say(message: str, share: float | None = None) -> None:
+        ports.progress(ProgressEvent(run_id=name, phase=step.name, message=message, fraction=share))
+
+    def tell(number: int) -> None:
+        nonlocal done
+        done += 1
+        say(f"{step.words}: {kind.item} {number}", done / len(numbers))
+
+    say(f"{step.words}: {len(left)} of {len(numbers)} to do")
+    if not left:
+        return
+    if (n := min(workers, len(left))) < 2:
+        do_step(kind, step.name, left, plan, ports=ports, tell=tell)
+        return
+    share_step(kind, step.name, left, plan, settings=ports.settings, n=n, tell=tell)
 
 
 def share_step(
-    step: Step,
+    kind: Kind[P],
+    step: str,
     numbers: Sequence[int],
-    plan: BacktestPlan,
+    plan: P,
     *,
     settings: Settings,
     n: int,
     tell: Callable[[int], object],
 ) -> None:
-    """Do a step for all pairs in ``n`` processes; ``tell`` is called with the number of each pair that is done.
+    """Do a step to all items in ``n`` processes; ``tell`` is called with the number of each item that is done.
 
     Raises
     ------
     JobFailedError
-        A process ended with a pair in its hands; the other pairs are done.
+        A process ended with an item in its hands; the other items are done.
     """
     left = deque(numbers)
-    children = [_Child(step, plan, settings=settings) for _ in range(n)]
+    children = [_Child(kind, step, plan, settings=settings) for _ in range(n)]
 
     def serve(child: _Child) -> None:
         with child:
@@ -60,7 +99,7 @@ def share_step(
         futures = [threads.submit(serve, child) for child in children]
         try:
             wait(futures)
-        except BaseException:  # a person interrupts: no further pair is begun
+        except BaseException:  # a person interrupts: no further item is begun
             left.clear()
             for child in children:
                 child.stop()
@@ -70,13 +109,17 @@ def share_step(
 
 
 class _Child:
-    """One process, which is told the numbers of pairs one by one."""
+    """One process, which is told the numbers of items one by one."""
 
-    def __init__(self, step: Step, plan: BacktestPlan, *, settings: Settings) -> None:
-        self._step = step
+    def __init__(self, kind: Kind[P], step: str, plan: P, *, settings: Settings) -> None:
+        self._step, self._item = step, kind.item
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - until __exit__
         self._process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True
+            [sys.executable, "-m", kind.program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
         )
         self._asked = {
             "settings": settings.model_dump(mode="json"),
@@ -98,7 +141,7 @@ class _Child:
         self._process.kill()
 
     def do(self, number: int) -> None:
-        """Have a pair prepared or compared."""
+        """Have the step done to an item."""
         told, said = self._process.stdin, self._process.stdout
         answer = ""
         if told is not None and said is not None:
@@ -123,7 +166,7 @@ class _Child:
         if code < 0:
             why = f"was ended by {signal.Signals(-code).name}, which the system does where memory is short"
         msg = (
-            f"the process that was to {self._step} pair {number} {why}. What was finished is kept: the same command "
-            "goes on where it stopped; one worker needs the least memory"
+            f"the process that was to {self._step} {self._item} {number} {why}. What was finished is kept: the same "
+            "command goes on where it stopped; one worker needs the least memory"
         )
         return JobFailedError(msg, log_tail=trouble[-4000:])

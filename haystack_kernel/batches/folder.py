@@ -1,11 +1,10 @@
-"""The folder of a back-test, on a disk or in a bucket: ``<storage>/campaigns/<id>``.
+"""The folder of a campaign, on a disk or in a bucket: ``<storage>/campaigns/<id>``.
 
 In: the settings and the id. Out: files written and read by their paths in it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tempfile
@@ -24,16 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haystack_kernel.ports import Clock
-    from haystack_kernel.schema import BacktestPlan, Settings
-
-
-def campaign_id(plan: BacktestPlan) -> str:
-    """Id of a back-test, which follows from what it does: the same plan goes on where it stopped."""
-    return f"backtest-{hashlib.sha256(plan.model_dump_json().encode()).hexdigest()[:12]}"
+    from haystack_kernel.schema import Settings
 
 
 class CampaignFolder:
-    """Files of one back-test; each is written in one step, so that a killed process leaves whole files only."""
+    """Files of one campaign; each is written in one step, so that a killed process leaves whole files only."""
 
     def __init__(self, settings: Settings, name: str, *, clock: Clock) -> None:
         self.root = f"{settings.storage}/{layout.CAMPAIGNS}/{name}"
