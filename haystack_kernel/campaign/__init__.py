@@ -1,7 +1,9 @@
 """Campaigns: many questions as one job, one bill and one table; what may be trusted of it, and what to measure next.
 
-Read ``rank`` (which rows of the table count, and how many of them are false). The modules are named after what they hold (``screening``), the verbs after what they do (``screen``): a module of a
-verb's name would take its place here as soon as it is imported.
+Read ``rank`` (which rows of the table count, and how many of them are false).
+
+Modules are named after what they hold (``screening``), verbs after what they do (``screen``): a module with the name of
+a verb would take its place here as soon as it is imported.
 """
 
 from __future__ import annotations
