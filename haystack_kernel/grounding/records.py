@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from haystack_kernel.grounding.nulls.response import ResponseTest
 from haystack_kernel.schema import OBSERVATIONAL
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ class Grounded:
         Number of tested genes.
     notes
         One sentence each, for people.
+    response
+        Whether the prompt shows any response, see :func:`response_null`.
 
     Examples
     --------
@@ -200,3 +203,4 @@ class Grounded:
     confidence: Confidence
     n_tested: int
     notes: tuple[str, ...] = ()
+    response: ResponseTest = field(default_factory=ResponseTest)

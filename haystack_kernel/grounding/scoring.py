@@ -26,6 +26,7 @@ from haystack_kernel.grounding.de.table import (
     compute_de,
     padded_genes,
 )
+from haystack_kernel.grounding.nulls.response import ResponseTest, response_null
 from haystack_kernel.grounding.nulls.self_contained import self_contained_null
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
 from haystack_kernel.grounding.signatures.reference import build_reference
@@ -184,7 +185,14 @@ def score_prediction(
         confidence=confidence.model_copy(update=outlook),
         n_tested=n_tested,
         notes=tuple(notes),
+        response=_test_response(studied, basis=basis),
     )
+
+
+def _test_response(studied: Uncertain | str, *, basis: Basis) -> ResponseTest:
+    if basis.is_observational:  # its two sides are kinds of cells, which always differ
+        return ResponseTest(reason="the question is about a state of cells, and not about a treatment")
+    return ResponseTest(reason=studied) if isinstance(studied, str) else response_null(studied.prompt)
 
 
 def _both_readings(

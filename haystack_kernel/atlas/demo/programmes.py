@@ -15,6 +15,8 @@ from haystack_kernel.atlas.demo.profiles import load_genes, rng_of, tree_noise
 from haystack_kernel.knowledge import perturbation_of, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from haystack_kernel.knowledge import Knowledge, PerturbationEntry
@@ -23,9 +25,12 @@ Role = Literal["true", "wrong", "reversed", "inert"]
 
 TWINS = {"IFN-alpha1": "IFN-beta"}  # the first acts like the second, but more weakly, and shares its role
 N_KNOWN = 36  # genes of a typical programme from the tables, if they have as many; and as many private ones
-_FRAC_INERT = 0.10
-_FRAC_WRONG = 0.08  # the tables name genes of other pathways
-_FRAC_REVERSED = 0.07  # the tables have the direction wrong
+LABELS = (*CYTOKINES, *DRUGS)
+FRACTIONS: dict[Role, float] = {
+    "inert": 0.10,
+    "wrong": 0.08,  # the tables name genes of other pathways
+    "reversed": 0.07,  # the tables have the direction wrong
+}
 _FRAC_NON_RESPONDERS = 0.12  # of cell types, whether or not they have the receptor
 # natural log fold changes: (mean, sd) of the size
 _RESPONSE, _PATHWAY, _PRIVATE, _SPECIFIC = (1.5, 0.5), (1.0, 0.4), (1.2, 0.5), (1.1, 0.4)
@@ -57,26 +62,39 @@ class Programme:
     effects: NDArray[np.float32]
 
 
-def draw_roles(seed: int) -> dict[str, Role]:
+def draw_roles(
+    seed: int, *, labels: Sequence[str] = LABELS, fractions: Mapping[Role, float] = FRACTIONS
+) -> dict[str, Role]:
     """Return which treatments follow the tables; drawn over the full list, so that it depends on the seed only."""
-    names = [name for name in (*CYTOKINES, *DRUGS) if name not in TWINS]
+    names = [name for name in labels if name not in TWINS]
     order = [str(name) for name in rng_of(seed, "roles").permutation(names)]
-    counts: list[tuple[Role, int]] = [
-        ("inert", round(_FRAC_INERT * len(names))),
-        ("wrong", round(_FRAC_WRONG * len(names))),
-        ("reversed", round(_FRAC_REVERSED * len(names))),
-    ]
     roles: dict[str, Role] = dict.fromkeys(names, "true")
-    for role, n_names in counts:
+    for role, fraction in fractions.items():
+        n_names = round(fraction * len(names))
         roles.update(dict.fromkeys(order[:n_names], role))
         del order[:n_names]
-    return roles | {twin: roles[original] for twin, original in TWINS.items()}
+    return roles | {twin: roles[original] for twin, original in TWINS.items() if original in roles}
 
 
-def make_programmes(seed: int, *, knowledge: Knowledge, abundance: NDArray[np.float64]) -> dict[str, Programme]:
-    """Canonical name -> programme, for the treatments of the demo that are in the tables with their genes."""
-    roles = draw_roles(seed)
-    entries = {label: _entry(label, knowledge=knowledge) for label in (*CYTOKINES, *DRUGS)}
+def make_programmes(
+    seed: int,
+    *,
+    knowledge: Knowledge,
+    abundance: NDArray[np.float64],
+    labels: Sequence[str] = LABELS,
+    fractions: Mapping[Role, float] = FRACTIONS,
+) -> dict[str, Programme]:
+    """Canonical name -> programme, for the treatments that are in the tables with their genes.
+
+    Parameters
+    ----------
+    labels
+        Names of the treatments, those of the demo unless given; twins need their original.
+    fractions
+        Share of the treatments that do nothing, or not what the tables say.
+    """
+    roles = draw_roles(seed, labels=labels, fractions=fractions)
+    entries = {label: _entry(label, knowledge=knowledge) for label in labels}
     usable = {label: entry for label, entry in entries.items() if entry and expected_genes(entry, knowledge=knowledge)}
     made = (
         _make_programme(label, usable, role=roles[label], seed=seed, knowledge=knowledge, abundance=abundance)
@@ -111,7 +129,7 @@ def _make_programme(
     return Programme(
         name=entry.name,
         label=label,
-        kind="cytokine" if label in CYTOKINES else "drug",
+        kind="cytokine" if entry.type == "cytokine" else "drug",
         role=role,
         known={gene: int(np.sign(size)) for gene, size in known.items()},
         private=tuple(private),

@@ -18,12 +18,15 @@ import numpy as np
 
 from haystack_kernel.atlas.demo.facts import CELL_TYPES
 from haystack_kernel.atlas.demo.profiles import load_genes, make_abundance, make_inducible
-from haystack_kernel.atlas.demo.programmes import Programme, make_programmes
+from haystack_kernel.atlas.demo.programmes import FRACTIONS, LABELS, Programme, make_programmes
 from haystack_kernel.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
+    from haystack_kernel.atlas.demo.programmes import Role
     from haystack_kernel.knowledge import Knowledge
 
 _CEILING = 60e-4  # share of counts above which nothing is raised; more would dilute every other gene
@@ -88,13 +91,21 @@ class World:
         return share / share.sum()
 
 
-def make_world(seed: int, *, knowledge: Knowledge) -> World:
+def make_world(
+    seed: int,
+    *,
+    knowledge: Knowledge,
+    labels: Sequence[str] = LABELS,
+    fractions: Mapping[Role, float] = FRACTIONS,
+) -> World:
     """Draw a world; the same seed and tables give the same world.
 
     Parameters
     ----------
     seed
         Worlds of ``SEEDS_TUNING`` are for tuning, those of ``SEEDS_REPORTING`` for reported numbers.
+    labels, fractions
+        Of another world than the demo's, see :func:`make_programmes`.
     """
     abundance = make_abundance(seed, knowledge=knowledge)
     return World(
@@ -102,6 +113,6 @@ def make_world(seed: int, *, knowledge: Knowledge) -> World:
         genes=load_genes()[0],
         abundance=abundance,
         inducible=make_inducible(seed),
-        programmes=make_programmes(seed, knowledge=knowledge, abundance=abundance),
+        programmes=make_programmes(seed, knowledge=knowledge, abundance=abundance, labels=labels, fractions=fractions),
         knowledge_digest=knowledge.digest,
     )
