@@ -135,7 +135,7 @@ def test_classes_of_treatments_may_share_members_and_may_be_empty(made):
 
 @pytest.mark.parametrize("shared", [0.0, 0.7])
 def test_at_most_the_stated_share_of_findings_is_false_where_the_truth_is_known(shared):
-    """Twenty simulated campaigns of 147 treatments in two types, by one test: of three, none that is false would pass."""
+    """Twenty simulated campaigns of 147 treatments in two types, by one test: with three, chance would find none."""
     overall, by_type, power = [], [], []
     for seed in range(20):
         table = simulated(np.random.default_rng(seed), shared=shared)
