@@ -76,6 +76,12 @@ def stamp_of(atlas: str, *, root: str, cache: str) -> str:
     return stamp(load_record(atlas, local_root(root, cache=cache, names=(atlas,))))
 
 
+def stamp_at(atlas: str, digest: str, *, root: str, cache: str) -> str:
+    """What a calibration of an atlas must agree with, if its index still has the digest given; else empty."""
+    record = load_record(atlas, local_root(root, cache=cache, names=(atlas,)))
+    return stamp(record) if record.digest == digest else ""
+
+
 def stamp(record: AtlasRecord) -> str:
     """What a calibration must agree with: the content of the atlas.
 

@@ -1,6 +1,7 @@
 """Campaigns: many questions as one job, one bill and one table; what may be trusted of it, and what to measure next.
 
-Read ``rank`` (which rows of the table count, and how many of them are false).
+Read ``rank`` (which rows of the table count, and how many of them are false), ``sealing`` (predictions fixed before
+they are measured).
 
 Modules are named after what they hold (``screening``), verbs after what they do (``screen``): a module with the name of
 a verb would take its place here as soon as it is imported.
@@ -11,7 +12,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_VERBS: dict[str, str] = {}  # name: module of this package; imported when first used
+_VERBS: dict[str, str] = {  # name: module of this package; imported when first used
+    "check_seal": "sealing",
+    "seal": "sealing",
+}
 __all__ = [*_VERBS]  # noqa: PLE0604 - all are strings
 
 

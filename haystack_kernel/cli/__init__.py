@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from haystack_kernel import __version__, errors
-from haystack_kernel.cli import atlas, backtest, engine, knowledge, manage, mcp, model, runs, service
+from haystack_kernel.cli import atlas, backtest, engine, knowledge, manage, mcp, model, runs, seal, service
 from haystack_kernel.cli.commands import DATA, new_group
 from haystack_kernel.cli.output import prepare_streams
 from haystack_kernel.texts import visible
@@ -29,6 +29,7 @@ manage.register(app)
 service.register(app)
 mcp.register(app)
 backtest.register(app)
+seal.register(app)
 app.add_typer(atlas.app, name="atlas", rich_help_panel=DATA)
 app.add_typer(knowledge.app, name="knowledge", rich_help_panel=DATA)
 app.add_typer(engine.app, name="engine", rich_help_panel=DATA)

@@ -120,6 +120,7 @@ from haystack_kernel.schema.score import (
     Truth,
     Without,
 )
+from haystack_kernel.schema.seals import Outcome, Seal, SealedKind, SealedPrediction, SealedTable
 from haystack_kernel.schema.settings import (
     BatchSettings,
     BucketSettings,
@@ -137,6 +138,11 @@ from haystack_kernel.schema.settings import (
 )
 
 __all__ = [
+    "Outcome",
+    "Seal",
+    "SealedKind",
+    "SealedPrediction",
+    "SealedTable",
     "BackTested",
     "BacktestPlan",
     "Calibration",

@@ -21,6 +21,11 @@ of the folder of a back-test, ``<storage>/campaigns/<id>``::
     pairs/<n>/                         cells by role, truth, outputs, how near they came
     calibrations/                      what it says of each engine
 
+of the folder of a seal, ``<storage>/seals/<id>``::
+
+    seal.json                          digests of a prediction or campaign, with the date
+    outcomes/<id>.json                 what was measured afterwards, and how near the prediction came
+
 and of the files of a storage that belong to no run: ``<storage>/index/`` (the runs of the storage in one file, see
 :mod:`haystack_kernel.store.index`) and ``<storage>/people/`` (what a service lets each person do).
 """
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 
 RUNS = "runs"  # folder of the run folders in a storage
 CAMPAIGNS = "campaigns"  # folder of the campaign folders, whose jobs lie as those of a run
+SEALS = "seals"  # folder of the folders of sealed predictions
 INDEX = "index"  # folder of the index of all runs
 INDEX_FILE = f"{INDEX}/all.json.gz"
 CHANGED = f"{INDEX}/changed"  # one empty file for each change that the index does not hold yet
@@ -78,6 +84,9 @@ NULL, NULL_CONTROL = "null", "null-control"  # control cells in two halves: a pr
 JUDGED = "judged.npz"  # of a pair: how near each engine came
 RESULTS = "results.csv"
 CALIBRATIONS = "calibrations"  # folder of what back-tests say, in a campaign's and in an atlas's folder
+
+SEAL = "seal.json"
+OUTCOMES = "outcomes"  # folder of what was measured after a prediction was sealed: in a seal's and in an atlas's folder
 
 PUBLISHED = (PREDICTIONS, DE, PATHWAYS, PROMPTS, EMBEDDING)  # copied from the best round; CITATIONS where there are any
 DERIVED = (NEWEST, SUMMARY)
@@ -160,6 +169,11 @@ def pair_folder(number: int) -> str:
 def calibration_file(engine: str, model: str = "") -> str:
     """Path of an engine's calibration in the folder of its atlas or back-test; ``model`` is the sha256 of weights."""
     return f"{CALIBRATIONS}/{engine}{'-' if model else ''}{model[:12]}.json"
+
+
+def outcome_file(outcome: str) -> str:
+    """Path of an outcome in the folder of its seal, or of the atlas whose calibrations count it."""
+    return f"{OUTCOMES}/{outcome}.json"
 
 
 def is_record(path: str) -> bool:
