@@ -22,6 +22,7 @@ from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, InvalidInputError, NotFoundError
 from haystack_kernel.grounding.confidence.backtested import FEATURES, prompt_features, quote_calibration
+from haystack_kernel.rounds import query_of
 from haystack_kernel.schema import EVIDENCE_WORDS, OWN_ATLAS, Seal, SealedPrediction, SealedTable, is_run_id
 from haystack_kernel.store import layout, parse_csv, read_h5ad, to_csv
 from haystack_kernel.store.buckets import open_files
@@ -317,25 +318,20 @@ def _seal_of_run(record: RunRecord, ports: Ports) -> Seal:
 
 
 def _prediction_of(record: RunRecord, best: Round, ports: Ports, *, table: SealedTable) -> SealedPrediction:
-    query = record.query
-    asked = query.perturbation if query else None
-    nearest = min((one.evidence_distance for one in best.candidates), key=list(EVIDENCE_WORDS).index)
+    query = query_of(record)
     atlas = best.candidates[0].prompt.atlas
-    model = best.model.sha256 if best.model else ""
-    features = _features(record, best, ports)
-    stamp = "" if atlas == OWN_ATLAS else _stamp(atlas, record, ports)
     base = SealedPrediction(
         question=record.question,
-        cell_type=(query.cell_type_name or query.cell_type_text or "") if query else "",
-        cell_type_id=(query.cell_type_id or "") if query else "",
-        perturbation=asked.name if asked else "",
-        donor=(query.donor_id or "") if query else "",
+        cell_type=query.cell_type_name or query.cell_type_text or "",
+        cell_type_id=query.cell_type_id or "",
+        perturbation=query.perturbation.name if query.perturbation else "",
+        donor=query.donor_id or "",
         engine=record.config.engine,
-        model=model,
+        model=best.model.sha256 if best.model else "",
         atlas=atlas,
-        stamp=stamp,
-        evidence=nearest,
-        features=features,
+        stamp="" if atlas == OWN_ATLAS else _stamp(atlas, record, ports),
+        evidence=min((one.evidence_distance for one in best.candidates), key=list(EVIDENCE_WORDS).index),
+        features=_features(record, best, ports),
         expected=best.confidence.expected if best.confidence else None,
         measured=bool(record.measured),
         table=table,

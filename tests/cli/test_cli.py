@@ -38,7 +38,8 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(arguments):
         wanted = ["run", "resume", "attach", "status", "cancel", "list", "report", "resolve", "demo", "atlas", "model"]
         assert not [name for name in wanted if f"\n  {name} " not in done.stdout]
         headings = [line for line in done.stdout.splitlines() if re.fullmatch(r"[A-Z][a-z ]+:", line)]
-        assert headings == ["Options:", "Ask and follow:", "Runs and results:", "Data and models:", "Installation:"]
+        groups = ["Ask and follow:", "Many questions:", "Runs and results:", "Data and models:", "Installation:"]
+        assert headings == ["Options:", *groups]
         assert "..." not in done.stdout.partition("Options:")[2]  # no summary is too long for 80 columns
 
 
