@@ -208,46 +208,52 @@ def enrich_genes(
     if keys.EFFECT_SD not in effects.layers or "number" not in effects.obs:
         msg = f"effects need the layer {keys.EFFECT_SD!r} and the column 'number' in obs; take screen.effects"
         raise MissingKeyError(msg)
-    values = _ranked(effects)
+    values, raw = _ranked(effects), _dense(effects.X)
     numbers = effects.obs["number"].astype(int).to_numpy()
     genes = pd.Index(effects.var_names)
     quiet = values[np.isin(numbers, list(silent))]
-    rows = []
     places = {name: np.unique(genes.get_indexer(list(members))) for name, members in sets.items()}
     places = {name: found[found >= 0] for name, found in places.items()}
     correlations = {name: _correlation(quiet, found) for name, found in places.items()}
-    raw = _dense(effects.X)
+    rows = []
     for row, number in enumerate(numbers):
-        known = ~np.isnan(values[row])
         for name, members in places.items():
-            inside = np.zeros(len(genes), bool)
-            inside[members] = True
-            t = _camera(values[row], inside=inside & known, outside=~inside & known, r=correlations[name])
-            own, other = raw[row, inside & known], raw[row, ~inside & known]
-            difference = float(own.mean() - other.mean()) if own.size and other.size else np.nan
-            # the correlation is itself estimated, from so many questions
-            p = np.nan if math.isnan(t) else 2 * float(t_above(abs(t), len(quiet) - 1))
-            reason = f"fewer than {MIN_GENES} genes can be told" if own.size < MIN_GENES else ""
-            if not reason and len(quiet) < MIN_SILENT:
-                reason = f"only {len(quiet)} questions without a finding tell how genes correlate"
-            rows.append(
-                {
-                    "number": int(number),
-                    "set": name,
-                    "n_genes": int((inside & known).sum()),
-                    "difference": difference,
-                    "correlation": correlations[name],
-                    "p": p,
-                    "leading": _leading(
-                        raw[row], genes=genes, places=np.flatnonzero(inside & known), up=difference > 0
-                    ),
-                    "reason": reason or ("" if not math.isnan(p) else "the genes do not differ at all"),
-                }
+            one = _test_set(
+                values[row], raw[row], members=members, genes=genes, r=correlations[name], n_silent=len(quiet)
             )
+            rows.append({"number": int(number), "set": name, **one})
     columns = ["number", "set", "n_genes", "difference", "correlation", "p", "leading", "reason"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(6, "q", control_false(table["p"].to_numpy(float)))
     return table
+
+
+def _test_set(
+    values: Floats, raw: Floats, *, members: NDArray[np.intp], genes: pd.Index, r: float, n_silent: int
+) -> dict[str, object]:
+    """The row of one question and set: ranks are tested, effects are told."""
+    known = ~np.isnan(values)
+    inside = np.zeros(len(genes), bool)
+    inside[members] = True
+    inside, outside = inside & known, ~inside & known
+    t = _camera(values[inside], values[outside], r=r)
+    # the correlation is itself estimated, from so many questions
+    p = np.nan if math.isnan(t) else 2 * float(t_above(abs(t), n_silent - 1))
+    difference = float(raw[inside].mean() - raw[outside].mean()) if inside.any() and outside.any() else np.nan
+    reason = "" if not math.isnan(p) else "the genes do not differ at all"
+    if n_silent < MIN_SILENT:
+        reason = f"only {n_silent} questions without a finding tell how genes correlate"
+    if inside.sum() < MIN_GENES:
+        reason = f"fewer than {MIN_GENES} genes can be told"
+    leading = _leading(raw, genes=genes, places=np.flatnonzero(inside), up=difference > 0)
+    return {
+        "n_genes": int(inside.sum()),
+        "difference": difference,
+        "correlation": r,
+        "p": p,
+        "leading": leading,
+        "reason": reason,
+    }
 
 
 def _ranked(effects: ad.AnnData) -> Floats:
@@ -281,9 +287,8 @@ def _correlation(quiet: Floats, places: NDArray[np.intp]) -> float:
     return min(max((m * mean_variance - 1) / (m - 1), LEAST_CORRELATION), 1.0)
 
 
-def _camera(values: Floats, *, inside: NDArray[np.bool_], outside: NDArray[np.bool_], r: float) -> float:
+def _camera(own: Floats, other: Floats, *, r: float) -> float:
     """Student's t of the mean of a set against that of the other genes, its genes being correlated by ``r``."""
-    own, other = values[inside], values[outside]
     m, k = own.size, other.size
     if m < MIN_GENES or k < MIN_GENES:
         return math.nan
