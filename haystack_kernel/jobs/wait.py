@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Clock, Executor
     from haystack_kernel.schema import ExecutorName, JobHandle, JobSpec, JobStatus, Settings
 
+_PART_OF_WAIT = 20  # so that the end of a job is noticed within a twentieth of the time that it took
 _MARGIN_S = 600.0  # the service itself ends a task at its limit, and a machine takes a while to stop and report
 
 
@@ -86,7 +87,7 @@ def wait(
         Longest run in seconds by the monotonic clock, so that setting the wall clock changes nothing. The count starts
         again with each attempt and with each finished task.
     poll_s
-        First pause in seconds between two looks; later pauses grow to ten times that.
+        Shortest pause in seconds between two looks; pauses grow to a twentieth of the wait, and to ten times that.
     queue_timeout_s
         Longest wait for a machine in seconds, counted separately and again for each attempt; None takes ``timeout_s``.
     on_status
@@ -107,7 +108,7 @@ def wait(
     limits = {True: timeout_s, False: timeout_s if queue_timeout_s is None else queue_timeout_s}
     spent: dict[object, float] = {}
     phase: object = None
-    pause, before = poll_s, clock.monotonic()
+    began = before = clock.monotonic()
     while True:
         status = executor.tend(job)
         if on_status is not None:
@@ -124,8 +125,7 @@ def wait(
             if ended.state != "succeeded":  # it may have ended well in between
                 raise _too_late(job, ended, last=status, limit_s=limits[is_running])
             return ended
-        clock.sleep(pause)
-        pause = min(pause * 1.2, poll_s * 10)
+        clock.sleep(min(max(poll_s, (now - began) / _PART_OF_WAIT), poll_s * 10))
     if status.state != "succeeded":
         why, page = status.detail or "no reason given", f" ({status.console})" if status.console else ""
         msg = f"job {job.job_id} {status.state}: {why}. Resume the run to try again{page}"

@@ -6,6 +6,7 @@ In: the run record and the ports. Out: the round with its score; files under ``r
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         build_predictions,
         score_prediction,
     )
+    from haystack_kernel.grounding.embedding import gather, one_thread, place
 
     last, store = record.rounds[-1], ports.store
     folder = layout.round_folder(last.number)
@@ -91,18 +93,21 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     reference, written = _reference(record, ports)
     papers = find_papers(record, ports)
     reading = read_papers(papers, genes=list(cells.treated.var_names)) if papers is not None else None
-    grounded = score_prediction(
-        cells,
-        query=query_of(record),
-        knowledge=load_knowledge(ports.settings.knowledge),
-        settings=ports.settings.grounding,
-        context=context,
-        reference=reference,
-        literature=reading,
-    )
-    scored = last.model_copy(update=_summary(grounded, treated=cells.treated))
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
+    with one_thread(), ThreadPoolExecutor(1) as beside:  # the map, which most of the scoring leaves a core for
+        on_map = gather({**present, keys.PREDICTED: cells.treated}, seed=record.config.seed)
+        embedding = beside.submit(place, on_map, seed=record.config.seed)
+        grounded = score_prediction(
+            cells,
+            query=query_of(record),
+            knowledge=load_knowledge(ports.settings.knowledge),
+            settings=ports.settings.grounding,
+            context=context,
+            reference=reference,
+            literature=reading,
+        )
+    scored = last.model_copy(update=_summary(grounded, treated=cells.treated))
     used = _prompt_table(present)
     facts = replace(prediction_facts(record, scored=scored), prompts=used)
     predictions = build_predictions(cells, grounded=grounded, query=query_of(record), facts=facts)
@@ -113,20 +118,23 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         write_h5ad(store, record.run_id, f"{folder}/{layout.PREDICTIONS}", predictions),
         cite_papers(record, ports, found=papers, reading=reading, de=grounded.de),
     ]
+    write_csv(store, record.run_id, f"{folder}/{layout.EMBEDDING}", embedding.result())
     return scored.model_copy(update={"files": (*last.files, *written, *files)})
 
 
-def embed(record: RunRecord, ports: Ports, *, number: int) -> FileRef:
-    """Place the cells of one round on a map for the figures; only the reported round needs one."""
+def embed(record: RunRecord, ports: Ports, *, number: int) -> None:
+    """Place the cells of a round on a map for the figures, where its scoring did not, as in earlier versions."""
     from haystack_kernel.grounding import compute_embedding
 
     folder, store = layout.round_folder(number), ports.store
+    if store.exists(record.run_id, f"{folder}/{layout.EMBEDDING}"):
+        return
     files = {role: layout.cells_file(folder, role) for role in (keys.PROMPT, keys.CONTROL, keys.QUERY)}
     files[keys.PREDICTED] = layout.output_file(folder, TREATED)
     present = {role: path for role, path in files.items() if store.exists(record.run_id, path)}
     cells = {role: read_h5ad(store, record.run_id, path, labels=(keys.CELL_TYPE,)) for role, path in present.items()}
     table = compute_embedding(cells, seed=record.config.seed)
-    return write_csv(store, record.run_id, f"{folder}/{layout.EMBEDDING}", table)
+    write_csv(store, record.run_id, f"{folder}/{layout.EMBEDDING}", table)
 
 
 def prediction_facts(record: RunRecord, *, scored: Round) -> PredictionFacts:

@@ -124,7 +124,7 @@ class JobSettings(_Section):
 
     executor: ExecutorName = "local"
     timeout_s: float = Field(default=1800, gt=0)
-    poll_s: float = Field(default=0.2, gt=0)
+    poll_s: float = Field(default=0.1, gt=0)
 
 
 class BatchSettings(_Section):

@@ -1,10 +1,13 @@
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.grounding import compute_embedding
+from haystack_kernel.grounding.embedding import gather, one_thread, place
 
 COLUMNS = ["cell_id", "role", "cell_type_name"]
 
@@ -58,3 +61,18 @@ def test_embedding_when_nothing_is_shared_then_raises(world):
         compute_embedding({"query": world.cells(5), "prompt": other}, seed=0)
     with pytest.raises(InvalidInputError, match="no cells"):
         compute_embedding({}, seed=0)
+
+
+def test_a_map_placed_beside_other_work_is_the_same_and_linear_algebra_gets_its_threads_back(world):
+    def n_threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    parts = {"query": world.cells(70), "prompt": world.cells(70)}
+    with threadpool_limits(2, user_api="blas"):
+        with one_thread(), ThreadPoolExecutor(1) as beside:
+            found = beside.submit(place, gather(parts, seed=3), seed=3)
+            during = beside.submit(n_threads)
+        after = n_threads()
+        assert found.result().equals(compute_embedding(parts, seed=3))
+    assert during.result() == {1}
+    assert after == {2}

@@ -299,6 +299,20 @@ def test_wait_polls_until_the_job_succeeds(clock, handle):
     assert 3 <= clock.seconds < 5
 
 
+@pytest.mark.parametrize(("ends", "at_most"), [(3.01, 3.3), (97.0, 102.0), (3000.0, 3001.0)])
+def test_wait_notices_the_end_soon_and_looks_seldom(clock, handle, ends, at_most):
+    looks = []
+
+    class Working(ScriptedExecutor):
+        def tend(self, job):
+            looks.append(clock.seconds)
+            return JobStatus(state="succeeded" if clock.seconds >= ends else "running")
+
+    wait(handle, executor=Working(), clock=clock, timeout_s=9000, poll_s=0.1)
+    assert ends <= clock.seconds < at_most
+    assert len(looks) < 80 + ends
+
+
 def test_wait_when_the_deadline_passes_cancels_and_raises(clock, handle):
     executor = ScriptedExecutor("running")
     with pytest.raises(JobFailedError, match="still running after 60 s"):
@@ -307,10 +321,10 @@ def test_wait_when_the_deadline_passes_cancels_and_raises(clock, handle):
 
 
 def test_wait_counts_the_queue_apart_from_the_run(clock, handle):
-    executor = ScriptedExecutor(*["queued"] * 20, *["running"] * 5, "succeeded")
+    executor = ScriptedExecutor(*["queued"] * 60, *["running"] * 5, "succeeded")
     status = wait(handle, executor=executor, clock=clock, timeout_s=600, poll_s=10, queue_timeout_s=10_000)
     assert status.state == "succeeded"
-    assert clock.seconds > 1500
+    assert clock.seconds > 700
     with pytest.raises(JobFailedError, match=r"still queued after 50 s \(because\) and was cancelled"):
         wait(handle, executor=ScriptedExecutor("queued"), clock=clock, timeout_s=100, poll_s=10, queue_timeout_s=50)
 
