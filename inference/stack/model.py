@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
 from inference.stack.graphs import CudaRecorder, Replayed
-from inference.stack.linear import choose_linear, plain_linear
+from inference.stack.linear import choose_exact_linear, choose_linear, plain_linear, takes_gaps
 from inference.stack.mapped import release_pages
 from inference.stack.ops import choose_ops
 from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
@@ -80,8 +80,8 @@ class _Half:
 class _OutputLayer:
     """The layer that gives two values per gene, as one product for each of them.
 
-    Their rows alternate in the weights as they were read. Each half is copied when it is first needed, because a
-    product with every second row of a matrix takes up to twice as long. Rounded products are taken of what lies beyond
+    Their rows alternate in the weights as they were read. Where a product with every second row of a matrix takes up to
+    twice as long, each half is copied when it is first needed. Rounded products are taken of what lies beyond
     a typical cell, whose own values are float32: bfloat16 has no room for the large values that a trained layer adds to
     its biases, and both may be hundreds that cancel.
     """
@@ -94,8 +94,10 @@ class _OutputLayer:
         self._halves: dict[int, _Half] = {}
         self._lock = Lock()
 
-    def half(self, part: int) -> _Half:
-        """One of the two values, of the device and type of the first layer."""
+    def half(self, part: int, *, has_gaps: bool) -> _Half:
+        """One of the two values, of the device and type of the first layer; its rows may have gaps where it says so."""
+        if has_gaps and self._whole.dtype == self._like.dtype and self._whole.device == self._like.device:
+            return _Half(self._whole[part::2], self._bias[part::2].float(), None)
         with self._lock:
             if part not in self._halves:
                 self._halves[part] = self._copy(part)
@@ -162,7 +164,7 @@ class StackModel:
         """Return a model with the same weights that computes bit for bit as the reference does."""
         model = copy(self)
         model.replayed = None
-        model._is_exact, model.ops, model._multiply = True, ReferenceOps(), plain_linear
+        model._is_exact, model.ops, model._multiply = True, ReferenceOps(), choose_exact_linear()
         return model
 
     @torch.inference_mode()
@@ -302,7 +304,7 @@ class StackModel:
     def _head(self, rows: torch.Tensor, *, part: int) -> torch.Tensor:
         """One of the output layer's two values per gene: the mean's logit or the raw dispersion."""
         hidden = F.gelu(self._linear("output_mlp.0", rows.float()))
-        half = self._output.half(part)
+        half = self._output.half(part, has_gaps=takes_gaps(self._multiply))
         if half.centre is None:
             return self._multiply(hidden, half.weight, half.offset)
         return self._multiply(hidden - half.centre, half.weight).add_(half.offset)

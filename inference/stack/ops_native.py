@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 EXTENSION = "inference.stack._native"
-VERSION = 2  # of the extension's functions
+VERSION = 3  # of the extension's functions
 
 
 def load_native() -> NativeOps:
@@ -85,6 +85,16 @@ class NativeOps(TorchOps):
         hidden, size = w1.shape
         self._kernels.transform_tokens(*addresses, tokens.numel() // size, size, hidden, torch.get_num_threads())
         return result.to(tokens.dtype)
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Rows times transposed weights, plus bias, float32; the rows of ``weight`` may have gaps between them."""
+        x, bias = x.contiguous(), None if bias is None else bias.contiguous()
+        result = x.new_empty(*x.shape[:-1], len(weight))
+        addresses = (x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), result.data_ptr())
+        n_in = x.shape[-1]
+        sizes = (x.numel() // max(n_in, 1), len(weight), n_in, weight.stride(0))
+        self._kernels.multiply(*addresses, *sizes, torch.get_num_threads())
+        return result
 
     def draw_counts(
         self, mean: Tensor, dispersion: Tensor, *, seed: int, step: int, cells: Tensor, window: Tensor

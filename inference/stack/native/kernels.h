@@ -10,6 +10,8 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 
+#define OUTS (LANES == 16 ? 12 : 6) /* outputs whose sums over two vectors of cells fit the registers */
+
 INLINE vec NAME(splat)(float value) { return (vec){0} + value; }
 
 INLINE vec NAME(choose)(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
@@ -32,6 +34,26 @@ INLINE vec NAME(exponential)(vec x)
     y = y * (r * r) + r + 1.0f;
     ivec bits = (power << 23) & (power > 0);
     return y * (vec)bits;
+}
+
+#ifdef LARGER /* in one instruction */
+INLINE vec NAME(larger)(vec x, vec y) { return LARGER(x, y); }
+#else
+INLINE vec NAME(larger)(vec x, vec y) { return NAME(choose)(x > y, x, y); }
+#endif
+
+/* 2^x for x <= 0, next to nothing below -125: a polynomial on [-1/2, 1/2] with the smallest relative error, 7e-8. */
+INLINE vec NAME(power_of_two)(vec x)
+{
+    const float shift = 12582912.0f; /* as above */
+    x = NAME(larger)(x, NAME(splat)(-125.0f));
+    const vec turns = x + shift, r = x - (turns - shift);
+    vec y = r * TWO5 + TWO4;
+    y = y * r + TWO3;
+    y = y * r + TWO2;
+    y = y * r + TWO1;
+    y = y * r + TWO0;
+    return (vec)((ivec)y + ((ivec)turns << 23));
 }
 
 /* x/2 (1 + erf(x / sqrt 2)); erf to 1e-9 by a fit of erfc(a) exp(a^2) in 1 / (1 + 0.34 a). */
@@ -111,43 +133,69 @@ INLINE void NAME(store_lanes)(const vec *y, float *tokens, long size, long n_tok
             tokens[lane * size + i] = ((const float *)(y + i))[lane];
 }
 
-/* Attention of LANES queries over all keys of their cell, one head; query already scaled.
+/* Unnormalised shares of all keys for LANES queries, one head. Two loops, here and in gather, because the constants of
+ * the power and the sums together do not fit the registers.
+ */
+static void NAME(weigh)(const vec *query, const float *key, vec shift, vec *share, long n_blocks, long n_keys, long dim)
+{
+    if (dim == 2) {
+        const vec q0 = query[0], q1 = query[n_blocks];
+        const float *second = key + n_blocks * LANES;
+        for (long k = 0; k < n_keys; k++)
+            share[k] = NAME(power_of_two)(q0 * key[k] + (q1 * second[k] - shift));
+        return;
+    }
+    for (long k = 0; k < n_keys; k++) {
+        vec score = -shift;
+        for (long d = 0; d < dim; d++)
+            score += query[d * n_blocks] * key[d * n_blocks * LANES + k];
+        share[k] = NAME(power_of_two)(score);
+    }
+}
+
+/* The sum of the shares, and the values of one or two dimensions weighted by them; every second key apart, because a sum
+ * waits for the one before.
+ */
+static vec NAME(gather)(const vec *share, const float *value, vec *out, long n_blocks, long n_keys, int is_pair)
+{
+    const float *other = value + (is_pair ? n_blocks * LANES : 0);
+    vec sum[2] = {{0}, {0}}, first[2] = {{0}, {0}}, second[2] = {{0}, {0}};
+    long k = 0;
+    for (; k + 2 <= n_keys; k += 2)
+        for (int i = 0; i < 2; i++) {
+            sum[i] += share[k + i];
+            first[i] += share[k + i] * value[k + i];
+            second[i] += share[k + i] * other[k + i];
+        }
+    if (k < n_keys) {
+        sum[0] += share[k];
+        first[0] += share[k] * value[k];
+        second[0] += share[k] * other[k];
+    }
+    out[0] = first[0] + first[1];
+    if (is_pair)
+        out[n_blocks] = second[0] + second[1];
+    return sum[0] + sum[1];
+}
+
+/* Attention of LANES queries over all keys of their cell, one head; queries are scaled for powers of two.
  *
  * Any shift leaves a softmax as it is: the largest score that the keys' ranges allow serves as well as the largest
  * score, unless it is so far above that everything underflows. Then the true one is found.
  */
 INLINE void NAME(attend)(const vec *query, const float *key, const float *value, const float *range, vec *out,
-                         long n_blocks, long n_keys, long dim)
+                         vec *share, long n_blocks, long n_keys, long dim)
 {
     const long width = n_blocks * LANES;
     vec shift = {0}, sum = {0};
     for (long d = 0; d < dim; d++) {
         vec q = query[d * n_blocks], low = q * range[2 * d], high = q * range[2 * d + 1];
-        shift += NAME(choose)(low > high, low, high);
-        out[d * n_blocks] = (vec){0};
+        shift += NAME(larger)(low, high);
     }
     for (int attempt = 0; attempt < 2; attempt++) {
-        if (dim == 2) {
-            vec q0 = query[0], q1 = query[n_blocks], first = {0}, second = {0};
-            for (long k = 0; k < n_keys; k++) {
-                vec e = NAME(exponential)(q0 * key[k] + q1 * key[width + k] - shift);
-                sum += e;
-                first += e * value[k];
-                second += e * value[width + k];
-            }
-            out[0] = first;
-            out[n_blocks] = second;
-        } else {
-            for (long k = 0; k < n_keys; k++) {
-                vec score = -shift;
-                for (long d = 0; d < dim; d++)
-                    score += query[d * n_blocks] * key[d * width + k];
-                vec e = NAME(exponential)(score);
-                sum += e;
-                for (long d = 0; d < dim; d++)
-                    out[d * n_blocks] += e * value[d * width + k];
-            }
-        }
+        NAME(weigh)(query, key, shift, share, n_blocks, n_keys, dim);
+        for (long d = 0; d < dim; d += 2)
+            sum = NAME(gather)(share, value + d * width, out + d * n_blocks, n_blocks, n_keys, d + 1 < dim);
         int is_lost = 0;
         for (int lane = 0; lane < LANES; lane++)
             is_lost |= !(sum[lane] > SMALLEST_SUM);
@@ -158,11 +206,8 @@ INLINE void NAME(attend)(const vec *query, const float *key, const float *value,
             vec score = {0};
             for (long d = 0; d < dim; d++)
                 score += query[d * n_blocks] * key[d * width + k];
-            shift = NAME(choose)(score > shift, score, shift);
+            shift = NAME(larger)(score, shift);
         }
-        sum = (vec){0};
-        for (long d = 0; d < dim; d++)
-            out[d * n_blocks] = (vec){0};
     }
     for (long d = 0; d < dim; d++)
         out[d * n_blocks] /= sum;
@@ -172,9 +217,10 @@ static void NAME(mix_cell)(const struct mix *job, const float *tokens, float *re
 {
     const long length = job->length, size = job->size, dim = size / job->n_heads;
     const long n_blocks = (length + LANES - 1) / LANES, width = n_blocks * LANES;
-    const float scale = 1.0f / sqrtf((float)dim);
+    const float scale = LOG2E / sqrtf((float)dim);
     vec *x = space, *qkv = x + size * n_blocks, *mixed = qkv + 3 * size * n_blocks, *placed = mixed + size * n_blocks;
-    float *range = (float *)(placed + size);
+    vec *share = placed + size;
+    float *range = (float *)(share + length);
     for (long b = 0; b < n_blocks; b++) {
         const long n_tokens = length - b * LANES < LANES ? length - b * LANES : LANES;
         NAME(load_lanes)(tokens + b * LANES * size, x + b, n_blocks, size, n_tokens);
@@ -200,7 +246,8 @@ static void NAME(mix_cell)(const struct mix *job, const float *tokens, float *re
             range[2 * d + 1] = high;
         }
         for (long b = 0; b < n_blocks; b++)
-            NAME(attend)(query + b, key, value, range, mixed + head * dim * n_blocks + b, n_blocks, length, dim);
+            NAME(attend)(query + b, key, value, range, mixed + head * dim * n_blocks + b, share, n_blocks, length,
+                         dim);
     }
     for (long b = 0; b < n_blocks; b++) {
         const long n_tokens = length - b * LANES < LANES ? length - b * LANES : LANES;
@@ -222,6 +269,93 @@ static void NAME(transform_tokens)(const struct transform *job, const float *tok
     NAME(dense)(job->w2, job->b2, inner, 1, y, 1, size, hidden);
     NAME(add_and_norm)(y, x, 1, job->norm, job->norm_bias, size);
     NAME(store_lanes)(y, result, size, n_tokens);
+}
+
+/* Sums of products for n_out rows of weights and n_vecs vectors of cells, added to the tile of outputs: y[o] holds the
+ * cells of one output, x the vectors of a panel. Written for constants, so that the sums stay in registers.
+ */
+INLINE void NAME(multiply_some)(const float *weight, long stride, const vec *x, float *y, long y_stride, long depth,
+                                const float *bias, int is_first, int n_out, int n_vecs)
+{
+    vec sum[OUTS][2];
+    for (int o = 0; o < n_out; o++)
+        for (int v = 0; v < n_vecs; v++)
+            sum[o][v] = (vec){0};
+    for (long i = 0; i < depth; i++) {
+        __builtin_prefetch(x + 2 * i + 32);
+        for (int o = 0; o < n_out; o++)
+            for (int v = 0; v < n_vecs; v++)
+                sum[o][v] += weight[o * stride + i] * x[2 * i + v];
+    }
+    for (int o = 0; o < n_out; o++)
+        for (int v = 0; v < n_vecs; v++) {
+            vec *to = (vec *)(y + o * y_stride) + v;
+            if (!is_first)
+                *to += sum[o][v];
+            else
+                *to = bias ? bias[o] + sum[o][v] : sum[o][v];
+        }
+}
+
+/* One panel of cells with n_out <= OUTS outputs. */
+static void NAME(multiply_tile)(const float *weight, long stride, const vec *x, float *y, long y_stride, long depth,
+                                const float *bias, int is_first, int n_out, int n_vecs)
+{
+    if (n_out == OUTS && n_vecs == 2)
+        NAME(multiply_some)(weight, stride, x, y, y_stride, depth, bias, is_first, OUTS, 2);
+    else if (n_out == OUTS)
+        NAME(multiply_some)(weight, stride, x, y, y_stride, depth, bias, is_first, OUTS, 1);
+    else
+        for (int o = 0; o < n_out; o++)
+            NAME(multiply_some)(weight + o * stride, stride, x, y + o * y_stride, y_stride, depth,
+                                bias ? bias + o : NULL, is_first, 1, 2);
+}
+
+/* The panel of 2 LANES cells, transposed as multiply_block reads it; cells that there are not become 0. */
+static void NAME(pack_panel)(const struct product *job, long panel, float *packed)
+{
+    const long wide = 2 * LANES, n_panels = (job->n_cells + wide - 1) / wide, left = job->n_cells - panel * wide;
+    const float *rows = job->cells + panel * wide * job->n_in;
+    for (long first = 0; first < job->n_in; first += DEPTH) {
+        const long depth = job->n_in - first < DEPTH ? job->n_in - first : DEPTH;
+        float *part = packed + (first * n_panels + panel * depth) * wide;
+        for (long i = 0; i < depth; i++)
+            for (long lane = 0; lane < wide; lane++)
+                part[i * wide + lane] = lane < left ? rows[lane * job->n_in + first + i] : 0.0f;
+    }
+}
+
+/* n_out <= WIDE outputs of all cells. Products are summed DEPTH at a time, and these sums one after the other: that is
+ * the order in which the reference's library works on processors with AVX2, see linear.py.
+ */
+static void NAME(multiply_block)(const struct product *job, const float *packed, long first_out, long n_out,
+                                 float *space)
+{
+    const long wide = 2 * LANES, n_panels = (job->n_cells + wide - 1) / wide;
+    const long stride = n_panels * wide + 16; /* not a power of two, whose multiples share few places of the cache */
+    const float *weight = job->weight + first_out * job->stride, *bias = job->bias ? job->bias + first_out : NULL;
+    for (long first = 0; first < job->n_in; first += DEPTH) {
+        const long depth = job->n_in - first < DEPTH ? job->n_in - first : DEPTH;
+        for (long o = 0; o < n_out; o += OUTS)
+            for (long p = 0; p < n_panels; p++)
+                NAME(multiply_tile)(weight + o * job->stride + first, job->stride,
+                                    (const vec *)(packed + (first * n_panels + p * depth) * wide),
+                                    space + o * stride + p * wide, stride, depth, bias ? bias + o : NULL, !first,
+                                    (int)(n_out - o < OUTS ? n_out - o : OUTS),
+                                    job->n_cells - p * wide <= LANES ? 1 : 2);
+    }
+    float *result = job->result + first_out;
+    for (long cell = 0; cell < job->n_cells; cell += 16)
+        for (long o = 0; o < n_out; o += 16)
+            if (job->n_cells - cell >= 16 && n_out - o >= 16) {
+                for (long i = 0; i < 16; i++)
+                    for (long j = 0; j < 16; j++)
+                        result[(cell + i) * job->n_out + o + j] = space[(o + j) * stride + cell + i];
+            } else {
+                for (long i = cell; i < job->n_cells && i < cell + 16; i++)
+                    for (long j = o; j < n_out && j < o + 16; j++)
+                        result[i * job->n_out + j] = space[j * stride + i];
+            }
 }
 
 /* Counts of one cell; where summing probabilities from 0 upwards would take too long, UNDECIDED. */
@@ -286,5 +420,7 @@ static void NAME(median_block)(const float *rows, float *result, long n_rows, lo
 
 #undef vec
 #undef ivec
+#undef OUTS
+#undef LARGER
 #undef LANES
 #undef NAME

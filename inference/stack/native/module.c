@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 2 /* of what the functions take, see ops_native.py */
+#define VERSION 3 /* of what the functions take, see ops_native.py */
 #define MOST_LANES 16
+#define DEPTH 192 /* products summed at once by multiply, see linear.py */
+#define WIDE 48 /* outputs of multiply that one thread computes at once */
 #define TILE 8 /* outputs of a linear layer summed at once: as many as hide the latency of an addition */
 #define NORM_EPS 1e-5f
 #define SMALLEST_SUM 1e-20f
@@ -26,6 +28,13 @@
 #define REST 1e-5
 #define LEAST_DISPERSION 1e-3
 #define GOLDEN 0x9E3779B97F4A7C15u
+#define LOG2E 1.44269504f
+#define TWO0 1.00000007f
+#define TWO1 0.693146967f
+#define TWO2 0.240221197f
+#define TWO3 0.0555071331f
+#define TWO4 0.00967554152f
+#define TWO5 0.00132764602f
 #define ERF0 0.18014271557331085f
 #define ERF1 0.3050981461925507f
 #define ERF2 -0.2861562669277191f
@@ -42,6 +51,12 @@ struct mix {
 struct transform {
     const float *w1, *b1, *w2, *b2, *norm, *norm_bias;
     long size, hidden;
+};
+
+struct product {
+    const float *cells, *weight, *bias; /* bias may be NULL */
+    float *result;
+    long n_cells, n_out, n_in, stride; /* stride: from one output's weights to the next */
 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -61,6 +76,7 @@ struct transform {
 #endif
 #define NAME(x) PASTE(x, avx2)
 #define LANES 8
+#define LARGER(x, y) __builtin_ia32_maxps256(x, y)
 #include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -87,13 +103,18 @@ struct variant {
     void (*transform_tokens)(const struct transform *, const float *, float *, long, void *);
     long (*draw_row)(const float *, const float *, uint64_t, float *, long);
     void (*median_block)(const float *, float *, long, long, long, void *);
+    void (*pack_panel)(const struct product *, long, float *);
+    void (*multiply_block)(const struct product *, const float *, long, long, float *);
 };
 
 static const struct variant VARIANTS[] = {
-    {"plain", 4, mix_cell_plain, transform_tokens_plain, draw_row_plain, median_block_plain},
+    {"plain", 4, mix_cell_plain, transform_tokens_plain, draw_row_plain, median_block_plain,
+     pack_panel_plain, multiply_block_plain},
 #ifdef HAS_VARIANTS
-    {"avx2", 8, mix_cell_avx2, transform_tokens_avx2, draw_row_avx2, median_block_avx2},
-    {"avx512", 16, mix_cell_avx512, transform_tokens_avx512, draw_row_avx512, median_block_avx512},
+    {"avx2", 8, mix_cell_avx2, transform_tokens_avx2, draw_row_avx2, median_block_avx2,
+     pack_panel_avx2, multiply_block_avx2},
+    {"avx512", 16, mix_cell_avx512, transform_tokens_avx512, draw_row_avx512, median_block_avx512,
+     pack_panel_avx512, multiply_block_avx512},
 #endif
 };
 static int chosen;
@@ -169,7 +190,7 @@ static PyObject *mix_tokens(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
 #pragma omp parallel num_threads(n_threads)
     {
-        void *space = make_space((5 * width + lanes + 2) * size);
+        void *space = make_space((5 * width + lanes + 2) * size + length * lanes);
         if (space) {
 #pragma omp for schedule(static)
             for (long cell = 0; cell < n_cells; cell++)
@@ -291,6 +312,46 @@ static PyObject *lower_median(PyObject *self, PyObject *args)
     return done(failed);
 }
 
+static PyObject *multiply(PyObject *self, PyObject *args)
+{
+    unsigned long long at[4];
+    long n_cells, n_out, n_in, stride;
+    int n_threads, failed = 0;
+    if (!PyArg_ParseTuple(args, "KKKKlllli", at, at + 1, at + 2, at + 3, &n_cells, &n_out, &n_in, &stride, &n_threads))
+        return NULL;
+    const struct variant *best = VARIANTS + chosen;
+    const long wide = 2 * best->lanes, n_panels = (n_cells + wide - 1) / wide, n_blocks = (n_out + WIDE - 1) / WIDE;
+    const struct product job = {ADDRESS(at[0]), ADDRESS(at[1]), ADDRESS(at[2]), ADDRESS(at[3]),
+                                n_cells,        n_out,          n_in,           stride};
+    Py_BEGIN_ALLOW_THREADS
+    float *packed = make_space(n_panels * wide * n_in);
+    if (packed) {
+#pragma omp parallel num_threads(n_threads)
+        {
+            float *space = make_space(WIDE * (n_panels * wide + 16));
+            if (!space) {
+#pragma omp atomic write
+                failed = 1;
+            }
+#pragma omp for schedule(dynamic)
+            for (long panel = 0; panel < n_panels; panel++)
+                best->pack_panel(&job, panel, packed);
+#pragma omp for schedule(dynamic)
+            for (long block = 0; block < n_blocks; block++) {
+                const long first = block * WIDE, rest = n_out - first;
+                if (space)
+                    best->multiply_block(&job, packed, first, rest < WIDE ? rest : WIDE, space);
+            }
+            free(space);
+        }
+    } else {
+        failed = 1;
+    }
+    free(packed);
+    Py_END_ALLOW_THREADS
+    return done(failed);
+}
+
 static PyObject *use(PyObject *self, PyObject *args)
 {
     const char *name;
@@ -325,6 +386,8 @@ static PyMethodDef METHODS[] = {
      "draw_counts(mean, dispersion, counts, keys, window, rows, genes, threads) -> values left as -1"},
     {"expect_log", expect_log, METH_VARARGS, "expect_log(mean, dispersion, scale, result, rows, genes, threads)"},
     {"lower_median", lower_median, METH_VARARGS, "lower_median(raw, result, windows, rows, genes, threads)"},
+    {"multiply", multiply, METH_VARARGS,
+     "multiply(cells, weight, bias or 0, result, cells, outputs, inputs, stride of weight, threads)"},
     {"use", use, METH_VARARGS, "use(variant): compute with these kernels from now on"},
     {"variants", variants, METH_NOARGS, "variants() -> names of the kernels this processor can run, best last"},
     {NULL, NULL, 0, NULL},
