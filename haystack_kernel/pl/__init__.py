@@ -2,7 +2,8 @@
 
 from haystack_kernel.pl.cells import umap
 from haystack_kernel.pl.genes import volcano
+from haystack_kernel.pl.matrix import dot_plot, heat_map
 from haystack_kernel.pl.pathways import pathway_bars
 from haystack_kernel.pl.roles import roles
 
-__all__ = ["pathway_bars", "roles", "umap", "volcano"]
+__all__ = ["dot_plot", "heat_map", "pathway_bars", "roles", "umap", "volcano"]

@@ -37,7 +37,7 @@ def new_axes(*, width: float, height: float) -> Axes:
     return axes
 
 
-def _in_ink(axes: Axes) -> None:
+def in_ink(axes: Axes) -> None:
     """Give what matplotlib draws in black the ink of the theme: spines, ticks and every text without another colour."""
     from matplotlib.text import Text
 
@@ -55,7 +55,7 @@ def finish(axes: Axes, *, alt: str, show: bool) -> Axes:
 
     Black texts, spines and ticks take the ink of the theme.
     """
-    _in_ink(axes)
+    in_ink(axes)
     alt = visible(alt)
     axes.figure.set_label(alt)
     axes.set_label(alt)
