@@ -16,7 +16,8 @@ from pydantic import Field
 from haystack_kernel import keys
 from haystack_kernel.atlas.columns import check_unused
 from haystack_kernel.atlas.grouping import CellColumns, group_cells
-from haystack_kernel.atlas.harmonise import Harmonised, harmonise, read_fields
+from haystack_kernel.atlas.harmonise import Harmonised, harmonise, read_kinds
+from haystack_kernel.atlas.labels import count_codes
 from haystack_kernel.atlas.names import safe_name
 from haystack_kernel.atlas.publish import publish_index, record_before
 from haystack_kernel.atlas.record import DatasetRecord, LabelRead, SourceFile, Unmapped, atlas_folder, check_dataset
@@ -69,6 +70,7 @@ class BuildReport(Frozen):
 class _Found:
     counts: Counts
     columns: Harmonised
+    kind_of: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ def build_atlas(
         raise ConflictError(msg, uri=source)
     tell("writing the index", 0.85)
     columns = found.columns
-    grouped = group_cells(CellColumns(columns.text, columns.is_control, n_genes, totals, columns.is_kept))
+    grouped = group_cells(
+        CellColumns(columns.text, columns.is_control, columns.is_kept, found.kind_of, n_genes, totals)
+    )
     entries = _entries(found, mapping, _source(mark, found.counts, folder), labels=labels)
     record = publish_index(folder, grouped, entries, genes=found.counts.genes, add=options.add)
     tell("atlas is ready", 1.0)
@@ -186,13 +190,13 @@ def _dataset_labels(columns: Harmonised, *, default: str) -> dict[str, str]:
 def _sizes(columns: Harmonised) -> dict[str, int]:
     """Dataset -> its cells in the index."""
     labels = columns.text[keys.DATASET]
-    sizes = np.bincount(labels.codes[columns.is_kept], minlength=len(labels.categories))
+    sizes = count_codes(labels.codes, len(labels.categories), weights=np.where(columns.is_kept, columns.n_cells, 0))
     return {str(name): int(size) for name, size in zip(labels.categories, sizes, strict=True) if size}
 
 
 def _count(
     h5: h5py.File, counts: Counts, tell: Callable[[str, float], None], *, skip_totals: bool
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Numbers of genes and of counts per cell; with ``skip_totals`` the stored entries per cell, and NaN."""
     if not skip_totals:
         return cell_stats(h5, counts, tick=lambda part: tell(f"reading counts from {counts.path}", 0.05 + 0.7 * part))
@@ -202,25 +206,26 @@ def _count(
             "the file as CSR, or build without --skip-totals"
         )
         raise InvalidInputError(msg, encoding=counts.encoding)
-    n_genes = np.diff(h5[counts.path]["indptr"][:]).astype(np.int64)
+    n_genes = np.diff(h5[counts.path]["indptr"][:]).astype(np.int32)
     return n_genes, np.full(counts.shape[0], np.nan)
 
 
 def _read(h5: h5py.File, mapping: Mapping, *, uri: str, dataset: str, resolvers: Resolvers) -> _Found:
     """Read and check everything except the counts themselves."""
     _check_cells(h5, uri)
-    fields = read_fields(h5["obs"], mapping, uri=uri)
+    kinds = read_kinds(h5["obs"], mapping, uri=uri)
+    fields = kinds.fields()
     organisms = [str(text) for text in fields["organism"].unique()] if "organism" in fields else []
-    columns = harmonise(fields, mapping, dataset=dataset, resolvers=resolvers)
+    columns = harmonise(fields, mapping, dataset=dataset, resolvers=resolvers, n_cells=kinds.n_cells())
     if not columns.is_kept.any():
         labels = [one.label for one in columns.treatments]
         msg = f"{uri}: no cell has a known treatment; the perturbation labels are {', '.join(map(repr, labels[:12]))}"
         raise InvalidInputError(msg, uri=uri, labels=labels)
-    notes = check_unused(h5["obs"], mapping, columns, resolvers=resolvers, uri=uri)
+    notes = check_unused(h5["obs"], mapping, columns, kind_of=kinds.of_cell, resolvers=resolvers, uri=uri)
     columns = replace(columns, notes=(*columns.notes, *notes))
     counts = find_counts(h5, uri=uri, symbols=mapping.gene_symbols, organisms=organisms)
     _check_shape(h5, counts, uri)
-    return _Found(counts, columns)
+    return _Found(counts, columns, kinds.of_cell)
 
 
 def _check_cells(h5: h5py.File, uri: str) -> None:
@@ -270,7 +275,7 @@ def _entries(
         duplicate_genes=found.counts.genes.repeated,
         unmapped=columns.unmapped,
         treatments=columns.treatments,
-        n_left_out=int((~columns.is_kept).sum()),
+        n_left_out=int(columns.n_cells[~columns.is_kept].sum()),
     )
     return {
         key: shared.model_copy(update={"n_cells": size, "label": labels[key]}) for key, size in _sizes(columns).items()
@@ -280,26 +285,27 @@ def _entries(
 def _report(
     found: _Found, record: AtlasRecord, *, folder: Path, datasets: list[str], notes: tuple[str, ...]
 ) -> BuildReport:
+    columns = found.columns
     return BuildReport(
         name=record.name,
         path=str(folder),
         datasets={key: record.datasets[key].n_cells for key in datasets},
-        n_cells=int(found.columns.is_kept.sum()),
-        n_control=int(found.columns.is_control.sum()),
-        n_left_out=int((~found.columns.is_kept).sum()),
+        n_cells=int(columns.n_cells[columns.is_kept].sum()),
+        n_control=int(columns.n_cells[columns.is_control].sum()),
+        n_left_out=int(columns.n_cells[~columns.is_kept].sum()),
         n_genes=len(found.counts.genes.names),
         n_atlas_cells=record.n_cells,
         counts_in=found.counts.path,
         gene_symbols_from=found.counts.genes.taken_from,
         duplicate_genes=found.counts.genes.repeated,
-        treatments=found.columns.treatments,
-        unmapped=found.columns.unmapped,
+        treatments=columns.treatments,
+        unmapped=columns.unmapped,
         notes=notes,
         digest=record.digest,
     )
 
 
-def _notes(found: _Found, source: str, n_genes: NDArray[np.int64], totals: NDArray[np.float64]) -> tuple[str, ...]:
+def _notes(found: _Found, source: str, n_genes: NDArray[np.int32], totals: NDArray[np.float64]) -> tuple[str, ...]:
     notes = [note.removeprefix(f"{source}: ") for note in (*found.counts.notes, *found.counts.genes.notes)]
     if found.counts.encoding == "csc":
         place = found.counts.path

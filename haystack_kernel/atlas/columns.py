@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.labels import distinct_rows
+from haystack_kernel.atlas.labels import Kinds, distinct_rows, spread
 from haystack_kernel.atlas.mapping import FIELDS
 from haystack_kernel.atlas.sources.h5ad import read_text
-from haystack_kernel.atlas.treatments import PERTURBATION_TYPES, certain, is_start, is_zero
+from haystack_kernel.atlas.treatments import (
+    CONTROL,
+    LEFT_OUT,
+    PERTURBATION_TYPES,
+    TREATED,
+    certain,
+    is_start,
+    is_zero,
+)
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge.column_words import (
     DOSE,
@@ -39,7 +48,6 @@ from inference.h5 import as_texts, column_names, is_array, n_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from haystack_kernel.atlas.harmonise import Harmonised
@@ -165,7 +173,13 @@ def is_treated(label: str) -> bool:
 
 
 def check_unused(
-    obs: h5py.Group, mapping: Mapping, columns: Harmonised, *, resolvers: Resolvers, uri: str
+    obs: h5py.Group,
+    mapping: Mapping,
+    columns: Harmonised,
+    *,
+    kind_of: NDArray[np.int32],
+    resolvers: Resolvers,
+    uri: str,
 ) -> tuple[str, ...]:
     """Refuse a file of which a column that the mapping does not use says that control cells were treated.
 
@@ -177,6 +191,8 @@ def check_unused(
         The columns that are used; ``ignore`` and ``unperturbed`` say that the others hold no treatments.
     columns
         What was read with it.
+    kind_of
+        Kind of each cell, a place in the arrays of ``columns``.
 
     Returns
     -------
@@ -193,7 +209,10 @@ def check_unused(
     looks = [look for look in look_at_obs(obs, others, resolvers=resolvers) if look.looks_like_treatments()]
     if looks and not columns.treatments:
         raise _unread(looks, uri)
-    notes = [_check_beside(look, read_text(obs, look.name), columns, resolvers=resolvers, uri=uri) for look in looks]
+    notes = []
+    for look in looks:
+        seen = _seen(read_text(obs, look.name), columns, kind_of)
+        notes.append(_check_beside(look, seen, resolvers=resolvers, uri=uri))
     return tuple(note for note in notes if note)
 
 
@@ -217,29 +236,39 @@ def _unread(looks: list[ColumnLook], uri: str) -> InvalidInputError:
     return InvalidInputError(msg, uri=uri, columns=[look.name for look in looks])
 
 
-def _check_beside(
-    look: ColumnLook, labels: pd.Categorical, columns: Harmonised, *, resolvers: Resolvers, uri: str
-) -> str:
+def _check_beside(look: ColumnLook, seen: list[_Seen], *, resolvers: Resolvers, uri: str) -> str:
     """Compare a column that looks like treatments with the treatments that were read; a note, or "" if they agree."""
-    treated = _seen(labels, columns, ~columns.is_control & columns.is_kept)
+    treated = [row for row in seen if row.read_as == TREATED]
     if look.amount:
         return _check_amounts(look, treated, uri)
-    controls = _seen(labels, columns, columns.is_control)
+    _check_controls(look, [row for row in seen if row.read_as == CONTROL], resolvers=resolvers, uri=uri)
+    return _check_factors(look, treated, uri)
+
+
+def _check_controls(look: ColumnLook, controls: list[_Seen], *, resolvers: Resolvers, uri: str) -> None:
+    """Refuse controls that the column calls treated."""
     often = Counter(row.original for row in controls)
     beside = [row for row in controls if is_treated(row.label)]
     known = {row.label for row in beside if certain(resolvers.perturbation(row.label)) is not None}
     # one other name of a control, such as its catalogue number, is no treatment
     if wrong := [row for row in beside if often[row.original] > 1 or row.label in known]:
         raise _contradiction(look, wrong, uri)
-    return _check_factors(look, treated, uri)
 
 
-def _seen(labels: pd.Categorical, columns: Harmonised, among: NDArray[np.bool_]) -> list[_Seen]:
-    """The combinations of labels that some of the cells have."""
+def _seen(labels: pd.Categorical, columns: Harmonised, kind_of: NDArray[np.int32]) -> list[_Seen]:
+    """The combinations of a treatment and of a label of another column that cells have."""
     text = columns.text
-    rows, place = distinct_rows((text[keys.PERTURBATION_ORIGINAL], text[keys.PERTURBATION], labels))
-    n_cells = np.bincount(place[among], minlength=len(rows)).tolist()
-    return [_Seen(row[0], row[1], row[2], count) for row, count in zip(rows, n_cells, strict=True) if count]
+    read_as = spread([LEFT_OUT, TREATED, CONTROL], np.where(columns.is_control, 2, columns.is_kept).astype(np.int32))
+    rows, place = distinct_rows((text[keys.PERTURBATION_ORIGINAL], text[keys.PERTURBATION], read_as))
+    kinds = Kinds(len(kind_of))
+    kinds.add("row", pd.Categorical.from_codes(place[kind_of], categories=pd.Index(range(len(rows)), dtype=object)))
+    kinds.add("label", labels)
+    found = zip(*kinds.fields().values(), kinds.n_cells().tolist(), strict=True)
+    seen = []
+    for row, label, count in found:
+        original, treatment, read = rows[row]
+        seen.append(_Seen(original, treatment, read, str(label), count))
+    return seen
 
 
 class _Seen(NamedTuple):
@@ -247,6 +276,7 @@ class _Seen(NamedTuple):
 
     original: str
     treatment: str
+    read_as: str
     label: str
     n_cells: int
 

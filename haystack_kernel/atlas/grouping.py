@@ -1,7 +1,7 @@
 """Sort cells in the order of the index, and group equal cells: searches read the groups instead of the cells.
 
-In: the columns of one file as categoricals, genes and counts per cell. Out: ``cells.parquet`` rows, written in blocks,
-and one row per group; texts stay codes until a block is written.
+In: the labels of each kind of cells in one file, and the kind, genes and counts of each cell. Out: ``cells.parquet``
+rows, written in blocks, and one row per group; texts stay codes until a block is written.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.sparse as sp
 
 from haystack_kernel import keys
+from haystack_kernel.atlas.labels import count_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,33 +47,43 @@ MEDIAN_COUNTS = "median_total_counts"
 MEDIAN_GENES = "median_n_genes"
 FIRST_ROW = "first_row"  # of the group in its part of cells.parquet
 ROWS_PER_BLOCK = 50_000
+_MEDIAN_ROWS = 2_000_000
 MAX_DENSE = 1 << 24  # codes up to here are renumbered in one pass instead of by sorting
 _PLAIN = {"compression": "zstd", "store_schema": False}  # texts read as plain strings everywhere
 
 
 @dataclass(frozen=True)
 class CellColumns:
-    """Cells of one file in the order of the file; ``total_counts`` is NaN where it was not read."""
+    """Cells of one file; those of one kind share all their labels.
+
+    ``text``, ``is_control`` and ``is_kept`` have an entry for each kind, the others for each cell in the order of the
+    file. Cells of a kind that is not kept stay out of the index; ``total_counts`` is NaN where it was not read.
+    """
 
     text: dict[str, pd.Categorical]
     is_control: NDArray[np.bool_]
-    n_genes: NDArray[np.int64]
+    is_kept: NDArray[np.bool_]
+    kind: NDArray[np.int32]
+    n_genes: NDArray[np.int32]
     total_counts: NDArray[np.float64]
-    is_kept: NDArray[np.bool_]  # False: the cell stays out of the index
 
 
 @dataclass(frozen=True)
 class GroupedCells:
-    """Cells with their order in the index; ``order[first[i]:first[i + 1]]`` are the cells of group i."""
+    """Cells with their order in the index; ``order[first[i]:first[i + 1]]`` are the cells of group i.
+
+    ``member[i]`` is a kind of cells of group i, which has all labels that the cells of the group share.
+    """
 
     cells: CellColumns
-    order: NDArray[np.int64]
+    order: NDArray[np.integer[Any]]
     first: NDArray[np.int64]
+    member: NDArray[np.int64]
 
     def datasets(self) -> dict[str, tuple[int, int]]:
         """Dataset -> its first group and the group after its last."""
         labels = self.cells.text[keys.DATASET]
-        codes = labels.codes[self.order[self.first[:-1]]]
+        codes = labels.codes[self.member]
         starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.array([], dtype=np.int64)
         ends = [*starts[1:].tolist(), len(codes)]
         return {
@@ -87,23 +99,32 @@ def group_cells(cells: CellColumns, *, max_dense: int = MAX_DENSE) -> GroupedCel
     max_dense
         Largest number of combinations of labels that a table numbers; more are numbered by sorting.
     """
-    numbers = np.zeros(len(cells.is_control), dtype=np.int64)
-    width = 1
+    kept = np.flatnonzero(cells.is_kept)
+    numbers = np.zeros(len(kept), dtype=np.int64)  # of the kinds that are kept
+    width = 1 if len(kept) else 0
     for name in GROUP_COLUMNS:
         ranks, n_ranks = _ranks(cells, name)
         if n_ranks == 1:
             continue
         numbers *= n_ranks
-        numbers += ranks
+        numbers += ranks[kept]
         numbers, width = _dense(numbers, width * n_ranks, max_dense=max_dense)
-    small = next((kind for kind in (np.uint16, np.uint32) if width <= np.iinfo(kind).max), np.int64)
-    order = np.argsort(numbers.astype(small), kind="stable")  # 16-bit numbers are sorted by radix
-    sizes = np.bincount(numbers, minlength=width) if len(numbers) else np.zeros(0, dtype=np.int64)
-    if not cells.is_kept.all():
-        order = order[cells.is_kept[order]]
-        sizes = np.bincount(numbers[cells.is_kept], minlength=width)
-        sizes = sizes[sizes > 0]
-    return GroupedCells(cells, order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+    of_kind = np.full(len(cells.is_kept), width, dtype=np.int32)  # what is not kept comes after all groups
+    of_kind[kept] = numbers
+    sizes = np.bincount(of_kind, weights=count_codes(cells.kind, len(of_kind)), minlength=width)[:width]
+    first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    member = np.zeros(width, dtype=np.int64)
+    member[numbers] = kept
+    order = _counting_sort(of_kind, cells.kind, n_groups=width + 1)
+    return GroupedCells(cells, order[: first[-1]], first, member)
+
+
+def _counting_sort(of_kind: NDArray[np.int32], kind: NDArray[np.int32], *, n_groups: int) -> NDArray[np.integer[Any]]:
+    """Rows by the group of their kind, then by their number: the transposition of a matrix with one entry a row."""
+    n_rows = len(kind)
+    rows = sp.csr_matrix((np.zeros(n_rows, np.int8), of_kind[kind], np.arange(n_rows + 1)), shape=(n_rows, n_groups))
+    order: NDArray[np.integer[Any]] = rows.tocsc().indices
+    return order
 
 
 def write_cells(
@@ -113,19 +134,18 @@ def write_cells(
     low, high = int(grouped.first[groups[0]]), int(grouped.first[groups[1]])
     with pq.ParquetWriter(path, _schema(), **_PLAIN) as writer:
         for first in range(low, high, block_rows):
-            writer.write_table(_block(grouped, grouped.order[first : min(first + block_rows, high)]))
+            last = min(first + block_rows, high)
+            writer.write_table(_block(grouped, first, last))
 
 
 def write_groups(path: Path, grouped: GroupedCells, *, groups: tuple[int, int]) -> None:
     """Write one row for each of some consecutive groups: shared labels, number and position of its cells."""
-    first = grouped.first[groups[0] : groups[1] + 1]
-    cells, members = grouped.cells, grouped.order[first[0] : first[-1]]
-    sizes = np.diff(first)
-    of_group = np.repeat(np.arange(len(sizes)), sizes)
-    columns: dict[str, Any] = {name: _texts(cells, name, grouped.order[first[:-1]]) for name in GROUP_COLUMNS}
-    columns[N_CELLS] = pa.array(sizes)
-    columns[MEDIAN_COUNTS] = pa.array(_medians(cells.total_counts[members], of_group), from_pandas=True)
-    columns[MEDIAN_GENES] = pa.array(_medians(cells.n_genes[members], of_group))
+    low, high = groups
+    first, cells = grouped.first[low : high + 1], grouped.cells
+    columns: dict[str, Any] = {name: _texts(cells, name, grouped.member[low:high]) for name in GROUP_COLUMNS}
+    columns[N_CELLS] = pa.array(np.diff(first))
+    columns[MEDIAN_COUNTS] = pa.array(_medians(grouped, cells.total_counts, groups), from_pandas=True)
+    columns[MEDIAN_GENES] = pa.array(_medians(grouped, cells.n_genes, groups))
     columns[FIRST_ROW] = pa.array(first[:-1] - first[0])
     pq.write_table(pa.table(columns), path, **_PLAIN)
 
@@ -155,7 +175,7 @@ def _blocks(span: tuple[int, int], starts: NDArray[Any]) -> Iterator[int]:
 
 
 def _ranks(cells: CellColumns, name: str) -> tuple[NDArray[Any], int]:
-    """A number per cell that sorts like the text, and the count of distinct numbers."""
+    """A number per kind that sorts like the text, and the count of distinct numbers."""
     if name == keys.IS_CONTROL:
         return cells.is_control.astype(np.int64), 2
     labels = cells.text[name]
@@ -184,30 +204,60 @@ def _schema() -> pa.Schema:
     return pa.schema([(name, kinds.get(name, text)) for name in keys.CELL_COLUMNS])
 
 
-def _block(grouped: GroupedCells, rows: NDArray[np.int64]) -> pa.Table:
-    cells = grouped.cells
+def _block(grouped: GroupedCells, low: int, high: int) -> pa.Table:
+    """The cells from place ``low`` to ``high`` of the order."""
+    cells, rows = grouped.cells, grouped.order[low:high]
     numbers: dict[str, Any] = {
-        keys.CELL_INDEX: rows,
-        keys.N_GENES: cells.n_genes[rows].astype(np.int32),
+        keys.CELL_INDEX: rows.astype(np.int64),
+        keys.N_GENES: cells.n_genes[rows],
         keys.TOTAL_COUNTS: pa.array(cells.total_counts[rows], from_pandas=True),  # NaN becomes null
     }
-    arrays = [pa.array(numbers[name]) if name in numbers else _texts(cells, name, rows) for name in keys.CELL_COLUMNS]
+    kinds = cells.kind[rows]
+    # what a group shares is looked up once for the group
+    begin, end = np.searchsorted(grouped.first, [low, high - 1], side="right") - 1
+    members = grouped.member[begin : end + 1]
+    bounds = np.clip(grouped.first[begin : end + 2], low, high)
+    sizes = bounds[1:] - bounds[:-1]
+    arrays = []
+    for name in keys.CELL_COLUMNS:
+        if name in numbers:
+            arrays.append(pa.array(numbers[name]))
+        elif name in GROUP_COLUMNS:
+            arrays.append(_texts(cells, name, members, sizes))
+        else:
+            arrays.append(_texts(cells, name, kinds))
     return pa.table(arrays, schema=_schema())
 
 
-def _texts(cells: CellColumns, name: str, rows: NDArray[np.int64]) -> pa.Array:
-    """Texts of some rows with a dictionary of these texts only, so that the statistics of a block are its own."""
+def _texts(
+    cells: CellColumns, name: str, kinds: NDArray[np.integer[Any]], sizes: NDArray[np.int64] | None = None
+) -> pa.Array:
+    """Texts of some kinds, each repeated as often as ``sizes`` says.
+
+    Their dictionary holds these texts only, so that the statistics of a block are its own.
+    """
     if name == keys.IS_CONTROL:
-        return pa.array(cells.is_control[rows])
+        values = cells.is_control[kinds]
+        return pa.array(values if sizes is None else np.repeat(values, sizes))
     labels = cells.text[name]
-    codes = labels.codes[rows]
+    codes = labels.codes[kinds]
     used = np.flatnonzero(np.bincount(codes, minlength=len(labels.categories)))
     place = np.zeros(len(labels.categories), dtype=np.int32)
     place[used] = np.arange(len(used), dtype=np.int32)
     texts = pa.array([str(labels.categories[int(code)]) for code in used], pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(place[codes]), texts)
+    places = place[codes] if sizes is None else np.repeat(place[codes], sizes)
+    return pa.DictionaryArray.from_arrays(pa.array(places), texts)
 
 
-def _medians(values: NDArray[Any], of_group: NDArray[np.int64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = pd.Series(values).groupby(of_group, sort=True).median().to_numpy(dtype=np.float64)
-    return found
+def _medians(grouped: GroupedCells, values: NDArray[Any], groups: tuple[int, int]) -> NDArray[np.float64]:
+    """Median of each of some groups, worked out for as many groups at a time as hold about a block of cells."""
+    first = grouped.first[groups[0] : groups[1] + 1]
+    found = [np.empty(0, dtype=np.float64)]
+    begin = 0
+    while begin < len(first) - 1:
+        end = max(begin + 1, int(np.searchsorted(first, first[begin] + _MEDIAN_ROWS, side="right")) - 1)
+        of_group = np.repeat(np.arange(end - begin, dtype=np.int32), np.diff(first[begin : end + 1]))
+        members = pd.Series(values[grouped.order[first[begin] : first[end]]])
+        found.append(members.groupby(of_group, sort=True).median().to_numpy(dtype=np.float64))
+        begin = end
+    return np.concatenate(found)

@@ -1,7 +1,7 @@
 """Harmonise the columns of one file: ontology ids, canonical names, controls, prefixed donors.
 
 In: obs columns as categoricals, a ``Mapping``, functions that resolve a label. Out: the columns of cells.parquet and
-the labels without a known term. Each distinct label is resolved once, not once per cell.
+the labels without a known term, for each kind of cells that share all their labels, not for each cell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel import keys
-from haystack_kernel.atlas.labels import distinct_pairs, distinct_rows, joined, recode, spread
+from haystack_kernel.atlas.labels import Kinds, count_codes, distinct_pairs, distinct_rows, joined, recode, spread
 from haystack_kernel.atlas.mapping import FIELDS
 from haystack_kernel.atlas.names import safe_names
 from haystack_kernel.atlas.record import LabelRead, Unmapped
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Match, Resolution
 
 _MAX_REMARKS = 12  # on labels of one kind
+_ALSO = "perturbation also "  # names of the fields of ``Mapping.perturbation_also``
 _UNKNOWN = {"", "na", "n/a", "none", "null", "unknown", "not available"}
 
 
@@ -51,20 +52,26 @@ _UNKNOWN = {"", "na", "n/a", "none", "null", "unknown", "not available"}
 class Harmonised:
     """Text columns by their names in :mod:`haystack_kernel.keys`, which cells are controls, and what to report.
 
-    ``is_kept`` is False for cells of which no treatment is known: they are neither treated nor controls.
+    Every array has an entry for each kind of cells. ``is_kept`` is False for cells of which no treatment is known: they
+    are neither treated nor controls.
     """
 
     text: dict[str, pd.Categorical]
     is_control: NDArray[np.bool_]
     is_kept: NDArray[np.bool_]
+    n_cells: NDArray[np.int64]
     treatments: tuple[LabelRead, ...]
     unmapped: tuple[Unmapped, ...]
     datasets: dict[str, str]
     notes: tuple[str, ...] = ()
 
 
-def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.Categorical]:
-    """Read the obs columns that ``mapping`` names, one at a time.
+def read_kinds(obs: h5py.Group, mapping: Mapping, *, uri: str) -> Kinds:
+    """Read the obs columns that ``mapping`` names, one at a time, and tell the cells apart by them.
+
+    Returns
+    -------
+    The kinds of cells, in order; their columns are fields of ``Mapping``, with "" where a label is missing.
 
     Raises
     ------
@@ -72,35 +79,51 @@ def read_fields(obs: h5py.Group, mapping: Mapping, *, uri: str) -> dict[str, pd.
         A required column is missing, or no column holds the cell type; the message lists the columns of obs.
     """
     has = column_names(obs)
-    fields: dict[str, pd.Categorical] = {}
+    kinds = Kinds(n_rows(obs))
+    found = set()
     for name in FIELDS:
         source = getattr(mapping, name)
         column = next((column for column in source.columns if column in has), None)
         if column is not None:
-            fields[name] = _renamed(read_text(obs, column), mapping.rename.get(name, {}))
+            kinds.add(name, _renamed(read_text(obs, column), mapping.rename.get(name, {})))
         elif source.value is not None:
-            fields[name] = constant_text(source.value, n_rows(obs))
+            kinds.add_constant(name, source.value)
         elif source.required:
             raise _missing(name, source.columns, has, uri)
-    for column in mapping.perturbation_also:
+        else:
+            continue
+        found.add(name)
+    if mapping.perturbation_also and FIELDS[2] not in found:
+        raise _missing(FIELDS[2], mapping.perturbation.columns, has, uri)
+    for number, column in enumerate(mapping.perturbation_also):
         if column not in has:
             raise _missing(FIELDS[2], (column,), has, uri)
-        fields["perturbation"] = joined(fields["perturbation"], read_text(obs, column), _both)
-    if not {"cell_type", "cell_type_id"} & set(fields):
+        kinds.add(f"{_ALSO}{number}", read_text(obs, column))
+    if not {"cell_type", "cell_type_id"} & found:
         tried = (*mapping.cell_type.columns, *mapping.cell_type_id.columns)
         raise _missing(FIELDS[0], tried, has, uri)
-    return fields
+    kinds.in_order()
+    return kinds
 
 
-def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: str, resolvers: Resolvers) -> Harmonised:
+def harmonise(
+    fields: dict[str, pd.Categorical],
+    mapping: Mapping,
+    *,
+    dataset: str,
+    resolvers: Resolvers,
+    n_cells: NDArray[np.int64] | None = None,
+) -> Harmonised:
     """Convert the fields of one file to ontology ids, canonical names and categories.
 
     Parameters
     ----------
     fields
-        Field of ``Mapping`` -> text per cell, "" where missing; from :func:`read_fields`.
+        Field of ``Mapping`` -> text per kind of cells, "" where missing; from :func:`read_kinds`.
     dataset
         Name of the dataset if the mapping has no dataset column.
+    n_cells
+        Cells of each kind; None: one each.
 
     Returns
     -------
@@ -111,8 +134,9 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
     InvalidInputError
         No control among the perturbations, cells without a perturbation label, or an unknown perturbation type.
     """
-    n_cells = len(next(iter(fields.values())))
-    empty = constant_text("", n_cells)
+    n_kinds = len(next(iter(fields.values())))
+    weights = np.ones(n_kinds, dtype=np.int64) if n_cells is None else n_cells
+    empty = constant_text("", n_kinds)
     named = recode(fields.get("dataset", empty), _known)
     datasets = safe_names((str(label) for label in named.unique()), default=dataset)
     text = {keys.DATASET: recode(named, lambda label: datasets.get(label, dataset))}
@@ -128,12 +152,14 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
         ("disease", resolvers.disease),
     ):
         ids, labels = fields.get(f"{kind}_id", empty), fields.get(kind, empty)
-        terms, unknown, remarks = _terms(kind, ids, labels, resolver=resolver, is_below=resolvers.is_below)
+        terms, unknown, remarks = _terms(
+            kind, ids, labels, n_cells=weights, resolver=resolver, is_below=resolvers.is_below
+        )
         text |= terms
         unmapped += unknown
         notes += remarks
     if "perturbation" in fields:
-        columns, read_as, treatments = _perturbations(fields, mapping, resolvers)
+        columns, read_as, treatments = _perturbations(fields, mapping, resolvers, n_cells=weights)
         text |= columns
         is_control, is_kept = read_as == CONTROL, read_as != LEFT_OUT
         unmapped += [
@@ -144,7 +170,7 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
     else:
         unstated = (keys.PERTURBATION_ORIGINAL, keys.PERTURBATION, keys.PERTURBATION_TYPE, keys.CONTROL_KIND)
         text |= dict.fromkeys(unstated, empty)
-        is_control = is_kept = np.ones(n_cells, dtype=bool)
+        is_control = is_kept = np.ones(n_kinds, dtype=bool)
         treatments = ()
     donors = recode(fields.get("donor", empty), lambda label: "" if is_unassigned(label) else label)
     text[keys.DONOR] = joined(text[keys.DATASET], donors, lambda name, donor: f"{name}:{donor}" if donor else "")
@@ -152,7 +178,7 @@ def harmonise(fields: dict[str, pd.Categorical], mapping: Mapping, *, dataset: s
     text[keys.DONOR_AGE] = recode(fields.get("age", empty), age_category)
     text[keys.CONDITION] = recode(fields.get("condition", empty), _known)
     notes += _without_known_types(text, unmapped)
-    return Harmonised(text, is_control, is_kept, treatments, tuple(unmapped), datasets, tuple(notes))
+    return Harmonised(text, is_control, is_kept, weights, treatments, tuple(unmapped), datasets, tuple(notes))
 
 
 def sex_category(text: str) -> str:
@@ -213,6 +239,7 @@ def _terms(
     ids: pd.Categorical,
     labels: pd.Categorical,
     *,
+    n_cells: NDArray[np.int64],
     resolver: Callable[[str], Resolution],
     is_below: Callable[[str, str], bool],
 ) -> tuple[dict[str, pd.Categorical], list[Unmapped], list[str]]:
@@ -221,13 +248,13 @@ def _terms(
     Also the labels without a known term, and a note for each label that is read with a doubt or contradicts its id.
     """
     pairs, place = distinct_pairs(recode(ids, _known), labels)
-    n_cells = np.bincount(place, minlength=len(pairs))
+    totals = count_codes(place, len(pairs), weights=n_cells)
     terms = [_term(kind, *pair, resolver=resolver, is_below=is_below) for pair in pairs]
     original, identity, name = _COLUMNS[kind]
     columns = {identity: spread([one.id for one in terms], place), name: spread([one.name for one in terms], place)}
     if original:
         columns[original] = spread([label or identifier for identifier, label in pairs], place)
-    counted = list(zip(terms, n_cells.tolist(), strict=True))
+    counted = list(zip(terms, totals.tolist(), strict=True))
     unmapped = [_unmapped(kind, one.label, count, one.found) for one, count in counted if one.found is not None]
     return columns, unmapped, _remarks(kind, counted)
 
@@ -309,10 +336,13 @@ def _both(first: str, second: str) -> str:
 
 
 def _perturbations(
-    fields: dict[str, pd.Categorical], mapping: Mapping, resolvers: Resolvers
+    fields: dict[str, pd.Categorical], mapping: Mapping, resolvers: Resolvers, *, n_cells: NDArray[np.int64]
 ) -> tuple[dict[str, pd.Categorical], NDArray[np.str_], tuple[LabelRead, ...]]:
-    """Original label, name, type and control of every cell, how it is read, and a row for the report per label."""
+    """Original label, name, type and control of every kind, how it is read, and a row for the report per label."""
     labels = fields["perturbation"]
+    for name, others in fields.items():
+        if name.startswith(_ALSO):
+            labels = joined(labels, others, _both)
     empty = constant_text("", len(labels))
     zero = joined(_zeros(fields.get("dose", empty)), _zeros(fields.get("time", empty)), _zero_of)
     beside = (fields.get("perturbation_type", empty), zero, recode(fields.get("vehicle", empty), _control_kind))
@@ -324,9 +354,9 @@ def _perturbations(
         keys.PERTURBATION_TYPE: spread([one.type for one in readings], place),
         keys.CONTROL_KIND: spread([one.control for one in readings], place),
     }
-    n_cells = np.bincount(place, minlength=len(rows)).tolist()
+    totals = count_codes(place, len(rows), weights=n_cells).tolist()
     read: dict[tuple[str, Reading], int] = {}
-    for row, one, count in zip(rows, readings, n_cells, strict=True):
+    for row, one, count in zip(rows, readings, totals, strict=True):
         read[row[0], one] = read.get((row[0], one), 0) + count
     order = (TREATED, CONTROL, LEFT_OUT)
     table = [

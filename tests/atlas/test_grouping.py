@@ -21,8 +21,9 @@ def cells():
         codes = rng.integers(0, len(labels), n_cells).astype(np.int8)
         text[name] = pd.Categorical.from_codes(codes, categories=pd.Index(labels, dtype=object))
     is_control = np.asarray(text[keys.PERTURBATION] == "")
-    n_genes, totals = rng.integers(0, 90, n_cells), rng.integers(0, 900, n_cells).astype(float)
-    return CellColumns(text, is_control, n_genes, totals, is_kept=rng.random(n_cells) > 0.05)
+    n_genes, totals = rng.integers(0, 90, n_cells, dtype=np.int32), rng.integers(0, 900, n_cells).astype(float)
+    is_kept = rng.random(n_cells) > 0.05
+    return CellColumns(text, is_control, is_kept, np.arange(n_cells, dtype=np.int32), n_genes, totals)
 
 
 @pytest.fixture

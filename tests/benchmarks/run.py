@@ -31,7 +31,7 @@ import atlas_fetch
 import explorer
 import infer
 import jobs
-from atlas_index import atlas_build, atlas_search
+from atlas_index import atlas_build, atlas_question, atlas_search
 from labels import resolve_labels
 
 FULL = os.environ.get("FULL") == "1"
@@ -199,6 +199,8 @@ ROWS = {
     "terms.resolve": resolve_labels,
     "atlas.build": atlas_build,
     "atlas.search": atlas_search,
+    "atlas.build.hundred": partial(atlas_build, size="hundred"),
+    "atlas.question.hundred": atlas_question,
     "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),
     "atlas.fetch.gcs": partial(atlas_fetch.bucket, full=FULL),
     **explorer.ROWS,
@@ -230,10 +232,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="*", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--output", default="bench.json")
+    parser.add_argument("--folder", help="keep synthetic files and indexes here, and use those that are there")
     options = parser.parse_args()
     machine, results = describe_machine(), []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(options.folder or name)
         os.environ.update(HAYSTACK_ATLAS_ROOT=str(folder / "atlases"), HAYSTACK_CACHE=str(folder / "cache"))
         for row in options.ids or ROWS:
             sys.stderr.write(f"{row} …\n")

@@ -99,7 +99,7 @@ def find_counts(
 
 def cell_stats(
     h5: h5py.File, counts: Counts, *, tick: Callable[[float], None] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Count the detected genes and the total counts of each cell, and check every value.
 
     Parameters
@@ -112,7 +112,7 @@ def cell_stats(
     InvalidInputError
         A value that is negative, NaN or not whole.
     """
-    n_genes = np.zeros(counts.shape[0], dtype=np.int64)
+    n_genes = np.zeros(counts.shape[0], dtype=np.int32)
     totals = np.zeros(counts.shape[0], dtype=np.float64)
     for cells, values, fraction in value_blocks(h5[counts.path], counts):
         if fault := fault_of_values(values):
@@ -218,14 +218,14 @@ def _sample(node: Any, *, uri: str) -> sp.csr_matrix:  # noqa: ANN401 - h5py nod
     if encoding == "dense":
         runs = [sp.csr_matrix(native(node[first:last])) for first, last in sampled_runs(shape[0])]
         return sp.csr_matrix(sp.vstack(runs, format="csr")) if runs else sp.csr_matrix(shape)
-    indptr = node["indptr"][:].astype(np.int64)
+    indptr = node["indptr"][:].astype(np.int64, copy=False)
     n_stored = int(node["data"].shape[0])
-    if (np.diff(indptr) < 0).any() or indptr[0] < 0 or indptr[-1] > n_stored:
+    if (indptr[1:] < indptr[:-1]).any() or indptr[0] < 0 or indptr[-1] > n_stored:
         msg = f"{uri} is damaged: its indptr points outside its {n_stored} values; copy the file again"
         raise InvalidInputError(msg, uri=uri)
     if encoding == "csc":
         return _sample_by_gene(node, indptr, shape)
-    filled = np.flatnonzero(np.diff(indptr))
+    filled = np.flatnonzero(indptr[1:] > indptr[:-1])
     blocks = []
     for begin, end in sampled_runs(len(filled)):
         rows = filled[begin:end]

@@ -200,6 +200,8 @@ def recoded(labels: pd.Categorical, texts: list[str]) -> pd.Categorical:
     """Replace each category by the text at its place; equal texts become one category, missing the empty string."""
     # a missing value has code -1, which picks the last place: the empty string
     distinct, place = np.unique(np.array([*texts, ""], dtype=object).astype(str), return_inverse=True)
+    narrow = next(kind for kind in (np.int8, np.int16, np.int32) if len(distinct) <= np.iinfo(kind).max)
+    place = place.astype(narrow)  # of 100 million cells, each byte counts
     return pd.Categorical.from_codes(place[labels.codes], categories=pd.Index(distinct, dtype=object))
 
 
