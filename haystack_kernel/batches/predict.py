@@ -86,6 +86,13 @@ def predict(
     raise JobFailedError(msg)
 
 
+def expected_spec(tasks: list[Task], plan: Plan, *, ports: Ports, name: str) -> JobSpec:
+    """The one job that the predictions would be in the cloud, to tell what it may cost."""
+    manifest = share_tasks(tasks, plan, n=1, engine_limit_s=engine_limit(ports.settings))
+    one = manifest[0] if manifest else Manifest(tasks=())
+    return _spec(one, 1, name=name, ports=ports)
+
+
 def _run_jobs(
     tasks: list[Task], specs: list[JobSpec], plan: Plan, *, folder: CampaignFolder, ports: Ports, name: str
 ) -> JobFailedError | None:
@@ -144,11 +151,15 @@ def _at_work(
 
 
 def spec_of(manifest: Manifest, number: int, *, name: str, ports: Ports, folder: CampaignFolder) -> JobSpec:
-    """Describe the job of a manifest, which belongs to the campaign."""
+    """Describe the job of a manifest, which belongs to the campaign, with the addresses of its folder."""
+    return _spec(manifest, number, name=name, ports=ports).placed_in(folder.root)
+
+
+def _spec(manifest: Manifest, number: int, *, name: str, ports: Ports) -> JobSpec:
     limit = ports.settings.jobs.timeout_s + TASK_LIMIT_S * len(manifest.tasks)
     path = layout.job_manifest(number)
     spec = build_job_spec(manifest, run_id=name, round_number=number, manifest_uri=path, timeout_s=limit)
-    return spec.model_copy(update={"owner": JobOwner(kind="campaign", id=name)}).placed_in(folder.root)
+    return spec.model_copy(update={"owner": JobOwner(kind="campaign", id=name)})
 
 
 def left_of(tasks: list[Task], folder: CampaignFolder) -> list[Task]:

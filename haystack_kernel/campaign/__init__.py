@@ -1,7 +1,8 @@
 """Campaigns: many questions as one job, one bill and one table; what may be trusted of it, and what to measure next.
 
-Read ``rank`` (which rows of the table count, and how many of them are false), ``sealing`` (predictions fixed before
-they are measured).
+Read ``screening`` (the whole of a screen), ``plan`` (its questions), ``prepare`` (cells by role), ``judge`` (one
+question scored), ``result`` (the table and the matrix of effects), ``rank`` (which rows of the table count, and how
+many of them are false), ``sealing`` (predictions fixed before they are measured).
 
 Modules are named after what they hold (``screening``), verbs after what they do (``screen``): a module with the name of
 a verb would take its place here as soon as it is imported.
@@ -12,8 +13,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_VERBS: dict[str, str] = {  # name: module of this package; imported when first used
+_VERBS = {  # name: module of this package; imported when first used
+    "Screen": "screening",
     "check_seal": "sealing",
+    "open_screen": "screening",
+    "screen": "screening",
     "seal": "sealing",
 }
 __all__ = [*_VERBS]  # noqa: PLE0604 - all are strings

@@ -12,18 +12,24 @@ from haystack_kernel.retrieval.cells.assemble import CellsByRole, assemble_cells
 from haystack_kernel.retrieval.cells.measured import fetch_hidden, fetch_measured, fetch_response, hidden_label
 from haystack_kernel.retrieval.cells.own_cells import read_own_cells
 from haystack_kernel.retrieval.cells.own_prompt import OwnAtlas, open_cells, read_own_prompt
-from haystack_kernel.retrieval.cells.query_cells import choose_query_cells, describe_query_cells, query_differences
+from haystack_kernel.retrieval.cells.query_cells import (
+    choose_query_cells,
+    describe_query_cells,
+    query_cells_in,
+    query_differences,
+)
 from haystack_kernel.retrieval.cells.reference import fetch_reference
 from haystack_kernel.retrieval.cells.response import Response, held_types, read_truth, split_response
 from haystack_kernel.retrieval.cells.treatments import fetch_treatments
 from haystack_kernel.retrieval.names import check_hidden, check_names
 from haystack_kernel.retrieval.query_check import QueryCheck, check_cells
 from haystack_kernel.retrieval.rules import check_rules
-from haystack_kernel.retrieval.search import search_candidates
+from haystack_kernel.retrieval.search import search_candidates, search_view
 from haystack_kernel.retrieval.similarity.vectors import prepare_vectors, vector_folder
-from haystack_kernel.retrieval.view import build_view, cells_of, find_hidden
+from haystack_kernel.retrieval.view import AtlasView, build_view, cells_of, find_hidden
 
 __all__ = [
+    "AtlasView",
     "CellsByRole",
     "OwnAtlas",
     "QueryCheck",
@@ -47,11 +53,13 @@ __all__ = [
     "held_types",
     "open_cells",
     "prepare_vectors",
+    "query_cells_in",
     "query_differences",
     "read_own_cells",
     "read_own_prompt",
     "read_truth",
     "search_candidates",
+    "search_view",
     "split_response",
     "vector_folder",
 ]

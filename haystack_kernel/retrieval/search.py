@@ -109,7 +109,11 @@ def search_candidates(
     >>> candidates[0].reason  # doctest: +SKIP
     '120 classical monocytes of dataset kang treated with IFN-beta from 8 donors: ...'
     """
-    view = build_view(atlas, knowledge=knowledge, settings=settings, config=config, cache=cache)
+    return search_view(query, build_view(atlas, knowledge=knowledge, settings=settings, config=config, cache=cache))
+
+
+def search_view(query: StructuredQuery, view: AtlasView) -> tuple[Candidate, ...]:
+    """Search as :func:`search_candidates` does, in a view that serves several queries."""
     check_names(query, view)
     rules = read_rules(view)
     found = _gather(query, view, rules=rules)
@@ -119,7 +123,7 @@ def search_candidates(
         raise NoCandidateError(msg, n_hidden=len(view.hidden), n_banned=found.n_banned)
     order = {pin.text: place for place, pin in enumerate(rules.pins)}
     by_pin = sorted(found.candidates.values(), key=lambda one: order.get(found.pins.get(one.key, ""), len(order)))
-    return rank_candidates(by_pin, settings=settings)
+    return rank_candidates(by_pin, settings=view.settings)
 
 
 @dataclass

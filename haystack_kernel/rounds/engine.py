@@ -26,8 +26,10 @@ from inference.installed import installed_engines
 from inference.manifest import DEMO_MODEL, MODEL_ENGINE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import Candidate, EvidenceDistance, RunRecord, Stratum
+    from haystack_kernel.schema import Candidate, EvidenceDistance, RunConfig, RunRecord, Stratum, StructuredQuery
 
 MIN_PAIRS = 10  # of the evidence distance; with fewer a mean of correlations says little
 _POOLING = "weighted"  # as back-tests choose the prompt for every engine
@@ -44,14 +46,37 @@ def pick_engine(record: RunRecord, ports: Ports) -> EnginePick:
     ports
         Where the atlases and their calibrations are.
     """
-    default = record.config.engine_default or record.config.engine
-    if query_of(record).perturbation is None:
+    return pick_engine_for(query_of(record), record.candidates, config=record.config, inputs=record.inputs, ports=ports)
+
+
+def pick_engine_for(
+    query: StructuredQuery,
+    candidates: Sequence[Candidate],
+    *,
+    config: RunConfig,
+    inputs: Mapping[str, str],
+    ports: Ports,
+) -> EnginePick:
+    """Choose as :func:`pick_engine` does, for a query that belongs to no run.
+
+    Parameters
+    ----------
+    query, candidates
+        What is asked, and what the search found for it.
+    config
+        Its default is taken where no back-test decides.
+    inputs
+        Digests of the files that the options name.
+    ports
+        Where the atlases and their calibrations are.
+    """
+    default = config.engine_default or config.engine
+    if query.perturbation is None:
         return EnginePick(engine=default, default=default, reason="back-tests are of treatments, and none is asked for")
-    config = record.config.model_copy(update={"engine": _POOLING})
-    choice = choose_candidates(query_of(record), record.candidates, [], config=config)
+    choice = choose_candidates(query, candidates, [], config=config.model_copy(update={"engine": _POOLING}))
     if choice is None:
         return EnginePick(engine=default, default=default, reason="the search found no candidate")
-    chosen = [one for one in record.candidates if one.key in choice.candidate_keys]
+    chosen = [one for one in candidates if one.key in choice.candidate_keys]
     atlas, evidence = chosen[0].prompt.atlas, _nearest(chosen)
     if atlas == OWN_ATLAS:
         return EnginePick(
@@ -60,7 +85,7 @@ def pick_engine(record: RunRecord, ports: Ports) -> EnginePick:
     found = [
         one
         for name in engine_names(ports.settings)
-        if (one := _figure(name, record, ports, atlas=atlas, evidence=evidence))
+        if (one := _figure(name, config, inputs, ports, atlas=atlas, evidence=evidence))
     ]
     return decide(found, default=default, atlas=atlas, evidence=evidence)
 
@@ -118,10 +143,16 @@ def _nearest(chosen: list[Candidate]) -> EvidenceDistance:
 
 
 def _figure(
-    name: str, record: RunRecord, ports: Ports, *, atlas: str, evidence: EvidenceDistance
+    name: str,
+    config: RunConfig,
+    inputs: Mapping[str, str],
+    ports: Ports,
+    *,
+    atlas: str,
+    evidence: EvidenceDistance,
 ) -> EngineFigure | None:
     """What the back-test says of an engine that can be used here; None where it says nothing."""
-    model = _model_of(name, record, ports)
+    model = _model_of(name, config, inputs, ports)
     if model is None:
         return None
     settings = ports.settings
@@ -152,14 +183,13 @@ def standard_error(stratum: Stratum) -> float:
     return float(half / (norm.ppf((1 + _LEVEL) / 2) * math.sqrt(n)))
 
 
-def _model_of(name: str, record: RunRecord, ports: Ports) -> str | None:
+def _model_of(name: str, config: RunConfig, inputs: Mapping[str, str], ports: Ports) -> str | None:
     """Digest by which the calibration of an engine is found, "" for none; None where the engine cannot be used."""
-    config = record.config
     if name == MODEL_ENGINE:
         if config.model == DEMO_MODEL:
             data = resources.files("inference.models").joinpath("demo.safetensors").read_bytes()
             return hashlib.sha256(data).hexdigest()
-        known = record.inputs.get("model", "")
+        known = inputs.get("model", "")
         return known if known and " " not in known else None
     installed = installed_engines().get(name)
     if installed is not None:

@@ -76,7 +76,7 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         prompt=prompt,
         prompt_control=read(layout.cells_file(folder, keys.CONTROL)) if last.n_control else None,
         baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
-        repeats=_repeats(outputs),
+        repeats=repeats_of(outputs),
         measured=_measured(record, ports),
     )
     context = GroundingContext(
@@ -164,7 +164,7 @@ def _is_donor_matched(record: RunRecord) -> bool:
 def _tested_before(record: RunRecord, ports: Ports, *, treated: ad.AnnData) -> dict[str, Any]:
     """What is known of the engine on the prompt's atlas: its back-test, its weights, and the data sets in question."""
     prompts = [item.prompt for item in record.rounds[-1].candidates]
-    model = _model_of(treated)
+    model = model_of(treated)
     atlas, settings = prompts[0].atlas, ports.settings
     found = calibrations.find(
         atlas,
@@ -181,7 +181,7 @@ def _tested_before(record: RunRecord, ports: Ports, *, treated: ad.AnnData) -> d
     }
 
 
-def _model_of(treated: ad.AnnData) -> ModelCard | None:
+def model_of(treated: ad.AnnData) -> ModelCard | None:
     """What the output states of the weights, or of the engine of another package; None for others."""
     stated = json.loads(treated.uns[OUTPUT_UNS]).get("model") if OUTPUT_UNS in treated.uns else None
     return ModelCard(**{name: str(stated.get(name, "")) for name in ModelCard.model_fields}) if stated else None
@@ -196,13 +196,13 @@ def _summary(grounded: Grounded, *, treated: ad.AnnData) -> dict[str, object]:
         "composite": grounded.composite,
         "agreement": grounded.agreement,
         "confidence": grounded.confidence,
-        "model": _model_of(treated),
+        "model": model_of(treated),
         "n_de": len(called),
         "top_genes": tuple(called.loc[called[keys.DELTA] > 0, keys.GENE].head(N_TOP_GENES)),
     }
 
 
-def _repeats(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnData | None], ...]:
+def repeats_of(outputs: dict[str, ad.AnnData]) -> tuple[tuple[ad.AnnData, ad.AnnData | None], ...]:
     """Treated and control predictions from every resampled prompt, in order."""
     start = f"{TREATED}{RESAMPLE_INFIX}"
     tags = sorted((name.removeprefix(start) for name in outputs if name.startswith(start)), key=int)

@@ -31,6 +31,7 @@ class ScreenPlan(Frozen):
     """What a screen does; an equal plan is the same screen, so that a repeated call goes on with it."""
 
     questions: tuple[ScreenQuestion, ...] = Field(description="none is dropped: what is refused says why")
+    not_understood: tuple[str, ...] = Field(default=(), description="what was given and taken into no question")
     config: RunConfig = Field(description="the options of every question, as of a run of one round")
     digests: dict[str, str] = Field(description="of atlases, tables of knowledge and given files")
     baselines: bool = Field(default=False, description="also predict with the simple engines, to compare with")

@@ -26,6 +26,13 @@ of the folder of a seal, ``<storage>/seals/<id>``::
     seal.json                          digests of a prediction or campaign, with the date
     outcomes/<id>.json                 what was measured afterwards, and how near the prediction came
 
+of the folder of a screen, which lies beside them::
+
+    plan.json  results.csv             what it asks, and every question with what was found
+    effects.h5ad                       questions by genes: expected effects with their errors
+    manifest-<k>.json                  the tasks of its k-th job
+    questions/<n>/                     cells by role, outputs, the score of the prediction
+
 and of the files of a storage that belong to no run: ``<storage>/index/`` (the runs of the storage in one file, see
 :mod:`haystack_kernel.store.index`) and ``<storage>/people/`` (what a service lets each person do).
 """
@@ -74,7 +81,7 @@ PAPERS = "papers.json"  # of the run: the search that all rounds are scored with
 REFERENCE = "reference.h5ad"
 TRANSCRIPT = "transcript.json"  # what planner replay reads
 
-PLAN = "plan.json"  # of a back-test, in the campaign's folder
+PLAN = "plan.json"  # of a back-test or a screen, in the campaign's folder
 PAIRS = "pairs"  # folder of one folder for each pair that is hidden, predicted and compared
 PREPARED = "prepared.json"  # of a pair: its cells are whole, and what they are
 OTHERS = "others"  # cells of the pair's type under other treatments
@@ -83,6 +90,8 @@ TRUTH, TRUTH_CONTROL = "truth", "truth-control"
 NULL, NULL_CONTROL = "null", "null-control"  # control cells in two halves: a prompt that shows no effect
 JUDGED = "judged.npz"  # of a pair: how near each engine came
 RESULTS = "results.csv"
+QUESTIONS = "questions"  # folder of one folder for each question of a screen
+EFFECTS = "effects.h5ad"
 CALIBRATIONS = "calibrations"  # folder of what back-tests say, in a campaign's and in an atlas's folder
 
 SEAL = "seal.json"
@@ -94,7 +103,7 @@ ROLES = (keys.PROMPT, keys.CONTROL, keys.QUERY)  # of the cells that a round rea
 
 
 def job_manifest(number: int) -> str:
-    """Path of the manifest of a back-test's job; numbers start at 1."""
+    """Path of the manifest of a campaign's job; numbers start at 1."""
     stem, _, suffix = MANIFEST.partition(".")
     return f"{stem}-{number}.{suffix}"
 
@@ -164,6 +173,11 @@ def step_of(path: str) -> RoundStep | None:
 def pair_folder(number: int) -> str:
     """Folder of one pair of a back-test; numbers start at 1."""
     return f"{PAIRS}/{number:04d}"
+
+
+def question_folder(number: int) -> str:
+    """Folder of one question of a screen; numbers start at 1."""
+    return f"{QUESTIONS}/{number:04d}"
 
 
 def calibration_file(engine: str, model: str = "") -> str:

@@ -83,6 +83,11 @@ def choose_query_cells(
     '420 unperturbed monocytes from dataset kang'
     """
     view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
+    return query_cells_in(view, query=query, candidates=candidates)
+
+
+def query_cells_in(view: AtlasView, *, query: StructuredQuery, candidates: Sequence[Candidate]) -> CellSet:
+    """Choose as :func:`choose_query_cells` does, in a view that serves several queries."""
     if asks_perturbation(query):
         rows = _perturbational(query, view)
     elif is_donor_prediction(query):

@@ -1,0 +1,169 @@
+"""What a screen found: one row a question, and the matrix of expected effects.
+
+In: the plan and what was prepared and scored so far. Out: a table, an AnnData.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from haystack_kernel import keys
+from haystack_kernel.campaign.judge import ARRAYS
+from haystack_kernel.campaign.prepare import read_prepared
+from haystack_kernel.store import layout
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from haystack_kernel.batches.folder import CampaignFolder
+    from haystack_kernel.campaign.prepare import Prepared
+    from haystack_kernel.schema import ScreenPlan
+
+PREDICTED, REFUSED, FAILED, WAITING = "predicted", "refused", "failed", "waiting"
+TEXTS = (
+    "perturbation",
+    "cell_type",
+    "cell_type_id",
+    "donor",
+    "question",
+    "status",
+    "reason",
+    "evidence",
+    "engine",
+    "top_up",
+    "top_down",
+)
+COUNTS = ("n_prompt", "n_control", "n_query", "n_donors", "n_up", "n_down", "n_called")
+NUMBERS = (
+    "size",
+    "size_sd",
+    "p_signal",
+    "p_donors",
+    "p_specificity",
+    "composite",
+    "expected_r",
+    "expected_low",
+    "expected_high",
+)
+COLUMNS = (
+    "number",
+    *TEXTS[:8],
+    "measured",
+    "engine",
+    *COUNTS,
+    *NUMBERS,
+    "calibrated",
+    "top_up",
+    "top_down",
+)
+LAYERS = ARRAYS[1:]
+
+Judged = tuple[dict[str, Any], dict[str, "NDArray[np.float64]"]]
+
+
+def read_judged(plan: ScreenPlan, *, folder: CampaignFolder) -> tuple[dict[int, Prepared], dict[int, Judged]]:
+    """What was prepared and what was scored so far, by number of the question."""
+    prepared, judged = {}, {}
+    for number in range(1, len(plan.questions) + 1):
+        if plan.questions[number - 1].refusal:
+            continue
+        if (facts := read_prepared(number, folder=folder)) is not None:
+            prepared[number] = facts
+            if (found := folder.read_arrays(f"{layout.question_folder(number)}/{layout.JUDGED}")) is not None:
+                judged[number] = found
+    return prepared, judged
+
+
+def tabulate(plan: ScreenPlan, prepared: dict[int, Prepared], judged: dict[int, Judged]) -> pd.DataFrame:
+    """One row a question, none dropped; what is not known is NaN, with a reason.
+
+    Parameters
+    ----------
+    plan, prepared, judged
+        The screen so far.
+
+    Returns
+    -------
+    Columns ``COLUMNS``. ``status``: ``predicted``, ``refused``, ``failed``, or ``waiting`` while the screen works.
+    """
+    rows = []
+    for number, one in enumerate(plan.questions, 1):
+        row: dict[str, Any] = {
+            "number": number,
+            "perturbation": one.perturbation,
+            "cell_type": one.cell_type,
+            "cell_type_id": one.cell_type_id,
+            "donor": one.donor,
+            "question": one.question,
+            "evidence": one.evidence or "",
+            "measured": one.measured,
+            "engine": one.engine or "",
+        }
+        facts, found = prepared.get(number, {}), judged.get(number, ({}, {}))[0]
+        row |= {name: facts[name] for name in (*COUNTS[:4], "evidence") if name in facts}
+        if one.refusal or "error" in facts:
+            row |= {"status": REFUSED, "reason": one.refusal or facts["error"]}
+        elif "failure" in found:
+            row |= {"status": FAILED, "reason": found["failure"]}
+        elif found:
+            row |= {name: found[name] for name in (*COUNTS[4:], *NUMBERS, "calibrated", "reason")}
+            row |= {"status": PREDICTED, **{name: " ".join(found[name]) for name in ("top_up", "top_down")}}
+        else:
+            row |= {"status": WAITING, "reason": "it is not predicted yet"}
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    for name in TEXTS:
+        table[name] = table[name].fillna("").astype(str)
+    for name in (*COUNTS, *NUMBERS):
+        table[name] = table[name].astype(float)
+    table["calibrated"] = table["calibrated"].fillna(value=False).astype(bool)
+    return table
+
+
+def effects_of(plan: ScreenPlan, table: pd.DataFrame, judged: dict[int, Judged], *, name: str) -> ad.AnnData:
+    """The predicted questions by genes: expected true effects with their errors.
+
+    Parameters
+    ----------
+    plan, table, judged
+        The screen so far.
+    name
+        Id of the screen.
+
+    Returns
+    -------
+    obs: the rows of ``table`` that are predicted, named ``0001`` and so on. var: every gene of any prediction. X:
+    expected true effect, natural log1p(CP10k), NaN where it cannot be told or the prediction has no such gene. Layers:
+    its standard deviation, P(DE), local false sign rate, log2 fold change. uns: the screen, its engines and the terms
+    of the weights.
+    """
+    import anndata as ad
+
+    numbers = [int(one) for one in table.loc[table["status"] == PREDICTED, "number"]]
+    genes = list(dict.fromkeys(gene for number in numbers for gene in judged[number][0]["genes"]))
+    at = pd.Index(genes)
+    filled = {one: np.full((len(numbers), len(genes)), np.nan, dtype=np.float32) for one in ARRAYS}
+    for place, number in enumerate(numbers):
+        facts, arrays = judged[number]
+        where = at.get_indexer(facts["genes"])
+        for one in ARRAYS:
+            if one in arrays:
+                filled[one][place, where] = arrays[one]
+    obs = table[table["status"] == PREDICTED].copy()
+    obs.index = pd.Index([f"{number:04d}" for number in numbers])
+    cards = {str(card): card for number in numbers if (card := judged[number][0].get("model"))}
+    terms = list(cards.values())
+    adata = ad.AnnData(filled[keys.EFFECT], obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
+    for one in LAYERS:
+        adata.layers[one] = filled[one]
+    adata.uns[keys.UNS] = {
+        "screen": name,
+        "engines": list(plan.engines),
+        "licence": [str(one.get("licence", "")) for one in terms],
+        "citation": [str(one.get("citation", "")) for one in terms],
+    }
+    return adata

@@ -1,0 +1,351 @@
+"""A screen from its plan to its table: many questions predicted as one batch of tasks and scored as runs are.
+
+In: treatments, cell types and options. Out: a :class:`Screen`. Every step leaves whole files and skips what is there:
+a killed screen goes on where it stopped when the same call is made again, and nothing is predicted or paid twice.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haystack_kernel.batches.folder import CampaignFolder
+from haystack_kernel.batches.pool import do_everywhere
+from haystack_kernel.batches.predict import expected_spec, predict
+from haystack_kernel.campaign.plan import Asked, evidence_counts, make_screen_plan, refusals
+from haystack_kernel.campaign.prepare import question_tasks, read_prepared
+from haystack_kernel.campaign.result import (
+    FAILED,
+    PREDICTED,
+    REFUSED,
+    TEXTS,
+    WAITING,
+    effects_of,
+    read_judged,
+    tabulate,
+)
+from haystack_kernel.campaign.steps import JUDGE, PREPARE, SCREEN
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.options import build_config
+from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.jobs import estimate_cost
+from haystack_kernel.ports import Consent, ProgressEvent
+from haystack_kernel.schema import EVIDENCE_WORDS, ScreenPlan
+from haystack_kernel.store import layout, parse_csv, to_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+    import pandas as pd
+
+    from haystack_kernel.ports import Ports, Progress
+    from haystack_kernel.schema import CostEstimate, Settings
+
+
+class Screen:
+    """A screen, finished or not.
+
+    Parameters
+    ----------
+    plan
+        What it asks.
+    folder
+        Its files.
+
+    Examples
+    --------
+    >>> found = haystack.campaign.screen(["IFN-beta", "TNF-alpha"], ["B cell"], workers=2)  # doctest: +SKIP
+    >>> found.table[["perturbation", "cell_type", "size", "p_donors"]]  # doctest: +SKIP
+    """
+
+    def __init__(self, plan: ScreenPlan, *, folder: CampaignFolder) -> None:
+        self.plan = plan
+        self._folder = folder
+
+    @property
+    def id(self) -> str:
+        """Name of its folder under ``<storage>/campaigns``; it follows from the plan."""
+        return SCREEN.id_of(self.plan)
+
+    @property
+    def folder(self) -> str:
+        """Address of its files."""
+        return self._folder.root
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every question is predicted, refused or failed."""
+        return not (self.table["status"] == WAITING).any()
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a question, none dropped; see :func:`haystack_kernel.campaign.result.tabulate`."""
+        done = self._folder.read(layout.RESULTS)
+        return tabulate(self.plan, *self._read) if done is None else parse_csv(done, texts=TEXTS)
+
+    @cached_property
+    def effects(self) -> ad.AnnData:
+        """Expected true effects of the predicted questions by genes; see :func:`.result.effects_of`."""
+        import anndata
+
+        done = self._folder.read(layout.EFFECTS)
+        if done is None:
+            return effects_of(self.plan, self.table, self._read[1], name=self.id)
+        found = anndata.read_h5ad(io.BytesIO(done))
+        return found
+
+    @property
+    def refused(self) -> pd.DataFrame:
+        """Questions without a prediction, with the reason."""
+        without = self.table["status"].isin([REFUSED, FAILED])
+        return self.table.loc[without, ["number", "perturbation", "cell_type", "donor", "status", "reason"]]
+
+    @cached_property
+    def _read(self) -> Any:  # noqa: ANN401 - prepared and judged questions
+        return read_judged(self.plan, folder=self._folder)
+
+    def __repr__(self) -> str:
+        counts = self.table["status"].value_counts()
+        said = ", ".join(f"{counts[one]} {one}" for one in (PREDICTED, REFUSED, FAILED, WAITING) if one in counts)
+        return f"Screen({self.id}: {len(self.table)} questions, {said}; {', '.join(self.plan.engines)})"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a screen would do, before it does anything.
+
+    Attributes
+    ----------
+    plan
+        Every question.
+    n_tasks
+        Number of predictions.
+    cost
+        What they may cost; of this machine nothing.
+    folder
+        Where its files will be; files of an earlier call are used again.
+    n_done
+        Questions that an earlier call scored.
+    """
+
+    plan: ScreenPlan
+    n_tasks: int
+    cost: CostEstimate
+    folder: str
+    n_done: int = 0
+
+    @property
+    def n_predicted(self) -> int:
+        """Questions that will be predicted."""
+        return sum(not one.refusal for one in self.plan.questions)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The plan in sentences."""
+        n, measured = len(self.plan.questions), sum(one.measured for one in self.plan.questions)
+        said = [f"{n} questions: {self.n_predicted} can be predicted, {n - self.n_predicted} are refused."]
+        counts = evidence_counts(self.plan.questions)
+        said += [f"{counts[one]} from {EVIDENCE_WORDS[one]}" for one in EVIDENCE_WORDS if one in counts]
+        if measured:
+            said.append(f"{measured} are measured in the atlas already")
+        for reason, some in refusals(self.plan.questions).items():
+            which = f"{some[0].perturbation or '?'} in {some[0].cell_type or '?'}"
+            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+            said.append(f"refused: {which}{more}: {reason}")
+        said += [f"not understood: {one}" for one in self.plan.not_understood]
+        if self.n_done:
+            said.append(f"{self.n_done} questions are finished by an earlier call and are not done again")
+        return tuple(said)
+
+
+def screen(  # noqa: PLR0913 - what is asked, where, and what it may spend
+    perturbations: Sequence[str] = (),
+    cell_types: Sequence[str] = (),
+    *,
+    workers: int = 1,
+    settings: Settings | None = None,
+    ports: Ports | None = None,
+    approve: bool | None = None,
+    max_cost: float | None = None,
+    progress: Progress | None = None,
+    **options: Any,  # noqa: ANN401 - fields of Asked and RunConfig, and ``storage``
+) -> Screen:
+    """Predict many questions as one job, and score each as a run would.
+
+    Parameters
+    ----------
+    perturbations, cell_types
+        Names as people write them; every treatment is asked for in every cell type.
+    workers
+        Processes that work at the same time on this machine.
+    settings, ports
+        None reads the settings and builds the ports from them.
+    approve, max_cost
+        Consent to spending and its cap in dollars for the whole screen, where the predictions run in the cloud.
+    progress
+        Listener of progress events.
+    **options
+        What is asked besides: ``donors``, ``table``, ``data_set``, ``kind``, ``target``, ``pathway``; see
+        :class:`haystack_kernel.campaign.plan.Asked`. How: ``baselines`` (also predict with the simple engines),
+        ``resamples`` (predictions from resampled prompts), ``storage``, and fields of
+        :class:`haystack_kernel.schema.RunConfig` such as ``atlases``, ``engine``, ``query_h5ad``, ``executor``.
+
+    Returns
+    -------
+    The screen; the same call again reads it, or goes on where it stopped.
+
+    Raises
+    ------
+    InvalidInputError
+        Nothing is asked for, or an option is refused.
+    ApprovalNeededError
+        The predictions cost money and this call does not consent to it; nothing was started.
+    JobFailedError
+        The predictions could not be made; the same call goes on where it stopped.
+
+    Examples
+    --------
+    >>> found = haystack.campaign.screen(data_set="demo_drug_pbmc", cell_types=["B cell"])  # doctest: +SKIP
+    >>> found.table.sort_values("size", ascending=False).head(20)  # doctest: +SKIP
+    """
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        msg = f"workers is {workers!r}; give a whole number of at least 1"
+        raise InvalidInputError(msg)
+    storage = options.pop("storage", None)
+    if ports is None:
+        settings = settings or load_settings(storage=storage)
+        ports = connect(settings, progress=progress, consent=Consent.given(approve, max_cost))
+    plan = plan_screen(perturbations, cell_types, ports=ports, **options)
+    return run_screen(plan, ports=ports, workers=workers)
+
+
+def plan_screen(
+    perturbations: Sequence[str] = (),
+    cell_types: Sequence[str] = (),
+    *,
+    ports: Ports,
+    baselines: bool = False,
+    resamples: int = 0,
+    **options: Any,  # noqa: ANN401 - as of :func:`screen`
+) -> ScreenPlan:
+    """Make the plan of a screen; nothing is written."""
+    asked = {name: options.pop(name) for name in Asked.__dataclass_fields__ if options.get(name) is not None}
+    for name in ("donors",):
+        asked[name] = _names(asked.get(name, ()), what=name)
+    given = Asked(
+        perturbations=_names(perturbations, what="perturbations"),
+        cell_types=_names(cell_types, what="cell_types"),
+        **asked,
+    )
+    options = {name: value for name, value in options.items() if value is not None}
+    options.setdefault("planner", "offline")
+    config = build_config(ports.settings, literature=False, max_rounds=1, **options)
+    return make_screen_plan(given, config, ports=ports, baselines=baselines, resamples=resamples)
+
+
+def preview(plan: ScreenPlan, *, ports: Ports) -> Preview:
+    """What a plan would do and cost."""
+    folder = CampaignFolder(ports.settings, SCREEN.id_of(plan), clock=ports.clock)
+    tasks = []
+    for number, one in enumerate(plan.questions, 1):
+        if not one.refusal:
+            facts = {"engine": one.engine, "control_strategy": plan.config.control_strategy, "n_control": 1}
+            tasks += question_tasks(number, plan, {**facts, "has_others": False}, folder=folder)
+    spec = expected_spec(tasks, plan, ports=ports, name=SCREEN.id_of(plan))
+    done = folder.names(layout.QUESTIONS) if folder.read(layout.PLAN) is not None else set()
+    n_done = sum(layout.JUDGED in folder.names(f"{layout.QUESTIONS}/{one}") for one in done)
+    return Preview(plan, len(tasks), estimate_cost(spec, ports.settings.batch), folder.root, n_done)
+
+
+def run_screen(plan: ScreenPlan, *, ports: Ports, workers: int = 1) -> Screen:
+    """Do what a plan says, or what is left of it.
+
+    Parameters
+    ----------
+    plan
+        From :func:`plan_screen`.
+    ports
+        With the consent of this call.
+    workers
+        Processes that work at the same time on this machine.
+    """
+    name = SCREEN.id_of(plan)
+    folder = CampaignFolder(ports.settings, name, clock=ports.clock)
+    if folder.read(layout.RESULTS) is None:
+        folder.write(layout.PLAN, plan.model_dump_json(indent=1).encode())
+        numbers = [number for number, one in enumerate(plan.questions, 1) if not one.refusal]
+        do_everywhere(SCREEN, PREPARE, numbers, plan, ports=ports, workers=workers)
+        prepared = {number: facts for number in numbers if (facts := read_prepared(number, folder=folder)) is not None}
+        tasks = [
+            task for number, facts in prepared.items() for task in question_tasks(number, plan, facts, folder=folder)
+        ]
+        predict(tasks, plan, folder=folder, ports=ports, workers=workers, name=name)
+        usable = [number for number, facts in prepared.items() if "error" not in facts]
+        do_everywhere(SCREEN, JUDGE, usable, plan, ports=ports, workers=workers)
+        prepared, judged = read_judged(plan, folder=folder)
+        table = tabulate(plan, prepared, judged)
+        folder.write_cells(layout.EFFECTS, effects_of(plan, table, judged, name=name))
+        folder.write(layout.RESULTS, to_csv(table))
+        words = f"{(table['status'] == PREDICTED).sum()} of {len(table)} questions predicted: {folder.root}"
+        ports.progress(ProgressEvent(run_id=name, phase="done", message=words, fraction=1.0))
+    return Screen(plan, folder=folder)
+
+
+def open_screen(name: str, *, storage: str | None = None, settings: Settings | None = None) -> Screen:
+    """Open a screen, finished or not; nothing is computed.
+
+    Parameters
+    ----------
+    name
+        Its id, such as ``screen-0123456789ab``, or the address of its folder.
+    storage
+        Folder or address that holds the run folders; None: as configured.
+    settings
+        None reads them.
+
+    Returns
+    -------
+    The screen; of an unfinished one the finished rows are filled.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such screen; the message lists those that there are.
+
+    Examples
+    --------
+    >>> haystack.campaign.open_screen("screen-0123456789ab").table  # doctest: +SKIP
+    """
+    place, _, last = name.rstrip("/").rpartition("/")
+    if place and storage is None:
+        storage = place.removesuffix(f"/{layout.CAMPAIGNS}")
+    settings = settings or load_settings(storage=storage)
+    ports = connect(settings)
+    folder = CampaignFolder(settings, last, clock=ports.clock)
+    data = folder.read(layout.PLAN) if last.startswith(f"{SCREEN.name}-") else None
+    if data is None:
+        held = sorted(one for one in list_campaigns(settings, ports) if one.startswith(f"{SCREEN.name}-"))
+        there = f"there are {', '.join(held)}" if held else "there is none yet; `haystack screen` makes one"
+        msg = f"no screen {last!r} in {Path(folder.root).parent}; {there}"
+        raise NotFoundError(msg, screen=last)
+    return Screen(ScreenPlan.model_validate_json(data), folder=folder)
+
+
+def list_campaigns(settings: Settings, ports: Ports) -> set[str]:
+    """Ids of all campaigns of a storage."""
+    return CampaignFolder(settings, "", clock=ports.clock).names("")
+
+
+def _names(given: Sequence[str] | str, *, what: str) -> tuple[str, ...]:
+    if isinstance(given, str):
+        given = (given,)
+    names = tuple(one.strip() for one in given if isinstance(one, str) and one.strip())
+    if len(names) < len(given):
+        msg = f"{what} {list(given)!r} holds something that is no name; give texts such as 'IFN-beta'"
+        raise InvalidInputError(msg)
+    return tuple(dict.fromkeys(names))
