@@ -197,7 +197,7 @@ def combine_p(p: list[float], weights: list[float]) -> float:
 
 
 def _expected(grounded: Grounded, *, context: GroundingContext, cells: GroundingCells) -> dict[str, Any]:
-    """Correlation with the truth to be expected: by the back-test of the atlas, else by parts of the prompt left out."""
+    """Correlation with the truth to be expected: by the atlas's back-test, else by parts of the prompt left out."""
     features = prompt_features(cells.prompt, cells.prompt_control, cells.query)
     tested = quote_calibration(context.calibration, engine=context.engine, evidence=context.evidence, features=features)
     if tested is not None and tested.is_known:

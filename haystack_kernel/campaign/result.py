@@ -102,6 +102,7 @@ def tabulate(plan: ScreenPlan, prepared: dict[int, Prepared], judged: dict[int, 
             "evidence": one.evidence or "",
             "measured": one.measured,
             "engine": one.engine or "",
+            "calibrated": False,
         }
         facts, found = prepared.get(number, {}), judged.get(number, ({}, {}))[0]
         row |= {name: facts[name] for name in (*COUNTS[:4], "evidence") if name in facts}
@@ -111,7 +112,7 @@ def tabulate(plan: ScreenPlan, prepared: dict[int, Prepared], judged: dict[int, 
             row |= {"status": FAILED, "reason": found["failure"]}
         elif found:
             row |= {name: found[name] for name in (*COUNTS[4:], *NUMBERS, "calibrated", "reason")}
-            row |= {"status": PREDICTED, **{name: " ".join(found[name]) for name in ("top_up", "top_down")}}
+            row |= {"status": PREDICTED, **{name: ";".join(found[name]) for name in ("top_up", "top_down")}}
         else:
             row |= {"status": WAITING, "reason": "it is not predicted yet"}
         rows.append(row)
@@ -120,7 +121,6 @@ def tabulate(plan: ScreenPlan, prepared: dict[int, Prepared], judged: dict[int, 
         table[name] = table[name].fillna("").astype(str)
     for name in (*COUNTS, *NUMBERS):
         table[name] = table[name].astype(float)
-    table["calibrated"] = table["calibrated"].fillna(value=False).astype(bool)
     return table
 
 

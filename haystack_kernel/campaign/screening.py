@@ -32,10 +32,11 @@ from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, NotFoundError
-from haystack_kernel.jobs import estimate_cost
+from haystack_kernel.jobs import describe, estimate_cost
 from haystack_kernel.ports import Consent, ProgressEvent
 from haystack_kernel.schema import EVIDENCE_WORDS, ScreenPlan
 from haystack_kernel.store import layout, parse_csv, to_csv
+from inference.manifest import BASELINES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.schema import CostEstimate, Settings
+
+
+_QUESTION_S = (1.0, 5.0)  # of one processor: cells chosen, a simple prediction, the score
+_MODEL_S = (1.0, 60.0)  # of each prediction by a model, without a GPU
 
 
 class Screen:
@@ -131,35 +136,53 @@ class Preview:
         Where its files will be; files of an earlier call are used again.
     n_done
         Questions that an earlier call scored.
+    time_s
+        Shortest and longest time that it may take, in seconds.
     """
 
     plan: ScreenPlan
     n_tasks: int
     cost: CostEstimate
     folder: str
-    n_done: int = 0
+    n_done: int
+    time_s: tuple[float, float]
+
+    @property
+    def id(self) -> str:
+        """Id of the screen."""
+        return SCREEN.id_of(self.plan)
 
     @property
     def n_predicted(self) -> int:
-        """Questions that will be predicted."""
+        """Questions that can be predicted."""
         return sum(not one.refusal for one in self.plan.questions)
+
+    @property
+    def n_left(self) -> int:
+        """Questions that are still to be predicted and scored."""
+        return self.n_predicted - self.n_done
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The plan in sentences."""
         n, measured = len(self.plan.questions), sum(one.measured for one in self.plan.questions)
-        said = [f"{n} questions: {self.n_predicted} can be predicted, {n - self.n_predicted} are refused."]
+        engines = f" by {', '.join(self.plan.engines)}" if self.plan.engines else ""
+        said = [f"{n} questions: {self.n_predicted} can be predicted{engines}, {n - self.n_predicted} are refused."]
         counts = evidence_counts(self.plan.questions)
         said += [f"{counts[one]} from {EVIDENCE_WORDS[one]}" for one in EVIDENCE_WORDS if one in counts]
         if measured:
             said.append(f"{measured} are measured in the atlas already")
         for reason, some in refusals(self.plan.questions).items():
-            which = f"{some[0].perturbation or '?'} in {some[0].cell_type or '?'}"
-            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
-            said.append(f"refused: {which}{more}: {reason}")
+            names = [f"{one.perturbation or '?'} in {one.cell_type or '?'}" for one in some[:3]]
+            more = f" and {len(some) - 3} more" if len(some) > 3 else ""
+            said.append(f"refused: {', '.join(names)}{more}: {reason}")
         said += [f"not understood: {one}" for one in self.plan.not_understood]
         if self.n_done:
-            said.append(f"{self.n_done} questions are finished by an earlier call and are not done again")
+            said.append(f"{self.n_done} questions were finished by an earlier call and are not done again")
+        if self.n_left:
+            cost = describe(self.cost) if self.plan.executor == "batch" else "nothing: this machine makes them"
+            low, high = (in_words(one) for one in self.time_s)
+            said.append(f"{self.n_tasks} predictions, which cost {cost}; about {low} to {high} in all")
         return tuple(said)
 
 
@@ -248,18 +271,50 @@ def plan_screen(
     return make_screen_plan(given, config, ports=ports, baselines=baselines, resamples=resamples)
 
 
-def preview(plan: ScreenPlan, *, ports: Ports) -> Preview:
-    """What a plan would do and cost."""
-    folder = CampaignFolder(ports.settings, SCREEN.id_of(plan), clock=ports.clock)
+def preview(plan: ScreenPlan, *, ports: Ports, workers: int = 1) -> Preview:
+    """What a plan would do and cost.
+
+    Parameters
+    ----------
+    plan
+        From :func:`plan_screen`.
+    ports
+        Where an earlier call may have left results.
+    workers
+        Processes of this machine that would work at the same time.
+    """
+    name = SCREEN.id_of(plan)
+    folder = CampaignFolder(ports.settings, name, clock=ports.clock)
     tasks = []
     for number, one in enumerate(plan.questions, 1):
         if not one.refusal:
             facts = {"engine": one.engine, "control_strategy": plan.config.control_strategy, "n_control": 1}
             tasks += question_tasks(number, plan, {**facts, "has_others": False}, folder=folder)
-    spec = expected_spec(tasks, plan, ports=ports, name=SCREEN.id_of(plan))
+    cost = estimate_cost(expected_spec(tasks, plan, ports=ports, name=name), ports.settings.batch)
     done = folder.names(layout.QUESTIONS) if folder.read(layout.PLAN) is not None else set()
     n_done = sum(layout.JUDGED in folder.names(f"{layout.QUESTIONS}/{one}") for one in done)
-    return Preview(plan, len(tasks), estimate_cost(spec, ports.settings.batch), folder.root, n_done)
+    n_left = sum(not one.refusal for one in plan.questions) - n_done
+    n_of_model = sum(task.engine not in BASELINES for task in tasks)
+    low, high = (
+        n_left * each / workers + (0.0 if plan.executor == "batch" else n_of_model * of_model / workers)
+        for each, of_model in zip(_QUESTION_S, _MODEL_S, strict=True)
+    )
+    if plan.executor == "batch":
+        low, high = low + cost.low_s, high + cost.high_s
+    return Preview(plan, len(tasks), cost, folder.root, n_done, (low, high))
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it.
+
+    Examples
+    --------
+    >>> in_words(40), in_words(400), in_words(40_000)
+    ('40 s', '7 min', '11.1 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def run_screen(plan: ScreenPlan, *, ports: Ports, workers: int = 1) -> Screen:

@@ -1,0 +1,179 @@
+"""A whole screen on a small designed atlas: what comes out, what a repeat does, and what is refused in words."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from haystack_kernel import keys
+from haystack_kernel.atlas import build_atlas, load_mapping
+from haystack_kernel.campaign.plan import read_questions, words_of
+from haystack_kernel.campaign.result import COLUMNS
+from haystack_kernel.campaign.screening import open_screen, plan_screen, preview, run_screen, screen
+from haystack_kernel.config.connect import connect
+from haystack_kernel.config.settings import load_settings
+from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.store import layout
+from tests.backtest.test_work import make_cells
+from tests.conftest import InlineExecutor
+
+QUESTIONS = """perturbation\tcell_type\tdose
+IFNb\tB cells\t10
+TNF-alpha\tmonocyte\t10
+interferon beta\tB cell\t3
+\tmonocyte\t1
+XQ-99\tB cell\t1
+IL-6\thepatocyte\t1
+"""
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory):
+    """Ports of a storage of their own, with a designed atlas; jobs run in this process."""
+    folder = tmp_path_factory.mktemp("screens")
+    source = folder / "cells.h5ad"
+    make_cells().write_h5ad(source)
+    settings = load_settings(
+        storage=str(folder / "storage"), atlas_root=str(folder / "atlases"), cache=str(folder / "cache")
+    )
+    few = settings.grounding.model_copy(update={"n_draws": 99, "n_seeds": 0})
+    settings = settings.model_copy(update={"grounding": few})
+    columns = {"perturbation_column": "perturbation", "control": ["control"], "perturbation_type": "cytokine"}
+    build_atlas(
+        str(source),
+        name="tiny",
+        root=settings.atlas_root,
+        mapping=load_mapping("cellxgene", **columns),
+        knowledge=load_knowledge(),
+    )
+    found = connect(settings)
+    return replace(found, executors={"local": InlineExecutor(found.clock)})
+
+
+@pytest.fixture(scope="module")
+def plan(ports, tmp_path_factory):
+    """Six rows of a table, one of which repeats another, three of which cannot be predicted."""
+    path = tmp_path_factory.mktemp("questions") / "asked.tsv"
+    path.write_text(QUESTIONS)
+    return plan_screen(table=path, ports=ports, atlases=["tiny"], engine="weighted")
+
+
+@pytest.mark.slow
+def test_a_plan_drops_nothing_and_says_what_it_did_not_use(plan, ports):
+    asked = [(one.perturbation, one.cell_type, bool(one.refusal)) for one in plan.questions]
+    assert asked == [
+        ("IFN-beta", "B cell", False),
+        ("TNF-alpha", "monocyte", False),
+        ("", "monocyte", True),
+        ("XQ-99", "B cell", True),
+        ("IL-6", "hepatocyte", True),
+    ]
+    assert "row 4 of asked.tsv has no perturbation" in plan.questions[2].refusal
+    assert "'XQ-99' is not known; the nearest known:" in plan.questions[3].refusal
+    assert "hepatocyte" in plan.questions[4].refusal
+    assert plan.questions[0].evidence == "same_pair"
+    assert plan.questions[0].measured
+    assert any("'dose'" in one for one in plan.not_understood)
+    assert any("repeats" in one for one in plan.not_understood)
+    found = preview(plan, ports=ports)
+    assert (found.n_predicted, found.n_left, found.n_tasks) == (2, 2, 4)
+    assert "5 questions: 2 can be predicted by weighted, 3 are refused." in found.lines
+    assert not Path(ports.settings.storage).exists()
+
+
+@pytest.fixture(scope="module")
+def done(plan, ports):
+    """The finished screen."""
+    return run_screen(plan, ports=ports)
+
+
+@pytest.mark.slow
+def test_every_question_has_a_row_and_predicted_ones_have_effects(done, ports):
+    table = done.table
+    assert tuple(table.columns) == COLUMNS
+    assert list(table["status"]) == ["predicted", "predicted", "refused", "refused", "refused"]
+    assert table.loc[table["status"] == "refused", "size"].isna().all()
+    assert (table.loc[table["status"] == "refused", "reason"] != "").all()
+    effects = done.effects
+    assert list(effects.obs_names) == ["0001", "0002"]
+    assert set(effects.layers) == {keys.EFFECT_SD, keys.PROB_DE, keys.LFSR, keys.LOG2FC}
+    sizes = np.sqrt(np.nanmean(np.square(effects.X), axis=1))
+    np.testing.assert_allclose(sizes, table["size"][:2], rtol=0.2)  # over the tested genes there
+    found = preview(done.plan, ports=ports)
+    assert found.n_left == 0
+    again = open_screen(done.id, settings=ports.settings)
+    assert again.table.equals(table)
+    assert again.effects.shape == effects.shape
+
+
+@pytest.mark.slow
+def test_a_screen_that_is_not_finished_opens_with_what_there_is_and_goes_on(done, ports):
+    folder = f"{ports.settings.storage}/campaigns/{done.id}"
+    before = done.table
+    for name in (layout.RESULTS, layout.EFFECTS, f"{layout.question_folder(2)}/{layout.JUDGED}"):
+        (Path(folder) / name).unlink()
+    half = open_screen(folder)
+    assert list(half.table["status"][:2]) == ["predicted", "waiting"]
+    assert half.effects.n_obs == 1
+    assert not half.is_finished
+    submitted = len(ports.executors["local"].submitted)
+    whole = run_screen(done.plan, ports=ports)
+    assert len(ports.executors["local"].submitted) == submitted  # no prediction is made again
+    assert whole.table.equals(before)
+
+
+@pytest.mark.slow
+def test_what_makes_no_screen_is_refused(ports):
+    given = {"ports": ports, "atlases": ["tiny"], "engine": "weighted"}
+    with pytest.raises(InvalidInputError, match="a screen needs treatments and cell types"):
+        plan_screen(**given)
+    with pytest.raises(InvalidInputError, match=r"treatments are named \(IFN-beta\) and no cell types"):
+        plan_screen(["IFN-beta"], **given)
+    with pytest.raises(InvalidInputError, match="no data set 'cell' in the atlases; they hold"):
+        plan_screen(data_set="cell", **given)
+    with pytest.raises(InvalidInputError, match="has no treatment of kind 'drug'; it has cytokine"):
+        plan_screen(data_set="tiny", kind="drug", **given)
+    with pytest.raises(InvalidInputError, match="workers is 0"):
+        screen(["IFN-beta"], ["B cell"], workers=0, ports=ports)
+    with pytest.raises(NotFoundError, match="no screen 'screen-000000000000'"):
+        open_screen("screen-000000000000", settings=ports.settings)
+
+
+@pytest.mark.slow
+def test_treatments_of_a_data_set_of_a_target_and_of_a_pathway_are_asked_for(ports):
+    given = {"ports": ports, "atlases": ["tiny"], "engine": "weighted"}
+    whole = plan_screen(data_set="tiny", **given)
+    assert len(whole.questions) == 2 * 3
+    assert not any(one.refusal for one in whole.questions)
+    found = plan_screen(cell_types=["B cell"], target="IFNAR1", **given)
+    assert "IFN-beta" in {one.perturbation for one in found.questions}
+    found = plan_screen(cell_types=["B cell"], pathway="Type I interferon response", **given)
+    assert "IFN-beta" in {one.perturbation for one in found.questions}
+    with pytest.raises(InvalidInputError, match="no treatment is known to act on 'IFNARX'"):
+        plan_screen(cell_types=["B cell"], target="IFNARX", **given)
+
+
+@pytest.mark.slow
+def test_a_donor_is_named_in_the_words_of_the_question(ports):
+    assert words_of("IFN-beta", "B cell", "tiny:1256") == "How would B cells of donor 1256 respond to IFN-beta?"
+    found = plan_screen(
+        ["IFN-beta"], ["B cell"], donors=["d1", "d9"], ports=ports, atlases=["tiny"], engine="weighted"
+    ).questions
+    assert [bool(one.refusal) for one in found] == [False, True]
+    assert "d9" in found[1].refusal
+
+
+def test_a_table_says_what_it_lacks(tmp_path):
+    path = tmp_path / "asked.csv"
+    path.write_text("drug,cell_type\nIL-6,B cell\n")
+    with pytest.raises(
+        InvalidInputError, match=r"asked\.csv has no column 'perturbation'; its columns: drug, cell_type"
+    ):
+        read_questions(path)
+    path.write_text("perturbation,cell_type\n1,2-dichlorobenzene,B cell\n")
+    with pytest.raises(InvalidInputError, match=r"line 2 of asked\.csv has more fields than its header"):
+        read_questions(path)
+    path.write_text("Perturbation,Cell type\nIL-6,B cell\n")
+    assert read_questions(path)[0][0].cell_type == "B cell"
