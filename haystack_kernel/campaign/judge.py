@@ -26,6 +26,7 @@ from haystack_kernel.store import layout
 from inference.manifest import ERROR_SUFFIX
 
 if TYPE_CHECKING:
+    import anndata as ad
     import pandas as pd
 
     from haystack_kernel.batches.folder import CampaignFolder
@@ -55,27 +56,15 @@ def _judge(
     number: int, plan: ScreenPlan, prepared: Prepared, *, ports: Ports, folder: CampaignFolder
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     place = layout.question_folder(number)
-    names = [task.id.partition("-")[2] for task in question_tasks(number, plan, prepared, folder=folder)]
-    outputs = {
-        name: found for name in names if (found := folder.read_cells(layout.output_file(place, name))) is not None
-    }
-    if absent := [name for name in (TREATED, CONTROL) if name in names and name not in outputs]:
-        return {"failure": _why_missing(place, absent[0], folder)}, {}
-    labels = (keys.DONOR, keys.CELL_TYPE, keys.DATASET)
-    cells = {role: folder.read_cells(layout.cells_file(place, role), labels) for role in layout.ROLES}
-    prompt, query_cells = cells[keys.PROMPT], cells[keys.QUERY]
-    if prompt is None or query_cells is None:
-        msg = f"cells of question {number} are gone from {folder.uri(place)}; remove that folder and repeat the screen"
-        raise ContractError(msg, path=place)
-    grounding_cells = GroundingCells(
-        treated=outputs[TREATED],
-        control_pred=outputs.get(CONTROL),
-        query=query_cells,
-        prompt=prompt,
-        prompt_control=cells[keys.CONTROL],
-        baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
-        repeats=repeats_of(outputs),
-    )
+    outputs = {}
+    for task in question_tasks(number, plan, prepared, folder=folder):
+        name = task.id.partition("-")[2]
+        found = folder.read_cells(layout.output_file(place, name))
+        if found is not None:
+            outputs[name] = found
+        elif name in (TREATED, CONTROL):
+            return {"failure": _why_missing(place, name, folder)}, {}
+    grounding_cells = _cells(place, outputs, folder=folder)
     card = model_of(outputs[TREATED])
     context = _context(plan, prepared, card=card, ports=ports)
     grounded = score_prediction(
@@ -90,6 +79,25 @@ def _judge(
     de = grounded.de
     facts["genes"] = list(de[keys.GENE])
     return facts, {name: de[name].to_numpy(float) for name in ARRAYS if name in de}
+
+
+def _cells(place: str, outputs: dict[str, ad.AnnData], *, folder: CampaignFolder) -> GroundingCells:
+    """Cells by role and predictions, as a round of a run has them."""
+    labels = (keys.DONOR, keys.CELL_TYPE, keys.DATASET)
+    cells = {role: folder.read_cells(layout.cells_file(place, role), labels) for role in layout.ROLES}
+    prompt, query_cells = cells[keys.PROMPT], cells[keys.QUERY]
+    if prompt is None or query_cells is None:
+        msg = f"cells of a question are gone from {folder.uri(place)}; remove that folder and repeat the screen"
+        raise ContractError(msg, path=place)
+    return GroundingCells(
+        treated=outputs[TREATED],
+        control_pred=outputs.get(CONTROL),
+        query=query_cells,
+        prompt=prompt,
+        prompt_control=cells[keys.CONTROL],
+        baselines={n.removeprefix(BASELINE_PREFIX): a for n, a in outputs.items() if n.startswith(BASELINE_PREFIX)},
+        repeats=repeats_of(outputs),
+    )
 
 
 def _context(plan: ScreenPlan, prepared: Prepared, *, card: ModelCard | None, ports: Ports) -> GroundingContext:

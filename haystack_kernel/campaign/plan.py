@@ -160,10 +160,20 @@ def _add(questions: _Questions, one: ScreenQuestion) -> None:
 
 def _rows_of(asked: Asked, *, sources: Sources) -> tuple[list[_Row], list[str]]:
     """Every question as it was asked for, and what was given and not used."""
-    rows: list[_Row] = []
-    notes: list[str] = []
-    if asked.table is not None:
-        rows, notes = read_questions(asked.table)
+    rows, notes = ([], []) if asked.table is None else read_questions(asked.table)
+    names, cell_types = _treatments_and_types(asked, sources=sources)
+    if bool(names) != bool(cell_types):
+        given, noun, other = (names, "treatments", "cell types") if names else (cell_types, "cell types", "treatments")
+        msg = f"{noun} are named ({', '.join(given[:3])}{', …' if len(given) > 3 else ''}) and no {other}; name some"
+        raise InvalidInputError(msg)
+    rows += [
+        _Row(name, cell_type, donor) for name in names for cell_type in cell_types for donor in asked.donors or ("",)
+    ]
+    return rows, notes
+
+
+def _treatments_and_types(asked: Asked, *, sources: Sources) -> tuple[list[str], list[str]]:
+    """Treatments and cell types that are to be combined."""
     names, cell_types = list(asked.perturbations), list(asked.cell_types)
     if asked.kind is not None and asked.data_set is None:
         msg = f"kind {asked.kind!r} chooses among the treatments of a data set, and none is named"
@@ -176,14 +186,7 @@ def _rows_of(asked: Asked, *, sources: Sources) -> tuple[list[_Row], list[str]]:
         names += _with_target(asked.target, sources=sources)
     if asked.pathway is not None:
         names += _of_pathway(asked.pathway, sources=sources)
-    if bool(names) != bool(cell_types):
-        given, noun, other = (names, "treatments", "cell types") if names else (cell_types, "cell types", "treatments")
-        msg = f"{noun} are named ({', '.join(given[:3])}{', …' if len(given) > 3 else ''}) and no {other}; name some"
-        raise InvalidInputError(msg)
-    rows += [
-        _Row(name, cell_type, donor) for name in names for cell_type in cell_types for donor in asked.donors or ("",)
-    ]
-    return rows, notes
+    return names, cell_types
 
 
 def read_questions(table: str | Path | pd.DataFrame) -> tuple[list[_Row], list[str]]:
@@ -203,40 +206,42 @@ def read_questions(table: str | Path | pd.DataFrame) -> tuple[list[_Row], list[s
     InvalidInputError
         There is no such file, or it lacks a column.
     """
-    name = "the table"
-    if not isinstance(table, pd.DataFrame):
-        path = Path(table).expanduser()
-        name = path.name
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"{table} cannot be read as a table of questions: {error}; give a TSV or CSV file in UTF-8"
-            raise InvalidInputError(msg) from error
-        head = text.partition("\n")[0]
-        separator = max("\t,;", key=head.count)
-        lines = list(csv.reader(io.StringIO(text), delimiter=separator))
-        width = len(lines[0]) if lines else 0
-        if crooked := [place for place, line in enumerate(lines, 1) if line and len(line) > width]:
-            msg = f"line {crooked[0]} of {name} has more fields than its header ({width}); quote what holds a delimiter"
-            raise InvalidInputError(msg)
-        filled = [[*line, *[""] * (width - len(line))] for line in lines[1:] if any(map(str.strip, line))]
-        table = pd.DataFrame(filled, columns=lines[0] if lines else None, dtype=str)
-    columns = {str(column).strip().casefold().replace(" ", "_"): column for column in table.columns}
+    name = "the table" if isinstance(table, pd.DataFrame) else Path(table).name
+    held = table if isinstance(table, pd.DataFrame) else _read_file(Path(table).expanduser())
+    columns = {str(column).strip().casefold().replace(" ", "_"): column for column in held.columns}
     if absent := [one for one in COLUMNS[:2] if one not in columns]:
-        held = ", ".join(map(str, table.columns)) or "none"
-        msg = f"{name} has no column {' and no column '.join(map(repr, absent))}; its columns: {held}"
+        there = ", ".join(map(str, held.columns)) or "none"
+        msg = f"{name} has no column {' and no column '.join(map(repr, absent))}; its columns: {there}"
         raise InvalidInputError(msg, absent=absent)
-    notes = [f"column {columns[one]!r} of {name} was not used" for one in columns if one not in COLUMNS]
-    rows = []
-    values = {
-        one: table[columns[one]].astype(object).fillna("").astype(str).str.strip() for one in COLUMNS if one in columns
-    }
-    for place in range(len(table)):
-        given = {one: column.iloc[place] for one, column in values.items()}
-        empty = [one for one in COLUMNS[:2] if not given[one]]
-        fault = f"row {place + 1} of {name} has no {' and no '.join(empty)}" if empty else ""
-        rows.append(_Row(given["perturbation"], given["cell_type"], given.get("donor", ""), fault))
-    return rows, notes
+    notes = [f"column {column!r} of {name} was not used" for one, column in columns.items() if one not in COLUMNS]
+    used = [one for one in COLUMNS if one in columns]
+    values = held[[columns[one] for one in used]].astype(object)
+    values = values.where(values.notna(), "").astype(str)
+    given = [dict(zip(used, map(str.strip, line), strict=True)) for line in values.itertuples(index=False, name=None)]
+    return [_row(line, where=f"row {place} of {name}") for place, line in enumerate(given, 1)], notes
+
+
+def _row(given: dict[str, str], *, where: str) -> _Row:
+    """One row of a table, with its fault where it says nothing of a treatment or a cell type."""
+    empty = [name for name in COLUMNS[:2] if not given[name]]
+    return _Row(**given, fault=f"{where} has no {' and no '.join(empty)}" if empty else "")
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    """Read a table whose fields are separated by what its header has most of."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read as a table of questions: {error}; give a TSV or CSV file in UTF-8"
+        raise InvalidInputError(msg) from error
+    separator = max("\t,;", key=text.partition("\n")[0].count)
+    header, *lines = list(csv.reader(io.StringIO(text), delimiter=separator)) or [[]]
+    for place, line in enumerate(lines, 2):
+        if len(line) > len(header):
+            msg = f"line {place} of {path.name} has more fields than its header; quote what holds a delimiter"
+            raise InvalidInputError(msg)
+    filled = [[*line, *[""] * (len(header) - len(line))] for line in lines if any(map(str.strip, line))]
+    return pd.DataFrame(filled, columns=header, dtype=str)
 
 
 def _of_data_set(name: str, kind: str | None, *, sources: Sources) -> tuple[list[str], list[str]]:

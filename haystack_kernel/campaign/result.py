@@ -5,6 +5,7 @@ In: the plan and what was prepared and scored so far. Out: a table, an AnnData.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.batches.folder import CampaignFolder
     from haystack_kernel.campaign.prepare import Prepared
-    from haystack_kernel.schema import ScreenPlan
+    from haystack_kernel.schema import ScreenPlan, ScreenQuestion
 
 PREDICTED, REFUSED, FAILED, WAITING = "predicted", "refused", "failed", "waiting"
 TEXTS = (
@@ -90,38 +91,40 @@ def tabulate(plan: ScreenPlan, prepared: dict[int, Prepared], judged: dict[int, 
     -------
     Columns ``COLUMNS``. ``status``: ``predicted``, ``refused``, ``failed``, or ``waiting`` while the screen works.
     """
-    rows = []
-    for number, one in enumerate(plan.questions, 1):
-        row: dict[str, Any] = {
-            "number": number,
-            "perturbation": one.perturbation,
-            "cell_type": one.cell_type,
-            "cell_type_id": one.cell_type_id,
-            "donor": one.donor,
-            "question": one.question,
-            "evidence": one.evidence or "",
-            "measured": one.measured,
-            "engine": one.engine or "",
-            "calibrated": False,
-        }
-        facts, found = prepared.get(number, {}), judged.get(number, ({}, {}))[0]
-        row |= {name: facts[name] for name in (*COUNTS[:4], "evidence") if name in facts}
-        if one.refusal or "error" in facts:
-            row |= {"status": REFUSED, "reason": one.refusal or facts["error"]}
-        elif "failure" in found:
-            row |= {"status": FAILED, "reason": found["failure"]}
-        elif found:
-            row |= {name: found[name] for name in (*COUNTS[4:], *NUMBERS, "calibrated", "reason")}
-            row |= {"status": PREDICTED, **{name: ";".join(found[name]) for name in ("top_up", "top_down")}}
-        else:
-            row |= {"status": WAITING, "reason": "it is not predicted yet"}
-        rows.append(row)
+    rows = [
+        _row_of(number, one, prepared.get(number, {}), judged.get(number, ({}, {}))[0])
+        for number, one in enumerate(plan.questions, 1)
+    ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in TEXTS:
         table[name] = table[name].fillna("").astype(str)
     for name in (*COUNTS, *NUMBERS):
         table[name] = table[name].astype(float)
     return table
+
+
+def _row_of(number: int, one: ScreenQuestion, facts: Prepared, found: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "number": number,
+        "perturbation": one.perturbation,
+        "cell_type": one.cell_type,
+        "cell_type_id": one.cell_type_id,
+        "donor": one.donor,
+        "question": one.question,
+        "evidence": one.evidence or "",
+        "measured": one.measured,
+        "engine": one.engine or "",
+        "calibrated": False,
+    }
+    row |= {name: facts[name] for name in (*COUNTS[:4], "evidence") if name in facts}
+    if one.refusal or "error" in facts:
+        return row | {"status": REFUSED, "reason": one.refusal or facts["error"]}
+    if "failure" in found:
+        return row | {"status": FAILED, "reason": found["failure"]}
+    if not found:
+        return row | {"status": WAITING, "reason": "it is not predicted yet"}
+    row |= {name: found[name] for name in (*COUNTS[4:], *NUMBERS, "calibrated", "reason")}
+    return row | {"status": PREDICTED, **{name: ";".join(found[name]) for name in ("top_up", "top_down")}}
 
 
 def effects_of(plan: ScreenPlan, table: pd.DataFrame, judged: dict[int, Judged], *, name: str) -> ad.AnnData:
@@ -144,19 +147,11 @@ def effects_of(plan: ScreenPlan, table: pd.DataFrame, judged: dict[int, Judged],
     import anndata as ad
 
     numbers = [int(one) for one in table.loc[table["status"] == PREDICTED, "number"]]
-    genes = list(dict.fromkeys(gene for number in numbers for gene in judged[number][0]["genes"]))
-    at = pd.Index(genes)
-    filled = {one: np.full((len(numbers), len(genes)), np.nan, dtype=np.float32) for one in ARRAYS}
-    for place, number in enumerate(numbers):
-        facts, arrays = judged[number]
-        where = at.get_indexer(facts["genes"])
-        for one in ARRAYS:
-            if one in arrays:
-                filled[one][place, where] = arrays[one]
+    genes, filled = _matrices([judged[number] for number in numbers])
     obs = table[table["status"] == PREDICTED].copy()
     obs.index = pd.Index([f"{number:04d}" for number in numbers])
-    cards = {str(card): card for number in numbers if (card := judged[number][0].get("model"))}
-    terms = list(cards.values())
+    cards = [judged[number][0].get("model") for number in numbers]
+    terms = list({str(card): card for card in cards if card}.values())
     adata = ad.AnnData(filled[keys.EFFECT], obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
     for one in LAYERS:
         adata.layers[one] = filled[one]
@@ -167,3 +162,15 @@ def effects_of(plan: ScreenPlan, table: pd.DataFrame, judged: dict[int, Judged],
         "citation": [str(one.get("citation", "")) for one in terms],
     }
     return adata
+
+
+def _matrices(some: list[Judged]) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+    """Every gene of the questions, and one matrix of questions by genes for each kind of value."""
+    genes = list(dict.fromkeys(itertools.chain.from_iterable(facts["genes"] for facts, _ in some)))
+    at = pd.Index(genes)
+    filled = {one: np.full((len(some), len(genes)), np.nan, dtype=np.float32) for one in ARRAYS}
+    for place, (facts, arrays) in enumerate(some):
+        where = at.get_indexer(facts["genes"])
+        for one, values in arrays.items():
+            filled[one][place, where] = values
+    return genes, filled

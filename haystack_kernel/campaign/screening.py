@@ -165,18 +165,11 @@ class Preview:
     @property
     def lines(self) -> tuple[str, ...]:
         """The plan in sentences."""
-        n, measured = len(self.plan.questions), sum(one.measured for one in self.plan.questions)
+        n = len(self.plan.questions)
         engines = f" by {', '.join(self.plan.engines)}" if self.plan.engines else ""
         said = [f"{n} questions: {self.n_predicted} can be predicted{engines}, {n - self.n_predicted} are refused."]
-        counts = evidence_counts(self.plan.questions)
-        said += [f"{counts[one]} from {EVIDENCE_WORDS[one]}" for one in EVIDENCE_WORDS if one in counts]
-        if measured:
-            said.append(f"{measured} are measured in the atlas already")
-        for reason, some in refusals(self.plan.questions).items():
-            names = [f"{one.perturbation or '?'} in {one.cell_type or '?'}" for one in some[:3]]
-            more = f" and {len(some) - 3} more" if len(some) > 3 else ""
-            said.append(f"refused: {', '.join(names)}{more}: {reason}")
-        said += [f"not understood: {one}" for one in self.plan.not_understood]
+        said += [*_evidence_in_words(self.plan), *_refusals_in_words(self.plan)]
+        said += [f"note: {one}" for one in self.plan.not_understood]
         if self.n_done:
             said.append(f"{self.n_done} questions were finished by an earlier call and are not done again")
         if self.n_left:
@@ -184,6 +177,22 @@ class Preview:
             low, high = (in_words(one) for one in self.time_s)
             said.append(f"{self.n_tasks} predictions, which cost {cost}; about {low} to {high} in all")
         return tuple(said)
+
+
+def _evidence_in_words(plan: ScreenPlan) -> list[str]:
+    counts = evidence_counts(plan.questions)
+    said = [f"{counts[one]} from {EVIDENCE_WORDS[one]}" for one in EVIDENCE_WORDS if one in counts]
+    measured = sum(one.measured for one in plan.questions)
+    return [*said, f"{measured} are measured in the atlas already"] if measured else said
+
+
+def _refusals_in_words(plan: ScreenPlan) -> list[str]:
+    said = []
+    for reason, some in refusals(plan.questions).items():
+        names = [f"{one.perturbation or '?'} in {one.cell_type or '?'}" for one in some[:3]]
+        more = f" and {len(some) - 3} more" if len(some) > 3 else ""
+        said.append(f"refused: {', '.join(names)}{more}: {reason}")
+    return said
 
 
 def screen(  # noqa: PLR0913 - what is asked, where, and what it may spend

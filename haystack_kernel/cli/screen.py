@@ -125,10 +125,11 @@ def screen(
     yes: Yes = False,
     max_cost: MaxCost = None,
 ) -> None:
-    """Ask many questions as one job: treatments in cell types, each scored as a run is.
+    """Ask many questions as one job.
 
-    The plan is printed first; on a terminal it asks once before it starts, unless --yes is given. The same command goes
-    on where it was stopped, and reads the result where it is finished.
+    Every treatment is asked for in every cell type, and each answer is scored as a run is. The plan is printed first;
+    on a terminal it asks once before it starts, unless --yes is given. The same command goes on where it was stopped,
+    and reads the result where it is finished.
     """
     from haystack_kernel.campaign.screening import plan_screen, preview, run_screen
     from haystack_kernel.config.connect import connect

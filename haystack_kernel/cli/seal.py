@@ -37,7 +37,8 @@ class _Seals(Group):
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = new_group(
-        "Seal a prediction before it is measured: `haystack seal RUN_OR_SCREEN`. `check` says whether it was changed."
+        "Seal a prediction before it is measured. `haystack seal RUN_OR_SCREEN` does it, `check` says whether it "
+        "was changed."
     )
     commands.add(group, write, name=_WRITE)
     commands.add(group, check)

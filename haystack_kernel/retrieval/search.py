@@ -113,7 +113,19 @@ def search_candidates(
 
 
 def search_view(query: StructuredQuery, view: AtlasView) -> tuple[Candidate, ...]:
-    """Search as :func:`search_candidates` does, in a view that serves several queries."""
+    """Search as :func:`search_candidates` does, in a view that serves several queries.
+
+    Parameters
+    ----------
+    query
+        The parsed question.
+    view
+        From :func:`build_view`.
+
+    Returns
+    -------
+    Ranked candidates.
+    """
     check_names(query, view)
     rules = read_rules(view)
     found = _gather(query, view, rules=rules)

@@ -87,7 +87,21 @@ def choose_query_cells(
 
 
 def query_cells_in(view: AtlasView, *, query: StructuredQuery, candidates: Sequence[Candidate]) -> CellSet:
-    """Choose as :func:`choose_query_cells` does, in a view that serves several queries."""
+    """Choose as :func:`choose_query_cells` does, in a view that serves several queries.
+
+    Parameters
+    ----------
+    view
+        From :func:`build_view`.
+    query
+        The parsed question.
+    candidates
+        Ranked candidates; may be empty.
+
+    Returns
+    -------
+    The cell set to be transformed.
+    """
     if asks_perturbation(query):
         rows = _perturbational(query, view)
     elif is_donor_prediction(query):
