@@ -2,7 +2,8 @@
 
 Read ``screening`` (the whole of a screen), ``plan`` (its questions), ``prepare`` (cells by role), ``judge`` (one
 question scored), ``result`` (the table and the matrix of effects), ``rank`` (which rows of the table count, and how
-many of them are false), ``sealing`` (predictions fixed before they are measured).
+many of them are false), ``sealing`` (predictions fixed before they are measured), ``next`` (which experiment would
+change the top of a list).
 
 Modules are named after what they hold (``screening``), verbs after what they do (``screen``): a module with the name of
 a verb would take its place here as soon as it is imported.
@@ -16,6 +17,7 @@ from typing import Any
 _VERBS = {  # name: module of this package; imported when first used
     "Screen": "screening",
     "check_seal": "sealing",
+    "next_experiments": "next",
     "open_screen": "screening",
     "screen": "screening",
     "seal": "sealing",
