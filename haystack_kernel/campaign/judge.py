@@ -10,14 +10,13 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from haystack_kernel import keys
 from haystack_kernel.atlas import calibrations
 from haystack_kernel.campaign.prepare import Prepared, question_tasks, read_prepared
 from haystack_kernel.errors import ContractError, HaystackError
 from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
 from haystack_kernel.grounding.confidence.backtested import prompt_features, quote_calibration
+from haystack_kernel.grounding.uncertainty.calls import SQUARE, SQUARE_ERROR
 from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.rounds.score import model_of, repeats_of
@@ -27,7 +26,6 @@ from inference.manifest import ERROR_SUFFIX
 
 if TYPE_CHECKING:
     import anndata as ad
-    import pandas as pd
 
     from haystack_kernel.batches.folder import CampaignFolder
     from haystack_kernel.grounding import Grounded
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
 
 ARRAYS = (keys.EFFECT, keys.EFFECT_SD, keys.PROB_DE, keys.LFSR, keys.LOG2FC)  # one value a gene
 N_TOP = 10
+COMMON = 0.5  # share of what a prediction leaves unexplained that all genes of the pair have in common
+ASSUMED_R, LEAST_R = 0.65, 0.3  # correlation where none can be expected; smaller ones are taken as it
 
 
 def judge_question(number: int, plan: ScreenPlan, *, ports: Ports, folder: CampaignFolder) -> None:
@@ -134,7 +134,8 @@ def _facts(grounded: Grounded, *, context: GroundingContext, cells: GroundingCel
     tested = de[de[keys.IS_TESTED]]
     called = tested[tested[keys.IS_DE]].sort_values(keys.EFFECT, ascending=False)
     up, down = called[called[keys.EFFECT] > 0], called[called[keys.EFFECT] < 0]
-    size, size_sd = _size(tested)
+    expected = _expected(grounded, context=context, cells=cells)
+    size, size_sd = _size(grounded, expected=expected)
     found = {
         "n_up": len(up),
         "n_down": len(down),
@@ -147,30 +148,57 @@ def _facts(grounded: Grounded, *, context: GroundingContext, cells: GroundingCel
         "top_up": list(up[keys.GENE].head(N_TOP)),
         "top_down": list(down[keys.GENE].tail(N_TOP)[::-1]),
         "notes": list(grounded.notes),
+        "p_response": grounded.response.p,
         **_nulls(grounded),
-        **_expected(grounded, context=context, cells=cells),
+        **expected,
     }
     return {name: None if isinstance(one, float) and math.isnan(one) else one for name, one in found.items()}
 
 
-def _size(tested: pd.DataFrame) -> tuple[float, float]:
-    """Root mean square of the expected true effects over the tested genes, and its standard deviation.
+def response_size(
+    square: float, error: float, *, within: float = math.nan, expected_r: float = math.nan
+) -> tuple[float, float]:
+    """Root mean square of the true effects that can be expected in the cells asked about, and its standard deviation.
 
-    The deviation takes the errors of genes as independent: sqrt(sum e^2 s^2) / (n size).
+    Parameters
+    ----------
+    square, error
+        Mean square over genes of what the prediction shows beyond its noise, and its standard error.
+    within
+        Correlation with the true response that parts of the prompt let one expect; NaN where there is none.
+    expected_r
+        The same of the atlas's back-test; NaN takes ``within``.
+
+    Returns
+    -------
+    A prediction that correlates by r with the truth shows r of its size, since what is particular to the cells asked
+    about cannot be predicted: so size = sqrt(square) / r. A part of what is not predicted moves all genes together,
+    as in cells that respond half as strongly. Its deviation is COMMON size sqrt(1 - r^2), beside that of the noise.
+
+    Examples
+    --------
+    >>> size, sd = response_size(0.01, 0.0, within=0.8)
+    >>> round(size, 4), round(sd, 4)
+    (0.125, 0.0375)
     """
-    effect, sd = (tested[name].to_numpy(float) for name in (keys.EFFECT, keys.EFFECT_SD))
-    known = ~np.isnan(effect) & ~np.isnan(sd)
-    if not known.any():
-        return float("nan"), float("nan")
-    effect, sd = effect[known], sd[known]
-    size = float(np.sqrt(np.mean(effect**2)))
-    if size == 0:
-        return 0.0, float(np.sqrt(np.mean(sd**2) / len(sd)))
-    return size, float(np.sqrt(np.sum(effect**2 * sd**2)) / (len(effect) * size))
+    known = within if math.isfinite(within) else ASSUMED_R
+    size = math.sqrt(max(square, 0.0)) / max(known, LEAST_R)
+    r = expected_r if math.isfinite(expected_r) else within
+    unexplained = 1 - max(r, 0.0) ** 2 if math.isfinite(r) else 1.0
+    noise = error / (2 * max(size * known, math.sqrt(error), 1e-12)) / max(known, LEAST_R)
+    return size, math.sqrt((COMMON * size) ** 2 * unexplained + noise**2)
+
+
+def _size(grounded: Grounded, *, expected: dict[str, Any]) -> tuple[float, float]:
+    attrs, own = grounded.de.attrs, grounded.confidence.expected
+    if SQUARE not in attrs:
+        return math.nan, math.nan
+    within = math.nan if own is None else own.value
+    return response_size(attrs[SQUARE], attrs[SQUARE_ERROR], within=within, expected_r=expected["expected_r"])
 
 
 def _nulls(grounded: Grounded) -> dict[str, float]:
-    """P values of the question as a whole: over donors of all genes, the others of the components by their weights."""
+    """P values of the question as a whole: the components' combined by their weights."""
     return {
         name: combine_p(
             [getattr(one, name) for one in grounded.components], [one.weight for one in grounded.components]

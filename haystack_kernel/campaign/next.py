@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 STATISTICS = ("toward", "size")  # what a list may be ordered by, the first that it has
 PREDICTED = "predicted"
-COMMON = 0.5  # share of what a prediction leaves unexplained that all genes of the pair have in common
 DONOR_SPREAD = 0.25  # sd between donors of how strongly they respond, as a share of the response
 CELL_SD = 0.5  # of log1p(CP10k) of a gene over cells of one kind
 N_GENES = 2000.0  # tested genes, where the campaign does not say how many
@@ -119,9 +118,8 @@ def next_experiments(
 
     Notes
     -----
-    A value m has the error variance v = sd^2 + (COMMON m)^2 (1 - r^2), where r is the correlation that the back-test,
-    or the prompt itself, lets one expect (0 where nothing is known): part of what the prediction does not explain is
-    common to all genes, as in a cell type that responds half as strongly. The measurement has the error s^2 =
+    A value m has the error variance v of the list, which holds the transfer error and what the back-test, or the prompt
+    itself, leaves unexplained (see :func:`haystack_kernel.campaign.judge.response_size`). The measurement has s^2 =
     (donor_spread m)^2 / n_donors + c^2 / (n_donors n_cells), c being the error of a single pair of cells. Then v s^2 /
     (v + s^2) is left, and the new expectation lies around m with standard deviation v / sqrt(v + s^2). The gain is that
     of the knowledge gradient: with distance d to the edge of the top and that deviation t, t (phi(d / t) - d / t
@@ -147,7 +145,7 @@ def next_experiments(
         )
         raise InvalidInputError(msg)
     value = rows[by].to_numpy(float)
-    before = prior_variance(value, sd=rows[f"{by}_sd"].to_numpy(float), expected_r=_expected(rows))
+    before = np.maximum(rows[f"{by}_sd"].to_numpy(float) ** 2, np.finfo(float).tiny)
     noise = _Noise(donor_spread * np.abs(value), _cell_sd(rows, by))
     place = np.arange(1, len(rows) + 1)
     inside = place <= top
@@ -206,25 +204,6 @@ def _check_whole(**given: object) -> None:
             raise InvalidInputError(msg)
 
 
-def prior_variance(value: Floats, *, sd: Floats, expected_r: Floats) -> Floats:
-    """Error variance of each value: that of its genes, and what the expected accuracy leaves to all of them together.
-
-    Parameters
-    ----------
-    value, sd
-        Of the statistic.
-    expected_r
-        Correlation with the truth to be expected; NaN counts as 0.
-
-    Examples
-    --------
-    >>> prior_variance(np.array([1.0]), sd=np.array([0.0]), expected_r=np.array([0.6])).round(2).tolist()
-    [0.16]
-    """
-    r = np.clip(np.nan_to_num(expected_r, nan=0.0), 0.0, 1.0)
-    return np.asarray(np.maximum(sd**2 + (COMMON * value) ** 2 * (1 - r**2), np.finfo(float).tiny))
-
-
 def preposterior(before: Floats, noise: Floats) -> tuple[Floats, Floats]:
     """Error variance that a measurement would leave, and standard deviation of what it would change the value by."""
     return before * noise / (before + noise), before / np.sqrt(before + noise)
@@ -263,12 +242,6 @@ def _usable(table: pd.DataFrame, by: str) -> pd.DataFrame:
     return table[known].sort_values(by, ascending=False, kind="stable").reset_index(drop=True)
 
 
-def _expected(rows: pd.DataFrame) -> Floats:
-    if "expected_r" not in rows:
-        return np.full(len(rows), np.nan)
-    return np.asarray(rows["expected_r"].to_numpy(float))
-
-
 def _enough(gains: Floats) -> str:
     """The smallest of :data:`SIZES` with 90 % of the gain of the largest, in words."""
     if gains[-1] <= 0:
@@ -290,13 +263,13 @@ def _percent(share: float) -> str:
 
 
 def _assumed(donor_spread: float, rows: pd.DataFrame) -> tuple[str, ...]:
-    n_known = int(np.isfinite(_expected(rows)).sum())
-    rest = f"donors to respond with a spread of {_percent(donor_spread)} of the response, and genes to vary over cells "
-    rest += f"by {CELL_SD} (log1p CP10k)"
+    known = rows["expected_r"].to_numpy(float) if "expected_r" in rows else np.full(len(rows), np.nan)
+    n_known = int(np.isfinite(known).sum())
+    spread = f"Donors are taken to respond with a spread of {_percent(donor_spread)} of the response, and genes to vary"
     alone = "Questions are taken as independent: a measurement of one cell type also says something of others, which "
     alone += "is not counted. Each proposal is the best first one; ask again once it is measured."
     return (
-        f"{n_known} of {len(rows)} questions have an expected accuracy; for the others it is taken as 0.",
-        f"Half of what a prediction does not explain is taken to be common to all genes, {rest}.",
+        f"Of {n_known} of {len(rows)} questions an accuracy could be expected; the others have the widest intervals.",
+        f"{spread} over cells by {CELL_SD} (log1p CP10k).",
         alone,
     )

@@ -3,12 +3,14 @@
 In: the table of a campaign, one row a question. Out: the table in order, with ``p``, ``q``, ``bin`` and ``why``;
 families with the questions found in them.
 
-A row's ``p`` is the largest of its tests, so that a finding has passed each of them: the treatment changes the measured
-cells (``p_signal``), more than donors differ (``p_donors``), and as this treatment would (``p_specificity``). They are
-tests of the cells that show the treatment; where other cell types show it, ``n_called`` and the expected accuracy say
-what that means for the cells asked about. Where nothing of the treatment itself was measured, its p values would be
-those of another treatment, so it is not tested. Questions share control cells and prompts. Such p values rise and fall
-together, which the procedure of Benjamini and Hochberg allows (positive regression dependence).
+Of two questions about a treatment, ``response`` asks whether it does anything: donors then share a change, over all
+genes and whatever is known of the treatment (``p_response``). ``expected`` asks whether it does what is known of it: a
+row's ``p`` is then the largest of three tests, so that a finding has passed each of them: the expected genes move
+(``p_signal``), more than donors differ (``p_donors``), and more than other genes (``p_specificity``). Both are tests of
+the cells that show the treatment; where other cell types show it, ``n_called`` and the expected accuracy say what that
+means for the cells asked about. Where nothing of the treatment itself was measured, its p values would be those of
+another treatment, so it is not tested. Questions share control cells and prompts. Such p values rise and fall together,
+which the procedure of Benjamini and Hochberg allows (positive regression dependence).
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.1  # expected share of false rows among the findings
 TESTS: dict[str, tuple[str, ...]] = {  # what is tested -> its p values; the first is needed
-    "response": ("p_signal", "p_donors", "p_specificity"),
+    "response": ("p_response",),
+    "expected": ("p_signal", "p_donors", "p_specificity"),
     "toward": ("p_toward",),
 }
 PREDICTED = "predicted"  # status of a question that has an answer
@@ -50,12 +53,13 @@ def combined_p(table: pd.DataFrame, *, test: str = "response") -> NDArray[np.flo
     table
         One row a question, with the columns of :data:`TESTS`.
     test
-        ``response``: the treatment does something of its own to the cells. ``toward``: it moves them toward a state.
+        ``response``: the treatment does something to the cells. ``expected``: it does what is known of it. ``toward``:
+        it moves them toward a state.
 
     Returns
     -------
-    In the order of the table. NaN where the question has no prediction, its first test could not be made, or (test
-    ``response``) only other treatments were measured; another test that could not be made (donors, of fewer than
+    In the order of the table. NaN where the question has no prediction, its first test could not be made, or (all but
+    ``toward``) only other treatments were measured; another test that could not be made (donors, of fewer than
     three) is left out of the largest.
 
     Raises
@@ -77,7 +81,7 @@ def combined_p(table: pd.DataFrame, *, test: str = "response") -> NDArray[np.flo
         msg = f"a p value of the table lies outside [0, 1]; the columns {', '.join(columns)} hold p values"
         raise InvalidInputError(msg)
     can = (table["status"] == PREDICTED).to_numpy(bool) & ~np.isnan(values[:, 0])
-    if test == "response":
+    if test != "toward":
         can &= _is_own(table["evidence"])
     found = np.full(len(table), np.nan)
     if can.any():
@@ -250,7 +254,7 @@ def _failures(row: Mapping[str, object], *, level: float, test: str) -> Sequence
     """Which of the three conditions of the bin "grounded" a predicted row fails, each in words."""
     fails = []
     q, low = _number(row["q"]), _number(row.get("expected_low"))
-    if test == "response" and row["evidence"] not in MEASURED_EVIDENCE:
+    if test != "toward" and row["evidence"] not in MEASURED_EVIDENCE:
         fails.append("not tested: only other treatments were measured")
     elif np.isnan(q):
         fails.append(f"not tested{_because(row)}")
@@ -258,7 +262,7 @@ def _failures(row: Mapping[str, object], *, level: float, test: str) -> Sequence
         fails.append(f"not found at a false discovery rate of {level:.0%} (q = {q:.2g})")
     elif row["evidence"] not in MEASURED_EVIDENCE:
         fails.append("found, but predicted from other treatments")
-    elif test == "response" and np.isnan(_number(row["p_donors"])):
+    elif test == "expected" and np.isnan(_number(row["p_donors"])):
         fails.append("found, but not tested over donors: fewer than three")
     if not _number(row.get("n_called")) >= 1:
         fails.append("no gene is called")

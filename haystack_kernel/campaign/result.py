@@ -38,10 +38,11 @@ TEXTS = (
     "top_up",
     "top_down",
 )
-COUNTS = ("n_prompt", "n_control", "n_query", "n_donors", "n_up", "n_down", "n_called")
+COUNTS = ("n_prompt", "n_control", "n_query", "n_donors", "n_tested", "n_up", "n_down", "n_called")
 NUMBERS = (
     "size",
     "size_sd",
+    "p_response",
     "p_signal",
     "p_donors",
     "p_specificity",
@@ -123,7 +124,7 @@ def _row_of(number: int, one: ScreenQuestion, facts: Prepared, found: dict[str, 
         return row | {"status": FAILED, "reason": found["failure"]}
     if not found:
         return row | {"status": WAITING, "reason": "it is not predicted yet"}
-    row |= {name: found[name] for name in (*COUNTS[4:], *NUMBERS, "calibrated", "reason")}
+    row |= {name: found.get(name) for name in (*COUNTS[4:], *NUMBERS, "calibrated", "reason")}
     return row | {"status": PREDICTED, **{name: ";".join(found[name]) for name in ("top_up", "top_down")}}
 
 

@@ -27,7 +27,8 @@ def test_treatments_are_sorted_by_target_family_and_pathway():
 def test_a_class_of_findings_is_found_and_the_counts_are_those_of_scipy(made):
     """Twenty treatments, five of them findings; four of the five are the class of five that is asked about."""
     rows = [
-        {"perturbation": f"drug {n}", "p_signal": 0.0001 if n in (0, 1, 2, 3, 10) else 0.3 + n / 40} for n in range(20)
+        {"perturbation": f"drug {n}", "p_response": 0.0001 if n in (0, 1, 2, 3, 10) else 0.3 + n / 40}
+        for n in range(20)
     ]
     blank = {"p_donors": NAN, "p_specificity": NAN}
     rows = [row | blank for row in rows] + [{"perturbation": "relative", "evidence": "shared_target"}]
@@ -53,7 +54,7 @@ def test_a_class_of_findings_is_found_and_the_counts_are_those_of_scipy(made):
 def test_classes_drawn_by_chance_are_rarely_small_p_values(made):
     rng = np.random.default_rng(3)
     p = np.where(rng.random(147) < 0.2, 1e-4, rng.random(147))
-    ranked = rank_questions(made(*({"p_signal": one, "p_donors": NAN, "p_specificity": NAN} for one in p)))
+    ranked = rank_questions(made(*({"p_response": one} for one in p)))
     names = ranked["perturbation"].to_numpy()
     classes = {f"class {n}": rng.choice(names, size=4 + n % 9, replace=False) for n in range(200)}
     table = enrich_treatments(ranked, classes)

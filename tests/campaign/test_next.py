@@ -7,12 +7,10 @@ from scipy import stats
 from scipy.integrate import quad
 
 from haystack_kernel.campaign.next import (
-    COMMON,
     DONOR_SPREAD,
     crossing,
     next_experiments,
     preposterior,
-    prior_variance,
 )
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
 
@@ -20,7 +18,7 @@ N, TOP = 30, 5
 
 
 def make_list(value, sd, **more):
-    """A campaign's list whose genes say nothing beyond ``sd``: the expected accuracy is 1."""
+    """A campaign's list."""
     n = len(value)
     return pd.DataFrame(
         {
@@ -58,7 +56,7 @@ def test_next_experiments_when_one_pair_at_the_edge_is_uncertain_then_first():
 def test_next_experiments_states_the_errors_before_and_after():
     table = make_list([1.0, 0.8], [0.2, 0.1], expected_r=[0.6, np.nan])
     found = next_experiments(table, top=1, n_donors=4, n_cells=25).table.sort_values("place")
-    before = np.array([0.2**2 + COMMON**2 * (1 - 0.36), 0.1**2 + (COMMON * 0.8) ** 2])
+    before = np.array([0.04, 0.01])
     noise = (DONOR_SPREAD * np.array([1.0, 0.8])) ** 2 / 4 + 0.25 * 2 / 2000 / 100
     np.testing.assert_allclose(found["sd"], np.sqrt(before))
     np.testing.assert_allclose(found["sd_after"] ** 2, 1 / (1 / before + 1 / noise))
@@ -127,11 +125,6 @@ def test_next_experiments_when_the_proposed_pair_is_measured_then_the_top_gains_
 def test_next_experiments_when_nothing_can_change_then_says_so():
     found = next_experiments(make_list(falling(), 1e-6), top=TOP)
     assert found.words == ("No single measurement of this size is likely to change the top 5 of this list.",)
-
-
-def test_prior_variance_when_no_accuracy_is_known_then_as_if_it_were_0():
-    unknown = prior_variance(np.array([2.0, 2.0]), sd=np.zeros(2), expected_r=np.array([np.nan, -0.4]))
-    np.testing.assert_allclose(unknown, (2 * COMMON) ** 2)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def test_p_is_the_largest_test_and_says_nothing_where_it_would_be_of_another_tre
         {"evidence": "shared_target"},
         {"evidence": "other_cell_type"},
     )
-    np.testing.assert_array_equal(combined_p(table), [0.03, 0.001, NAN, NAN, NAN, 0.001])
+    np.testing.assert_array_equal(combined_p(table, test="expected"), [0.03, 0.001, NAN, NAN, NAN, 0.001])
+    table["p_response"] = [0.2, 0.3, NAN, NAN, 0.001, 0.4]
+    np.testing.assert_array_equal(combined_p(table), [0.2, 0.3, NAN, NAN, NAN, 0.4])
     toward = table.assign(p_toward=0.4, toward=1.0)
     np.testing.assert_array_equal(combined_p(toward, test="toward"), [0.4, 0.4, 0.4, NAN, 0.4, 0.4])
 
@@ -55,7 +57,8 @@ def test_every_question_has_a_bin_and_what_keeps_it_from_the_best_one(made):
             {"perturbation": "untested", "p_signal": NAN, "reason": "no stratum holds both"},
             {"perturbation": "refused", "status": "refused", "reason": "unknown word"},
             {"perturbation": "failed", "status": "failed", "reason": "out of memory"},
-        )
+        ),
+        test="expected",
     )
     found = ranked.set_index("perturbation")
     expected = {
@@ -78,11 +81,11 @@ def test_every_question_has_a_bin_and_what_keeps_it_from_the_best_one(made):
     assert sorted(ranked["number"]) == list(range(1, 10))
 
 
-def test_ties_go_to_the_larger_composite_then_the_larger_effect_then_the_number(made):
+def test_order_is_by_p_and_ties_go_to_the_larger_composite_then_the_larger_effect_then_the_number(made):
     ranked = rank_questions(
-        made({"size": 0.1}, {"size": 0.3}, {"composite": 8.0, "size": 0.1}, {"p_signal": 0.0005}, {"composite": NAN})
+        made({"size": 0.1}, {"size": 0.3}, {"composite": 8.0, "size": 0.1}, {"p_response": 0.0005}, {"composite": NAN})
     )
-    assert ranked["number"].tolist() == [3, 2, 4, 1, 5]
+    assert ranked["number"].tolist() == [4, 3, 2, 1, 5]
 
 
 def test_a_wrong_level_test_or_table_is_named(made):
@@ -90,21 +93,19 @@ def test_a_wrong_level_test_or_table_is_named(made):
     for wrong in (0, 1, 10, True, "0.1"):
         with pytest.raises(InvalidInputError, match=r"level is .* such as 0\.1"):
             rank_questions(table, level=wrong)
-    with pytest.raises(InvalidInputError, match="'answer'; possible: response, toward"):
+    with pytest.raises(InvalidInputError, match="'answer'; possible: response, expected, toward"):
         rank_questions(table, test="answer")
     with pytest.raises(MissingKeyError, match="no column 'p_toward'; it has number"):
         rank_questions(table, test="toward")
     with pytest.raises(InvalidInputError, match="outside"):
-        rank_questions(table.assign(p_signal=1.5))
+        rank_questions(table.assign(p_response=1.5))
     with pytest.raises(InvalidInputError, match="no column 'tissue' to make families of; possible: rank"):
         find_in_families(rank_questions(table), "tissue")
 
 
 def test_families_come_first_and_pay_for_those_that_were_not_found(made):
     p = {"B cell": [0.001, 0.02, 0.5], "NK cell": [0.9, 0.6], "T cell": [0.004, 0.3], "neuron": [NAN]}
-    rows = [
-        {"cell_type": name, "p_signal": one, "p_donors": NAN, "p_specificity": NAN} for name in p for one in p[name]
-    ]
+    rows = [{"cell_type": name, "p_response": one} for name in p for one in p[name]]
     ranked = rank_questions(made(*rows), level=0.05)
     families, members = find_in_families(ranked, "cell_type", level=0.05)
     families = families.set_index("family")
@@ -123,7 +124,7 @@ def test_families_come_first_and_pay_for_those_that_were_not_found(made):
 
 
 def test_classes_of_treatments_may_share_members_and_may_be_empty(made):
-    ranked = rank_questions(made({}, {}, {"p_signal": 0.7}))
+    ranked = rank_questions(made({}, {}, {"p_response": 0.7}))
     classes = {"JAK1": ["drug 1", "drug 2"], "JAK2": ["drug 2", "drug 3"], "EGFR": ["gefitinib"]}
     families, members = find_in_families(ranked, classes)
     assert members.groupby("family")["number"].apply(sorted).to_dict() == {"JAK1": [1, 2], "JAK2": [2, 3]}
@@ -135,11 +136,11 @@ def test_classes_of_treatments_may_share_members_and_may_be_empty(made):
 
 @pytest.mark.parametrize("shared", [0.0, 0.7])
 def test_at_most_the_stated_share_of_findings_is_false_where_the_truth_is_known(shared):
-    """Twenty simulated campaigns of 147 treatments in two types, by one test: with three, chance would find none."""
+    """Twenty simulated campaigns of 147 treatments in two types."""
     overall, by_type, power = [], [], []
     for seed in range(20):
         table = simulated(np.random.default_rng(seed), shared=shared)
-        ranked = rank_questions(table.assign(p_donors=NAN, p_specificity=NAN), level=0.1)
+        ranked = rank_questions(table, level=0.1)
         found = ranked[ranked["q"] <= 0.1]
         overall.append((~found["is_active"]).mean())
         power.append(found["is_active"].sum() / table["is_active"].sum())

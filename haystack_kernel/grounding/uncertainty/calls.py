@@ -48,6 +48,7 @@ LARGE = 0.1  # an effect that prob_de counts, in log1p(CP10k)
 LEAST_SCALE = 1e-3  # of that error, where an engine repeats itself exactly
 CELL_DEGREES = 10.0  # weight of the prompt's own error in the spread of resampled predictions, in resamples
 TRANSFER = "transfer_error"  # key of the table's attrs: c, as a share of the effect
+SQUARE, SQUARE_ERROR = "mean_square", "mean_square_error"  # of the prediction's effects without their noise, its error
 COLUMNS = (keys.EFFECT, keys.EFFECT_SD, keys.EFFECT_LOW, keys.EFFECT_HIGH, keys.LFSR, keys.PROB_DE)
 
 
@@ -192,7 +193,8 @@ def call_genes(
     -------
     A copy with ``effect``, ``effect_sd``, ``effect_low`` and ``effect_high`` (80 % interval), ``lfsr`` and ``prob_de``,
     all on the scale of ``delta``; NaN for genes of which nothing is known. ``is_de`` is ``lfsr < max_lfsr``. ``attrs``
-    holds ``transfer_error``, c.
+    holds ``transfer_error``, c, and the mean square over genes of what the prediction shows beyond its noise
+    (``mean_square``, negative where there is nothing but noise) with its standard error.
     """
     de = de.copy()
     for name in COLUMNS:
@@ -211,6 +213,10 @@ def call_genes(
         response = Response(effect, variance, studied.own.similarity)
         c2 = max(c2, _misses(studied, response))
     de.attrs[TRANSFER] = math.sqrt(c2)
+    squares, noise = response.effect**2, response.variance
+    de.attrs[SQUARE] = float((squares - noise).mean())
+    signal = np.maximum(squares - noise, 0.0)
+    de.attrs[SQUARE_ERROR] = float(np.sqrt((2 * noise**2 + 4 * signal * noise).sum()) / len(noise))
     there = posterior(response.effect, response.variance).no_lower_than(-studied.base).carried_over(c2, least=LEAST)
     mean, variance = there.moments()
     sd, negative = np.sqrt(variance), there.below(0.0)
