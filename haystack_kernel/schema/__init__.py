@@ -121,6 +121,7 @@ from haystack_kernel.schema.score import (
     Without,
 )
 from haystack_kernel.schema.seals import Outcome, Seal, SealedKind, SealedPrediction, SealedTable
+from haystack_kernel.schema.seek import SeekQuery, TargetKind, TreatmentKind
 from haystack_kernel.schema.settings import (
     BatchSettings,
     BucketSettings,
@@ -152,6 +153,9 @@ __all__ = [
     "MeasuredPair",
     "ScreenPlan",
     "ScreenQuestion",
+    "SeekQuery",
+    "TargetKind",
+    "TreatmentKind",
     "Stratum",
     "CELL_OPTIONS",
     "FILE_OPTIONS",
