@@ -29,6 +29,8 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"haystack (resume|fork) RUN_ID$": "tests/test_kill.py, tests/manage/test_forking.py",
     r"haystack run .*--planner": "tests/planners/claude/test_run.py",
     r"haystack resume RUN_ID --planner": "tests/planners/claude/test_asking.py",
+    r"haystack seek .*(--state|--out)": "needs files: tests/campaign/test_seeking.py and tests/cli/test_seek.py",
+    r"haystack seek ": "measures the whole demo atlas: tests/cli/test_seek.py asks a small one",
     r"haystack seal ": "needs a finished run: tests/campaign/test_sealing.py, tests/cli/test_seal.py",
     r"haystack backtest demo": "takes minutes: tests/backtest/test_work.py runs the command on a small atlas",
     r"haystack engine check": "tests/cli/test_engine.py",

@@ -2,8 +2,8 @@
 
 Read ``screening`` (the whole of a screen), ``plan`` (its questions), ``prepare`` (cells by role), ``judge`` (one
 question scored), ``result`` (the table and the matrix of effects), ``rank`` (which rows of the table count, and how
-many of them are false), ``sealing`` (predictions fixed before they are measured), ``next`` (which experiment would
-change the top of a list).
+many of them are false), ``seeking`` (which treatment moves cells toward a state), ``next`` (which experiment would
+change the top of a list), ``sealing`` (predictions fixed before they are measured).
 
 Modules are named after what they hold (``screening``), verbs after what they do (``screen``): a module with the name of
 a verb would take its place here as soon as it is imported.
@@ -21,6 +21,7 @@ _VERBS = {  # name: module of this package; imported when first used
     "open_screen": "screening",
     "screen": "screening",
     "seal": "sealing",
+    "seek": "seeking",
 }
 __all__ = [*_VERBS]  # noqa: PLE0604 - all are strings
 

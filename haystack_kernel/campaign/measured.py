@@ -22,14 +22,12 @@ from haystack_kernel.retrieval.view import (
     CANONICAL,
     HAS_DONOR,
     TYPE_KEY,
-    build_view,
     cell_set,
     cells_of,
     large_groups,
     type_label,
 )
 from haystack_kernel.retrieval.view import N_CELLS as N_CELLS_OF
-from haystack_kernel.schema import RetrievalSettings, RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import CellSet
@@ -53,11 +50,9 @@ DONOR_MATCHED = "donor_matched"
 def measure_effects(
     atlas: Atlas,
     *,
-    knowledge: Knowledge,
+    view: AtlasView,
     cell_types: Collection[str] = (),
     perturbations: Collection[str] = (),
-    settings: RetrievalSettings | None = None,
-    config: RunConfig | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> ad.AnnData:
     """Measure every response that an atlas holds: treated cells against control cells of the same donors.
@@ -66,14 +61,12 @@ def measure_effects(
     ----------
     atlas
         Cells of one or several atlases; at most 300 cells of each arm are read.
-    knowledge
-        Tables with the canonical names.
+    view
+        Its conditions without the hidden pairs, of :func:`haystack_kernel.retrieval.build_view`.
     cell_types
         CL ids, or labels of types without one; empty: all.
     perturbations
         Canonical names; empty: all.
-    settings, config
-        Fewest cells of a response, and the hidden pairs and the seed of the sample; None: the defaults.
     progress
         Called with a message and the fraction done.
 
@@ -94,12 +87,9 @@ def measure_effects(
 
     Examples
     --------
-    >>> measure_effects(atlas, knowledge=load_knowledge(), cell_types=["CL:0000236"]).n_obs  # doctest: +SKIP
+    >>> measure_effects(atlas, view=view, cell_types=["CL:0000236"]).n_obs  # doctest: +SKIP
     12
     """
-    view = build_view(
-        atlas, knowledge=knowledge, settings=settings or RetrievalSettings(), config=config or RunConfig()
-    )
     rows = view.treated
     if cell_types:
         rows = rows[rows[TYPE_KEY].isin(list(cell_types))]
@@ -136,10 +126,10 @@ def _measure(group: pd.DataFrame, *, view: AtlasView, atlas: Atlas, controls: di
         return f"{what}: {match.reason}"
     prompt = cell_set(match.prompt, by_tissue=match.by_tissue, view=view)
     seed = view.config.seed
-    treated = _fetch(prompt, atlas=atlas, seed=seed)
+    treated = fetch_cells(prompt, atlas=atlas, seed=seed)
     key = match.control.key
     if key not in controls:
-        controls[key] = _fetch(match.control, atlas=atlas, seed=seed)
+        controls[key] = fetch_cells(match.control, atlas=atlas, seed=seed)
     control = controls[key]
     genes = [gene for gene in _detected(treated, control) if gene in control.var_names]
     if not genes or min(treated.n_obs, control.n_obs) < 2:
@@ -157,6 +147,8 @@ def _measure(group: pd.DataFrame, *, view: AtlasView, atlas: Atlas, controls: di
         "perturbation": name,
         "cell_type": label,
         "cell_type_id": str(group[keys.CELL_TYPE_ID].iloc[0]),
+        "cell_type_key": str(group[TYPE_KEY].iloc[0]),
+        "type": str(group[keys.PERTURBATION_TYPE].iloc[0]),
         keys.DATASET: prompt.dataset,
         "n_treated": treated.n_obs,
         "n_control": control.n_obs,
@@ -168,7 +160,8 @@ def _measure(group: pd.DataFrame, *, view: AtlasView, atlas: Atlas, controls: di
     return _Response(facts, pd.Series(mean, index), pd.Series(np.sqrt(variance), index), pd.Series(base.mean, index))
 
 
-def _fetch(cells: CellSet, *, atlas: Atlas, seed: int) -> ad.AnnData:
+def fetch_cells(cells: CellSet, *, atlas: Atlas, seed: int) -> ad.AnnData:
+    """At most 300 cells of a cell set, raw counts."""
     rng = make_rng(seed, role=f"campaign/measured/{cells.key}")
     return atlas.fetch(sample_cells(atlas.select(cells), n=N_CELLS, rng=rng))
 

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from haystack_kernel import __version__, errors
-from haystack_kernel.cli import atlas, backtest, engine, knowledge, manage, mcp, model, runs, screen, seal, service
+from haystack_kernel.cli import (
+    atlas,
+    backtest,
+    engine,
+    knowledge,
+    manage,
+    mcp,
+    model,
+    runs,
+    screen,
+    seal,
+    seek,
+    service,
+)
 from haystack_kernel.cli.commands import DATA, new_group
 from haystack_kernel.cli.output import prepare_streams
 from haystack_kernel.texts import visible
@@ -30,6 +43,7 @@ service.register(app)
 mcp.register(app)
 screen.register(app)
 backtest.register(app)
+seek.register(app)
 seal.register(app)
 app.add_typer(atlas.app, name="atlas", rich_help_panel=DATA)
 app.add_typer(knowledge.app, name="knowledge", rich_help_panel=DATA)

@@ -302,6 +302,9 @@ def _objection(query: StructuredQuery) -> InvalidInputError:
         msg += f" Ask instead: {asked}"
     else:
         msg += f" Ask for example: {EXAMPLE}"
+    if first.kind == "inverse":
+        search = f"haystack seek {shlex.quote(query.question)}"
+        msg += f" To search for the treatment that moves cells toward a state: `{search}`"
     return InvalidInputError(msg, reason=first.kind, text=first.text, questions=list(first.questions))
 
 

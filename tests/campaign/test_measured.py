@@ -7,6 +7,8 @@ from haystack_kernel.atlas import open_atlases
 from haystack_kernel.campaign.measured import measure_effects
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.retrieval import build_view
+from haystack_kernel.schema import RetrievalSettings, RunConfig
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +17,13 @@ def atlas(tiny_atlas_root):
 
 
 @pytest.fixture(scope="module")
-def measured(atlas):
-    return measure_effects(atlas, knowledge=load_knowledge())
+def view(atlas):
+    return build_view(atlas, knowledge=load_knowledge(), settings=RetrievalSettings(), config=RunConfig())
+
+
+@pytest.fixture(scope="module")
+def measured(atlas, view):
+    return measure_effects(atlas, view=view)
 
 
 def test_every_response_with_control_cells_is_a_row_and_the_others_say_why(measured):
@@ -38,6 +45,6 @@ def test_effects_are_those_of_the_simulation_and_their_intervals_hold(measured):
     assert inside.mean() > 0.8  # of effects that are 0
 
 
-def test_a_type_without_a_measured_response_is_refused_with_the_reason(atlas):
+def test_a_type_without_a_measured_response_is_refused_with_the_reason(atlas, view):
     with pytest.raises(InvalidInputError, match=r"no measured response of this kind.*TNF-alpha in natural killer"):
-        measure_effects(atlas, knowledge=load_knowledge(), cell_types=["CL:0000623"])
+        measure_effects(atlas, view=view, cell_types=["CL:0000623"])
