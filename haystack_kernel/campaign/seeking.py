@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from haystack_kernel.campaign.toward import TargetState
-    from haystack_kernel.knowledge import Knowledge
+    from haystack_kernel.knowledge import Knowledge, PerturbationEntry
     from haystack_kernel.ports import Atlas, Ports
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import SeekQuery
@@ -199,25 +199,19 @@ def _searched(
     progress: Callable[[str, float], None] | None,
 ) -> tuple[ad.AnnData, tuple[str, ...]]:
     """Measured responses and predicted effects of the cells as one AnnData, and what could not be searched."""
-    import anndata
-
     parts: list[ad.AnnData] = []
     left_out: list[str] = []
-    if types:
+    if not types:
+        left_out.append(f"no atlas holds {cells_of(query.cell_type)}, so nothing was measured in them")
+    else:
         try:
-            measured = measure_effects(atlas, view=view, cell_types=types, progress=progress)
+            parts = [measure_effects(atlas, view=view, cell_types=types, progress=progress)]
+            left_out += list(parts[0].uns[LEFT_OUT])
         except InvalidInputError as error:
             left_out.append(f"no response was measured in {cells_of(query.cell_type)}: {error}")
-        else:
-            parts.append(measured)
-            left_out += list(measured.uns[LEFT_OUT])
-    else:
-        left_out.append(f"no atlas holds {cells_of(query.cell_type)}, so nothing was measured in them")
     if screen is not None:
         predicted, why = _predicted(query, screen)
-        left_out += why
-        if predicted is not None:
-            parts.append(predicted)
+        parts, left_out = [*parts, *predicted], [*left_out, *why]
     parts = [_of_kind(one, query=query, knowledge=view.knowledge) for one in parts]
     parts = [one for one in parts if one.n_obs]
     if not parts:
@@ -228,13 +222,20 @@ def _searched(
             "`haystack screen` and give that screen"
         )
         raise InvalidInputError(msg, left_out=left_out)
+    return _joined(parts), tuple(left_out)
+
+
+def _joined(parts: list[ad.AnnData]) -> ad.AnnData:
+    """All rows over all genes, with the level of genes in control cells where it is known."""
+    import anndata
+
     joined = anndata.concat(parts, join="outer", merge=None, fill_value=np.nan)
     if levels := [one.var[LEVEL] for one in parts if LEVEL in one.var]:
         joined.var[LEVEL] = levels[0].reindex(joined.var_names)
-    return joined, tuple(left_out)
+    return joined
 
 
-def _predicted(query: SeekQuery, screen: Any) -> tuple[ad.AnnData | None, list[str]]:  # noqa: ANN401 - as in seek
+def _predicted(query: SeekQuery, screen: Any) -> tuple[list[ad.AnnData], list[str]]:  # noqa: ANN401 - as in seek
     """The predictions of a screen for the cells of a question, and what it does not tell of them."""
     effects: ad.AnnData = getattr(screen, "effects", screen)
     of_cells = effects.obs["cell_type_id"].astype(str) == query.cell_type_id
@@ -247,11 +248,11 @@ def _predicted(query: SeekQuery, screen: Any) -> tuple[ad.AnnData | None, list[s
         left_out = [f"{row.perturbation} is not predicted: {row.reason}" for row in lost.itertuples()]
     if not of_cells.any():
         held = ", ".join(sorted(set(effects.obs["cell_type"].astype(str)))[:6])
-        return None, [*left_out, f"the screen has no prediction for {cells_of(query.cell_type)}; it has {held}"]
+        return [], [*left_out, f"the screen has no prediction for {cells_of(query.cell_type)}; it has {held}"]
     found = effects[of_cells.to_numpy()].copy()
     found.obs[SOURCE] = PREDICTED
     found.obs_names = [f"p{name}" for name in found.obs_names]
-    return found, left_out
+    return [found], left_out
 
 
 def _of_kind(effects: ad.AnnData, *, query: SeekQuery, knowledge: Knowledge) -> ad.AnnData:
@@ -312,26 +313,38 @@ def _notes(
     row: dict[Any, Any], *, same: bool, query: SeekQuery, knowledge: Knowledge, start: ad.AnnData | None
 ) -> list[str]:
     """What is to be known of one row: whether it made the state, whose twin it is, whether its receptor is seen."""
+    name, entry = str(row["perturbation"]), perturbation_of(str(row["perturbation"]), knowledge=knowledge)
     found = []
-    name = str(row["perturbation"])
     if same:
         found.append("these cells are the target itself: not ranked")
     elif name and name == query.perturbation:
         found.append("the treatment that makes the target")
-    entry = perturbation_of(name, knowledge=knowledge)
-    made_by = perturbation_of(query.perturbation, knowledge=knowledge) if query.perturbation else None
-    if entry is not None and made_by is not None and entry.name != made_by.name:
-        if entry.name in equivalents(made_by.response, {entry.name: entry}):
-            found.append(f"its known response is that of {made_by.name}")
-        elif entry.family and entry.family == made_by.family:
-            found.append(f"of the family of {made_by.name} ({entry.family})")
-    if entry is not None and entry.type == "cytokine" and start is not None and entry.targets:
-        seen = start.var_names.intersection(list(entry.targets))
-        if not len(seen) or not start[:, seen].X.sum():
-            found.append(f"receptor not detected in these cells ({', '.join(entry.targets)})")
+    if entry is not None:
+        found += _kinship(entry, query=query, knowledge=knowledge)
+        found += _receptor(entry, start=start)
     if np.isnan(row["toward"]):
         found.append(f"only {int(row['n_genes_toward'])} genes of the state are known of it")
     return found
+
+
+def _kinship(entry: PerturbationEntry, *, query: SeekQuery, knowledge: Knowledge) -> list[str]:
+    """Whether a treatment is a twin of the one that makes the state, or of its family."""
+    maker = perturbation_of(query.perturbation, knowledge=knowledge) if query.perturbation else None
+    if maker is None or entry.name == maker.name:
+        return []
+    if entry.name in equivalents(maker.response, {entry.name: entry}):
+        return [f"its known response is that of {maker.name}"]
+    return [f"of the family of {maker.name} ({entry.family})"] if entry.family == maker.family != "" else []
+
+
+def _receptor(entry: PerturbationEntry, *, start: ad.AnnData | None) -> list[str]:
+    """A receptor that the untreated cells do not show; not detected is not absent."""
+    if entry.type != "cytokine" or start is None or not entry.targets:
+        return []
+    seen = start.var_names.intersection(list(entry.targets))
+    if len(seen) and start[:, seen].X.sum():
+        return []
+    return [f"receptor not detected in these cells ({', '.join(entry.targets)}), which is not absence"]
 
 
 def _found_words(found: Sought) -> list[str]:

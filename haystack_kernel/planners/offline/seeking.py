@@ -26,7 +26,7 @@ from haystack_kernel.planners.check import clean_text
 from haystack_kernel.planners.context import find_terms
 from haystack_kernel.planners.offline.terms import is_meant
 from haystack_kernel.planners.unused import unused_phrases
-from haystack_kernel.schema import SeekQuery
+from haystack_kernel.schema import Match, SeekQuery
 
 if TYPE_CHECKING:
     from haystack_kernel.knowledge import Knowledge, Mention
@@ -64,7 +64,8 @@ _KINDS: dict[TreatmentKind, re.Pattern[str]] = {
     ),
 }
 _ANY = re.compile(
-    r"\b(?:treatments?|perturbations?|stimul(?:us|i)|agents?|conditions?|interventions?|thing|one)\b", re.IGNORECASE
+    r"\b(?:treatments?|perturbations?|stimul(?:us|i)|agents?|conditions?|interventions?|thing|one|best|most|use|used)\b",
+    re.IGNORECASE,
 )
 _UNTREATED = re.compile(
     r"\b(?:untreated|unstimulated|unperturbed|resting|controls?|baseline|normal|quiescent)\b", re.IGNORECASE
@@ -118,47 +119,44 @@ def parse_seek(question: str, *, knowledge: Knowledge, is_given: bool = False) -
     ('IFN-beta', ('cytokine',))
     """
     text = clean_text(question)
-    frame = _FRAME.search(text)
-    is_away = frame is not None and _AWAY.search(frame["way"]) is not None
-    if frame is None and (frame := _EFFECT_FRAME.search(text)) is not None:
-        is_away = bool(frame["away"])
-    if frame is None:
-        msg = (
-            f"{text!r} is not read as a question for a treatment, which names cells and where they are to be moved. "
-            f"Ask for example: {EXAMPLE}"
-        )
-        raise InvalidInputError(msg, question=text)
+    frame, is_away = _frame(text)
     mentions = find_terms(text, knowledge=knowledge)
     cells, start = _cells(frame, mentions, knowledge=knowledge)
-    at = frame.start("target")
-    inside = [one for one in mentions if frame.start("target") <= one.start < frame.end("target")]
     if is_given:
         target = _Target({"target_kind": "given"}, [frame.span("target")])
     else:
-        target = _read_target(frame["target"], at=at, mentions=inside, is_treated=bool(start), knowledge=knowledge)
+        inside = [one for one in mentions if frame.start("target") <= one.start < frame.end("target")]
+        target = _read_target(frame, mentions=inside, is_treated=bool(start), knowledge=knowledge)
     used = [cells.span, *start.values(), *target.used, frame.span("verb"), frame.span("way")]
     sought = frame["sought"]
-    kinds = tuple(kind for kind, pattern in _KINDS.items() if pattern.search(sought))
     for pattern in (*_KINDS.values(), _ANY):
         used += [(frame.start("sought") + a, frame.start("sought") + b) for a, b in _spans(pattern, sought)]
-    notes = []
-    if start:
-        notes.append(
-            "effects of treatments were measured and are predicted in untreated cells, and are taken to add up"
-        )
+    terms = [(one.start, one.end) for one in mentions]
+    additive = "effects of treatments were measured and are predicted in untreated cells, and are taken to add up"
     return SeekQuery(
         question=text,
         cell_type=cells.name,
         cell_type_id=cells.id,
         start=next(iter(start), ""),
         sign=-1 if is_away else 1,
-        kinds=kinds,
-        unused=unused_phrases(
-            text, used=used, terms=[(one.start, one.end) for one in mentions], cells=cells.span, names_people=False
-        ),
-        notes=tuple(notes),
+        kinds=tuple(kind for kind, pattern in _KINDS.items() if pattern.search(sought)),
+        unused=unused_phrases(text, used=used, terms=terms, cells=cells.span, names_people=False),
+        notes=(additive,) if start else (),
         **{"target": frame["target"].strip(), **target.fields},
     )
+
+
+def _frame(text: str) -> tuple[re.Match[str], bool]:
+    """The parts of a question for a treatment, and whether it leads away from its target."""
+    if (frame := _FRAME.search(text)) is not None:
+        return frame, _AWAY.search(frame["way"]) is not None
+    if (frame := _EFFECT_FRAME.search(text)) is not None:
+        return frame, bool(frame["away"])
+    msg = (
+        f"{text!r} is not read as a question for a treatment, which names cells and where they are to be moved. Ask "
+        f"for example: {EXAMPLE}"
+    )
+    raise InvalidInputError(msg, question=text)
 
 
 @dataclass(frozen=True)
@@ -168,54 +166,48 @@ class _Cells:
     span: Span
 
 
+def _named(kind: TermKind, mentions: list[Mention]) -> list[tuple[Match, Span]]:
+    """Terms of one kind with the stretches that name them."""
+    found = [(one.resolution.match, (one.start, one.end)) for one in mentions if one.kind == kind]
+    return [(match, span) for match, span in found if match is not None]
+
+
+def _cl_id(match: Match) -> str:
+    """Id in an ontology; empty for a label that only an atlas has."""
+    return match.id if ":" in match.id or match.id.startswith("CVCL_") else ""
+
+
 def _cells(frame: re.Match[str], mentions: list[Mention], *, knowledge: Knowledge) -> tuple[_Cells, dict[str, Span]]:
     """The cells that are to be moved, and the treatment that they are under, with the stretches that name them."""
     low, high = frame.span("cells")
     inside = [one for one in mentions if low <= one.start and one.end <= high and is_meant(one, frame.string)]
-    start = {
-        one.resolution.match.id: (one.start, one.end)
-        for one in inside
-        if one.kind == "perturbation" and one.resolution.match is not None
-    }
-    for one in inside:
-        if one.kind == "cell_type" and one.resolution.match is not None:
-            match = one.resolution.match
-            is_term = ":" in match.id or match.id.startswith("CVCL_")
-            return _Cells(match.name, match.id if is_term else "", (one.start, one.end)), start
-    words = frame["cells"].strip()
-    raise _unknown(words, kind="cell_type", noun="cell type", knowledge=knowledge)
+    start = {match.id: span for match, span in _named("perturbation", inside)}
+    for match, span in _named("cell_type", inside):
+        return _Cells(match.name, _cl_id(match), span), start
+    raise _unknown(frame["cells"].strip(), kind="cell_type", noun="cell type", knowledge=knowledge)
 
 
-def _read_target(text: str, *, at: int, mentions: list[Mention], is_treated: bool, knowledge: Knowledge) -> _Target:
-    """Meaning of the words of a target, which begin at place ``at`` of the question."""
-    whole = (at, at + len(text))
+def _read_target(frame: re.Match[str], *, mentions: list[Mention], is_treated: bool, knowledge: Knowledge) -> _Target:
+    """Meaning of the words of a target."""
+    text, at = frame["target"], frame.start("target")
     if (found := _pathway(text, knowledge=knowledge)) is not None:
-        name, genes = found
-        return _Target({"target_kind": "set", "genes": genes, "target": name}, [whole])
-    treatments = [one for one in mentions if one.kind == "perturbation" and one.resolution.match is not None]
-    types = [one for one in mentions if one.kind == "cell_type" and one.resolution.match is not None]
-    of_type = _type_fields(types[0]) if types else {}
-    used = [(one.start, one.end) for one in (*treatments[:1], *types[:1])]
+        name, members = found
+        return _Target({"target_kind": "set", "genes": members, "target": name}, [(at, at + len(text))])
+    treatments, types = _named("perturbation", mentions)[:1], _named("cell_type", mentions)[:1]
+    of_type: dict[str, str] = {}
+    for match, _ in types:
+        of_type = {"target_cell_type": match.name, "target_cell_type_id": _cl_id(match)}
+    used = [span for _, span in (*treatments, *types)]
     genes, spans = _genes(text)
     if len(genes) >= MIN_GENES and not _TREATED.search(text):  # CXCL8 is a gene and, as IL-8, a treatment
         return _Target({"target_kind": "genes", "genes": genes}, [(at + a, at + b) for a, b in spans])
-    if treatments and treatments[0].resolution.match is not None:
-        name = treatments[0].resolution.match.id
-        return _Target({"target_kind": "condition", "perturbation": name, **of_type}, used)
-    untreated = _UNTREATED.search(text)
-    if untreated and is_treated:
+    for match, _ in treatments:
+        return _Target({"target_kind": "condition", "perturbation": match.id, **of_type}, used)
+    if is_treated and (untreated := _UNTREATED.search(text)):
         return _Target({"target_kind": "untreated"}, [*used, (at + untreated.start(), at + untreated.end())])
     if types:
         return _Target({"target_kind": "cells", **of_type}, used)
     raise _unknown_target(text, genes=genes, knowledge=knowledge)
-
-
-def _type_fields(one: Mention) -> dict[str, str]:
-    match = one.resolution.match
-    if match is None:
-        return {}
-    is_term = ":" in match.id or match.id.startswith("CVCL_")
-    return {"target_cell_type": match.name, "target_cell_type_id": match.id if is_term else ""}
 
 
 def _pathway(text: str, *, knowledge: Knowledge) -> tuple[str, dict[str, int]] | None:
@@ -237,41 +229,43 @@ def _genes(text: str) -> tuple[dict[str, int], list[Span]]:
     A sign or a word right behind a gene ("CXCL8-", "ISG15 up") counts before a word in front of it ("low CXCL8 and
     IL6"), which holds until the next one.
     """
-    table = load_genes()
     tokens = list(_TOKEN.finditer(text))
     found: dict[str, int] = {}
     spans: list[Span] = []
     sign = 1
     for place, token in enumerate(tokens):
-        word = token["word"]
-        if direction := _direction(word):
+        if direction := _direction(token["word"]):
             sign = direction
             spans.append(token.span())
-            continue
-        gene = table.find(word)
-        if gene.symbol is None or not _is_written_as_gene(word):
-            continue
-        mark = token["after"] or token["before"]
-        own = _SIGNS[mark] if mark else 0
-        following = tokens[place + 1] if place + 1 < len(tokens) else None
-        if not own and following is not None and not text[token.end() : following.start()].strip(" "):
-            own = _direction(following["word"]) if following["word"].lower() not in ("no", "without", "more") else 0
-            is_last = place + 2 >= len(tokens) or bool(re.match(r"\s*[,;]|\s+and\b", text[following.end() :]))
-            own = own if is_last else 0  # "ISG15 low CXCL8": the word belongs to what follows
-        found[gene.symbol] = own or sign
-        spans.append(token.span())
+        elif symbol := _symbol(token["word"]):
+            found[symbol] = _own_sign(text, tokens, place) or sign
+            spans.append(token.span())
     return found, spans
+
+
+def _symbol(word: str) -> str | None:
+    """Symbol of a gene written as one: English words are names of genes, too ("was", "rest", "impact")."""
+    is_written_so = any(map(str.isdigit, word)) or (word.isupper() and len(word) > 1)
+    return load_genes().find(word).symbol if is_written_so else None
+
+
+def _own_sign(text: str, tokens: list[re.Match[str]], place: int) -> int:
+    """Direction of the mark at a gene, or of the word right behind it; 0 where there is none."""
+    token, behind = tokens[place], tokens[place + 1 : place + 2]
+    if mark := token["after"] or token["before"]:
+        return _SIGNS[mark]
+    for word in behind:
+        is_next = not text[token.end() : word.start()].strip(" ")
+        is_last = re.match(r"\s*[,;]|\s+and\b|\s*$", text[word.end() :]) is not None
+        if is_next and is_last:  # "ISG15 low CXCL8": the word belongs to what follows
+            return _direction(word["word"])
+    return 0
 
 
 def _direction(word: str) -> int:
     if re.fullmatch(_UP, word, re.IGNORECASE):
         return 1
     return -1 if re.fullmatch(_DOWN, word, re.IGNORECASE) else 0
-
-
-def _is_written_as_gene(word: str) -> bool:
-    """Capitals, or a digit in it: English words are names of genes too ("was", "rest", "impact")."""
-    return any(map(str.isdigit, word)) or (word.isupper() and len(word) > 1)
 
 
 def _spans(pattern: re.Pattern[str], text: str) -> list[Span]:
