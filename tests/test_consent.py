@@ -159,7 +159,7 @@ def by_resume(consent):
 
 
 def by_fork(consent):
-    child = fork(RUN_ID, changes={"seed": 5})
+    child = fork(RUN_ID, changes={"threshold": 9})
     resume(child.run_id, **consent).work(until="ground")
 
 
