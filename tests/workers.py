@@ -1,7 +1,7 @@
-"""The program and processes that work on a run, for tests that start or kill many.
+"""The programs and processes that work on a run, for tests that start or kill many.
 
 They are forked from a server that has imported everything, which spares each of them seconds of imports. That the
-program starts by itself is for tests/cli/test_runs.py and tests/cli/test_cli.py to show.
+programs start by themselves is for tests/cli and tests/inference to show.
 """
 
 import multiprocessing
@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
+KERNEL = "haystack_kernel.cli"
 PRELOAD = (
     "haystack_kernel.run",
     "haystack_kernel.flow",
@@ -21,6 +23,7 @@ PRELOAD = (
     "haystack_kernel.planners.offline",
     "haystack_kernel.report.render",
     "haystack_kernel.retrieval",
+    "inference.run_inference",
     "nbconvert",
     "papermill",
     "anndata",
@@ -36,33 +39,38 @@ def _context():
     return context
 
 
-def run_program(environment, folder, out, err, words):
-    """Be ``haystack words…`` in a session of its own, with its standard output and error in files."""
+def run_program(module, environment, folder, out, err, words):
+    """Be ``python -m module words…`` in a session of its own, with its standard output and error in files."""
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.stdout.flush()
     for number, place in ((1, out), (2, err)):
-        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY), number)
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
-    sys.argv = ["haystack", *words]
-    from haystack_kernel.cli import main
-
-    main()
+    sys.argv = ["haystack" if module == KERNEL else module, *words]
+    sys.exit(import_module(module).main())
 
 
 class Program:
-    """``haystack words…`` with what tests use of :class:`subprocess.Popen`; ``out``: where its output goes instead."""
+    """``haystack words…`` with what tests use of :class:`subprocess.Popen`.
 
-    def __init__(self, *words, out=None, environment=None):
+    ``out``: where its output goes instead; ``module``: the program, if it is another one; ``is_merged``: what it says
+    on standard error is part of its output.
+    """
+
+    stdout = None  # what it says is kept in a file
+
+    def __init__(self, *words, out=None, environment=None, module=KERNEL, is_merged=False):
         self._folder = tempfile.TemporaryDirectory(prefix="program-")
         self._files = [Path(self._folder.name) / name for name in ("out", "err")]
         for path in self._files:
             path.touch()
-        places = (str(out or self._files[0]), str(self._files[1]))
-        given = (dict(os.environ if environment is None else environment), str(Path.cwd()), *places, words)
-        self.process = _context().Process(target=run_program, args=given)
+        out = str(out or self._files[0])
+        given = (dict(os.environ if environment is None else environment), str(Path.cwd()))
+        places = (out, out if is_merged else str(self._files[1]))
+        self.process = _context().Process(target=run_program, args=(module, *given, *places, words))
         self.process.start()
         self.pid = self.process.pid
 
@@ -73,11 +81,19 @@ class Program:
     def poll(self):
         return self.process.exitcode
 
-    def communicate(self, timeout=None):
-        """Wait for its end: standard output and error."""
+    def kill(self):
+        self.process.kill()
+
+    def wait(self, timeout=None):
+        """Wait for its end: its exit code."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             raise subprocess.TimeoutExpired("haystack", timeout)
+        return self.process.exitcode
+
+    def communicate(self, timeout=None):
+        """Wait for its end: standard output and error."""
+        self.wait(timeout)
         out, err = (path.read_text(encoding="utf-8") for path in self._files)
         self._folder.cleanup()
         return out, err

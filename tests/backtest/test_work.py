@@ -311,7 +311,7 @@ def cloud(settings, tmp_path):
             if event.message == server.interrupted_at:
                 raise KeyboardInterrupt
 
-        def work(*, workers=2, **given):  # of this machine; there it is one job
+        def work(*, workers=1, **given):  # of this machine; there it is one job
             consent, clock = Consent(**given), FakeClock()
             executor = BatchExecutor(there, clock=clock, consent=consent)
             found = replace(connect(there), clock=clock, executors={"batch": executor}, progress=listen)
@@ -346,5 +346,5 @@ def test_in_the_cloud_predictions_are_one_array_that_nothing_makes_or_pays_for_t
     assert len(made) == len(set(made)) == 8
     assert cloud.work(approve=False).id == tested.id
     (Path(tested.folder) / layout.RESULTS).unlink()
-    cloud.work(approve=False, workers=1)
+    cloud.work(approve=False, workers=2)
     assert len(cloud.started) == 2

@@ -25,7 +25,7 @@ from google.longrunning import operations_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = (sys.executable, str(Path(__file__).with_name("light_inference.py")))
-REAL = (sys.executable, "-m", "inference.run_inference")
+REAL = "inference.run_inference"  # forked by tests/workers.py, as the orchestrator is
 State = batch_v1.JobStatus.State
 TaskState = batch_v1.TaskStatus.State
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
@@ -215,21 +215,26 @@ class BatchServer:
                 "BATCH_TASK_COUNT": str(group.task_count),
                 **(held.plan.variables if hit else {}),
             }
-            process = subprocess.Popen(
-                ["true"] if held.plan.is_dead else self._words(container, variables),
-                env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            held.processes.append(process)
+            held.processes.append(self._process(held.plan, container, variables))
 
-    def _words(self, container, variables):
-        """What stands for a container: a program of this machine, or what the caller makes of it."""
-        if callable(self._program):
-            return self._program(container, variables)
-        own = [sys.executable, "-m", "haystack_kernel"]
-        return [*(own if container.entrypoint == "haystack" else self._program), *container.commands]
+    def _process(self, plan, container, variables):
+        """What stands for a container: a process of this machine, or of a command that the caller makes of it."""
+        words = list(container.commands)
+        is_kernel = container.entrypoint == "haystack"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+        if not plan.is_dead and not callable(self._program) and (is_kernel or self._program == REAL):
+            from tests.workers import KERNEL, Program
+
+            module = KERNEL if is_kernel else REAL
+            return Program(*words, environment=environment, module=module, is_merged=True)
+        command = self._program(container, variables) if callable(self._program) else [*self._program, *words]
+        return subprocess.Popen(
+            ["true"] if plan.is_dead else command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def _have_ended(self, held):
         """Whether all processes have; they are given a while, so that a clock that does not wait is no hurry."""
@@ -367,4 +372,5 @@ def batch_server(program=LIGHT, *, remembers_requests=False, patience_s=PATIENCE
                 if process.poll() is None:
                     process.kill()
                 process.wait()
-                process.stdout.close()
+                if process.stdout is not None:
+                    process.stdout.close()
