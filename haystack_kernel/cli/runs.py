@@ -390,11 +390,21 @@ def execute(
     question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any], spending: dict[str, Any]
 ) -> None:
     """Run the notebook through papermill and print the outcome; errors end in their exit codes."""
-    from haystack_kernel.jupyter.execute import execute_run
+    from haystack_kernel.jupyter.kernels import early_kernel
 
-    outcome = execute_run(
-        question, storage=storage, run_id=run_id, options=options, spending=spending, stream=sys.stderr
-    )
+    # started before anything else is loaded, because the first steps wait for it
+    with early_kernel(storage=storage, options=options if run_id is None else None) as kernel:
+        from haystack_kernel.jupyter.execute import execute_run
+
+        outcome = execute_run(
+            question,
+            storage=storage,
+            run_id=run_id,
+            options=options,
+            spending=spending,
+            stream=sys.stderr,
+            kernel=kernel,
+        )
     if outcome.interrupted:
         sys.stderr.write(f"\n{outcome.interrupted}\n")
     show(outcome.summary, lambda: status_text(outcome.summary, question=question, storage=storage))

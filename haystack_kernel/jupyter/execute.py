@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from haystack_kernel import errors
-from haystack_kernel.config.options import needs_model_here
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ConflictError, HaystackError, NotFoundError
-from haystack_kernel.jupyter.kernels import early_kernel
+from haystack_kernel.jupyter.kernels import EarlyKernel, early_kernel
 from haystack_kernel.jupyter.stopping import listen
 from haystack_kernel.ports import ProgressEvent
 from haystack_kernel.progress import stream_progress
@@ -25,8 +24,6 @@ from inference.imports import load_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from jupyter_client.manager import AsyncKernelManager
 
     from haystack_kernel.jupyter.stopping import StopRequest
     from haystack_kernel.ports import Progress
@@ -82,6 +79,7 @@ def execute_run(
     options: dict[str, Any],
     stream: TextIO,
     spending: dict[str, Any] | None = None,
+    kernel: EarlyKernel | None = None,
 ) -> Outcome:
     """Execute ``haystack.ipynb`` for a new run, or for an existing one that goes on.
 
@@ -93,6 +91,8 @@ def execute_run(
         Where progress lines go.
     spending
         ``approve`` and ``max_cost`` as in :func:`haystack_kernel.run.open_run`, where they were given.
+    kernel
+        One that was started for this; None starts one.
 
     Raises
     ------
@@ -101,8 +101,7 @@ def execute_run(
     """
     settings = load_settings(storage=storage)
     show = stream_progress(stream)
-    for_model = run_id is None and needs_model_here(settings, options)
-    with listen() as stop, early_kernel(for_model=for_model) as kernel:
+    with listen() as stop, nullcontext(kernel) if kernel else early_kernel() as started:
         load_modules(_TO_CHECK, for_good=True)
         # reading the question may cost money, too
         run = open_run(question, run_id=run_id, settings=settings, progress=show, **(spending or {}), **options)
@@ -112,7 +111,7 @@ def execute_run(
         parameters = {"question": question, "storage": settings.storage, "run_id": run.run_id, **given}
         try:
             failure = _papermill(
-                f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, kernel=kernel, show=show, stop=stop
+                f"{run.folder}/{layout.NOTEBOOK}", parameters=parameters, kernel=started, show=show, stop=stop
             )
             run.refresh()
             if run.record.status == "done" and not failure.startswith(_SUPERSEDED):  # else the other process writes it
@@ -131,7 +130,7 @@ def execute_run(
 
 
 def _papermill(
-    output: str, *, parameters: dict[str, Any], kernel: AsyncKernelManager, show: Progress, stop: StopRequest
+    output: str, *, parameters: dict[str, Any], kernel: EarlyKernel, show: Progress, stop: StopRequest
 ) -> str:
     """Execute the notebook; returns papermill's account of a failing cell, empty when all ran."""
     is_local = "://" not in output
@@ -151,7 +150,7 @@ def _papermill(
             engine_name="haystack",
             kernel_name="python3",
             progress_bar=False,
-            kernel=kernel,
+            kernel=kernel.manager(),
             stop=stop,
             on_event=lambda event: show(ProgressEvent(**event)),
         )
