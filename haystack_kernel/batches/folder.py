@@ -30,6 +30,7 @@ class CampaignFolder:
     """Files of one campaign; each is written in one step, so that a killed process leaves whole files only."""
 
     def __init__(self, settings: Settings, name: str, *, clock: Clock) -> None:
+        self.settings = settings
         self.root = f"{settings.storage}/{layout.CAMPAIGNS}/{name}"
         if "://" not in self.root:  # jobs run in folders of their own
             self.root = str(Path(self.root).expanduser().absolute())

@@ -17,6 +17,7 @@ from typing import Any
 _VERBS = {  # name: module of this package; imported when first used
     "Screen": "screening",
     "check_seal": "sealing",
+    "drill": "drilling",
     "next_experiments": "next",
     "open_screen": "screening",
     "screen": "screening",

@@ -35,7 +35,7 @@ TESTS: dict[str, tuple[str, ...]] = {  # what is tested -> its p values; the fir
     "expected": ("p_signal", "p_donors", "p_specificity"),
     "toward": ("p_toward",),
 }
-PREDICTED = "predicted"  # status of a question that has an answer
+PREDICTED, WAITING = "predicted", "waiting"  # status of a question that has an answer, or will have one
 GROUNDED, OPEN, UNSUPPORTED = "grounded", "open", "unsupported"
 BIN_RULES = {  # bin -> its rule, as it is printed
     GROUNDED: "all three hold: it is found at the stated false discovery rate, in cells of the treatment itself and "
@@ -121,7 +121,7 @@ def rank_questions(table: pd.DataFrame, *, level: float = LEVEL, test: str = "re
     -------
     All rows and columns, the smallest ``q`` first (ties: the larger composite, then the larger effect), questions
     without one last, and five columns more: ``rank`` from 1 (0: not tested), ``p``, ``q`` (NaN: not tested), ``bin``
-    and ``why``, what keeps the row from the bin ``grounded``.
+    (empty: not predicted yet) and ``why``, what keeps the row from the bin ``grounded``.
 
     Examples
     --------
@@ -240,6 +240,10 @@ def _bins(ranked: pd.DataFrame, *, level: float, test: str) -> tuple[list[str], 
     bins, reasons = [], []
     for record in ranked.to_dict("records"):
         row = {str(name): value for name, value in record.items()}
+        if row["status"] == WAITING:
+            bins.append("")
+            reasons.append("not predicted yet")
+            continue
         if row["status"] != PREDICTED:
             bins.append(UNSUPPORTED)
             reasons.append(f"not predicted: {row.get('reason') or row['status']}")

@@ -7,7 +7,7 @@ a killed screen goes on where it stopped when the same call is made again, and n
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 from haystack_kernel.batches.folder import CampaignFolder
 from haystack_kernel.batches.pool import do_everywhere
 from haystack_kernel.batches.predict import expected_spec, predict
+from haystack_kernel.campaign.enrich import CLASSES, classes_of, enrich_genes, enrich_treatments
+from haystack_kernel.campaign.live import Matrix, watch_in_notebook
 from haystack_kernel.campaign.plan import Asked, evidence_counts, make_screen_plan, refusals
 from haystack_kernel.campaign.prepare import question_tasks, read_prepared
+from haystack_kernel.campaign.rank import BIN_RULES, LEVEL, find_in_families, rank_questions
 from haystack_kernel.campaign.result import (
     FAILED,
     PREDICTED,
@@ -33,17 +36,20 @@ from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.jobs import describe, estimate_cost
+from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent, ProgressEvent
+from haystack_kernel.progress import CellDisplay, notebook_progress
 from haystack_kernel.schema import EVIDENCE_WORDS, ScreenPlan
 from haystack_kernel.store import layout, parse_csv, to_csv
 from inference.manifest import BASELINES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import anndata as ad
     import pandas as pd
 
+    from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Ports, Progress
     from haystack_kernel.schema import CostEstimate, Settings
 
@@ -83,6 +89,11 @@ class Screen:
         return self._folder.root
 
     @property
+    def files(self) -> CampaignFolder:
+        """Its files."""
+        return self._folder
+
+    @property
     def is_finished(self) -> bool:
         """Whether every question is predicted, refused or failed."""
         return not (self.table["status"] == WAITING).any()
@@ -110,6 +121,115 @@ class Screen:
         without = self.table["status"].isin([REFUSED, FAILED])
         return self.table.loc[without, ["number", "perturbation", "cell_type", "donor", "status", "reason"]]
 
+    def ranked(self, *, level: float = LEVEL, test: str = "response") -> pd.DataFrame:
+        """The table in order of how sure each row is; see :func:`haystack_kernel.campaign.rank.rank_questions`.
+
+        Parameters
+        ----------
+        level
+            Expected share of false rows among those with ``q`` up to it.
+        test
+            ``response``, or ``toward`` where a target state was given.
+
+        Returns
+        -------
+        All rows, with ``rank``, ``p``, ``q``, ``bin`` and ``why``.
+
+        Examples
+        --------
+        >>> screen.ranked().head(20)  # doctest: +SKIP
+        """
+        return rank_questions(self.table, level=level, test=test)
+
+    def families(
+        self, by: str | Mapping[str, Collection[str]] = "cell_type", *, level: float = LEVEL, test: str = "response"
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Find families first, then questions in them; see :func:`haystack_kernel.campaign.rank.find_in_families`.
+
+        Parameters
+        ----------
+        by
+            A column; ``target``, ``family`` or ``pathway`` of the treatments; or your own families: name -> treatments.
+        level, test
+            As of :meth:`ranked`.
+
+        Returns
+        -------
+        The families, and the questions of each with their ``q`` within it.
+
+        Examples
+        --------
+        >>> families, members = screen.families("target")  # doctest: +SKIP
+        """
+        ranked = self.ranked(level=level, test=test)
+        return find_in_families(ranked, self._classes(by) if by in CLASSES else by, level=level)
+
+    def enriched(
+        self, classes: str | Mapping[str, Collection[str]] = "target", *, level: float = LEVEL, test: str = "response"
+    ) -> pd.DataFrame:
+        """Classes of treatments with more findings than chance; see :func:`.enrich.enrich_treatments`.
+
+        Parameters
+        ----------
+        classes
+            ``target``, ``family``, ``pathway``, or your own: name -> treatments.
+        level, test
+            As of :meth:`ranked`.
+
+        Returns
+        -------
+        One row a class with two or more tested treatments.
+
+        Examples
+        --------
+        >>> screen.enriched({"my compounds": ["ruxolitinib", "tofacitinib"]})  # doctest: +SKIP
+        """
+        named = self._classes(classes) if isinstance(classes, str) else classes
+        return enrich_treatments(self.ranked(level=level, test=test), named, level=level, seed=self.plan.config.seed)
+
+    def enriched_genes(
+        self, sets: Mapping[str, Collection[str]] | None = None, *, level: float = LEVEL
+    ) -> pd.DataFrame:
+        """Gene sets that move in each question; see :func:`.enrich.enrich_genes`.
+
+        Parameters
+        ----------
+        sets
+            Name -> genes; None takes the pathways of the tables.
+        level
+            Questions whose ``q`` is above it tell how the genes of a set correlate without a response.
+
+        Returns
+        -------
+        One row a question and set.
+
+        Examples
+        --------
+        >>> screen.enriched_genes({"mine": ["ISG15", "IFI6", "MX1", "OAS1", "IFIT1"]})  # doctest: +SKIP
+        """
+        if sets is None:
+            sets = {name: list(one.genes) for name, one in self._knowledge().pathways.items()}
+        ranked = self.ranked(level=level)
+        return enrich_genes(self.effects, sets, silent=ranked.loc[ranked["q"] > level, "number"].astype(int))
+
+    def _classes(self, kind: object) -> dict[str, tuple[str, ...]]:
+        names = sorted(set(self.table["perturbation"]) - {""})
+        return classes_of(names, kind=str(kind), knowledge=self._knowledge())
+
+    def _knowledge(self) -> Knowledge:
+        return load_knowledge(self._folder.settings.knowledge)
+
+    def _repr_html_(self) -> str:
+        from haystack_kernel.report import screen_card
+
+        facts = {"engines": ", ".join(self.plan.engines), "folder": self.folder}
+        facts["not understood"] = "; ".join(self.plan.not_understood)
+        if not self.is_finished:
+            matrix = Matrix(self.plan, self._folder).look()
+            facts["so far"] = matrix.words
+        card = screen_card(self.ranked(), name=self.id, facts=facts, rules=BIN_RULES, level=LEVEL)
+        return card._repr_html_()
+
     @cached_property
     def _read(self) -> Any:  # noqa: ANN401 - prepared and judged questions
         return read_judged(self.plan, folder=self._folder)
@@ -117,6 +237,8 @@ class Screen:
     def __repr__(self) -> str:
         counts = self.table["status"].value_counts()
         said = ", ".join(f"{counts[one]} {one}" for one in (PREDICTED, REFUSED, FAILED, WAITING) if one in counts)
+        bins = self.ranked()["bin"].value_counts()
+        said += "; " + ", ".join(f"{bins.get(one, 0)} {one}" for one in BIN_RULES)
         return f"Screen({self.id}: {len(self.table)} questions, {said}; {', '.join(self.plan.engines)})"
 
 
@@ -251,9 +373,25 @@ def screen(  # noqa: PLR0913 - what is asked, where, and what it may spend
     storage = options.pop("storage", None)
     if ports is None:
         settings = settings or load_settings(storage=storage)
-        ports = connect(settings, progress=progress, consent=Consent.given(approve, max_cost))
+        heard = progress or notebook_progress()
+        ports = connect(settings, progress=heard, consent=Consent.given(approve, max_cost))
     plan = plan_screen(perturbations, cell_types, ports=ports, **options)
+    if progress is None and isinstance(ports.progress, CellDisplay):
+        ports = replace(ports, progress=watch_in_notebook(matrix_of(plan, ports=ports), clock=ports.clock))
     return run_screen(plan, ports=ports, workers=workers)
+
+
+def matrix_of(plan: ScreenPlan, *, ports: Ports) -> Matrix:
+    """The state of every question, for who wants to see the matrix fill in.
+
+    Parameters
+    ----------
+    plan
+        From :func:`plan_screen`.
+    ports
+        Where the files are.
+    """
+    return Matrix(plan, CampaignFolder(ports.settings, SCREEN.id_of(plan), clock=ports.clock))
 
 
 def plan_screen(

@@ -15,6 +15,7 @@ from haystack_kernel import __version__, errors
 from haystack_kernel.cli import (
     atlas,
     backtest,
+    drill,
     engine,
     knowledge,
     manage,
@@ -42,6 +43,7 @@ manage.register(app)
 service.register(app)
 mcp.register(app)
 screen.register(app)
+drill.register(app)
 backtest.register(app)
 seek.register(app)
 seal.register(app)

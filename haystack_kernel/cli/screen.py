@@ -6,6 +6,7 @@ In: arguments. Out: the plan on stderr, then a readable table or one JSON line; 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,9 +37,10 @@ _SHOWN = {  # column of the table -> its heading
     "cell_type": "cell type",
     "donor": "donor",
     "status": "status",
+    "bin": "bin",
+    "q": "q",
     "n_called": "genes called",
     "size": "size",
-    "p_donors": "p donors",
     "composite": "score",
     "expected_r": "expected r",
 }
@@ -131,7 +133,8 @@ def screen(
     on a terminal it asks once before it starts, unless --yes is given. The same command goes on where it was stopped,
     and reads the result where it is finished.
     """
-    from haystack_kernel.campaign.screening import plan_screen, preview, run_screen
+    from haystack_kernel.campaign.live import watch_in_terminal
+    from haystack_kernel.campaign.screening import matrix_of, plan_screen, preview, run_screen
     from haystack_kernel.config.connect import connect
     from haystack_kernel.config.settings import load_settings
     from haystack_kernel.ports import Consent
@@ -174,7 +177,8 @@ def screen(
         if not is_approved:
             raise typer.Exit
         ports = connect(settings, progress=ports.progress, consent=Consent.given(is_approved, max_cost))
-    done = run_screen(made, ports=ports, workers=workers)
+    seen = watch_in_terminal(matrix_of(made, ports=ports), sys.stderr, clock=ports.clock)
+    done = run_screen(made, ports=replace(ports, progress=seen), workers=workers)
     show(_value(done), lambda: _readable(done))
 
 
@@ -207,12 +211,12 @@ def _value(done: Screen) -> dict[str, Any]:
         "n_questions": len(done.table),
         "status": {str(name): int(n) for name, n in counts.items()},
         "not_understood": list(done.plan.not_understood),
-        "table": done.table.to_dict("records"),
+        "table": done.ranked().to_dict("records"),
     }
 
 
 def _readable(done: Screen) -> str:
-    table: pd.DataFrame = done.table.sort_values("size", ascending=False, na_position="last")
+    table: pd.DataFrame = done.ranked()
     columns = {name: heading for name, heading in _SHOWN.items() if name != "donor" or (table["donor"] != "").any()}
     rows = [
         {heading: row[name] for name, heading in columns.items()} for row in table.head(_N_SHOWN).to_dict("records")

@@ -214,23 +214,26 @@ def dot_plot(
 
 def _matrix(table: pd.DataFrame, *, value: str, n_top: int) -> _Matrix:
     _check(table, value=value)
-    treatments = [str(name) for name in table["perturbation"]]
+    treatments = [str(name) or "?" for name in table["perturbation"]]  # a row that was not understood may have none
     asked = zip(table["cell_type"].astype(str), table["donor"].fillna("").astype(str), strict=True)
-    cells = [f"{cell_type}, {donor}" if donor else cell_type for cell_type, donor in asked]
+    cells = [f"{cell_type or '?'}, {donor}" if donor else cell_type or "?" for cell_type, donor in asked]
     every = list(dict.fromkeys(treatments))
     columns = list(dict.fromkeys(name for _, name in sorted(zip(table["number"], cells, strict=True))))
     shape = len(every), len(columns)
-    at = [every.index(name) for name in treatments], [columns.index(name) for name in cells]
-    n_asked = np.zeros(shape, int)
-    np.add.at(n_asked, at, 1)
-    if (n_asked > 1).any():
-        row, column = np.argwhere(n_asked > 1)[0]
+    at = np.array([every.index(one) for one in treatments], int), np.array([columns.index(one) for one in cells], int)
+    status, is_predicted = table["status"].to_numpy(str), (table["status"] == "predicted").to_numpy(bool)
+    n_predicted = np.zeros(shape, int)
+    np.add.at(n_predicted, (at[0][is_predicted], at[1][is_predicted]), 1)
+    if (n_predicted > 1).any():
+        row, column = np.argwhere(n_predicted > 1)[0]
         msg = f"{every[row]} in {columns[column]} stands twice in the table; draw each campaign or engine on its own"
         raise InvalidInputError(msg, perturbation=every[row], cells=columns[column])
     values, q, marks = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, "", dtype="<U12")
-    values[at], q[at] = table[value].to_numpy(float), table["q"].to_numpy(float)
-    status = table["status"].to_numpy(str)
-    marks[at] = np.where(status == "predicted", table["bin"], np.where(status == "waiting", "waiting", "absent"))
+    kinds = np.where(is_predicted, table["bin"], np.where(status == "waiting", "waiting", "absent"))
+    for some in (~is_predicted, is_predicted):  # where a row is refused and another predicted, the latter counts
+        place = at[0][some], at[1][some]
+        values[place], q[place] = table[value].to_numpy(float)[some], table["q"].to_numpy(float)[some]
+        marks[place] = kinds[some]
     return _Matrix(every[:n_top], columns, values[:n_top], q[:n_top], marks[:n_top], n_all=len(every))
 
 

@@ -16,6 +16,7 @@ _WHERE = {
     "gene_table": "tables",
     "pathway_table": "tables",
     "run_card": "cards",
+    "screen_card": "screens",
     "score_table": "parts",
     "trust_table": "trust",
     "ReportBundle": "bundle",

@@ -6,16 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from haystack_kernel import keys
+from haystack_kernel import flow, keys
 from haystack_kernel.atlas import build_atlas, load_mapping
+from haystack_kernel.campaign.drilling import _check_same_sources, drill
 from haystack_kernel.campaign.plan import read_questions, words_of
 from haystack_kernel.campaign.result import COLUMNS
 from haystack_kernel.campaign.screening import open_screen, plan_screen, preview, run_screen, screen
 from haystack_kernel.config.connect import connect
+from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import InvalidInputError, NotFoundError
+from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
 from haystack_kernel.knowledge import load_knowledge
-from haystack_kernel.store import layout
+from haystack_kernel.run import Run, first_record
+from haystack_kernel.store import layout, parse_csv
+from inference.manifest import RESULT_SUFFIX, parse_result
 from tests.backtest.test_work import make_cells
 from tests.conftest import InlineExecutor
 
@@ -180,3 +184,73 @@ def test_a_table_says_what_it_lacks(tmp_path):
         read_questions(path)
     path.write_text("Perturbation,Cell type\nIL-6,B cell\n")
     assert read_questions(path)[0][0].cell_type == "B cell"
+
+
+# --- one question as a run: drilling ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drilled(done, ports):
+    return drill(done.id, 1, ports=ports).work(until="decide")  # the report is that of any run
+
+
+@pytest.mark.slow
+def test_the_run_has_the_numbers_of_the_question_asked_alone(drilled, done, ports):
+    options = {"atlases": ["tiny"], "engine": "weighted", "literature": False, "max_rounds": 1, "planner": "offline"}
+    config = build_config(ports.settings, **options)
+    question = done.plan.questions[0].question
+    alone = Run(ports.store.create(first_record(question, run_id="run-alone", config=config, ports=ports)), ports=ports)
+    alone.work(until="decide")
+    for name in (layout.DE, layout.PATHWAYS):
+        path = layout.round_file(1, name)
+        assert ports.store.read(drilled.run_id, path) == ports.store.read("run-alone", path), name
+    assert drilled.record.rounds[0].composite == alone.record.rounds[0].composite
+    assert drilled.record.query == alone.record.query
+    assert drilled.record.candidates == alone.record.candidates
+    row = done.table.iloc[0]
+    assert row["composite"] == pytest.approx(alone.record.rounds[0].composite.value, nan_ok=True)
+    assert row["n_called"] == alone.record.rounds[0].n_de
+    de = parse_csv(ports.store.read(drilled.run_id, layout.round_file(1, layout.DE)), texts=(keys.GENE,))
+    effects = de.set_index(keys.GENE)[keys.EFFECT].reindex(done.effects.var_names)
+    np.testing.assert_allclose(done.effects["0001"].X.ravel(), effects, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_only_what_the_screen_left_out_was_predicted(drilled, done, ports):
+    place, own = layout.question_folder(1), layout.round_folder(1)
+    tasks = drilled.record.rounds[0].task_seconds
+    assert set(tasks) == {"treated", "control", "baseline-none", "baseline-mean", "baseline-shift"}
+    for name in ("treated", "control"):
+        made = parse_result(done.files.read(layout.output_file(place, name) + RESULT_SUFFIX))
+        assert tasks[name] == made.seconds  # that of the screen's prediction: it was skipped here
+        held = ports.store.read(drilled.run_id, layout.output_file(own, name))
+        assert held == done.files.read(layout.output_file(place, name))
+    assert f"question 1 of {done.id}" in drilled.record.notes[-1]
+
+
+@pytest.mark.slow
+def test_the_same_call_finds_the_same_run_and_does_nothing(drilled, done, ports):
+    before = len(ports.executors["local"].submitted)
+    again = drill(f"{ports.settings.storage}/campaigns/{done.id}", 1, ports=ports)
+    assert again.run_id == drilled.run_id == f"{done.id}-0001"
+    assert again.record.serial == drilled.record.serial
+    assert flow.next_step(again.record) == "decide"
+    assert len(ports.executors["local"].submitted) == before
+
+
+@pytest.mark.slow
+def test_a_question_without_a_prediction_says_why(done, ports):
+    with pytest.raises(InvalidInputError, match=r"question 4 was refused: .*'XQ-99' is not known"):
+        drill(done.id, 4, ports=ports)
+    for wrong in (0, 6, True, "1"):
+        with pytest.raises(InvalidInputError, match="its questions have the numbers 1 to 5"):
+            drill(done.id, wrong, ports=ports)
+
+
+@pytest.mark.slow
+def test_a_changed_atlas_is_noticed(done, ports):
+    changed = {name: "0" * 64 for name in done.plan.digests if name.startswith("atlas:")}
+    other = done.plan.model_copy(update={"digests": done.plan.digests | changed})
+    run = drill(done.id, 2, ports=ports)
+    with pytest.raises(ConflictError, match=r'atlas:tiny changed since the screen: .*haystack run "How would'):
+        _check_same_sources(run.record, other)

@@ -99,6 +99,14 @@ def test_donors_are_columns_of_their_own_and_a_cell_is_never_drawn_over(ranked):
         pl.heat_map(pd.concat([ranked, ranked.iloc[[1]]]))
 
 
+def test_rows_that_were_not_understood_may_repeat_and_hide_no_prediction(ranked):
+    more = [row(6, "", "B cell", status="refused"), row(7, "", "B cell", status="refused")]
+    more.append(row(8, "IFN-beta", "B cell", status="refused"))
+    axes = pl.heat_map(pd.concat([ranked, pd.DataFrame(more)]))
+    assert texts(axes)[:4] == ["ruxolitinib", "IFN-beta", "$x_{", "?"]
+    assert ": 1 grounded, 2 open, 1 unsupported, 2 not predicted." in axes.get_label()
+
+
 def test_a_table_that_was_not_ranked_and_an_unknown_value_are_named(ranked):
     with pytest.raises(MissingKeyError, match=r"no column 'bin'; rank it first \(screen\.ranked\(\)\)"):
         pl.heat_map(ranked.drop(columns="bin"))
