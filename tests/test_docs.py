@@ -32,6 +32,7 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"haystack seek .*(--state|--out)": "needs files: tests/campaign/test_seeking.py and tests/cli/test_seek.py",
     r"haystack seek ": "measures the whole demo atlas: tests/cli/test_seek.py asks a small one",
     r"haystack seal ": "needs a finished run: tests/campaign/test_sealing.py, tests/cli/test_seal.py",
+    r"haystack outcome ": "needs a sealed run: tests/campaign/test_outcome.py",
     r"haystack backtest demo": "takes minutes: tests/backtest/test_work.py runs the command on a small atlas",
     r"haystack engine check": "tests/cli/test_engine.py",
     r"haystack doctor": "its checks read this machine: tests/manage/test_doctor.py",

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from haystack_kernel.atlas.mirror import local_root
 from haystack_kernel.atlas.record import atlas_folder, load_record
 from haystack_kernel.errors import HaystackError
-from haystack_kernel.schema import DEMO_ATLAS, Calibration
+from haystack_kernel.schema import DEMO_ATLAS, Calibration, Outcome
 from haystack_kernel.store import layout
 from haystack_kernel.store.buckets import open_files
 
@@ -27,11 +27,40 @@ PACKAGED = Path(__file__).with_name("demo")  # of the demo atlas, which every in
 def save(calibration: Calibration, *, root: str) -> str:
     """Keep a calibration with its atlas, in place of an older one of the same engine; returns where it lies."""
     data = calibration.model_dump_json(indent=1).encode()
-    name = layout.calibration_file(calibration.engine, calibration.model)
-    place = f"{root}/{calibration.atlas}" if "://" in root else str(atlas_folder(calibration.atlas, root))
-    files, inside = open_files(f"{place}/{name}")
+    place = f"{_folder_of(calibration.atlas, root)}/{layout.calibration_file(calibration.engine, calibration.model)}"
+    files, inside = open_files(place)
     files.write(inside, data)
-    return f"{place}/{name}"
+    return place
+
+
+def save_outcome(outcome: Outcome, *, root: str) -> str:
+    """Keep what was measured of a sealed prediction with the atlas that it was predicted from; returns where it lies.
+
+    Back-tests that are made later count it, too.
+    """
+    place = f"{_folder_of(outcome.prediction.atlas, root)}/{layout.outcome_file(outcome.id)}"
+    files, inside = open_files(place)
+    files.create(inside, outcome.model_dump_json(indent=1).encode())
+    return place
+
+
+def outcomes_for(calibration: Calibration, *, root: str) -> tuple[Outcome, ...]:
+    """Outcomes of sealed predictions by the engine of a calibration, from the atlas with the content it was made of."""
+    files, inside = open_files(f"{_folder_of(calibration.atlas, root)}/{layout.OUTCOMES}")
+    found = []
+    for name in sorted(files.names(inside)):
+        try:
+            one = Outcome.model_validate_json(files.read(f"{inside}/{name}"))
+        except (FileNotFoundError, ValidationError):  # of a later version
+            continue
+        made_by = (one.prediction.engine, one.prediction.model, one.prediction.stamp)
+        if made_by == (calibration.engine, calibration.model, calibration.digest):
+            found.append(one)
+    return tuple(found)
+
+
+def _folder_of(atlas: str, root: str) -> str:
+    return f"{root}/{atlas}" if "://" in root else str(atlas_folder(atlas, root))
 
 
 def find(atlas: str, engine: str, *, model: str = "", root: str, cache: str) -> Calibration | None:

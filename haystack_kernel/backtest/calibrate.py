@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import beta, t
 
-from haystack_kernel.schema import EVIDENCE_WORDS, Calibration, Stratum
+from haystack_kernel.grounding.confidence.backtested import FEATURES
+from haystack_kernel.schema import EVIDENCE_WORDS, Calibration, CalibrationPair, Stratum
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
 
-    from haystack_kernel.schema import EvidenceDistance
+    from haystack_kernel.schema import EvidenceDistance, Outcome
 
     Floats = NDArray[np.float64]
 
@@ -36,8 +38,8 @@ MOST_R = 0.99  # correlations beyond it are taken as it, or one pair would decid
 
 
 @dataclass(frozen=True, eq=False)
-class Outcomes:
-    """Back-tested pairs of one engine.
+class CalibrationPairs:
+    """Tested pairs of one engine.
 
     Attributes
     ----------
@@ -54,6 +56,8 @@ class Outcomes:
         Pairs x features of the prompt; NaN where unknown.
     names
         Names of the features.
+    kept
+        The same pairs as the calibration keeps them, so that others can be added; empty: it keeps none.
     """
 
     r: Floats
@@ -62,8 +66,24 @@ class Outcomes:
     apart: NDArray[np.str_]
     features: Floats
     names: tuple[str, ...]
+    kept: tuple[CalibrationPair, ...] = ()
 
-    def subset(self, places: NDArray[np.intp]) -> Outcomes:
+    @classmethod
+    def of(cls, pairs: Sequence[CalibrationPair], *, names: tuple[str, ...]) -> CalibrationPairs:
+        """The pairs that a calibration keeps."""
+        group = np.array([one.perturbation for one in pairs], dtype=str)
+        part = np.array([one.part for one in pairs], dtype=str)
+        return cls(
+            r=np.array([one.r for one in pairs], dtype=float),
+            evidence=np.array([one.evidence for one in pairs], dtype=str),
+            group=group,
+            apart=part if len(set(group.tolist())) == 1 else group,
+            features=np.array([one.features for one in pairs], dtype=float).reshape(len(pairs), len(names)),
+            names=names,
+            kept=tuple(pairs),
+        )
+
+    def subset(self, places: NDArray[np.intp]) -> CalibrationPairs:
         """Some of the pairs."""
         return replace(
             self,
@@ -72,6 +92,7 @@ class Outcomes:
             group=self.group[places],
             apart=self.apart[places],
             features=self.features[places],
+            kept=tuple(self.kept[place] for place in places) if self.kept else (),
         )
 
 
@@ -92,7 +113,7 @@ class _Fit:
 
 
 def calibrate(
-    outcomes: Outcomes,
+    tested: CalibrationPairs,
     *,
     atlas: str,
     digest: str,
@@ -105,8 +126,8 @@ def calibrate(
 
     Parameters
     ----------
-    outcomes
-        Back-tested pairs of one engine; pairs without a correlation are left out.
+    tested
+        Pairs of one engine; pairs without a correlation are left out.
     atlas, digest, engine, backtest, made_at, model
         Kept with the calibration, see :class:`Calibration`.
 
@@ -114,7 +135,7 @@ def calibrate(
     -------
     One stratum per evidence distance that was tested, nearest first.
     """
-    known = outcomes.subset(np.flatnonzero(~np.isnan(outcomes.r)))
+    known = tested.subset(np.flatnonzero(~np.isnan(tested.r)))
     z = np.arctanh(np.clip(known.r, -MOST_R, MOST_R))
     has_slopes = len(z) >= MIN_FOR_FEATURES
     fit = _fit(known, z, has_slopes=has_slopes)
@@ -124,8 +145,8 @@ def calibrate(
         places = np.flatnonzero(known.evidence == evidence)
         if places.size:
             strata.append(_stratum(evidence, places, known=known, z=z, fit=fit, left=left, covered=covered[places]))
-    bounds = np.nanmin(known.features, axis=0), np.nanmax(known.features, axis=0)
     has_slope = bool(fit.slope.any())
+    bounds = (np.nanmin(known.features, axis=0), np.nanmax(known.features, axis=0)) if has_slope else ((), ())
     return Calibration(
         atlas=atlas,
         digest=digest,
@@ -138,9 +159,74 @@ def calibrate(
         features=known.names if has_slope else (),
         centre=tuple(fit.centre.tolist()) if has_slope else (),
         slope=tuple(fit.slope.tolist()) if has_slope else (),
-        least=tuple(bounds[0].tolist()) if has_slope else (),
-        most=tuple(bounds[1].tolist()) if has_slope else (),
+        least=tuple(float(one) for one in bounds[0]) if has_slope else (),
+        most=tuple(float(one) for one in bounds[1]) if has_slope else (),
         strata=tuple(strata),
+        pairs=known.kept,
+    )
+
+
+def calibrate_with(base: Calibration, outcomes: Sequence[Outcome], *, made_at: datetime) -> Calibration:
+    """Fit a calibration again, with sealed predictions that were measured since.
+
+    Parameters
+    ----------
+    base
+        The calibration of the atlas and engine, with its pairs; sealed ones among them are taken anew from
+        ``outcomes``.
+    outcomes
+        All outcomes that count for it; see :func:`sealed_pairs`.
+    made_at
+        Now.
+
+    Returns
+    -------
+    The calibration of both, which counts the sealed ones apart.
+    """
+    pairs = (*(one for one in base.pairs if not one.outcome), *sealed_pairs(outcomes))
+    return calibrate(
+        CalibrationPairs.of(pairs, names=FEATURES),
+        atlas=base.atlas,
+        digest=base.digest,
+        engine=base.engine,
+        model=base.model,
+        backtest=base.backtest,
+        made_at=made_at,
+    )
+
+
+def sealed_pairs(outcomes: Sequence[Outcome]) -> tuple[CalibrationPair, ...]:
+    """What counts of outcomes: one pair for each sealed prediction, and for each measurement.
+
+    Measurements of one prediction are averaged on atanh(r), because they do not test another prediction. The same
+    measurement held against a prediction that was made again counts once, the first that was sealed.
+    """
+    seen: set[tuple[str, str, str]] = set()
+    own: dict[tuple[str, int], list[Outcome]] = {}
+    for one in sorted(outcomes, key=lambda each: (each.sealed_at, each.recorded_at, each.id)):
+        what = (one.prediction.perturbation.casefold(), one.prediction.cell_type.casefold(), one.measured)
+        if not one.not_counted and what not in seen:
+            seen.add(what)
+            own.setdefault((one.seal, one.prediction.number), []).append(one)
+    return tuple(_pair_of(group) for group in own.values())
+
+
+def _pair_of(group: list[Outcome]) -> CalibrationPair:
+    """One sealed prediction with its measurements."""
+    first = group[0].prediction
+    r = float(np.tanh(np.mean([np.arctanh(np.clip(one.pearson, -MOST_R, MOST_R)) for one in group])))
+    known = first.back_tested
+    has_interval = known is not None and not np.isnan([known.low, known.high]).any()
+    return CalibrationPair.model_validate(
+        {
+            "evidence": first.evidence,
+            "perturbation": first.perturbation.casefold(),
+            "part": first.donor or first.cell_type,
+            "r": r,
+            "features": tuple(first.features.get(name, np.nan) for name in FEATURES),
+            "outcome": group[0].id,
+            "inside": known.low <= r <= known.high if known is not None and has_interval else None,
+        }
     )
 
 
@@ -166,20 +252,20 @@ def covered_interval(n_covered: int, n_checked: int, *, level: float = 0.95) -> 
     return low, high
 
 
-def held_out_coverage(outcomes: Outcomes) -> tuple[int, int]:
-    """Count the pairs inside the interval of a calibration that saw no pair of their treatment; see :class:`Outcomes`.
+def held_out_coverage(tested: CalibrationPairs) -> tuple[int, int]:
+    """Count the pairs inside the interval of a calibration that saw no pair of their treatment.
 
     Returns
     -------
     Pairs inside, and pairs for which such an interval could be made.
     """
-    known = outcomes.subset(np.flatnonzero(~np.isnan(outcomes.r)))
+    known = tested.subset(np.flatnonzero(~np.isnan(tested.r)))
     z = np.arctanh(np.clip(known.r, -MOST_R, MOST_R))
     covered = _covered(known, z, has_slopes=len(z) >= MIN_FOR_FEATURES)
     return int(np.nansum(covered)), int((~np.isnan(covered)).sum())
 
 
-def _fit(known: Outcomes, z: Floats, *, has_slopes: bool) -> _Fit:
+def _fit(known: CalibrationPairs, z: Floats, *, has_slopes: bool) -> _Fit:
     """Least squares with a mean for each evidence distance, and slopes that are drawn towards 0.
 
     ``has_slopes`` is decided once for all pairs: fits that leave some of them out must be of the same form.
@@ -200,14 +286,14 @@ def _fit(known: Outcomes, z: Floats, *, has_slopes: bool) -> _Fit:
     return _Fit(dict(zip(kinds, solved[n_features:].tolist(), strict=True)), centre, slope)
 
 
-def _folds(known: Outcomes) -> list[NDArray[np.intp]]:
+def _folds(known: CalibrationPairs) -> list[NDArray[np.intp]]:
     """Places of the pairs that are left out together: those of one treatment, or of a tenth of many treatments."""
     names, of_pair = np.unique(known.apart, return_inverse=True)
     n = min(len(names), MAX_FOLDS)
     return [np.flatnonzero(of_pair % n == one) for one in range(n)]
 
 
-def _left_out(known: Outcomes, z: Floats, *, has_slopes: bool) -> Floats:
+def _left_out(known: CalibrationPairs, z: Floats, *, has_slopes: bool) -> Floats:
     """Residual of every pair from a fit without its treatment; NaN where nothing else has its evidence distance."""
     residual = np.full(len(z), np.nan)
     for own in _folds(known):
@@ -247,7 +333,7 @@ def _stratum(
     evidence: EvidenceDistance,
     places: NDArray[np.intp],
     *,
-    known: Outcomes,
+    known: CalibrationPairs,
     z: Floats,
     fit: _Fit,
     left: Floats,
@@ -267,11 +353,19 @@ def _stratum(
             "high": high,
             "n_covered": int(np.nansum(covered)),
             "n_checked": int((~np.isnan(covered)).sum()),
+            **_sealed(some.kept),
         }
     )
 
 
-def _covered(known: Outcomes, z: Floats, *, has_slopes: bool) -> Floats:
+def _sealed(kept: tuple[CalibrationPair, ...]) -> dict[str, int]:
+    """Of some pairs, those that were sealed before they were measured, and how their own intervals did."""
+    own = [one for one in kept if one.outcome]
+    checked = [one.inside for one in own if one.inside is not None]
+    return {"n_sealed": len(own), "n_sealed_inside": sum(checked), "n_sealed_checked": len(checked)}
+
+
+def _covered(known: CalibrationPairs, z: Floats, *, has_slopes: bool) -> Floats:
     """1 where a pair lies inside the interval that the other pairs make, 0 where not; NaN: none was made."""
     inside = np.full(len(z), np.nan)
     for own in _folds(known):

@@ -1,6 +1,6 @@
 """The result of a back-test as tables: one row for each pair and engine, and a summary for each evidence distance.
 
-In: what was compared, pair by pair. Out: data frames, and the outcomes that a calibration is made from.
+In: what was compared, pair by pair. Out: data frames, and the pairs that a calibration is made from.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.backtest import anchored
-from haystack_kernel.backtest.calibrate import Outcomes
 from haystack_kernel.backtest.judge import REPLICATE, TYPE_MEAN
 from haystack_kernel.grounding.confidence.backtested import FEATURES
-from haystack_kernel.schema import EVIDENCE_WORDS
+from haystack_kernel.schema import EVIDENCE_WORDS, CalibrationPair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,20 +125,21 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(parts)
 
 
-def outcomes_of(table: pd.DataFrame, engine: str) -> Outcomes:
+def calibration_pairs(table: pd.DataFrame, engine: str) -> tuple[CalibrationPair, ...]:
     """Correlations of one engine with the features of the prompts, in the order of the table."""
     some = table[(table["engine"] == engine) & (table["reason"] == "")]
-    group = some["perturbation"].str.casefold().to_numpy(str)
-    apart = group
-    if len(set(group)) == 1:
-        apart = some["donors"].where(some["held"] == "donor", some["cell_type"]).to_numpy(str)
-    return Outcomes(
-        r=some["pearson"].to_numpy(float),
-        evidence=some["evidence"].to_numpy(str),
-        group=group,
-        apart=apart,
-        features=some[list(FEATURES)].to_numpy(float),
-        names=FEATURES,
+    part = some["donors"].where(some["held"] == "donor", some["cell_type"])
+    return tuple(
+        CalibrationPair.model_validate(
+            {
+                "evidence": row["evidence"],
+                "perturbation": row["perturbation"].casefold(),
+                "part": own,
+                "r": row["pearson"],
+                "features": tuple(row[name] for name in FEATURES),
+            }
+        )
+        for row, own in zip(some.to_dict("records"), part, strict=True)
     )
 
 

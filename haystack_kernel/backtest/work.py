@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from haystack_kernel.atlas import calibrations
-from haystack_kernel.backtest.calibrate import calibrate
+from haystack_kernel.backtest.calibrate import CalibrationPairs, calibrate, calibrate_with
 from haystack_kernel.backtest.judge import REPLICATE
 from haystack_kernel.backtest.pairs import choose_pairs, list_pairs
 from haystack_kernel.backtest.prepare import POOLING_ENGINE
 from haystack_kernel.backtest.split import canonical_of
-from haystack_kernel.backtest.table import TEXTS, outcomes_of, pairs_by_number, summarise, tabulate
+from haystack_kernel.backtest.table import TEXTS, calibration_pairs, pairs_by_number, summarise, tabulate
 from haystack_kernel.backtest.tasks import build_tasks, read_prepared
 from haystack_kernel.backtest.worker import BACKTEST, JUDGE, PREPARE
 from haystack_kernel.batches.folder import CampaignFolder
@@ -26,7 +26,7 @@ from haystack_kernel.config.engines import check_engine
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
-from haystack_kernel.grounding.confidence.backtested import back_tested_aspect, expect_everywhere
+from haystack_kernel.grounding.confidence.backtested import FEATURES, back_tested_aspect, expect_everywhere
 from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.ports import Consent
 from haystack_kernel.retrieval import build_view
@@ -260,12 +260,15 @@ def _engines_of(table: pd.DataFrame) -> list[str]:
 def _calibrate(engine: str, table: pd.DataFrame, plan: BacktestPlan, *, name: str, ports: Ports) -> Calibration:
     some = table[(table["engine"] == engine) & (table["reason"] == "")]
     models = [one for one in some["model"].unique() if one]
-    return calibrate(
-        outcomes_of(table, engine),
+    tested, now = calibration_pairs(table, engine), ports.clock.now()
+    found = calibrate(
+        CalibrationPairs.of(tested, names=FEATURES),
         atlas=plan.atlas,
         digest=plan.digest,
         engine=engine,
         backtest=name,
-        made_at=ports.clock.now(),
+        made_at=now,
         model=models[0] if models else "",
     )
+    outcomes = calibrations.outcomes_for(found, root=ports.settings.atlas_root)
+    return calibrate_with(found, outcomes, made_at=now) if outcomes else found

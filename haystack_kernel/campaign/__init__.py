@@ -3,7 +3,8 @@
 Read ``screening`` (the whole of a screen), ``plan`` (its questions), ``prepare`` (cells by role), ``judge`` (one
 question scored), ``result`` (the table and the matrix of effects), ``rank`` (which rows of the table count, and how
 many of them are false), ``seeking`` (which treatment moves cells toward a state), ``next`` (which experiment would
-change the top of a list), ``sealing`` (predictions fixed before they are measured).
+change the top of a list), ``sealing`` (predictions fixed before they are measured),
+``outcome`` (what was measured of them).
 
 Modules are named after what they hold (``screening``), verbs after what they do (``screen``): a module with the name of
 a verb would take its place here as soon as it is imported.
@@ -21,6 +22,8 @@ _VERBS = {  # name: module of this package; imported when first used
     "next_experiments": "next",
     "open_screen": "screening",
     "screen": "screening",
+    "list_outcomes": "outcome",
+    "record_outcome": "outcome",
     "seal": "sealing",
     "seek": "seeking",
 }

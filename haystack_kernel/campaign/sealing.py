@@ -22,6 +22,7 @@ from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, InvalidInputError, NotFoundError
 from haystack_kernel.grounding.confidence.backtested import FEATURES, prompt_features, quote_calibration
+from haystack_kernel.grounding.de.table import MEAN_CONTROL
 from haystack_kernel.rounds import query_of
 from haystack_kernel.schema import EVIDENCE_WORDS, OWN_ATLAS, Seal, SealedPrediction, SealedTable, is_run_id
 from haystack_kernel.store import layout, parse_csv, read_h5ad, to_csv
@@ -50,6 +51,7 @@ SEALED_COLUMNS = (
     keys.LFSR,
     keys.PROB_DE,
     keys.IS_DE,
+    MEAN_CONTROL,
 )
 SEAL_ID = "seal-"
 _N_DIGITS = 12
@@ -120,7 +122,7 @@ def seal(target: Any, *, storage: str | None = None, settings: Settings | None =
     '5f1d…'
     """
     name = str(getattr(target, "run_id", None) or getattr(target, "id", None) or target)
-    ports = connect(_settings_in(settings, storage))
+    ports = connect(settings_in(settings, storage))
     if not is_run_id(name):
         msg = f"{name!r} is the id of no run or screen; `haystack list` shows the runs of a storage"
         raise InvalidInputError(msg, given=name)
@@ -165,7 +167,7 @@ def open_seal(given: Seal | str | Path, *, storage: str | None = None, settings:
     if isinstance(given, Seal):
         return given
     text = str(given)
-    known = _settings_in(settings, storage)
+    known = settings_in(settings, storage)
     is_id = text.startswith(SEAL_ID) and "/" not in text and not text.endswith(".json")
     address = f"{seal_address(text, known)}/{layout.SEAL}" if is_id else text
     files, place = open_files(address)
@@ -216,7 +218,7 @@ def check_seal(given: Seal | str | Path, *, storage: str | None = None, settings
     >>> check_seal("seal-0f3a5c1d2e4b").ok  # doctest: +SKIP
     True
     """
-    ports = connect(_settings_in(settings, storage))
+    ports = connect(settings_in(settings, storage))
     found = open_seal(given, settings=ports.settings)
     when = f"sealed {found.sealed_at:%Y-%m-%d %H:%M} UTC by the clock of that machine"
     lines = [SealLine("seal", ok=True, found=f"its content has the digest {found.digest}; {when}")]
@@ -320,6 +322,7 @@ def _seal_of_run(record: RunRecord, ports: Ports) -> Seal:
 def _prediction_of(record: RunRecord, best: Round, ports: Ports, *, table: SealedTable) -> SealedPrediction:
     query = query_of(record)
     atlas = best.candidates[0].prompt.atlas
+    order = list(EVIDENCE_WORDS)
     base = SealedPrediction(
         question=record.question,
         cell_type=query.cell_type_name or query.cell_type_text or "",
@@ -330,7 +333,7 @@ def _prediction_of(record: RunRecord, best: Round, ports: Ports, *, table: Seale
         model=best.model.sha256 if best.model else "",
         atlas=atlas,
         stamp="" if atlas == OWN_ATLAS else _stamp(atlas, record, ports),
-        evidence=min((one.evidence_distance for one in best.candidates), key=list(EVIDENCE_WORDS).index),
+        evidence=order[min(order.index(one.evidence_distance) for one in best.candidates)],
         features=_features(record, best, ports),
         expected=best.confidence.expected if best.confidence else None,
         measured=bool(record.measured),
@@ -394,7 +397,8 @@ def _told(found: Seal, *, changed: list[SealedPrediction], missing: list[SealedP
     return SealLine("predictions", ok=True, found=f"{n} as sealed, gene by gene")
 
 
-def _settings_in(settings: Settings | None, storage: str | None) -> Settings:
+def settings_in(settings: Settings | None, storage: str | None) -> Settings:
+    """The settings given or read, with ``storage`` over them."""
     if settings is None:
         return load_settings(storage=storage)
     return settings if storage is None else settings.model_copy(update={"storage": storage})

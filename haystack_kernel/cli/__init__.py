@@ -21,6 +21,7 @@ from haystack_kernel.cli import (
     manage,
     mcp,
     model,
+    outcome,
     runs,
     screen,
     seal,
@@ -47,6 +48,7 @@ drill.register(app)
 backtest.register(app)
 seek.register(app)
 seal.register(app)
+outcome.register(app)
 app.add_typer(atlas.app, name="atlas", rich_help_panel=DATA)
 app.add_typer(knowledge.app, name="knowledge", rich_help_panel=DATA)
 app.add_typer(engine.app, name="engine", rich_help_panel=DATA)

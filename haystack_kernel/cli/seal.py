@@ -37,8 +37,8 @@ class _Seals(Group):
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = new_group(
-        "Seal a prediction before it is measured. `haystack seal RUN_OR_SCREEN` does it, `check` says whether it "
-        "was changed."
+        "Fix a prediction by digests before it is measured.",
+        epilog="`haystack seal RUN_OR_SCREEN` is `haystack seal write RUN_OR_SCREEN`.",
     )
     commands.add(group, write, name=_WRITE)
     commands.add(group, check)

@@ -7,6 +7,7 @@ from haystack_kernel.schema.backtest import (
     BackTested,
     BacktestPlan,
     Calibration,
+    CalibrationPair,
     EngineFigure,
     EnginePick,
     Held,
@@ -140,6 +141,7 @@ from haystack_kernel.schema.settings import (
 
 __all__ = [
     "Outcome",
+    "CalibrationPair",
     "Seal",
     "SealedKind",
     "SealedPrediction",

@@ -1,6 +1,6 @@
 """Back-tests: a measured pair that is hidden and predicted, and what many of them say about later predictions.
 
-In: plain values. Out: MeasuredPair, BacktestPlan, Stratum, Calibration, BackTested.
+In: plain values. Out: MeasuredPair, BacktestPlan, Stratum, CalibrationPair, Calibration, BackTested.
 """
 
 from __future__ import annotations
@@ -76,6 +76,21 @@ class Stratum(Frozen):
         "without pairs of the same donors or cell type",
     )
     n_checked: int = Field(default=0, description="pairs for which such an interval could be made")
+    n_sealed: int = Field(default=0, description="of the pairs, sealed predictions that were measured later")
+    n_sealed_inside: int = Field(default=0, description="of these, inside the interval that was sealed with them")
+    n_sealed_checked: int = Field(default=0, description="of these, sealed with an interval")
+
+
+class CalibrationPair(Frozen):
+    """One pair that a calibration is fitted to: hidden by a back-test, or sealed and measured later."""
+
+    evidence: EvidenceDistance
+    perturbation: str = Field(description="known name of the treatment, case-folded")
+    part: str = Field(description="the donors or the cell type, which tell pairs of one treatment apart")
+    r: Real
+    features: tuple[Real, ...]
+    outcome: str = Field(default="", description="id of the outcome of a sealed prediction; empty: back-tested")
+    inside: bool | None = Field(default=None, description="r lies in the interval sealed with it; None: there was none")
 
 
 class Calibration(Frozen):
@@ -85,7 +100,7 @@ class Calibration(Frozen):
     digest: str = Field(description="of the atlas that was tested; another atlas makes the calibration stale")
     engine: str
     model: str = Field(default="", description="sha256 of the weights; empty for an engine without")
-    backtest: str = Field(description="id of the back-test")
+    backtest: str = Field(description="id of the back-test; empty: of sealed predictions alone")
     made_at: datetime
     n_pairs: int
     n_perturbations: int
@@ -95,6 +110,14 @@ class Calibration(Frozen):
     least: tuple[float, ...] = Field(default=(), description="smallest value of each feature that was tested")
     most: tuple[float, ...] = Field(default=(), description="largest value")
     strata: tuple[Stratum, ...] = ()
+    pairs: tuple[CalibrationPair, ...] = Field(
+        default=(), description="what it was fitted to; empty: a version before these were kept made it"
+    )
+
+    @property
+    def n_sealed(self) -> int:
+        """Of its pairs, sealed predictions that were measured later."""
+        return sum(one.n_sealed for one in self.strata)
 
 
 class EngineFigure(Frozen):
@@ -144,6 +167,9 @@ class BackTested(Frozen):
     is_calibrated: bool = False
     n_covered: int = 0
     n_checked: int = 0
+    n_sealed: int = Field(default=0, description="of the pairs, sealed predictions that were measured later")
+    n_sealed_inside: int = 0
+    n_sealed_checked: int = 0
     outside: tuple[str, ...] = Field(default=(), description="features beyond what was tested")
     reason: str = Field(default="", description="why there is no figure; never empty when NaN")
 

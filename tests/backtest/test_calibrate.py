@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from haystack_kernel.backtest.calibrate import Outcomes, calibrate, covered_interval, held_out_coverage
+from haystack_kernel.backtest.calibrate import CalibrationPairs, calibrate, covered_interval, held_out_coverage
 from haystack_kernel.grounding.confidence.backtested import (
     FEATURES,
     back_tested_aspect,
@@ -23,7 +23,7 @@ def outcomes(n, *, seed=0, n_groups=None, slope=0.0, evidence="other_cell_type",
     features = np.column_stack([rng.normal(0.8, 0.1, n), rng.normal(2.5, 0.3, n), rng.uniform(0, 1, n)])
     z = level + slope * (features[:, 0] - 0.8) + rng.normal(0, 0.15, n_groups)[group] + rng.normal(0, 0.25, n)
     names = np.array([f"drug {one}" for one in group])
-    return Outcomes(
+    return CalibrationPairs(
         np.tanh(z), np.full(n, evidence), names, names if apart is None else np.array(apart), features, FEATURES
     )
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from haystack_kernel.backtest import anchored
-from haystack_kernel.backtest.table import NEAR, outcomes_of, summarise, tabulate
+from haystack_kernel.backtest.calibrate import CalibrationPairs
+from haystack_kernel.backtest.table import NEAR, calibration_pairs, summarise, tabulate
 from haystack_kernel.grounding.confidence.backtested import FEATURES
 from haystack_kernel.schema import MeasuredPair
 
@@ -79,12 +80,17 @@ def test_metrics_that_cannot_tell_a_replicate_from_the_mean_are_not_anchored():
     assert np.isnan(row["anchored_changed_genes"])
 
 
-def test_outcomes_hold_the_pairs_of_one_engine_by_treatment():
-    some = outcomes_of(pd.concat([rows("weighted", [0.5, 0.6]), rows("mean", [0.1])]), "weighted")
+def pairs_of(table):
+    return CalibrationPairs.of(calibration_pairs(table, "weighted"), names=FEATURES)
+
+
+def test_pairs_of_a_calibration_are_those_of_one_engine_by_treatment():
+    both = pd.concat([rows("weighted", [0.5, 0.6]), rows("mean", [0.1])])
+    some = pairs_of(both.assign(held="cell_type", donors="", cell_type="B cell"))
     assert some.r.tolist() == [0.5, 0.6]
     assert some.group.tolist() == some.apart.tolist() == ["t0", "t1"]
     one = rows("weighted", [0.5, 0.6, 0.7]).assign(
         perturbation="T", held=["donor", "donor", "cell_type"], donors=["101", "102", ""], cell_type="B cell"
     )
-    assert outcomes_of(one, "weighted").apart.tolist() == ["101", "102", "B cell"]
+    assert pairs_of(one).apart.tolist() == ["101", "102", "B cell"]
     assert some.features.shape == (2, len(FEATURES))

@@ -1,9 +1,15 @@
 """Tables of a campaign with designed rows, and simulated ones whose truth is known."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import norm
+
+from haystack_kernel.campaign.sealing import seal
+from haystack_kernel.store import layout
 
 NAN = float("nan")
 WHOLE = {
@@ -81,3 +87,24 @@ def simulated(rng, *, n=147, types=("B cell", "NK cell"), active=0.3, shared=0.5
         )
     table = pd.concat(rows, ignore_index=True)
     return table.assign(number=np.arange(1, len(table) + 1))
+
+
+@pytest.fixture(scope="module")
+def sealed_once(finished, settings_in, tmp_path_factory):
+    """A storage with a finished run and its seal, and the seal; read only."""
+    ports, record = finished
+    settings = settings_in(tmp_path_factory.mktemp("sealed"))
+    shutil.copytree(
+        Path(ports.settings.storage) / layout.RUNS / record.run_id,
+        Path(settings.storage) / layout.RUNS / record.run_id,
+        ignore=shutil.ignore_patterns(layout.OUTPUTS),
+    )
+    return settings, seal(record.run_id, settings=settings)
+
+
+@pytest.fixture
+def sealed_run(sealed_once, tiny_settings):
+    """The same in this test's own storage: the seal."""
+    settings, found = sealed_once
+    shutil.copytree(settings.storage, tiny_settings.storage, dirs_exist_ok=True)
+    return found

@@ -14,31 +14,10 @@ from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.store import RunStore, layout
 
 
-@pytest.fixture(scope="module")
-def sealed_once(finished, settings_in, tmp_path_factory):
-    """A storage with a finished run and its seal, and the seal; read only."""
-    ports, record = finished
-    settings = settings_in(tmp_path_factory.mktemp("sealed"))
-    shutil.copytree(
-        Path(ports.settings.storage) / layout.RUNS / record.run_id,
-        Path(settings.storage) / layout.RUNS / record.run_id,
-        ignore=shutil.ignore_patterns(layout.OUTPUTS),
-    )
-    return settings, seal(record.run_id, settings=settings)
-
-
 @pytest.fixture
-def made(sealed_once, tiny_settings):
-    """The same in this test's own storage: the seal."""
-    settings, found = sealed_once
-    shutil.copytree(settings.storage, tiny_settings.storage, dirs_exist_ok=True)
-    return found
-
-
-@pytest.fixture
-def run_folder(made, tiny_settings):
+def run_folder(sealed_run, tiny_settings):
     """Folder of the sealed run."""
-    return Path(tiny_settings.storage) / layout.RUNS / made.of
+    return Path(tiny_settings.storage) / layout.RUNS / sealed_run.of
 
 
 def rewrite(path, change):
@@ -52,10 +31,10 @@ def test_no_module_of_the_package_has_the_name_of_a_verb_which_importing_it_woul
     assert all(callable(getattr(campaign, name)) for name in campaign.__all__)
 
 
-def test_a_seal_says_what_was_predicted_by_what_and_what_is_expected_of_it(made, finished):
+def test_a_seal_says_what_was_predicted_by_what_and_what_is_expected_of_it(sealed_run, finished):
     _, record = finished
-    (one,) = made.predictions
-    assert (made.kind, made.of) == ("run", record.run_id)
+    (one,) = sealed_run.predictions
+    assert (sealed_run.kind, sealed_run.of) == ("run", record.run_id)
     assert (one.perturbation, one.cell_type, one.cell_type_id) == ("IFN-beta", "B cell", "CL:0000236")
     assert (one.engine, one.atlas, one.evidence) == ("weighted", "tiny", "other_cell_type")
     assert one.stamp == record.digests["atlas:tiny"]
@@ -65,34 +44,34 @@ def test_a_seal_says_what_was_predicted_by_what_and_what_is_expected_of_it(made,
     assert not one.measured
 
 
-def test_a_person_with_other_programs_computes_the_same_digests(made, run_folder):
-    raw = json.loads(made.model_dump_json())
+def test_a_person_with_other_programs_computes_the_same_digests(sealed_run, run_folder):
+    raw = json.loads(sealed_run.model_dump_json())
     digest = raw.pop("digest")
     text = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert hashlib.sha256(text.encode()).hexdigest() == digest
-    table = made.predictions[0].table
+    table = sealed_run.predictions[0].table
     shown = pd.read_csv(run_folder / table.path)[list(table.columns)].sort_values(keys.GENE)
     assert hashlib.sha256(shown.to_csv(index=False, float_format="%.9g").encode()).hexdigest() == table.sha256
-    for path, sha256 in made.files.items():
+    for path, sha256 in sealed_run.files.items():
         assert hashlib.sha256((run_folder / path).read_bytes()).hexdigest() == sha256
 
 
-def test_the_same_prediction_sealed_again_keeps_its_first_date(made, run_folder, tiny_settings):
-    assert seal(run_folder.name, settings=tiny_settings) == made
-    assert check_seal(made.id, settings=tiny_settings).ok
+def test_the_same_prediction_sealed_again_keeps_its_first_date(sealed_run, run_folder, tiny_settings):
+    assert seal(run_folder.name, settings=tiny_settings) == sealed_run
+    assert check_seal(sealed_run.id, settings=tiny_settings).ok
 
 
-def test_a_changed_number_is_found_and_another_order_or_a_new_column_is_not(made, run_folder, tiny_settings):
+def test_a_changed_number_is_found_and_another_order_or_a_new_column_is_not(sealed_run, run_folder, tiny_settings):
     path = run_folder / layout.DE
     rewrite(path, lambda table: table.iloc[::-1].assign(of_a_later_version=1))
-    assert check_seal(made, settings=tiny_settings).ok
+    assert check_seal(sealed_run, settings=tiny_settings).ok
 
     def nudge(table):
         table.loc[3, keys.EFFECT] += 1e-6
         return table
 
     rewrite(path, nudge)
-    found = check_seal(made, settings=tiny_settings)
+    found = check_seal(sealed_run, settings=tiny_settings)
     assert not found.ok
     assert [line.check for line in found.lines if line.ok is False] == ["predictions"]
     assert "IFN-beta in B cell" in repr(found)
@@ -109,31 +88,31 @@ def test_every_sealed_column_counts():
         assert table_digest(other, SEALED_COLUMNS) != base, name
 
 
-def test_a_record_or_a_published_file_that_was_changed_is_named(made, run_folder, tiny_settings):
-    path = run_folder / next(name for name in made.files if name.startswith(layout.RECORDS))
+def test_a_record_or_a_published_file_that_was_changed_is_named(sealed_run, run_folder, tiny_settings):
+    path = run_folder / next(name for name in sealed_run.files if name.startswith(layout.RECORDS))
     path.chmod(0o644)
     path.write_text(path.read_text().replace("IFN-beta", "IFN-alpha"))
-    found = check_seal(made, settings=tiny_settings)
+    found = check_seal(sealed_run, settings=tiny_settings)
     wrong = [line.check for line in found.lines if line.ok is False]
     assert wrong == [f"{layout.RECORDS}/{path.name}"]
 
 
 def test_a_seal_that_was_changed_is_refused_and_one_without_its_run_is_checked_as_far_as_possible(
-    made, run_folder, tiny_settings, tmp_path
+    sealed_run, run_folder, tiny_settings, tmp_path
 ):
     given = tmp_path / "given.json"
-    given.write_text(made.model_dump_json())
+    given.write_text(sealed_run.model_dump_json())
     shutil.rmtree(run_folder)
     found = check_seal(given, settings=tiny_settings)
     assert found.ok
     assert {line.ok for line in found.lines} == {True, None}
-    given.write_text(made.model_dump_json().replace('"B cell"', '"T cell"'))
+    given.write_text(sealed_run.model_dump_json().replace('"B cell"', '"T cell"'))
     with pytest.raises(InvalidInputError, match="was changed after it was sealed"):
         open_seal(given, settings=tiny_settings)
 
 
-def test_what_is_no_seal_or_has_no_result_is_refused_with_what_there_is(made, tiny_settings, tmp_path):
-    with pytest.raises(NotFoundError, match=f"there is no seal seal-000; .* has {made.id}"):
+def test_what_is_no_seal_or_has_no_result_is_refused_with_what_there_is(sealed_run, tiny_settings, tmp_path):
+    with pytest.raises(NotFoundError, match=f"there is no seal seal-000; .* has {sealed_run.id}"):
         open_seal("seal-000", settings=tiny_settings)
     other = tmp_path / "other.json"
     other.write_text("[1]")
@@ -144,6 +123,6 @@ def test_what_is_no_seal_or_has_no_result_is_refused_with_what_there_is(made, ti
     with pytest.raises(NotFoundError, match="no run 'run-20260101t000000-000000'"):
         seal("run-20260101t000000-000000", settings=tiny_settings)
     store = RunStore(tiny_settings.storage)
-    store.save(store.load(made.of).model_copy(update={"status": "failed"}))
+    store.save(store.load(sealed_run.of).model_copy(update={"status": "failed"}))
     with pytest.raises(InvalidInputError, match=r"has no result yet \(failed\); finish it with"):
-        seal(made.of, settings=tiny_settings)
+        seal(sealed_run.of, settings=tiny_settings)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from haystack_kernel.atlas import calibrations
-from haystack_kernel.backtest.calibrate import Outcomes, calibrate
+from haystack_kernel.backtest.calibrate import CalibrationPairs, calibrate
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config, changed_options
 from haystack_kernel.manage import preview
@@ -69,7 +69,7 @@ def test_the_default_is_left_only_for_an_engine_that_leads_it_by_a_standard_erro
 def test_the_standard_error_is_that_of_the_mean(n):
     z = np.random.default_rng(n).normal(0.6, 0.3, n)
     names = np.array([f"t{number}" for number in range(n)])
-    outcomes = Outcomes(np.tanh(z), np.full(n, "same_pair"), names, names, np.zeros((n, 0)), ())
+    outcomes = CalibrationPairs(np.tanh(z), np.full(n, "same_pair"), names, names, np.zeros((n, 0)), ())
     made = calibrate(outcomes, atlas="tiny", digest="d", engine="shift", backtest="b", made_at=AT)
     expected = z.std(ddof=1) / math.sqrt(n)
     assert standard_error(made.strata[0]) == pytest.approx(expected, rel=1e-6 if n < 20 else 0.15)
@@ -85,7 +85,7 @@ def calibrated(tiny_settings):
         z = np.concatenate([level + np.linspace(-0.2, 0.2, n) for level in both])
         evidence = np.repeat(["other_cell_type", "same_pair"], n)
         names = np.array([f"t{number}" for number in range(2 * n)])
-        outcomes = Outcomes(np.tanh(z), evidence, names, names, np.zeros((2 * n, 0)), ())
+        outcomes = CalibrationPairs(np.tanh(z), evidence, names, names, np.zeros((2 * n, 0)), ())
         made = calibrate(outcomes, atlas="tiny", digest=stamp, engine=engine, backtest="b", made_at=AT)
         written.append(calibrations.save(made, root=tiny_settings.atlas_root))
     yield

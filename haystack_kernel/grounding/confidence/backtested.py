@@ -111,6 +111,9 @@ def quote_calibration(
             "is_calibrated": stratum.n_perturbations >= MIN_PERTURBATIONS,
             "n_covered": stratum.n_covered,
             "n_checked": stratum.n_checked,
+            "n_sealed": stratum.n_sealed,
+            "n_sealed_inside": stratum.n_sealed_inside,
+            "n_sealed_checked": stratum.n_sealed_checked,
             "outside": tuple(outside),
         }
     )
@@ -142,7 +145,7 @@ def back_tested_aspect(found: BackTested | None, *, prompt: str = "a prompt like
     if not found.is_known:
         return Aspect(name=NAME, value=NAN, reason=f"the back-test of atlas {found.atlas} cannot say: {found.reason}")
     words = (
-        f"{found.n_pairs} hidden pairs of atlas {found.atlas} were predicted by {found.engine} from "
+        f"{_counted(found)} of atlas {found.atlas} were predicted by {found.engine} from "
         f"{EVIDENCE_WORDS[found.evidence]}: {prompt} reaches r = {found.r:.2f} with the measured "
         f"response, 80 % of them {found.low:.2f} to {found.high:.2f}"
     )
@@ -150,9 +153,23 @@ def back_tested_aspect(found: BackTested | None, *, prompt: str = "a prompt like
     if found.n_checked:
         own = "treatment" if n > 1 else "donors or cell type"
         words += f" (with the own {own} left out {found.n_covered} of {found.n_checked} lay inside)"
+    if found.n_sealed_checked:
+        told = f"{found.n_sealed_inside} of {found.n_sealed_checked}"
+        words += f". Of the sealed ones {told} lay inside the interval that was sealed with them"
     if not found.is_calibrated:
         treatments = "one treatment" if n == 1 else f"{n} treatments"
         words += f". Not calibrated for other treatments: {treatments} tested, {MIN_PERTURBATIONS} are needed"
     if found.outside:
         words += f". Beyond what was tested: {', '.join(found.outside).replace('_', ' ')}"
     return Aspect(name=NAME, value=found.r, words=f"{words}.")
+
+
+def _counted(found: BackTested) -> str:
+    """What the figure rests on: pairs hidden by a back-test, and counted apart what was sealed and measured later."""
+    hidden, sealed = found.n_pairs - found.n_sealed, found.n_sealed
+    told = [f"{hidden} hidden pairs"] if hidden else []
+    if sealed:
+        told.append(
+            f"{sealed} sealed {'prediction that was' if sealed == 1 else 'predictions that were'} measured later"
+        )
+    return " and ".join(told)
