@@ -168,19 +168,25 @@ class _Columns:
 
 def _find(table: pd.DataFrame, *, name: str) -> _Columns:
     known = {_squeezed(one): str(one) for one in table.columns}
-    # R writes the names of rows into a column without a name
-    unnamed = [one for one in table.columns if not _squeezed(one) or one.startswith("Unnamed")]
-    gene = _first(known, _GENE) or next((one for one in unnamed if table[one].dtype == object), None)
-    effect = _first(known, (*_DELTA, *_LOG2, *_NATURAL))
+    gene, effect = _first(known, _GENE) or _unnamed(table), _first(known, (*_DELTA, *_LOG2, *_NATURAL))
     if gene is None or effect is None:
         missing = "genes (gene, symbol, …)" if gene is None else "effects (log2fc, log2FoldChange, logFC, delta, …)"
         msg = f"{name} has no column of {missing}; its columns are {', '.join(table.columns) or 'none'}. Rename one"
         raise InvalidInputError(msg, columns=list(table.columns))
-    labels = {label: column for label, names in _LABELS.items() if (column := _first(known, names)) is not None}
+    found = {label: _first(known, names) for label, names in _LABELS.items()}
+    labels = {label: column for label, column in found.items() if column is not None}
     error, p = _first(known, _ERROR), _first(known, _P)
-    used = {gene, effect, error, p, *labels.values()}
-    unused = tuple(one for one in table.columns if one not in used and _squeezed(one) not in _NOT_NEEDED)
-    return _Columns(gene, effect, error, p, labels, unused)
+    rest = set(table.columns) - {gene, effect, error, p, *labels.values()}
+    unused = [one for one in table.columns if one in rest and _squeezed(one) not in _NOT_NEEDED]
+    return _Columns(gene, effect, error, p, labels, tuple(unused))
+
+
+def _unnamed(table: pd.DataFrame) -> str | None:
+    """A column of text without a name, into which R writes the names of rows."""
+    for one in table.columns:
+        if (not _squeezed(one) or one.startswith("Unnamed")) and table[one].dtype == object:
+            return str(one)
+    return None
 
 
 def _errors(table: pd.DataFrame, values: pd.Series, columns: _Columns, *, factor: float) -> pd.Series:
