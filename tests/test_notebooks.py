@@ -44,6 +44,7 @@ QUESTION = "How would B cells respond to IFN-beta?"
 PARAMETERS = {  # the rest: as committed
     "haystack": {"question": QUESTION},
     "explore": {"question": QUESTION},
+    "screen": {"data_set": None, "perturbations": ["IFN-beta"], "cell_types": ["B cell"], "engine": "weighted"},
     "backtest": {"atlas": "tiny", "n_pairs": 1, "held": ["cell_type"], "engines": ["weighted"]},
 }
 
