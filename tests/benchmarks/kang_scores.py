@@ -43,7 +43,7 @@ def make_atlas(adata, labels, *, folder):
     renamed.write_h5ad(source)
     settings = load_settings(storage=str(folder), atlas_root=str(folder / "atlases"), cache=str(folder / "cache"))
     columns = {"perturbation_column": "perturbation", "control": ["control"], "perturbation_type": "cytokine"}
-    mapping = load_mapping("cellxgene", **columns)
+    mapping = load_mapping("cellxgene", ignore=["sample_id"], **columns)  # which contradicts swapped labels
     build_atlas(str(source), name="kang", root=settings.atlas_root, mapping=mapping, knowledge=load_knowledge())
     return settings
 
