@@ -7,6 +7,7 @@ read from the folder, so that it is the same whichever process does the work, an
 from __future__ import annotations
 
 import html
+import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -130,7 +131,7 @@ def watch_in_terminal(matrix: Matrix, stream: TextIO, *, clock: Clock) -> Progre
             write(progress_line(event), end="\n")
             stream.write("\n".join([*matrix.lines, f"{matrix.words} ({matrix.legend})"]) + "\n")
         else:
-            write(f"{share}{event.phase}: {matrix.words}"[: _columns(stream)])
+            write(f"{share}{event.phase}: {matrix.words}"[: shutil.get_terminal_size().columns - 1])
 
     return _Paced(matrix, show, clock=clock)
 
@@ -183,10 +184,3 @@ def _without_items(tell: Progress) -> Progress:
             tell(event)
 
     return hear
-
-
-def _columns(stream: TextIO) -> int:
-    import shutil
-
-    del stream
-    return shutil.get_terminal_size().columns - 1

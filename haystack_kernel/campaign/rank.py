@@ -22,6 +22,7 @@ import pandas as pd
 
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
 from haystack_kernel.grounding.distributions import adjust
+from haystack_kernel.grounding.nulls.donors import MIN_DONORS
 from haystack_kernel.schema.base import MEASURED_EVIDENCE
 
 if TYPE_CHECKING:
@@ -256,25 +257,33 @@ def _bins(ranked: pd.DataFrame, *, level: float, test: str) -> tuple[list[str], 
 
 def _failures(row: Mapping[str, object], *, level: float, test: str) -> Sequence[str]:
     """Which of the three conditions of the bin "grounded" a predicted row fails, each in words."""
-    fails = []
-    q, low = _number(row["q"]), _number(row.get("expected_low"))
-    if test != "toward" and row["evidence"] not in MEASURED_EVIDENCE:
-        fails.append("not tested: only other treatments were measured")
-    elif np.isnan(q):
-        fails.append(f"not tested{_because(row)}")
-    elif q > level:
-        fails.append(f"not found at a false discovery rate of {level:.0%} (q = {q:.2g})")
-    elif row["evidence"] not in MEASURED_EVIDENCE:
-        fails.append("found, but predicted from other treatments")
-    elif test == "expected" and np.isnan(_number(row["p_donors"])):
-        fails.append("found, but not tested over donors: fewer than three")
+    low = _number(row.get("expected_low"))
+    fails = [_not_found(row, level=level, test=test)]
     if not _number(row.get("n_called")) >= 1:
         fails.append("no gene is called")
     if np.isnan(low):
         fails.append("no accuracy is expected of it")
     elif low <= 0:
         fails.append(f"the expected accuracy may be 0 (from {low:.2f})")
-    return fails
+    return [one for one in fails if one]
+
+
+def _not_found(row: Mapping[str, object], *, level: float, test: str) -> str:
+    """Why a row is no finding of the treatment itself and over donors; empty where it is."""
+    q, is_own = _number(row["q"]), row["evidence"] in MEASURED_EVIDENCE
+    if test != "toward" and not is_own:
+        return "not tested: only other treatments were measured"
+    if np.isnan(q) and test == "response" and _number(row.get("n_donors")) < MIN_DONORS:
+        return "not tested: fewer than three donors"
+    if np.isnan(q):
+        return f"not tested{_because(row)}"
+    if q > level:
+        return f"not found at a false discovery rate of {level:.0%} (q = {q:.2g})"
+    if not is_own:
+        return "found, but predicted from other treatments"
+    if test == "expected" and np.isnan(_number(row["p_donors"])):
+        return "found, but not tested over donors: fewer than three"
+    return ""
 
 
 def _is_own(evidence: pd.Series) -> NDArray[np.bool_]:

@@ -37,6 +37,8 @@ from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.jobs import describe, estimate_cost
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.knowledge.genesets import read_gene_sets
+from haystack_kernel.knowledge.readers import read_bounded
 from haystack_kernel.ports import Consent, ProgressEvent
 from haystack_kernel.progress import CellDisplay, notebook_progress
 from haystack_kernel.schema import EVIDENCE_WORDS, ScreenPlan
@@ -188,14 +190,14 @@ class Screen:
         return enrich_treatments(self.ranked(level=level, test=test), named, level=level, seed=self.plan.config.seed)
 
     def enriched_genes(
-        self, sets: Mapping[str, Collection[str]] | None = None, *, level: float = LEVEL
+        self, sets: Mapping[str, Collection[str]] | str | Path | None = None, *, level: float = LEVEL
     ) -> pd.DataFrame:
         """Gene sets that move in each question; see :func:`.enrich.enrich_genes`.
 
         Parameters
         ----------
         sets
-            Name -> genes; None takes the pathways of the tables.
+            Name -> genes, or the path of a GMT file; None takes the pathways of the tables.
         level
             Questions whose ``q`` is above it tell how the genes of a set correlate without a response.
 
@@ -209,6 +211,9 @@ class Screen:
         """
         if sets is None:
             sets = {name: list(one.genes) for name, one in self._knowledge().pathways.items()}
+        elif isinstance(sets, str | Path):
+            raw, _ = read_bounded(Path(sets))
+            sets = {one.name: list(one.genes) for one in read_gene_sets(raw, path=Path(sets)).rows}
         ranked = self.ranked(level=level)
         return enrich_genes(self.effects, sets, silent=ranked.loc[ranked["q"] > level, "number"].astype(int))
 

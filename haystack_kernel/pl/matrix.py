@@ -88,7 +88,7 @@ class _Matrix:
 
 
 def heat_map(
-    table: pd.DataFrame,
+    table: Any,  # noqa: ANN401 - a Screen or its ranked table
     *,
     value: str = "size",
     n_top: int = _N_SHOWN,
@@ -100,9 +100,9 @@ def heat_map(
     Parameters
     ----------
     table
-        A ranked campaign: ``number``, ``perturbation``, ``cell_type``, ``donor`` (one column each where it is named),
-        ``status``, ``bin``, ``q`` and the value. Treatments stand in the order of their first row, cell types in that
-        of their first number.
+        A screen, or its ranked table: ``number``, ``perturbation``, ``cell_type``, ``donor`` (a column each where it is
+        named), ``status``, ``bin``, ``q`` and the value. Treatments stand in the order of their first row, cell types
+        in that of their first number.
     value
         Column that the colour shows: ``size``, ``toward``, ``expected_r``, ``composite`` or ``n_called``. NaN has no
         colour.
@@ -127,8 +127,9 @@ def heat_map(
 
     Examples
     --------
-    >>> haystack.pl.heat_map(screen.ranked())  # doctest: +SKIP
+    >>> haystack.pl.heat_map(screen)  # doctest: +SKIP
     """
+    table = table.ranked() if hasattr(table, "ranked") else table
     matrix = _matrix(table, value=value, n_top=n_top)
     ax = _axes(matrix) if ax is None else ax
     if not matrix.rows:
@@ -157,7 +158,7 @@ def heat_map(
 
 
 def dot_plot(
-    table: pd.DataFrame,
+    table: Any,  # noqa: ANN401 - a Screen or its ranked table
     *,
     value: str = "size",
     n_top: int = _N_SHOWN,
@@ -184,8 +185,9 @@ def dot_plot(
 
     Examples
     --------
-    >>> haystack.pl.dot_plot(screen.ranked(), value="expected_r")  # doctest: +SKIP
+    >>> haystack.pl.dot_plot(screen, value="expected_r")  # doctest: +SKIP
     """
+    table = table.ranked() if hasattr(table, "ranked") else table
     matrix = _matrix(table, value=value, n_top=n_top)
     ax = _axes(matrix) if ax is None else ax
     if not matrix.rows:

@@ -81,6 +81,12 @@ def test_every_question_has_a_bin_and_what_keeps_it_from_the_best_one(made):
     assert sorted(ranked["number"]) == list(range(1, 10))
 
 
+def test_a_response_of_fewer_than_three_donors_is_not_tested_and_the_row_says_so(made):
+    ranked = rank_questions(made({"p_response": NAN, "n_donors": 2, "reason": "no pathway is expected"}))
+    assert ranked["why"].tolist() == ["not tested: fewer than three donors"]
+    assert ranked["bin"].tolist() == [OPEN]
+
+
 def test_order_is_by_p_and_ties_go_to_the_larger_composite_then_the_larger_effect_then_the_number(made):
     ranked = rank_questions(
         made({"size": 0.1}, {"size": 0.3}, {"composite": 8.0, "size": 0.1}, {"p_response": 0.0005}, {"composite": NAN})

@@ -1,6 +1,7 @@
 """The matrix of a campaign: what lies where, what marks and colours say, that nothing is left out in silence."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,10 @@ def test_fields_have_the_colour_of_their_value_and_marks_say_the_bin(ranked):
     assert grounded.get_offsets()[0][0] > opened.get_offsets()[0][0]  # T cell is right of B cell
     assert len(absent.get_offsets()) == 1
     assert len(waiting.get_offsets()) == 0
+
+
+def test_a_screen_is_drawn_as_its_ranked_table(ranked):
+    assert pl.heat_map(SimpleNamespace(ranked=lambda: ranked)).get_label() == pl.heat_map(ranked).get_label()
 
 
 def test_dots_grow_with_how_sure_a_row_is_and_what_was_not_tested_is_square(ranked):

@@ -11,7 +11,7 @@ from tests.campaign.conftest import made  # noqa: F401 - a fixture
 def card(made):  # noqa: F811
     table = made(
         {"perturbation": "IFN-beta"},
-        {"perturbation": "<b>drug</b>", "p_signal": 0.9, "n_called": 0, "expected_low": -0.2},
+        {"perturbation": "<b>drug</b>", "p_response": 0.9, "n_called": 0, "expected_low": -0.2},
         {"perturbation": "XQ-99", "status": "refused", "reason": "'XQ-99' is not known; the nearest known: XK-9"},
         {"perturbation": "XQ-98", "status": "refused", "reason": "'XQ-99' is not known; the nearest known: XK-9"},
         {"perturbation": "IL-6", "status": "failed", "reason": "out of memory"},
