@@ -208,23 +208,28 @@ def read_questions(table: str | Path | pd.DataFrame) -> tuple[list[_Row], list[s
     """
     name = "the table" if isinstance(table, pd.DataFrame) else Path(table).name
     held = table if isinstance(table, pd.DataFrame) else _read_file(Path(table).expanduser())
-    columns = {str(column).strip().casefold().replace(" ", "_"): column for column in held.columns}
+    columns = _columns(held, name=name)
+    notes = [f"column {column!r} of {name} was not used" for one, column in columns.items() if one not in COLUMNS]
+    values = held[[columns[one] for one in COLUMNS if one in columns]].astype(object)
+    values = values.where(values.notna(), "").astype(str)
+    lines = enumerate(values.itertuples(index=False, name=None), 1)
+    return [_row(list(map(str.strip, line)), where=f"row {place} of {name}") for place, line in lines], notes
+
+
+def _columns(table: pd.DataFrame, *, name: str) -> dict[str, str]:
+    """Columns of a table by what they are called, written any way."""
+    columns = {str(column).strip().casefold().replace(" ", "_"): str(column) for column in table.columns}
     if absent := [one for one in COLUMNS[:2] if one not in columns]:
-        there = ", ".join(map(str, held.columns)) or "none"
+        there = ", ".join(map(str, table.columns)) or "none"
         msg = f"{name} has no column {' and no column '.join(map(repr, absent))}; its columns: {there}"
         raise InvalidInputError(msg, absent=absent)
-    notes = [f"column {column!r} of {name} was not used" for one, column in columns.items() if one not in COLUMNS]
-    used = [one for one in COLUMNS if one in columns]
-    values = held[[columns[one] for one in used]].astype(object)
-    values = values.where(values.notna(), "").astype(str)
-    given = [dict(zip(used, map(str.strip, line), strict=True)) for line in values.itertuples(index=False, name=None)]
-    return [_row(line, where=f"row {place} of {name}") for place, line in enumerate(given, 1)], notes
+    return columns
 
 
-def _row(given: dict[str, str], *, where: str) -> _Row:
+def _row(line: Sequence[str], *, where: str) -> _Row:
     """One row of a table, with its fault where it says nothing of a treatment or a cell type."""
-    empty = [name for name in COLUMNS[:2] if not given[name]]
-    return _Row(**given, fault=f"{where} has no {' and no '.join(empty)}" if empty else "")
+    empty = [name for name, value in zip(COLUMNS[:2], line, strict=False) if not value]
+    return _Row(*line, fault=f"{where} has no {' and no '.join(empty)}" if empty else "")
 
 
 def _read_file(path: Path) -> pd.DataFrame:
