@@ -14,7 +14,7 @@ from haystack_kernel import keys
 from haystack_kernel.atlas import calibrations
 from haystack_kernel.campaign.prepare import Prepared, question_tasks, read_prepared
 from haystack_kernel.errors import ContractError, HaystackError
-from haystack_kernel.grounding import GroundingCells, GroundingContext, score_prediction
+from haystack_kernel.grounding import GroundingCells, GroundingContext, score_briefly, score_prediction
 from haystack_kernel.grounding.confidence.backtested import prompt_features, quote_calibration
 from haystack_kernel.grounding.uncertainty.calls import SQUARE, SQUARE_ERROR
 from haystack_kernel.jobs import BASELINE_PREFIX, CONTROL, TREATED
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from haystack_kernel.batches.folder import CampaignFolder
     from haystack_kernel.grounding import Grounded
     from haystack_kernel.ports import Ports
-    from haystack_kernel.schema import ModelCard, ScreenPlan
+    from haystack_kernel.schema import BackTested, ModelCard, ScreenPlan
 
 ARRAYS = (keys.EFFECT, keys.EFFECT_SD, keys.PROB_DE, keys.LFSR, keys.LOG2FC)  # one value a gene
 N_TOP = 10
@@ -67,14 +67,21 @@ def _judge(
     grounding_cells = _cells(place, outputs, folder=folder)
     card = model_of(outputs[TREATED])
     context = _context(plan, prepared, card=card, ports=ports)
-    grounded = score_prediction(
+    tested = quote_calibration(
+        context.calibration,
+        engine=context.engine,
+        evidence=context.evidence,
+        features=prompt_features(grounding_cells.prompt, grounding_cells.prompt_control, grounding_cells.query),
+    )
+    score = score_prediction if plan.baselines else score_briefly
+    grounded = score(
         grounding_cells,
         query=StructuredQuery.model_validate(prepared["query"]),
         knowledge=load_knowledge(ports.settings.knowledge),
         settings=ports.settings.grounding,
         context=context,
     )
-    facts = _facts(grounded, context=context, cells=grounding_cells)
+    facts = _facts(grounded, tested=tested if tested is not None and tested.is_known else None)
     facts["model"] = None if card is None else card.model_dump(mode="json")
     de = grounded.de
     facts["genes"] = list(de[keys.GENE])
@@ -128,19 +135,19 @@ def _context(plan: ScreenPlan, prepared: Prepared, *, card: ModelCard | None, po
     )
 
 
-def _facts(grounded: Grounded, *, context: GroundingContext, cells: GroundingCells) -> dict[str, Any]:
+def _facts(grounded: Grounded, *, tested: BackTested | None) -> dict[str, Any]:
     """What the table says of the question, JSON only; NaN travels as None."""
     de = grounded.de
-    tested = de[de[keys.IS_TESTED]]
-    called = tested[tested[keys.IS_DE]].sort_values(keys.EFFECT, ascending=False)
+    rows = de[de[keys.IS_TESTED]]
+    called = rows[rows[keys.IS_DE]].sort_values(keys.EFFECT, ascending=False)
     up, down = called[called[keys.EFFECT] > 0], called[called[keys.EFFECT] < 0]
-    expected = _expected(grounded, context=context, cells=cells)
+    expected = _expected(grounded, tested=tested)
     size, size_sd = _size(grounded, expected=expected)
     found = {
         "n_up": len(up),
         "n_down": len(down),
         "n_called": len(called),
-        "n_tested": len(tested),
+        "n_tested": len(rows),
         "size": size,
         "size_sd": size_sd,
         "composite": grounded.composite.value,
@@ -232,11 +239,9 @@ def combine_p(p: list[float], weights: list[float]) -> float:
     return 0.5 - math.atan(statistic) / math.pi
 
 
-def _expected(grounded: Grounded, *, context: GroundingContext, cells: GroundingCells) -> dict[str, Any]:
+def _expected(grounded: Grounded, *, tested: BackTested | None) -> dict[str, Any]:
     """Correlation with the truth to be expected: by the atlas's back-test, else by parts of the prompt left out."""
-    features = prompt_features(cells.prompt, cells.prompt_control, cells.query)
-    tested = quote_calibration(context.calibration, engine=context.engine, evidence=context.evidence, features=features)
-    if tested is not None and tested.is_known:
+    if tested is not None:
         return {
             "expected_r": tested.r,
             "expected_low": tested.low,

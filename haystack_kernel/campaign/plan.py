@@ -161,7 +161,7 @@ def _add(questions: _Questions, one: ScreenQuestion) -> None:
 def _rows_of(asked: Asked, *, sources: Sources) -> tuple[list[_Row], list[str]]:
     """Every question as it was asked for, and what was given and not used."""
     rows, notes = ([], []) if asked.table is None else read_questions(asked.table)
-    names, cell_types = _treatments_and_types(asked, sources=sources)
+    names, cell_types = treatments_and_types(asked, sources=sources)
     if bool(names) != bool(cell_types):
         given, noun, other = (names, "treatments", "cell types") if names else (cell_types, "cell types", "treatments")
         msg = f"{noun} are named ({', '.join(given[:3])}{', …' if len(given) > 3 else ''}) and no {other}; name some"
@@ -172,7 +172,7 @@ def _rows_of(asked: Asked, *, sources: Sources) -> tuple[list[_Row], list[str]]:
     return rows, notes
 
 
-def _treatments_and_types(asked: Asked, *, sources: Sources) -> tuple[list[str], list[str]]:
+def treatments_and_types(asked: Asked, *, sources: Sources) -> tuple[list[str], list[str]]:
     """Treatments and cell types that are to be combined."""
     names, cell_types = list(asked.perturbations), list(asked.cell_types)
     if asked.kind is not None and asked.data_set is None:
@@ -229,7 +229,8 @@ def _columns(table: pd.DataFrame, *, name: str) -> dict[str, str]:
 def _row(line: Sequence[str], *, where: str) -> _Row:
     """One row of a table, with its fault where it says nothing of a treatment or a cell type."""
     empty = [name for name, value in zip(COLUMNS[:2], line, strict=False) if not value]
-    return _Row(*line, fault=f"{where} has no {' and no '.join(empty)}" if empty else "")
+    donor = line[2] if len(line) > 2 else ""
+    return _Row(line[0], line[1], donor, f"{where} has no {' and no '.join(empty)}" if empty else "")
 
 
 def _read_file(path: Path) -> pd.DataFrame:

@@ -11,9 +11,10 @@ from haystack_kernel.grounding.confidence.feedback import find_feedback
 from haystack_kernel.grounding.embedding import compute_embedding
 from haystack_kernel.grounding.predictions import PredictionFacts, build_predictions, update_run_facts
 from haystack_kernel.grounding.records import Grounded, GroundingCells, GroundingContext
-from haystack_kernel.grounding.scoring import score_prediction
+from haystack_kernel.grounding.scoring import score_briefly, score_prediction
 
 __all__ = [
+    "score_briefly",
     "score_prediction",
     "build_predictions",
     "update_run_facts",

@@ -1,5 +1,8 @@
 """A whole screen on a small designed atlas: what comes out, what a repeat does, and what is refused in words."""
 
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,19 +12,23 @@ import pytest
 from haystack_kernel import flow, keys
 from haystack_kernel.atlas import build_atlas, load_mapping
 from haystack_kernel.campaign.drilling import _check_same_sources, drill
-from haystack_kernel.campaign.plan import read_questions, words_of
+from haystack_kernel.campaign.plan import Asked, read_questions, treatments_and_types, words_of
 from haystack_kernel.campaign.result import COLUMNS
 from haystack_kernel.campaign.screening import open_screen, plan_screen, preview, run_screen, screen
+from haystack_kernel.campaign.sources import Sources
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
-from haystack_kernel.errors import ConflictError, InvalidInputError, NotFoundError
+from haystack_kernel.errors import ApprovalNeededError, ConflictError, InvalidInputError, NotFoundError
+from haystack_kernel.jobs import BatchExecutor
 from haystack_kernel.knowledge import load_knowledge
+from haystack_kernel.ports import Consent
 from haystack_kernel.run import Run, first_record
 from haystack_kernel.store import layout, parse_csv
 from inference.manifest import RESULT_SUFFIX, parse_result
-from tests.backtest.test_work import make_cells
-from tests.conftest import InlineExecutor
+from tests.backtest.test_work import PATIENCE_S, make_cells
+from tests.conftest import FakeClock, InlineExecutor, load_server
+from tests.workers import Program
 
 QUESTIONS = """perturbation\tcell_type\tdose
 IFNb\tB cells\t10
@@ -150,16 +157,18 @@ def test_what_makes_no_screen_is_refused(ports):
 
 @pytest.mark.slow
 def test_treatments_of_a_data_set_of_a_target_and_of_a_pathway_are_asked_for(ports):
-    given = {"ports": ports, "atlases": ["tiny"], "engine": "weighted"}
-    whole = plan_screen(data_set="tiny", **given)
-    assert len(whole.questions) == 2 * 3
+    whole = plan_screen(data_set="tiny", cell_types=["B cell"], ports=ports, atlases=["tiny"], engine="weighted")
+    assert [one.perturbation for one in whole.questions] == ["IFN-beta", "TNF-alpha"]
     assert not any(one.refusal for one in whole.questions)
-    found = plan_screen(cell_types=["B cell"], target="IFNAR1", **given)
-    assert "IFN-beta" in {one.perturbation for one in found.questions}
-    found = plan_screen(cell_types=["B cell"], pathway="Type I interferon response", **given)
-    assert "IFN-beta" in {one.perturbation for one in found.questions}
+    sources = Sources.open(whole.config, ports)
+    types = treatments_and_types(Asked(data_set="tiny", kind="cytokine"), sources=sources)[1]
+    assert types == ["B cell", "monocyte", "natural killer cell"]
+    for asked in (Asked(target="ifnar1"), Asked(pathway="Type I interferon response")):
+        names = treatments_and_types(asked, sources=sources)[0]
+        assert "IFN-beta" in names
+        assert "TNF-alpha" not in names
     with pytest.raises(InvalidInputError, match="no treatment is known to act on 'IFNARX'"):
-        plan_screen(cell_types=["B cell"], target="IFNARX", **given)
+        treatments_and_types(Asked(target="IFNARX"), sources=sources)
 
 
 @pytest.mark.slow
@@ -254,3 +263,82 @@ def test_a_changed_atlas_is_noticed(done, ports):
     run = drill(done.id, 2, ports=ports)
     with pytest.raises(ConflictError, match=r'atlas:tiny changed since the screen: .*haystack run "How would'):
         _check_same_sources(run.record, other)
+
+
+# --- killed, and in the cloud ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_what_was_finished_when_the_program_was_killed_is_not_made_again(ports, tmp_path):
+    """SIGKILL while questions are scored: every whole file stays as it is, and no prediction is asked for again."""
+    storage = tmp_path / "storage"
+    words = ["screen", "-p", "IFN-beta", "-p", "TNF-alpha", "-c", "B cell", "-c", "monocyte", "--atlas", "tiny"]
+    words += ["--engine", "weighted", "--storage", str(storage), "--atlas-root", ports.settings.atlas_root, "--json"]
+    program = Program(*words)
+    deadline = time.monotonic() + PATIENCE_S
+    while not list(storage.rglob(layout.JUDGED)):
+        assert program.poll() is None, program.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(program.pid, signal.SIGKILL)
+    program.communicate(timeout=PATIENCE_S)
+
+    [folder] = (storage / "campaigns").iterdir()
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    half = open_screen(str(folder))
+    assert len(half.table) == 4
+    assert half.effects.n_obs == (half.table["status"] == "predicted").sum() >= 1
+    found = connect(load_settings(storage=str(storage), atlas_root=ports.settings.atlas_root))
+    executor = InlineExecutor(found.clock)
+    whole = run_screen(half.plan, ports=replace(found, executors={"local": executor}))
+    assert (whole.table["status"] == "predicted").all()
+    assert executor.submitted == []
+    made = {layout.PLAN, layout.RESULTS, layout.EFFECTS}
+    assert {path for path, at in kept.items() if path.stat().st_mtime_ns != at and path.name not in made} == set()
+
+
+@pytest.fixture
+def cloud(ports, tmp_path):
+    """A local Batch service: ``cloud.work(approve=True)`` is a screen there; ``cloud.heard`` what it told."""
+    served = load_server("batch")
+    with served.batch_server(served.REAL) as server:
+        own = {"project": "lab", "region": "us-central1", "inference_image": "registry/haystack-inference:1"}
+        own |= {"endpoint": server.address, "insecure": True, "tasks_per_shard": 2}
+        batch = type(ports.settings.batch)(**own)
+        there = ports.settings.model_copy(update={"batch": batch, "storage": str(tmp_path / "storage")})
+
+        def listen(event):
+            server.heard.append(event.message)
+            if event.message == server.interrupted_at:
+                raise KeyboardInterrupt
+
+        def work(**given):
+            clock = FakeClock()
+            executor = BatchExecutor(there, clock=clock, consent=Consent(**given))
+            found = replace(connect(there), clock=clock, executors={"batch": executor}, progress=listen)
+            options = {"atlases": ["tiny"], "engine": "weighted", "executor": "batch"}
+            return screen(["IFN-beta"], ["B cell", "monocyte"], ports=found, **options)
+
+        server.heard, server.interrupted_at, server.work = [], "", work
+        yield server
+
+
+@pytest.mark.slow
+def test_in_the_cloud_a_screen_is_one_array_with_one_consent_and_one_bill(cloud):
+    with pytest.raises(ApprovalNeededError, match="--yes"):
+        cloud.work(approve=False)
+    with pytest.raises(ApprovalNeededError, match=r"The cap is 0\.01 USD"):
+        cloud.work(approve=True, max_usd=0.01)
+    assert cloud.calls == []
+    cloud.interrupted_at = "4 predictions, job running"
+    with pytest.raises(KeyboardInterrupt):
+        cloud.work(approve=True)
+    assert len(cloud.started) == 1
+    cloud.interrupted_at = ""
+    found = cloud.work(approve=False)  # the job that was paid for is found again
+    assert list(found.table["status"]) == ["predicted", "predicted"]
+    assert len(cloud.started) == len(cloud.jobs) == 1
+    assert any("job succeeded" in text and "for one attempt" in text for text in cloud.heard)
+    made = [line.partition(":")[0] for log in cloud.logs.values() for line in log.splitlines() if " -> " in line]
+    assert len(made) == len(set(made)) == 4
+    assert cloud.work(approve=False).table.equals(found.table)
