@@ -24,7 +24,7 @@ from inference.genes import (
 )
 from inference.h5 import UNREAD, fault_of_storage, read_matrix
 from inference.quiet import no_warnings
-from inference.stored import StoredMatrix, matrix_paths, open_h5ad, read_frame, read_organism
+from inference.stored import StoredCells, StoredMatrix, matrix_paths, open_h5ad, read_frame, read_organism
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from inference.genes import KnownGenes
-    from inference.stored import StoredCells
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,11 @@ class Checked:
 
 def read_cells(
     path: Path, *, name: str, symbols: str | None = None, model_genes: Collection[str] | None = None
-) -> tuple[AnnData, Checked]:
-    """Read an h5ad file and check it; see :func:`read_file` and :func:`check_counts`."""
-    adata = read_file(path, name=name)
-    return adata, check_counts(adata, name=name, symbols=symbols, model_genes=model_genes)
+) -> tuple[StoredCells, Checked]:
+    """Read cells of an h5ad file and check their counts as :func:`check_counts` does; no other matrix is read whole."""
+    cells = StoredCells.read(path, name=name)
+    found = find_counts(cells, name=name, symbols=symbols, model_genes=model_genes)
+    return cells, found.rows(np.arange(cells.n_obs))
 
 
 def read_file(path: Path, *, name: str) -> AnnData:

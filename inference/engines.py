@@ -19,6 +19,7 @@ from inference.baselines import BASELINES, predict
 from inference.errors import EngineError, ModelError
 from inference.files import local_copy, remembered_sha256
 from inference.foreign import predict as predict_foreign
+from inference.imports import load_modules
 from inference.installed import find_installed, installed_engines
 from inference.manifest import ADDITIVE, EMBED, ENGINES, GENERATE, MODEL_ENGINE, MODEL_PACKAGES
 from inference.models import packaged
@@ -161,6 +162,7 @@ class Engines:
     def _stack(self) -> StackEngine:
         require_packages()
         wait_passively()
+        load_modules(["inference.stack.engine"])
         from inference.stack.engine import Source, load_engine
 
         sources = []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.errors import EngineError, InputError, StorageError, UriError
 from inference.flags import add_model_flags, model_fields
+from inference.imports import load_modules
 from inference.manifest import Manifest, ManifestError, check_manifest
 from inference.stop import Stop, StoppedError
 
@@ -82,10 +83,11 @@ def _info(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dict[st
 
 
 def _generate(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dict[str, Any]:
+    start = time.monotonic()
+    load_modules(["inference.split"])
     from inference.engines import Engines
     from inference.split import SplitRequest, SplitRun
 
-    start = time.monotonic()
     for name in _IGNORED:
         if getattr(arguments, name) is not None:
             _say(f"--{name.replace('_', '-')} has no effect here and is ignored")

@@ -10,17 +10,16 @@ from uuid import uuid4
 
 from inference.files import clear_disk_errors
 from inference.manifest import OUTPUT_UNS
-from inference.quiet import no_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import h5py
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from inference.baselines import Prediction
     from inference.inputs import Loaded
@@ -30,7 +29,6 @@ MODEL_GENE = "model_gene"  # var: the model has this gene; absent where the engi
 GEN_LOGIT = "gen_logit"  # obs: the model's last logit of each cell
 EXPECTED_LOG = "expected_log"  # var: mean log1p(CP10k) of a gene over the counts that could have been drawn
 EXPECTED = "expected"  # layer: the mean that each count was drawn from, where the engine gives one
-COMPRESSED = {"compression": "gzip", "compression_opts": 1}
 EMBEDDING = "X_stack"  # obsm: the model's vector of each cell
 
 
@@ -95,9 +93,11 @@ def write_cells(
     path: Path,
     *,
     obs: pd.DataFrame,
+    var: pd.DataFrame,
+    X: sparse.csr_matrix,  # noqa: N803 - its name in an AnnData
     stored_obs: h5py.Group | None = None,
     more_obs: Mapping[str, NDArray[Any]] | None = None,
-    **parts: Any,  # noqa: ANN401 - of an AnnData
+    **parts: Mapping[str, Any],
 ) -> None:
     """Write cells as h5ad.
 
@@ -105,65 +105,46 @@ def write_cells(
     ----------
     path
         Local file to write.
-    obs
-        One row per cell.
+    obs, var, X
+        Cells, genes and counts.
     stored_obs
-        The same as it was stored before, to be copied; None stores it anew, which takes most of the time.
+        Obs as it was stored before, to be copied; None stores it anew, which takes most of the time.
     more_obs
         Further columns of obs.
     parts
-        The other parts of an AnnData.
+        The other parts of an AnnData: layers, obsm, uns.
 
     Raises
     ------
     StorageError
         The disk is full or read-only.
     """
-    import anndata as ad
     import h5py
 
-    def write(
-        write_as_usual: Any,  # noqa: ANN401
-        store: h5py.Group,
-        key: str,
-        elem: Any,  # noqa: ANN401
-        *,
-        dataset_kwargs: Mapping[str, Any],
-        iospec: object,
-    ) -> None:
-        if key == "/obs" and stored_obs is not None:
-            store.copy(stored_obs, "obs")
-        elif key == f"/layers/{EXPECTED}":  # compression takes most of the time of such numbers and saves a twentieth
-            write_as_usual(store, key, elem)
-        elif elem is not None:
-            write_as_usual(store, key, elem, dataset_kwargs=dataset_kwargs)
+    from inference.h5_write import append_column, write_frame, write_matrix, write_parts
 
-    # repeated cell names come from the query cells and are no reason to warn
-    with clear_disk_errors(path), no_warnings(), _text_with_gaps():
-        adata = ad.AnnData(obs=obs, **parts)
-        with h5py.File(path, "w") as h5:
-            ad.experimental.write_dispatched(h5, "/", adata, write, dataset_kwargs=COMPRESSED)
-            for name, values in (more_obs or {}).items():
-                ad.io.write_elem(h5["obs"], name, values, dataset_kwargs=COMPRESSED)
-                h5["obs"].attrs["column-order"] = [*h5["obs"].attrs["column-order"], name]
+    with clear_disk_errors(path), h5py.File(path, "w") as h5:
+        # compression takes most of the time of expected counts and saves a twentieth
+        write_parts(h5, parts, plain=(EXPECTED,))
+        write_matrix(h5, "X", X)
+        write_frame(h5, "var", var)
+        if stored_obs is None:
+            write_frame(h5, "obs", obs)
+        else:
+            h5.copy(stored_obs, "obs")
+        for name, values in (more_obs or {}).items():
+            append_column(h5["obs"], name, values)
 
 
 def store_obs(obs: pd.DataFrame) -> h5py.File:
     """A file in memory with ``obs`` as :func:`write_cells` stores it."""
-    import anndata as ad
     import h5py
 
+    from inference.h5_write import write_frame
+
     h5 = h5py.File(str(uuid4()), "w", driver="core", backing_store=False)
-    with no_warnings(), _text_with_gaps():
-        ad.io.write_elem(h5, "obs", obs, dataset_kwargs=COMPRESSED)
+    write_frame(h5, "obs", obs)
     return h5
-
-
-def _text_with_gaps() -> AbstractContextManager[None]:
-    import anndata as ad
-
-    override: AbstractContextManager[None] = ad.settings.override(allow_write_nullable_strings=True)
-    return override
 
 
 def _var(query: Loaded, known: NDArray[np.bool_] | None) -> Any:  # noqa: ANN401 - a pandas DataFrame

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inference.stack.state import State
 
 _SEED_BITS = 2**32
+_ROWS = 96  # cells of a window whose gamma draws begin while the means of the next are computed
 
 
 @torch.inference_mode()
@@ -26,7 +27,7 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
     """Run the model once on every query cell, and draw as the reference does.
 
     One gamma draw covers all rows of a batch of windows, then one Poisson draw follows. The generator makes both row by
-    row, so the gamma draw of one window can run while the next window is computed.
+    row, so the gamma draw of some rows can run while the next ones are computed.
 
     Parameters
     ----------
@@ -59,21 +60,27 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
                 finals.append(flat)
                 dispersion = model.predict_dispersion(flat[:, : layout.n_ctx])[0]
                 state.check(dispersion)
-                mean = model.predict_mean(flat[0], state.library_of(window, layout=layout, order=order))
-                cells = cells_of(number, layout, len(sample))
+                library = state.library_of(window, layout=layout, order=order)
+                means, size = [], _ROWS if model.sums_alike else len(library)
+                for part, own in zip(flat[0].split(size), library.split(size), strict=True):
+                    means.append(model.predict_mean(part, own))
+                    rates.append(
+                        (number, drawing.submit(reference_rates, means[-1].cpu(), dispersion.cpu(), generator))
+                    )
+                mean, cells = torch.cat(means), cells_of(number, layout, len(sample))
                 expected[cells] = mean[layout.n_base : layout.n_base + len(cells)].to(expected.device)
-                rates.append(drawing.submit(reference_rates, mean.cpu(), dispersion.cpu(), generator))
             # The rounding of a product with one column depends on the number of rows, so take those of the reference.
             logits = model.predict_logits(torch.cat(finals), n_ctx=layout.n_ctx, first_row=layout.n_ctx)
             own = logits[:, layout.n_base - layout.n_ctx :].flatten()
             first = batch.start * layout.n_test
             state.logits[first : first + len(own)] = own[: len(state.logits) - first]
-            drawn_rates = [rate.result() for rate in rates]  # all gamma draws come before the first Poisson draw
-            for number, rate in zip(batch, drawn_rates, strict=True):
+            drawn = [(number, rate.result()) for number, rate in rates]  # all of them before the first Poisson draw
+            for number in batch:
+                rate = torch.cat([part for of_window, part in drawn if of_window == number])
                 cells = cells_of(number, layout, len(sample))
                 n_read = layout.n_base + len(cells)  # of the last window; later numbers of the stream are not used
-                drawn = torch.poisson(rate[:n_read] if number == state.n_windows - 1 else rate, generator=generator)
-                sample[cells] = drawn[layout.n_base : n_read].to(sample.device)
+                counts = torch.poisson(rate[:n_read] if number == state.n_windows - 1 else rate, generator=generator)
+                sample[cells] = counts[layout.n_base : n_read].to(sample.device)
     state.check(expected)
     return expected, sample
 

@@ -17,7 +17,7 @@ from inference.stack.graphs import CudaRecorder, Replayed
 from inference.stack.linear import choose_exact_linear, choose_linear, plain_linear, takes_gaps
 from inference.stack.mapped import release_pages
 from inference.stack.ops import choose_ops
-from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_softplus
+from inference.stack.ops_reference import ReferenceOps, reference_attention, reference_dispersion
 from inference.stack.ops_torch import expect
 
 if TYPE_CHECKING:
@@ -244,6 +244,11 @@ class StackModel:
         logits[:, : max(0, n_ctx - first_row)] = 0.0
         return logits
 
+    @property
+    def sums_alike(self) -> bool:
+        """Whether products of some rows equal to the bit those of the same rows among others."""
+        return takes_gaps(self._multiply)
+
     @torch.inference_mode()
     def predict_mean(self, rows: torch.Tensor, library: torch.Tensor) -> torch.Tensor:
         """Expected counts (..., genes) from final tokens (..., cell_dim) and library sizes (...)."""
@@ -259,7 +264,7 @@ class StackModel:
         """Inverse dispersions (windows, genes): the lower median over context rows (windows, rows, cell_dim)."""
         raw = self._head(context, part=DISPERSION)
         if self._is_exact:
-            return reference_softplus(raw).median(dim=1).values
+            return reference_dispersion(raw, self.ops.lower_median(raw))
         return F.softplus(self.ops.lower_median(raw))  # a monotone function does not change the median row
 
     def _layer(self, index: int, rows: torch.Tensor, *, n_keep: int) -> torch.Tensor:

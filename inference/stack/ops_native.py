@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 EXTENSION = "inference.stack._native"
-VERSION = 3  # of the extension's functions
+VERSION = 4  # of the extension's functions
 
 
 def load_native() -> NativeOps:
@@ -94,6 +94,20 @@ class NativeOps(TorchOps):
         n_in = x.shape[-1]
         sizes = (x.numel() // max(n_in, 1), len(weight), n_in, weight.stride(0))
         self._kernels.multiply(*addresses, *sizes, torch.get_num_threads())
+        return result
+
+    def attend_exactly(self, qkv: Tensor, *, n_heads: int, space: Tensor) -> Tensor:
+        """Attention among tokens with the reference's roundings, as far as the processor's own library has them, too.
+
+        ``qkv`` is (cells, length, 3 size); ``space`` (cells * heads, length, length) is overwritten. Returns (cells,
+        length, size).
+        """
+        n_cells, length, size = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+        result = qkv.new_empty(n_cells, length, size)
+        sizes = (n_cells, length, size, n_heads, torch.get_num_threads())
+        self._kernels.score_exactly(qkv.data_ptr(), space.data_ptr(), 0, *sizes)
+        torch.softmax(space, dim=-1, out=space)
+        self._kernels.weigh_exactly(qkv.data_ptr(), space.data_ptr(), result.data_ptr(), *sizes)
         return result
 
     def draw_counts(

@@ -271,6 +271,59 @@ static void NAME(transform_tokens)(const struct transform *job, const float *tok
     NAME(store_lanes)(y, result, size, n_tokens);
 }
 
+/* Scores of every token of a cell with every other, one head after the other, in the reference's order of roundings: a
+ * product, then the others added to it, then the scale. keys is space for one head.
+ */
+static void NAME(score_cell)(const float *qkv, float *scores, long length, long size, long n_heads, float *keys)
+{
+    const long dim = size / n_heads;
+    const float scale = (float)(1.0 / sqrt((double)dim));
+    for (long head = 0; head < n_heads; head++) {
+        const float *query = qkv + head * dim, *key = query + size;
+        for (long k = 0; k < length; k++)
+            for (long d = 0; d < dim; d++)
+                keys[d * length + k] = key[k * 3 * size + d];
+        for (long q = 0; q < length; q++, scores += length) {
+            const float *own = query + q * 3 * size;
+            for (long k = 0; k < length; k++)
+                scores[k] = own[0] * keys[k];
+            for (long d = 1; d < dim; d++)
+                for (long k = 0; k < length; k++)
+                    scores[k] = own[d] * keys[d * length + k] + scores[k];
+            for (long k = 0; k < length; k++)
+                scores[k] *= scale;
+        }
+    }
+}
+
+/* The values of a cell's tokens weighted by their shares, each product rounded before it is added, as in the reference.
+ * LANES queries at a time, whose shares are turned into the lanes of a vector.
+ */
+static void NAME(weigh_cell)(const float *shares, const float *qkv, float *result, long length, long size, long n_heads,
+                             float *turned)
+{
+    const long dim = size / n_heads;
+    for (long head = 0; head < n_heads; head++, shares += length * length) {
+        const float *value = qkv + 2 * size + head * dim;
+        for (long first = 0; first < length; first += LANES) {
+            const long n = length - first < LANES ? length - first : LANES;
+            for (long k = 0; k < length; k++)
+                for (long lane = 0; lane < LANES; lane++)
+                    turned[k * LANES + lane] = shares[(first + (lane < n ? lane : 0)) * length + k];
+            for (long d = 0; d < dim; d++) {
+                vec sum = {0};
+                for (long k = 0; k < length; k++) {
+                    vec product = *(const vec *)(turned + k * LANES) * value[k * 3 * size + d];
+                    ROUNDED(product);
+                    sum += product;
+                }
+                for (long lane = 0; lane < n; lane++)
+                    result[(first + lane) * size + head * dim + d] = ((const float *)&sum)[lane];
+            }
+        }
+    }
+}
+
 /* Sums of products for n_out rows of weights and n_vecs vectors of cells, added to the tile of outputs: y[o] holds the
  * cells of one output, x the vectors of a panel. Written for constants, so that the sums stay in registers.
  */

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 3 /* of what the functions take, see ops_native.py */
+#define VERSION 4 /* of what the functions take, see ops_native.py */
 #define MOST_LANES 16
 #define DEPTH 192 /* products summed at once by multiply, see linear.py */
 #define WIDE 48 /* outputs of multiply that one thread computes at once */
@@ -59,6 +59,13 @@ struct product {
     long n_cells, n_out, n_in, stride; /* stride: from one output's weights to the next */
 };
 
+/* Keeps a product from being fused with the addition that follows. */
+#if defined(__x86_64__)
+#define ROUNDED(x) __asm__("" : "+x"(x))
+#else
+#define ROUNDED(x) __asm__("" : "+m"(x))
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define PASTE(a, b) a##_##b
 
@@ -105,16 +112,18 @@ struct variant {
     void (*median_block)(const float *, float *, long, long, long, void *);
     void (*pack_panel)(const struct product *, long, float *);
     void (*multiply_block)(const struct product *, const float *, long, long, float *);
+    void (*score_cell)(const float *, float *, long, long, long, float *);
+    void (*weigh_cell)(const float *, const float *, float *, long, long, long, float *);
 };
 
 static const struct variant VARIANTS[] = {
     {"plain", 4, mix_cell_plain, transform_tokens_plain, draw_row_plain, median_block_plain,
-     pack_panel_plain, multiply_block_plain},
+     pack_panel_plain, multiply_block_plain, score_cell_plain, weigh_cell_plain},
 #ifdef HAS_VARIANTS
     {"avx2", 8, mix_cell_avx2, transform_tokens_avx2, draw_row_avx2, median_block_avx2,
-     pack_panel_avx2, multiply_block_avx2},
+     pack_panel_avx2, multiply_block_avx2, score_cell_avx2, weigh_cell_avx2},
     {"avx512", 16, mix_cell_avx512, transform_tokens_avx512, draw_row_avx512, median_block_avx512,
-     pack_panel_avx512, multiply_block_avx512},
+     pack_panel_avx512, multiply_block_avx512, score_cell_avx512, weigh_cell_avx512},
 #endif
 };
 static int chosen;
@@ -352,6 +361,45 @@ static PyObject *multiply(PyObject *self, PyObject *args)
     return done(failed);
 }
 
+/* Both parts of exact attention among a cell's tokens; there are results of the shares where is_second. */
+static PyObject *attend_exactly(PyObject *args, int is_second)
+{
+    unsigned long long at[3];
+    long n_cells, length, size, n_heads;
+    int n_threads, failed = 0;
+    if (!PyArg_ParseTuple(args, "KKKlllli", at, at + 1, at + 2, &n_cells, &length, &size, &n_heads, &n_threads))
+        return NULL;
+    const float *qkv = ADDRESS(at[0]);
+    float *scores = ADDRESS(at[1]), *result = ADDRESS(at[2]);
+    const struct variant *best = VARIANTS + chosen;
+    Py_BEGIN_ALLOW_THREADS
+#pragma omp parallel num_threads(n_threads)
+    {
+        float *space = make_space(length * (is_second ? best->lanes : size));
+        if (space) {
+#pragma omp for schedule(static)
+            for (long cell = 0; cell < n_cells; cell++) {
+                const float *own = qkv + cell * length * 3 * size;
+                float *part = scores + cell * n_heads * length * length;
+                if (is_second)
+                    best->weigh_cell(part, own, result + cell * length * size, length, size, n_heads, space);
+                else
+                    best->score_cell(own, part, length, size, n_heads, space);
+            }
+        } else {
+#pragma omp atomic write
+            failed = 1;
+        }
+        free(space);
+    }
+    Py_END_ALLOW_THREADS
+    return done(failed);
+}
+
+static PyObject *score_exactly(PyObject *self, PyObject *args) { return attend_exactly(args, 0); }
+
+static PyObject *weigh_exactly(PyObject *self, PyObject *args) { return attend_exactly(args, 1); }
+
 static PyObject *use(PyObject *self, PyObject *args)
 {
     const char *name;
@@ -388,6 +436,10 @@ static PyMethodDef METHODS[] = {
     {"lower_median", lower_median, METH_VARARGS, "lower_median(raw, result, windows, rows, genes, threads)"},
     {"multiply", multiply, METH_VARARGS,
      "multiply(cells, weight, bias or 0, result, cells, outputs, inputs, stride of weight, threads)"},
+    {"score_exactly", score_exactly, METH_VARARGS,
+     "score_exactly(qkv, scores, 0, cells, length, size, heads, threads): scaled products of queries and keys"},
+    {"weigh_exactly", weigh_exactly, METH_VARARGS,
+     "weigh_exactly(qkv, shares, result, cells, length, size, heads, threads): values weighted by shares"},
     {"use", use, METH_VARARGS, "use(variant): compute with these kernels from now on"},
     {"variants", variants, METH_NOARGS, "variants() -> names of the kernels this processor can run, best last"},
     {NULL, NULL, 0, NULL},

@@ -18,7 +18,12 @@ from inference.stack.linear import (
 from inference.stack.model import MEAN, StackModel
 from inference.stack.ops import choose_ops, why_plain
 from inference.stack.ops_native import VERSION, load_native, why_not
-from inference.stack.ops_reference import ReferenceOps, reference_attention
+from inference.stack.ops_reference import (
+    ReferenceOps,
+    reference_attention,
+    reference_dispersion,
+    reference_softplus,
+)
 from inference.stack.ops_torch import TorchOps
 
 SHAPES = [(100, 16, 8), (32, 8, 8), (6, 4, 4), (5, 3, 1), (17, 6, 3), (1, 1, 1), (9, 24, 2)]  # tokens, size, heads
@@ -299,3 +304,13 @@ def test_rounded_model_stays_near(small_model):
     assert not torch.equal(one.mean, two.mean)
     assert ((one.mean - two.mean).abs() / one.mean).median() < 0.02
     assert two.mean.dtype == torch.float32
+
+
+def test_exact_dispersions_are_medians_of_all_softplus_values():
+    """Close and equal values, and columns whose median is one of two neighbours."""
+    raw = torch.randn(2, 41, 300)
+    raw[0, :, :60] = 0.5 + 1e-8 * torch.randint(0, 40, (41, 60))
+    raw[1, 20:, 60:90] = raw[1, 19:20, 60:90]
+    for ops in (ReferenceOps(), TorchOps()):
+        found = reference_dispersion(raw, ops.lower_median(raw))
+        assert torch.equal(found, reference_softplus(raw).median(dim=1).values)
