@@ -147,6 +147,28 @@ def rank_questions(table: pd.DataFrame, *, level: float = LEVEL, test: str = "re
     return ranked
 
 
+def words_of(ranked: pd.DataFrame, *, level: float = LEVEL) -> str:
+    """Say how many questions are found, and how many of these are expected to be false.
+
+    Parameters
+    ----------
+    ranked
+        From :func:`rank_questions`.
+    level
+        False discovery rate of the findings.
+
+    Returns
+    -------
+    One sentence without its stop.
+    """
+    n_tested, n_found = int(ranked["q"].notna().sum()), int((ranked["q"] <= level).sum())
+    if not n_tested:
+        why = ranked.loc[ranked["status"] == PREDICTED, "why"].str.partition("; ")[0].mode()
+        return f"no question could be tested{': ' + why[0].removeprefix('not tested: ') if len(why) else ''}"
+    said = f"{n_found} of {n_tested} tested questions, at a false discovery rate of {level:.0%}"
+    return f"{said}: about {level * n_found:.1f} of them are expected to be false" if n_found else said
+
+
 def check_level(level: float) -> None:
     """Raise InvalidInputError unless ``level`` is a share between 0 and 1."""
     if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:

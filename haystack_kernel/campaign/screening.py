@@ -19,7 +19,7 @@ from haystack_kernel.campaign.enrich import CLASSES, classes_of, enrich_genes, e
 from haystack_kernel.campaign.live import Matrix, watch_in_notebook
 from haystack_kernel.campaign.plan import Asked, evidence_counts, make_screen_plan, refusals
 from haystack_kernel.campaign.prepare import question_tasks, read_prepared
-from haystack_kernel.campaign.rank import BIN_RULES, LEVEL, find_in_families, rank_questions
+from haystack_kernel.campaign.rank import BIN_RULES, LEVEL, find_in_families, rank_questions, words_of
 from haystack_kernel.campaign.result import (
     FAILED,
     PREDICTED,
@@ -232,8 +232,8 @@ class Screen:
         if not self.is_finished:
             matrix = Matrix(self.plan, self._folder).look()
             facts["so far"] = matrix.words
-        card = screen_card(self.ranked(), name=self.id, facts=facts, rules=BIN_RULES, level=LEVEL)
-        return card._repr_html_()
+        ranked = self.ranked()
+        return screen_card(ranked, name=self.id, found=words_of(ranked), facts=facts, rules=BIN_RULES)._repr_html_()
 
     @cached_property
     def _read(self) -> Any:  # noqa: ANN401 - prepared and judged questions

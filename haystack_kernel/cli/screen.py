@@ -216,6 +216,8 @@ def _value(done: Screen) -> dict[str, Any]:
 
 
 def _readable(done: Screen) -> str:
+    from haystack_kernel.campaign.rank import BIN_RULES, words_of
+
     table: pd.DataFrame = done.ranked()
     columns = {name: heading for name, heading in _SHOWN.items() if name != "donor" or (table["donor"] != "").any()}
     rows = [
@@ -227,5 +229,12 @@ def _readable(done: Screen) -> str:
     if len(table) > _N_SHOWN:
         lines.append(f"… and {len(table) - _N_SHOWN} questions more in {done.folder}")
     counts = done.table["status"].value_counts()
-    fields = [("screen", done.id), ("folder", done.folder), *((str(name), int(n)) for name, n in counts.items())]
+    bins = table["bin"].value_counts()
+    fields = [
+        ("found", words_of(table)),
+        *((name, f"{int(bins.get(name, 0))}: {rule}") for name, rule in BIN_RULES.items()),
+        ("screen", done.id),
+        ("folder", done.folder),
+        *((str(name), int(n)) for name, n in counts.items()),
+    ]
     return "\n".join([*lines, "", format_fields(fields)])

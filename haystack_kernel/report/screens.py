@@ -22,7 +22,7 @@ _N_REASONS = 8
 
 
 def screen_card(
-    ranked: pd.DataFrame, *, name: str, facts: Mapping[str, object], rules: Mapping[str, str], level: float
+    ranked: pd.DataFrame, *, name: str, found: str, facts: Mapping[str, object], rules: Mapping[str, str]
 ) -> Html:
     """Return a screen at a glance, for notebooks.
 
@@ -32,12 +32,12 @@ def screen_card(
         From :func:`haystack_kernel.campaign.rank.rank_questions`.
     name
         Id of the screen.
+    found
+        How many questions are found, and at which false discovery rate, in words.
     facts
         Names and values to show as they are: engines, folder, terms of the weights.
     rules
         Bin -> its rule.
-    level
-        False discovery rate of the findings.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def screen_card(
 
     Examples
     --------
-    >>> screen_card(screen.ranked(), name=screen.id, facts={}, rules=BIN_RULES, level=0.1)  # doctest: +SKIP
+    >>> screen_card(ranked, name=screen.id, found=words_of(ranked), facts={}, rules=BIN_RULES)  # doctest: +SKIP
     """
     n_treatments, n_types = ranked["perturbation"].nunique(), ranked["cell_type"].nunique()
     title = (
@@ -53,11 +53,6 @@ def screen_card(
     )
     status = ranked["status"].value_counts()
     bins = ranked["bin"].value_counts()
-    n_found = int((ranked["q"] <= level).sum())
-    n_false = level * n_found
-    found = f"{n_found} of {int(ranked['q'].notna().sum())} tested questions"
-    if n_found:
-        found += f"; at a false discovery rate of {level:.0%} about {n_false:.1f} of them are expected to be false"
     shown: dict[str, object] = {
         "status": ", ".join(f"{n} {word}" for word, n in status.items()),
         "found": found,

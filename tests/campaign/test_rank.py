@@ -14,6 +14,7 @@ from haystack_kernel.campaign.rank import (
     control_false,
     find_in_families,
     rank_questions,
+    words_of,
 )
 from haystack_kernel.errors import InvalidInputError, MissingKeyError
 from tests.campaign.conftest import simulated
@@ -84,6 +85,7 @@ def test_every_question_has_a_bin_and_what_keeps_it_from_the_best_one(made):
 def test_a_response_of_fewer_than_three_donors_is_not_tested_and_the_row_says_so(made):
     ranked = rank_questions(made({"p_response": NAN, "n_donors": 2, "reason": "no pathway is expected"}))
     assert ranked["why"].tolist() == ["not tested: fewer than three donors"]
+    assert words_of(ranked) == "no question could be tested: fewer than three donors"
     assert ranked["bin"].tolist() == [OPEN]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from haystack_kernel.campaign.rank import BIN_RULES, rank_questions
+from haystack_kernel.campaign.rank import BIN_RULES, rank_questions, words_of
 from haystack_kernel.report import screen_card
 from tests.campaign.conftest import made  # noqa: F401 - a fixture
 
@@ -17,17 +17,18 @@ def card(made):  # noqa: F811
         {"perturbation": "IL-6", "status": "failed", "reason": "out of memory"},
     )
     facts = {"engines": "weighted", "folder": "/storage/<x>", "not understood": ""}
-    return screen_card(rank_questions(table), name="screen-0123456789ab", facts=facts, rules=BIN_RULES, level=0.1)
+    ranked = rank_questions(table)
+    return screen_card(ranked, name="screen-0123456789ab", found=words_of(ranked), facts=facts, rules=BIN_RULES)
 
 
 def test_a_terminal_reads_what_was_found_and_how_many_are_expected_to_be_false(card):
     lines = repr(card).splitlines()
     assert lines[0] == "5 treatments in 1 cell type: 5 questions"
     assert "status: 2 predicted, 2 refused, 1 failed" in lines
-    assert (
-        "found: 1 of 2 tested questions; at a false discovery rate of 10% about 0.1 of them are expected to be false"
-        in (lines)
+    said = (
+        "found: 1 of 2 tested questions, at a false discovery rate of 10%: about 0.1 of them are expected to be false"
     )
+    assert said in lines
     assert any(line.startswith("grounded: 1: all three hold") for line in lines)
     assert not any(line.startswith("not understood") for line in lines)
     row = next(line for line in lines if "IFN-beta" in line)
