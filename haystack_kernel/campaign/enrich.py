@@ -35,6 +35,7 @@ CLASSES = ("target", "family", "pathway")
 MIN_MEMBERS = 2  # treatments of a class; one alone is its own row of the ranking
 MIN_GENES = 5
 N_DRAWS = 9_999
+_COLUMNS = ("family", "n", "n_found", "expected", "p_found", "p_ranks", "p", "q", "found", "reason")
 LEAST_CORRELATION = 0.01  # of the genes of a set, whatever few questions say
 MIN_SILENT = 10  # questions without a finding that the correlation of genes is estimated from
 
@@ -106,10 +107,11 @@ def enrich_treatments(
 
     Returns
     -------
-    One row a class with two or more tested treatments, the smallest ``q`` first: ``family``, ``n`` (tested treatments),
-    ``n_found``, ``expected`` (findings among as many treatments by chance), ``p_found`` (hypergeometric), ``p_ranks``
-    (mean rank of the p values against 9,999 draws; needs no threshold), ``p`` (twice the smaller of both), ``q`` over
-    the classes, and ``found`` (names of the findings). ``attrs["n_untested"]`` counts treatments without a test.
+    One row a class, the smallest ``q`` first: ``family``, ``n`` (tested treatments), ``n_found``, ``expected``
+    (findings among as many treatments by chance), ``p_found`` (hypergeometric), ``p_ranks`` (mean rank of the p values
+    against 9,999 draws; needs no threshold), ``p`` (twice the smaller of both), ``q`` over the classes, ``found``
+    (names of the findings) and ``reason``: a class with fewer than two tested treatments has no p value.
+    ``attrs["n_untested"]`` counts treatments without a test.
 
     Examples
     --------
@@ -128,30 +130,23 @@ def enrich_treatments(
     drawn = _mean_ranks(ranks, sizes=sizes, rng=rng)
     rows = []
     for family, places in names.items():
+        found = tested["family"].iloc[places[is_found[places]]]
+        row = {"family": family, "n": len(places), "n_found": len(found), "found": "; ".join(found)}
+        row |= {"expected": len(places) * float(is_found.mean()) if n else np.nan}
         if len(places) < MIN_MEMBERS:
+            few = "one tested treatment" if len(places) else "no tested treatment"
+            rows.append(row | {"reason": f"{few}: a class needs {MIN_MEMBERS}"})
             continue
-        n_found = int(is_found[places].sum())
-        counts = np.arange(n_found, len(places) + 1)
-        p_found = float(hypergeometric(counts, n=n, n_called=int(is_found.sum()), n_drawn=len(places)).sum())
+        counts = np.arange(len(found), len(places) + 1)
+        chances = hypergeometric(counts, n=n, n_called=int(is_found.sum()), n_drawn=len(places))
+        p_found = min(float(chances.sum()), 1.0)
         lower = int((drawn[len(places)] <= ranks[places].mean() + 1e-9).sum())
         p_ranks = (1 + lower) / (N_DRAWS + 1)
-        found = tested["family"].iloc[places[is_found[places]]]
-        rows.append(
-            {
-                "family": family,
-                "n": len(places),
-                "n_found": n_found,
-                "expected": len(places) * float(is_found.mean()),
-                "p_found": min(p_found, 1.0),
-                "p_ranks": p_ranks,
-                "p": min(2 * min(p_found, p_ranks), 1.0),
-                "found": "; ".join(found),
-            }
-        )
-    columns = ["family", "n", "n_found", "expected", "p_found", "p_ranks", "p", "found"]
-    table = pd.DataFrame(rows, columns=columns)
-    table.insert(7, "q", control_false(table["p"].to_numpy(float)))
-    table = table.sort_values(["q", "p", "family"], kind="stable").reset_index(drop=True)
+        p = min(2 * min(p_found, p_ranks), 1.0)
+        rows.append(row | {"p_found": p_found, "p_ranks": p_ranks, "p": p, "reason": ""})
+    table = pd.DataFrame(rows, columns=[*_COLUMNS])
+    table["q"] = control_false(table["p"].to_numpy(float))
+    table = table.sort_values(["q", "p", "family"], kind="stable", na_position="last").reset_index(drop=True)
     table.attrs["n_untested"] = int(treatments["p"].isna().sum())
     return table
 

@@ -180,7 +180,7 @@ class Screen:
 
         Returns
         -------
-        One row a class with two or more tested treatments.
+        One row a class; those with fewer than two tested treatments say so.
 
         Examples
         --------
@@ -190,7 +190,11 @@ class Screen:
         return enrich_treatments(self.ranked(level=level, test=test), named, level=level, seed=self.plan.config.seed)
 
     def enriched_genes(
-        self, sets: Mapping[str, Collection[str]] | str | Path | None = None, *, level: float = LEVEL
+        self,
+        sets: Mapping[str, Collection[str]] | str | Path | None = None,
+        *,
+        level: float = LEVEL,
+        test: str = "response",
     ) -> pd.DataFrame:
         """Gene sets that move in each question; see :func:`.enrich.enrich_genes`.
 
@@ -198,8 +202,8 @@ class Screen:
         ----------
         sets
             Name -> genes, or the path of a GMT file; None takes the pathways of the tables.
-        level
-            Questions whose ``q`` is above it tell how the genes of a set correlate without a response.
+        level, test
+            Questions whose ``q`` is above the level tell how the genes of a set correlate without a response.
 
         Returns
         -------
@@ -214,7 +218,7 @@ class Screen:
         elif isinstance(sets, str | Path):
             raw, _ = read_bounded(Path(sets))
             sets = {one.name: list(one.genes) for one in read_gene_sets(raw, path=Path(sets)).rows}
-        ranked = self.ranked(level=level)
+        ranked = self.ranked(level=level, test=test)
         return enrich_genes(self.effects, sets, silent=ranked.loc[ranked["q"] > level, "number"].astype(int))
 
     def _classes(self, kind: object) -> dict[str, tuple[str, ...]]:

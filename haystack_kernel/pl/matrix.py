@@ -34,14 +34,13 @@ VALUES = {  # column -> what the colour says
     "composite": "score, 1 to 10",
     "n_called": "genes called",
 }
-_SIGNED = ("toward", "expected_r")
 _NEEDED = ("number", "perturbation", "cell_type", "donor", "status", "bin", "q")
 _ROWS = 50  # of a block
 _N_SHOWN = 300
 _NAME, _TYPE = 26, 24  # maximum number of characters of a row's and a column's name
 _LETTER = 0.062  # inches; the width of a letter of the smallest size
 _ROW, _COLUMN, _GAP = 0.165, 0.3, 0.18  # inches
-_WIDEST = 10.5  # inches
+_NARROWEST, _WIDEST = 4.2, 10.5  # inches
 _DARK, _LIGHT = "#0a0a0a", "#fcfcfc"  # marks on coloured ground, in either theme
 _MOST_SURE = 4.0  # -log10 q of the largest dot
 _STEPS = (1.0, 0.1, 0.01, 0.0001)  # q of the dots that are explained
@@ -78,6 +77,11 @@ class _Matrix:
     def block_width(self) -> float:
         """Inches of one block with its names."""
         return self.name_width + len(self.columns) * _COLUMN
+
+    @property
+    def width(self) -> float:
+        """Inches of all blocks."""
+        return self.n_blocks * (self.block_width + _GAP) - _GAP
 
     def places(self) -> tuple[Floats, Floats]:
         """Inches from the left of each cell's column, rows x columns, and from the top of each row."""
@@ -261,7 +265,9 @@ def _colours(matrix: _Matrix, *, value: str) -> tuple[Any, Normalize]:
     from matplotlib.colors import Normalize
 
     known = matrix.values[~np.isnan(matrix.values)]
-    if value in _SIGNED:
+    if value == "expected_r":
+        return mpl.colormaps["RdBu_r"], Normalize(-1.0, 1.0)
+    if value == "toward":
         most = float(np.abs(known).max()) if known.size else 1.0
         return mpl.colormaps["RdBu_r"], Normalize(-(most or 1.0), most or 1.0)
     low, high = (1.0, 10.0) if value == "composite" else (0.0, float(known.max()) if known.size else 1.0)
@@ -279,10 +285,9 @@ def _contrast(values: Floats, *, colours: Any, scale: Normalize) -> NDArray[np.s
 
 
 def _axes(matrix: _Matrix) -> Axes:
-    width = matrix.n_blocks * (matrix.block_width + _GAP) - _GAP
     heads = max((len(cut(name, width=_TYPE)) for name in matrix.columns), default=0) * _LETTER
     height = matrix.n_high * _ROW + heads + 1.25
-    return new_axes(width=max(width + 0.2, 4.4), height=height)
+    return new_axes(width=max(matrix.width, _NARROWEST) + 0.2, height=height)
 
 
 def _write_names(ax: Axes, matrix: _Matrix) -> None:
@@ -296,7 +301,8 @@ def _write_names(ax: Axes, matrix: _Matrix) -> None:
         for place, name in zip(first, matrix.columns, strict=True):
             head = ax.text(place, -0.05, cut(name, width=_TYPE), fontsize=SMALL, ha="center", va="bottom")
             head.set(rotation=90, parse_math=False)
-    ax.set_xlim(0, matrix.n_blocks * (matrix.block_width + _GAP) - _GAP)
+    spare = max(_NARROWEST - matrix.width, 0.0) / 2  # a narrow matrix stands in the middle, as wide as any other
+    ax.set_xlim(-spare, matrix.width + spare)
     ax.set_ylim(matrix.n_high * _ROW, 0)
     ax.set_xticks([])
     ax.set_yticks([])

@@ -39,7 +39,9 @@ def test_a_class_of_findings_is_found_and_the_counts_are_those_of_scipy(made):
         "one": ["drug 0", "relative"],  # the second has no test, so one is left and nothing is said
     }
     table = enrich_treatments(ranked, classes).set_index("family")
-    assert list(table.index) == ["kinase", "others"]
+    assert list(table.index) == ["kinase", "others", "one"]
+    assert table["reason"].tolist() == ["", "", "one tested treatment: a class needs 2"]
+    assert np.isnan(table.loc["one", "q"])
     kinase = table.loc["kinase"]
     assert (kinase["n"], kinase["n_found"], kinase["expected"]) == (5, 4, 1.25)
     assert kinase["p_found"] == pytest.approx(hypergeom.sf(3, 20, 5, 5))
@@ -48,7 +50,8 @@ def test_a_class_of_findings_is_found_and_the_counts_are_those_of_scipy(made):
     assert kinase["p"] == pytest.approx(2 * min(kinase["p_found"], kinase["p_ranks"]))
     assert table.loc["others", "p"] == 1
     assert enrich_treatments(ranked, classes).attrs["n_untested"] == 1
-    assert enrich_treatments(ranked, {"one": ["drug 0"]}).empty
+    none = enrich_treatments(rank_questions(made({"p_response": NAN})), {"one": ["drug 1"], "two": []})
+    assert none["reason"].tolist() == ["no tested treatment: a class needs 2"] * 2
 
 
 def test_classes_drawn_by_chance_are_rarely_small_p_values(made):

@@ -84,9 +84,10 @@ def test_dots_grow_with_how_sure_a_row_is_and_what_was_not_tested_is_square(rank
 
 
 def test_signed_values_are_centred_at_zero(ranked):
-    axes = pl.dot_plot(ranked, value="expected_r")
-    norm = axes.collections[0].norm
-    assert norm.vmin == -norm.vmax == pytest.approx(-0.3)
+    norm = pl.dot_plot(ranked, value="expected_r").collections[0].norm
+    assert (norm.vmin, norm.vmax) == (-1, 1)  # a correlation has a scale of its own
+    norm = pl.dot_plot(ranked.assign(toward=[0.1, -0.3, 0.2, NAN, NAN]), value="toward").collections[0].norm
+    assert (norm.vmin, norm.vmax) == (-0.3, 0.3)
 
 
 def test_the_alternative_text_states_counts_the_largest_and_the_first_grounded(ranked):
