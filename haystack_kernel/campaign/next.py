@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from haystack_kernel.errors import InvalidInputError, MissingKeyError
+from haystack_kernel.campaign.measured import MEASURED, SOURCE
+from haystack_kernel.errors import InvalidInputError, MissingKeyError, NotFoundError
 from haystack_kernel.grounding.uncertainty.transfer import INTERVAL
 
 if TYPE_CHECKING:
@@ -168,11 +169,40 @@ def next_experiments(
         enough=[_enough(column) for column in gains.T],
         why=[_why(*one, top=top) for one in zip(*map(list, (place, inside, chance, narrowing)), strict=True)],
     )
-    if "measured" in rows:
-        found = found[~rows["measured"].fillna(value=False).to_numpy(bool)]
+    found = found[~_is_measured(rows)]
     found = found.sort_values(["gain", "narrowing"], ascending=False, kind="stable").reset_index(drop=True)
     found.insert(0, "rank", np.arange(1, len(found) + 1))
     return NextExperiments(found, by, top, n_donors, n_cells, _assumed(donor_spread, rows))
+
+
+def read_list(path: str) -> pd.DataFrame:
+    """Read a list from a CSV file, such as that of ``haystack seek --out``.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such file.
+    InvalidInputError
+        It is no table.
+    """
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError as error:
+        msg = f"there is no file {path}; give the id of a screen, or a CSV file"
+        raise NotFoundError(msg, path=path) from error
+    except (OSError, ValueError) as error:  # pandas raises kinds of ValueError for what is no table
+        msg = f"{path} cannot be read as a CSV table: {error}"
+        raise InvalidInputError(msg, path=path) from error
+
+
+def _is_measured(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Pairs that the atlas holds already: of a screen, or rows of seek's that are measurements."""
+    measured = np.zeros(len(rows), dtype=bool)
+    if "measured" in rows:
+        measured |= rows["measured"].fillna(value=False).to_numpy(bool)
+    if SOURCE in rows:
+        measured |= (rows[SOURCE] == MEASURED).to_numpy(bool)
+    return measured
 
 
 @dataclass(frozen=True, eq=False)

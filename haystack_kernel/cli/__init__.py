@@ -21,6 +21,7 @@ from haystack_kernel.cli import (
     manage,
     mcp,
     model,
+    next,
     outcome,
     runs,
     screen,
@@ -47,6 +48,7 @@ screen.register(app)
 drill.register(app)
 backtest.register(app)
 seek.register(app)
+next.register(app)
 seal.register(app)
 outcome.register(app)
 app.add_typer(atlas.app, name="atlas", rich_help_panel=DATA)

@@ -78,6 +78,8 @@ def test_next_experiments_leaves_out_what_was_measured_or_has_no_value():
     found = next_experiments(table, top=TOP).table
     assert set(table["number"]) - set(found["number"]) == {1, 4, 5}
     assert found["place"].max() == N - 2
+    table = make_list(falling(), 0.1, source=["measured", *["predicted"] * (N - 1)])
+    assert set(next_experiments(table, top=TOP).table["number"]) == set(range(2, N + 1))
 
 
 def test_crossing_is_chance_and_excess_of_a_normal():
