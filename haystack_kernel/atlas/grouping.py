@@ -19,7 +19,6 @@ from haystack_kernel import keys
 from haystack_kernel.atlas.labels import count_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,6 +48,12 @@ FIRST_ROW = "first_row"  # of the group in its part of cells.parquet
 ROWS_PER_BLOCK = 50_000
 _MEDIAN_ROWS = 2_000_000
 MAX_DENSE = 1 << 24  # codes up to here are renumbered in one pass instead of by sorting
+_KINDS = {
+    keys.CELL_INDEX: pa.int64(),
+    keys.IS_CONTROL: pa.bool_(),
+    keys.N_GENES: pa.int32(),
+    keys.TOTAL_COUNTS: pa.float64(),
+}
 _PLAIN = {"compression": "zstd", "store_schema": False}  # texts read as plain strings everywhere
 
 
@@ -152,26 +157,29 @@ def write_groups(path: Path, grouped: GroupedCells, *, groups: tuple[int, int]) 
 
 def rows_of(path: Path, spans: list[tuple[int, int]]) -> pa.Table:
     """Rows ``first:first + n`` of a part of cells.parquet, reading only the blocks that hold them."""
-    with pq.ParquetFile(path) as file:
+    metadata = pq.read_metadata(path)
+    texts = [name for name in metadata.schema.names if name not in _KINDS]
+    with pq.ParquetFile(
+        path, metadata=metadata, read_dictionary=texts
+    ) as file:  # texts stay codes: many cells have the same few
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        needed = sorted({number for span in spans for number in _blocks(span, starts)})
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        firsts, lengths = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+        lows, highs = (np.searchsorted(starts, ends, side="right") - 1 for ends in (firsts, firsts + lengths - 1))
+        blocks = [np.arange(low, high + 1) for low, high in {*zip(lows.tolist(), highs.tolist(), strict=True)}]
+        needed = np.unique(np.concatenate([lows, *blocks]))
         table = file.read_row_groups(needed, columns=list(keys.CELL_COLUMNS))
         if keys.CONTROL_KIND not in table.column_names:  # an index of before this column
             table = table.append_column(keys.CONTROL_KIND, pa.array([""] * table.num_rows, pa.string()))
-    before = np.concatenate([[0], np.cumsum([sizes[number] for number in needed])])
-    place = {number: int(before[at]) for at, number in enumerate(needed)}
-    cut = []
-    for first, n_rows in spans:
-        block = int(np.searchsorted(starts, first, side="right")) - 1
-        cut.append(table.slice(place[block] + first - int(starts[block]), n_rows))
-    return pa.concat_tables(cut) if cut else table.slice(0, 0)
-
-
-def _blocks(span: tuple[int, int], starts: NDArray[Any]) -> Iterator[int]:
-    first, n_rows = span
-    low, high = np.searchsorted(starts, [first, first + n_rows - 1], side="right") - 1
-    yield from range(int(low), int(high) + 1)
+        table = table.unify_dictionaries()
+    shift = np.zeros(len(sizes), dtype=np.int64)  # from the place in the part to the place in what was read
+    read = np.array([sizes[number] for number in needed], dtype=np.int64)
+    shift[needed] = np.cumsum(read) - read - starts[needed]
+    begins = firsts + shift[lows]
+    rows = np.repeat(begins - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    taken = table.take(pa.array(rows))
+    plain = [pa.field(name, _KINDS.get(name, pa.string())) for name in taken.column_names]
+    return taken.cast(pa.schema(plain))
 
 
 def _ranks(cells: CellColumns, name: str) -> tuple[NDArray[Any], int]:
@@ -194,14 +202,8 @@ def _dense(numbers: NDArray[np.int64], limit: int, *, max_dense: int) -> tuple[N
 
 
 def _schema() -> pa.Schema:
-    kinds = {
-        keys.CELL_INDEX: pa.int64(),
-        keys.IS_CONTROL: pa.bool_(),
-        keys.N_GENES: pa.int32(),
-        keys.TOTAL_COUNTS: pa.float64(),
-    }
     text = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema([(name, kinds.get(name, text)) for name in keys.CELL_COLUMNS])
+    return pa.schema([(name, _KINDS.get(name, text)) for name in keys.CELL_COLUMNS])
 
 
 def _block(grouped: GroupedCells, low: int, high: int) -> pa.Table:

@@ -137,8 +137,9 @@ class AtlasCollection:
             self._rows(cell_set.atlas, datasets[str(dataset)], rows) for dataset, rows in spans.groupby(keys.DATASET)
         ]
         cells = pd.concat(parts, ignore_index=True) if parts else _no_cells()
-        places = cells[keys.DATASET].str.cat(cells[keys.CELL_INDEX].astype(str), sep="/")
-        cells.insert(0, keys.CELL_ID, f"{cell_set.atlas}/" + places)
+        start = f"{cell_set.atlas}/"
+        pairs = zip(cells[keys.DATASET].tolist(), cells[keys.CELL_INDEX].tolist(), strict=True)
+        cells.insert(0, keys.CELL_ID, [f"{start}{dataset}/{row}" for dataset, row in pairs])
         cells.insert(1, keys.ATLAS, cell_set.atlas)
         return cells.sort_values(keys.CELL_ID, ignore_index=True)
 

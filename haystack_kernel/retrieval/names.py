@@ -6,6 +6,7 @@ In: a text such as "1256" or "donor 1256", or a whole query. Out: the prefixed i
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,16 +31,26 @@ _TITLE = re.compile(r"^(donor|patient|individual|subject|sample)[\s_:#-]*", re.I
 
 def match_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
     """Donor ids of ``rows`` that ``text`` names, with or without the dataset prefix; case is ignored."""
-    stored = rows.loc[has_donor(rows), keys.DONOR].unique()
-    return tuple(sorted(one for one in stored if same_donor(text, one)))
+    stored, wanted = rows.loc[has_donor(rows), keys.DONOR].unique(), _forms_asked(text)
+    return tuple(sorted(one for one in stored if not wanted.isdisjoint(_forms_of(one))))
 
 
 def same_donor(text: str, stored: str) -> bool:
     """Whether a text names a stored donor: "1256", "donor 1256" or "kang:1256" for "kang:donor 1256"."""
-    wanted, whole = text.strip().casefold(), stored.casefold()
+    return not _forms_asked(text).isdisjoint(_forms_of(stored))
+
+
+def _forms_asked(text: str) -> set[str]:
+    wanted = text.strip().casefold()
+    return {wanted, _TITLE.sub("", wanted).strip()} - {""}
+
+
+@lru_cache(maxsize=1 << 16)
+def _forms_of(stored: str) -> tuple[str, str, str]:
+    """How people may write a stored donor; a question looks at thousands of donors several times."""
+    whole = stored.casefold()
     bare = whole.rpartition(":")[2]
-    forms = {wanted, _TITLE.sub("", wanted).strip()} - {""}
-    return not forms.isdisjoint({whole, bare, _TITLE.sub("", bare)})
+    return whole, bare, _TITLE.sub("", bare)
 
 
 def need_donors(text: str, rows: pd.DataFrame) -> tuple[str, ...]:
@@ -110,7 +121,7 @@ def check_names(query: StructuredQuery, view: AtlasView) -> None:
         Something named does not exist; the message lists what does, the nearest first. A tissue or disease is refused
         only where the atlases record it for every cell: unrecorded cells may be the ones asked about.
     """
-    rows = pd.concat([view.conditions, view.hidden])
+    rows = pd.concat([view.conditions, view.hidden]) if len(view.hidden) else view.conditions
     if query.reference_dataset:
         need_dataset(query.reference_dataset, rows)
     if query.reference_donor:

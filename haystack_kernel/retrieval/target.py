@@ -57,6 +57,10 @@ def target_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     NoCandidateError
         The atlases hold no such donor, tissue or dataset.
     """
+    return view.once("target rows", query, lambda: _target_rows(query, view))
+
+
+def _target_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     rows = view.controls
     if view.config.query_atlas is not None:
         rows = rows[rows[keys.ATLAS] == view.config.query_atlas]
@@ -86,6 +90,10 @@ def reference_rows(query: StructuredQuery, view: AtlasView, *, wanted: pd.Series
 
 def measured_outside(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     """Unperturbed rows outside the target's donor and dataset, because the target's own cells would be the answer."""
+    return view.once("measured outside", query, lambda: _measured_outside(query, view))
+
+
+def _measured_outside(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     rows = view.controls
     if query.donor_id:
         rows = rows[~rows[keys.DONOR].isin(match_donors(query.donor_id, rows))]
@@ -94,10 +102,17 @@ def measured_outside(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     return rows
 
 
+def asked_controls(query: StructuredQuery, view: AtlasView) -> pd.Series:
+    """Whether each unperturbed row has the cell type asked for."""
+    return view.once("asked controls", query, lambda: is_asked_type(view.controls, query=query, view=view))
+
+
 def is_asked_type(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.Series:
     """Whether each row has the cell type asked for: by id, by label where there is no id, or as a subtype."""
     ids = {query.cell_type_id, *subtypes(query.cell_type_id, knowledge=view.knowledge)} - {None}
-    by_label = (rows[keys.CELL_TYPE_ID] == "") & rows[keys.CELL_TYPE].str.casefold().isin(asked_labels(query))
+    labels = asked_labels(query)
+    asked = [one for one in rows[keys.CELL_TYPE].unique() if one.casefold() in labels]
+    by_label = (rows[keys.CELL_TYPE_ID] == "") & rows[keys.CELL_TYPE].isin(asked)
     return rows[keys.CELL_TYPE_ID].isin(ids) | by_label
 
 
@@ -115,9 +130,13 @@ def choose_source(query: StructuredQuery, view: AtlasView) -> Source | None:
     Types that reference donors have together with the one asked for come first, because their shift can be measured;
     then the nearest in the ontology; then the type with the most cells.
     """
+    return view.once("source", query, lambda: _choose_source(query, view))
+
+
+def _choose_source(query: StructuredQuery, view: AtlasView) -> Source | None:
     there = other_types(target_rows(query, view), query=query, view=view)
     controls = view.controls
-    asked = reference_rows(query, view, wanted=is_asked_type(controls, query=query, view=view))
+    asked = reference_rows(query, view, wanted=asked_controls(query, view))
     beside = set(controls.loc[controls[keys.DONOR].isin(asked[keys.DONOR]), TYPE_KEY])
     ranked = []
     for key, rows in there.groupby(TYPE_KEY, sort=True):
@@ -138,7 +157,7 @@ def find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
     donors the most similar in tissue, disease, age and sex are taken, as many as hold 20 cells together.
     """
     controls = view.controls
-    rows = reference_rows(query, view, wanted=is_asked_type(controls, query=query, view=view))
+    rows = reference_rows(query, view, wanted=asked_controls(query, view))
     rows = rows[has_donor(rows)]
     if view.config.query_atlas is not None:
         rows = rows[rows[keys.ATLAS] == view.config.query_atlas]

@@ -6,9 +6,10 @@ In: an atlas, knowledge, settings and the run's config. Out: one :class:`AtlasVi
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -19,15 +20,16 @@ from haystack_kernel.retrieval.hidden import CANONICAL, HIDDEN_BY, hidden_by, li
 from haystack_kernel.schema import CellSet, RetrievalSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
-    from haystack_kernel.schema import HiddenCells, RunConfig
+    from haystack_kernel.schema import HiddenCells, RunConfig, StructuredQuery
 
+T = TypeVar("T")
 N_CELLS = "n_cells"
 DEPTH = "median_total_counts"
 HAS_DONOR = "has_donor"
@@ -44,7 +46,52 @@ _CRITERIA = (
     keys.DISEASE_ID,
     keys.CONTROL_KIND,
 )
+_DESCRIBED: WeakKeyDictionary[Atlas, tuple[Knowledge, Conditions]] = WeakKeyDictionary()  # of atlases that are open
 _NO_DONOR = frozenset({"", "unknown", "na", "nan", "none", "pooled"})
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """Rows of :meth:`Atlas.conditions` with what searches look up in them, each worked out when it is first needed.
+
+    Several views may share one: nothing in it may be changed.
+    """
+
+    table: pd.DataFrame
+
+    @cached_property
+    def controls(self) -> pd.DataFrame:
+        """Unperturbed conditions."""
+        return self.table[self.table[keys.IS_CONTROL]]
+
+    @cached_property
+    def treated(self) -> pd.DataFrame:
+        """Perturbed conditions."""
+        return self.table[~self.table[keys.IS_CONTROL]]
+
+    @cached_property
+    def controls_by_set(self) -> dict[Any, pd.DataFrame]:
+        """(atlas, dataset) -> its unperturbed conditions."""
+        return dict(iter(self.controls.groupby([keys.ATLAS, keys.DATASET])))
+
+    @cached_property
+    def set_places(self) -> dict[Any, Any]:
+        """(atlas, dataset) -> positions of its conditions."""
+        return dict(self.table.groupby([keys.ATLAS, keys.DATASET]).indices)
+
+    @cached_property
+    def places(self) -> dict[Any, Any]:
+        """(atlas, dataset, type key) -> positions of its conditions."""
+        return dict(self.table.groupby([keys.ATLAS, keys.DATASET, TYPE_KEY]).indices)
+
+    @cached_property
+    def codes(self) -> dict[str, tuple[NDArray[np.intp], dict[Any, int]]]:
+        """Columns that cells are selected by, as whole numbers, which are compared much faster than text."""
+        coded = {}
+        for column in _CRITERIA:
+            codes, values = pd.factorize(self.table[column])
+            coded[column] = codes, {value: code for code, value in enumerate(values)}
+        return coded
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +100,7 @@ class AtlasView:
 
     Attributes
     ----------
-    conditions
+    visible
         Visible rows of :meth:`Atlas.conditions`, with ``canonical_perturbation``, ``type_key`` and ``has_donor``.
     hidden
         The other rows with ``hidden_by``, used only in messages and in the list of what was hidden.
@@ -61,35 +108,49 @@ class AtlasView:
         Folder for vectors of descriptions; None keeps none.
     """
 
-    conditions: pd.DataFrame
+    visible: Conditions
     hidden: pd.DataFrame
     cache: Path | None
     knowledge: Knowledge
     settings: RetrievalSettings
     config: RunConfig
+    _found: dict[str, tuple[StructuredQuery, Any]] = field(default_factory=dict)
 
-    @cached_property
+    def once(self, name: str, query: StructuredQuery, find: Callable[[], T]) -> T:
+        """What ``find`` finds for a query, which several strategies ask for; found once for each name."""
+        kept = self._found.get(name)
+        if kept is None or kept[0] is not query:
+            kept = self._found[name] = (query, find())
+        found: T = kept[1]
+        return found
+
+    @property
+    def conditions(self) -> pd.DataFrame:
+        """Visible conditions."""
+        return self.visible.table
+
+    @property
     def controls(self) -> pd.DataFrame:
-        """Unperturbed conditions."""
-        return self.conditions[self.conditions[keys.IS_CONTROL]]
+        """Unperturbed visible conditions."""
+        return self.visible.controls
 
-    @cached_property
+    @property
     def treated(self) -> pd.DataFrame:
-        """Perturbed conditions."""
-        return self.conditions[~self.conditions[keys.IS_CONTROL]]
+        """Perturbed visible conditions."""
+        return self.visible.treated
 
     def controls_of(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Unperturbed conditions of the dataset of the rows."""
         first = rows.iloc[0]
-        return self._controls_by_set.get((first[keys.ATLAS], first[keys.DATASET]), self.controls.iloc[:0])
+        return self.visible.controls_by_set.get((first[keys.ATLAS], first[keys.DATASET]), self.controls.iloc[:0])
 
     def same_cells(self, rows: pd.DataFrame) -> NDArray[np.intp]:
         """Positions of all conditions, treated or not, that share dataset and cell type with the rows."""
         first = rows.iloc[0]
         here = (first[keys.ATLAS], first[keys.DATASET])
         if not first[keys.CELL_TYPE_ID]:  # selected by a label, which rows with an id may have as well
-            return self._set_places[here]
-        return self._places[(*here, first[TYPE_KEY])]
+            return self.visible.set_places[here]
+        return self.visible.places[(*here, first[TYPE_KEY])]
 
     def selected(self, one: CellSet, among: NDArray[np.intp]) -> NDArray[np.intp]:
         """Positions among those given whose conditions satisfy the criteria, as the atlas would select them."""
@@ -107,30 +168,9 @@ class AtlasView:
         }
         for column, values in wanted.items():
             if values:
-                codes, of = self._codes[column]
+                codes, of = self.visible.codes[column]
                 among = among[np.isin(codes[among], [of[value] for value in values if value in of])]
         return among
-
-    @cached_property
-    def _controls_by_set(self) -> dict[Any, pd.DataFrame]:
-        return dict(iter(self.controls.groupby([keys.ATLAS, keys.DATASET])))
-
-    @cached_property
-    def _set_places(self) -> dict[Any, Any]:
-        return dict(self.conditions.groupby([keys.ATLAS, keys.DATASET]).indices)
-
-    @cached_property
-    def _codes(self) -> dict[str, tuple[NDArray[np.intp], dict[Any, int]]]:
-        """Columns that cells are selected by, as whole numbers, which are compared much faster than text."""
-        coded = {}
-        for column in _CRITERIA:
-            codes, values = pd.factorize(self.conditions[column])
-            coded[column] = codes, {value: code for code, value in enumerate(values)}
-        return coded
-
-    @cached_property
-    def _places(self) -> dict[Any, Any]:
-        return dict(self.conditions.groupby([keys.ATLAS, keys.DATASET, TYPE_KEY]).indices)
 
 
 def build_view(
@@ -165,7 +205,37 @@ def build_view(
     InvalidInputError
         A hidden pair names a cell type that the knowledge table lacks.
     """
-    table = atlas.conditions().reset_index(drop=True)
+    described = _described(atlas, knowledge)
+    visible, hidden = described, described.table.iloc[:0].assign(**{HIDDEN_BY: ""})
+    if config.hide:
+        table = described.table
+        by = hidden_by(table, pairs=config.hide, knowledge=knowledge)
+        hide = by != ""
+        visible = Conditions(table[~hide].reset_index(drop=True))
+        hidden = table[hide].assign(**{HIDDEN_BY: by[hide]}).reset_index(drop=True)
+    return AtlasView(
+        visible=visible,
+        hidden=hidden,
+        cache=cache,
+        knowledge=knowledge,
+        settings=settings,
+        config=config,
+    )
+
+
+def _described(atlas: Atlas, knowledge: Knowledge) -> Conditions:
+    """Conditions with canonical names, type keys and known donors; worked out once for an open atlas.
+
+    An atlas of 100 million cells has some 300,000 conditions, and one question looks at them several times.
+    """
+    kept = _DESCRIBED.get(atlas)
+    if kept is None or kept[0] is not knowledge:
+        kept = _DESCRIBED[atlas] = (knowledge, Conditions(_describe(atlas.conditions(), knowledge)))
+    return kept[1]
+
+
+def _describe(conditions: pd.DataFrame, knowledge: Knowledge) -> pd.DataFrame:
+    table = conditions.reset_index(drop=True)
     kinds = table[[keys.PERTURBATION, keys.PERTURBATION_TYPE]].drop_duplicates().itertuples(index=False, name=None)
     names = {(name, kind): canonical_name(name, kind=kind, knowledge=knowledge) for name, kind in kinds}
     stored = zip(table[keys.PERTURBATION], table[keys.PERTURBATION_TYPE], strict=True)
@@ -173,16 +243,7 @@ def build_view(
     table[TYPE_KEY] = table[keys.CELL_TYPE_ID].where(table[keys.CELL_TYPE_ID] != "", table[keys.CELL_TYPE])
     nameless = {one for one in table[keys.DONOR].unique() if one.rpartition(":")[2].strip().lower() in _NO_DONOR}
     table[HAS_DONOR] = ~table[keys.DONOR].isin(nameless)
-    by = hidden_by(table, pairs=config.hide, knowledge=knowledge)
-    hide = by != ""
-    return AtlasView(
-        conditions=table[~hide].reset_index(drop=True),
-        hidden=table[hide].assign(**{HIDDEN_BY: by[hide]}).reset_index(drop=True),
-        cache=cache,
-        knowledge=knowledge,
-        settings=settings,
-        config=config,
-    )
+    return table
 
 
 def find_hidden(atlas: Atlas, *, knowledge: Knowledge, config: RunConfig) -> tuple[HiddenCells, ...]:
@@ -318,9 +379,9 @@ def cell_set(
 def _exact(one: CellSet, *, rows: pd.DataFrame, view: AtlasView) -> CellSet:
     """Narrow the set by tissue, then by disease, until it selects no more than ``rows``."""
     found = view.selected(one, view.same_cells(rows))
-    for field, column in {"tissue_ids": keys.TISSUE_ID, "disease_ids": keys.DISEASE_ID}.items():
+    for criterion, column in {"tissue_ids": keys.TISSUE_ID, "disease_ids": keys.DISEASE_ID}.items():
         if len(found) > len(rows) and (rows[column] != "").all():
-            one = one.model_copy(update={field: _unique(rows[column])})
+            one = one.model_copy(update={criterion: _unique(rows[column])})
             found = view.selected(one, found)
     return one.model_copy(update={"n_cells": int(view.conditions[N_CELLS].to_numpy()[found].sum())})
 

@@ -258,6 +258,8 @@ def search(folder, size):
 
 def cells(folder, size):
     """The cells of each question in memory: opened, searched, selected, sampled and read, as a round does it."""
+    import anndata  # noqa: F401 - what a process imports is not part of its questions
+
     from haystack_kernel.atlas import open_atlases
     from haystack_kernel.retrieval import assemble_cells, choose_query_cells, search_candidates
 

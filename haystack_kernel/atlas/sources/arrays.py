@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from haystack_kernel.atlas.sources.remote import RemoteFile
 
 BATCH_BYTES = 1 << 26  # of chunks from a bucket, decoded, at a time
+_GAP_BYTES = 1 << 15  # values of one chunk that are further apart are read apart, where that can be done
 N_THREADS = min(4, os.cpu_count() or 1)  # for decompressing
 
 
@@ -80,8 +81,19 @@ def take(array: Chunked, starts: NDArray[np.int64], stops: NDArray[np.int64]) ->
             a, b = max(int(starts[one]), low), min(int(stops[one]), low + len(values))
             out[a + int(shift[one]) : b + int(shift[one])] = values[a - low : b - low]
 
-    array.visit(_pieces(starts, stops, step), copy)
+    visit_ranges(array, starts, stops, copy)
     return out
+
+
+def visit_ranges(
+    array: Chunked,
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    use: Callable[[int, int, NDArray[Any]], None],
+) -> None:
+    """Visit what ascending ranges of an array of one dimension touch; on this disk, nothing that lies far between."""
+    gap = _GAP_BYTES // array.dtype.itemsize if isinstance(array, LocalArray) and array.is_plain else 0
+    array.visit(_pieces(starts, stops, array.chunks[0] if array.chunks else 1, gap=gap), use)
 
 
 def take_rows(array: Chunked, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -102,14 +114,21 @@ def take_rows(array: Chunked, rows: NDArray[np.int64]) -> NDArray[Any]:
     return out
 
 
-def _pieces(starts: NDArray[np.int64], stops: NDArray[np.int64], step: int) -> list[Piece]:
-    """For each chunk that a range touches, the span from the first to the last value needed."""
-    spans: dict[int, tuple[int, int]] = {}
+def _pieces(starts: NDArray[np.int64], stops: NDArray[np.int64], step: int, *, gap: int = 0) -> list[Piece]:
+    """For each chunk that a range touches, the span from the first to the last value needed.
+
+    Where ``gap`` is given, ranges of one chunk that are further apart are spans of their own.
+    """
+    pieces: list[Piece] = []
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
         for number in range(start // step, (stop - 1) // step + 1):
             first, last = max(start - number * step, 0), min(stop - number * step, step)
-            spans[number] = (spans[number][0], last) if number in spans else (first, last)
-    return [Piece(number, *span) for number, span in spans.items()]
+            before = pieces[-1] if pieces else None
+            if before is not None and before.number == number and not (gap and first - before.last > gap):
+                pieces[-1] = Piece(number, before.first, last)
+            else:
+                pieces.append(Piece(number, first, last))
+    return pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +154,11 @@ class LocalArray:
         """Type of the values as stored."""
         return self.layout.dtype
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether values can be read without the rest of their chunk."""
+        return not self.layout.filters and len(self.layout.shape) == 1
+
     def visit(self, pieces: Sequence[Piece], use: Callable[[int, int, NDArray[Any]], None]) -> None:
         """Read the pieces; see :class:`Chunked`.
 
@@ -159,8 +183,7 @@ class LocalArray:
         offset, size, itemsize = int(layout.offsets[number]), int(layout.sizes[number]), layout.dtype.itemsize
         if not size:
             return piece.first, np.full(piece.last - piece.first, layout.fill, dtype=layout.dtype)
-        plain = not layout.filters and len(layout.shape) == 1
-        if plain:  # only what is needed
+        if self.is_plain:  # only what is needed
             offset, size = offset + piece.first * itemsize, (piece.last - piece.first) * itemsize
         raw = os.pread(handle, size, offset)
         if len(raw) < size:
@@ -169,7 +192,7 @@ class LocalArray:
                 "it again"
             )
             raise InvalidInputError(msg, uri=str(self.path))
-        if plain:
+        if self.is_plain:
             return piece.first, np.frombuffer(raw, dtype=layout.dtype)
         return 0, _decoded(raw, layout, number=number, where=f"{self.path}: {self.name}")
 

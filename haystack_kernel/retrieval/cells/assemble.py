@@ -177,7 +177,9 @@ def _pool(cell_sets: Sequence[tuple[CellSet, str]], *, atlas: Atlas) -> pd.DataF
     tables = [table.assign(**{GROUP: group}) for one, group in cell_sets if len(table := atlas.select(one))]
     if not tables:
         return pd.DataFrame(columns=[keys.CELL_ID, keys.CELL_TYPE, keys.DONOR, GROUP], dtype=str)
-    pooled = tables[0] if len(tables) == 1 else pd.concat(tables)
+    if len(tables) == 1:
+        return tables[0]  # the atlas gives each cell once, ordered by id
+    pooled = pd.concat(tables)
     return pooled.drop_duplicates(keys.CELL_ID).sort_values(keys.CELL_ID, kind="stable").reset_index(drop=True)
 
 

@@ -6,6 +6,7 @@ In: a table of cells. Out: a subset of its rows, the same for the same seed and 
 from __future__ import annotations
 
 import hashlib
+import heapq
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,11 +61,16 @@ def allocate(sizes: list[int], *, n: int) -> list[int]:
     total = sum(sizes)
     exact = [n * size / total for size in sizes]
     quotas = [max(1, int(share)) for share in exact]
-    while missing := n - sum(quotas):  # negative where the minimum of 1 gave small strata more than their share
-        step = 1 if missing > 0 else -1
-        limits = sizes if missing > 0 else [1] * len(sizes)
-        movable = [i for i, limit in enumerate(limits) if quotas[i] != limit]
-        quotas[max(movable, key=lambda i: (step * (exact[i] - quotas[i]), -i))] += step
+    missing = n - sum(quotas)  # negative where the minimum of 1 gave small strata more than their share
+    step = 1 if missing > 0 else -1
+    limits = sizes if missing > 0 else [1] * len(sizes)
+    waiting = [(-step * (exact[i] - quotas[i]), i) for i, limit in enumerate(limits) if quotas[i] != limit]
+    heapq.heapify(waiting)  # the furthest from its share first
+    for _ in range(abs(missing)):
+        _, place = heapq.heappop(waiting)
+        quotas[place] += step
+        if quotas[place] != limits[place]:
+            heapq.heappush(waiting, (-step * (exact[place] - quotas[place]), place))
     return quotas
 
 

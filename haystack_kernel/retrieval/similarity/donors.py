@@ -82,5 +82,9 @@ def similarity_words(agreed: pd.Series) -> str:
 
 
 def _values(rows: pd.DataFrame, name: str) -> pd.Series:
-    values = rows[FACTS[name]].str.strip().str.casefold()
-    return values.where(values != "", rows[_NAMES[name]].str.strip().str.casefold()) if name in _NAMES else values
+    values = _folded(rows[FACTS[name]])
+    return values.where(values != "", _folded(rows[_NAMES[name]])) if name in _NAMES else values
+
+
+def _folded(texts: pd.Series) -> pd.Series:
+    return texts.map({one: one.strip().casefold() for one in texts.unique()})

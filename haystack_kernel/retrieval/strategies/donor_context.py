@@ -24,7 +24,13 @@ from haystack_kernel.retrieval.similarity.donors import (
 from haystack_kernel.retrieval.strategies.observed import donor_proposals, impute
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation
-from haystack_kernel.retrieval.target import choose_source, is_asked_type, is_donor_prediction, reference_rows
+from haystack_kernel.retrieval.target import (
+    asked_controls,
+    choose_source,
+    is_asked_type,
+    is_donor_prediction,
+    reference_rows,
+)
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY
 
 if TYPE_CHECKING:
@@ -60,7 +66,7 @@ def donor_context(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]
 
         found = donor_proposals(query, view, judge)
     else:
-        rows = reference_rows(query, view, wanted=is_asked_type(view.controls, query=query, view=view))
+        rows = reference_rows(query, view, wanted=asked_controls(query, view))
         source, found = choose_source(query, view), []
         for part, evidence, variant in _by_similarity(rows, query=query, view=view):
             one = impute(part, evidence, source=source, query=query, view=view)

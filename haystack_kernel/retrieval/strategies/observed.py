@@ -20,9 +20,9 @@ from haystack_kernel.retrieval.names import need_donors, of_term
 from haystack_kernel.retrieval.similarity.cell_types import asked_type
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.target import (
+    asked_controls,
     choose_source,
     find_reference,
-    is_asked_type,
     other_types,
     reference_rows,
 )
@@ -48,7 +48,7 @@ def stand_in_proposals(query: StructuredQuery, view: AtlasView, judge: Judge) ->
     The source type is never proposed, because the query cells are of this type.
     """
     source = choose_source(query, view)
-    rows = reference_rows(query, view, wanted=~is_asked_type(view.controls, query=query, view=view))
+    rows = reference_rows(query, view, wanted=~asked_controls(query, view))
     rows = rows[rows[TYPE_KEY] != source.key] if source else rows
     judged = [(group, judge(group)) for group in large_groups(rows, view=view)]
     return [

@@ -12,6 +12,7 @@ import zarr
 
 from haystack_kernel.atlas.sources import arrays as arrays_module
 from haystack_kernel.atlas.sources import rows as module
+from haystack_kernel.atlas.sources.chunk_layout import read_layout
 from haystack_kernel.atlas.sources.matrix import open_matrix
 from haystack_kernel.atlas.sources.rows import read_rows
 from haystack_kernel.errors import InvalidInputError
@@ -276,3 +277,19 @@ def test_one_thread_reads_the_same(tmp_path, values, monkeypatch):
     monkeypatch.setattr(arrays_module, "N_THREADS", 1)
     matrix = write_h5(tmp_path / "m.h5ad", values, compression="gzip")
     np.testing.assert_array_equal(read_rows(matrix, np.arange(500)).toarray(), values[:500])
+
+
+def test_values_far_apart_in_a_chunk_without_filters_are_read_apart(tmp_path):
+    stored, rows = sp.random_array((200_000, 9), density=0.3, format="csr", rng=1, dtype=np.float32), [3, 4, 150_000]
+    stored.data = np.ceil(stored.data * 9).astype(np.float32)
+    path = tmp_path / "plain.h5"
+    with h5py.File(path, "w") as h5:
+        for name in ("indptr", "indices", "data"):
+            h5.create_dataset(f"X/{name}", data=getattr(stored, name), chunks=(len(getattr(stored, name)),))
+        layout = read_layout(h5["X/data"], uri=str(path))
+    array = arrays_module.LocalArray(path, layout, "data")
+    starts, stops = stored.indptr[rows].astype(np.int64), stored.indptr[np.array(rows) + 1].astype(np.int64)
+    sizes = []
+    arrays_module.visit_ranges(array, starts, stops, lambda number, first, values: sizes.append(len(values)))
+    assert sum(sizes) == (stops - starts).sum()
+    np.testing.assert_array_equal(arrays_module.take(array, starts, stops), sp.csr_array(stored)[rows].data)

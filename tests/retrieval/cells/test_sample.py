@@ -96,3 +96,17 @@ def test_allocate_matches_largest_remainders_by_hand():
 
 def test_allocate_is_exact_where_shares_are_whole():
     assert allocate([50, 30, 20], n=10) == [5, 3, 2]
+
+
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=60), st.integers(3, 300))
+def test_allocate_gives_the_seats_left_one_by_one_to_whoever_is_furthest_from_its_share(sizes, n):
+    n = min(max(n, len(sizes) + 1), sum(sizes))
+    if len(sizes) >= n:
+        return
+    shares = [n * size / sum(sizes) for size in sizes]
+    quotas = [max(1, int(share)) for share in shares]
+    while missing := n - sum(quotas):
+        step = 1 if missing > 0 else -1
+        movable = [i for i, size in enumerate(sizes) if quotas[i] != (size if step > 0 else 1)]
+        quotas[max(movable, key=lambda i: (step * (shares[i] - quotas[i]), -i))] += step
+    assert allocate(sizes, n=n) == quotas
