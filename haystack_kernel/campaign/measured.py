@@ -76,7 +76,8 @@ def measure_effects(
         One row per data set, treatment and cell type that has control cells. ``X`` holds the expected true effect of
         the population of cells (natural log1p-CP10k, treated over control; NaN where a gene was not detected in 2 % of
         either arm), layer ``effect_sd`` its standard deviation: the error of the measurement, and how far the effect
-        was seen to differ between donors. ``var["level"]`` is the mean level in control cells. ``obs`` has
+        was seen to differ between donors; layer ``delta`` is the plain difference of the two arms. ``var["level"]`` is
+        the mean level in control cells. ``obs`` has
         perturbation, cell type, data set, numbers of cells and donors, and whether control donors are the same.
         ``uns["left_out"]`` says why the other treated groups are no rows.
 
@@ -111,10 +112,11 @@ def measure_effects(
 
 
 class _Response:
-    """One measured response: what it is of, and effect, standard deviation and control level by gene."""
+    """One measured response: what it is of, and its values by gene."""
 
-    def __init__(self, facts: dict[str, object], effect: pd.Series, sd: pd.Series, level: pd.Series) -> None:
-        self.facts, self.effect, self.sd, self.level = facts, effect, sd, level
+    def __init__(self, facts: dict[str, object], values: dict[str, NDArray[np.float64]], genes: list[str]) -> None:
+        self.facts = facts
+        self.values = {name: pd.Series(one, pd.Index(genes)) for name, one in values.items()}
 
 
 def _measure(group: pd.DataFrame, *, view: AtlasView, atlas: Atlas, controls: dict[str, ad.AnnData]) -> _Response | str:
@@ -142,7 +144,6 @@ def _measure(group: pd.DataFrame, *, view: AtlasView, atlas: Atlas, controls: di
     c2 = transfer.c2 / max(float((donors / (donors + HALF_CELLS)).sum()), 1.0)
     there = posterior(own.effect, own.variance).no_lower_than(-base.mean).carried_over(c2, least=LEAST)
     mean, variance = there.moments()
-    index = pd.Index(genes)
     facts: dict[str, object] = {
         "perturbation": name,
         "cell_type": label,
@@ -157,7 +158,8 @@ def _measure(group: pd.DataFrame, *, view: AtlasView, atlas: Atlas, controls: di
         "transfer_error": float(np.sqrt(c2)),
         SOURCE: MEASURED,
     }
-    return _Response(facts, pd.Series(mean, index), pd.Series(np.sqrt(variance), index), pd.Series(base.mean, index))
+    values = {keys.EFFECT: mean, keys.EFFECT_SD: np.sqrt(variance), keys.DELTA: own.effect, LEVEL: base.mean}
+    return _Response(facts, values, genes)
 
 
 def fetch_cells(cells: CellSet, *, atlas: Atlas, seed: int) -> ad.AnnData:
@@ -183,7 +185,8 @@ def _as_anndata(found: list[_Response], *, left_out: list[str]) -> ad.AnnData:
             f"data set{why}; name another cell type, or search the predicted effects alone"
         )
         raise InvalidInputError(msg, left_out=left_out)
-    effect, sd, level = (pd.DataFrame([getattr(one, name) for one in found]) for name in ("effect", "sd", "level"))
+    names = (keys.EFFECT, keys.EFFECT_SD, keys.DELTA, LEVEL)
+    effect, sd, delta, level = (pd.DataFrame([one.values[name] for one in found]) for name in names)
     index = pd.Index([f"m{number:04d}" for number in range(1, len(found) + 1)])
     made = anndata.AnnData(
         X=_floats(effect),
@@ -191,6 +194,7 @@ def _as_anndata(found: list[_Response], *, left_out: list[str]) -> ad.AnnData:
         var=pd.DataFrame({LEVEL: level.mean(axis=0).to_numpy(float)}, index=pd.Index(effect.columns.astype(str))),
     )
     made.layers[keys.EFFECT_SD] = _floats(sd)
+    made.layers[keys.DELTA] = _floats(delta)
     made.uns[LEFT_OUT] = left_out
     return made
 
