@@ -117,6 +117,35 @@ class Screen:
         found = anndata.read_h5ad(io.BytesIO(done))
         return found
 
+    def toward(self, state: Any, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - as read_state takes them
+        """Say how far each predicted question moves cells toward a state.
+
+        Parameters
+        ----------
+        state
+            As :func:`haystack_kernel.campaign.states.read_state` takes it: cells, a GMT file, genes.
+        **options
+            ``against``, ``gene_set`` and ``start``, as there.
+
+        Returns
+        -------
+        The table with the columns of :func:`haystack_kernel.campaign.toward.compute_toward`; NaN where nothing is
+        predicted. To search measured responses as well: :func:`haystack_kernel.campaign.seek`.
+
+        Examples
+        --------
+        >>> found.toward({"ISG15": 1, "MX1": 1, "CXCL8": -1})[["perturbation", "toward", "p_toward"]]  # doctest: +SKIP
+        """
+        from haystack_kernel.campaign.states import read_state
+        from haystack_kernel.campaign.toward import compute_toward
+        from haystack_kernel.knowledge import load_knowledge
+
+        target = read_state(state, knowledge=load_knowledge(load_settings().knowledge), **options)
+        effects = self.effects
+        found = compute_toward(effects, target, seed=self.plan.config.seed)
+        numbers = [int(name) for name in effects.obs_names]
+        return self.table.merge(found.assign(number=numbers), on="number", how="left", validate="one_to_one")
+
     @property
     def refused(self) -> pd.DataFrame:
         """Questions without a prediction, with the reason."""

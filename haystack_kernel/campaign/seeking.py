@@ -14,6 +14,8 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.campaign.measured import LEFT_OUT, LEVEL, MEASURED, PREDICTED, SOURCE, measure_effects
 from haystack_kernel.campaign.rank import control_false
+from haystack_kernel.campaign.screening import open_screen
+from haystack_kernel.campaign.screening import screen as run_screen
 from haystack_kernel.campaign.states import read_state, state_in_atlas, type_keys_of, untreated_cells
 from haystack_kernel.campaign.toward import COLUMNS, N_DRAWS, compute_toward
 from haystack_kernel.config.connect import connect
@@ -24,6 +26,7 @@ from haystack_kernel.grounding.signatures.sets import equivalents
 from haystack_kernel.knowledge import load_knowledge, perturbation_of, with_vocabulary
 from haystack_kernel.planners.offline.seeking import parse_seek
 from haystack_kernel.retrieval import build_view, cells_of
+from haystack_kernel.retrieval.view import CANONICAL, TYPE_KEY
 from inference.effects import profile_counts
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 LEVEL_OF_FALSE = 0.1  # expected share of false rows among those that are named
 MIN_ROWS = 10  # effects that show which genes move together; with fewer, groups of untreated cells do
 GROUP_CELLS = 10  # cells of such a group
+LEAST_CERTAIN = 0.2  # share of a state's size below which it says nothing
 N_NAMED = 5  # rows that the words name
 _FACTS = ("perturbation", "type", "cell_type", SOURCE, keys.DATASET, "evidence", "engine", "n_treated", "n_donors")
 _NOTE = "note"
@@ -113,7 +117,9 @@ def seek(  # noqa: PLR0913 - what is sought, the state, where to search, and how
     against: Any = None,  # noqa: ANN401 - an AnnData or a path
     gene_set: str | None = None,
     atlases: Sequence[str] | None = None,
-    screen: Any = None,  # noqa: ANN401 - a Screen, or an AnnData of effects
+    screen: Any = None,  # noqa: ANN401 - a Screen, its id, or an AnnData of effects
+    predict: bool = False,
+    workers: int = 1,
     hide: Sequence[str] = (),
     n_draws: int = N_DRAWS,
     seed: int | None = None,
@@ -132,7 +138,10 @@ def seek(  # noqa: PLR0913 - what is sought, the state, where to search, and how
     atlases
         Names of atlases; None: as configured.
     screen
-        A screen, or its ``effects``: its predictions for these cells are searched beside the measured responses.
+        A screen, its id, or its ``effects``: its predictions for these cells are searched beside what was measured.
+    predict, workers
+        Whether treatments that the atlas has measured in other cells only are predicted for these, as a screen by so
+        many processes; the consent of ``ports`` holds for it.
     hide
         Pairs "CELL TYPE:PERTURBATION" that nothing may be known of.
     n_draws, seed
@@ -161,7 +170,7 @@ def seek(  # noqa: PLR0913 - what is sought, the state, where to search, and how
     """
     ports = ports or connect()
     options = {"atlases": atlases, "hide": list(hide), "seed": seed}
-    given = {name: value for name, value in options.items() if value not in (None, [])}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, [])}
     config = build_config(ports.settings, **given).located()
     knowledge = load_knowledge(ports.settings.knowledge)
     named = with_vocabulary(knowledge, read_vocabulary(config, ports))
@@ -176,8 +185,19 @@ def seek(  # noqa: PLR0913 - what is sought, the state, where to search, and how
         target = read_state(state, against=against, gene_set=gene_set, start=start, knowledge=named)
         if query.sign < 0:
             target = replace(target, name=f"away from {target.name}", direction=-target.direction)
+    if isinstance(screen, str):
+        screen = open_screen(screen, settings=ports.settings)
+    elif predict and screen is None:
+        others = _unmeasured(query, types, view=view)
+        if others:
+            screen = run_screen(others, [query.cell_type], workers=workers, ports=ports, **given)
     effects, left_out = _searched(query, types, view=view, atlas=atlas, screen=screen, progress=progress)
     structure, notes = None, []
+    if target.certainty < LEAST_CERTAIN:
+        notes.append(
+            f"the state can hardly be told from noise: {target.certainty:.0%} of its size is certain; give more "
+            "cells, or a state that differs more"
+        )
     if effects.n_obs < MIN_ROWS:
         structure = _groups(start, seed=config.seed)
         notes.append(
@@ -187,6 +207,14 @@ def seek(  # noqa: PLR0913 - what is sought, the state, where to search, and how
     scored = compute_toward(effects, target, structure=structure, n_draws=n_draws, seed=config.seed)
     table = _ranked(effects, scored, query=query, knowledge=named, start=start)
     return Sought(query, target, table, left_out, tuple(notes))
+
+
+def _unmeasured(query: SeekQuery, types: list[str], *, view: AtlasView) -> list[str]:
+    """Treatments of the kind sought that were measured, but not in cells of these types."""
+    treated = view.treated
+    names = sorted(set(treated[CANONICAL]) - set(treated.loc[treated[TYPE_KEY].isin(types), CANONICAL]))
+    kinds = dict(zip(treated[CANONICAL], treated[keys.PERTURBATION_TYPE].astype(str), strict=True))
+    return [one for one in names if not query.kinds or _kind(one, kinds[one], knowledge=view.knowledge) in query.kinds]
 
 
 def _searched(
@@ -257,13 +285,16 @@ def _predicted(query: SeekQuery, screen: Any) -> tuple[list[ad.AnnData], list[st
 
 def _of_kind(effects: ad.AnnData, *, query: SeekQuery, knowledge: Knowledge) -> ad.AnnData:
     """The rows whose treatment is of the kind that is sought."""
-    kinds = []
-    for place, name in enumerate(effects.obs["perturbation"].astype(str)):
-        entry = perturbation_of(name, knowledge=knowledge)
-        stored = str(effects.obs["type"].iloc[place]) if "type" in effects.obs else ""
-        kinds.append(entry.type if entry is not None and entry.type != "unspecified" else stored)
-    effects.obs["type"] = kinds
+    stored = effects.obs["type"].astype(str) if "type" in effects.obs else [""] * effects.n_obs
+    names = effects.obs["perturbation"].astype(str)
+    effects.obs["type"] = [_kind(name, kind, knowledge=knowledge) for name, kind in zip(names, stored, strict=True)]
     return effects[effects.obs["type"].isin(query.kinds).to_numpy()].copy() if query.kinds else effects
+
+
+def _kind(name: str, stored: str, *, knowledge: Knowledge) -> str:
+    """Kind of a treatment by the tables, else as the atlas has it."""
+    entry = perturbation_of(name, knowledge=knowledge)
+    return entry.type if entry is not None and entry.type != "unspecified" else stored
 
 
 def _groups(start: ad.AnnData | None, *, seed: int) -> pd.DataFrame:

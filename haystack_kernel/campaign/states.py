@@ -61,7 +61,7 @@ def read_state(
     ----------
     given
         Cells of the target (an AnnData or an h5ad file); a GMT file; a table of genes with effects (CSV or TSV, such as
-        a ``de.csv``); names of genes ("ISG15", "-CXCL8"); or gene -> weight.
+        a ``de.csv``); names of genes ("ISG15", "-CXCL8"); gene -> weight; or a state, which is returned.
     against
         Cells that the target differs from: the direction leads from these to ``given``. None: the untreated cells
         among ``given``, where labels tell them apart, else ``start``.
@@ -87,6 +87,8 @@ def read_state(
     >>> read_state({"ISG15": 1, "MX1": 1, "CXCL8": -1}, knowledge=load_knowledge()).kind  # doctest: +SKIP
     'genes'
     """
+    if isinstance(given, TargetState):
+        return given
     if isinstance(given, pd.Series):
         given = given.to_dict()
     if isinstance(given, Mapping):

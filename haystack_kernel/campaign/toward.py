@@ -72,6 +72,14 @@ class TargetState:
         """Genes with a direction."""
         return len(self.direction)
 
+    @property
+    def certainty(self) -> float:
+        """Share of the squared size that is no error, 0 to 1; 1 of a state that is taken as exact."""
+        if self.variance is None:
+            return 1.0
+        size = float(np.square(self.direction.to_numpy(float)).sum())
+        return size / max(size + float(self.variance.sum()), 1e-300)
+
 
 def compute_toward(
     effects: ad.AnnData,
@@ -212,26 +220,27 @@ def _p_values(
     order = np.argsort(level, kind="stable")
     n_bins = min(max(order.size // BIN_GENES, 1), MAX_BINS)
     bins = np.array_split(order, n_bins)
-    values = [np.sort(direction[one]) for one in bins]
-    mask = known.astype(float)
+    values = [np.sort(direction[one]).astype(np.float32) for one in bins]
+    mask, effects, common = (one.astype(np.float32) for one in (known, mean, moves))
 
-    def aligned(states: Floats) -> Floats:
+    def aligned(states: NDArray[np.float32]) -> Floats:
         norm = np.sqrt(mask @ np.square(states).T)
-        dots = mean @ states.T
-        return np.divide(dots, norm, out=np.zeros_like(dots), where=norm > 0)
+        dots = effects @ states.T
+        return np.asarray(np.divide(dots, norm, out=np.zeros_like(dots), where=norm > 0), dtype=float)
 
-    observed = aligned(direction[None])[:, 0]
-    slack = 1e-10 * np.abs(observed)
+    observed = aligned(direction[None].astype(np.float32))[:, 0]
+    slack = 1e-5 * np.abs(observed)  # the same state, summed in another order
     above = np.zeros(len(mean))
     for start in range(0, n_draws, _BLOCK):
         n = min(_BLOCK, n_draws - start)
-        drawn = rng.standard_normal((n, direction.size))
+        drawn = rng.standard_normal((n, direction.size), dtype=np.float32)
         if len(moves):
-            common = rng.standard_normal((n, len(moves))) @ moves / np.sqrt(len(moves))
-            drawn = np.sqrt(COMMON) * common + np.sqrt(1 - COMMON) * drawn
+            weights = rng.standard_normal((n, len(moves)), dtype=np.float32)
+            drawn *= np.float32(np.sqrt((1 - COMMON) / COMMON))  # the ranks alone count
+            drawn += weights @ common / np.float32(np.sqrt(len(moves)))
         states = np.empty_like(drawn)
         for places, sorted_values in zip(bins, values, strict=True):
-            rank = np.argsort(np.argsort(drawn[:, places], axis=1), axis=1)
-            states[:, places] = sorted_values[rank]
+            smallest_first = places[np.argsort(drawn[:, places], axis=1)]
+            np.put_along_axis(states, smallest_first, np.broadcast_to(sorted_values, smallest_first.shape), axis=1)
         above += (aligned(states) >= (observed - slack)[:, None]).sum(axis=1)
     return np.asarray((1 + above) / (n_draws + 1))

@@ -12,7 +12,7 @@ import typer
 
 from haystack_kernel.cli import commands
 from haystack_kernel.cli.output import format_rows, show, wrap
-from haystack_kernel.cli.runs import Storage
+from haystack_kernel.cli.runs import MaxCost, Storage, Yes
 
 _SHOWN = {  # column of the table -> its heading
     "rank": "rank",
@@ -51,6 +51,15 @@ def seek(
     gene_set: Annotated[
         str | None, typer.Option("--gene-set", metavar="NAME", help="Set of the GMT file with several.")
     ] = None,
+    screen: Annotated[
+        str | None, typer.Option(metavar="ID", help="Screen whose predictions are searched beside what was measured.")
+    ] = None,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Predict treatments that were measured in other cells only, as a screen.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes of this machine that predict at the same time.")
+    ] = 1,
     atlas: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Atlas; repeat it for several (default: as configured)."),
@@ -67,15 +76,19 @@ def seek(
         str | None,
         typer.Option("--atlas-root", metavar="FOLDER", help="Folder of the atlases (default: as configured)."),
     ] = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
 ) -> None:
     """Search which treatment moves cells toward a state.
 
     Responses that were measured in these cells and predicted effects are compared with the way to the state, and with
-    random states. Nothing is predicted and nothing is spent.
+    random states. Only with --predict are predictions made.
     """
     from haystack_kernel.campaign.seeking import seek as search
     from haystack_kernel.config.connect import connect
     from haystack_kernel.config.settings import load_settings
+    from haystack_kernel.ports import Consent
+    from haystack_kernel.progress import stream_progress
 
     settings = load_settings(storage=storage, atlas_root=atlas_root)
 
@@ -88,10 +101,13 @@ def seek(
         state=state,
         against=against,
         gene_set=gene_set,
+        screen=screen,
+        predict=predict,
+        workers=workers,
         atlases=atlas,
         hide=tuple(hide or ()),
         seed=seed,
-        ports=connect(settings),
+        ports=connect(settings, progress=stream_progress(sys.stderr), consent=Consent.given(yes, max_cost)),
         progress=tell,
     )
     if out is not None:

@@ -15,7 +15,9 @@ from haystack_kernel.campaign.drilling import _check_same_sources, drill
 from haystack_kernel.campaign.plan import Asked, read_questions, treatments_and_types, words_of
 from haystack_kernel.campaign.result import COLUMNS
 from haystack_kernel.campaign.screening import open_screen, plan_screen, preview, run_screen, screen
+from haystack_kernel.campaign.seeking import seek
 from haystack_kernel.campaign.sources import Sources
+from haystack_kernel.campaign.toward import TargetState
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.options import build_config
 from haystack_kernel.config.settings import load_settings
@@ -342,3 +344,16 @@ def test_in_the_cloud_a_screen_is_one_array_with_one_consent_and_one_bill(cloud)
     made = [line.partition(":")[0] for log in cloud.logs.values() for line in log.splitlines() if " -> " in line]
     assert len(made) == len(set(made)) == 4
     assert cloud.work(approve=False).table.equals(found.table)
+
+
+@pytest.mark.slow
+def test_predictions_are_laid_beside_a_state_alone_and_in_a_search(done, ports):
+    first = done.effects.to_df().iloc[0]
+    state = TargetState("mine", first[first.abs().nlargest(20).index], kind="genes")  # what IFN-beta does most
+    table = done.toward(state)
+    assert list(table["number"]) == list(done.table["number"])
+    assert table["toward"].notna().tolist() == (table["status"] == "predicted").tolist()
+    assert table.loc[0, "toward"] > table.loc[1, "toward"]
+    question = "Which cytokine moves B cells toward what I want?"
+    found = seek(question, state=state, screen=done.id, atlases=["tiny"], ports=ports, n_draws=99)
+    assert ("IFN-beta", "predicted") in set(zip(found.table["perturbation"], found.table["source"], strict=True))
