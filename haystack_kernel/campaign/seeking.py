@@ -187,26 +187,29 @@ def seek(  # noqa: PLR0913 - what is sought, the state, where to search, and how
             target = replace(target, name=f"away from {target.name}", direction=-target.direction)
     if isinstance(screen, str):
         screen = open_screen(screen, settings=ports.settings)
-    elif predict and screen is None:
-        others = _unmeasured(query, types, view=view)
-        if others:
-            screen = run_screen(others, [query.cell_type], workers=workers, ports=ports, **given)
+    elif predict and screen is None and (others := _unmeasured(query, types, view=view)):
+        screen = run_screen(others, [query.cell_type], workers=workers, ports=ports, **given)
     effects, left_out = _searched(query, types, view=view, atlas=atlas, screen=screen, progress=progress)
-    structure, notes = None, []
-    if target.certainty < LEAST_CERTAIN:
-        notes.append(
-            f"the state can hardly be told from noise: {target.certainty:.0%} of its size is certain; give more "
-            "cells, or a state that differs more"
-        )
-    if effects.n_obs < MIN_ROWS:
-        structure = _groups(start, seed=config.seed)
-        notes.append(
-            f"only {effects.n_obs} effects were searched, which do not show what genes move together under treatments: "
-            "random states share what untreated cells show of it, and p values may be too small"
-        )
+    structure = _groups(start, seed=config.seed) if effects.n_obs < MIN_ROWS else None
     scored = compute_toward(effects, target, structure=structure, n_draws=n_draws, seed=config.seed)
     table = _ranked(effects, scored, query=query, knowledge=named, start=start)
-    return Sought(query, target, table, left_out, tuple(notes))
+    return Sought(query, target, table, left_out, _cautions(target, n_effects=effects.n_obs))
+
+
+def _cautions(target: TargetState, *, n_effects: int) -> tuple[str, ...]:
+    """What weakens a search as a whole."""
+    notes = []
+    if target.certainty < LEAST_CERTAIN:
+        notes.append(
+            f"the state can hardly be told from noise: {target.certainty:.0%} of its size is certain; give more cells, "
+            "or a state that differs more"
+        )
+    if n_effects < MIN_ROWS:
+        notes.append(
+            f"only {n_effects} effects were searched, which do not show what genes move together under treatments: "
+            "random states share what untreated cells show of it, and p values may be too small"
+        )
+    return tuple(notes)
 
 
 def _unmeasured(query: SeekQuery, types: list[str], *, view: AtlasView) -> list[str]:
