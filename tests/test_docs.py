@@ -33,6 +33,7 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"haystack seek ": "measures the whole demo atlas: tests/cli/test_seek.py asks a small one",
     r"haystack next ": "needs a finished screen: tests/campaign/test_next.py runs the command on a table",
     r"haystack seal ": "needs a finished run: tests/campaign/test_sealing.py, tests/cli/test_seal.py",
+    r"haystack leaderboard ": "needs a back-test: tests/backtest/test_work.py, tests/campaign/test_board.py",
     r"haystack outcome ": "needs a sealed run: tests/campaign/test_outcome.py",
     r"haystack backtest demo": "takes minutes: tests/backtest/test_work.py runs the command on a small atlas",
     r"haystack screen ": "takes minutes on the demo atlas: tests/campaign/test_screening.py",

@@ -199,6 +199,11 @@ def _discrimination(
     return found
 
 
+def summarise_whole(table: pd.DataFrame) -> pd.DataFrame:
+    """The same over all pairs, whatever their evidence distance; see :func:`summarise`."""
+    return pd.DataFrame(_summary_of("", table[table["engine"] != ""]))
+
+
 def _summary_of(evidence: str, some: pd.DataFrame) -> list[dict[str, Any]]:
     good = some[some["reason"] == ""]
     by_engine = {str(engine): rows.set_index("pair") for engine, rows in good.groupby("engine", sort=False)}

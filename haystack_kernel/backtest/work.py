@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from haystack_kernel.ports import Ports, Progress
-    from haystack_kernel.schema import Settings
+    from haystack_kernel.schema import MeasuredPair, Settings
 
 HELD: tuple[Held, ...] = get_args(Held)
 AVERAGE = "an average prompt"
@@ -109,6 +109,7 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
     approve: bool | None = None,
     max_cost: float | None = None,
     progress: Progress | None = None,
+    pairs: Sequence[MeasuredPair] | None = None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig and ``storage``
 ) -> Backtest:
     """Hide measured pairs of an atlas, predict them with every engine, and compare with what was measured.
@@ -133,6 +134,8 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
         Consent to spending and its cap in dollars, where the predictions run in the cloud.
     progress
         Listener of progress events.
+    pairs
+        Those of another back-test of the atlas, to compare further engines on the same; None chooses ``n_pairs``.
     **options
         ``storage``, and fields of :class:`haystack_kernel.schema.RunConfig`: ``model``, ``genelist``, ``executor``,
         ``n_prompt``, ``n_query``, ``seed``.
@@ -162,7 +165,9 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         msg = f"workers is {workers!r}; give a whole number of at least 1"
         raise InvalidInputError(msg)
-    plan = make_plan(atlas, n_pairs=n_pairs, held=held, engines=engines, decoy=decoy, ports=ports, **options)
+    plan = make_plan(
+        atlas, n_pairs=n_pairs, held=held, engines=engines, decoy=decoy, ports=ports, pairs=pairs, **options
+    )
     name = BACKTEST.id_of(plan)
     folder = CampaignFolder(ports.settings, name, clock=ports.clock)
     if (done := folder.read(layout.RESULTS)) is None:
@@ -194,6 +199,7 @@ def make_plan(
     engines: Sequence[str] | None,
     decoy: bool,
     ports: Ports,
+    pairs: Sequence[MeasuredPair] | None = None,
     **options: Any,  # noqa: ANN401 - fields of RunConfig
 ) -> BacktestPlan:
     """Choose the pairs and check the options of a back-test; nothing is written."""
@@ -205,16 +211,17 @@ def make_plan(
     config = build_config(ports.settings, atlases=[atlas], literature=False, **options)
     asked = tuple(dict.fromkeys(engines)) if engines else tuple(dict.fromkeys((*BASELINES, config.engine)))
     has_model = MODEL_ENGINE in asked
-    opened = ports.open_atlas([atlas])
-    knowledge = load_knowledge(ports.settings.knowledge)
-    whole = RunConfig(atlases=(atlas,))
-    view = build_view(opened, knowledge=knowledge, settings=ports.settings.retrieval, config=whole)
-    kinds = [one for one in HELD if one in held]
-    pairs = choose_pairs(list_pairs(view.conditions, held=kinds, seed=config.seed), n=n_pairs, seed=config.seed)
+    if pairs is None:
+        kinds = [one for one in HELD if one in held]
+        opened = ports.open_atlas([atlas])
+        knowledge = load_knowledge(ports.settings.knowledge)
+        whole = RunConfig(atlases=(atlas,))
+        view = build_view(opened, knowledge=knowledge, settings=ports.settings.retrieval, config=whole)
+        pairs = choose_pairs(list_pairs(view.conditions, held=kinds, seed=config.seed), n=n_pairs, seed=config.seed)
     return BacktestPlan(
         atlas=atlas,
         digest=calibrations.stamp_of(atlas, root=ports.settings.atlas_root, cache=ports.settings.cache),
-        pairs=pairs,
+        pairs=tuple(pairs),
         engines=asked,
         decoy=decoy,
         model=config.model if has_model else None,

@@ -4,7 +4,7 @@ Read ``screening`` (the whole of a screen), ``plan`` (its questions), ``prepare`
 question scored), ``result`` (the table and the matrix of effects), ``rank`` (which rows of the table count, and how
 many of them are false), ``seeking`` (which treatment moves cells toward a state), ``next`` (which experiment would
 change the top of a list), ``sealing`` (predictions fixed before they are measured),
-``outcome`` (what was measured of them).
+``outcome`` (what was measured of them), ``board`` (engines ranked on an atlas).
 
 Modules are named after what they hold (``screening``), verbs after what they do (``screen``): a module with the name of
 a verb would take its place here as soon as it is imported.
@@ -18,6 +18,7 @@ from typing import Any
 _VERBS = {  # name: module of this package; imported when first used
     "Screen": "screening",
     "check_seal": "sealing",
+    "leaderboard": "board",
     "drill": "drilling",
     "next_experiments": "next",
     "open_screen": "screening",

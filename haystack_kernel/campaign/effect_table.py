@@ -176,9 +176,12 @@ def _find(table: pd.DataFrame, *, name: str) -> _Columns:
     found = {label: _first(known, names) for label, names in _LABELS.items()}
     labels = {label: column for label, column in found.items() if column is not None}
     error, p = _first(known, _ERROR), _first(known, _P)
-    rest = set(table.columns) - {gene, effect, error, p, *labels.values()}
-    unused = [one for one in table.columns if one in rest and _squeezed(one) not in _NOT_NEEDED]
-    return _Columns(gene, effect, error, p, labels, tuple(unused))
+    used = {gene, effect, error, p, *labels.values()}
+    return _Columns(gene, effect, error, p, labels, _unused(table, used))
+
+
+def _unused(table: pd.DataFrame, used: set[str | None]) -> tuple[str, ...]:
+    return tuple(one for one in table.columns if one not in used and _squeezed(one) not in _NOT_NEEDED)
 
 
 def _unnamed(table: pd.DataFrame) -> str | None:

@@ -18,6 +18,7 @@ from haystack_kernel.cli import (
     drill,
     engine,
     knowledge,
+    leaderboard,
     manage,
     mcp,
     model,
@@ -51,6 +52,7 @@ seek.register(app)
 next.register(app)
 seal.register(app)
 outcome.register(app)
+leaderboard.register(app)
 app.add_typer(atlas.app, name="atlas", rich_help_panel=DATA)
 app.add_typer(knowledge.app, name="knowledge", rich_help_panel=DATA)
 app.add_typer(engine.app, name="engine", rich_help_panel=DATA)

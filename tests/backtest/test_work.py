@@ -21,6 +21,7 @@ from haystack_kernel.backtest.tasks import build_tasks, read_prepared
 from haystack_kernel.backtest.work import make_plan, run_backtest
 from haystack_kernel.backtest.worker import BACKTEST
 from haystack_kernel.batches.folder import CampaignFolder
+from haystack_kernel.campaign import leaderboard
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import ApprovalNeededError, InvalidInputError, JobFailedError
@@ -113,6 +114,26 @@ def test_summary_says_how_far_each_engine_is_between_the_mean_and_a_replicate(te
     assert row["n"] == 2
     assert row["anchored_r"] > 0.5
     assert row["not_told"]  # two pairs tell no metric from another
+
+
+def test_a_leaderboard_uses_what_was_tested_and_tests_what_is_missing_on_the_same_pairs(tested, ports, settings):
+    campaigns = Path(settings.storage) / layout.CAMPAIGNS
+    n_jobs, folders = len(ports.executors["local"].submitted), set(campaigns.iterdir())
+    board = leaderboard("tiny", ports=ports)
+    assert board.table["engine"].tolist() == ["weighted", "none"]
+    assert board.backtests == (tested.id,)
+    assert board.table.set_index("engine").loc["weighted", "pearson"] == pytest.approx(
+        tested.table.set_index("engine").loc["weighted", "pearson"].mean()
+    )
+    assert (len(ports.executors["local"].submitted), set(campaigns.iterdir())) == (n_jobs, folders)
+    more = leaderboard("tiny", engines=["weighted", "shift"], ports=ports)
+    assert set(more.table["engine"]) == {"weighted", "shift"}
+    assert (more.table["pairs"] == 4).all()
+    assert more.backtests[0] == tested.id
+    assert len(set(campaigns.iterdir()) - folders) == 1
+    assert leaderboard("tiny", engines=["weighted", "shift"], ports=ports).backtests == more.backtests
+    for path in set(campaigns.iterdir()) - folders:
+        shutil.rmtree(path)
 
 
 def test_what_the_back_test_says_lies_beside_the_atlas_and_in_its_own_folder(tested, settings):
