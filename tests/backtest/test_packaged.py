@@ -22,8 +22,11 @@ def test_the_demo_atlas_ships_with_its_calibrations():
             assert stratum.method == "conformal"
             assert stratum.n_perturbations >= MIN_PERTURBATIONS
             assert 0.75 <= stratum.n_covered / stratum.n_checked <= 0.9
+        assert len(found.pairs) == found.n_pairs
+        assert not found.n_sealed  # what somebody measured does not travel with the package
     (path,) = (PACKAGED / layout.CALIBRATIONS).glob("stack-*.json")
     model = Calibration.model_validate_json(path.read_text())
     weights = hashlib.sha256(packaged(DEMO_MODEL)[0].read_bytes()).hexdigest()
     assert (model.digest, model.model) == (stamp, weights), "the demo atlas or its model has changed"
+    assert (len(model.pairs), model.n_sealed) == (model.n_pairs, 0)
     assert path.name == Path(layout.calibration_file("stack", weights)).name
