@@ -273,7 +273,8 @@ def _largest(
         held_engines = {engine for plan, _, _ in group for engine in plan.engines}
         return len(group[0][0].pairs), len(held_engines & wanted if wanted else held_engines)
 
-    return max(groups.values(), key=size, default=[])
+    chosen = max(groups.values(), key=size, default=[])
+    return sorted(chosen, key=lambda one: (-len(one[0].engines), one[1]))  # of an engine in several the first counts
 
 
 def join_tables(tables: Sequence[pd.DataFrame], *, engines: Sequence[str] | None) -> pd.DataFrame:

@@ -116,24 +116,29 @@ def test_summary_says_how_far_each_engine_is_between_the_mean_and_a_replicate(te
     assert row["not_told"]  # two pairs tell no metric from another
 
 
-def test_a_leaderboard_uses_what_was_tested_and_tests_what_is_missing_on_the_same_pairs(tested, ports, settings):
-    campaigns = Path(settings.storage) / layout.CAMPAIGNS
-    n_jobs, folders = len(ports.executors["local"].submitted), set(campaigns.iterdir())
-    board = leaderboard("tiny", ports=ports)
+def test_a_leaderboard_uses_what_was_tested_and_tests_what_is_missing_on_the_same_pairs(tested, settings, tmp_path):
+    """In folders of its own: what it tests is kept with the atlas."""
+    places = {name: shutil.copytree(getattr(settings, name), tmp_path / name) for name in ("storage", "atlas_root")}
+    own = connect(settings.model_copy(update={name: str(path) for name, path in places.items()}))
+    own = replace(own, executors={"local": InlineExecutor(own.clock)})
+    campaigns = places["storage"] / layout.CAMPAIGNS
+    before = {path.name for path in campaigns.iterdir()}
+    board = leaderboard("tiny", engines=["none", "weighted"], ports=own)
     assert board.table["engine"].tolist() == ["weighted", "none"]
-    assert board.backtests == (tested.id,)
-    assert board.table.set_index("engine").loc["weighted", "pearson"] == pytest.approx(
-        tested.table.set_index("engine").loc["weighted", "pearson"].mean()
-    )
-    assert (len(ports.executors["local"].submitted), set(campaigns.iterdir())) == (n_jobs, folders)
-    more = leaderboard("tiny", engines=["weighted", "shift"], ports=ports)
-    assert set(more.table["engine"]) == {"weighted", "shift"}
+    assert tested.id in board.backtests
+    found = board.table.set_index("engine").loc["weighted", "pearson"]
+    assert found == pytest.approx(tested.table.set_index("engine").loc["weighted", "pearson"].mean())
+    assert not own.executors["local"].submitted
+    more = leaderboard("tiny", engines=["weighted", "additive"], ports=own)
+    assert set(more.table["engine"]) == {"weighted", "additive"}
     assert (more.table["pairs"] == 4).all()
-    assert more.backtests[0] == tested.id
-    assert len(set(campaigns.iterdir()) - folders) == 1
-    assert leaderboard("tiny", engines=["weighted", "shift"], ports=ports).backtests == more.backtests
-    for path in set(campaigns.iterdir()) - folders:
-        shutil.rmtree(path)
+    made = {path.name for path in campaigns.iterdir()} - before
+    assert len(made) == 1
+    n_jobs = len(own.executors["local"].submitted)
+    again = leaderboard("tiny", engines=["weighted", "additive"], ports=own)
+    assert set(again.backtests) == set(more.backtests)
+    assert again.table.equals(more.table)
+    assert len(own.executors["local"].submitted) == n_jobs
 
 
 def test_what_the_back_test_says_lies_beside_the_atlas_and_in_its_own_folder(tested, settings):
