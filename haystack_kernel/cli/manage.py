@@ -145,7 +145,7 @@ def fork(
     max_cost: MaxCost = None,
     accept_changes: AcceptChanges = False,
 ) -> None:
-    """Make a new run from an existing one with some options changed.
+    """Make a new run of an existing one with some options changed.
 
     Steps that the changes do not affect are reused.
     """

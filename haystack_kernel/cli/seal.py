@@ -37,7 +37,7 @@ class _Seals(Group):
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = new_group(
-        "Fix a prediction by digests before it is measured.",
+        "Fix a prediction before it is measured.",
         epilog="`haystack seal RUN_OR_SCREEN` is `haystack seal write RUN_OR_SCREEN`.",
     )
     commands.add(group, write, name=_WRITE)
