@@ -5,6 +5,8 @@ In: arguments. Out: a readable answer or one JSON line each; see the package.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import inspect
 import shlex
 import sys
@@ -392,6 +394,7 @@ def execute(
     """Run the notebook through papermill and print the outcome; errors end in their exit codes."""
     from haystack_kernel.jupyter.kernels import early_kernel
 
+    atexit.register(gc.freeze)  # memory goes with the process; taking its modules apart would cost half a second
     # started before anything else is loaded, because the first steps wait for it
     with early_kernel(storage=storage, options=options if run_id is None else None) as kernel:
         from haystack_kernel.jupyter.execute import execute_run

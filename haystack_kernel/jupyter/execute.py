@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from haystack_kernel.ports import Progress
 
 _TO_CHECK = ("haystack_kernel.planners.offline", "haystack_kernel.retrieval", "haystack_kernel.atlas.index")
+_LAST_STEPS = ("haystack_kernel.report.render", "nbconvert.filters.markdown_mistune", "nh3")  # of the report
 _SUPERSEDED = "ConflictError: "  # how the account of a cell begins that another process overtook
 _INTERRUPTED = ("KeyboardInterrupt: ", "RunInterrupted: ")  # likewise, of a cell that was asked to stop
 
@@ -140,6 +141,11 @@ def _papermill(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    def tell(event: dict[str, Any]) -> None:
+        show(ProgressEvent(**event))
+        if event["phase"] == "collect":  # while others work: what the report will need is not waited for at the end
+            load_modules(_LAST_STEPS, for_good=True)
+
     if is_local:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -152,7 +158,7 @@ def _papermill(
             progress_bar=False,
             kernel=kernel.manager(),
             stop=stop,
-            on_event=lambda event: show(ProgressEvent(**event)),
+            on_event=tell,
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"

@@ -11,11 +11,18 @@ import base64
 import html
 import io
 import re
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from haystack_kernel.pl.style import BLUE, INK, PAPER, SKY_BLUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.backend_bases import RendererBase
 
 _DPI = 110  # of the parts that are drawn as points: maps and volcanoes
 _THEME = (
@@ -27,6 +34,16 @@ _OPENING = re.compile(r"<svg\b[^>]*>")
 
 class DescribedFigure(Figure):
     """A figure whose label is a description of it in words."""
+
+    is_only_laid_out = False  # whether a draw that has to lay the figure out does nothing else
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw the figure, as matplotlib asks for it."""
+        engine = self.get_layout_engine()
+        if self.is_only_laid_out and isinstance(engine, ConstrainedLayoutEngine):
+            engine.execute(self)
+        else:
+            super().draw(renderer)
 
     def _repr_mimebundle_(
         self,
@@ -67,9 +84,21 @@ def svg(figure: Figure) -> str:
 
     buffer = io.StringIO()
     # The same file each time, and the same letters on every machine.
-    with mpl.rc_context({"svg.hashsalt": "haystack", "svg.fonttype": "path"}):
+    with mpl.rc_context({"svg.hashsalt": "haystack", "svg.fonttype": "path"}), _laid_out_once(figure):
         figure.savefig(buffer, format="svg", dpi=_DPI, transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     text = text.replace(BLUE.lower(), "var(--blue)")  # too dark on a dark page
     return _OPENING.sub(lambda found: found.group() + _THEME, text, count=1)
+
+
+@contextmanager
+def _laid_out_once(figure: Figure) -> Iterator[None]:
+    """Have matplotlib only place the parts of a figure where it would draw them on nothing, too, before it saves."""
+    if isinstance(figure, DescribedFigure):
+        figure.is_only_laid_out = True
+    try:
+        yield
+    finally:
+        if isinstance(figure, DescribedFigure):
+            figure.is_only_laid_out = False

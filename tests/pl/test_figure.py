@@ -1,9 +1,12 @@
 """What a figure brings into a notebook."""
 
+import io
+
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 from traitlets.config import Config
 
+from haystack_kernel.pl.figure import svg
 from haystack_kernel.pl.style import _spare_a_picture, finish, new_axes
 
 
@@ -20,3 +23,23 @@ def test_a_notebook_shows_the_picture_that_a_figure_brings_and_draws_no_other():
         assert told["image/png"] == {"alt": "empty axes"}
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_a_figure_laid_out_without_being_drawn_is_the_one_that_matplotlib_lays_out():
+    def made():
+        axes = new_axes(width=3, height=2)
+        axes.scatter(range(700), range(700), rasterized=True, label="points")
+        axes.set(xlabel="a label", ylabel="a label of\ntwo lines", yticks=[0, 700], yticklabels=["low", "very high"])
+        axes.annotate("named", (350, 350), xytext=(0.9, 0.1), textcoords="axes fraction", arrowprops={})
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+        return finish(axes, alt="points", show=False).figure
+
+    whole = made()
+    whole.savefig(io.BytesIO(), format="svg", dpi=110)
+    whole.set_layout_engine("none")  # which keeps the places that matplotlib found
+    ours = made()
+    assert svg(ours) == svg(whole)
+    assert not ours.is_only_laid_out
+    narrow = made()
+    narrow.set_layout_engine("none")
+    assert svg(narrow) != svg(whole)
