@@ -57,12 +57,12 @@ def do_everywhere(kind: Kind[P], step: Step[P], numbers: list[int], plan: P, *, 
         say(f"{step.words}: {kind.item} {number}", done / len(numbers))
 
     say(f"{step.words}: {len(left)} of {len(numbers)} to do")
-    if not left:
-        return
-    if (n := min(workers, len(left))) < 2:
+    n = min(workers, len(left))
+    if n > 1:
+        share_step(kind, step.name, left, plan, settings=ports.settings, n=n, tell=tell)
+    elif left:
         do_step(kind, step.name, left, plan, ports=ports, tell=tell)
-        return
-    share_step(kind, step.name, left, plan, settings=ports.settings, n=n, tell=tell)
+    say("done", 1.0)
 
 
 def share_step(

@@ -79,6 +79,7 @@ def predict(
             tasks, [_renamed(spec, again) for spec in specs], plan, folder=folder, ports=ports, name=name
         )
         if not left_of(tasks, folder):
+            ports.progress(ProgressEvent(run_id=name, phase="predict", message="done", fraction=1.0))
             return
         if failure is not None:
             raise failure

@@ -40,7 +40,7 @@ from haystack_kernel.knowledge import load_knowledge
 from haystack_kernel.knowledge.genesets import read_gene_sets
 from haystack_kernel.knowledge.readers import read_bounded
 from haystack_kernel.ports import Consent, ProgressEvent
-from haystack_kernel.progress import CellDisplay, notebook_progress
+from haystack_kernel.progress import notebook_progress
 from haystack_kernel.schema import EVIDENCE_WORDS, ScreenPlan
 from haystack_kernel.store import layout, parse_csv, to_csv
 from inference.manifest import BASELINES
@@ -408,13 +408,14 @@ def screen(  # noqa: PLR0913 - what is asked, where, and what it may spend
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         msg = f"workers is {workers!r}; give a whole number of at least 1"
         raise InvalidInputError(msg)
-    storage = options.pop("storage", None)
+    storage, in_notebook = options.pop("storage", None), False
     if ports is None:
         settings = settings or load_settings(storage=storage)
         heard = progress or notebook_progress()
+        in_notebook = progress is None and heard is not None
         ports = connect(settings, progress=heard, consent=Consent.given(approve, max_cost))
     plan = plan_screen(perturbations, cell_types, ports=ports, **options)
-    if progress is None and isinstance(ports.progress, CellDisplay):
+    if in_notebook:
         ports = replace(ports, progress=watch_in_notebook(matrix_of(plan, ports=ports), clock=ports.clock))
     return run_screen(plan, ports=ports, workers=workers)
 
