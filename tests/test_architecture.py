@@ -67,6 +67,7 @@ INFERENCE_ALLOWED = {
     "inference.formats",
     "inference.genes",
     "inference.h5",
+    "inference.h5_write",
     "inference.imports",
     "inference.installed",
     "inference.preflight",

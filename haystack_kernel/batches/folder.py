@@ -11,10 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
 from haystack_kernel.jobs.places import Places
 from haystack_kernel.store import layout, read_with_labels
+from inference.h5_write import write_frame, write_matrix, write_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +66,10 @@ class CampaignFolder:
         """Write an h5ad."""
         with tempfile.TemporaryDirectory(prefix="haystack-") as name:
             local = Path(name) / "cells.h5ad"
-            adata.write_h5ad(local, compression="gzip", compression_opts=1)
+            if adata.uns or adata.layers or adata.obsm:
+                adata.write_h5ad(local, compression="gzip", compression_opts=1)
+            else:
+                _write_counts(local, adata)
             self.write(path, local.read_bytes())
 
     def read_arrays(self, path: str) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]] | None:
@@ -82,3 +87,16 @@ class CampaignFolder:
         held: dict[str, Any] = {name: values.astype(np.float32) for name, values in arrays.items()}
         np.savez_compressed(buffer, **held, facts=np.array(json.dumps(facts)))
         self.write(path, buffer.getvalue())
+
+
+def _write_counts(path: Path, adata: ad.AnnData) -> None:
+    """Write counts with obs and var, as anndata does and in a fraction of its time."""
+    obs = adata.obs.copy(deep=False)
+    for column in obs.columns:
+        if obs[column].dtype == object:
+            obs[column] = obs[column].astype("category")
+    with h5py.File(path, "w") as h5:
+        write_parts(h5, {})
+        write_matrix(h5, "X", adata.X)
+        write_frame(h5, "obs", obs)
+        write_frame(h5, "var", adata.var)
