@@ -35,7 +35,6 @@ NOT_EXECUTED = {  # pattern of a command -> why it is parsed or looked up, but n
     r"haystack seal ": "needs a finished run: tests/campaign/test_sealing.py, tests/cli/test_seal.py",
     r"haystack leaderboard ": "needs a back-test: tests/backtest/test_work.py, tests/campaign/test_board.py",
     r"haystack outcome ": "needs a sealed run: tests/campaign/test_outcome.py",
-    r"haystack screen ": "takes minutes, or needs a file: tests/campaign/test_screening.py, and the command in the cloud",
     r"haystack backtest demo": "takes minutes: tests/backtest/test_work.py runs the command on a small atlas",
     r"haystack screen ": "takes minutes on the demo atlas: tests/campaign/test_screening.py",
     r"haystack drill ": "tests/campaign/test_screening.py",
