@@ -54,7 +54,7 @@ def propose(
     cells: Annotated[int, typer.Option(metavar="N", min=1, help="Its cells of each donor and arm.")] = 50,
     storage: Storage = None,
 ) -> None:
-    """Propose the measurements most likely to change the top of a list.
+    """Propose measurements that could change the top of a list.
 
     Each question has an expected value and an error. A measurement is worth how far the new order of the list can be
     expected to be better than the present one. Nothing is predicted and nothing is spent.
