@@ -10,7 +10,7 @@ had as query or prompt cells are no test of it and are left out of the measureme
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from haystack_kernel import keys
 from haystack_kernel.atlas import calibrations
 from haystack_kernel.backtest.calibrate import calibrate_with
 from haystack_kernel.backtest.metrics import CLEAR_Z, compare_changes
+from haystack_kernel.batches.folder import CampaignFolder
 from haystack_kernel.campaign.effect_table import EffectTable, MeasuredEffects, on_scale, read_effect_table
 from haystack_kernel.campaign.sealing import is_as_sealed, open_seal, read_table, seal_address, settings_in
 from haystack_kernel.config.connect import connect
@@ -29,7 +30,7 @@ from haystack_kernel.grounding.de.profiles import log_normalise
 from haystack_kernel.grounding.de.table import MEAN_CONTROL
 from haystack_kernel.grounding.uncertainty.transfer import INTERVAL
 from haystack_kernel.knowledge import load_knowledge, resolve
-from haystack_kernel.retrieval import read_truth
+from haystack_kernel.retrieval import check_cells, read_truth
 from haystack_kernel.retrieval.names import nearest
 from haystack_kernel.retrieval.similarity.cell_types import subtypes
 from haystack_kernel.retrieval.type_labels import sure_meanings
@@ -161,6 +162,8 @@ def record_outcome(
     sealed = open_seal(seal, settings=ports.settings)
     asked = _asked(sealed, number)
     source = _read(measured)
+    if len(asked) > 1 and isinstance(source.cells, str):  # read once for all questions
+        source = replace(source, cells=check_cells(source.cells).adata)
     knowledge = load_knowledge(ports.settings.knowledge)
     outcomes: list[Outcome] = []
     missing: list[str] = []
@@ -342,6 +345,11 @@ def _is_type(label: str, one: SealedPrediction, *, knowledge: Knowledge) -> bool
 
 def _cells_used(sealed: Seal, one: SealedPrediction, ports: Ports) -> dict[str, ad.AnnData]:
     """Query and prompt cells of a prediction; without those that were removed since."""
+    if sealed.kind == "screen":
+        folder = CampaignFolder(ports.settings, sealed.of, clock=ports.clock)
+        place = layout.question_folder(one.number)
+        held = {role: folder.read_cells(layout.cells_file(place, role)) for role in layout.ROLES}
+        return {role: cells for role, cells in held.items() if cells is not None}
     best = ports.store.load(sealed.of).best_round or 1
     found = {}
     for role in (keys.PROMPT, keys.CONTROL, keys.QUERY):

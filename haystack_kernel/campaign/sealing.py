@@ -18,7 +18,10 @@ from pydantic import ValidationError
 
 from haystack_kernel import keys
 from haystack_kernel.atlas import calibrations
-from haystack_kernel.config.connect import connect
+from haystack_kernel.batches.folder import CampaignFolder
+from haystack_kernel.campaign.screening import SCREEN, open_screen
+from haystack_kernel.campaign.sealed_screen import check_finished, file_digests, read_effects, sealed_predictions
+from haystack_kernel.config.connect import connect, software_versions
 from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import HaystackError, InvalidInputError, NotFoundError
 from haystack_kernel.grounding.confidence.backtested import FEATURES, prompt_features, quote_calibration
@@ -126,7 +129,7 @@ def seal(target: Any, *, storage: str | None = None, settings: Settings | None =
     if not is_run_id(name):
         msg = f"{name!r} is the id of no run or screen; `haystack list` shows the runs of a storage"
         raise InvalidInputError(msg, given=name)
-    made = _seal_of_run(ports.store.load(name), ports)
+    made = _seal_of_screen(name, ports) if is_screen(name) else _seal_of_run(ports.store.load(name), ports)
     # the same prediction sealed again is the same seal, whatever was learned about it meanwhile
     what = [made.kind, made.of, *([one.number, one.table.sha256] for one in made.predictions)]
     made = made.model_copy(update={"id": SEAL_ID + hashlib.sha256(canonical(what)).hexdigest()[:_N_DIGITS]})
@@ -278,6 +281,9 @@ def is_as_sealed(table: pd.DataFrame, sealed: SealedTable) -> bool:
 
 def read_table(one: SealedPrediction, found: Seal, ports: Ports) -> pd.DataFrame | None:
     """The effects of a sealed prediction as the storage holds them now; None where they are gone."""
+    if found.kind == "screen":
+        folder = CampaignFolder(ports.settings, found.of, clock=ports.clock)
+        return read_effects(one.number, folder, max_lfsr=ports.settings.grounding.max_lfsr)
     try:
         return parse_csv(ports.store.read(found.of, one.table.path), texts=(keys.GENE,))
     except NotFoundError:
@@ -377,10 +383,44 @@ def _stamp(atlas: str, record: RunRecord, ports: Ports) -> str:
         return ""
 
 
-def _check_file(path: str, digest: str, found: Seal, ports: Ports) -> SealLine:
+# --- a screen -----------------------------------------------------------------------------------------------------
+
+
+def is_screen(name: str) -> bool:
+    """Whether an id is that of a screen."""
+    return name.startswith(f"{SCREEN.name}-")
+
+
+def _seal_of_screen(name: str, ports: Ports) -> Seal:
+    found = open_screen(name, settings=ports.settings)
+    check_finished(found)
+    predictions = sealed_predictions(found, ports, seal_table=seal_table)
+    if not predictions:
+        msg = f"no question of {name} was predicted, so there is nothing to seal"
+        raise InvalidInputError(msg, screen=name)
+    return Seal(
+        id="",
+        kind="screen",
+        of=name,
+        sealed_at=ports.clock.now(),
+        files=file_digests(found.files),
+        predictions=tuple(one.model_copy(update={"back_tested": quoted(one, ports)}) for one in predictions),
+        versions=software_versions(),
+    )
+
+
+def _file_of(path: str, found: Seal, ports: Ports) -> bytes | None:
+    if found.kind == "screen":
+        return CampaignFolder(ports.settings, found.of, clock=ports.clock).read(path)
     try:
-        data = ports.store.read(found.of, path)
+        return ports.store.read(found.of, path)
     except NotFoundError:
+        return None
+
+
+def _check_file(path: str, digest: str, found: Seal, ports: Ports) -> SealLine:
+    data = _file_of(path, found, ports)
+    if data is None:
         return SealLine(path, ok=None, found=f"{found.of} is not in this storage, or the file was removed")
     same = hashlib.sha256(data).hexdigest() == digest
     return SealLine(path, ok=same, found="as sealed" if same else "changed since it was sealed")

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from haystack_kernel import flow, keys
+from haystack_kernel import campaign, flow, keys
 from haystack_kernel.atlas import build_atlas, load_mapping
 from haystack_kernel.campaign.drilling import _check_same_sources, drill
 from haystack_kernel.campaign.plan import Asked, read_questions, treatments_and_types, words_of
@@ -357,3 +358,32 @@ def test_predictions_are_laid_beside_a_state_alone_and_in_a_search(done, ports):
     question = "Which cytokine moves B cells toward what I want?"
     found = seek(question, state=state, screen=done.id, atlases=["tiny"], ports=ports, n_draws=99)
     assert ("IFN-beta", "predicted") in set(zip(found.table["perturbation"], found.table["source"], strict=True))
+
+
+@pytest.mark.slow
+def test_a_screen_is_sealed_as_a_whole_and_its_questions_meet_one_measurement(done, ports):
+    """A table of what was predicted for one question, and of another treatment: the rest is listed."""
+    settings = ports.settings
+    made = campaign.seal(done, settings=settings)
+    assert (made.kind, made.of, [one.number for one in made.predictions]) == ("screen", done.id, [1, 2])
+    assert campaign.check_seal(made.id, settings=settings).ok
+    effects = pd.Series(done.effects.X[0], index=done.effects.var_names)
+    table = pd.DataFrame({"gene": effects.index, "delta": effects.to_numpy(), "se": 0.05}).dropna()
+    table = pd.concat([table.assign(treatment=name, cell_type="B cell") for name in ("IFN-beta", "IL-2")])
+    found = campaign.record_outcome(made, table, settings=settings)
+    assert found.table["number"].tolist() == [1]
+    assert found.table["pearson"].iloc[0] > 0.9
+    assert found.table["coverage"].iloc[0] == 1
+    assert len(found.unmatched) == 1
+    assert "TNF-alpha in monocyte" in found.unmatched[0]
+    assert "rows of other perturbations were left out: IL-2" in found.outcomes[0].unmatched
+    path = done.files.uri(f"{layout.question_folder(1)}/{layout.JUDGED}")
+    data = Path(path).read_bytes()
+    try:
+        Path(path).write_bytes(Path(done.files.uri(f"{layout.question_folder(2)}/{layout.JUDGED}")).read_bytes())
+        told = campaign.check_seal(made, settings=settings)
+        assert [line.check for line in told.lines if line.ok is False] == ["predictions"]
+        with pytest.raises(InvalidInputError, match="was changed after it was sealed"):
+            campaign.record_outcome(made, table, number=1, settings=settings)
+    finally:
+        Path(path).write_bytes(data)
