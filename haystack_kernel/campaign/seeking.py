@@ -44,6 +44,7 @@ LEVEL_OF_FALSE = 0.1  # expected share of false rows among those that are named
 MIN_ROWS = 10  # effects that show which genes move together; with fewer, groups of untreated cells do
 GROUP_CELLS = 10  # cells of such a group
 LEAST_CERTAIN = 0.2  # share of a state's size below which it says nothing
+N_NOTES = 8  # notes that the words repeat; the table has all
 N_NAMED = 5  # rows that the words name
 _FACTS = ("perturbation", "type", "cell_type", SOURCE, keys.DATASET, "evidence", "engine", "n_treated", "n_donors")
 _NOTE = "note"
@@ -101,7 +102,9 @@ class Sought:
         rows = self.top(20)[["rank", "perturbation", "cell_type", SOURCE, *COLUMNS[:5], "q_toward", _NOTE]]
         head = "".join(f"<th>{escape(name)}</th>" for name in rows.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{escape(_shown(value))}</td>" for value in row) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{escape(_shown(name, value))}</td>" for name, value in zip(rows.columns, row, strict=True))
+            + "</tr>"
             for row in rows.itertuples(index=False)
         )
         words = "".join(paragraph(one) for one in self.words)
@@ -383,8 +386,11 @@ def _receptor(entry: PerturbationEntry, *, start: ad.AnnData | None) -> list[str
 
 def _found_words(found: Sought) -> list[str]:
     table = found.table
-    named = table[(table["rank"] > 0) & (table["q_toward"] <= LEVEL_OF_FALSE) & (table["toward"] > 0)]
+    named = table[(table["rank"] > 0) & (table["q_toward"] <= LEVEL_OF_FALSE) & (table["toward_low"] > 0)]
     n = int((table["rank"] > 0).sum())
+    if not n:
+        said = f"Nothing could be ranked among {len(table)} effects in {cells_of(found.query.cell_type)}"
+        return [said, *_noted(found)]
     sources = table.loc[table["rank"] > 0, SOURCE].value_counts()
     searched = " and ".join(f"{count} {name}" for name, count in sources.items())
     words = [f"{searched} effects in {cells_of(found.query.cell_type)} were compared with {found.state.name}."]
@@ -403,18 +409,30 @@ def _found_words(found: Sought) -> list[str]:
         ]
         more = f" and {len(named) - N_NAMED} more" if len(named) > N_NAMED else ""
         words.append(f"Toward it, at a false discovery rate of 10 %: {', '.join(listed)}{more}.")
-    noted = [f"{row['perturbation']} ({row[SOURCE]}): {row[_NOTE]}." for row in table.to_dict("records") if row[_NOTE]]
-    words += noted[:8]
+    return [*words, *_noted(found)]
+
+
+def _noted(found: Sought) -> list[str]:
+    """Notes of rows, the same note once, and what was neither understood nor searched."""
+    by_note: dict[str, list[str]] = {}
+    for row in found.table.to_dict("records"):
+        if row[_NOTE]:
+            by_note.setdefault(str(row[_NOTE]), []).append(f"{row['perturbation']} ({row[SOURCE]})")
+    words = []
+    for note, rows in list(by_note.items())[:N_NOTES]:
+        more = f" and {len(rows) - N_NAMED} more" if len(rows) > N_NAMED else ""
+        words.append(f"{', '.join(rows[:N_NAMED])}{more}: {note}")
     if found.query.unused:
-        words.append(f"Not understood, and not used: {', '.join(found.query.unused)}.")
+        words.append(f"Not understood, and not used: {', '.join(found.query.unused)}")
     if found.left_out:
-        words.append(f"Not searched: {'; '.join(found.left_out[:3])}{'; …' if len(found.left_out) > 3 else ''}.")
+        words.append(f"Not searched: {'; '.join(found.left_out[:3])}{'; …' if len(found.left_out) > 3 else ''}")
     return words
 
 
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
     from haystack_kernel.report.html import MISSING
 
     if isinstance(value, float):
-        return MISSING if np.isnan(value) else f"{value:.2g}"
+        digits = ".2g" if name.startswith(("p_", "q_")) else ".2f"
+        return MISSING if np.isnan(value) else format(value, digits)
     return str(value)

@@ -77,6 +77,7 @@ def search(state, plain, effects, true, twins, seed=0):
     """One search: place of the true answer, its score, and the rows found."""
     scored = compute_toward(effects, state, n_draws=4999, seed=seed)
     found = control_false(scored["p_toward"].to_numpy(float)) <= LEVEL
+    found &= (scored["toward_low"] > 0).to_numpy()  # as the words of an answer name them
     names = effects.obs["perturbation"].astype(str).to_numpy()
     others = ~np.isin(names, [true, *twins])
     mine = names == true
