@@ -4,7 +4,8 @@ In: a folder for the model of random weights and its cells; STACK_REFERENCE in t
 own virtual environment lies or is to be made (default: a folder beside the user's other caches). Out: rows.
 The ratio is that of wall seconds; processor seconds and the machine's load when the process began stand beside them.
 Run as a program (FULL=1 for the published size) it prints the table of docs/performance.md: `haystack model generate`
-against `stack-generation`, two runs each in turn.
+against `stack-generation`, two runs each in turn; with the word `growth`, how `sampled` grows with the number of cells,
+without the reference.
 """
 
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from stack_data import PUBLISHED, SMALL, SPLIT, find_reference, make_case
+from stack_data import PUBLISHED, SMALL, SPLIT, find_reference, make_case, make_cells
 
 FULL = os.environ.get("FULL") == "1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ MODES = {
 }
 GFLOPS = {"bf16": 390.0}  # that one core can do in a second, seen with AMX
 GFLOPS_FP32 = 97.0
+GROWTH = ((256, 256), (512, 256), (1024, 256), (2048, 256), (4096, 256), (512, 2048))  # prompt and query cells
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # flags of processors that multiply bfloat16 themselves
 
 
@@ -94,9 +96,8 @@ def run_reference(folder):
     return found, output / "treated.h5ad"
 
 
-def run_generate(folder, name):
+def run_generate(folder, name, case):
     """One prediction by `haystack model generate`, with the flags of the reference's program."""
-    case = case_of(folder)
     files = ("--checkpoint", case.checkpoint, "--base-adata", case.prompt, "--test-adata", case.query)
     files += ("--genelist", case.genelist, "--output-dir", folder / f"generate-{name}", "--split-column", SPLIT)
     shutil.rmtree(folder / f"generate-{name}", ignore_errors=True)
@@ -113,13 +114,26 @@ def print_table(folder, *, n_runs=2):
     for number in range(1, n_runs + 1):
         reference = run_reference.__wrapped__(folder)[0]
         for name in ("reference", *modes):
-            found = reference if name == "reference" else run_generate(folder, name)
+            found = reference if name == "reference" else run_generate(folder, name, case_of(folder))
             share = f"{1000 * TFLOP / GFLOPS.get(name, GFLOPS_FP32) / found['cpu_s']:.0%}" if FULL else ""
             ratio = reference["wall_s"] / found["wall_s"]
             numbers = f"{found['wall_s']:.1f} | {found['cpu_s']:.1f} | {found['peak_gib']:.2f} | {ratio:.1f}x"
             print(f"| {number} | {name} | {numbers} | {share} | {found['load_before']:.1f} |", flush=True)
     if not has_bf16:
         print("bf16: not measured, this processor does not multiply it")
+
+
+def print_growth(folder):
+    """`sampled` with more prompt or query cells, one run each."""
+    print("| prompt cells | query cells | wall s | processor s | peak GiB | load before |")
+    print("|---|---|---|---|---|---|")
+    model = case_of(folder).checkpoint
+    for n_prompt, n_query in GROWTH if FULL else ((48, 32), (96, 64)):
+        place = folder / f"{n_prompt}-{n_query}"
+        case = make_cells(place, sizes=PUBLISHED if FULL else SMALL, n_prompt=n_prompt, n_query=n_query, model=model)
+        found = run_generate(place, "sampled", case)
+        numbers = f"{found['wall_s']:.1f} | {found['cpu_s']:.1f} | {found['peak_gib']:.2f} | {found['load_before']:.1f}"
+        print(f"| {n_prompt} | {n_query} | {numbers} |", flush=True)
 
 
 def row_of(work, ours, reference, *, goal, met):
@@ -245,4 +259,4 @@ ROWS = {
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as name:
-        print_table(Path(name))
+        (print_growth if "growth" in sys.argv[1:] else print_table)(Path(name))

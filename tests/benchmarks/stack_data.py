@@ -40,13 +40,21 @@ class Case:
 
 def make_case(folder, *, sizes, n_prompt, n_query):
     """Write the files unless they are there."""
-    case = Case(*(folder / name for name in ("model.ckpt", "genes.json", "prompt.h5ad", "query.h5ad")))
+    model = folder / "model.ckpt"
+    if not (folder / "query.h5ad").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_checkpoint(model, sizes)
+    return make_cells(folder, sizes=sizes, n_prompt=n_prompt, n_query=n_query, model=model)
+
+
+def make_cells(folder, *, sizes, n_prompt, n_query, model):
+    """Write gene list, prompt and query unless they are there."""
+    case = Case(model, *(folder / name for name in ("genes.json", "prompt.h5ad", "query.h5ad")))
     if case.query.exists():
         return case
     folder.mkdir(parents=True, exist_ok=True)
     genes = [f"GENE{i}" for i in range(sizes["n_genes"])]
     case.genelist.write_text(json.dumps(genes), encoding="utf-8")
-    _write_checkpoint(case.checkpoint, sizes)
     rng = np.random.default_rng(0)
     rate = rng.gamma(0.3, 0.3 / 0.3, size=len(genes))
     for path, n_cells in ((case.prompt, n_prompt), (case.query, n_query)):
