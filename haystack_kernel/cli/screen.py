@@ -173,7 +173,7 @@ def screen(
     sys.stderr.write("\n".join(_plan_lines(found)) + "\n")
     is_approved = yes
     if is_readable() and sys.stdin.isatty() and not yes and found.n_left:
-        is_approved = typer.confirm("Start?", default=True, err=True)
+        is_approved = typer.confirm("Start?", default=made.executor == "local", err=True)
         if not is_approved:
             raise typer.Exit
         ports = connect(settings, progress=ports.progress, consent=Consent.given(is_approved, max_cost))

@@ -15,9 +15,12 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes share the cores, not the threads of one
 
+from haystack_kernel import keys
 from haystack_kernel.campaign.screening import plan_screen, run_screen
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.settings import load_settings
+
+TYPES = ("B cell", "monocyte", "natural killer cell", "CD4 T cell", "CD8 T cell", "dendritic cell")
 
 
 def seconds() -> float:
@@ -39,8 +42,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="screens-") as storage:
             ports = connect(load_settings(storage=storage), progress=lambda event: None)
             begun, used = time.monotonic(), seconds()
-            plan = plan_screen(data_set="demo", ports=ports, engine=given.engine)
-            plan = plan.model_copy(update={"questions": plan.questions[: given.questions]})
+            held = ports.open_atlas(["demo"]).conditions()
+            names = sorted(set(held.loc[~held[keys.IS_CONTROL], keys.PERTURBATION]))
+            names = names[: -(-given.questions // len(TYPES))]
+            plan = plan_screen(names, TYPES, ports=ports, atlases=["demo"], engine=given.engine)
             planned = time.monotonic() - begun
             begun = time.monotonic()
             table = run_screen(plan, ports=ports, workers=workers).table
