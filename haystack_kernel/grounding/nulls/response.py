@@ -68,7 +68,7 @@ def response_null(prompt: PromptEffects) -> ResponseTest:
     Notes
     -----
     The t test needs pairs that are nearly independent, as they are where wells and cells differ in many directions:
-    on random halves of control cells p below .05 came in 4 and 6 % (Kang, Papalexi). Where treatments that do nothing
+    on random parts of control cells p below .05 came in 2 and 5 % (Kang, Papalexi). Where treatments that do nothing
     alike still share a few directions, small p of three or four donors are too frequent: see docs/campaigns.md.
 
     Examples
