@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 REFERENCES = (DECOY, TYPE_MEAN, REPLICATE)  # in every back-test, and no engine
 BETTER = {"pearson": True, "overlap": True, "direction": True, **HIGHER_IS_BETTER}  # metric -> whether higher is better
 LEVEL, ALPHA = 0.95, 0.05
+N_PAIRS = 150  # of a back-test that is made for a leaderboard
 MIN_PAIRS = 6  # of an evidence distance that is ranked by itself
 N_DRAWS = 4_999
 _SEED = 20_260_101
@@ -214,22 +215,8 @@ def leaderboard(  # noqa: PLR0913 - what is compared, where, and what it may spe
         ports = connect(settings, progress=progress, consent=Consent.given(approve, max_cost))
     found = [] if options else _finished(atlas, ports)
     chosen = _largest(found, n_pairs=n_pairs, held=held, engines=engines)
-    tested = {engine for plan, _, _ in chosen for engine in plan.engines}
-    missing = [one for one in engines or () if one not in tested]
-    if missing or not chosen:
-        base = chosen[0][0] if chosen else None
-        made = run_backtest(
-            atlas,
-            n_pairs=n_pairs or 150,
-            held=held,
-            engines=missing or None,
-            decoy=base is None,
-            pairs=base.pairs if base else None,
-            workers=workers,
-            ports=ports,
-            **(options if base is None else {"n_prompt": base.n_prompt, "n_query": base.n_query, "seed": base.seed}),
-        )
-        chosen = [*chosen, (made.plan, made.id, made.table)]
+    new = {"n_pairs": n_pairs or N_PAIRS, "held": held, **options}
+    chosen = _completed(chosen, atlas, engines=engines, workers=workers, ports=ports, new=new)
     table = join_tables([one for _, _, one in chosen], engines=engines)
     return rank_engines(table, atlas=atlas, backtests=tuple(name for _, name, _ in chosen))
 
@@ -277,6 +264,29 @@ def _largest(
     return sorted(chosen, key=lambda one: (-len(one[0].engines), one[1]))  # of an engine in several the first counts
 
 
+def _completed(
+    chosen: list[_Tested],
+    atlas: str,
+    *,
+    engines: Sequence[str] | None,
+    workers: int,
+    ports: Ports,
+    new: dict[str, Any],
+) -> list[_Tested]:
+    """The back-tests with one more of the engines that they lack, on the same pairs; a ``new`` one where none is."""
+    tested = {engine for plan, _, _ in chosen for engine in plan.engines}
+    missing = [one for one in engines or () if one not in tested]
+    if chosen and not missing:
+        return chosen
+    how = new
+    if chosen:
+        base = chosen[0][0]
+        how = {"pairs": base.pairs, "decoy": False, "n_prompt": base.n_prompt, "n_query": base.n_query}
+        how["seed"] = base.seed
+    made = run_backtest(atlas, engines=missing or None, workers=workers, ports=ports, **how)
+    return [*chosen, (made.plan, made.id, made.table)]
+
+
 def join_tables(tables: Sequence[pd.DataFrame], *, engines: Sequence[str] | None) -> pd.DataFrame:
     """One table of several back-tests of the same pairs; of an engine in several the first counts.
 
@@ -319,28 +329,34 @@ def rank_engines(
     InvalidInputError
         No engine was compared on any pair.
     """
-    named = list(dict.fromkeys(engines or [one for one in table["engine"].unique() if one not in (*REFERENCES, "")]))
-    told = {name: _tells(table, name) for name in BETTER if name in table}
-    metrics = tuple(name for name, is_told in told.items() if is_told) or ("pearson",)
+    named = list(engines) if engines else _engines_of(table)
+    told = [name for name in BETTER if name in table and _tells(table, name)]
+    metrics = tuple(told) or ("pearson",)
     ranks = pair_ranks(table, named, metrics)
     if ranks.empty:
         msg = f"no engine was compared on a pair of atlas {atlas}; `haystack backtest {atlas}` says why"
         raise InvalidInputError(msg, atlas=atlas)
     clusters, notes = _clusters(table, ranks)
-    rows = _rows(ranks, clusters)
     whole = summarise_whole(table).set_index("engine")
-    for row in rows:
-        own = table[table["engine"] == row["engine"]]
-        row["failed"] = int((own["reason"] != "").sum())
-        figures = whole.loc[row["engine"]] if row["engine"] in whole.index else pd.Series(dtype=float)
-        row |= {name: figures.get(name, np.nan) for name in ("pearson", "clean", "overlap", "direction", "anchored_r")}
-        row |= {f"anchored_{name}": figures.get(f"anchored_{name}", np.nan) for name in HIGHER_IS_BETTER}
-    if not any(told.values()):
+    rows = [row | _figures(row["engine"], table, whole) for row in _rows(ranks, clusters)]
+    if not told:
         notes.append("No metric can tell a replicate from the mean response: engines are ranked by correlation alone.")
-    not_told = tuple(name for name, is_told in told.items() if not is_told and name not in metrics)
+    not_told = tuple(name for name in BETTER if name not in metrics)
     return Leaderboard(
         atlas, pd.DataFrame(rows), _by_evidence(table, named, metrics), metrics, not_told, backtests, tuple(notes)
     )
+
+
+def _engines_of(table: pd.DataFrame) -> list[str]:
+    return [str(one) for one in table["engine"].unique() if one not in (*REFERENCES, "")]
+
+
+def _figures(engine: str, table: pd.DataFrame, whole: pd.DataFrame) -> dict[str, Any]:
+    """What a back-test's summary says of an engine over all pairs, and on how many it failed."""
+    names = ("pearson", "clean", "overlap", "direction", "anchored_r", *(f"anchored_{one}" for one in HIGHER_IS_BETTER))
+    known = whole.loc[engine] if engine in whole.index else pd.Series(dtype=float)
+    n_failed = int((table.loc[table["engine"] == engine, "reason"] != "").sum())
+    return {"failed": n_failed, **{name: known.get(name, np.nan) for name in names}}
 
 
 def pair_ranks(table: pd.DataFrame, engines: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -445,18 +461,23 @@ def _told_apart(sums: Floats, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 def _letters(apart: NDArray[np.bool_], order: NDArray[np.intp]) -> list[str]:
     """Letters by engine: those that share one cannot be told apart; as few letters as that takes."""
-    n = len(order)
+    rank = {int(one): place for place, one in enumerate(order)}
+    cliques = _cliques(apart, [int(one) for one in order])
+    cliques.sort(key=lambda clique: sorted(rank[one] for one in clique))
+    named = [(_name(place), clique) for place, clique in enumerate(cliques)]
+    return ["".join(name for name, clique in named if one in clique) for one in range(len(order))]
+
+
+def _cliques(apart: NDArray[np.bool_], order: Sequence[int]) -> list[frozenset[int]]:
+    """Largest sets of engines of which no two are told apart."""
     cliques: list[frozenset[int]] = [frozenset()]
-    for one in order:  # a clique of engines that cannot be told apart grows, or splits where one differs
-        grown = []
+    for one in order:  # a clique grows by the engine, or splits where one of it differs
+        grown: list[frozenset[int]] = []
         for clique in cliques:
             fits = frozenset(each for each in clique if not apart[each, one])
-            grown += [fits | {int(one)}] if fits == clique else [clique, fits | {int(one)}]
+            grown += [fits | {one}] if fits == clique else [clique, fits | {one}]
         cliques = [each for each in dict.fromkeys(grown) if not any(each < other for other in grown)]
-    rank = {int(one): place for place, one in enumerate(order)}
-    cliques.sort(key=lambda clique: sorted(rank[one] for one in clique))
-    names = [_name(place) for place in range(len(cliques))]
-    return ["".join(name for name, clique in zip(names, cliques, strict=True) if one in clique) for one in range(n)]
+    return cliques
 
 
 def _name(place: int) -> str:
