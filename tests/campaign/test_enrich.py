@@ -54,6 +54,7 @@ def test_a_class_of_findings_is_found_and_the_counts_are_those_of_scipy(made):
     assert none["reason"].tolist() == ["no tested treatment: a class needs 2"] * 2
 
 
+@pytest.mark.slow
 def test_classes_drawn_by_chance_are_rarely_small_p_values(made):
     rng = np.random.default_rng(3)
     p = np.where(rng.random(147) < 0.2, 1e-4, rng.random(147))

@@ -142,6 +142,7 @@ def test_classes_of_treatments_may_share_members_and_may_be_empty(made):
     assert members.empty
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 0.7])
 def test_at_most_the_stated_share_of_findings_is_false_where_the_truth_is_known(shared):
     """Twenty simulated campaigns of 147 treatments in two types."""

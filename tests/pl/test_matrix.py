@@ -13,6 +13,7 @@ from haystack_kernel.errors import InvalidInputError, MissingKeyError
 from haystack_kernel.pl.figure import svg
 
 NAN = float("nan")
+pytestmark = pytest.mark.slow  # each draws a figure
 
 
 def row(number, perturbation, cell_type, *, size=NAN, q=NAN, kind="unsupported", status="predicted", donor=""):
@@ -120,7 +121,6 @@ def test_a_table_that_was_not_ranked_and_an_unknown_value_are_named(ranked):
         pl.dot_plot(ranked, value="colour")
 
 
-@pytest.mark.slow
 def test_147_rows_fit_a_page_in_three_blocks_and_follow_the_theme():
     rows = [
         row(2 * n + place, f"a drug with a long name, number {n}", kind, size=n / 147, q=1.0, kind="open")
