@@ -5,7 +5,9 @@ In: arguments. Out: the plan on stderr, then a readable table or one JSON line; 
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,11 +41,16 @@ _SHOWN = {  # column of the table -> its heading
     "status": "status",
     "bin": "bin",
     "q": "q",
-    "n_called": "genes called",
+    "n_called": "genes",
     "size": "size",
     "composite": "score",
-    "expected_r": "expected r",
+    "expected_r": "r",
 }
+_OF_ALL = ("cell_type", "donor", "status")  # said once where it is the same in all rows
+_LEGEND = (
+    "q: false discovery rate at which the row is found; genes: that are called; r: expected correlation with the true "
+    "response. `screen.ranked()` says for each row what keeps it from being grounded."
+)
 _N_SHOWN = 20
 _N_LINES = 40
 
@@ -219,22 +226,32 @@ def _readable(done: Screen) -> str:
     from haystack_kernel.campaign.rank import BIN_RULES, words_of
 
     table: pd.DataFrame = done.ranked()
-    columns = {name: heading for name, heading in _SHOWN.items() if name != "donor" or (table["donor"] != "").any()}
+    same = {name: str(table[name].iloc[0]) for name in _OF_ALL if table[name].nunique() == 1}
+    columns = {name: heading for name, heading in _SHOWN.items() if name not in same}
     rows = [
         {heading: row[name] for name, heading in columns.items()} for row in table.head(_N_SHOWN).to_dict("records")
     ]
     for row in rows:
-        row["genes called"] = "" if row["genes called"] != row["genes called"] else int(row["genes called"])
+        row["genes"] = "" if row["genes"] != row["genes"] else int(row["genes"])
     lines = [format_rows(rows)]
     if len(table) > _N_SHOWN:
-        lines.append(f"… and {len(table) - _N_SHOWN} questions more in {done.folder}")
+        lines.append(f"… and {len(table) - _N_SHOWN} more in {done.folder}")
     counts = done.table["status"].value_counts()
     bins = table["bin"].value_counts()
+    lines += ["", wrap(_LEGEND)]
     fields = [
+        *((_SHOWN[name], text) for name, text in same.items() if name != "status" and text),
         ("found", words_of(table)),
         *((name, f"{int(bins.get(name, 0))}: {rule}") for name, rule in BIN_RULES.items()),
+        ("why not", _reasons(table["why"])),
         ("screen", done.id),
         ("folder", done.folder),
         *((str(name), int(n)) for name, n in counts.items()),
     ]
     return "\n".join([*lines, "", format_fields(fields)])
+
+
+def _reasons(texts: pd.Series) -> str:
+    """What keeps rows from being grounded, each reason once with its number of rows."""
+    reasons = Counter(re.sub(r" \([^)]*\)$", "", one) for text in texts if text for one in text.split("; "))
+    return "; ".join(f"{n} {reason}" for reason, n in reasons.most_common())
