@@ -74,10 +74,15 @@ class _Row:
     event: ProgressEvent
     ended: str = ""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has told its end: by a word, or by a share of 1 where the message is to stand."""
+        return self.event.message == "done" or self.event.fraction == 1.0
+
     def text(self, now: datetime) -> str:
         """``12:03:11 [round 1] collect: job running, 40%, 12 s so far, about 18 s left``."""
         line = f"{self.began:%H:%M:%S} {progress_line(self.event)}"
-        if self.event.message == "done":
+        if self.is_over:
             return line
         if self.ended:
             return f"{line}, {self.ended}"
@@ -95,7 +100,7 @@ class _Row:
     def html(self, now: datetime) -> str:
         """The same with a bar while the phase goes on and its share is known."""
         share, bar = self.event.fraction, ""
-        if share is not None and not self.ended and self.event.message != "done":
+        if share is not None and not self.ended and not self.is_over:
             style = "display:inline-block;width:120px;height:8px;border:1px solid currentColor;border-radius:3px"
             filled = f"display:block;height:100%;width:{min(max(share, 0.0), 1.0):.0%};background:currentColor"
             bar = f' <span class="bar" aria-hidden="true" style="{style}"><span style="{filled}"></span></span>'
@@ -131,7 +136,7 @@ class CellDisplay:
 
     def _end(self, result: Any = None) -> None:  # noqa: ANN401 - IPython's result, or nothing
         """Say of what was not finished that it stopped, so that a saved notebook does not go on for ever."""
-        left = [row for row in self._rows.values() if row.event.message != "done" and not row.ended]
+        left = [row for row in self._rows.values() if not row.is_over and not row.ended]
         if self._handle is None or not left:
             return
         failed = getattr(result, "error_in_exec", None)
@@ -155,7 +160,7 @@ class CellDisplay:
 
     def _age(self, now: datetime) -> str:
         """When it was drawn, while something goes on: a page that was loaded again gets no newer one."""
-        going = [row.event for row in self._rows.values() if row.event.message != "done" and not row.ended]
+        going = [row.event for row in self._rows.values() if not row.is_over and not row.ended]
         if not going:
             return ""
         run_id = html.escape(going[-1].run_id)

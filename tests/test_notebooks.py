@@ -58,8 +58,7 @@ def test_runs_offline(path, tmp_path, tiny_env, tiny_h5ad):
     assert outputs
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     said = "".join(str(output.get("data", {}).get("text/plain", "")) for output in outputs)
-    if path.stem in ("screen", "backtest"):
-        assert "not finished in this cell" not in said  # every step has told its end
+    assert "not finished in this cell" not in said  # every step has told its end
     if path.stem == "screen":
         assert "\N{BLACK CIRCLE} scored" in said  # the matrix that filled in
     assert not [output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]

@@ -73,10 +73,10 @@ def check_query(query: StructuredQuery, config: RunConfig, ports: Ports, *, run_
     config, knowledge = locate(config, ports, run_id=run_id), load_knowledge(ports.settings.knowledge)
     if config.query_h5ad is not None:
         own = read_own_cells(config, query=query, knowledge=knowledge)
-        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(own)))
+        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(own), fraction=1.0))
     atlas = open_cells(config, ports, query=query, run_id=run_id)
     if config.prompt_h5ad is not None:
-        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(atlas)))
+        ports.progress(ProgressEvent(run_id=run_id, phase="check", message=repr(atlas), fraction=1.0))
     view = build_view(atlas, knowledge=knowledge, settings=ports.settings.retrieval, config=config)
     check_names(query, view)
     check_hidden(view)
