@@ -1,5 +1,6 @@
 """The notebooks are thin, without outputs, start with their parameters, and run offline."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -50,7 +51,10 @@ PARAMETERS = {  # the rest: as committed
 
 
 @pytest.mark.slow
-def test_runs_offline(path, tmp_path, tiny_env, tiny_h5ad):
+def test_runs_offline(path, tmp_path, tiny_env, tiny_h5ad, tiny_atlas_root, monkeypatch):
+    if path.stem == "backtest":  # which leaves a calibration with its atlas
+        shutil.copytree(tiny_atlas_root, tmp_path / "atlases")
+        monkeypatch.setenv("HAYSTACK_ATLAS_ROOT", str(tmp_path / "atlases"))
     parameters = {"h5ad": str(tiny_h5ad)} if path.stem == "anndata" else PARAMETERS.get(path.stem, {})
     done = papermill.execute_notebook(str(path), str(tmp_path / path.name), parameters=parameters, progress_bar=False)
     nbformat.validate(done)

@@ -215,7 +215,10 @@ def test_a_run_without_a_round_says_how_to_go_on(finished):
         open_explorer(record.model_copy(update={"best_round": None}), ports)
 
 
-def test_a_run_that_is_not_published_or_lost_its_round_files_shows_the_rest(scored, ports):
+def test_a_run_that_has_no_map_yet_or_lost_its_round_files_shows_the_rest(scored, ports):
+    assert "No map of the cells" not in static_html(ExplorerState(load_data(scored, ports)))
+    # a round that an earlier version scored has none before the run is published
+    ports.store.remove(scored.run_id, [layout.round_file(scored.best_round, layout.EMBEDDING)])
     data = load_data(scored, ports)
     assert any("when the run is published" in text for text in data.notes)
     state = ExplorerState(data)

@@ -54,7 +54,7 @@ def as_query(path):
     adata, checked = read_cells(path, name="given")
     donors = ["" if pd.isna(text) else str(text) for text in adata.obs["donor"]]
     totals = np.asarray(checked.counts.sum(axis=1)).ravel()
-    return donors, list(adata.obs_names), list(checked.genes), totals, np.diff(checked.counts.indptr)
+    return donors, list(adata.obs.index), list(checked.genes), totals, np.diff(checked.counts.indptr)
 
 
 def check_both(path, donors=DONORS):
