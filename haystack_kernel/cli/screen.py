@@ -29,6 +29,8 @@ from haystack_kernel.cli.runs import (
 from haystack_kernel.schema import ExecutorName
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
     from haystack_kernel.campaign.screening import Preview, Screen
@@ -227,18 +229,11 @@ def _readable(done: Screen) -> str:
 
     table: pd.DataFrame = done.ranked()
     same = {name: str(table[name].iloc[0]) for name in _OF_ALL if table[name].nunique() == 1}
-    columns = {name: heading for name, heading in _SHOWN.items() if name not in same}
-    rows = [
-        {heading: row[name] for name, heading in columns.items()} for row in table.head(_N_SHOWN).to_dict("records")
-    ]
-    for row in rows:
-        row["genes"] = "" if row["genes"] != row["genes"] else int(row["genes"])
-    lines = [format_rows(rows)]
+    lines = [_rows(table, left_out=same)]
     if len(table) > _N_SHOWN:
         lines.append(f"… and {len(table) - _N_SHOWN} more in {done.folder}")
     counts = done.table["status"].value_counts()
     bins = table["bin"].value_counts()
-    lines += ["", wrap(_LEGEND)]
     fields = [
         *((_SHOWN[name], text) for name, text in same.items() if name != "status" and text),
         ("found", words_of(table)),
@@ -248,7 +243,15 @@ def _readable(done: Screen) -> str:
         ("folder", done.folder),
         *((str(name), int(n)) for name, n in counts.items()),
     ]
-    return "\n".join([*lines, "", format_fields(fields)])
+    return "\n".join([*lines, "", wrap(_LEGEND), "", format_fields(fields)])
+
+
+def _rows(table: pd.DataFrame, *, left_out: Collection[str]) -> str:
+    columns = {name: heading for name, heading in _SHOWN.items() if name not in left_out}
+    rows = table.head(_N_SHOWN).rename(columns=columns)[list(columns.values())].to_dict("records")
+    for row in rows:
+        row["genes"] = "" if row["genes"] != row["genes"] else int(row["genes"])
+    return format_rows(rows)
 
 
 def _reasons(texts: pd.Series) -> str:

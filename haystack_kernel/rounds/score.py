@@ -96,8 +96,10 @@ def ground(record: RunRecord, ports: Ports) -> Round:
     roles = {keys.PROMPT: prompt, keys.CONTROL: cells.prompt_control, keys.QUERY: query}
     present = {role: adata for role, adata in roles.items() if adata is not None}
     with one_thread(), ThreadPoolExecutor(1) as beside:  # the map, which most of the scoring leaves a core for
-        on_map = gather({**present, keys.PREDICTED: cells.treated}, seed=record.config.seed)
-        embedding = beside.submit(place, on_map, seed=record.config.seed)
+        embedding = None
+        if last.number == 1:  # a later round is placed when it is published; most are not
+            on_map = gather({**present, keys.PREDICTED: cells.treated}, seed=record.config.seed)
+            embedding = beside.submit(place, on_map, seed=record.config.seed)
         grounded = score_prediction(
             cells,
             query=query_of(record),
@@ -118,12 +120,13 @@ def ground(record: RunRecord, ports: Ports) -> Round:
         write_h5ad(store, record.run_id, f"{folder}/{layout.PREDICTIONS}", predictions),
         cite_papers(record, ports, found=papers, reading=reading, de=grounded.de),
     ]
-    write_csv(store, record.run_id, f"{folder}/{layout.EMBEDDING}", embedding.result())
+    if embedding is not None:
+        write_csv(store, record.run_id, f"{folder}/{layout.EMBEDDING}", embedding.result())
     return scored.model_copy(update={"files": (*last.files, *written, *files)})
 
 
 def embed(record: RunRecord, ports: Ports, *, number: int) -> None:
-    """Place the cells of a round on a map for the figures, where its scoring did not, as in earlier versions."""
+    """Place the cells of a round on a map for the figures, where its scoring did not."""
     from haystack_kernel.grounding import compute_embedding
 
     folder, store = layout.round_folder(number), ports.store
