@@ -13,6 +13,8 @@ from haystack_kernel.campaign.sealing import SEALED_COLUMNS, check_seal, open_se
 from haystack_kernel.errors import InvalidInputError, NotFoundError
 from haystack_kernel.store import RunStore, layout
 
+pytestmark = pytest.mark.slow  # they need a finished run
+
 
 @pytest.fixture
 def run_folder(sealed_run, tiny_settings):

@@ -62,6 +62,7 @@ def test_check_passes_the_worked_example(install, monkeypatch, capsys):
     assert json.loads(said.out)["citation"] == "Example engine of HAYSTACK's documentation, version 1.0"
 
 
+@pytest.mark.slow
 def test_check_says_what_is_wrong_and_what_is_expected(install, monkeypatch, capsys):
     install({"bad": "foreign_code:engine"}, source="raise ImportError('no module named weights')")
     code, said = _run(monkeypatch, capsys, "engine", "check", "bad")

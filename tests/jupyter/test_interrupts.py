@@ -123,6 +123,7 @@ class Cloud:
         return JobStatus(state="running")
 
 
+@pytest.mark.slow
 def test_the_message_says_whether_a_job_goes_on_and_is_billed(ports, begin, clock):
     record = flow.work(begin(n_prompt=4, n_query=3), ports, until="collect")
     text = describe_interruption(record, ports, storage="gs://b/it's")
@@ -143,6 +144,7 @@ def test_the_message_says_whether_a_job_goes_on_and_is_billed(ports, begin, cloc
     assert "cannot be asked from here; it may go on and is billed" in describe_interruption(cloudy, ports)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_before_a_step_begins_reads_interrupted_at_once_and_names_its_job(ports, begin):
     run = Run(flow.work(begin(n_prompt=4, n_query=3), ports, until="collect"), ports=ports)
     assert run.status()["status"] == "running"  # a kernel may be about to go on
