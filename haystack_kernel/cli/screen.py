@@ -248,7 +248,8 @@ def _readable(done: Screen) -> str:
 
 def _rows(table: pd.DataFrame, *, left_out: Collection[str]) -> str:
     columns = {name: heading for name, heading in _SHOWN.items() if name not in left_out}
-    rows = table.head(_N_SHOWN).rename(columns=columns)[list(columns.values())].to_dict("records")
+    shown = table.head(_N_SHOWN).to_dict("records")
+    rows = [{heading: one[name] for name, heading in columns.items()} for one in shown]
     for row in rows:
         row["genes"] = "" if row["genes"] != row["genes"] else int(row["genes"])
     return format_rows(rows)
