@@ -318,6 +318,7 @@ def test_every_setting_that_the_manifests_name_exists():
         assert set(re.findall(r"HAYSTACK_\w+", path.read_text(encoding="utf-8"))) <= known
 
 
+@pytest.mark.slow
 @needs_gcloud
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_images_are_built_and_pushed_by_commit_and_never_from_uncommitted_files(place, tmp_path):

@@ -37,6 +37,7 @@ def cells(make_adata):
     }
 
 
+@pytest.mark.slow
 def test_the_worked_example_predicts_from_a_manifest_with_its_terms_in_the_record(install, roles, tmp_path, capsys):
     site = install({"nearest_type": "nearest_type:NearestType"}, name="example_engine", version="1.0")
     shutil.copy(EXAMPLE / "nearest_type.py", site)
@@ -63,6 +64,7 @@ def test_the_worked_example_predicts_from_a_manifest_with_its_terms_in_the_recor
     assert record["inputs"]["engine"] == record["model"]["sha256"]  # another version is another prediction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "match"),
     [
@@ -83,6 +85,7 @@ def test_an_engine_that_fails_says_how(install, cells, source, match):
         predict_foreign(require_installed("bad"), **cells, seed=0, limit_s=limit)
 
 
+@pytest.mark.slow
 def test_what_an_engine_returns_is_taken_as_it_is_meant(install, cells):
     source = """
 import os

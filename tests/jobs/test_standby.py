@@ -96,6 +96,7 @@ def test_a_process_that_died_while_it_waited_costs_no_job(executor, waiting, spe
     assert pid != waiting.pid
 
 
+@pytest.mark.slow
 def test_it_does_not_outlive_whoever_started_it():
     code = (
         "from haystack_kernel.jobs import standby; import time; standby.start_standby(('json',)); "

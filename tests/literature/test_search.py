@@ -170,6 +170,7 @@ def test_xml_with_entities_or_of_another_kind_is_refused(find, server, xml):
     assert "not in the documented form" in reasons(find())["pubmed"]
 
 
+@pytest.mark.slow
 def test_a_slow_source_is_left_behind(server, tmp_path):
     from haystack_kernel.jobs import SystemClock
 

@@ -187,6 +187,7 @@ def test_a_killed_worker_is_told_at_once_though_its_lease_has_not_run_out(hold, 
         assert lease.took_over
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_loses_its_lease_and_learns_of_it_when_it_continues(hold, tmp_path):
     from haystack_kernel.jobs import SystemClock
 
