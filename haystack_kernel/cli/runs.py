@@ -388,13 +388,19 @@ def spending_of(yes: bool, max_cost: float | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _leave_quickly() -> None:
+    """Spare the interpreter half a second of taking modules apart, unless a package would complain about that."""
+    if "duckdb" not in sys.modules:
+        gc.freeze()
+
+
 def execute(
     question: str, *, storage: str | None, run_id: str | None, options: dict[str, Any], spending: dict[str, Any]
 ) -> None:
     """Run the notebook through papermill and print the outcome; errors end in their exit codes."""
     from haystack_kernel.jupyter.kernels import early_kernel
 
-    atexit.register(gc.freeze)  # memory goes with the process; taking its modules apart would cost half a second
+    atexit.register(_leave_quickly)
     # started before anything else is loaded, because the first steps wait for it
     with early_kernel(storage=storage, options=options if run_id is None else None) as kernel:
         from haystack_kernel.jupyter.execute import execute_run

@@ -231,6 +231,15 @@ def test_run_as_a_program_leaves_the_notebook_and_the_report_and_one_json_line(t
 
 
 @pytest.mark.slow
+def test_a_refused_run_as_a_program_says_one_line(tiny_env):
+    command = [sys.executable, "-m", "haystack_kernel", "run", QUESTION, "--atlas", "elsewhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line.startswith("error: no atlas 'elsewhere'")
+
+
+@pytest.mark.slow
 def test_run_that_finds_no_candidate_exits_with_2_and_shows_the_failed_run(call, tiny_env):
     said = call("run", "How would B cells respond to IL-6?")
     assert said.code == 2
