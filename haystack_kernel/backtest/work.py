@@ -19,7 +19,7 @@ from haystack_kernel.backtest.table import TEXTS, calibration_pairs, pairs_by_nu
 from haystack_kernel.backtest.tasks import build_tasks, read_prepared
 from haystack_kernel.backtest.worker import BACKTEST, JUDGE, PREPARE
 from haystack_kernel.batches.folder import CampaignFolder
-from haystack_kernel.batches.pool import do_everywhere
+from haystack_kernel.batches.pool import Pool
 from haystack_kernel.batches.predict import predict
 from haystack_kernel.config.connect import connect
 from haystack_kernel.config.engines import check_engine
@@ -165,23 +165,17 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         msg = f"workers is {workers!r}; give a whole number of at least 1"
         raise InvalidInputError(msg)
-    plan = make_plan(
-        atlas, n_pairs=n_pairs, held=held, engines=engines, decoy=decoy, ports=ports, pairs=pairs, **options
-    )
-    name = BACKTEST.id_of(plan)
-    folder = CampaignFolder(ports.settings, name, clock=ports.clock)
-    if (done := folder.read(layout.RESULTS)) is None:
-        folder.write(layout.PLAN, plan.model_dump_json(indent=1).encode())
-        numbers = list(range(1, len(plan.pairs) + 1))
-        do_everywhere(BACKTEST, PREPARE, numbers, plan, ports=ports, workers=workers)
-        prepared = read_prepared(plan, folder=folder)
-        tasks = build_tasks(plan, prepared, folder=folder)
-        predict(tasks, plan, folder=folder, ports=ports, workers=workers, name=name)
-        usable = [number for number in numbers if "error" not in prepared.get(number, {"error": ""})]
-        do_everywhere(BACKTEST, JUDGE, usable, plan, ports=ports, workers=workers)
-        table = read_table(plan, prepared, folder=folder, ports=ports)
-        folder.write(layout.RESULTS, to_csv(table))
-        done = to_csv(table)
+    with Pool(BACKTEST, ports=ports, workers=max(min(workers, n_pairs), 1)) as pool:
+        plan = make_plan(
+            atlas, n_pairs=n_pairs, held=held, engines=engines, decoy=decoy, ports=ports, pairs=pairs, **options
+        )
+        name = BACKTEST.id_of(plan)
+        folder = CampaignFolder(ports.settings, name, clock=ports.clock)
+        done = folder.read(layout.RESULTS)
+        if done is None:
+            folder.write(layout.PLAN, plan.model_dump_json(indent=1).encode())
+            done = to_csv(_work(plan, pool, folder=folder, ports=ports, workers=workers))
+            folder.write(layout.RESULTS, done)
     table = parse_csv(done, texts=TEXTS)
     made = {engine: _calibrate(engine, table, plan, name=name, ports=ports) for engine in _engines_of(table)}
     for one in made.values():
@@ -189,6 +183,20 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
         folder.write(layout.calibration_file(one.engine, one.model), data)
         calibrations.save(one, root=ports.settings.atlas_root)
     return Backtest(name, plan, folder.root, table, made)
+
+
+def _work(
+    plan: BacktestPlan, pool: Pool[BacktestPlan], *, folder: CampaignFolder, ports: Ports, workers: int
+) -> pd.DataFrame:
+    """Do what the plan says, or what is left of it; returns the table."""
+    numbers = list(range(1, len(plan.pairs) + 1))
+    pool.do(PREPARE, numbers, plan)
+    prepared = read_prepared(plan, folder=folder)
+    tasks = build_tasks(plan, prepared, folder=folder)
+    predict(tasks, plan, folder=folder, ports=ports, workers=workers, name=BACKTEST.id_of(plan))
+    usable = [number for number in numbers if "error" not in prepared.get(number, {"error": ""})]
+    pool.do(JUDGE, usable, plan)
+    return read_table(plan, prepared, folder=folder, ports=ports)
 
 
 def make_plan(

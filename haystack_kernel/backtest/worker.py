@@ -1,6 +1,6 @@
-"""What a back-test does to each of its pairs, and the process that does it beside others.
+"""What a back-test does to each of its pairs, in this process and in those of its pool.
 
-In: a plan. Out: the files of the pairs; see :mod:`haystack_kernel.batches.worker`.
+In: a plan. Out: the files of the pairs; see :mod:`haystack_kernel.batches.pool`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from haystack_kernel.backtest.judge import judge_pair
 from haystack_kernel.backtest.prepare import Sources, prepare_pair
 from haystack_kernel.backtest.tasks import pair_tasks
 from haystack_kernel.batches.kind import Kind, Step
-from haystack_kernel.batches.worker import serve
 from haystack_kernel.schema import BacktestPlan
 from haystack_kernel.store import layout
 
@@ -36,11 +35,9 @@ JUDGE = Step("judge", layout.JUDGED, "comparing with the measured response", _ju
 BACKTEST = Kind(
     name="backtest",
     item="pair",
-    program="haystack_kernel.backtest.worker",
+    place="haystack_kernel.backtest.worker:BACKTEST",
+    modules=("anndata", "duckdb", "h5py", "pyarrow.parquet"),
     plan=BacktestPlan,
     folder_of=layout.pair_folder,
     steps={step.name: step for step in (PREPARE, JUDGE)},
 )
-
-if __name__ == "__main__":
-    serve(BACKTEST)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,9 +39,6 @@ class Plan(Protocol):
     @property
     def executor(self) -> ExecutorName:
         """Where the predictions are made."""
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """Values as JSON has them, with ``mode="json"``."""
 
     def model_dump_json(self) -> str:
         """The whole plan; an equal text is the same campaign."""
@@ -82,8 +79,10 @@ class Kind(Generic[P]):
         First word of the ids of its campaigns.
     item
         What one of its items is called.
-    program
-        Module that is started as a process of the pool; it calls :func:`haystack_kernel.batches.worker.serve`.
+    place
+        Where processes of the pool find this kind: ``module:NAME``.
+    modules
+        What such a process imports before it is asked for anything.
     plan
         Class of its plans.
     folder_of
@@ -94,7 +93,8 @@ class Kind(Generic[P]):
 
     name: str
     item: str
-    program: str
+    place: str
+    modules: tuple[str, ...]
     plan: type[P]
     folder_of: Callable[[int], str]
     steps: Mapping[str, Step[P]]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.batches.folder import CampaignFolder
-from haystack_kernel.batches.pool import do_everywhere
+from haystack_kernel.batches.pool import Pool
 from haystack_kernel.batches.predict import expected_spec, predict
 from haystack_kernel.campaign.enrich import CLASSES, classes_of, enrich_genes, enrich_treatments
 from haystack_kernel.campaign.live import Matrix, watch_in_notebook
@@ -520,14 +520,17 @@ def run_screen(plan: ScreenPlan, *, ports: Ports, workers: int = 1) -> Screen:
     if folder.read(layout.RESULTS) is None:
         folder.write(layout.PLAN, plan.model_dump_json(indent=1).encode())
         numbers = [number for number, one in enumerate(plan.questions, 1) if not one.refusal]
-        do_everywhere(SCREEN, PREPARE, numbers, plan, ports=ports, workers=workers)
-        prepared = {number: facts for number in numbers if (facts := read_prepared(number, folder=folder)) is not None}
-        tasks = [
-            task for number, facts in prepared.items() for task in question_tasks(number, plan, facts, folder=folder)
-        ]
-        predict(tasks, plan, folder=folder, ports=ports, workers=workers, name=name)
-        usable = [number for number, facts in prepared.items() if "error" not in facts]
-        do_everywhere(SCREEN, JUDGE, usable, plan, ports=ports, workers=workers)
+        with Pool(SCREEN, ports=ports, workers=min(workers, max(len(numbers), 1))) as pool:
+            pool.do(PREPARE, numbers, plan)
+            found = {number: read_prepared(number, folder=folder) for number in numbers}
+            prepared = {number: facts for number, facts in found.items() if facts is not None}
+            tasks = [
+                task
+                for number, facts in prepared.items()
+                for task in question_tasks(number, plan, facts, folder=folder)
+            ]
+            predict(tasks, plan, folder=folder, ports=ports, workers=workers, name=name)
+            pool.do(JUDGE, [number for number, facts in prepared.items() if "error" not in facts], plan)
         prepared, judged = read_judged(plan, folder=folder)
         table = tabulate(plan, prepared, judged)
         folder.write_cells(layout.EFFECTS, effects_of(plan, table, judged, name=name))

@@ -1,6 +1,6 @@
-"""What a screen does to each of its questions, and the process that does it beside others.
+"""What a screen does to each of its questions, in this process and in those of its pool.
 
-In: a plan. Out: the files of the questions; see :mod:`haystack_kernel.batches.worker`.
+In: a plan. Out: the files of the questions; see :mod:`haystack_kernel.batches.pool`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haystack_kernel.batches.kind import Kind, Step
-from haystack_kernel.batches.worker import serve
 from haystack_kernel.schema import ScreenPlan
 from haystack_kernel.store import layout
 
@@ -38,11 +37,9 @@ JUDGE = Step("judge", layout.JUDGED, "scoring the predictions", _judging)
 SCREEN = Kind(
     name="screen",
     item="question",
-    program="haystack_kernel.campaign.steps",
+    place="haystack_kernel.campaign.steps:SCREEN",
+    modules=("haystack_kernel.campaign.prepare", "haystack_kernel.campaign.judge", "duckdb", "pyarrow.parquet"),
     plan=ScreenPlan,
     folder_of=layout.question_folder,
     steps={step.name: step for step in (PREPARE, JUDGE)},
 )
-
-if __name__ == "__main__":
-    serve(SCREEN)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,15 +197,21 @@ def test_what_was_finished_when_the_program_and_later_its_workers_were_killed_is
     there = settings.model_copy(update={"storage": storage})
     found = connect(there)
 
+    beside = {}  # processes of the pool, by phase
+
     def listen(event):
-        if event.phase == "judge" and ": pair " in event.message:
-            for process in psutil.Process().children():
-                if "haystack_kernel.backtest.worker" in process.cmdline():
-                    process.kill()
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):  # it has ended
+                if "haystack_kernel.batches.worker" in process.cmdline():
+                    beside.setdefault(event.phase, set()).add(process.pid)
+                    if event.phase == "judge" and ": pair " in event.message:
+                        process.kill()
 
     with_killer = replace(found, executors={"local": InlineExecutor(found.clock)}, progress=listen)
     with pytest.raises(JobFailedError, match=r"SIGKILL.*same command goes on where it stopped"):
         run_backtest("tiny", ports=with_killer, workers=2, **OPTIONS)
+    assert len(beside["prepare"]) == 1  # with this one they are two
+    assert beside["prepare"] == beside["judge"]
     second = finished_files(folder)
     assert first.items() <= second.items()
     again = run_backtest("tiny", ports=replace(with_killer, progress=str), **OPTIONS)
