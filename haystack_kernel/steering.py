@@ -66,6 +66,9 @@ def describe(record: RunRecord, ports: Ports) -> dict[str, Any]:
         "rounds": len(record.rounds),
         "best_round": record.best_round,
         "score": None if score != score else round(score, 3),  # noqa: PLR0124 - NaN
+        "headline": record.headline,
+        "score_words": record.score_words,
+        "accuracy_words": record.accuracy_words,
         "termination": record.termination,
         "cost_usd": round(record.cost_usd, 4),
         "cost_by_kind": {kind: round(usd, 4) for kind, usd in record.cost_by_kind.items()},

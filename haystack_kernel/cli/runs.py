@@ -442,9 +442,8 @@ def _cost_text(by_kind: dict[str, float]) -> str | None:
 
 def status_text(found: dict[str, Any], *, question: str, storage: str | None) -> str:
     """The state of a run for a person: what it is, how far it came, and the commands that may come next."""
-    n_rounds, score = found["rounds"], found["score"]
+    n_rounds, scored = found["rounds"], found["score_words"]
     rounds = f"{n_rounds} round{'s' if n_rounds != 1 else ''}"
-    scored = f"{score:.1f} of 10 (round {found['best_round']} of {n_rounds})" if score is not None else None
     state = found["status"]
     if found["termination"]:
         state += f" after {rounds}: {found['termination'].replace('_', ' ')}"
@@ -459,7 +458,9 @@ def status_text(found: dict[str, Any], *, question: str, storage: str | None) ->
         ("status", state),
         ("measured", found["measured_already"]),
         ("engine", found["engine_chosen"]),
-        ("score", scored),
+        ("answer", found["headline"]),
+        ("score", f"{scored} (round {found['best_round']} of {n_rounds})" if scored else None),
+        ("accuracy", found["accuracy_words"]),
         ("tested", "\n".join(found["tested"])),
         ("failure", f"{failure['step']}: {failure['message']}" if failure else None),
         ("worker", f"process {worker['pid']} on {worker['host']}" if worker and worker["alive"] else None),

@@ -166,7 +166,7 @@ class EndWatch:
         if settings.webhook is not None:
             self._post(settings.webhook, message)
         if settings.notify:
-            self._notify(settings.notify, message)
+            self._notify(settings.notify, message, scored=summary.score_words)
         return True
 
     def _post(self, webhook: SecretStr, message: dict[str, Any]) -> None:
@@ -192,14 +192,14 @@ class EndWatch:
                 self._ports.clock.sleep(2.0**attempt)
         self._log(f"the webhook could not be told that run {message['run_id']} ended: {reason}")
 
-    def _notify(self, addresses: tuple[SecretStr, ...], message: dict[str, Any]) -> None:
+    def _notify(self, addresses: tuple[SecretStr, ...], message: dict[str, Any], *, scored: str) -> None:
         apprise = _load_apprise()
         sender = apprise.Apprise()
         for address in addresses:
             sender.add(address.get_secret_value())
-        scored = "" if message["score"] is None else f", score {message['score']:.1f} of 10"
         title = f"HAYSTACK run {message['run_id']}: {message['status']}"
-        body = f"Run {message['run_id']} of {message['owner']} is {message['status']}{scored}.\n{message['url']}"
+        end = f"{message['status']}, score {scored}" if scored else message["status"]
+        body = f"Run {message['run_id']} of {message['owner']} is {end}.\n{message['url']}"
         if not sender.notify(title=title, body=body):
             self._log(f"a message about the end of run {message['run_id']} could not be sent")
 

@@ -64,9 +64,7 @@ def cell_types(item: Candidate) -> str:
 
 def score_text(best: Round) -> str:
     """Return the score as ``7.3 of 10`` or ``7.3 of at most 8.5``, or ``not scored``."""
-    if best.composite is None or math.isnan(best.composite.value):
-        return "not scored"
-    return best.composite.shown
+    return best.composite.shown if best.composite and best.composite.is_scored else "not scored"
 
 
 def accuracy_text(record: RunRecord) -> str:
@@ -75,13 +73,12 @@ def accuracy_text(record: RunRecord) -> str:
     expected = confidence.expected if confidence else None
     if expected is None:
         return ""
-    if math.isnan(expected.value):
+    if not expected.shown:
         return f"No accuracy is expected: {expected.reason}."
     truth = "difference" if _is_observational(record) else "response"
     return (
-        f"Expected correlation with the true {truth}: {expected.value:.2f} (80 % interval {expected.low:.2f} to "
-        f"{expected.high:.2f}); a measurement of {expected.n_cells} cells an arm would show about "
-        f"{expected.measured:.2f}."
+        f"Expected correlation with the true {truth}: {expected.shown}; a measurement of "
+        f"{expected.n_cells} cells an arm would show about {expected.measured:.2f}."
     )
 
 

@@ -388,6 +388,24 @@ class RunRecord(Frozen):
         return best.composite.value if best and best.composite else NAN
 
     @property
+    def headline(self) -> str:
+        """The answer in a sentence; empty before the result was put into words."""
+        return self.interpretation.headline if self.interpretation else ""
+
+    @property
+    def score_words(self) -> str:
+        """The score as ``7.3 of at most 8.5``; empty where nothing was scored."""
+        best = self.best
+        return best.composite.shown if best and best.composite and best.composite.is_scored else ""
+
+    @property
+    def accuracy_words(self) -> str:
+        """The expected correlation of the best round with the true response, or why nothing is expected of it."""
+        confidence = self.best.confidence if self.best else None
+        expected = confidence.expected if confidence else None
+        return (expected.shown or f"none expected: {expected.reason}") if expected else ""
+
+    @property
     def all_bills(self) -> tuple[Bill, ...]:
         """Bills of the rounds, then those that belong to no round."""
         return (*(bill for item in self.rounds for bill in item.bills), *self.bills)
@@ -438,6 +456,7 @@ class RunSummary(Frozen):
     run_id: RunId
     status: ShownStatus = Field(description="as in the record; in a listing also 'interrupted'")
     score: Real = NAN
+    score_words: str = Field(default="", description="the score with the most that was possible; empty: not scored")
     rounds: int = 0
     question: str
     engine: Engine
@@ -459,6 +478,7 @@ class RunSummary(Frozen):
             run_id=record.run_id,
             status=record.status,
             score=record.score,
+            score_words=record.score_words,
             rounds=len(record.rounds),
             question=record.question,
             engine=record.config.engine,

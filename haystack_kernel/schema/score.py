@@ -5,6 +5,7 @@ In: plain values. Out: components, composite, agreement, confidence, feedback.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -60,6 +61,11 @@ class Composite(Frozen):
     reason: str = ""
 
     @property
+    def is_scored(self) -> bool:
+        """Whether there is a score."""
+        return not math.isnan(self.value)
+
+    @property
     def shown(self) -> str:
         """``7.3 of 10``, or ``7.3 of at most 8.5`` where what was measured allows no more.
 
@@ -104,6 +110,13 @@ class ExpectedAccuracy(Frozen):
     words: str = Field(default="", description="what it rests on, a clause")
     narrower: str = Field(default="", description="what to measure next so that the interval narrows most, a clause")
     reason: str = Field(default="", description="why NaN; never empty when NaN")
+
+    @property
+    def shown(self) -> str:
+        """``0.88 (80 % interval 0.76 to 0.94)``; empty where nothing is expected."""
+        if math.isnan(self.value):
+            return ""
+        return f"{self.value:.2f} (80 % interval {self.low:.2f} to {self.high:.2f})"
 
 
 class Without(Frozen):

@@ -191,6 +191,7 @@ class RunOut(BaseModel):
     doing: str = Field(description="the next step in words; empty after the last one")
     rounds: int
     score: float | None
+    score_words: str = Field(description="the score with the most that was possible; empty: not scored")
     cost_usd: float
     owner: str | None
     may_steer: bool = Field(description="whether you may cancel, resume and share it")

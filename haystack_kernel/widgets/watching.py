@@ -260,9 +260,8 @@ class Monitor(Part):
         limit = f"of {in_usd(cap)} at most" if cap is not None else "no cap is known here"
         where = "this machine" if seen.record.config.executor == "local" else f"{limit}, by list prices {over}".strip()
         tiles.append(("cost", escape(money), escape(where)))
-        score = seen.record.score
-        best = f"{score:.1f} of 10" if score == score else "none yet"  # noqa: PLR0124 - NaN
-        tiles.append(("score", escape(best), escape(f"stops at {seen.record.config.threshold:g}")))
+        limit = escape(f"stops at {seen.record.config.threshold:g}")
+        tiles.append(("score", escape(seen.record.score_words or "none yet"), limit))
         boxes = "".join(
             f'<div><div class="name">{escape(name)}</div><div class="value">{value}</div>'
             f'<div class="note">{note}</div></div>'

@@ -98,7 +98,8 @@ def test_a_finished_run_shows_its_answer_and_nothing_to_press_but_in_the_fork_fo
     page = seen.picture(live=True)
     assert "data-do" not in page
     assert record.interpretation.headline[:20] in page
-    assert f"{record.score:.1f} of 10" in page
+    assert record.score_words.startswith(f"{record.score:.1f} of at most ")  # as in the report
+    assert record.score_words in page
     assert "report.html" in page
     assert page.count('<li class="done"') == len(seen.seen.phases)
     assert seen.wait().score == record.score  # returns at once

@@ -201,8 +201,8 @@ def _learned(members: Sequence[Candidate], history: Sequence[Round], *, n_all: i
         for item in past.feedback:
             if now[item.action] < before[item.action]:
                 said[item.action] = f"Round {past.number}: {item.sentence}; {_ACTIONS[item.action]}. "
-    is_scored = last.composite is not None and not math.isnan(last.composite.value)
-    scored = f"Round {last.number} scored {last.composite.value:.1f} of 10. " if last.composite and is_scored else ""
+    score = last.composite
+    scored = f"Round {last.number} scored {score.shown}. " if score and score.is_scored else ""
     return scored + "".join(said.values())
 
 

@@ -30,7 +30,12 @@
       text("next-step", state.next_step ? state.doing : "");
       text("rounds", `${state.rounds} round${state.rounds === 1 ? "" : "s"}`);
       text("left", state.left_s ? `about ${span(state.left_s)} left, by earlier runs` : "");
-      if (state.score !== null) text("score", `${state.score.toFixed(1)} of 10`);
+      if (state.score_words) {
+        const [value, ...most] = state.score_words.split(" "), small = document.createElement("span");
+        small.className = "of";
+        small.textContent = ` ${most.join(" ")}`;
+        document.getElementById("score").replaceChildren(value, small);
+      }
       const steps = document.getElementById("steps");
       steps.replaceChildren(...state.steps.map((step) => item(step.doing, step.seconds >= 1 ? span(step.seconds) : "< 1 s")));
       if (state.next_step) { const now = item(state.doing, "now"); now.className = "now"; steps.append(now); }
