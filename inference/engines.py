@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import fields
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from importlib.util import find_spec
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from inference.apart import Order
 from inference.baselines import BASELINES, predict
 from inference.errors import EngineError, ModelError
 from inference.files import local_copy, remembered_sha256
@@ -27,15 +27,17 @@ from inference.stack.config import GenerationSettings
 from inference.stack.genes import has_gene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from inference.apart import Apart
     from inference.baselines import Cells, Prediction
     from inference.installed import Installed
     from inference.manifest import Manifest
+    from inference.stack.asked import Asked, Generated
     from inference.stack.embed import Embedding
     from inference.stack.engine import StackEngine
 
@@ -52,11 +54,6 @@ def require_packages() -> None:
                 f"pip install 'haystack-kernel[stack]', or choose another engine: {', '.join(BASELINES)}"
             )
             raise EngineError(msg)
-
-
-def wait_passively() -> None:
-    """Keep waiting threads from spinning, which takes the processor from those they wait for on a busy machine."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - read once, when torch is first imported
 
 
 def default_engine(model: str | None) -> str:
@@ -77,16 +74,40 @@ def require_installed(name: str) -> Installed:
 
 
 class Engines:
-    """The engines of one job; the model is read once, when a task first needs it."""
+    """The engines of one job; the model is read once, when a task first needs it.
 
-    def __init__(self, manifest: Manifest, *, folder: Path, progress: Callable[[str], None] | None = None) -> None:
+    Parameters
+    ----------
+    manifest
+        The job.
+    folder
+        Local scratch space.
+    progress
+        Receives a line for each step of the model.
+    files
+        Role -> local file of the model and its digest, where they are known already.
+    apart
+        A process that generates; None: this one.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        folder: Path,
+        progress: Callable[[str], None] | None = None,
+        files: Mapping[str, tuple[Path, str]] | None = None,
+        apart: Apart | None = None,
+    ) -> None:
         self._manifest = manifest
         self._folder = folder
         self._progress = progress
-        self._digests: dict[str, str] = {}
+        self._apart = apart
         self._loading = Lock()
         own = packaged(manifest.model)
         self._paths: dict[str, Path] = dict(zip(_ROLES, own, strict=True)) if own else {}
+        self._paths |= {role: path for role, (path, _) in (files or {}).items()}
+        self._digests = {role: digest for role, (_, digest) in (files or {}).items()}
 
     def find(self, name: str) -> Callable[..., Prediction]:
         """Return ``predict(*, prompt, control, query, seed)`` of an engine; some also take ``others``.
@@ -109,6 +130,20 @@ class Engines:
         """The loaded model, for more than predictions; raises as :meth:`find` does."""
         with self._loading:  # the thread that reads ahead asks for it, too
             return self._stack
+
+    def generate(self, asked: Asked) -> Generated:
+        """Generate with the model, in the process that was given for it; raises as :meth:`find` does."""
+        if self._apart is None:
+            return self.model.generate(asked)
+        uris = zip((self._manifest.model, self._manifest.genelist), _ROLES, strict=True)
+        files = {role: (self._path(uri, role), self._digest(uri, role)) for uri, role in uris}
+        order = Order(self._manifest, files, self._folder, is_told=self._progress is not None)
+        return self._apart.generate(asked, order=order)
+
+    def close(self) -> None:
+        """Nothing more will be generated: the memory of a model in another process is let go of at once."""
+        if self._apart is not None:
+            self._apart.close()
 
     def n_together(self, name: str) -> int:
         """Windows that an engine computes at once; 1 where it takes the tasks one by one, as on a processor."""
@@ -161,7 +196,6 @@ class Engines:
     @cached_property
     def _stack(self) -> StackEngine:
         require_packages()
-        wait_passively()
         load_modules(["inference.stack.engine"])
         from inference.stack.engine import Source, load_engine
 

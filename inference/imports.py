@@ -1,4 +1,4 @@
-"""Loads modules without collecting garbage meanwhile.
+"""How the programs load modules: without collecting garbage meanwhile, and with threads that will wait passively.
 
 In: names of modules. Out: nothing; they are in ``sys.modules``.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -39,3 +40,11 @@ def load_modules(names: Iterable[str], *, for_good: bool = False) -> None:
             atexit.register(gc.unfreeze)  # some packages complain about what the interpreter's end leaves
         if was_on:
             gc.enable()
+
+
+def wait_passively() -> None:
+    """Keep waiting threads from spinning, which takes the processor from those they wait for on a busy machine.
+
+    Each program does this first of all: it has no effect once torch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - read once, when torch is first imported

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.apart import start_apart
 from inference.errors import EngineError, InputError, StorageError, UriError
 from inference.flags import add_model_flags, model_fields
-from inference.imports import load_modules
+from inference.imports import load_modules, wait_passively
 from inference.manifest import Manifest, ManifestError, check_manifest
 from inference.stop import Stop, StoppedError
 
@@ -33,6 +35,7 @@ _FILE_HELP = "a .ckpt, .pt or .safetensors file: path or gs:// address, as for a
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    wait_passively()
     arguments = _parser().parse_args(argv)
     run: Callable[..., dict[str, Any]] = arguments.run
     stop = Stop()
@@ -84,29 +87,31 @@ def _info(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dict[st
 
 def _generate(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dict[str, Any]:
     start = time.monotonic()
-    load_modules(["inference.split"])
-    from inference.engines import Engines
-    from inference.split import SplitRequest, SplitRun
-
     for name in _IGNORED:
         if getattr(arguments, name) is not None:
             _say(f"--{name.replace('_', '-')} has no effect here and is ignored")
     fields = model_fields(arguments)
     manifest = Manifest(tasks=(), model=arguments.checkpoint, genelist=arguments.genelist, **fields)
     check_manifest(manifest)
-    engines = Engines(manifest, folder=folder, progress=_say if arguments.show_progress else None)
-    asked = SplitRequest(
-        base=arguments.base_adata,
-        test=arguments.test_adata,
-        genelist=arguments.genelist,
-        output_dir=arguments.output_dir,
-        column=arguments.split_column,
-        values=tuple(arguments.split_values) if arguments.split_values else None,
-        gene_column=arguments.gene_name_col,
-        is_concatenated=arguments.concatenate,
-        seed=arguments.random_seed,
-    )
-    outcome = SplitRun(asked, engines=engines, folder=folder, say=_say, stop=stop).run()
+    with start_apart() as apart:  # before anything else, as loading torch takes the longest
+        load_modules(["inference.split"])
+        from inference.engines import Engines
+        from inference.split import SplitRequest, SplitRun
+
+        progress = _say if arguments.show_progress else None
+        engines = Engines(manifest, folder=folder, progress=progress, apart=apart)
+        asked = SplitRequest(
+            base=arguments.base_adata,
+            test=arguments.test_adata,
+            genelist=arguments.genelist,
+            output_dir=arguments.output_dir,
+            column=arguments.split_column,
+            values=tuple(arguments.split_values) if arguments.split_values else None,
+            gene_column=arguments.gene_name_col,
+            is_concatenated=arguments.concatenate,
+            seed=arguments.random_seed,
+        )
+        outcome = SplitRun(asked, engines=engines, folder=folder, say=_say, stop=stop).run()
     return {
         "done": outcome.done,
         "skipped": outcome.skipped,
@@ -175,4 +180,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(exit_code)  # everything is published; taking the modules apart would take a while

@@ -24,6 +24,7 @@ from inference.engines import Engines, default_engine, require_installed
 from inference.errors import EngineError, InputError, StorageError, UriError
 from inference.files import check_uri, read_bytes, shard, write_text
 from inference.flags import add_model_flags, model_fields
+from inference.imports import wait_passively
 from inference.inputs import Inputs, input_uris
 from inference.manifest import (
     EMBED,
@@ -79,6 +80,7 @@ class Tally:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    wait_passively()
     start = time.monotonic()
     arguments = _parse(argv)
     tally = Tally()

@@ -22,6 +22,7 @@ from inference.files import check_uri, exists, local_copy, publish, sha256_of
 from inference.inputs import UNKNOWN
 from inference.manifest import MODEL_ENGINE, OUTPUT_UNS
 from inference.outputs import GEN_LOGIT, PADDED, write_cells
+from inference.stack.asked import Asked
 from inference.stack.genes import align, coverage_warnings, read_names
 from inference.stored import StoredCells
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from inference.checks import Checked, Found
     from inference.engines import Engines
-    from inference.stack.engine import Generated
+    from inference.stack.asked import Generated
     from inference.stop import Stop
 
 SPLIT_VALUE = "split_value"  # obs of a concatenated output: which prompt a cell was predicted with
@@ -100,6 +101,8 @@ class SplitRun:
         self.asked = asked
         self.outcome = Outcome()
         self._engines, self._folder, self._say, self._stop = engines, folder, say, stop
+        self._names: tuple[str, ...] = ()  # of the model's genes, as in their file
+        self._genes: dict[str, int] = {}  # upper-cased name -> the model's column
 
     def run(self) -> Outcome:
         """Predict and publish every value; one whose output exists, made from the same inputs, is skipped.
@@ -109,6 +112,8 @@ class SplitRun:
         InputError, ModelError, EngineError, UriError, StorageError
             An input, the model, an address or the storage cannot be used; outputs already published stay.
         """
+        self._names = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist)
+        self._genes = {name.upper(): column for column, name in enumerate(self._names)}
         base_path, base, base_found = self._find(self.asked.base)
         test_path, test, test_found = self._find(self.asked.test)
         test_checked = test_found.rows(np.arange(test.n_obs))
@@ -136,6 +141,8 @@ class SplitRun:
                 self._say(f"{uri}: already done, skipped")
                 continue
             prediction, record = self._predict(value, state)
+            if number == len(values):
+                self._engines.close()
             obs, var = state.test.obs.copy(), self._var(state, prediction)
             obs[GEN_LOGIT] = prediction.logits
             self._publish(prediction.counts, obs, var, record=record | {"key": key}, uri=uri)
@@ -172,6 +179,7 @@ class SplitRun:
             prediction, records[value] = self._predict(value, state)
             counts.append(prediction.counts)
             tables.append(state.test.obs.assign(**{GEN_LOGIT: prediction.logits, SPLIT_VALUE: value}))
+        self._engines.close()
         obs = pd.concat(tables)
         obs[SPLIT_VALUE] = pd.Categorical(obs[SPLIT_VALUE], categories=list(values))
         joined = sparse.vstack(counts, format="csr")
@@ -181,25 +189,22 @@ class SplitRun:
 
     def _predict(self, value: str, state: _State) -> tuple[Generated, dict[str, Any]]:
         """Predict the test cells over all of the model's genes, in the model's order."""
-        from inference.stack.engine import Asked
-
-        engine = self._engines.model
-        test = state.test_checked
+        test, genes = state.test_checked, self._genes
         base = state.base.rows(np.flatnonzero(state.labels == value))  # the cells of one value alone
         for note in base.notes:
             self._note(note)
-        aligned = align(test.counts, test.genes, model_genes=engine.genes, role="test")
-        prediction = engine.generate(
+        aligned = align(test.counts, test.genes, model_genes=genes, role="test")
+        prediction = self._engines.generate(
             Asked(
                 prompt=_cells(base.counts, base.genes),
-                query=_cells(aligned.counts, tuple(engine.genes)),
+                query=_cells(aligned.counts, tuple(genes)),
                 seed=self.asked.seed,
             )
         )
-        is_measured = np.zeros(len(engine.genes), dtype=bool)
+        is_measured = np.zeros(len(genes), dtype=bool)
         is_measured[aligned.model] = True
         prediction = replace(prediction, changeable=prediction.changeable & is_measured)
-        model = prediction.record["model"] | {"frac_model_genes_in_query": aligned.model.size / len(engine.genes)}
+        model = prediction.record["model"] | {"frac_model_genes_in_query": aligned.model.size / len(genes)}
         model |= {"frac_query_genes_in_model": aligned.own.size / len(test.genes)}
         record = {
             **prediction.record,
@@ -220,9 +225,9 @@ class SplitRun:
         """The model's genes, under the names that the test cells' var has for its index and its column of symbols."""
         import pandas as pd
 
-        names, test_var = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist), state.test.var
-        columns = {self.asked.gene_column: names} if self.asked.gene_column in test_var.columns else {}
-        index = pd.Index(names, name=None if test_var.index.name == PADDED else test_var.index.name)
+        test_var = state.test.var
+        columns = {self.asked.gene_column: self._names} if self.asked.gene_column in test_var.columns else {}
+        index = pd.Index(self._names, name=None if test_var.index.name == PADDED else test_var.index.name)
         return pd.DataFrame({**columns, PADDED: ~prediction.changeable}, index=index)
 
     def _publish(
@@ -256,10 +261,9 @@ class SplitRun:
 
     def _find(self, uri: str) -> tuple[Path, StoredCells, Found]:
         path = self._fetch(uri)
-        genes = read_names(self._fetch(self.asked.genelist), name=self.asked.genelist)
         cells = StoredCells.read(path, name=uri)
         # Where raw holds as many of the model's genes as X, the reference takes raw.
-        found = find_counts(cells, name=uri, symbols=self.asked.gene_column, model_genes=genes, first="raw/X")
+        found = find_counts(cells, name=uri, symbols=self.asked.gene_column, model_genes=self._names, first="raw/X")
         return path, cells, found
 
     def _fetch(self, uri: str) -> Path:

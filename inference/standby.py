@@ -14,8 +14,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from inference.engines import wait_passively
-from inference.imports import load_modules
+from inference.imports import load_modules, wait_passively
 
 STOPPED, CRASHED = 143, 1
 

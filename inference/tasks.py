@@ -31,6 +31,7 @@ from inference.manifest import (
 )
 from inference.outputs import write_embedding, write_prediction
 from inference.resample import resample_cells
+from inference.stack.asked import Asked
 from inference.stack.genes import coverage_warnings
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ def compute(tasks: Sequence[tuple[Task, Prepared]], *, engines: Engines) -> list
         embedding = engines.embed(prepared.loaded["query"].cells)
         return [lambda: embedding]
     if first.engine == MODEL_ENGINE:
-        from inference.stack.engine import Asked
-
         asked = [Asked(_prompt(task, item), item.loaded["query"].cells, task.seed) for task, item in tasks]
         return [*engines.model.predict_together(asked)]
     control, more = prepared.loaded.get("control"), prepared.loaded.get("others")

@@ -9,7 +9,7 @@ import re
 import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from scipy import sparse
 from inference.baselines import Prediction
 from inference.draw import TARGET_SUM
 from inference.errors import EngineError, InputError
+from inference.stack.asked import Asked, Generated
 from inference.stack.batches import Limits, is_out_of_memory
 from inference.stack.checkpoint import Checkpoint, check_genes, load_checkpoint
 from inference.stack.generate import Generation, advance, count_windows
@@ -52,26 +53,6 @@ class Source:
     path: Path  # local
     name: str  # its name in messages: the address that the user gave
     sha256: str
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One prediction of several."""
-
-    prompt: Cells
-    query: Cells
-    seed: int
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Generated counts in the shape of the query cells, without the expectations of a :class:`Prediction`."""
-
-    counts: sparse.csr_matrix
-    changeable: NDArray[np.bool_]
-    logits: NDArray[np.float32]
-    notes: tuple[str, ...]
-    record: dict[str, Any]
 
 
 @dataclass(frozen=True)

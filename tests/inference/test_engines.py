@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from inference import model, run_inference
 from inference.engines import Engines, default_engine
 from inference.errors import EngineError, ModelError
 from inference.manifest import BASELINES, ENGINES, Manifest
@@ -67,13 +68,14 @@ def test_baselines_import_neither_the_kernel_nor_anndata():
 
 
 @pytest.mark.parametrize(("chosen", "used"), [(None, "passive"), ("active", "active")])
-def test_waiting_threads_sleep_unless_told_otherwise(tmp_path, monkeypatch, chosen, used):
-    pytest.importorskip("torch")
+@pytest.mark.parametrize("program", [model.main, run_inference.main])
+def test_waiting_threads_of_each_program_sleep_unless_told_otherwise(monkeypatch, capsys, program, chosen, used):
     monkeypatch.setenv("OMP_WAIT_POLICY", str(chosen))
     if chosen is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
-    with pytest.raises(ModelError, match="needs a model"):
-        _ = Engines(Manifest(tasks=()), folder=tmp_path).model
+    with pytest.raises(SystemExit):
+        program(["--help"])
+    assert "usage" in capsys.readouterr().out
     assert os.environ["OMP_WAIT_POLICY"] == used
 
 
