@@ -2,9 +2,10 @@
 
 In: raw counts of predicted, measured and control cells. Out: one :class:`Sixfold` per prediction, and their scores.
 
-Definitions follow cell-eval2 0.20, profile vcc2026 (reference edition of 2026-08-19); its code is not used. Two things
-differ: fold changes have a pseudo-count of 1 CPM on both sides instead of 1e-9, with which genes absent from one arm
-decide everything; and no gene is taken out as the perturbation's own target, because most treatments here have none.
+Definitions follow cell-eval2 0.20, profile vcc2026 (reference edition of 2026-08-19); its code is not used, and its
+values are reached to rounding (an opt-in test). Two things differ: fold changes have a pseudo-count of 1 CPM on both
+sides instead of 1e-9, with which genes absent from one arm decide everything; and no gene is taken out as the
+perturbation's own target, because most treatments here have none.
 """
 
 from __future__ import annotations

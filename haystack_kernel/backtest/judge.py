@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import BacktestPlan
 
     Floats = NDArray[np.float64]
+    Halves = tuple[sparse.csr_matrix, sparse.csr_matrix]
 
 TYPE_MEAN = "type-mean"  # the mean response of the cell type to other treatments
 DECOY = "decoy"  # the best simple engine with a prompt of another treatment
 REPLICATE = "replicate"
 CONTROL_SUFFIX = "-control"  # task of an engine whose effect is the difference of two predictions
 MIN_DETECTION = 0.02
+REPLICATE_CHANGE, REPLICATE_TRUTH = "replicate-change", "replicate-truth"  # changes of the two halves' profiles
 N_SPLITS = 2  # of the measurement into two halves, for the replicate
 
 
@@ -94,9 +96,10 @@ def judge_pair(number: int, plan: BacktestPlan, *, tasks: list[str], folder: Cam
         near = compare_changes(delta, truth, tested=tested & ~padded)
         facts["engines"][engine] = {**asdict(near), **asdict(six), "model": _model_of(predicted)}
         profiles[engine] = bulk.profile
-    facts["engines"][REPLICATE], profiles[REPLICATE], halves = _replicate(
+    facts["engines"][REPLICATE], repeated, halves = _replicate(
         measured, tested=tested, expressed=expressed, full=real, seed=plan.seed + number
     )
+    profiles |= repeated
     facts["split_halves"] = halves
     facts["highest_r"] = highest_correlation(halves)
     folder.write_arrays(path, facts, profiles)
@@ -150,34 +153,59 @@ def _why_missing(place: str, engine: str, folder: CampaignFolder) -> str:
 
 def _replicate(
     measured: Measured, *, tested: NDArray[np.bool_], expressed: NDArray[np.bool_], full: anchored.RankTests, seed: int
-) -> tuple[dict[str, Any], Floats, float]:
-    """Score one half of the measurement against the other, each with control cells of its own, over a few splits."""
+) -> tuple[dict[str, Any], dict[str, Floats], float]:
+    """Score one half of the measurement against the other over a few splits; the profiles are those of the first."""
     rng = make_rng(seed, role="backtest/replicate")
-    found: list[dict[str, float]] = []
-    halves: list[float] = []
-    profile = np.zeros(len(measured.genes))
+    splits = []
     for _ in range(N_SPLITS):
-        one, two = _halve(measured.treated, rng)
-        base, other = _halve(measured.control, rng)
-        tests = [anchored.rank_tests(cells, own, expressed=expressed) for cells, own in ((one, base), (two, other))]
-        bulks = [anchored.bulk_profile(cells) for cells in (one, two, base, other)]
-        # the second half's own change, laid on the first half's control cells
-        moved = anchored.Bulk(bulks[2].profile + bulks[1].profile - bulks[3].profile, bulks[1].noise + bulks[3].noise)
-        six = anchored.compare_cells(tests[1], tests[0], bulk=moved, truth=bulks[0], control=bulks[2])
-        values = asdict(six)
-        gate = full.is_changed
-        weight = float(np.abs(full.lfc[gate]).sum())
-        enough = int(gate.sum()) >= anchored.MIN_GATE and weight > 0
-        miss = float(np.abs(tests[1].lfc - tests[0].lfc)[gate].sum())
-        values["fold_change_error"] = miss / weight if enough else np.nan
-        effects = [
-            measure_effect(*(summarise_arm(log_normalise(arm)) for arm in arms)) for arms in ((one, base), (two, other))
-        ]
-        values |= asdict(compare_changes(effects[1].delta, effects[0], tested=tested))
-        halves.append(correlate(effects[0].delta[tested], effects[1].delta[tested]))
-        found.append(values)
-        profile += moved.profile / N_SPLITS
-    return {name: _mean([one[name] for one in found]) for name in found[0]}, profile, _mean(halves)
+        treated, control = _halve(measured.treated, rng), _halve(measured.control, rng)
+        splits.append(compare_halves(treated, control, tested=tested, expressed=expressed, full=full))
+    values = {name: _mean([one[name] for one, _, _ in splits]) for name in splits[0][0]}
+    return values, splits[0][1], _mean([halves for _, _, halves in splits])
+
+
+def compare_halves(
+    treated: Halves,
+    control: Halves,
+    *,
+    tested: NDArray[np.bool_],
+    expressed: NDArray[np.bool_],
+    full: anchored.RankTests,
+) -> tuple[dict[str, float], dict[str, Floats], float]:
+    """Take the second half of a measurement as a prediction of the first, each with control cells of its own.
+
+    Parameters
+    ----------
+    treated, control
+        Raw counts of both halves.
+    tested, expressed
+        Genes for the correlation, and genes for the rank tests.
+    full
+        Rank tests of the whole measurement, whose changed genes and fold changes the error of fold changes refers to.
+
+    Returns
+    -------
+    The metrics; profiles of the second half and changes of both, by name; correlation of the two halves' effects.
+    """
+    (one, two), (base, other) = treated, control
+    tests = [anchored.rank_tests(cells, own, expressed=expressed) for cells, own in ((one, base), (two, other))]
+    truth, again, first, second = (anchored.bulk_profile(cells) for cells in (one, two, base, other))
+    values = asdict(anchored.compare_cells(tests[1], tests[0], bulk=again, truth=truth, control=first))
+    gate = full.is_changed
+    weight = float(np.abs(full.lfc[gate]).sum())
+    enough = int(gate.sum()) >= anchored.MIN_GATE and weight > 0
+    miss = float(np.abs(tests[1].lfc - tests[0].lfc)[gate].sum())
+    values["fold_change_error"] = miss / weight if enough else np.nan
+    effects = [
+        measure_effect(*(summarise_arm(log_normalise(arm)) for arm in arms)) for arms in ((one, base), (two, other))
+    ]
+    values |= asdict(compare_changes(effects[1].delta, effects[0], tested=tested))
+    profiles = {
+        REPLICATE: again.profile,
+        REPLICATE_CHANGE: again.profile - second.profile,
+        REPLICATE_TRUTH: truth.profile - first.profile,
+    }
+    return values, profiles, correlate(effects[0].delta[tested], effects[1].delta[tested])
 
 
 def _mean(values: list[float]) -> float:
@@ -185,7 +213,7 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _halve(cells: sparse.csr_matrix, rng: np.random.Generator) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+def _halve(cells: sparse.csr_matrix, rng: np.random.Generator) -> Halves:
     order = rng.permutation(cells.shape[0])
     cut = (len(order) + 1) // 2
     return cells[np.sort(order[:cut])], cells[np.sort(order[cut:])]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.backtest import anchored
-from haystack_kernel.backtest.judge import REPLICATE, TYPE_MEAN
+from haystack_kernel.backtest.judge import REPLICATE, REPLICATE_CHANGE, REPLICATE_TRUTH, TYPE_MEAN
 from haystack_kernel.grounding.confidence.backtested import FEATURES
 from haystack_kernel.schema import EVIDENCE_WORDS, CalibrationPair
 
@@ -177,7 +177,7 @@ def _discrimination(
     pairs: dict[int, MeasuredPair], judged: dict[int, Judged], groups: list[list[int]]
 ) -> dict[tuple[int, str], float]:
     """Rank of the right treatment among those of the same cell type and dataset, for each pair and engine."""
-    found = {}
+    found: dict[tuple[int, str], float] = {}
     for members in groups:
         # of a treatment with several hidden groups of donors only the pair's own stands for it
         for number in members:
@@ -186,17 +186,24 @@ def _discrimination(
             for other in members:
                 if pairs[other].perturbation != own:
                     others.setdefault(pairs[other].perturbation, other)
-            compared = [number, *others.values()]
-            changes = [judged[one][1]["truth"] - judged[one][1]["control"] for one in compared]
-            if len({change.size for change in changes}) > 1:
-                continue
-            profiles = judged[number][1]
-            for engine in judged[number][0]["engines"]:
-                if engine in profiles:
-                    # against the cells that were transformed: the truth's control cells would bring its donors along
-                    change = profiles[engine] - profiles["control" if engine == REPLICATE else keys.QUERY]
-                    found[number, engine] = anchored.discriminate(change, changes, own=0)
+            ranks = _ranks([judged[one][1] for one in (number, *others.values())])
+            found |= {(number, engine): ranks[engine] for engine in judged[number][0]["engines"] if engine in ranks}
     return found
+
+
+def _ranks(compared: list[dict[str, Floats]]) -> dict[str, float]:
+    """Rank of the first pair's measurement among those of all pairs, by the changes that each of its profiles shows."""
+    own, changes = compared[0], [one["truth"] - one["control"] for one in compared]
+    if len({change.size for change in changes}) > 1:
+        return {}
+    # against the cells that were transformed: the truth's control cells would bring its donors along
+    moved = {name: profile - own[keys.QUERY] for name, profile in own.items() if name != REPLICATE}
+    ranks = {name: anchored.discriminate(change, changes, own=0) for name, change in moved.items()}
+    # a half of the measurement among the other halves: the whole one holds the half, and would be too near
+    halves = [one[REPLICATE_TRUTH] for one in compared if REPLICATE_TRUTH in one]
+    if REPLICATE_CHANGE in own and len(halves) == len(compared):
+        ranks[REPLICATE] = anchored.discriminate(own[REPLICATE_CHANGE], halves, own=0)
+    return ranks
 
 
 def summarise_whole(table: pd.DataFrame) -> pd.DataFrame:

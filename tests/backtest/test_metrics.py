@@ -6,6 +6,7 @@ import scipy.sparse as sp
 from scipy.stats import mannwhitneyu
 
 from haystack_kernel.backtest import anchored
+from haystack_kernel.backtest.judge import REPLICATE, REPLICATE_CHANGE, REPLICATE_TRUTH, compare_halves
 from haystack_kernel.backtest.metrics import compare_changes, highest_correlation
 from inference.effects import Effect
 
@@ -94,6 +95,21 @@ def test_the_jackknife_takes_the_noise_of_the_measurement_off(arms):
     six = anchored.compare_cells(tests[0], tests[1], bulk=halves[0], truth=halves[1], control=halves[2])
     assert six.size > 0.3
     assert abs(six.error - six.own_noise) < 0.05 * six.size
+
+
+def test_a_replicate_is_as_near_as_noise_allows_however_few_its_control_cells_are(arms):
+    """The halves are compared as they are: control cells of their own would bring their noise along."""
+    control, treated, _ = arms
+    every = np.ones(N_GENES, bool)
+    full = anchored.rank_tests(treated, control, expressed=every)
+    halves = (treated[:60], treated[60:]), (control[:3], control[3:6])
+    values, profiles, _ = compare_halves(*halves, tested=every, expressed=every, full=full)
+    bulks = [anchored.bulk_profile(one) for pair in halves for one in pair]
+    assert profiles[REPLICATE] == pytest.approx(bulks[1].profile)
+    assert profiles[REPLICATE_CHANGE] == pytest.approx(bulks[1].profile - bulks[3].profile)
+    assert profiles[REPLICATE_TRUTH] == pytest.approx(bulks[0].profile - bulks[2].profile)
+    noise = (bulks[2].noise + bulks[3].noise) / N_GENES
+    assert abs(values["error"] - values["own_noise"]) < 0.1 * noise
 
 
 def test_rank_tests_are_those_of_scipy_over_the_expressed_genes(arms):

@@ -48,6 +48,22 @@ def test_treatments_are_told_apart_among_pairs_with_the_same_control_cells_only(
     assert table["discrimination"].tolist() == [1, 1, 1]
 
 
+def test_a_half_of_the_measurement_is_found_among_other_halves_and_not_in_the_measurement_that_holds_it():
+    eye = np.eye(4)
+    pairs = {number: pair(name) for number, name in enumerate("xyz", start=1)}
+    found = {number: judged(eye[number], np.zeros(4), eye[number]) for number in pairs}
+    for number, (facts, profiles) in found.items():
+        facts["engines"]["replicate"] = facts["engines"]["weighted"]
+        profiles["replicate"] = eye[number]
+        profiles["replicate-change"], profiles["replicate-truth"] = eye[number], eye[number % 3 + 1]
+    table = tabulate(pairs, dict.fromkeys(pairs, FACTS), found, names=dict(enumerate("xyz", start=1)))
+    assert set(table.loc[table["engine"] == "replicate", "discrimination"]) == {0.25}
+    del found[2][1]["replicate-truth"]  # compared by an earlier version
+    table = tabulate(pairs, dict.fromkeys(pairs, FACTS), found, names=dict(enumerate("xyz", start=1)))
+    assert table.loc[table["engine"] == "replicate", "discrimination"].isna().all()
+    assert (table.loc[table["engine"] == "weighted", "discrimination"] == 1).all()
+
+
 def test_a_pair_that_could_not_be_predicted_keeps_its_row_with_the_reason():
     facts = {"error": "no candidate"}
     table = tabulate({1: pair("x"), 2: pair("y")}, {1: facts}, {}, names={1: "x", 2: "y"})
