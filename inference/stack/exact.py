@@ -56,7 +56,7 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
             for number in batch:
                 window = torch.tensor([number])
                 rows = state.window_rows(window, layout=layout, order=order)
-                flat = model.run_layers(rows, n_ctx=layout.n_ctx, n_keep=layout.n_keep)
+                flat = model.run_layers(rows, n_keep=layout.n_keep)
                 finals.append(flat)
                 dispersion = model.predict_dispersion(flat[:, : layout.n_ctx])[0]
                 state.check(dispersion)

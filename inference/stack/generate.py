@@ -292,6 +292,6 @@ def _run_windows(shares: Sequence[tuple[_Turn, torch.Tensor]], *, layout: Layout
     """Run the model on the windows of one batch, of one or several generations."""
     parts = [turn.state.window_rows(windows, layout=layout, order=turn.order) for turn, windows in shares]
     rows = parts[0] if len(parts) == 1 else torch.cat(parts)
-    flat = shares[0][0].state.model.run_layers(rows, n_ctx=layout.n_ctx, n_keep=layout.n_keep)
+    flat = shares[0][0].state.model.run_layers(rows, n_keep=layout.n_keep)
     for (turn, windows), own in zip(shares, flat.split([len(part) for part in parts]), strict=True):
         turn.state.learn(windows, own, layout=layout, needs_dispersion=settings.output_mode == "sampled")

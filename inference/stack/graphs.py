@@ -50,7 +50,7 @@ class Replayed:
     Parameters
     ----------
     layers
-        Computes ``layers(rows, n_ctx=…, n_keep=…)``; may change ``rows``.
+        Computes ``layers(rows, n_keep=…)``; may change ``rows``.
     recorder
         Of the device.
     """
@@ -62,18 +62,18 @@ class Replayed:
         self._recorded: dict[tuple[object, ...], tuple[Tensor, Callable[[], None], Tensor]] = {}
         self.note: str | None = None  # why nothing is recorded
 
-    def __call__(self, rows: Tensor, *, n_ctx: int, n_keep: int) -> Tensor:
+    def __call__(self, rows: Tensor, *, n_keep: int) -> Tensor:
         """Compute the layers; the result holds until the next call."""
-        key = (tuple(rows.shape), rows.dtype, n_ctx, n_keep)
+        key = (tuple(rows.shape), rows.dtype, n_keep)
         self._uses[key] += 1
         is_often = self._uses[key] >= _WORTH and (key in self._recorded or len(self._recorded) < _MOST)
         if self.note is not None or not is_often:
-            return self._layers(rows, n_ctx=n_ctx, n_keep=n_keep)
+            return self._layers(rows, n_keep=n_keep)
         if key not in self._recorded:
             given = rows.clone()
 
             def work() -> Tensor:
-                return self._layers(given.clone(), n_ctx=n_ctx, n_keep=n_keep)
+                return self._layers(given.clone(), n_keep=n_keep)
 
             try:
                 self._recorded[key] = (given, *self._recorder.record(work))
@@ -84,7 +84,7 @@ class Replayed:
                 self.note = (
                     f"no CUDA graph could be recorded ({error}): each kernel is started by itself, which is slower"
                 )
-                return self._layers(rows, n_ctx=n_ctx, n_keep=n_keep)
+                return self._layers(rows, n_keep=n_keep)
         given, replay, result = self._recorded[key]
         given.copy_(rows)
         replay()

@@ -31,19 +31,6 @@ _OUTPUT = "output_mlp.3."
 _ROWS = 1024  # of the output layer that are copied at once
 _LARGE = ("gene_reduction.", ".gene_attn.", "output_mlp.3.", "cls.0.")  # layers that bf16 rounds
 _LEAST_ROWS = 32  # BLAS sums fewer rows in another order
-_LAYER = (  # what ``Ops`` needs of each layer
-    "cell_attn.qkv.weight",
-    "cell_attn.proj.weight",
-    "cell_attn.proj.bias",
-    "cell_norm.weight",
-    "cell_norm.bias",
-    "mlp.0.weight",
-    "mlp.0.bias",
-    "mlp.3.weight",
-    "mlp.3.bias",
-    "mlp_norm.weight",
-    "mlp_norm.bias",
-)
 
 
 @dataclass(frozen=True)
@@ -152,6 +139,11 @@ class StackModel:
             self.replayed = Replayed(self._layers, CudaRecorder())
 
     @property
+    def _enters_layers(self) -> bool:
+        """Whether :meth:`enter` computes more than tokens; where sums depend on the number of rows, exact must not."""
+        return self.device.type == "cpu" and (self.sums_alike or not self._is_exact)
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return self._tensors["gene_pos_embedding"].device
@@ -199,9 +191,13 @@ class StackModel:
     @torch.inference_mode()
     def embed(self, counts: torch.Tensor, *, n_ctx: int, n_keep: int) -> torch.Tensor:
         """Final tokens (windows, cells, n_hidden, token_dim) of windows of raw counts; see :meth:`forward`."""
-        rows = self.embed_cells(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
-        config = self.config
-        return self.run_layers(rows, n_ctx=n_ctx, n_keep=n_keep).unflatten(2, (config.n_hidden, config.token_dim))
+        config, tokens = self.config, self.embed_cells(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
+        entered = []
+        for part, is_query in ((tokens[:, :n_ctx], False), (tokens[:, n_ctx:], True)):
+            rows = self.enter(part.flatten(0, 1), is_query=is_query)
+            entered.append(rows.view(*part.shape[:2], self.row_size))
+        rows = torch.cat(entered, dim=1)
+        return self.run_layers(rows, n_keep=n_keep).unflatten(2, (config.n_hidden, config.token_dim))
 
     @torch.inference_mode()
     def embed_cells(self, counts: torch.Tensor) -> torch.Tensor:
@@ -211,15 +207,46 @@ class StackModel:
             counts = F.pad(counts, (0, 0, 0, _LEAST_ROWS - n_cells))
         return F.gelu(self._linear("gene_reduction.0", torch.log1p(counts)))[:n_cells]
 
+    @property
+    def row_size(self) -> int:
+        """Numbers that :meth:`enter` gives for one cell."""
+        return (4 if self._enters_layers else 1) * self.config.cell_dim
+
     @torch.inference_mode()
-    def run_layers(self, rows: torch.Tensor, *, n_ctx: int, n_keep: int) -> torch.Tensor:
+    def enter(self, tokens: torch.Tensor, *, is_query: bool) -> torch.Tensor:
+        """Compute what a cell brings into every window.
+
+        Parameters
+        ----------
+        tokens
+            (cells, cell_dim) first tokens.
+        is_query
+            Whether the cells are marked as query rows.
+
+        Returns
+        -------
+        (cells, row_size). On a processor it is the first layer up to the attention between cells: tokens mixed inside
+        the cell, then their queries, keys and values. On a GPU, where memory is slower than arithmetic, tokens.
+        """
+        if is_query:
+            tokens = tokens + self._tensors["query_pos_embedding"].flatten()
+        n_cells = len(tokens)
+        if not self._enters_layers:
+            return tokens
+        if n_cells < _LEAST_ROWS:
+            tokens = F.pad(tokens, (0, 0, 0, _LEAST_ROWS - n_cells))
+        mixed = self._mix_tokens(0, tokens)
+        return torch.cat([mixed, self._project(0, mixed)], dim=-1)[:n_cells]
+
+    @torch.inference_mode()
+    def run_layers(self, rows: torch.Tensor, *, n_keep: int) -> torch.Tensor:
         """Run all layers, in which the cells of each window attend to each other.
 
         Parameters
         ----------
         rows
-            (windows, cells, cell_dim) first tokens; changed in place.
-        n_ctx, n_keep
+            (windows, cells, row_size): what the cells bring, see :meth:`enter`.
+        n_keep
             See :meth:`forward`.
 
         Returns
@@ -227,12 +254,17 @@ class StackModel:
         Final tokens, (windows, cells, cell_dim); on a GPU they hold until the next call.
         """
         rows = rows.to(self.token_dtype)
-        return (self.replayed or self._layers)(rows, n_ctx=n_ctx, n_keep=n_keep)
+        return (self.replayed or self._layers)(rows, n_keep=n_keep)
 
-    def _layers(self, rows: torch.Tensor, *, n_ctx: int, n_keep: int) -> torch.Tensor:
-        rows[:, n_ctx:] += self._tensors["query_pos_embedding"].flatten()
+    def _layers(self, rows: torch.Tensor, *, n_keep: int) -> torch.Tensor:
         for index in range(self.config.n_layers):
-            rows = self._layer(index, rows, n_keep=n_keep)
+            if self._enters_layers and index == 0:
+                # contiguous, as the reference's attention takes them
+                rows, qkv = (part.contiguous() for part in rows.tensor_split([self.config.cell_dim], dim=-1))
+            else:
+                rows = self._mix_tokens(index, rows)
+                qkv = self._project(index, rows)
+            rows = self._finish_layer(index, rows, qkv, n_keep=n_keep)
         return rows
 
     @torch.inference_mode()
@@ -267,44 +299,49 @@ class StackModel:
             return reference_dispersion(raw, self.ops.lower_median(raw))
         return F.softplus(self.ops.lower_median(raw))  # a monotone function does not change the median row
 
-    def _layer(self, index: int, rows: torch.Tensor, *, n_keep: int) -> torch.Tensor:
-        name, config = f"layers.{index}", self.config
-        tensors = {key: self._tensors[f"{name}.{key}"] for key in _LAYER}
-        tokens = self.ops.mix_tokens(
+    def _mix_tokens(self, index: int, rows: torch.Tensor) -> torch.Tensor:
+        """Attention inside each cell of rows (..., cell_dim)."""
+        config, name = self.config, f"layers.{index}"
+        mixed = self.ops.mix_tokens(
             rows.reshape(-1, config.n_hidden, config.token_dim),
             place=self._tensors["gene_pos_embedding"],
-            qkv=tensors["cell_attn.qkv.weight"],
-            proj=tensors["cell_attn.proj.weight"],
-            proj_bias=tensors["cell_attn.proj.bias"],
-            norm=tensors["cell_norm.weight"],
-            norm_bias=tensors["cell_norm.bias"],
+            qkv=self._tensors[f"{name}.cell_attn.qkv.weight"],
+            proj=self._tensors[f"{name}.cell_attn.proj.weight"],
+            proj_bias=self._tensors[f"{name}.cell_attn.proj.bias"],
+            norm=self._tensors[f"{name}.cell_norm.weight"],
+            norm_bias=self._tensors[f"{name}.cell_norm.bias"],
             n_heads=config.n_token_heads,
         )
-        rows = tokens.view(rows.shape)
-        mixed = self._attend(f"{name}.gene_attn", rows, n_keep=n_keep)
+        return mixed.view(rows.shape)
+
+    def _project(self, index: int, rows: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values (..., 3 cell_dim) of the attention between cells."""
+        return self._multiply(rows, self._tensors[f"layers.{index}.gene_attn.qkv.weight"])
+
+    def _finish_layer(self, index: int, rows: torch.Tensor, qkv: torch.Tensor, *, n_keep: int) -> torch.Tensor:
+        """Attention between the cells of each window, then the network on each token."""
+        config, name = self.config, f"layers.{index}"
+        mixed = self._linear(f"{name}.gene_attn.proj", self._attend(qkv, n_keep=n_keep)).to(rows.dtype)
         norm, norm_bias = (self._tensors[f"{name}.gene_norm.{part}"] for part in ("weight", "bias"))
         rows = self.ops.add_and_normalise(rows, mixed, norm=norm, norm_bias=norm_bias)
         return self.ops.transform_tokens(
-            rows.view_as(tokens),
-            w1=tensors["mlp.0.weight"],
-            b1=tensors["mlp.0.bias"],
-            w2=tensors["mlp.3.weight"],
-            b2=tensors["mlp.3.bias"],
-            norm=tensors["mlp_norm.weight"],
-            norm_bias=tensors["mlp_norm.bias"],
+            rows.view(-1, config.n_hidden, config.token_dim),
+            w1=self._tensors[f"{name}.mlp.0.weight"],
+            b1=self._tensors[f"{name}.mlp.0.bias"],
+            w2=self._tensors[f"{name}.mlp.3.weight"],
+            b2=self._tensors[f"{name}.mlp.3.bias"],
+            norm=self._tensors[f"{name}.mlp_norm.weight"],
+            norm_bias=self._tensors[f"{name}.mlp_norm.bias"],
         ).view(rows.shape)
 
-    def _attend(self, name: str, x: torch.Tensor, *, n_keep: int) -> torch.Tensor:
-        """Attention over the cells of a window."""
-        n_windows, length, size = x.shape
+    def _attend(self, qkv: torch.Tensor, *, n_keep: int) -> torch.Tensor:
+        """Attention over the cells of a window, (windows, cells, cell_dim), from their queries, keys and values."""
+        n_windows, length, size = qkv.shape
         n_heads = self.config.n_heads
-        qkv = self._multiply(x, self._tensors[f"{name}.qkv.weight"])
-        query, key, value = qkv.view(n_windows, length, 3, n_heads, size // n_heads).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.view(n_windows, length, 3, n_heads, size // 3 // n_heads).permute(2, 0, 3, 1, 4)
         if self._is_exact:
-            mixed = reference_attention(query, key, value, n_keep=n_keep).transpose(1, 2).flatten(2)
-        else:
-            mixed = self.ops.attend(query, key, value, n_keep=n_keep)
-        return self._linear(f"{name}.proj", mixed).to(x.dtype)
+            return reference_attention(query, key, value, n_keep=n_keep).transpose(1, 2).flatten(2)
+        return self.ops.attend(query, key, value, n_keep=n_keep)
 
     def _head(self, rows: torch.Tensor, *, part: int) -> torch.Tensor:
         """One of the output layer's two values per gene: the mean's logit or the raw dispersion."""

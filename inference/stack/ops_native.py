@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 EXTENSION = "inference.stack._native"
-VERSION = 4  # of the extension's functions
+VERSION = 5  # of the extension's functions
 
 
 def load_native() -> NativeOps:
@@ -108,6 +108,19 @@ class NativeOps(TorchOps):
         self._kernels.score_exactly(qkv.data_ptr(), space.data_ptr(), 0, *sizes)
         torch.softmax(space, dim=-1, out=space)
         self._kernels.weigh_exactly(qkv.data_ptr(), space.data_ptr(), result.data_ptr(), *sizes)
+        return result
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, n_keep: int) -> Tensor:
+        """Attention over the cells of a window; what is not a part of one tensor of float32 rows, by torch."""
+        n_windows, n_heads, n_rows, dim = query.shape
+        stride = query.stride(2)
+        kinds = {(part.dtype, *part.stride()) for part in (query, key, value)}
+        if kinds != {(torch.float32, n_rows * stride, dim, stride, 1)}:
+            return super().attend(query, key, value, n_keep=n_keep)
+        result = query.new_empty(n_windows, n_rows, n_heads * dim)
+        addresses = [part.data_ptr() for part in (query, key, value, result)]
+        sizes = (n_windows, n_rows, n_heads, dim, stride, n_keep, torch.get_num_threads())
+        self._kernels.attend_rows(*addresses, *sizes)
         return result
 
     def draw_counts(

@@ -29,15 +29,16 @@ _SEED_BITS = 2**32  # numpy accepts seeds below this
 
 @dataclass
 class State:
-    """One generation. The first tokens of a cell are computed once, and again only after its counts change."""
+    """One generation. What a cell brings into its windows is computed once, and again only after its counts change."""
 
     model: StackModel
     batches: Batches  # cells whose profiles are computed at once
     prompt: sparse.csr_matrix  # counts
-    prompt_tokens: Tensor  # (prompt cells, cell_dim), of the cells that a window has used
+    prompt_tokens: Tensor  # (prompt cells, cell_dim), first tokens of the cells that a window has used
+    prompt_rows: Tensor  # (prompt cells, row_size), what these bring into a window as context
     is_embedded: NDArray[np.bool_]  # of the prompt cells
     prompt_library: Tensor  # (prompt cells,)
-    tokens: Tensor  # (query cells, cell_dim)
+    rows: Tensor  # (query cells, row_size), what they bring into a window
     library: Tensor  # (query cells,)
     counts: Tensor  # (query cells, genes)
     expected: Tensor  # (query cells, genes)
@@ -46,6 +47,7 @@ class State:
     dispersion: Tensor  # (windows, genes)
     is_finite: Tensor  # whether all values since the last check were finite
     drawn_at: Tensor  # (query cells,): row of the dispersions drawn with, over all steps; -1 before the first draw
+    marked: Tensor | None = None  # (windows, prompt cells, row_size) of the step: those that are marked as query cells
     drawn_with: list[Tensor] = field(default_factory=list)  # of each step that drew, its dispersions
     n_windows: int = 0
 
@@ -54,10 +56,11 @@ class State:
     def begin(cls, model: StackModel, *, prompt: sparse.csr_matrix, query: Floats, batches: Batches) -> State:
         """Start with the unchanged query cells."""
         counts = torch.from_numpy(query.astype(np.float32, copy=True)).to(model.device)
-        tokens = counts.new_empty(len(counts), model.config.cell_dim)
+        rows = counts.new_empty(len(counts), model.row_size)
 
         def embed_query(part: range) -> None:
-            tokens[part.start : part.stop] = model.embed_cells(counts[part.start : part.stop])
+            tokens = model.embed_cells(counts[part.start : part.stop])
+            rows[part.start : part.stop] = model.enter(tokens, is_query=True)
 
         batches.run(len(counts), embed_query)
         n_cells = len(counts)
@@ -66,14 +69,15 @@ class State:
             batches=batches,
             prompt=prompt,
             prompt_tokens=counts.new_empty(prompt.shape[0], model.config.cell_dim),
+            prompt_rows=counts.new_empty(prompt.shape[0], model.row_size),
             is_embedded=np.zeros(prompt.shape[0], dtype=bool),
             prompt_library=torch.from_numpy(np.asarray(prompt.sum(axis=1), dtype=np.float32)[:, 0]).to(model.device),
-            tokens=tokens,
+            rows=rows,
             library=counts.sum(-1),
             counts=counts,
             expected=torch.zeros_like(counts),
             logits=counts.new_empty(n_cells),
-            final=torch.empty_like(tokens),
+            final=counts.new_empty(n_cells, model.config.cell_dim),
             dispersion=counts.new_empty(0),
             is_finite=torch.ones((), dtype=torch.bool, device=model.device),
             drawn_at=torch.full((n_cells,), -1, dtype=torch.int64, device=model.device),
@@ -92,25 +96,39 @@ class State:
             cells = new[part.start : part.stop]
             dense = torch.from_numpy(self.prompt[cells].toarray().astype(np.float32, copy=False))
             places = torch.from_numpy(cells).to(self.model.device)
-            self.prompt_tokens[places] = self.model.embed_cells(dense.to(self.model.device))
+            tokens = self.model.embed_cells(dense.to(self.model.device))
+            self.prompt_tokens[places] = tokens
+            self.prompt_rows[places] = self.model.enter(tokens, is_query=False)
 
         self.batches.run(len(new), embed)
         self.is_embedded[new] = True
-        return torch.from_numpy(order).to(self.model.device)
+        found = torch.from_numpy(order).to(self.model.device)
+        if layout.n_ctx < layout.n_base:
+            prompt, _ = self._cells_of(torch.arange(self.n_windows), layout=layout, order=found)
+            cells = prompt[:, layout.n_ctx :]
+            marked = self.model.enter(self.prompt_tokens[cells.flatten()], is_query=True)
+            self.marked = marked.view(*cells.shape, -1)
+        return found
 
     def window_rows(self, windows: Tensor, *, layout: Layout, order: Tensor) -> Tensor:
-        """First tokens (windows, cells, cell_dim): prompt cells in ``order``, then query cells, both cyclically."""
-        prompt, query = window_cells(
-            windows, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
-        )
-        return torch.cat([self.prompt_tokens[order[prompt]], self.tokens[query]], dim=1)
+        """Rows of windows (windows, cells, row_size): prompt cells in ``order``, then query cells, both cyclically."""
+        prompt, query = self._cells_of(windows, layout=layout, order=order)
+        parts = [self.prompt_rows[prompt[:, : layout.n_ctx]], self.rows[query]]
+        if layout.n_ctx < layout.n_base and self.marked is not None:
+            parts.insert(1, self.marked[windows.to(order.device)])
+        return torch.cat(parts, dim=1)
 
     def library_of(self, window: Tensor, *, layout: Layout, order: Tensor) -> Tensor:
         """Library size of each row of one window."""
+        prompt, query = self._cells_of(window, layout=layout, order=order)
+        return torch.cat([self.prompt_library[prompt[0]], self.library[query[0]]])
+
+    def _cells_of(self, windows: Tensor, *, layout: Layout, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of prompt cells (windows, n_base) and of query cells (windows, n_test)."""
         prompt, query = window_cells(
-            window, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
+            windows, layout=layout, n_prompt=len(order), n_query=len(self.counts), device=order.device
         )
-        return torch.cat([self.prompt_library[order[prompt[0]]], self.library[query[0]]])
+        return order[prompt], query
 
     @torch.inference_mode()
     def learn(self, windows: Tensor, flat: Tensor, *, layout: Layout, needs_dispersion: bool) -> None:
@@ -182,12 +200,12 @@ class State:
 
     def _put(self, cells: Tensor, expected: Tensor, counts: Tensor, *, is_last: bool) -> None:
         """Store all of it or, where memory runs out on the way, none."""
-        tokens = None if is_last else self.model.embed_cells(counts)
+        rows = None if is_last else self.model.enter(self.model.embed_cells(counts), is_query=True)
         self.expected[cells] = expected
         self.counts[cells] = counts
-        if tokens is not None:
+        if rows is not None:
             self.library[cells] = counts.sum(-1)
-            self.tokens[cells] = tokens
+            self.rows[cells] = rows
 
     def check(self, values: Tensor) -> None:
         """Remember whether ``values`` are finite; :meth:`read_logits` reports it."""

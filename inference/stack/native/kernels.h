@@ -118,19 +118,61 @@ INLINE void NAME(add_and_norm)(vec *y, const vec *x, long stride, const float *n
         y[i] = y[i] * spread * norm[i] + bias[i];
 }
 
+/* A matrix of n_rows x n_columns, transposed: to[j * to_stride + i] = from[i * stride + j]. */
+#if LANES == 8
+INLINE void NAME(transpose_8)(const float *from, long stride, float *to, long to_stride)
+{
+    vec a[8], b[8];
+    for (int i = 0; i < 8; i++)
+        memcpy(a + i, from + i * stride, sizeof(vec));
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = SHUFFLE(a[i], a[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        b[i + 1] = SHUFFLE(a[i], a[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            a[i + 2 * j] = SHUFFLE(b[i + j], b[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
+            a[i + 2 * j + 1] = SHUFFLE(b[i + j], b[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int i = 0; i < 4; i++) {
+        b[i] = SHUFFLE(a[i], a[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        b[i + 4] = SHUFFLE(a[i], a[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+    for (int i = 0; i < 8; i++)
+        memcpy(to + i * to_stride, b + i, sizeof(vec));
+}
+#endif
+
+static void NAME(transpose)(const float *from, long stride, float *to, long to_stride, long n_rows, long n_columns)
+{
+    long i = 0;
+#if LANES == 8
+    for (; i + 8 <= n_rows; i += 8) {
+        long j = 0;
+        for (; j + 8 <= n_columns; j += 8)
+            NAME(transpose_8)(from + i * stride + j, stride, to + j * to_stride + i, to_stride);
+        for (; j < n_columns; j++)
+            for (long k = i; k < i + 8; k++)
+                to[j * to_stride + k] = from[k * stride + j];
+    }
+#endif
+    for (; i < n_rows; i++)
+        for (long j = 0; j < n_columns; j++)
+            to[j * to_stride + i] = from[i * stride + j];
+}
+
 /* LANES tokens, one behind the other, into lanes; the lanes beyond n_tokens become 0. */
 INLINE void NAME(load_lanes)(const float *tokens, vec *x, long stride, long size, long n_tokens)
 {
-    for (long i = 0; i < size; i++)
-        for (long lane = 0; lane < LANES; lane++)
-            ((float *)(x + i * stride))[lane] = lane < n_tokens ? tokens[lane * size + i] : 0.0f;
+    if (n_tokens < LANES)
+        for (long i = 0; i < size; i++)
+            x[i * stride] = (vec){0};
+    NAME(transpose)(tokens, size, (float *)x, stride * LANES, n_tokens, size);
 }
 
 INLINE void NAME(store_lanes)(const vec *y, float *tokens, long size, long n_tokens)
 {
-    for (long lane = 0; lane < n_tokens; lane++)
-        for (long i = 0; i < size; i++)
-            tokens[lane * size + i] = ((const float *)(y + i))[lane];
+    NAME(transpose)((const float *)y, LANES, tokens, size, size, n_tokens);
 }
 
 /* Unnormalised shares of all keys for LANES queries, one head. Two loops, here and in gather, because the constants of
@@ -335,12 +377,13 @@ INLINE void NAME(multiply_some)(const float *weight, long stride, const vec *x, 
         for (int v = 0; v < n_vecs; v++)
             sum[o][v] = (vec){0};
     for (long i = 0; i < depth; i++) {
-        __builtin_prefetch(x + 2 * i + 32);
         for (int o = 0; o < n_out; o++)
             for (int v = 0; v < n_vecs; v++)
                 sum[o][v] += weight[o * stride + i] * x[2 * i + v];
     }
+#pragma GCC unroll 12
     for (int o = 0; o < n_out; o++)
+#pragma GCC unroll 2
         for (int v = 0; v < n_vecs; v++) {
             vec *to = (vec *)(y + o * y_stride) + v;
             if (!is_first)
@@ -372,9 +415,9 @@ static void NAME(pack_panel)(const struct product *job, long panel, float *packe
     for (long first = 0; first < job->n_in; first += DEPTH) {
         const long depth = job->n_in - first < DEPTH ? job->n_in - first : DEPTH;
         float *part = packed + (first * n_panels + panel * depth) * wide;
-        for (long i = 0; i < depth; i++)
-            for (long lane = 0; lane < wide; lane++)
-                part[i * wide + lane] = lane < left ? rows[lane * job->n_in + first + i] : 0.0f;
+        if (left < wide)
+            memset(part, 0, (size_t)(depth * wide) * 4);
+        NAME(transpose)(rows + first, job->n_in, part, wide, left < wide ? left : wide, depth);
     }
 }
 
@@ -389,26 +432,83 @@ static void NAME(multiply_block)(const struct product *job, const float *packed,
     const float *weight = job->weight + first_out * job->stride, *bias = job->bias ? job->bias + first_out : NULL;
     for (long first = 0; first < job->n_in; first += DEPTH) {
         const long depth = job->n_in - first < DEPTH ? job->n_in - first : DEPTH;
-        for (long o = 0; o < n_out; o += OUTS)
-            for (long p = 0; p < n_panels; p++)
+        for (long o = 0; o < n_out; o += OUTS) {
+            /* The weights of the next tile come from memory while the cells of this one are multiplied. */
+            const float *next = NULL;
+            if (o + 2 * OUTS <= n_out)
+                next = weight + (o + OUTS) * job->stride + first;
+            else if (first + DEPTH < job->n_in && n_out >= OUTS)
+                next = weight + first + DEPTH;
+            for (long p = 0; p < n_panels; p++) {
+                for (long i = p * 16; next && i < DEPTH; i += n_panels * 16)
+                    for (int j = 0; j < OUTS; j++)
+                        __builtin_prefetch(next + j * job->stride + i);
                 NAME(multiply_tile)(weight + o * job->stride + first, job->stride,
                                     (const vec *)(packed + (first * n_panels + p * depth) * wide),
                                     space + o * stride + p * wide, stride, depth, bias ? bias + o : NULL, !first,
                                     (int)(n_out - o < OUTS ? n_out - o : OUTS),
                                     job->n_cells - p * wide <= LANES ? 1 : 2);
-    }
-    float *result = job->result + first_out;
-    for (long cell = 0; cell < job->n_cells; cell += 16)
-        for (long o = 0; o < n_out; o += 16)
-            if (job->n_cells - cell >= 16 && n_out - o >= 16) {
-                for (long i = 0; i < 16; i++)
-                    for (long j = 0; j < 16; j++)
-                        result[(cell + i) * job->n_out + o + j] = space[(o + j) * stride + cell + i];
-            } else {
-                for (long i = cell; i < job->n_cells && i < cell + 16; i++)
-                    for (long j = o; j < n_out && j < o + 16; j++)
-                        result[i * job->n_out + j] = space[j * stride + i];
             }
+        }
+    }
+    for (long cell = 0; cell < job->n_cells; cell += 16) /* few lines of the result at once */
+        NAME(transpose)(space + cell, stride, job->result + cell * job->n_out + first_out, job->n_out, n_out,
+                        job->n_cells - cell < 16 ? job->n_cells - cell : 16);
+}
+
+/* The values of one head with its dimensions as rows, as the product with the shares reads them. */
+static void NAME(turn_values)(const struct attention *job, const float *value, float *turned)
+{
+    NAME(transpose)(value, job->stride, turned, job->n_rows, job->n_rows, job->dim);
+}
+
+/* All n_out outputs of one panel, OUTS at a time; the last ones together with some before them, computed twice. */
+static void NAME(multiply_panel)(const float *weight, long stride, const vec *x, float *y, long depth, long n_out)
+{
+    for (long o = 0; o < n_out; o += OUTS) {
+        const long first = n_out >= OUTS && o > n_out - OUTS ? n_out - OUTS : o;
+        NAME(multiply_tile)(weight + first * stride, stride, x, y + first * 2 * LANES, 2 * LANES, depth, NULL, 1,
+                            (int)(n_out < OUTS ? n_out : OUTS), 2);
+    }
+}
+
+/* Attention between rows for the 2 LANES rows from first_row on, one head. Rows are the lanes: softmax needs no sums
+ * across them, and its shares lie as the second product reads its cells. The first n_keep rows see only each other.
+ */
+static void NAME(attend_rows)(const struct attention *job, const float *query, const float *key, const float *turned,
+                              long first_row, float *result, void *space)
+{
+    const long wide = 2 * LANES, dim = job->dim, rest = job->n_rows - first_row, n = rest < wide ? rest : wide;
+    const long n_keys = first_row + n <= job->n_keep ? job->n_keep : job->n_rows;
+    const float scale = LOG2E / sqrtf((float)dim);
+    vec *x = space, *share = x + 2 * dim, *out = share + 2 * job->n_rows, scales[2];
+    memset(x, 0, (size_t)(n < wide ? dim * wide : 0) * 4);
+    NAME(transpose)(query, job->stride, (float *)x, wide, n, dim);
+    for (long i = 0; i < 2 * dim; i++)
+        x[i] *= scale;
+    NAME(multiply_panel)(key, job->stride, x, (float *)share, dim, n_keys);
+    for (int v = 0; v < 2; v++) {
+        ivec is_kept;
+        for (long lane = 0; lane < LANES; lane++)
+            is_kept[lane] = first_row + v * LANES + lane < job->n_keep ? -1 : 0;
+        const long n_common = job->n_keep && job->n_keep < n_keys ? job->n_keep : n_keys;
+        vec most = share[v], sum = {0};
+        for (long k = 1; k < n_common; k++)
+            most = NAME(larger)(most, share[2 * k + v]);
+        for (long k = n_common; k < n_keys; k++)
+            most = NAME(larger)(most, NAME(choose)(is_kept, most, share[2 * k + v]));
+        for (long k = 0; k < n_common; k++)
+            sum += share[2 * k + v] = NAME(power_of_two)(share[2 * k + v] - most);
+        for (long k = n_common; k < n_keys; k++)
+            sum += share[2 * k + v] =
+                (vec)(~is_kept & (ivec)NAME(power_of_two)(NAME(choose)(is_kept, (vec){0}, share[2 * k + v] - most)));
+        scales[v] = 1.0f / sum;
+    }
+    NAME(multiply_panel)(turned, job->n_rows, share, (float *)out, n_keys, dim);
+    for (long d = 0; d < dim; d++)
+        for (int v = 0; v < 2; v++)
+            out[2 * d + v] *= scales[v];
+    NAME(transpose)((const float *)out, wide, result, job->n_heads * dim, dim, n);
 }
 
 /* Counts of one cell; where summing probabilities from 0 upwards would take too long, UNDECIDED. */

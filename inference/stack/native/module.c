@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 4 /* of what the functions take, see ops_native.py */
+#define VERSION 5 /* of what the functions take, see ops_native.py */
 #define MOST_LANES 16
 #define DEPTH 192 /* products summed at once by multiply, see linear.py */
 #define WIDE 48 /* outputs of multiply that one thread computes at once */
@@ -59,11 +59,21 @@ struct product {
     long n_cells, n_out, n_in, stride; /* stride: from one output's weights to the next */
 };
 
+struct attention { /* between the rows of a window, which lie stride floats apart */
+    long n_rows, n_heads, dim, stride, n_keep;
+};
+
 /* Keeps a product from being fused with the addition that follows. */
 #if defined(__x86_64__)
 #define ROUNDED(x) __asm__("" : "+x"(x))
 #else
 #define ROUNDED(x) __asm__("" : "+m"(x))
+#endif
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -114,16 +124,18 @@ struct variant {
     void (*multiply_block)(const struct product *, const float *, long, long, float *);
     void (*score_cell)(const float *, float *, long, long, long, float *);
     void (*weigh_cell)(const float *, const float *, float *, long, long, long, float *);
+    void (*turn_values)(const struct attention *, const float *, float *);
+    void (*attend_rows)(const struct attention *, const float *, const float *, const float *, long, float *, void *);
 };
 
 static const struct variant VARIANTS[] = {
     {"plain", 4, mix_cell_plain, transform_tokens_plain, draw_row_plain, median_block_plain,
-     pack_panel_plain, multiply_block_plain, score_cell_plain, weigh_cell_plain},
+     pack_panel_plain, multiply_block_plain, score_cell_plain, weigh_cell_plain, turn_values_plain, attend_rows_plain},
 #ifdef HAS_VARIANTS
     {"avx2", 8, mix_cell_avx2, transform_tokens_avx2, draw_row_avx2, median_block_avx2,
-     pack_panel_avx2, multiply_block_avx2, score_cell_avx2, weigh_cell_avx2},
+     pack_panel_avx2, multiply_block_avx2, score_cell_avx2, weigh_cell_avx2, turn_values_avx2, attend_rows_avx2},
     {"avx512", 16, mix_cell_avx512, transform_tokens_avx512, draw_row_avx512, median_block_avx512,
-     pack_panel_avx512, multiply_block_avx512, score_cell_avx512, weigh_cell_avx512},
+     pack_panel_avx512, multiply_block_avx512, score_cell_avx512, weigh_cell_avx512, turn_values_avx512, attend_rows_avx512},
 #endif
 };
 static int chosen;
@@ -400,6 +412,52 @@ static PyObject *score_exactly(PyObject *self, PyObject *args) { return attend_e
 
 static PyObject *weigh_exactly(PyObject *self, PyObject *args) { return attend_exactly(args, 1); }
 
+static PyObject *attend_rows(PyObject *self, PyObject *args)
+{
+    unsigned long long at[4];
+    long n_windows, n_rows, n_heads, dim, stride, n_keep;
+    int n_threads, failed = 0;
+    if (!PyArg_ParseTuple(args, "KKKKlllllli", at, at + 1, at + 2, at + 3, &n_windows, &n_rows, &n_heads, &dim, &stride,
+                          &n_keep, &n_threads))
+        return NULL;
+    const struct attention job = {n_rows, n_heads, dim, stride, n_keep};
+    const float *query = ADDRESS(at[0]), *key = ADDRESS(at[1]), *value = ADDRESS(at[2]);
+    float *result = ADDRESS(at[3]);
+    const struct variant *best = VARIANTS + chosen;
+    const long wide = 2 * best->lanes, n_panels = (n_rows + wide - 1) / wide, n_all = n_windows * n_heads;
+    Py_BEGIN_ALLOW_THREADS
+    float *turned = make_space(n_all * dim * n_rows);
+    if (turned) {
+#pragma omp parallel num_threads(n_threads)
+        {
+            void *space = make_space((2 * dim + n_rows) * wide);
+            if (!space) {
+#pragma omp atomic write
+                failed = 1;
+            }
+#pragma omp for schedule(static)
+            for (long i = 0; i < n_all; i++)
+                best->turn_values(&job, value + i / n_heads * n_rows * stride + i % n_heads * dim,
+                                  turned + i * dim * n_rows);
+#pragma omp for schedule(dynamic)
+            for (long i = 0; i < n_all * n_panels; i++) {
+                const long head = i / n_panels, first = i % n_panels * wide;
+                const long window = head / n_heads * n_rows, column = head % n_heads * dim;
+                if (space)
+                    best->attend_rows(&job, query + (window + first) * stride + column, key + window * stride + column,
+                                      turned + head * dim * n_rows, first,
+                                      result + (window + first) * n_heads * dim + column, space);
+            }
+            free(space);
+        }
+    } else {
+        failed = 1;
+    }
+    free(turned);
+    Py_END_ALLOW_THREADS
+    return done(failed);
+}
+
 static PyObject *use(PyObject *self, PyObject *args)
 {
     const char *name;
@@ -440,6 +498,9 @@ static PyMethodDef METHODS[] = {
      "score_exactly(qkv, scores, 0, cells, length, size, heads, threads): scaled products of queries and keys"},
     {"weigh_exactly", weigh_exactly, METH_VARARGS,
      "weigh_exactly(qkv, shares, result, cells, length, size, heads, threads): values weighted by shares"},
+    {"attend_rows", attend_rows, METH_VARARGS,
+     "attend_rows(query, key, value, result, windows, rows, heads, dim, stride of rows, rows that see only each other, "
+     "threads)"},
     {"use", use, METH_VARARGS, "use(variant): compute with these kernels from now on"},
     {"variants", variants, METH_NOARGS, "variants() -> names of the kernels this processor can run, best last"},
     {NULL, NULL, 0, NULL},

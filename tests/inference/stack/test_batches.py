@@ -23,7 +23,7 @@ GENES = {f"GENE{i}": i for i in range(40)}
 
 
 class SmallMemory(TorchOps):
-    """Ops of a device that holds the tokens of ``n_cells`` cells, and draws for ``n_rows``."""
+    """Ops of a device that holds the attention between ``n_cells`` cells, and draws for ``n_rows``."""
 
     name = "small memory"
 
@@ -36,9 +36,9 @@ class SmallMemory(TorchOps):
         if n > most:
             raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    def mix_tokens(self, tokens, **weights):
-        self._hold(len(tokens), self.n_cells)
-        return super().mix_tokens(tokens, **weights)
+    def attend(self, query, key, value, *, n_keep):
+        self._hold(len(query) * query.shape[2], self.n_cells)
+        return super().attend(query, key, value, n_keep=n_keep)
 
     def draw_counts(self, mean, dispersion, **place):
         self._hold(len(mean), self.n_rows)

@@ -80,8 +80,10 @@ def test_one_step_equals_the_references_single_predictions(fixtures, tiny_model,
         assert np.array_equal(is_kept | (logits > 0), want["is_masked_after"])
         np.testing.assert_allclose(logits, want["logits"], atol=1e-4)
     order = state.begin_step(layout, seed=7)
-    rows = state.window_rows(torch.arange(5), layout=layout, order=order)
-    tokens = tiny_model.run_layers(rows, n_ctx=32, n_keep=0)[:, layout.n_base :]
+    cells = window_cells(torch.arange(5), layout=layout, n_prompt=len(order), n_query=50, device=torch.device("cpu"))
+    prompt_counts, query_counts = torch.from_numpy(aligned["promptA"]), torch.from_numpy(query)
+    counts = torch.cat([prompt_counts[order[cells[0]]], query_counts[cells[1]]], dim=1)
+    tokens = tiny_model.embed(counts, n_ctx=32, n_keep=0).flatten(2)[:, layout.n_base :]
     with np.load(fixtures / "incontext_latent_seed7.npz") as want:
         np.testing.assert_allclose(tokens.flatten(0, 1)[:50], want["Z"], atol=1e-5)
 

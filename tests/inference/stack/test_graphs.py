@@ -59,19 +59,19 @@ def test_replayed_layers_give_the_same_generation(small_config, make_tensors):
 
 def test_rare_shapes_are_not_recorded():
     tape = Tape()
-    replayed = Replayed(lambda rows, *, n_ctx, n_keep: rows + n_ctx + n_keep, tape)
+    replayed = Replayed(lambda rows, *, n_keep: rows + n_keep + 1, tape)
     for length in (3, 4, 5, 3, 4, 5):
-        for n_ctx in (1, 2):
-            found = replayed(torch.zeros(length), n_ctx=n_ctx, n_keep=1)
-            assert torch.equal(found, torch.full((length,), n_ctx + 1.0))
+        for n_keep in (1, 2):
+            found = replayed(torch.zeros(length), n_keep=n_keep)
+            assert torch.equal(found, torch.full((length,), n_keep + 1.0))
     assert tape.n_recorded == 0
 
 
 @pytest.mark.parametrize("error", [RuntimeError("operation not permitted when stream is capturing")])
 def test_what_cannot_be_recorded_is_computed_with_a_note(error):
-    replayed = Replayed(lambda rows, *, n_ctx, n_keep: rows * n_ctx, Tape(error=error))
+    replayed = Replayed(lambda rows, *, n_keep: rows * n_keep, Tape(error=error))
     for _ in range(5):
-        assert torch.equal(replayed(torch.ones(2), n_ctx=3, n_keep=0), torch.full((2,), 3.0))
+        assert torch.equal(replayed(torch.ones(2), n_keep=3), torch.full((2,), 3.0))
     assert "no CUDA graph could be recorded (operation not permitted" in replayed.note
 
 

@@ -116,3 +116,15 @@ def test_embedding_of_unprompted_windows_equals_the_reference(fixtures, tiny_mod
     found = tokens.flatten(2).flatten(0, 1)[:50]
     with np.load(fixtures / "embedding_query.npz") as want:
         np.testing.assert_allclose(found, want["Z"], atol=1e-5)
+
+
+def test_what_a_cell_brings_into_windows_is_the_same_beside_any_other_cells(small_model):
+    """To the bit, in mode exact as well."""
+    tokens = torch.randn(40, small_model.config.cell_dim)
+    for model in (small_model, small_model.exactly()):
+        if not model.sums_alike:
+            continue
+        for is_query in (False, True):
+            whole = model.enter(tokens, is_query=is_query)
+            assert whole.shape == (40, model.row_size) == (40, 4 * model.config.cell_dim)
+            assert torch.equal(model.enter(tokens[3:5], is_query=is_query), whole[3:5])

@@ -173,6 +173,32 @@ def test_attention_between_cells_equals_the_references_written_out(attend, n_kee
     assert torch.equal(attend(query, key, other, n_keep=n_keep)[:, :n_keep], found[:, :n_keep])
 
 
+@pytest.mark.parametrize("n_keep", [0, 1, 7, 16, 21, 37])
+@pytest.mark.parametrize(("n_rows", "dim"), [(37, 5), (40, 16), (1, 1), (16, 13)])
+def test_compiled_attention_between_cells_equals_float64(native, n_rows, dim, n_keep):
+    """Also as a part of wider rows; the first rows do not see the others, whatever these hold."""
+    n_keep = min(n_keep, n_rows)
+    rows = 3 * torch.randn(2, n_rows, 3 * 4 * dim + 7, generator=torch.Generator().manual_seed(n_rows))
+    query, key, value = rows[..., : 3 * 4 * dim].unflatten(-1, (3, 4, dim)).permute(2, 0, 3, 1, 4)
+    want = reference_attention(query.double(), key.double(), value.double(), n_keep=n_keep)
+    found = native.attend(query, key, value, n_keep=n_keep)
+    torch.testing.assert_close(found.double(), want.transpose(1, 2).flatten(2), rtol=1e-5, atol=1e-4)
+    others = native.attend(query.double(), key.double(), value.double(), n_keep=n_keep)  # by torch
+    torch.testing.assert_close(others, found.double(), rtol=1e-5, atol=1e-4)
+    rows[:, n_keep:] = 1e3
+    assert torch.equal(native.attend(query, key, value, n_keep=n_keep)[:, :n_keep], found[:, :n_keep])
+
+
+def test_threads_do_not_change_the_attention_between_cells(native):
+    query, key, value = torch.randn(2, 50, 3, 4, 6).permute(2, 0, 3, 1, 4)
+    before = torch.get_num_threads()
+    try:
+        found = [native.attend(query, key, value, n_keep=9) for n in (1, 2, 3) if torch.set_num_threads(n) is None]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
 def test_unknown_kernels_are_refused():
     if slow := why_plain(torch.device("cpu")):
         pytest.skip(slow)
