@@ -21,7 +21,6 @@ from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, POOLED
 from haystack_kernel.grounding.uncertainty.transfer import (
     DONOR,
     INTERVAL,
-    LEAST,
     MIN_CELLS,
     SIMILARITY_DECAY,
     TYPE,
@@ -217,7 +216,8 @@ def call_genes(
     de.attrs[SQUARE] = float((squares - noise).mean())
     signal = np.maximum(squares - noise, 0.0)
     de.attrs[SQUARE_ERROR] = float(np.sqrt((2 * noise**2 + 4 * signal * noise).sum()) / len(noise))
-    there = posterior(response.effect, response.variance).no_lower_than(-studied.base).carried_over(c2, least=LEAST)
+    here = posterior(response.effect, response.variance).no_lower_than(-studied.base)
+    there = replace(studied.transfer, c2=c2).carry(here, base=studied.base)
     mean, variance = there.moments()
     sd, negative = np.sqrt(variance), there.below(0.0)
     found = {

@@ -20,6 +20,7 @@ N_SCALES = 20  # standard deviations of effects beside 0
 ZERO_PENALTY = 10.0  # weight of the statement "no effect" before the data, in genes
 TOLERANCE = 1e-5  # change of a weight at which the iteration ends
 MAX_STEPS = 200
+SMALL_EFFECT = 0.05  # below it a component says that there is no effect, rather than how large it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +51,14 @@ class Mixture:
             factor = np.where(self.mean < lowest, lowest / self.mean, 1.0)
         return Mixture(self.weight, self.mean * factor, self.variance * factor**2)
 
-    def carried_over(self, c2: float, *, least: float) -> Mixture:
-        """The effect elsewhere: variance ``least + c2 * effect**2`` is added to every component."""
-        return Mixture(self.weight, self.mean, self.variance + least + c2 * (self.mean**2 + self.variance))
+    def carried_over(self, c2: float, *, least: float, beyond: Floats | float = 0.0) -> Mixture:
+        """The effect elsewhere: variance ``least + c2 * effect**2`` is added to every component.
+
+        So is that of ``beyond``, per gene, to components with an effect: half of it where the effect is 0.05.
+        """
+        square = self.mean**2 + self.variance
+        added = least + c2 * square + beyond * square / (square + SMALL_EFFECT**2)
+        return Mixture(self.weight, self.mean, self.variance + added)
 
 
 def posterior(effect: Floats, variance: Floats) -> Mixture:

@@ -4,11 +4,12 @@ In: the prompt's effects, what of the question the prompt does not hold. Out: ``
 
 Cell types, or the donors of each type, are left out in turn and predicted from the rest. The variance that neither the
 measurement's error nor the prediction's explains, as a share c2 of the squared effect, is the transfer error.
+Where the cells asked about are farther from the prompt's than those left out were, effects differ by more than that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 ASSUMED_C2 = 0.25  # before anything was left out
 ASSUMED_WEIGHT = 2.0  # of that, in left-out units
 LEAST = 1e-4  # variance between cell types of an effect of 0
+# Variance of the log fold change beyond c2, for cells as far again as those left out; from three times as far, constant.
+BEYOND, MAX_REACH = 2.0, 3.0
+SAID_REACH = 1.1  # from which on the report says so
+SHARE_OF_NOISE = 0.1  # of the noise of a distance that its mean over genes still has
 MIN_CELLS = 10  # of a unit that is left out, in both arms
 MIN_UNITS, MAX_UNITS = 2, 12
 MIN_GENES, MIN_EFFECT = 20, 0.08  # genes with such effects that a unit needs
@@ -65,8 +70,9 @@ class Transfer:
     n_labels, learned
         How many cell types, or donors, were left out, and the weight of what they taught, 0 to 1, beside what is
         assumed.
-    is_far
-        Whether the cells that were asked about differ more from the prompt's than any cell type that was left out.
+    reach
+        How far the cells that were asked about are from the prompt's, in mean distances of the cell types left out, from
+        1 to 3; 1 where that is not to be compared.
     """
 
     c2: float = ASSUMED_C2
@@ -78,7 +84,16 @@ class Transfer:
     missing: str = ""
     n_labels: int = 0
     learned: float = 0.0
-    is_far: bool = False
+    reach: float = 1.0
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the cells that were asked about are farther than the transfer error follows."""
+        return self.reach >= MAX_REACH
+
+    def carry(self, here: Mixture, *, base: Floats) -> Mixture:
+        """Distribution of the effects elsewhere, in cells whose mean profile is ``base``."""
+        return _carry(here, c2=self.c2, reach=self.reach, base=base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +106,9 @@ class LeftOut:
     weight: float
     c2: float
     distance: float  # see Response
+    noise: float
+    base: Floats  # mean profile of its control cells
+    size: float  # weight by its number of cells alone
 
 
 def describe(transfer: Transfer, *, engine: str, used_c: float | None = None) -> str:
@@ -143,8 +161,9 @@ def _say_learned(transfer: Transfer) -> list[str]:
         said.append(
             f"{_percent(transfer.sign_agreement)} of {transfer.n_called} calls made for them had the right sign."
         )
-    if transfer.is_far:
-        said.append("The cells asked about differ more from the prompt's than any cell type that could be left out.")
+    if transfer.reach >= SAID_REACH:
+        how = f"{'more than ' if transfer.is_far else ''}{transfer.reach:.1f} times as far from the prompt's"
+        said.append(f"The cells asked about are {how} as the cell types left out: their intervals are wider for it.")
     if transfer.missing and transfer.n_units:
         said.append(f"The prompt does not show how far effects differ between {_PLURAL[transfer.missing]}.")
     return said
@@ -185,11 +204,12 @@ def learn_transfer(
     missing = next((name for name, needed in is_needed.items() if needed and name not in learned), "")
     if not learned:
         return Transfer(missing=missing)
-    is_far = not has_type and _is_far(asked, tested=learned.get(TYPE, []))
-    return _largest(learned, missing=missing, is_far=is_far)
+    tested = [] if has_type else learned.get(TYPE, [])
+    reach = _reach(asked.distance, tested, noise=asked.noise)
+    return replace(_largest(learned, missing=missing), reach=reach)
 
 
-def _largest(learned: dict[str, list[LeftOut]], *, missing: str, is_far: bool) -> Transfer:
+def _largest(learned: dict[str, list[LeftOut]], *, missing: str) -> Transfer:
     """The transfer error of the design that shows the largest one."""
     c2, design = max((_shrunk(units), name) for name, units in learned.items())
     c2 = max(c2, ASSUMED_C2 if missing else 0.0)
@@ -199,17 +219,28 @@ def _largest(learned: dict[str, list[LeftOut]], *, missing: str, is_far: bool) -
         c2,
         design,
         len(units),
-        *_checked(units, c2=c2),
+        *_checked(units, c2=c2, by_type=design == TYPE),
         missing=missing,
         n_labels=len({unit.label for unit in units}),
         learned=weight / (ASSUMED_WEIGHT + weight),
-        is_far=is_far,
     )
 
 
-def _is_far(asked: Response, *, tested: list[LeftOut]) -> bool:
-    """Whether the question reaches beyond every unit, by more than noise; False where there is none."""
-    return bool(tested) and asked.distance > max(unit.distance for unit in tested) + asked.noise
+def _reach(distance: float, tested: list[LeftOut], *, noise: float) -> float:
+    """How far cells are from those that predict them, in mean distances of the units; 1 if not farther or unknown."""
+    if not tested or not np.isfinite(distance):
+        return 1.0
+    mean = float(np.average([unit.distance for unit in tested], weights=[unit.size for unit in tested]))
+    return min(max(distance / max(mean + SHARE_OF_NOISE * noise, np.finfo(float).tiny), 1.0), MAX_REACH)
+
+
+def _carry(here: Mixture, *, c2: float, reach: float, base: Floats) -> Mixture:
+    """Add the transfer error: ``c2``, and what cells beyond those left out differ by as a log fold change.
+
+    A gene whose mean log1p(CP10k) is b moves by 1 - exp(-b) of its log fold change, so silent genes hardly differ.
+    """
+    beyond = BEYOND * (reach - 1) * np.square(1 - np.exp(-base))
+    return here.carried_over(c2, least=LEAST, beyond=beyond)
 
 
 def _shrunk(units: list[LeftOut]) -> float:
@@ -236,9 +267,10 @@ def leave_out(prompt: PromptEffects, *, design: str, engine: str, similarity: fl
         if c2 is None:
             continue
         near = np.exp(-SIMILARITY_DECAY * abs(response.similarity - similarity))
-        weight = float(near * n_cells / (n_cells + SHRINK_CELLS))
+        size = n_cells / (n_cells + SHRINK_CELLS)
         label = str((prompt.types if design == TYPE else prompt.donors)[own][0])
-        units.append(LeftOut(label, measured, expected, weight, c2, response.distance))
+        far = response.distance, response.noise
+        units.append(LeftOut(label, measured, expected, float(near * size), c2, *far, base, size))
     return units
 
 
@@ -268,11 +300,16 @@ def _subsets(prompt: PromptEffects, design: str) -> list[tuple[Mask, Mask]]:
     return found
 
 
-def _checked(units: list[LeftOut], *, c2: float) -> tuple[float, float, int]:
-    """Coverage of the 80 % intervals of the units, sign agreement of the calls, and number of these calls."""
+def _checked(units: list[LeftOut], *, c2: float, by_type: bool) -> tuple[float, float, int]:
+    """Coverage of the 80 % intervals of the units, sign agreement of the calls, and number of these calls.
+
+    A cell type that is farther from the rest than the other ones is treated as one that was asked about.
+    """
     inside, share, n_right, n_called = [], [], 0, 0
     for unit in units:
-        there = unit.expected.carried_over(c2, least=LEAST)
+        others = [one for one in units if one is not unit] if by_type else []
+        reach = _reach(unit.distance, others, noise=unit.noise)
+        there = _carry(unit.expected, c2=c2, reach=reach, base=unit.base)
         mean, variance = there.moments()
         large = np.abs(mean) > SHOWN_EFFECT
         if large.any():

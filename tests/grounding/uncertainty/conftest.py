@@ -13,25 +13,32 @@ TYPES, DONORS = ("A", "B", "C", "asked"), ("d1", "d2", "d3", "d4")
 
 
 class Designed:
-    """``effects[type][donor]`` is the true log change of the rate of each gene; the first genes move."""
+    """``effects[type][donor]`` is the true log change of the rate of each gene; the first genes move.
 
-    def __init__(self, *, between_types=0.0, between_donors=0.0, size=1.2, seed=0):
+    Types are ``apart`` by so much in the logarithm of their levels, and so are their effects in genes that move.
+    """
+
+    def __init__(self, *, between_types=0.0, between_donors=0.0, size=1.2, seed=0, apart=None):
         self.rng = rng = np.random.default_rng(seed)
         self.levels = rng.permutation(np.geomspace(0.05, 4.0, N_GENES))
         common = np.zeros(N_GENES)
         common[:N_MOVED] = size * rng.choice([1.0, -1.0], N_MOVED, p=[0.7, 0.3])
-        self.effects = {}
+        self.effects, self.levels_of = {}, dict.fromkeys(TYPES, self.levels)
         of_donor = {donor: 1 + between_donors * rng.normal(size=N_GENES) for donor in DONORS}
         for name in TYPES:
             of_type = 1 + between_types * rng.normal(size=N_GENES)
             self.effects[name] = {donor: common * of_type * of_donor[donor] for donor in DONORS}
+        for name, far in (apart or {}).items():
+            self.levels_of[name] = self.levels * np.exp(far * rng.normal(size=N_GENES))
+            own = np.where(common != 0, far * rng.normal(size=N_GENES), 0.0)
+            self.effects[name] = {donor: effect + own for donor, effect in self.effects[name].items()}
 
     def cells(self, n, *, types, treated, donors=DONORS):
         """``n`` cells of each type and donor."""
         rows, obs = [], []
         for name in types:
             for donor in donors:
-                rates = self.levels * np.exp(self.effects[name][donor] * treated)
+                rates = self.levels_of[name] * np.exp(self.effects[name][donor] * treated)
                 depth = self.rng.lognormal(0, 0.25, (n, 1))
                 rows.append(self.rng.poisson(self.rng.gamma(3, depth * rates / 3)))
                 obs += [(name, donor)] * n

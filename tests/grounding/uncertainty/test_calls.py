@@ -74,17 +74,36 @@ def test_the_transfer_error_is_the_difference_between_types(designed):
     assert near.sign_agreement > 0.95
 
 
-def test_cells_farther_from_the_prompt_than_all_that_was_left_out_have_intervals_that_are_not_calibrated(world, cells):
+def test_cells_farther_from_the_prompt_than_what_was_left_out_have_wider_intervals_that_hold(designed):
+    """Types that differ in their levels differ in their responses as well; the asked one differs most."""
+    world = designed(size=0.4, seed=3, apart={"A": 0.3, "B": 0.3, "C": 0.3, "asked": 0.55})
+    cells = make(world, n=25)
     studied = study(cells)
-    assert not studied.transfer.is_far
+    assert 1.5 < studied.transfer.reach < 3
+    truth, moved = true_effect(world), np.arange(len(cells.query.var_names)) < 150
+
+    def inside(transfer):
+        found = call(cells, studied=dataclasses.replace(studied, transfer=transfer))
+        holds = (found[keys.EFFECT_LOW] <= truth) & (truth <= found[keys.EFFECT_HIGH])
+        return holds[moved & (found[keys.EFFECT].abs() > 0.05)].mean()
+
+    without = dataclasses.replace(studied.transfer, reach=1.0)
+    print(studied.transfer, inside(without), inside(studied.transfer))
+    assert inside(without) < 0.65 < inside(studied.transfer)
+    words = describe(studied.transfer, engine="weighted")
+    assert f"are {studied.transfer.reach:.1f} times as far from the prompt's as the cell types left out" in words
+
+
+def test_cells_as_unlike_as_no_others_have_intervals_that_are_not_calibrated(cells):
+    studied = study(cells)
+    assert studied.transfer.reach == 1
     assert not describe(studied.transfer, engine="weighted").startswith("Not calibrated")
     other = cells.query.copy()
     other.X = other.X[:, np.random.default_rng(0).permutation(other.n_vars)]
     far = study(dataclasses.replace(cells, query=other)).transfer
-    assert far.is_far
     words = describe(far, engine="weighted")
     assert words.startswith("Not calibrated: 3 cell types of the prompt were left out")
-    assert "differ more from the prompt's than any cell type that could be left out" in words
+    assert "more than 3.0 times as far from the prompt's" in words
 
 
 def test_donors_that_differ_more_than_their_effects_have_no_calls(designed):
