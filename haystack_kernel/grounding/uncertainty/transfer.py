@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ASSUMED_C2 = 0.25  # before anything was left out
 ASSUMED_WEIGHT = 2.0  # of that, in left-out units
 LEAST = 1e-4  # variance between cell types of an effect of 0
-# Variance of the log fold change beyond c2, for cells as far again as those left out; from three times as far, constant.
+# Variance of the log fold change beyond c2, for cells as far again as those left out; from three times as far constant.
 BEYOND, MAX_REACH = 2.0, 3.0
 SAID_REACH = 1.1  # from which on the report says so
 SHARE_OF_NOISE = 0.1  # of the noise of a distance that its mean over genes still has
@@ -71,8 +71,8 @@ class Transfer:
         How many cell types, or donors, were left out, and the weight of what they taught, 0 to 1, beside what is
         assumed.
     reach
-        How far the cells that were asked about are from the prompt's, in mean distances of the cell types left out, from
-        1 to 3; 1 where that is not to be compared.
+        How far the cells that were asked about are from the prompt's, in mean distances of the cell types left out,
+        from 1 to 3; 1 where that is not to be compared.
     """
 
     c2: float = ASSUMED_C2

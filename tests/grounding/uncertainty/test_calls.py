@@ -88,7 +88,6 @@ def test_cells_farther_from_the_prompt_than_what_was_left_out_have_wider_interva
         return holds[moved & (found[keys.EFFECT].abs() > 0.05)].mean()
 
     without = dataclasses.replace(studied.transfer, reach=1.0)
-    print(studied.transfer, inside(without), inside(studied.transfer))
     assert inside(without) < 0.65 < inside(studied.transfer)
     words = describe(studied.transfer, engine="weighted")
     assert f"are {studied.transfer.reach:.1f} times as far from the prompt's as the cell types left out" in words
