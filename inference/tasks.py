@@ -10,6 +10,7 @@ import json
 import platform
 import resource
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -220,7 +221,7 @@ def _write_embedding(
 
 def _record(task: Task, prepared: Prepared, engines: Engines, *, notes: tuple[str, ...]) -> dict[str, Any]:
     """Entries that every output's record has."""
-    versions = {name: version(name) for name in ("anndata", "h5py", "numpy", "scipy")}
+    versions = {name: _version_of(name) for name in ("anndata", "h5py", "numpy", "scipy")}
     versions |= {"inference": inference.__version__, "python": platform.python_version()}
     of_inputs = [note for item in prepared.loaded.values() for note in item.notes]
     return {
@@ -233,3 +234,9 @@ def _record(task: Task, prepared: Prepared, engines: Engines, *, notes: tuple[st
         "source": {role: item.checked.source for role, item in prepared.loaded.items()},
         "versions": versions | engines.versions(task.engine),
     }
+
+
+@cache
+def _version_of(package: str) -> str:
+    """Version of a package; reading its metadata takes some milliseconds."""
+    return version(package)

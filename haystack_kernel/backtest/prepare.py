@@ -13,6 +13,7 @@ import pandas as pd
 
 from haystack_kernel import keys
 from haystack_kernel.backtest.split import canonical_of, split_pair
+from haystack_kernel.batches.remembering import Remembering
 from haystack_kernel.config.vocabulary import read_vocabulary
 from haystack_kernel.errors import HaystackError, InvalidInputError, NoCandidateError
 from haystack_kernel.grounding.confidence.backtested import FEATURES, prompt_features
@@ -23,6 +24,7 @@ from haystack_kernel.retrieval import assemble_cells, cells_of, fetch_treatments
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells, split_cells
 from haystack_kernel.schema import EVIDENCE_WORDS, CellSet, RunConfig
 from haystack_kernel.store import layout
+from inference.manifest import ENGINES
 
 if TYPE_CHECKING:
     from haystack_kernel.backtest.split import Split
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 POOLING_ENGINE = "weighted"  # all engines predict from the prompt that this one would be given
 N_OTHERS = 600  # cells of the type under other treatments, for the mean response of the type
+_LABELS = (keys.CELL_TYPE, keys.DONOR, keys.PERTURBATION, keys.IS_CONTROL)  # of obs, which engines of this package read
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ class Sources:
         knowledge = load_knowledge(ports.settings.knowledge)
         vocabulary = read_vocabulary(RunConfig(atlases=(plan.atlas,)), ports)
         named = with_vocabulary(knowledge, vocabulary)
-        return cls(ports, ports.open_atlas([plan.atlas]), knowledge, named, vocabulary)
+        return cls(ports, Remembering(ports.open_atlas([plan.atlas])), knowledge, named, vocabulary)
 
 
 def prepare_pair(number: int, plan: BacktestPlan, *, sources: Sources, folder: CampaignFolder) -> dict[str, Any]:
@@ -91,15 +94,14 @@ def _prepare(
     )
     chosen, reason = _choose_prompt(query, split, sources=sources, config=config)
     cells = assemble_cells(chosen, query_set=split.query_set, atlas=split.atlas, config=config, round_number=1)
+    labels = _labels_of(plan)
     for role, adata in cells.by_role.items():
-        folder.write_cells(layout.cells_file(place, role), adata)
+        folder.write_cells(layout.cells_file(place, role), adata, labels=labels)
     for name, rows in ((layout.TRUTH, split.treated), (layout.TRUTH_CONTROL, split.control)):
-        cells_of_truth = sources.atlas.fetch(rows)
-        cells_of_truth.obs = cells_of_truth.obs[[]]  # what no comparison looks at takes most of the time of writing
-        folder.write_cells(layout.cells_file(place, name), cells_of_truth)
+        folder.write_cells(layout.cells_file(place, name), sources.atlas.fetch(rows), labels=())
     n_treatments = 0
     if any(reads_others(engine) for engine in plan.engines):
-        n_treatments = _write_treatments(split, cells, sources=sources, config=config, folder=folder, place=place)
+        n_treatments = _write_treatments(split, cells, plan, sources=sources, config=config, folder=folder, place=place)
     n_others = _write_others(split, plan, folder=folder, place=place)
     has_null = plan.decoy and _write_null(split, cells, plan, folder=folder, place=place)
     similarity = prompt_features(cells.prompt_cells, cells.control_cells, cells.query_cells)
@@ -120,6 +122,11 @@ def _prepare(
     }
 
 
+def _labels_of(plan: BacktestPlan) -> tuple[str, ...] | None:
+    """Columns of obs that the engines read; None: all, since an engine of another package may read any."""
+    return _LABELS if all(engine in ENGINES for engine in plan.engines) else None
+
+
 def _choose_prompt(
     query: StructuredQuery, split: Split, *, sources: Sources, config: RunConfig
 ) -> tuple[list[Candidate], str]:
@@ -136,7 +143,14 @@ def _choose_prompt(
 
 
 def _write_treatments(
-    split: Split, cells: CellsByRole, *, sources: Sources, config: RunConfig, folder: CampaignFolder, place: str
+    split: Split,
+    cells: CellsByRole,
+    plan: BacktestPlan,
+    *,
+    sources: Sources,
+    config: RunConfig,
+    folder: CampaignFolder,
+    place: str,
 ) -> int:
     """Write cells of other treatments that lie before the wall, for engines that read them; returns how many."""
     found = fetch_treatments(
@@ -144,7 +158,7 @@ def _write_treatments(
     )
     if found is None:
         return 0
-    folder.write_cells(layout.cells_file(place, layout.TREATMENTS), found)
+    folder.write_cells(layout.cells_file(place, layout.TREATMENTS), found, labels=_labels_of(plan))
     return int(found.n_obs)
 
 
@@ -154,9 +168,10 @@ def _write_null(split: Split, cells: CellsByRole, plan: BacktestPlan, *, folder:
     others = ~table[keys.IS_CONTROL] & (table[keys.PERTURBATION] != split.pair.perturbation)
     if others.any() or cells.control_cells is None:
         return False
+    labels = _labels_of(plan)
     halves = split_cells(cells.control_cells.obs, rng=make_rng(plan.seed, role="backtest/null"))
     for name, rows in zip((layout.NULL, layout.NULL_CONTROL), halves, strict=True):
-        folder.write_cells(layout.cells_file(place, name), cells.control_cells[rows.index].copy())
+        folder.write_cells(layout.cells_file(place, name), cells.control_cells[rows.index].copy(), labels=labels)
     return True
 
 
@@ -211,5 +226,5 @@ def _write_others(split: Split, plan: BacktestPlan, *, folder: CampaignFolder, p
     rng = make_rng(plan.seed, role="backtest/others")
     cells = pd.concat([sample_cells(rows, n=n, rng=rng) for rows in groups.values()])
     cells = cells.sort_values(keys.CELL_ID, ignore_index=True)
-    folder.write_cells(layout.cells_file(place, layout.OTHERS), split.atlas.fetch(cells))
+    folder.write_cells(layout.cells_file(place, layout.OTHERS), split.atlas.fetch(cells), labels=_labels_of(plan))
     return len(cells)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from haystack_kernel import keys
 from haystack_kernel.errors import ContractError
 
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
+    from numpy.typing import NDArray
 
     from haystack_kernel.ports import Atlas
     from haystack_kernel.schema import CellSet
@@ -39,6 +42,7 @@ class WalledAtlas:
     def __init__(self, atlas: Atlas, *, hidden: pd.DataFrame, kept: pd.DataFrame) -> None:
         self._atlas = atlas
         self._hidden = set(_keys_of(hidden))
+        self._hidden_names = {str(group[_GROUP.index(keys.PERTURBATION)]) for group in self._hidden}
         self._kept = set(kept[keys.CELL_ID])
         self._n_kept = _filled(kept).groupby(list(_GROUP), sort=False).size().to_dict() if len(kept) else {}
 
@@ -64,8 +68,7 @@ class WalledAtlas:
     def fetch(self, cells: pd.DataFrame) -> ad.AnnData:
         """As the atlas; raises ContractError where a hidden cell is asked for by its id."""
         visible = self._is_visible(cells)
-        if not all(visible):
-            n_hidden = len(visible) - sum(visible)
+        if n_hidden := int((~visible).sum()):
             msg = f"{n_hidden} of {len(visible)} cells are the truth of a back-test and cannot be read for a prediction"
             raise ContractError(msg, n_hidden=n_hidden)
         return self._atlas.fetch(cells)
@@ -74,11 +77,14 @@ class WalledAtlas:
         """As the atlas."""
         return self._atlas.digests()
 
-    def _is_visible(self, cells: pd.DataFrame) -> list[bool]:
-        ids = cells[keys.CELL_ID].tolist()
-        return [
-            one not in self._kept and group not in self._hidden for one, group in zip(ids, _keys_of(cells), strict=True)
-        ]
+    def _is_visible(self, cells: pd.DataFrame) -> NDArray[np.bool_]:
+        visible = ~cells[keys.CELL_ID].isin(self._kept).to_numpy()
+        # all labels are compared only where the treatment is one of those that are hidden: most cells have another
+        names = cells[keys.PERTURBATION]
+        asked = np.flatnonzero(names.isin(self._hidden_names) | names.isna())
+        if asked.size:
+            visible[asked] &= [group not in self._hidden for group in _keys_of(cells.iloc[asked])]
+        return visible
 
 
 def _filled(rows: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from haystack_kernel.backtest.table import TEXTS, calibration_pairs, pairs_by_nu
 from haystack_kernel.backtest.tasks import build_tasks, read_prepared
 from haystack_kernel.backtest.worker import BACKTEST, JUDGE, PREPARE
 from haystack_kernel.batches.folder import CampaignFolder
+from haystack_kernel.batches.live import in_words
 from haystack_kernel.batches.pool import Pool
 from haystack_kernel.batches.predict import predict
 from haystack_kernel.config.connect import connect
@@ -28,11 +29,11 @@ from haystack_kernel.config.settings import load_settings
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.grounding.confidence.backtested import FEATURES, back_tested_aspect, expect_everywhere
 from haystack_kernel.knowledge import load_knowledge
-from haystack_kernel.ports import Consent
+from haystack_kernel.ports import Consent, ProgressEvent
 from haystack_kernel.retrieval import build_view
 from haystack_kernel.schema import BacktestPlan, Calibration, Held, RunConfig
 from haystack_kernel.store import layout, parse_csv, to_csv
-from inference.manifest import BASELINES, MODEL_ENGINE
+from inference.manifest import BASELINES, DEMO_MODEL, MODEL_ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
 
 HELD: tuple[Held, ...] = get_args(Held)
 AVERAGE = "an average prompt"
+_PAIR_S, _SIMPLE_S = (
+    (0.9, 3.0),
+    (0.15, 0.8),
+)  # processor seconds of a pair and of each prediction: few genes, many genes
+_MODEL_S = 60.0  # at most, of each prediction by a model of published size, without a GPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +179,8 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
         folder = CampaignFolder(ports.settings, name, clock=ports.clock)
         done = folder.read(layout.RESULTS)
         if done is None:
+            said = plan_in_words(plan, workers=workers)
+            ports.progress(ProgressEvent(run_id=name, phase="plan", message=said))
             folder.write(layout.PLAN, plan.model_dump_json(indent=1).encode())
             done = to_csv(_work(plan, pool, folder=folder, ports=ports, workers=workers))
             folder.write(layout.RESULTS, done)
@@ -183,6 +191,31 @@ def run_backtest(  # noqa: PLR0913 - what is tested, where, and what it may spen
         folder.write(layout.calibration_file(one.engine, one.model), data)
         calibrations.save(one, root=ports.settings.atlas_root)
     return Backtest(name, plan, folder.root, table, made)
+
+
+def plan_in_words(plan: BacktestPlan, *, workers: int) -> str:
+    """What a back-test does, where, and how long it may take, in one sentence.
+
+    Parameters
+    ----------
+    plan
+        From :func:`make_plan`.
+    workers
+        Processes that work at the same time.
+    """
+    n = len(plan.pairs)
+    low, high = (n * (of_pair + len(plan.engines) * each) for of_pair, each in zip(_PAIR_S, _SIMPLE_S, strict=True))
+    if MODEL_ENGINE in plan.engines and plan.model != DEMO_MODEL and plan.executor != "batch":
+        high += n * _MODEL_S
+    time = f"about {in_words(low / workers)} to {in_words(high / workers)}"
+    where = f"on this machine, which costs nothing, in {time}"
+    if plan.executor == "batch":
+        where = f"in the cloud, besides which this machine works {time}"
+    beside = f" by {workers} processes" if workers > 1 else ""
+    return (
+        f"{n} pairs of atlas {plan.atlas} are hidden and predicted with {', '.join(plan.engines)} {where}{beside}; it "
+        "may be stopped at any time, and the same call goes on"
+    )
 
 
 def _work(

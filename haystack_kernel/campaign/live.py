@@ -11,6 +11,7 @@ import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
+from haystack_kernel.batches.live import one_in_ten
 from haystack_kernel.progress import progress_line, stream_progress
 from haystack_kernel.store import layout
 from haystack_kernel.texts import visible
@@ -116,7 +117,7 @@ def watch_in_terminal(matrix: Matrix, stream: TextIO, *, clock: Clock) -> Progre
     Where the stream is no terminal, each change is a line, as of other commands.
     """
     if not stream.isatty():
-        return _without_items(stream_progress(stream))
+        return one_in_ten(stream_progress(stream))
     last = 0
 
     def write(line: str, *, end: str = "") -> None:
@@ -171,16 +172,3 @@ class _Paced:
             self._matrix.look()
             self._show(event, is_end=is_end)
             self._next = self._clock.monotonic() + _EVERY_S
-
-
-def _without_items(tell: Progress) -> Progress:
-    """Keep one event in ten of each phase, and the first and the last: a log of 147 x 2 questions has 60 lines."""
-    told: dict[str, int] = {}
-
-    def hear(event: ProgressEvent) -> None:
-        step = -1 if event.fraction is None else int(event.fraction * 10)
-        if event.fraction is None or told.get(event.phase) != step:
-            told[event.phase] = step
-            tell(event)
-
-    return hear

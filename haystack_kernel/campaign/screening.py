@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.batches.folder import CampaignFolder
+from haystack_kernel.batches.live import in_words
 from haystack_kernel.batches.pool import Pool
 from haystack_kernel.batches.predict import expected_spec, predict
 from haystack_kernel.campaign.enrich import CLASSES, classes_of, enrich_genes, enrich_treatments
@@ -488,19 +489,6 @@ def preview(plan: ScreenPlan, *, ports: Ports, workers: int = 1) -> Preview:
     if plan.executor == "batch":
         low, high = low + cost.low_s, high + cost.high_s
     return Preview(plan, len(tasks), cost, folder.root, n_done, (low, high))
-
-
-def in_words(seconds: float) -> str:
-    """A time as people say it.
-
-    Examples
-    --------
-    >>> in_words(40), in_words(400), in_words(40_000)
-    ('40 s', '7 min', '11.1 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def run_screen(plan: ScreenPlan, *, ports: Ports, workers: int = 1) -> Screen:

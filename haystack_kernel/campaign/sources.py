@@ -6,10 +6,10 @@ run does.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from haystack_kernel.batches.remembering import Remembering
 from haystack_kernel.config.vocabulary import read_vocabulary
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.knowledge import load_knowledge, with_vocabulary
@@ -20,15 +20,10 @@ from haystack_kernel.schema import EVIDENCE_WORDS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import anndata as ad
-    import pandas as pd
-
     from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas, Ports
     from haystack_kernel.retrieval import AtlasView
     from haystack_kernel.schema import Candidate, CellSet, EvidenceDistance, RunConfig, StructuredQuery, Vocabulary
-
-_N_REMEMBERED = 128  # cell sets whose rows are kept: of 100 million cells a set may have many
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +44,7 @@ class Sources:
         located = config.located()
         knowledge = load_knowledge(ports.settings.knowledge)
         vocabulary = read_vocabulary(located, ports)
-        atlas = _Remembering(ports.open_atlas(located.atlas_names))
+        atlas = Remembering(ports.open_atlas(located.atlas_names))
         names = located.atlas_names
         view = build_view(
             atlas,
@@ -86,33 +81,3 @@ class Sources:
 def nearest_evidence(chosen: Sequence[Candidate]) -> EvidenceDistance:
     """Evidence distance of the nearest candidate."""
     return min((one.evidence_distance for one in chosen), key=list(EVIDENCE_WORDS).index)
-
-
-class _Remembering:
-    """An atlas that keeps the rows of cell sets: many questions have the same control cells, or the same prompt."""
-
-    def __init__(self, atlas: Atlas) -> None:
-        self._atlas = atlas
-        self._rows: OrderedDict[str, pd.DataFrame] = OrderedDict()
-
-    def conditions(self) -> pd.DataFrame:
-        """As of the atlas."""
-        return self._atlas.conditions()
-
-    def select(self, cell_set: CellSet) -> pd.DataFrame:
-        """As of the atlas; what is returned must not be changed."""
-        key = cell_set.model_dump_json()
-        if key not in self._rows:
-            self._rows[key] = self._atlas.select(cell_set)
-            if len(self._rows) > _N_REMEMBERED:
-                self._rows.popitem(last=False)
-        self._rows.move_to_end(key)
-        return self._rows[key]
-
-    def fetch(self, cells: pd.DataFrame) -> ad.AnnData:
-        """As of the atlas."""
-        return self._atlas.fetch(cells)
-
-    def digests(self) -> dict[str, str]:
-        """As of the atlas."""
-        return self._atlas.digests()

@@ -82,13 +82,15 @@ def backtest(
     same command goes on where it was stopped.
     """
     from haystack_kernel.backtest.work import HELD, run_backtest
+    from haystack_kernel.batches.live import watch_steps
     from haystack_kernel.config.connect import connect
     from haystack_kernel.config.settings import load_settings
+    from haystack_kernel.jobs import SystemClock
     from haystack_kernel.ports import Consent
-    from haystack_kernel.progress import stream_progress
 
     settings = load_settings(storage=storage, atlas_root=atlas_root)
-    ports = connect(settings, progress=stream_progress(sys.stderr), consent=Consent.given(yes, max_cost))
+    seen = watch_steps(sys.stderr, clock=SystemClock())
+    ports = connect(settings, progress=seen, consent=Consent.given(yes, max_cost))
     options: dict[str, Any] = {"model": model, "genelist": genelist, "executor": executor, "seed": seed}
     tested = run_backtest(
         atlas,

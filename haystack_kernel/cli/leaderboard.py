@@ -63,12 +63,15 @@ def leaderboard(
 ) -> None:
     """Rank engines on an atlas, from its back-tests.
 
-    Back-tests that are in the storage are used as they are; engines that they lack are tested on the same pairs.
+    Back-tests that are in the storage are used as they are; engines that they lack are tested on the same pairs. Where
+    there is no back-test, one is made: the first line says of what and how long it may take, and on this machine it
+    costs nothing. It may be stopped, and the same command goes on.
     """
     from haystack_kernel.backtest.work import HELD
+    from haystack_kernel.batches.live import watch_steps
     from haystack_kernel.campaign import leaderboard as rank
     from haystack_kernel.config.settings import load_settings
-    from haystack_kernel.progress import stream_progress
+    from haystack_kernel.jobs import SystemClock
 
     options: dict[str, Any] = {"model": model, "genelist": genelist, "executor": executor, "seed": seed}
     board = rank(
@@ -80,7 +83,7 @@ def leaderboard(
         settings=load_settings(storage=storage, atlas_root=atlas_root),
         approve=yes,
         max_cost=max_cost,
-        progress=stream_progress(sys.stderr),
+        progress=watch_steps(sys.stderr, clock=SystemClock()),
         **{name: value for name, value in options.items() if value is not None},
     )
     texts = {html: board.to_html, markdown: board.to_markdown, csv: lambda: board.table.to_csv(index=False)}

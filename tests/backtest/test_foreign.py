@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 
+import anndata as ad
 import pytest
 
+from haystack_kernel import keys
 from haystack_kernel.atlas import calibrations
 from haystack_kernel.backtest.work import run_backtest
+from haystack_kernel.store import layout
 from inference.installed import find_installed
 from tests.backtest.test_work import ports, settings
 from tests.packages import EXAMPLE, install
@@ -26,6 +29,8 @@ def test_an_engine_of_another_package_is_back_tested_beside_the_simple_ones(inst
     both = [by_engine.loc[name, "pearson"].tolist() for name in ("additive", "weighted")]
     assert both[0] == both[1]  # two treatments are too few to tell them apart
     assert by_engine.loc["broken", "reason"].str.contains("failed: RuntimeError: no weights").all()
+    prompt = ad.read_h5ad(f"{tested.folder}/{layout.cells_file(layout.pair_folder(1), keys.PROMPT)}")
+    assert set(keys.CELL_COLUMNS) <= set(prompt.obs)  # an engine of another package may read any
     digest = find_installed("nearest_type").digest
     places = {"root": settings.atlas_root, "cache": settings.cache}
     assert calibrations.find("tiny", "nearest_type", model=digest, **places).n_pairs == 2

@@ -1,5 +1,6 @@
 """What stands behind the wall of a back-test cannot be found, selected or fetched."""
 
+import pandas as pd
 import pytest
 
 from haystack_kernel import keys
@@ -146,3 +147,16 @@ def test_a_wall_without_anything_behind_it_changes_nothing(atlas):
     wall = WalledAtlas(atlas, hidden=table.iloc[:0], kept=atlas.select(IFN).iloc[:0])
     assert wall.conditions().equals(table.reset_index(drop=True))
     assert wall.select(IFN).equals(atlas.select(IFN))
+
+
+def test_cells_with_the_name_of_a_hidden_treatment_or_without_one_are_compared_by_all_their_labels(atlas):
+    table = atlas.conditions()
+    own = {keys.PERTURBATION: "IFN-beta", keys.DONOR: "s:d1", keys.CELL_TYPE_ID: CD4}
+    hidden = table[(table[keys.DATASET] == "s") & (table[list(own)] == own).all(axis=1)]
+    wall = WalledAtlas(atlas, hidden=hidden, kept=atlas.select(IFN).iloc[:0])
+    cells = atlas.select(IFN)
+    is_hidden = (cells[list(own)] == own).all(axis=1)
+    assert list(wall.select(IFN)[keys.CELL_ID]) == list(cells.loc[~is_hidden, keys.CELL_ID])
+    nameless = WalledAtlas(atlas, hidden=hidden.assign(**{keys.PERTURBATION: ""}), kept=cells.iloc[:0])
+    with pytest.raises(ContractError, match="30 of 60 cells are the truth"):  # missing text is the empty string
+        nameless.fetch(pd.concat([cells[is_hidden].assign(**{keys.PERTURBATION: None}), cells[is_hidden]]))

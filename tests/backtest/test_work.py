@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from haystack_kernel.atlas import build_atlas, calibrations, load_mapping
 from haystack_kernel.backtest.judge import DECOY, REPLICATE, TYPE_MEAN
 from haystack_kernel.backtest.tasks import build_tasks, read_prepared
-from haystack_kernel.backtest.work import make_plan, run_backtest
+from haystack_kernel.backtest.work import make_plan, plan_in_words, run_backtest
 from haystack_kernel.backtest.worker import BACKTEST
 from haystack_kernel.batches.folder import CampaignFolder
 from haystack_kernel.campaign import leaderboard
@@ -277,8 +277,15 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_written(setti
     with pytest.raises(InvalidInputError, match="workers is 0"):
         run_backtest("tiny", settings=settings, workers=0)
     assert make_plan("tiny", **given).pairs[0].held == "donor"
-    plan = json.loads(make_plan("tiny", **given).model_dump_json())
-    assert plan["engines"] == ["none", "mean", "shift", "weighted"]
+    plan = make_plan("tiny", **given)
+    assert plan.engines == ("none", "mean", "shift", "weighted")
+    words = (
+        "4 pairs of atlas tiny are hidden and predicted with none, mean, shift, weighted on this machine, which costs "
+    )
+    said = plan_in_words(plan, workers=1)
+    assert said.startswith(f"{words}nothing, in about 6 s to 25 s; it may be stopped at any time")
+    there = plan.model_copy(update={"executor": "batch"})
+    assert "in the cloud, besides which" in plan_in_words(there, workers=2)
 
 
 def test_the_command_prints_the_table_and_what_later_runs_can_expect(tested, settings, capsys, monkeypatch):

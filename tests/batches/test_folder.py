@@ -26,3 +26,8 @@ def test_cells_are_read_by_anndata_as_they_were(tmp_path):
     assert found.X.dtype == np.float32
     few = folder.read_cells("cells.h5ad", ["donor_id"])
     assert list(few.obs["donor_id"]) == ["a", "b", "a"]
+    folder.write_cells("few.h5ad", cells, labels=("donor_id", "is_control", "absent"))
+    few = ad.read_h5ad(folder.uri("few.h5ad"))
+    assert list(few.obs) == ["donor_id", "is_control"]
+    assert list(few.obs_names) == ["c1", "c2", "c3"]
+    assert list(cells.obs) == list(obs)

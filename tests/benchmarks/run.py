@@ -31,6 +31,7 @@ import atlas_fetch
 import explorer
 import infer
 import jobs
+import workers
 from atlas_index import atlas_build, atlas_question, atlas_search
 from labels import resolve_labels
 
@@ -203,6 +204,7 @@ ROWS = {
     "atlas.question.hundred": atlas_question,
     "atlas.fetch": partial(atlas_fetch.local_disk, full=FULL),
     "atlas.fetch.gcs": partial(atlas_fetch.bucket, full=FULL),
+    "backtest": partial(workers.backtest, full=FULL),
     **explorer.ROWS,
     **infer.ROWS,
     **jobs.rows(full=FULL),
