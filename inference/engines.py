@@ -68,7 +68,10 @@ def require_installed(name: str) -> Installed:
         there = installed_engines()
         usable = [one.name for one in there.values() if not one.fault]
         why = f"engine {name!r} cannot be used: {there[name].fault}" if name in there else f"engine {name!r} is unknown"
-        msg = f"{why}; possible: {', '.join((*ENGINES, *usable))} (choose one with --engine, or install its package)"
+        msg = (
+            f"{why}; possible: {', '.join((*ENGINES, *usable))}. Choose one with --engine, or install its package "
+            "where this program runs: for a job of the cloud in the image that batch.engine_images names for it"
+        )
         raise EngineError(msg)
     return found
 

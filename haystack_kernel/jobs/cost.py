@@ -140,7 +140,12 @@ def estimate_cost(
     disk_gib = settings.boot_disk_gib
     price = prices.per_hour(machine, provisioning=provisioning, disk_gib=disk_gib) * shards / 3600
     dearest = prices.per_hour(machine, provisioning="on_demand", disk_gib=disk_gib) * shards / 3600
-    seen = f"{len(measured_s)} task(s) measured before" if measured_s else "typical times, none measured yet"
+    if measured_s:
+        seen = f"{len(measured_s)} task(s) measured before"
+    elif spec.engines:
+        seen = f"typical times of HAYSTACK's own engines, none measured yet of {', '.join(spec.engines)}"
+    else:
+        seen = "typical times, none measured yet"
     flex = "; flex start at the price on demand, the provider may charge less" if provisioning == "flex_start" else ""
     return CostEstimate(
         machine=machine.words,

@@ -155,7 +155,7 @@ def build_job_spec(
         n_tasks=len(manifest.tasks),
         timeout_s=timeout_s,
         needs_gpu=any(task.engine == MODEL_ENGINE for task in manifest.tasks),
-        engine=next((task.engine for task in manifest.tasks if task.engine not in ENGINES), ""),
+        engines=tuple(sorted({task.engine for task in manifest.tasks} - set(ENGINES))),
     )
 
 

@@ -49,7 +49,7 @@ class JobSpec(Frozen):
         default_factory=dict, description="settings the program starts with, as HAYSTACK_<NAME>; never a secret"
     )
     needs_gpu: bool = Field(default=True, description="of an inference job: a task uses a model")
-    engine: str = Field(default="", description="of another package, whose image the job needs; empty: none")
+    engines: tuple[str, ...] = Field(default=(), description="of other packages, whose image the job needs")
     follow_up_usd: float = Field(
         default=0.0,
         ge=0,
@@ -73,6 +73,15 @@ class JobSpec(Frozen):
             if command[-1:] == ["--yes"]:
                 command = command[:-1]
         return {**kept, "environment": environment, "command": tuple(command)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_engine(cls, data: Any) -> Any:  # noqa: ANN401 - whatever is to be validated
+        """Specs of earlier versions name one engine of another package, or none by an empty name."""
+        if not isinstance(data, dict) or "engine" not in data:
+            return data
+        kept = {name: value for name, value in data.items() if name != "engine"}
+        return {**kept, "engines": (data["engine"],) if data["engine"] else ()}
 
     def placed_in(self, folder: str) -> JobSpec:
         """The spec an executor runs: its manifest addressed in full. Records keep the path, which shows no folder."""

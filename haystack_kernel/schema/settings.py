@@ -20,6 +20,7 @@ from haystack_kernel.schema.base import (
     ExecutorName,
     address_fault,
 )
+from inference.manifest import ENGINES, is_engine_name
 
 NO_STANDING_CONSENT = (
     "cost.approve is not a setting: spending is approved by each call. Remove it from haystack.toml and from the "
@@ -187,6 +188,21 @@ class BatchSettings(_Section):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("engine_images", "gpu_engines")
+    @classmethod
+    def _are_foreign(cls, value: dict[str, str] | tuple[str, ...]) -> dict[str, str] | tuple[str, ...]:
+        for name in value:
+            if name in ENGINES:
+                msg = f"{name!r} is an engine of HAYSTACK, whose image is batch.inference_image; name others only"
+                raise ValueError(msg)
+            if not is_engine_name(name):
+                msg = f"{name!r} is no name of an engine: 2 to 40 of a-z, 0-9 and _, none of HAYSTACK's own words"
+                raise ValueError(msg)
+        if isinstance(value, dict) and (empty := [name for name, image in value.items() if not image.strip()]):
+            msg = f"give the address of an image for {empty[0]!r}"
+            raise ValueError(msg)
+        return value
 
     @field_validator("topic")
     @classmethod

@@ -216,7 +216,9 @@ def test_manifests_of_earlier_versions_open_and_new_fields_are_written_only_wher
 def test_an_engine_that_is_not_installed_ends_the_program_before_any_file_is_read(tmp_path, capsys):
     (tmp_path / "m.json").write_text(dump_manifest(Manifest(tasks=(Task("t", "p", "q", "o", 0, "absent"),))))
     assert main(["--manifest", str(tmp_path / "m.json")]) == 2
-    assert "engine 'absent' is unknown; possible: none, mean" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "engine 'absent' is unknown; possible: none, mean" in said
+    assert "for a job of the cloud in the image that batch.engine_images names for it" in said
 
 
 def test_the_example_agrees_with_shift_where_one_type_is_all_there_is(cells):

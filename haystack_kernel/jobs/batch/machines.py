@@ -48,7 +48,7 @@ MACHINES = {
 
 def machine_of(spec: JobSpec, settings: BatchSettings) -> Machine:
     """Return the machine that a job runs on: one with a GPU only if a task uses a model, or an engine needs one."""
-    needs_gpu = spec.kind == "inference" and (spec.needs_gpu or spec.engine in settings.gpu_engines)
+    needs_gpu = spec.kind == "inference" and (spec.needs_gpu or not set(spec.engines).isdisjoint(settings.gpu_engines))
     return find_machine(settings.machine if needs_gpu else settings.cpu_machine)
 
 

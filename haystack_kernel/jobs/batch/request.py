@@ -9,6 +9,7 @@ import hashlib
 import re
 import uuid
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from haystack_kernel.errors import InvalidInputError
@@ -163,16 +164,31 @@ def _wrong_for_job(spec: JobSpec, settings: BatchSettings) -> list[str]:
 
 
 def _wrong_image(spec: JobSpec, settings: BatchSettings) -> list[str]:
-    """Problem with the image of an engine of another package."""
-    if not spec.engine or settings.insecure or spec.engine in settings.engine_images:
-        return []
+    """Problems with the images of engines of other packages."""
     words = "build one from the inference image, with the engine's package installed in it"
-    return [f"batch.engine_images names no image for engine {spec.engine!r}: {words}"]
+    bare = [name for name in spec.engines if name not in settings.engine_images and not settings.insecure]
+    found = [f"batch.engine_images names no image for engine {name!r}: {words}" for name in bare]
+    images = {name: settings.engine_images[name] for name in spec.engines if name in settings.engine_images}
+    if len(set(images.values())) > 1:
+        named = ", ".join(f"{name} in {image}" for name, image in images.items())
+        found.append(
+            f"one job has one image, and batch.engine_images names several ({named}): build one image with all of "
+            "these engines, or ask for one engine at a time"
+        )
+    return found
+
+
+def image_of(spec: JobSpec, settings: BatchSettings) -> str:
+    """Address of the image that a job runs in: that of its engines of other packages, else the inference image."""
+    if spec.kind == "orchestrator":
+        return settings.orchestrator_image
+    own = (settings.engine_images[name] for name in spec.engines if name in settings.engine_images)
+    return next(own, settings.inference_image)
 
 
 def _wrong_in_section(settings: BatchSettings) -> list[str]:
     """Problems within section ``batch`` whatever the job: its network, the forms of its secrets and labels."""
-    found = []
+    found = _wrong_gpus(settings)
     if settings.subnetwork and not settings.network:
         found.append("batch.subnetwork needs batch.network")
     if settings.no_external_ip and not settings.subnetwork:
@@ -188,6 +204,16 @@ def _wrong_in_section(settings: BatchSettings) -> list[str]:
         if not _LABEL_KEY.fullmatch(name) or name.startswith(_RESERVED)
     ]
     return found
+
+
+def _wrong_gpus(settings: BatchSettings) -> list[str]:
+    """Problem with engines that are said to need a GPU: a name that no image belongs to is a misspelt one."""
+    unused = sorted(set(settings.gpu_engines) - set(settings.engine_images))
+    if not unused or settings.insecure:
+        return []
+    near = get_close_matches(unused[0], settings.engine_images, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return [f"batch.gpu_engines names {unused[0]!r}, for which batch.engine_images has no image{hint}"]
 
 
 def _notifications(attempt: Attempt, settings: BatchSettings) -> list[batch_v1.JobNotification]:
@@ -209,13 +235,15 @@ def _task(attempt: Attempt, machine: Machine, settings: BatchSettings, *, consen
         verb, *rest = attempt.command
         words = consent.words if consent is not None else ()
         container = batch_v1.Runnable.Container(
-            image_uri=settings.orchestrator_image, entrypoint="haystack", commands=[verb, *words, *rest]
+            image_uri=image_of(spec, settings), entrypoint="haystack", commands=[verb, *words, *rest]
         )
     else:  # the image's entry point is the inference program
+        needs_flag = spec.needs_gpu and machine.accelerator and not settings.insecure
         container = batch_v1.Runnable.Container(
-            image_uri=settings.engine_images.get(spec.engine, settings.inference_image),
+            image_uri=image_of(spec, settings),
             # A paid GPU that torch does not see ends the job at once; the processor would take many times as long.
-            commands=[*attempt.command, *(_ON_GPU if machine.accelerator and not settings.insecure else ())],
+            # Only the model reads this flag: an image that is a program of its own is started with the manifest alone.
+            commands=[*attempt.command, *(_ON_GPU if needs_flag else ())],
             options=f"--shm-size={settings.shm_gib}g",
         )
     # Only the orchestrator gets secrets, and only by reference.

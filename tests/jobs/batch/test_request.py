@@ -7,7 +7,7 @@ from google.cloud import batch_v1
 
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.jobs.batch.attempts import Attempt, Rung, attempt_id, ladder, rung_of
-from haystack_kernel.jobs.batch.machines import MACHINES
+from haystack_kernel.jobs.batch.machines import MACHINES, machine_of
 from haystack_kernel.jobs.batch.request import build_request, check_job_id, clean_label, storage_tag
 from haystack_kernel.ports import Consent
 from haystack_kernel.schema import BatchSettings, JobSpec
@@ -125,6 +125,64 @@ def test_a_job_asks_for_the_gpu_of_its_machine_and_of_no_other():
     assert words == [["--manifest", "gs://b/m.json", "--device", "cuda"], *[["--manifest", "gs://b/m.json"]] * 2]
 
 
+def test_an_engine_of_another_package_has_its_own_image_a_machine_without_gpu_and_the_manifest_alone():
+    mine = {"engine_images": {"mine": "registry/mine:1", "other": "registry/other:2"}}
+    spec = spec_of(engines=("mine",), needs_gpu=False)
+    for settings, machine in ((settings_of(**mine), "cpu"), (settings_of(**mine, gpu_engines=["mine"]), "a100-40gb")):
+        assert machine_of(spec, settings).name == machine
+        request = request_of(spec, settings, machine=machine)
+        container = request.job.task_groups[0].task_spec.runnables[0].container
+        assert container.image_uri == "registry/mine:1"
+        # a program of its own would not know what only the model reads
+        assert list(container.commands) == ["--manifest", "gs://b/m.json"]
+        (instance,) = request.job.allocation_policy.instances
+        assert instance.install_gpu_drivers == bool(instance.policy.accelerators) == (machine != "cpu")
+    beside_the_model = request_of(spec_of(engines=("mine",), needs_gpu=True), settings_of(**mine))
+    container = beside_the_model.job.task_groups[0].task_spec.runnables[0].container
+    assert (container.image_uri, list(container.commands)[-1]) == ("registry/mine:1", "cuda")
+
+
+def test_one_job_has_one_image():
+    """Of several engines of a back-test only the first one's image would be started, without the others in it."""
+    spec = spec_of(engines=("mine", "other"), needs_gpu=False)
+    both = {"mine": "registry/both:1", "other": "registry/both:1"}
+    shared = request_of(spec, settings_of(engine_images=both), machine="cpu")
+    assert shared.job.task_groups[0].task_spec.runnables[0].container.image_uri == "registry/both:1"
+    for images, says in (
+        (
+            both | {"other": "registry/other:2"},
+            r"several \(mine in registry/both:1, other in registry/other:2\): build",
+        ),
+        ({"mine": "registry/both:1"}, "names no image for engine 'other': build one from the inference image"),
+    ):
+        with pytest.raises(InvalidInputError, match=says):
+            request_of(spec, settings_of(engine_images=images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"engine_images": {"weighted": "registry/x:1"}},
+            "'weighted' is an engine of HAYSTACK, whose image is batch.inf",
+        ),
+        ({"engine_images": {"My-Engine": "registry/x:1"}}, "'My-Engine' is no name of an engine: 2 to 40 of a-z"),
+        ({"engine_images": {"auto": "registry/x:1"}}, "'auto' is no name of an engine"),
+        ({"engine_images": {"mine": " "}}, "give the address of an image for 'mine'"),
+        ({"gpu_engines": ["stack"]}, "'stack' is an engine of HAYSTACK"),
+    ],
+)
+def test_images_and_gpus_of_what_is_no_engine_of_another_package_are_no_settings(changes, says):
+    with pytest.raises(ValueError, match=says):
+        settings_of(**changes)
+
+
+def test_specs_of_earlier_versions_named_one_engine():
+    whole = spec_of().model_dump(exclude={"engines"})
+    assert JobSpec.model_validate({**whole, "engine": ""}).engines == ()
+    assert JobSpec.model_validate({**whole, "engine": "mine"}).engines == ("mine",)
+
+
 @pytest.mark.parametrize(
     ("name", "machine_type", "accelerator"),
     [
@@ -218,6 +276,10 @@ def test_an_orchestrator_gets_its_command_settings_and_secrets_and_a_prediction_
         ({"labels": {"Team": "1"}}, "batch.labels 'Team'"),
         ({"memory_mib": 90_000}, "memory_mib 90,000 is more than a100-40gb"),
         ({"cpu_milli": 13_000}, "13,000 is more than the 12 CPUs"),
+        (
+            {"gpu_engines": ["mina"], "engine_images": {"mine": "registry/mine:1"}},
+            "gpu_engines names 'mina', for which batch.engine_images has no image; did you mean 'mine'",
+        ),
         ({"machine": "h100"}, "machine 'h100' is unknown.*a2-highgpu-1g"),
     ],
 )
