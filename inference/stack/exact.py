@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.stack.sampling import reference_rates
+from inference.stack.model import LEAST_ROWS
+from inference.stack.sampling import reference_gammas, reference_rates
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from torch import Tensor
 
     from inference.stack.layout import Layout
     from inference.stack.state import State
 
 _SEED_BITS = 2**32
-_ROWS = 96  # cells of a window whose gamma draws begin while the means of the next are computed
+_ROWS = 96  # at least as many cells of a window have their means computed together, while others are drawn
 
 
 @torch.inference_mode()
@@ -27,7 +30,9 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
     """Run the model once on every query cell, and draw as the reference does.
 
     One gamma draw covers all rows of a batch of windows, then one Poisson draw follows. The generator makes both row by
-    row, so the gamma draw of some rows can run while the next ones are computed.
+    row, and gamma draws need dispersions alone: a thread makes those of one window while the layers of the next are
+    computed, and Poisson draws of some rows while the means of the next are. Rows behind the last cell that is read, of
+    the last window, need no mean: no later number of the stream is used.
 
     Parameters
     ----------
@@ -52,35 +57,37 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
         for start in range(0, state.n_windows, batch_size):
             batch = range(start, min(start + batch_size, state.n_windows))
             torch.randperm(state.counts.shape[1], generator=generator)
-            rates, finals = [], []
+            finals, dispersions, gammas = [], [], []
             for number in batch:
-                window = torch.tensor([number])
-                rows = state.window_rows(window, layout=layout, order=order)
-                flat = model.run_layers(rows, n_keep=layout.n_keep)
-                finals.append(flat)
-                dispersion = model.predict_dispersion(flat[:, : layout.n_ctx])[0]
+                rows = state.window_rows(torch.tensor([number]), layout=layout, order=order)
+                finals.append(model.run_layers(rows, n_keep=layout.n_keep))
+                dispersion = model.predict_dispersion(finals[-1][:, : layout.n_ctx])[0]
                 state.check(dispersion)
-                library = state.library_of(window, layout=layout, order=order)
-                means, size = [], _ROWS if model.sums_alike else len(library)
-                for part, own in zip(flat[0].split(size), library.split(size), strict=True):
-                    means.append(model.predict_mean(part, own))
-                    rates.append(
-                        (number, drawing.submit(reference_rates, means[-1].cpu(), dispersion.cpu(), generator))
-                    )
-                mean, cells = torch.cat(means), cells_of(number, layout, len(sample))
-                expected[cells] = mean[layout.n_base : layout.n_base + len(cells)].to(expected.device)
+                dispersions.append(dispersion.cpu())
+                gammas.append(drawing.submit(reference_gammas, dispersions[-1], rows.shape[1], generator))
             # The rounding of a product with one column depends on the number of rows, so take those of the reference.
             logits = model.predict_logits(torch.cat(finals), n_ctx=layout.n_ctx, first_row=layout.n_ctx)
             own = logits[:, layout.n_base - layout.n_ctx :].flatten()
             first = batch.start * layout.n_test
             state.logits[first : first + len(own)] = own[: len(state.logits) - first]
-            drawn = [(number, rate.result()) for number, rate in rates]  # all of them before the first Poisson draw
-            for number in batch:
-                rate = torch.cat([part for of_window, part in drawn if of_window == number])
+            drawn = []
+            for number, final, dispersion, gamma in zip(batch, finals, dispersions, gammas, strict=True):
                 cells = cells_of(number, layout, len(sample))
-                n_read = layout.n_base + len(cells)  # of the last window; later numbers of the stream are not used
-                counts = torch.poisson(rate[:n_read] if number == state.n_windows - 1 else rate, generator=generator)
-                sample[cells] = counts[layout.n_base : n_read].to(sample.device)
+                n_read = layout.n_base + len(cells) if number == state.n_windows - 1 else final.shape[1]
+                library = state.library_of(torch.tensor([number]), layout=layout, order=order)
+                parts = _parts(n_read, final.shape[1], are_alike=model.sums_alike)
+                means = []
+                for part in parts:
+                    mean = model.predict_mean(final[0, part], library[part])
+                    means.append(mean)
+                    drawn.append(
+                        (number, drawing.submit(_draw, gamma, part, mean.cpu(), dispersion, generator=generator))
+                    )
+                expected[cells] = torch.cat(means)[layout.n_base : layout.n_base + len(cells)].to(expected.device)
+            for number in batch:
+                counts = torch.cat([part.result() for of_window, part in drawn if of_window == number])
+                cells = cells_of(number, layout, len(sample))
+                sample[cells] = counts[layout.n_base : layout.n_base + len(cells)].to(sample.device)
     state.check(expected)
     return expected, sample
 
@@ -88,3 +95,18 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
 def cells_of(window: int, layout: Layout, n_query: int) -> Tensor:
     """Query cells whose prediction is taken from a window, without the cells that fill the last window."""
     return torch.arange(window * layout.n_test, min((window + 1) * layout.n_test, n_query))
+
+
+def _parts(n_read: int, n_rows: int, *, are_alike: bool) -> list[slice]:
+    """Rows of a window whose means are computed together: all of them where sums depend on the number of rows."""
+    if not are_alike or n_read < LEAST_ROWS:
+        return [slice(0, n_rows)]
+    n_parts = max(1, n_read // _ROWS)
+    return [slice(n_read * i // n_parts, n_read * (i + 1) // n_parts) for i in range(n_parts)]
+
+
+def _draw(
+    gammas: Future[Tensor], part: slice, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator
+) -> Tensor:
+    """Poisson counts of some rows of a window, once all gamma draws of the batch are made."""
+    return torch.poisson(reference_rates(gammas.result()[part], mean, dispersion), generator=generator)

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from inference.stack.linear import Linear
     from inference.stack.ops import Ops
 
+LEAST_ROWS = 32  # BLAS sums fewer rows in another order
 MEAN, DISPERSION = 0, 1  # the output layer's two interleaved values per gene
 
 _OUTPUT = "output_mlp.3."
 _ROWS = 1024  # of the output layer that are copied at once
 _LARGE = ("gene_reduction.", ".gene_attn.", "output_mlp.3.", "cls.0.")  # layers that bf16 rounds
-_LEAST_ROWS = 32  # BLAS sums fewer rows in another order
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _OutputLayer:
         """Copy every second row; few rows of a mapped file are in memory at once."""
         like, centre = self._like, None
         if like.dtype != torch.float32:
-            centre = F.gelu(plain_linear(self._typical.expand(_LEAST_ROWS, -1), *self._before))[0]
+            centre = F.gelu(plain_linear(self._typical.expand(LEAST_ROWS, -1), *self._before))[0]
         weight = like.new_empty(len(self._whole) // 2, self._whole.shape[1])
         offset = self._bias[part::2].to(like.device, torch.float32).contiguous()
         for start in range(0, len(weight), _ROWS):
@@ -203,8 +203,8 @@ class StackModel:
     def embed_cells(self, counts: torch.Tensor) -> torch.Tensor:
         """First tokens (cells, cell_dim) of raw counts (cells, genes); they depend on each cell alone."""
         n_cells = len(counts)
-        if n_cells < _LEAST_ROWS:
-            counts = F.pad(counts, (0, 0, 0, _LEAST_ROWS - n_cells))
+        if n_cells < LEAST_ROWS:
+            counts = F.pad(counts, (0, 0, 0, LEAST_ROWS - n_cells))
         return F.gelu(self._linear("gene_reduction.0", torch.log1p(counts)))[:n_cells]
 
     @property
@@ -233,8 +233,8 @@ class StackModel:
         n_cells = len(tokens)
         if not self._enters_layers:
             return tokens
-        if n_cells < _LEAST_ROWS:
-            tokens = F.pad(tokens, (0, 0, 0, _LEAST_ROWS - n_cells))
+        if n_cells < LEAST_ROWS:
+            tokens = F.pad(tokens, (0, 0, 0, LEAST_ROWS - n_cells))
         mixed = self._mix_tokens(0, tokens)
         return torch.cat([mixed, self._project(0, mixed)], dim=-1)[:n_cells]
 

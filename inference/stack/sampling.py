@@ -31,13 +31,18 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def reference_rates(mean: torch.Tensor, dispersion: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw Poisson rates of one window in the order of the reference, in the shape of ``mean`` (cells, genes).
+def reference_gammas(dispersion: torch.Tensor, n_rows: int, generator: torch.Generator) -> torch.Tensor:
+    """Gamma draws (n_rows, genes) of one window in the order of the reference; they do not depend on the means.
 
     Drawing window by window uses the same random stream as one draw over all windows.
     """
-    shape = dispersion.clamp_min(_SMALLEST_DISPERSION).expand_as(mean).contiguous()
-    drawn = torch._standard_gamma(shape, generator=generator) / (shape / mean)
+    shape = dispersion.clamp_min(_SMALLEST_DISPERSION).expand(n_rows, -1).contiguous()
+    return torch._standard_gamma(shape, generator=generator)
+
+
+def reference_rates(gammas: torch.Tensor, mean: torch.Tensor, dispersion: torch.Tensor) -> torch.Tensor:
+    """Poisson rates (rows, genes) of these gamma draws, means (rows, genes) and inverse dispersions (genes,)."""
+    drawn = gammas / (dispersion.clamp_min(_SMALLEST_DISPERSION) / mean)
     return drawn.clamp_(min=torch.finfo(drawn.dtype).tiny).clamp_(max=MAX_RATE)
 
 

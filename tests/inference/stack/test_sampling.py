@@ -6,7 +6,7 @@ from scipy import stats
 
 torch = pytest.importorskip("torch")
 
-from inference.stack.sampling import draw_counts, invert, reference_rates, uniforms
+from inference.stack.sampling import draw_counts, invert, reference_gammas, reference_rates, uniforms
 
 
 def test_inversion_equals_scipys_quantiles():
@@ -69,7 +69,8 @@ def test_reference_rates_window_by_window_read_the_stream_of_one_draw():
     shape = theta[:, None].expand_as(mean).contiguous()
     whole = torch._standard_gamma(shape, generator=one) / (shape / mean)
     many = torch.Generator().manual_seed(5)
-    parts = torch.stack([reference_rates(mean[i], theta[i], many) for i in range(3)])
+    gammas = [reference_gammas(theta[i], 5, many) for i in range(3)]
+    parts = torch.stack([reference_rates(gammas[i], mean[i], theta[i]) for i in range(3)])
     assert torch.equal(parts, whole.clamp(min=torch.finfo(torch.float32).tiny))
     assert torch.equal(torch.rand(4, generator=one), torch.rand(4, generator=many))
 
@@ -85,5 +86,6 @@ def test_prediction_of_one_window_equals_the_reference_bit_for_bit(fixtures, tin
         generator = torch.Generator().manual_seed(11)
         torch.empty((), dtype=torch.int64).random_(generator=generator)
         torch.randperm(200, generator=generator)
-        drawn = torch.poisson(reference_rates(out.mean[0], out.dispersion[0], generator), generator=generator)
+        gammas = reference_gammas(out.dispersion[0], len(out.mean[0]), generator)
+        drawn = torch.poisson(reference_rates(gammas, out.mean[0], out.dispersion[0]), generator=generator)
         assert np.array_equal(drawn, want["counts"])
