@@ -19,7 +19,7 @@ from haystack_kernel import keys
 from haystack_kernel.grounding.de.profiles import correlate, log_normalise
 from haystack_kernel.grounding.distributions import t_quantile
 from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, TREATED
-from haystack_kernel.grounding.uncertainty.transfer import ASSUMED_C2
+from haystack_kernel.grounding.uncertainty.transfer import MOST_C
 from haystack_kernel.schema import ExpectedAccuracy
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ PRIOR_Z, PRIOR_WEIGHT = 1.0, 0.5
 PRIOR_Z_TYPES, PRIOR_Z_DONORS = 1.4, 0.25
 PRIOR_SPREAD, PRIOR_DEGREES = 0.35, 2.0
 COVERAGE = 0.8
-MAX_ERROR = 0.1  # of an expected accuracy, on average
 MAX_WIDTH = 1.0  # a wider interval says nothing
 WORTH_IT = 0.85  # share of the interval that is left by a measurement worth naming
 SEEN_CELLS = 100  # cells of each arm of the measurement that the prediction is imagined to be compared with
@@ -93,8 +92,7 @@ def expect_accuracy(studied: Uncertain | str, *, query: ad.AnnData, engine: str,
     Returns
     -------
     ExpectedAccuracy
-        NaN with a reason where the prompt's own effects are mostly noise, where its cell types or donors differ so much
-        that their number cannot tell how a further one will, or where the interval is wider than 1.
+        NaN with a reason where the prompt's own effects are mostly noise, or where the interval is wider than 1.
     """
     if isinstance(studied, str):
         return ExpectedAccuracy(reason=studied)
@@ -105,11 +103,11 @@ def expect_accuracy(studied: Uncertain | str, *, query: ad.AnnData, engine: str,
     # where cell types differ between the arms by design, donors are what the cells are grouped by
     left_out = DONOR if design and studied.within == keys.DONOR else design
     reliability = _reliability(studied.prompt, studied.prompt.everything)
-    if why := _why_nothing(units, prompt=studied.prompt, reliability=reliability) or _too_different(studied.transfer):
+    if why := _why_nothing(units, prompt=studied.prompt, reliability=reliability):
         return ExpectedAccuracy(reason=why, left_out=left_out, n_left_out=len(units))
     found = combine(units, design=design, prior_z=_prior_z(studied))
     factor = 1.0 if units else math.sqrt(reliability)
-    words = _rests_on(left_out, units)
+    words = _rests_on(left_out, units, transfer=studied.transfer)
     if not is_linear:
         factor *= similarity
         words += f"; times r = {similarity:.2f} with engine weighted"
@@ -248,10 +246,12 @@ def _imagined_reliability(studied: Uncertain, query: ad.AnnData, *, reliability:
     return signal / (signal + noise) if signal + noise > 0 else 0.0
 
 
-def _rests_on(design: str, units: Sequence[Unit]) -> str:
+def _rests_on(design: str, units: Sequence[Unit], *, transfer: Transfer) -> str:
     if not units:
         return "other data sets, because nothing in the prompt could be left out"
-    return f"{len(units)} parts of the prompt that were left out in turn, each a {design}"
+    words = f"{len(units)} parts of the prompt that were left out in turn, each a {design}"
+    c = math.sqrt(transfer.c2)
+    return f"{words} (effects differ by {c:.0%} between {transfer.left_out}s)" if c >= MOST_C else words
 
 
 def _why_nothing(units: Sequence[Unit], *, prompt: PromptEffects, reliability: float) -> str:
@@ -266,28 +266,6 @@ def _why_nothing(units: Sequence[Unit], *, prompt: PromptEffects, reliability: f
     return (
         f"the effects of the prompt are mostly noise ({best:.0%} signal with {n} cells in the smaller arm; "
         f"about {needed:,} would make it half)"
-    )
-
-
-def _too_different(transfer: Transfer) -> str:
-    """Why the spread of effects over k cell types or donors is known too badly; empty where it is known well enough.
-
-    A response that differs by c times its size from one donor to the next, taken as the mean of k of them, correlates
-    with that of a further one at r = 1 / sqrt((1 + c^2) (1 + c^2 / k)), whose slope over log c^2 is below. The
-    logarithm of a variance is known from k of them with a standard deviation of sqrt(2 / (k - 1)); of c^2 a part is
-    assumed and does not vary.
-    """
-    k, c2 = transfer.n_labels, transfer.c2
-    if k < 2:
-        return ""
-    r = 1 / math.sqrt((1 + c2) * (1 + c2 / k))
-    slope = r / 2 * (c2 / (1 + c2) + c2 / (k + c2))
-    varying = max(1 - (1 - transfer.learned) * ASSUMED_C2 / c2, 0.0)
-    if math.sqrt(2 / math.pi) * slope * varying * math.sqrt(2 / (k - 1)) <= MAX_ERROR:
-        return ""
-    return (
-        f"the {k} {transfer.left_out}s of the prompt differ by {math.sqrt(c2):.0%} of the effect, and so few do not "
-        "show how far a further one may differ"
     )
 
 

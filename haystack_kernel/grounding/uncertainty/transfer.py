@@ -67,9 +67,6 @@ class Transfer:
         Share of the calls made for them whose sign was measured, and the number of these calls.
     missing
         What the prompt could not teach: "cell type", "donor" or "".
-    n_labels, learned
-        How many cell types, or donors, were left out, and the weight of what they taught, 0 to 1, beside what is
-        assumed.
     reach
         How far the cells that were asked about are from the prompt's, in mean distances of the cell types left out,
         from 1 to 3; 1 where that is not to be compared.
@@ -82,8 +79,6 @@ class Transfer:
     sign_agreement: float = float("nan")
     n_called: int = 0
     missing: str = ""
-    n_labels: int = 0
-    learned: float = 0.0
     reach: float = 1.0
 
     @property
@@ -100,7 +95,6 @@ class Transfer:
 class LeftOut:
     """One unit: what was measured, what the rest of the prompt made of it, and how much it tells about the question."""
 
-    label: str  # cell type or donor
     measured: Effect
     expected: Mixture
     weight: float
@@ -214,15 +208,12 @@ def _largest(learned: dict[str, list[LeftOut]], *, missing: str) -> Transfer:
     c2, design = max((_shrunk(units), name) for name, units in learned.items())
     c2 = max(c2, ASSUMED_C2 if missing else 0.0)
     units = learned[design]
-    weight = sum(unit.weight for unit in units)
     return Transfer(
         c2,
         design,
         len(units),
         *_checked(units, c2=c2, by_type=design == TYPE),
         missing=missing,
-        n_labels=len({unit.label for unit in units}),
-        learned=weight / (ASSUMED_WEIGHT + weight),
     )
 
 
@@ -268,9 +259,8 @@ def leave_out(prompt: PromptEffects, *, design: str, engine: str, similarity: fl
             continue
         near = np.exp(-SIMILARITY_DECAY * abs(response.similarity - similarity))
         size = n_cells / (n_cells + SHRINK_CELLS)
-        label = str((prompt.types if design == TYPE else prompt.donors)[own][0])
         far = response.distance, response.noise
-        units.append(LeftOut(label, measured, expected, float(near * size), c2, *far, base, size))
+        units.append(LeftOut(measured, expected, float(near * size), c2, *far, base, size))
     return units
 
 

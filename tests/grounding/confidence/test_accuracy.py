@@ -1,7 +1,7 @@
 """Expected accuracy: parts of the prompt predicted from the rest, on designed effects whose accuracy is known."""
 
-import dataclasses
 import math
+import re
 
 import anndata as ad
 import numpy as np
@@ -115,19 +115,22 @@ def test_left_out_units_when_the_prompt_lacks_something_then_that_is_left_out(as
     assert len(units) == (4 if design == TYPE else 12)
 
 
-def test_expect_accuracy_when_few_donors_differ_much_then_nothing_is_expected_of_a_further_one():
-    cells = make_cells(shared=0.9, asked=("a", "q1"))
-    studied = study(cells)
-
-    def differing(c, n_donors):
-        seen = {"c2": c**2, "left_out": DONOR, "n_labels": n_donors, "learned": 0.5}
-        changed = dataclasses.replace(studied, transfer=dataclasses.replace(studied.transfer, **seen))
-        return expect_accuracy(changed, query=cells.query, engine="weighted", similarity=math.nan)
-
-    few = differing(0.95, 3)
-    assert math.isnan(few.value)
-    assert few.reason.startswith("the 3 donors of the prompt differ by 95% of the effect")
-    assert differing(0.95, 12).value == differing(0.45, 3).value == expect(cells).value
+def test_expect_accuracy_when_three_donors_differ_much_then_its_interval_holds_the_accuracy_and_the_words_say_so():
+    """As of patients: a figure with a wide interval says more than silence."""
+    rng = np.random.default_rng(31)
+    level, common = rng.lognormal(0, 0.5, N_GENES), np.where(rng.random(N_GENES) < 0.5, rng.normal(0, 0.5, N_GENES), 0)
+    own = {donor: common + 1.2 * common.std() * rng.normal(size=N_GENES) for donor in ("d1", "d2", "d3", "q1")}
+    arms = [
+        [draw(rng, level * np.exp(effect * treated), n=n, cell_type="a", donor=donor) for donor, effect in own.items()]
+        for treated, n in ((1, 60), (0, 60))
+    ]
+    query, (prompt, control) = arms[1][-1], (ad.concat(arm[:-1], index_unique="-") for arm in arms)
+    found = expect(GroundingCells(query, None, query, prompt, control))
+    assert re.search(r"parts of the prompt .* each a donor \(effects differ by \d+% between donors\)", found.words)
+    assert found.high - found.low > 0.4
+    truth = own["q1"]
+    true = np.corrcoef(np.mean([own[name] for name in ("d1", "d2", "d3")], axis=0), truth)[0, 1]
+    assert found.low < true < found.high
 
 
 def unit(z, *, cell_type="a", donor="d", reliability=1.0, weight=1.0):

@@ -77,10 +77,10 @@ def test_the_transfer_error_is_the_difference_between_types(designed):
 def test_cells_farther_from_the_prompt_than_what_was_left_out_have_wider_intervals_that_hold(designed):
     """Types that differ in their levels differ in their responses as well; the asked one differs most."""
     world = designed(size=0.4, seed=3, apart={"A": 0.3, "B": 0.3, "C": 0.3, "asked": 0.55})
-    cells = make(world, n=25)
+    cells = make(world, n=20)
     studied = study(cells)
     assert 1.5 < studied.transfer.reach < 3
-    truth, moved = true_effect(world), np.arange(len(cells.query.var_names)) < 150
+    truth, moved = true_effect(world, n=50), np.arange(len(cells.query.var_names)) < 150
 
     def inside(transfer):
         found = call(cells, studied=dataclasses.replace(studied, transfer=transfer))
