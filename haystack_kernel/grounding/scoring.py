@@ -5,6 +5,7 @@ In: cells by role, query, knowledge, settings, context. Out: ``Grounded``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from haystack_kernel.grounding.de.table import (
     compute_de,
     padded_genes,
 )
+from haystack_kernel.grounding.nulls.people import people_null
 from haystack_kernel.grounding.nulls.response import ResponseTest, response_null
 from haystack_kernel.grounding.nulls.self_contained import self_contained_null
 from haystack_kernel.grounding.records import Basis, Grounded, GroundingCells, GroundingContext
@@ -117,8 +119,9 @@ def score_prediction(
     if reference is not None:
         asked = query.cell_type_name or query.cell_type_text or "the cells asked for"
         shown = cells.prompt.obs_names
+        group = f"patients with {query.disease_name}" if query.compared_disease else ""
         profiles = build_reference(
-            reference, asked=asked, prompt_ids=shown, n_draws=settings.n_draws, seed=context.seed
+            reference, asked=asked, prompt_ids=shown, n_draws=settings.n_draws, seed=context.seed, group=group
         )
     basis = Basis(query, knowledge, settings, context, reference=profiles, literature=literature)
     studied, also_detected, strata = _study(cells, basis=basis)
@@ -126,6 +129,9 @@ def score_prediction(
     n_tested = int(de[keys.IS_TESTED].sum())
     sets = expected_sets(basis) | pathway_sets(de, basis=basis)
     self_contained = _test_sets(cells, de, sets=sets, strata=strata, basis=basis)
+    if basis.query.compared_disease:
+        people = ResponseTest(reason=studied) if isinstance(studied, str) else people_null(studied.prompt)
+        self_contained = replace(self_contained, people=people)
     components = compute_components(de, self_contained=self_contained, basis=basis)
     pathways = compute_pathways(de, self_contained=self_contained, basis=basis)
     agreement = compare_engines(
@@ -249,6 +255,7 @@ def _study(cells: GroundingCells, *, basis: Basis) -> tuple[Uncertain | str, NDA
         min_detection=basis.settings.min_detection,
         within=keys.CELL_TYPE if keys.CELL_TYPE in strata else keys.DONOR,
         shows_donor=keys.DONOR not in strata,
+        of_people=basis.query.compared_disease is not None,
     )
     return studied, also_detected, strata
 

@@ -24,7 +24,15 @@ N_TOP = 50
 CLEAR = 3.0  # standard errors of the measurement: genes of which the measured direction is beyond doubt
 
 
-def compare_with_truth(treated: ad.AnnData, control: ad.AnnData, *, de: pd.DataFrame, label: str, pair: str) -> Truth:
+def compare_with_truth(
+    treated: ad.AnnData,
+    control: ad.AnnData,
+    *,
+    de: pd.DataFrame,
+    label: str,
+    pair: str,
+    sides: tuple[str, str] = ("treated", "control"),
+) -> Truth:
     """Compare a prediction with the measured response.
 
     Parameters
@@ -38,6 +46,8 @@ def compare_with_truth(treated: ad.AnnData, control: ad.AnnData, *, de: pd.DataF
         Name of the response.
     pair
         The hidden pair, ``CELL TYPE : PERTURBATION``.
+    sides
+        What the cells of the two arms are called.
 
     Returns
     -------
@@ -51,9 +61,9 @@ def compare_with_truth(treated: ad.AnnData, control: ad.AnnData, *, de: pd.DataF
     ... # doctest: +SKIP
     0.83
     """
-    found = Truth(label=label, pair=pair, n_treated=treated.n_obs, n_control=control.n_obs)
+    found = Truth(label=label, pair=pair, sides=sides, n_treated=treated.n_obs, n_control=control.n_obs)
     if min(treated.n_obs, control.n_obs) < MIN_CELLS:
-        reason = f"{treated.n_obs} treated and {control.n_obs} control cells; {MIN_CELLS} of each are needed"
+        reason = f"{treated.n_obs} {sides[0]} and {control.n_obs} {sides[1]} cells; {MIN_CELLS} of each are needed"
         return found.model_copy(update={"reason": reason})
     predicted = de.loc[de[keys.IS_TESTED]].drop_duplicates(keys.GENE).set_index(keys.GENE)[keys.DELTA]
     shared = predicted.index.intersection(treated.var_names.intersection(control.var_names))

@@ -100,9 +100,12 @@ class Tissue:
     source: str = "curated"
 
 
+NORMAL = "PATO:0000461"  # the id of donors without a disease
+
+
 @dataclass(frozen=True)
 class Disease:
-    """A term of Mondo, or PATO:0000461 for normal; ``parents`` are known where Mondo was added."""
+    """A term of Mondo, or :data:`NORMAL`; ``parents`` are known where Mondo was added."""
 
     id: str
     name: str

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haystack_kernel.knowledge.genes import load_genes
-from haystack_kernel.planners.context import find_comparisons
+from haystack_kernel.knowledge.terms import NORMAL
+from haystack_kernel.planners.context import find_comparisons, names_healthy
 from haystack_kernel.planners.opposites import is_measured, opposed_span
 from haystack_kernel.schema import Objection
 
@@ -127,7 +128,17 @@ def find_objections(reading: Reading) -> tuple[Objection, ...]:
     >>> find_objections(reading)[0].kind  # doctest: +SKIP
     'genotype'
     """
-    finders = (_inverse, _negated, _altered, _excluded, _resistant, _given_cells, _compared, _several)
+    finders = (
+        _inverse,
+        _negated,
+        _altered,
+        _excluded,
+        _resistant,
+        _given_cells,
+        _compared,
+        _several,
+        _several_diseases,
+    )
     return tuple(objection for finder in finders for objection in finder(reading))
 
 
@@ -221,12 +232,14 @@ def _given_cells(reading: Reading) -> Iterator[Objection]:
 
 
 def _compared(reading: Reading) -> Iterator[Objection]:
+    diseases = _diseases_said(reading)
+    if len(diseases) == 1 and names_healthy(reading.question):  # patients are compared with healthy donors
+        return
     for found in find_comparisons(reading.question):
         if found.is_with_untreated:
             continue
         reason = "compares, and a run predicts one response; `haystack compare` puts finished runs side by side"
-        cells, treatments = _choices(reading, with_clauses=True)
-        questions = [reading.ask(cell, drug) for cell in cells for drug in treatments]
+        questions = _each_side(reading, diseases=diseases)
         if found.conditions:
             questions = [f"{text[:-1]} at {at}?" for text in questions if text for at in found.conditions]
         yield Objection(
@@ -236,6 +249,13 @@ def _compared(reading: Reading) -> Iterator[Objection]:
             questions=tuple(filter(None, questions)),
         )
         return
+
+
+def _each_side(reading: Reading, *, diseases: dict[str, str]) -> list[str]:
+    """Return the questions about each side of a comparison."""
+    cells, treatments = _choices(reading, with_clauses=True)
+    questions = [reading.ask(cell, drug) for cell in cells for drug in treatments]
+    return questions + [_in_disease(cell, disease) for cell in cells for disease in diseases.values()]
 
 
 def _several(reading: Reading) -> Iterator[Objection]:
@@ -249,6 +269,16 @@ def _several(reading: Reading) -> Iterator[Objection]:
     yield Objection(kind="several", text=", ".join(named), reason=reason, questions=tuple(filter(None, questions)))
 
 
+def _several_diseases(reading: Reading) -> Iterator[Objection]:
+    diseases = _diseases_said(reading)
+    if len(diseases) > 1:
+        reason = "names several diseases, and a run works on one cell type in one disease"
+        questions = (
+            tuple(_in_disease(reading.cells_said, one) for one in diseases.values()) if reading.cells_said else ()
+        )
+        yield Objection(kind="several", text=", ".join(diseases.values()), reason=reason, questions=questions)
+
+
 # --- what is named beside the chosen terms ------------------------------------------------------------------------
 
 
@@ -258,6 +288,28 @@ def _choices(reading: Reading, *, with_clauses: bool = False) -> tuple[list[str]
     cells = [reading.cells_said, *(item.resolution.text for item in others)]
     treatments = [reading.text(reading.treatment), *(item.text for item in _other_treatments(reading))]
     return [text for text in dict.fromkeys(cells) if text], [text for text in dict.fromkeys(treatments) if text]
+
+
+def find_diseases(mentions: Sequence[Mention]) -> list[Mention]:
+    """Return the mentions of diseases; "normal" is none."""
+    known = [item for item in mentions if item.kind == "disease" and item.resolution.match]
+    return [item for item in known if item.resolution.match and item.resolution.match.id != NORMAL]
+
+
+def _diseases_said(reading: Reading) -> dict[str, str]:
+    """Id -> words of each disease that a question without a treatment names outside cells and names of data sets."""
+    found: dict[str, str] = {}
+    if reading.treatment[0] < reading.treatment[1]:
+        return found
+    for item in find_diseases(reading.mentions):
+        inside = [reading.cells, *reading.datasets]
+        if item.resolution.match and not any(_overlaps((item.start, item.end), span) for span in inside):
+            found.setdefault(item.resolution.match.id, item.text)
+    return found
+
+
+def _in_disease(cells: str, disease: str) -> str:
+    return f"How do {cells} differ in {disease}?"
 
 
 def _other_cells(reading: Reading) -> list[Mention]:

@@ -111,7 +111,18 @@ _COMPARING = re.compile(
 )
 _UNTREATED = re.compile(
     r"\b(?:untreated|unstimulated|unperturbed|controls?|vehicle|baseline|mock|dmso|pbs|medium|query|original|starting|"
-    r"input|no\s+treatment|their\s+own|\d+)\b",
+    r"input|no\s+treatment|their\s+own|(?<![\w-])\d+)\b",
+    re.IGNORECASE,
+)
+_HEALTHY = re.compile(
+    r"\b(?:health(?:y|ier)|normal|unaffected|non-?diseased|disease-free|controls?|(?:people|donors|individuals|those)\s+without)\b",
+    re.IGNORECASE,
+)
+_DIFFERS = re.compile(
+    r"\b(?:differ\w*|distinct\w*|chang\w+|alter(?:s|ed|ing|ations?)?|affect\w*|impact\w*|influenc\w+|reprogram\w*|"
+    r"(?:dys|de-?|mis|up-?|down-?)regulat\w+|abnormal\w*|disturb\w+|perturb\w+|diseased?|signatures?|hallmarks?|"
+    r"compar\w+|versus|vs\.?|happens?|respon[ds]\w*|react\w*|effects?|higher|lower|elevated|increas\w+|decreas\w+|"
+    r"reduced|up|down|do(?:es)?\s+to|than|(?:those|ones)(?=\W))\b",
     re.IGNORECASE,
 )
 _WANTS_CELLS = re.compile(
@@ -203,6 +214,21 @@ def asks_for_cells(question: str) -> bool:
     return _WANTS_CELLS.search(question) is not None
 
 
+def names_healthy(question: str) -> bool:
+    """Whether the question speaks of healthy people, as those that patients are compared with."""
+    return _HEALTHY.search(question) is not None
+
+
+def difference_spans(question: str) -> list[tuple[int, int]]:
+    """Return the words that ask how something differs or changes, and those for what it is compared with."""
+    return [match.span() for pattern in (_DIFFERS, _HEALTHY) for match in pattern.finditer(question)]
+
+
+def asks_for_difference(question: str) -> bool:
+    """Whether the question asks how something differs or changes, and not only what it looks like."""
+    return _DIFFERS.search(question) is not None
+
+
 def find_comparisons(question: str) -> list[Comparison]:
     """Return where a question compares; a comparison with untreated cells is what every prediction makes."""
     found = []
@@ -239,9 +265,13 @@ def asks_for_query_control(question: str) -> bool:
     return _QUERY_CONTROL.search(question) is not None
 
 
-def find_condition(question: str) -> str | None:
-    """Return state, dose and time as written, joined by commas; None when none is given."""
-    parts = [match.group() for pattern in (_STATE, _DOSE, _TIME) for match in pattern.finditer(question)]
+def find_condition(question: str, *, without_health: bool = False) -> str | None:
+    """Return state, dose and time as written, joined by commas; None when none is given.
+
+    With ``without_health`` the words for health and disease are left out, because they are what is compared.
+    """
+    patterns = (_DOSE, _TIME) if without_health else (_STATE, _DOSE, _TIME)
+    parts = [match.group() for pattern in patterns for match in pattern.finditer(question)]
     return ", ".join(dict.fromkeys(parts)) or None
 
 

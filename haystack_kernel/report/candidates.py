@@ -155,8 +155,8 @@ class CandidateTable:
             for one in self._hidden
             if one.n_cells
         ]
-        columns = ("label of the cells", "perturbation", "dataset", "cells", "hidden by")
-        caption = "Treated cells that the search could not see: labels that may hold cells of a hidden pair"
+        columns = ("label of the cells", "treatment or disease", "dataset", "cells", "hidden by")
+        caption = "Cells that the search could not see: labels that may hold the answer"
         return paragraph(f"Hidden from the search: {self._hidden_words()}.") + (
             table(columns, rows, caption=caption) if rows else ""
         )

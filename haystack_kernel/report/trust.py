@@ -64,9 +64,8 @@ def truth_table(record: RunRecord) -> Html:
     if not record.truth:
         return Html("")
     columns = (
-        "measured response",
-        "treated cells",
-        "control cells",
+        "measured",
+        *(f"{side} cells" for side in record.truth[0].sides),
         "genes",
         "correlation",
         "same direction",

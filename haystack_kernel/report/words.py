@@ -92,7 +92,8 @@ def change_text(record: RunRecord, *, brief: bool = False) -> str:
         return ""
     without = [item for item in confidence.without if not math.isnan(item.composite)]
     if not without:
-        return "All evidence comes from one donor."
+        alone = not confidence.without
+        return "All evidence comes from one donor." if alone else "Without any one donor it could not be scored."
     if flips := _flips(without, score=record.score, threshold=record.config.threshold):
         return f"The answer hangs on single parts of the prompt: {flips}."
     if brief:

@@ -9,7 +9,13 @@ In: a structured query and an atlas. Out: ranked candidates, the query cell set,
 from __future__ import annotations
 
 from haystack_kernel.retrieval.cells.assemble import CellsByRole, assemble_cells
-from haystack_kernel.retrieval.cells.measured import fetch_hidden, fetch_measured, fetch_response, hidden_label
+from haystack_kernel.retrieval.cells.measured import (
+    fetch_hidden,
+    fetch_measured,
+    fetch_response,
+    hidden_label,
+    hide_patients,
+)
 from haystack_kernel.retrieval.cells.own_cells import read_own_cells
 from haystack_kernel.retrieval.cells.own_prompt import OwnAtlas, open_cells, read_own_prompt
 from haystack_kernel.retrieval.cells.query_cells import (
@@ -51,6 +57,7 @@ __all__ = [
     "fetch_treatments",
     "find_hidden",
     "held_types",
+    "hide_patients",
     "open_cells",
     "prepare_vectors",
     "query_cells_in",

@@ -9,21 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from haystack_kernel import keys
 from haystack_kernel.errors import NoCandidateError
 from haystack_kernel.knowledge import ancestors
+from haystack_kernel.knowledge.terms import NORMAL
 from haystack_kernel.retrieval.names import in_dataset, match_donors, nearest, need_dataset, need_donors, of_term
 from haystack_kernel.retrieval.similarity.cell_types import asked_labels, steps_between, subtypes
 from haystack_kernel.retrieval.similarity.donors import agreement, donor_similarity, target_facts
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, has_donor, type_label
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from haystack_kernel.retrieval.view import AtlasView
     from haystack_kernel.schema import StructuredQuery
 
+_SHOWN = 6
 _FAR = 99  # sorts behind every ontology distance
+_HEALTHY = frozenset({"normal", "healthy", "control"})  # names of a disease where it has no id
 _ENOUGH = 20  # reference cells; once there are so many, less similar donors are left out
 
 
@@ -37,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Reference:
-    """Donors in whom the cell type asked for is measured, all of one dataset."""
+    """Donors in whom the cell type asked for is measured, all of one dataset; healthy ones where a disease is asked."""
 
     atlas: str
     dataset: str
@@ -45,8 +48,84 @@ class Reference:
 
 
 def is_donor_prediction(query: StructuredQuery) -> bool:
-    """Whether the question asks for a cell type of a donor, to be predicted from the donor's other cells."""
+    """Whether the question asks for a cell type of a donor, to be predicted from the donor's other cells.
+
+    The donor may be all patients with a disease, who are compared with healthy donors.
+    """
     return query.task_type == "donor_expression_prediction"
+
+
+def is_healthy(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is recorded as free of disease; a row without a disease is not recorded as anything."""
+    named = rows[keys.DISEASE].str.casefold().isin(_HEALTHY) & (rows[keys.DISEASE_ID] == "")
+    return (rows[keys.DISEASE_ID] == NORMAL) | named
+
+
+def is_patient(query: StructuredQuery, rows: pd.DataFrame, *, view: AtlasView) -> pd.Series:
+    """Whether each row is of the disease asked about, or of a kind of it."""
+    return of_term(query.disease_id, rows[keys.DISEASE_ID], knowledge=view.knowledge)
+
+
+def own_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Unperturbed rows of the donor asked about, or of the patients whose disease is asked about.
+
+    Patients count in data sets that hold healthy donors of the tissue, too, because the difference between two data
+    sets would pass for that of the disease.
+
+    Raises
+    ------
+    NoCandidateError
+        The question names neither a donor nor a disease, or the atlases do not hold what it takes; the message says
+        what they hold.
+    """
+    return view.once("own rows", query, lambda: _own_rows(query, view))
+
+
+def _own_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    if query.donor_id:
+        return view.controls[view.controls[keys.DONOR].isin(need_donors(query.donor_id, view.controls))]
+    if not query.disease_id:
+        msg = "this question asks for the cells of a donor, but names none; name a donor that the atlases hold"
+        raise NoCandidateError(msg)
+    rows = _compared_rows(query, view)
+    patients, healthy = rows[is_patient(query, rows, view=view)], rows[is_healthy(rows)]
+    sets = set(zip(healthy[keys.ATLAS], healthy[keys.DATASET], strict=True))
+    shared = pd.Series([pair in sets for pair in zip(patients[keys.ATLAS], patients[keys.DATASET], strict=True)])
+    if not shared.any():
+        raise NoCandidateError(
+            _not_comparable(query, rows, patients=patients, healthy=healthy), disease=query.disease_id
+        )
+    return patients[shared.to_numpy(bool)]
+
+
+def _compared_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Unperturbed rows of the tissue that the question names, of donors that are recorded."""
+    rows = view.controls
+    if query.tissue_id:
+        rows = _of_tissue(rows, query=query, view=view)
+    return rows[has_donor(rows)]
+
+
+def _not_comparable(
+    query: StructuredQuery, rows: pd.DataFrame, *, patients: pd.DataFrame, healthy: pd.DataFrame
+) -> str:
+    """Why no data set compares patients with healthy donors, and which diseases could be asked about."""
+    name = query.disease_name or query.disease_id
+
+    def where(some: pd.DataFrame) -> str:
+        return ", ".join(sorted(set(some[keys.DATASET]))[:_SHOWN]) or "no data set"
+
+    both = []
+    for dataset, held in rows.groupby([keys.ATLAS, keys.DATASET], sort=True):
+        diseases = set(held.loc[~is_healthy(held) & (held[keys.DISEASE] != ""), keys.DISEASE])
+        if diseases and is_healthy(held).any():
+            both += [f"{one} in {dataset[1]}" for one in sorted(diseases)]
+    possible = f"compared could be: {nearest(str(name), both)}" if both else "no data set there records both"
+    return (
+        f"a comparison of patients with {name} and healthy donors needs one data set that records both: patients are "
+        f"in {where(patients)}, donors recorded as healthy in {where(healthy)}; {possible}. Ask about one of these, or "
+        f"what the cells look like in {name}, or add such a data set with `haystack atlas build`."
+    )
 
 
 def target_rows(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
@@ -78,9 +157,11 @@ def reference_rows(query: StructuredQuery, view: AtlasView, *, wanted: pd.Series
     """Unperturbed rows where ``wanted`` (boolean, over ``view.controls``) holds, outside the target."""
     rows = measured_outside(query, view)
     rows = rows[wanted[rows.index]]
-    if query.tissue_id and not query.donor_id:
-        elsewhere = ~of_term(query.tissue_id, rows[keys.TISSUE_ID], knowledge=view.knowledge)
-        rows = rows[elsewhere] if elsewhere.any() else rows
+    places = ((query.tissue_id, keys.TISSUE_ID), (query.disease_id, keys.DISEASE_ID))
+    for term, column in places:  # the cells there would be the answer
+        if term and not query.donor_id:
+            elsewhere = ~of_term(term, rows[column], knowledge=view.knowledge)
+            rows = rows[elsewhere] if elsewhere.any() else rows
     if query.reference_donor:
         rows = rows[rows[keys.DONOR].isin(match_donors(query.reference_donor, rows))]
     if query.reference_dataset:
@@ -154,8 +235,15 @@ def find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
     """Find donors other than the target who have the cell type asked for.
 
     They come from the target's dataset or, where that has none, from the dataset with the most such cells. Of these
-    donors the most similar in tissue, disease, age and sex are taken, as many as hold 20 cells together.
+    donors the most similar in tissue, disease, age and sex are taken, as many as hold 20 cells together. Patients are
+    compared with all healthy donors of one data set, whether they have the cell type or not.
     """
+    return view.once("reference", query, lambda: _find_reference(query, view))
+
+
+def _find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
+    if query.compared_disease:
+        return _find_healthy(query, view)
     controls = view.controls
     rows = reference_rows(query, view, wanted=asked_controls(query, view))
     rows = rows[has_donor(rows)]
@@ -175,6 +263,42 @@ def find_reference(query: StructuredQuery, view: AtlasView) -> Reference | None:
         if int(kept[N_CELLS].sum()) >= _ENOUGH:
             break
     return Reference(atlas, dataset, tuple(sorted(kept[keys.DONOR].unique())))
+
+
+def _find_healthy(query: StructuredQuery, view: AtlasView) -> Reference | None:
+    """Healthy donors of the data set asked about, or else of the one with the most cells of the type asked for."""
+    own, rows = own_rows(query, view), _compared_rows(query, view)
+    homes = set(zip(own[keys.ATLAS], own[keys.DATASET], strict=True))
+    healthy = rows[is_healthy(rows)]
+    asked = healthy[asked_controls(query, view)[healthy.index]]
+    if query.target_dataset:
+        asked = asked[in_dataset(query.target_dataset, asked)]
+    if view.config.query_atlas is not None:
+        asked = asked[asked[keys.ATLAS] == view.config.query_atlas]
+    sizes = asked.groupby([keys.ATLAS, keys.DATASET], sort=True)[N_CELLS].sum()
+    held = [pair for pair in sizes.index if pair in homes]
+    if not held:
+        return None
+    atlas, dataset = min(held, key=lambda pair: (-int(sizes[pair]), pair))
+    here = healthy[(healthy[keys.ATLAS] == atlas) & (healthy[keys.DATASET] == dataset)]
+    return Reference(atlas, dataset, tuple(sorted(here[keys.DONOR].unique())))
+
+
+def patients_measured(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
+    """Rows of the cell type asked for in patients of the reference's data set: the answer, which no prompt may show."""
+    own = own_rows(query, view)
+    own = own[asked_controls(query, view)[own.index]]
+    reference = find_reference(query, view)
+    if reference is None:
+        return own.iloc[:0]
+    return own[(own[keys.ATLAS] == reference.atlas) & (own[keys.DATASET] == reference.dataset)]
+
+
+def healthy_rows(query: StructuredQuery, view: AtlasView, *, dataset: tuple[str, str]) -> pd.DataFrame:
+    """Unperturbed rows of the healthy donors of one data set, of the tissue that the question names."""
+    rows = _compared_rows(query, view)
+    rows = rows[is_healthy(rows)]
+    return rows[(rows[keys.ATLAS] == dataset[0]) & (rows[keys.DATASET] == dataset[1])]
 
 
 def _of_tissue(rows: pd.DataFrame, *, query: StructuredQuery, view: AtlasView) -> pd.DataFrame:

@@ -337,6 +337,7 @@ def cell_set(
     rows: pd.DataFrame,
     *,
     by_tissue: bool = False,
+    by_disease: bool = False,
     control_kinds: tuple[str, ...] = (),
     view: AtlasView | None = None,
 ) -> CellSet:
@@ -349,6 +350,8 @@ def cell_set(
         perturbation. Rows without a recorded donor are left out where others have one.
     by_tissue
         Also restrict the set to the tissues of the rows.
+    by_disease
+        Also restrict the set to the diseases of the rows: a donor may be a patient in one sample and not in another.
     control_kinds
         Also restrict the set to these kinds of control.
     view
@@ -369,6 +372,7 @@ def cell_set(
         cell_type_names=() if ids else _unique(rows[keys.CELL_TYPE]),
         donor_ids=_unique(rows[keys.DONOR]) if known.any() else (),
         tissue_ids=_unique(rows[keys.TISSUE_ID]) if by_tissue and (rows[keys.TISSUE_ID] != "").all() else (),
+        disease_ids=_unique(rows[keys.DISEASE_ID]) if by_disease and (rows[keys.DISEASE_ID] != "").all() else (),
         control_kinds=control_kinds,
         n_cells=int(rows[N_CELLS].sum()),
         label=", ".join(_unique(rows[keys.CELL_TYPE])),

@@ -34,7 +34,14 @@ EDIT = "edit"  # the step by which a person corrects the query
 
 def search(record: RunRecord, ports: Ports) -> RunRecord:
     """Find the prompt candidates and the query cells; what was hidden, and digests of what was searched, are noted."""
-    from haystack_kernel.retrieval import choose_query_cells, find_hidden, open_cells, search_candidates, vector_folder
+    from haystack_kernel.retrieval import (
+        choose_query_cells,
+        find_hidden,
+        hide_patients,
+        open_cells,
+        search_candidates,
+        vector_folder,
+    )
 
     config = locate(record.config, ports, run_id=record.run_id)
     knowledge = load_knowledge(ports.settings.knowledge)
@@ -52,11 +59,13 @@ def search(record: RunRecord, ports: Ports) -> RunRecord:
         query_set = choose_query_cells(
             query_of(record), atlas=atlas, knowledge=knowledge, candidates=candidates, config=config
         )
+    hidden = find_hidden(atlas, knowledge=knowledge, config=config)
+    hidden += hide_patients(query_of(record), atlas=atlas, knowledge=knowledge, config=config)
     digests = {f"atlas:{name}": digest for name, digest in atlas.digests().items()}
     update = {
         "candidates": candidates,
         "query_set": query_set,
-        "hidden": find_hidden(atlas, knowledge=knowledge, config=config),
+        "hidden": hidden,
         "digests": {**record.digests, **digests, **knowledge.digests()},
     }
     found = record.model_copy(update=update)

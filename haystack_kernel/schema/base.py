@@ -44,6 +44,10 @@ EVIDENCE_WORDS: dict[EvidenceDistance, str] = {  # nearest to the question first
     "shared_target": "a treatment with shared targets or pathways",
     "text_only": "a similar description only",
 }
+STATE_WORDS: dict[EvidenceDistance, str] = {  # the same of questions about a state of cells
+    **EVIDENCE_WORDS,
+    "other_cell_type": "other cell types of the same donors",
+}
 MEASURED_EVIDENCE: tuple[EvidenceDistance, ...] = ("same_pair", "other_cell_type", "same_cell_type")
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from haystack_kernel.schema.base import ControlStrategy, Frozen, TaskType, TermKind
+from haystack_kernel.schema.cells import CellSet
 
 _N_UNUSED_SHOWN = 8
 
@@ -122,6 +123,12 @@ class StructuredQuery(Frozen):
     clarification: Clarification | None = Field(default=None, description="what would settle the doubts")
 
     @property
+    def compared_disease(self) -> str | None:
+        """Id of the disease whose patients are compared with healthy donors; None in every other question."""
+        is_so = self.task_type == "donor_expression_prediction" and not self.donor_id
+        return self.disease_id if is_so else None
+
+    @property
     def reading(self) -> str:
         """What the question was taken as, in one line.
 
@@ -132,7 +139,7 @@ class StructuredQuery(Frozen):
             self.cell_type_name or self.cell_type_text or "",
             f"donor {self.donor_id}" if self.donor_id else "",
             self.tissue_name or "",
-            self.disease_name or "",
+            f"{self.disease_name} against healthy donors" if self.compared_disease else self.disease_name or "",
             f"from {self.reference_dataset}" if self.reference_dataset else "",
             f"in {self.target_dataset}" if self.target_dataset else "",
         ]
@@ -165,11 +172,16 @@ class HiddenPair(Frozen):
 
 
 class HiddenCells(Frozen):
-    """Treated cells of one dataset, treatment and label that a hidden pair kept out of the search."""
+    """Cells of one dataset, treatment and label that were kept out of the search.
+
+    They are treated cells of a hidden pair, or the cells of patients that a question about their disease asks for.
+    """
 
     atlas: str
     dataset: str
-    perturbation: str = Field(description="as the atlas names it")
+    perturbation: str = Field(description="as the atlas names it; of patients their disease")
     cell_type: str = Field(description="label of the cells")
     n_cells: int
     pair: str = Field(description="the hidden pair, 'CELL TYPE : PERTURBATION'")
+    cells: CellSet | None = Field(default=None, description="of patients: their cells")
+    against: CellSet | None = Field(default=None, description="of patients: the cells of healthy donors")

@@ -356,6 +356,14 @@ class RunRecord(Frozen):
     def measured_words(self) -> str:
         """That the asked response is measured already, and how to test a prediction of it; empty where it is not."""
         found, query = self.measured, self.query
+        if patients := [one for one in self.hidden if one.cells is not None]:
+            one = patients[0]
+            n_healthy = f"{one.against.n_cells if one.against else 0:,}"
+            return (
+                f"measured already: {one.n_cells:,} cells ({one.cell_type}) of patients with {one.perturbation} beside "
+                f"{n_healthy} of healthy donors in dataset {one.dataset}. They are kept out of the prompt, and the "
+                "prediction is tested against them"
+            )
         if not found or query is None or query.perturbation is None:
             return ""
         n_cells = sum(one.prompt.n_cells for one in found)

@@ -164,6 +164,7 @@ class Truth(Frozen):
 
     label: str
     pair: str = Field(description="the hidden pair, 'CELL TYPE : PERTURBATION'")
+    sides: tuple[str, str] = Field(default=("treated", "control"), description="whose cells are compared with whose")
     n_treated: int = 0
     n_control: int = Field(default=0, description="control cells; none of them is a query cell")
     n_genes: int = Field(default=0, description="tested genes that were measured")
@@ -176,7 +177,8 @@ class Truth(Frozen):
     @property
     def words(self) -> str:
         """The comparison in one sentence."""
-        cells = f"{self.label} ({self.n_treated:,} treated, {self.n_control:,} control cells)"
+        first, second = self.sides
+        cells = f"{self.label} ({self.n_treated:,} {first}, {self.n_control:,} {second} cells)"
         if self.reason:
             return f"{cells}: not compared, {self.reason}"
         return (

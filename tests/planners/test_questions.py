@@ -109,6 +109,17 @@ KINDS = [
     ("How would T cells and B cells respond to IFN-beta?", "several", "How would B cells respond to IFN-beta?"),
     ("How would T cells respond to IL-2 and IL-15?", "several", "How would T cells respond to IL-15?"),
     (
+        "How do monocytes differ between lupus and rheumatoid arthritis?",
+        "comparison",
+        "How do monocytes differ in rheumatoid arthritis?",
+    ),
+    ("What changes in B cells in lupus and psoriasis?", "several", "How do B cells differ in psoriasis?"),
+    (
+        "How would NK cells respond to IFN-beta compared with NK cells in COVID-19?",
+        "comparison",
+        "How would NK cells respond to IFN-beta?",
+    ),
+    (
         "How would dendritic cells respond to IFNb at 6 h versus 24 h?",
         "comparison",
         "How would dendritic cells respond to IFNb at 24 h?",

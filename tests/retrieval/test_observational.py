@@ -3,7 +3,7 @@
 import pytest
 
 from haystack_kernel.errors import NoCandidateError
-from haystack_kernel.retrieval import choose_query_cells, search_candidates
+from haystack_kernel.retrieval import choose_query_cells, hide_patients, search_candidates
 from haystack_kernel.schema import RetrievalSettings
 
 CD4, CD8, T, B, NK, CD14, CD16, DC = (
@@ -109,3 +109,69 @@ def test_imputation_when_the_tissue_is_not_held_then_lists_tissues(donors, ask, 
     query = ask(CD16, None, task="cell_type_imputation", tissue_id="UBERON:0000955", tissue_name="brain")
     with pytest.raises(NoCandidateError, match="no cells of tissue 'brain' in the atlases; those there are of blood"):
         work(query, donors)
+
+
+LUPUS, HEALTHY = ("MONDO:0007915", "systemic lupus erythematosus"), ("PATO:0000461", "normal")
+
+
+@pytest.fixture
+def cohort(row):
+    """Study s: CD16, CD14 and B cells of two patients (p1, p2) and two healthy donors; h2 lacks CD16."""
+    rows = [row("s", one, "", donor, 20, disease=LUPUS) for one in (CD16, CD14, B) for donor in ("p1", "p2")]
+    rows += [row("s", one, "", donor, 20, disease=HEALTHY) for one in (CD14, B) for donor in ("h1", "h2")]
+    return [*rows, row("s", CD16, "", "h1", 30, disease=HEALTHY), row("s", CD14, "", "x", 90, disease=("", ""))]
+
+
+@pytest.fixture
+def of_lupus(ask):
+    return ask(CD16, None, task="donor_expression_prediction", disease_id=LUPUS[0], disease_name=LUPUS[1])
+
+
+def test_patients_are_compared_with_healthy_donors_by_their_other_cell_types(cohort, make_atlas, of_lupus, work):
+    found, query_set = work(of_lupus, make_atlas(cohort))
+    assert set(found) == {f"tiny/s/control/{CD14}", f"tiny/s/control/{B}"}  # never the patients' own cells of the type
+    near = found[f"tiny/s/control/{CD14}"]
+    assert near.prompt.donor_ids == ("s:p1", "s:p2")
+    assert (near.control.donor_ids, near.control.disease_ids) == (("s:h1", "s:h2"), (HEALTHY[0],))  # x is not recorded
+    assert "2 healthy donors" in near.control_reason
+    assert (query_set.cell_type_ids, query_set.donor_ids) == ((CD16,), ("s:h1",))
+
+
+def test_the_measured_difference_of_patients_is_found_and_kept_apart(cohort, make_atlas, of_lupus, knowledge, config):
+    (hidden,) = hide_patients(of_lupus, atlas=make_atlas(cohort), knowledge=knowledge, config=config)
+    assert (hidden.n_cells, hidden.cells.donor_ids, hidden.against.donor_ids) == (40, ("s:p1", "s:p2"), ("s:h1",))
+    assert hidden.pair.endswith(" : systemic lupus erythematosus")
+
+
+def test_another_data_set_of_patients_and_healthy_donors_shows_the_type_itself(cohort, row, make_atlas, of_lupus, work):
+    more = [row("far", CD16, "", name, 12, disease=state) for name, state in (("p", LUPUS), ("h", HEALTHY))]
+    found, query_set = work(of_lupus, make_atlas([*cohort, *more]))
+    far = found[f"tiny/far/control/{CD16}"]
+    assert (far.evidence_distance, far.control.donor_ids) == ("same_cell_type", ("far:h",))
+    assert query_set.dataset == "s"
+
+
+def test_a_donor_who_was_a_patient_once_is_on_both_sides_with_the_cells_of_each_state(row, make_atlas, of_lupus, work):
+    rows = [row("s", one, "", "p", 20, disease=state) for one in (CD16, CD14) for state in (LUPUS, HEALTHY)]
+    found, query_set = work(of_lupus, make_atlas(rows))
+    near = found[f"tiny/s/control/{CD14}"]
+    assert near.prompt.disease_ids == (LUPUS[0],)
+    assert near.control.disease_ids == query_set.disease_ids == (HEALTHY[0],)
+
+
+def test_patients_whose_data_set_has_no_healthy_donors_are_refused_with_what_could_be_compared(
+    row, make_atlas, of_lupus, work
+):
+    rows = [row("s", one, "", "p", 20, disease=LUPUS) for one in (CD16, CD14)]
+    rows += [row("far", one, "", "h", 20, disease=HEALTHY) for one in (CD16, CD14)]
+    rows += [row("far", CD14, "", "q", 20, disease=("MONDO:0008383", "rheumatoid arthritis"))]
+    words = "patients are in s, donors recorded as healthy in far; compared could be: rheumatoid arthritis in far"
+    with pytest.raises(NoCandidateError, match=words):
+        work(of_lupus, make_atlas(rows))
+
+
+def test_imputation_in_a_disease_takes_the_type_from_donors_without_it(cohort, make_atlas, ask, work):
+    query = ask(CD16, None, task="cell_type_imputation", disease_id=LUPUS[0], disease_name=LUPUS[1])
+    found, query_set = work(query, make_atlas(cohort))
+    assert found[f"tiny/s/control/{CD16}"].prompt.donor_ids == ("s:h1",)
+    assert (query_set.donor_ids, query_set.disease_ids) == ((), (LUPUS[0],))

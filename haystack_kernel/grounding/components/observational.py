@@ -139,10 +139,14 @@ def score_donor(name: str, weight: float, evidence: Evidence) -> Component:
     (sd + median sd). Competitive null: matched random sets; p is at least 0.5 where another donor's signature fits
     better. Self-contained null: the difference is shared among the donor's cell types, each scored by the signature of
     those before it, labels permuted within the type. In a donor prediction it is in addition the signature in the
-    prompt, and the larger p counts.
+    prompt, and the larger p counts. Where patients are compared with healthy donors, the donor null is that of
+    :func:`people_null`, because the signature was chosen in these people; without it there is no score.
     """
-    if not evidence.basis.query.donor_id:
+    query, people = evidence.basis.query, evidence.self_contained.people
+    if not query.donor_id and not query.compared_disease:
         return not_computed(name, weight, "the question names no donor")
+    if people is not None and people.reason:
+        return not_computed(name, weight, people.reason)
     reference = evidence.basis.reference
     return _score_contrast(name, weight, evidence, contrast=None if reference is None else reference.donor)
 
@@ -223,12 +227,14 @@ def _score_contrast(
         lost_to = f"{strongest} fits the prediction better than {contrast.label}"
     detail: dict[str, Any] = {"n_types": contrast.n_types}
     detail |= {"n_competing": len(competing), "strongest_competing": strongest}
+    people = evidence.self_contained.people
+    over_donors = evidence.self_contained.over_donors(name).up
     finding = Finding(
         statistic=statistic,
         n_genes=signature.n_genes,
         # fmax: the larger of the two, or the one that could be computed
         p_self_contained=float(np.fmax(contrast.self_contained.up, evidence.self_contained.get(name).up)),
-        p_donors=evidence.self_contained.over_donors(name).up,
+        p_donors=over_donors if people is None or name != keys.DONOR_EFFECT else people.p,
         p_competitive=signature.p_competitive(name, evidence, lost=bool(lost_to)),
         why_no_self_contained=f"too few cell types are measured in {contrast.label} and elsewhere",
         reasons=(lost_to, _BY_CONSTRUCTION if contrast.own_prompt else ""),

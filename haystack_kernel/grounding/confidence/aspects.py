@@ -24,7 +24,7 @@ from haystack_kernel.grounding.de.profiles import correlate, log_normalise, mean
 from haystack_kernel.grounding.de.table import FLIPS
 from haystack_kernel.grounding.uncertainty.calls import TRANSFER
 from haystack_kernel.grounding.uncertainty.transfer import describe
-from haystack_kernel.schema import EVIDENCE_WORDS, Aspect, Confidence
+from haystack_kernel.schema import EVIDENCE_WORDS, STATE_WORDS, Aspect, Confidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,7 +180,8 @@ def _provenance(basis: Basis) -> tuple[Aspect, Aspect]:
     """How far the prompt is from what was asked, and the share of genes that the engine could predict."""
     found = [_DISTANCES.index(one) for one in basis.context.evidence]
     if found:
-        words = "; ".join(EVIDENCE_WORDS[_DISTANCES[step]] for step in sorted(set(found)))
+        named = STATE_WORDS if basis.is_observational else EVIDENCE_WORDS
+        words = "; ".join(named[_DISTANCES[step]] for step in sorted(set(found)))
         sentence = f"Largest distance {max(found)} of {len(_DISTANCES) - 1}. The prompt shows {words}."
         distance = Aspect(name="evidence distance", value=max(found), words=sentence)
     else:
@@ -229,7 +230,8 @@ def _donors(cells: GroundingCells, *, de: pd.DataFrame, basis: Basis) -> Aspect:
     if control is None or control.n_obs == 0:
         return Aspect(name=name, value=NAN, reason="the prompt has no matched control cells")
     if basis.query.task_type == "donor_expression_prediction":
-        return Aspect(name=name, value=NAN, reason="the prompt shows one donor against others by design")
+        sides = "patients against healthy donors" if basis.query.compared_disease else "one donor against others"
+        return Aspect(name=name, value=NAN, reason=f"the prompt shows {sides} by design")
     arms = (cells.prompt, control)
     labels = [adata.obs[keys.DONOR].astype(str) for adata in arms]
     n_cells = labels[0].value_counts().to_frame("treated").join(labels[1].value_counts().rename("control"))

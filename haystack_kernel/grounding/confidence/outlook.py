@@ -64,6 +64,8 @@ def find_outlook(
     background = effect_background(de, perturbations=basis.knowledge.perturbations)
     return {
         "expected": expected,
-        "without": scores_without(components, self_contained=self_contained, basis=basis, n_tested=n_tested),
+        "without": scores_without(
+            components, self_contained=self_contained, studied=studied, basis=basis, n_tested=n_tested
+        ),
         "twins": find_twins(background, basis=basis),
     }

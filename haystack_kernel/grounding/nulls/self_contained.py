@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haystack_kernel.grounding.de.background import SignedSet
+    from haystack_kernel.grounding.nulls.response import ResponseTest
 
 _PURPOSE = 1  # second word of the seed, so that no two tests share random numbers
 _WORDS = {keys.DONOR: "donor", keys.CELL_TYPE: "cell type"}
@@ -85,6 +86,8 @@ class SelfContained:
         What the tests rest on, of the cells; None where nothing could be tested.
     reason
         Why no set could be tested over cells; empty otherwise.
+    people
+        Where patients are compared with healthy donors: whether they differ by more than people do.
     """
 
     tails: dict[str, Tails] = field(default_factory=dict)
@@ -92,6 +95,7 @@ class SelfContained:
     effects: DonorEffects | DonorGroups = field(default_factory=DonorEffects)
     cells: CellScores | None = None
     reason: str = ""
+    people: ResponseTest | None = None
 
     def get(self, name: str) -> Tails:
         """P values of a set over cells; NaN when not computed."""

@@ -116,7 +116,7 @@ class ReferenceProfiles:
 
 
 def build_reference(
-    cells: ad.AnnData, *, asked: str, prompt_ids: Collection[str], n_draws: int, seed: int
+    cells: ad.AnnData, *, asked: str, prompt_ids: Collection[str], n_draws: int, seed: int, group: str = ""
 ) -> ReferenceProfiles | None:
     """Average the reference cells by cell type, and measure the contrasts of the asked donor and tissue.
 
@@ -130,6 +130,8 @@ def build_reference(
         Cells of the round's prompt, which are left out where enough cells remain without them.
     n_draws, seed
         Number of permutations behind ``Contrast.self_contained``, and their random seed.
+    group
+        What the donors asked for are together; "" where they are named one by one.
 
     Returns
     -------
@@ -161,7 +163,8 @@ def build_reference(
         ]
         # competing donors and tissues are measured on all cells, including those of the prompt
         own = bool(found[0].reason)
-        contrasts[column] = replace(found[own], competing=found[1].competing, own_prompt=own)
+        named = group if group and place == keys.DONOR else found[own].label
+        contrasts[column] = replace(found[own], label=named, competing=found[1].competing, own_prompt=own)
     return ReferenceProfiles(
         genes=genes,
         types=tuple(names),

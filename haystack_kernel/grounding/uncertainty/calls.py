@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haystack_kernel import keys
+from haystack_kernel.grounding.uncertainty.between import between_donors
 from haystack_kernel.grounding.uncertainty.prior import posterior
 from haystack_kernel.grounding.uncertainty.prompt import CONTROL, LINEAR, POOLED, Response, summarise_prompt
 from haystack_kernel.grounding.uncertainty.transfer import (
@@ -92,6 +93,7 @@ def study_prompt(
     min_detection: float,
     within: str = keys.CELL_TYPE,
     shows_donor: bool = False,
+    of_people: bool = False,
 ) -> Uncertain | str:
     """Measure the prompt's effects and learn from them how far effects differ between cell types or donors.
 
@@ -112,6 +114,8 @@ def study_prompt(
         between the arms by design.
     shows_donor
         Whether the prompt's cells are of the donor asked about by design, although the query cells are of others.
+    of_people
+        Whether the two sides are samples of people, so that the difference would be another one with other people.
 
     Returns
     -------
@@ -142,14 +146,22 @@ def study_prompt(
     )
     has_donor |= shows_donor
     transfer = learn_transfer(prompt, engine=linear, base=base, has_type=has_type, has_donor=has_donor, asked=own)
-    if within == keys.DONOR:
-        words = {TYPE: DONOR}
-        transfer = replace(
-            transfer,
-            left_out=words.get(transfer.left_out, transfer.left_out),
-            missing=words.get(transfer.missing, transfer.missing),
-        )
+    spread = between_donors(prompt, engine=linear, base=base) if of_people else own.variance
+    if isinstance(spread, str):
+        return spread
+    own = replace(own, variance=np.maximum(own.variance, spread))
+    transfer = _in_words(transfer, within=within)
     return Uncertain(is_known, prompt, base, linear, own, transfer, within, has_type, has_donor, shows_donor)
+
+
+def _in_words(transfer: Transfer, *, within: str) -> Transfer:
+    """The same with "donor" for what was left out where cells are compared within a donor, not within a type."""
+    words = {TYPE: DONOR} if within == keys.DONOR else {}
+    return replace(
+        transfer,
+        left_out=words.get(transfer.left_out, transfer.left_out),
+        missing=words.get(transfer.missing, transfer.missing),
+    )
 
 
 def query_profile(query: ad.AnnData) -> tuple[Floats, Floats, Floats]:

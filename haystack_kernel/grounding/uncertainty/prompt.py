@@ -51,7 +51,7 @@ class PromptEffects:
     Attributes
     ----------
     types, donors
-        Label of each entry; donors beyond eight share labels.
+        Label of each entry; donors beyond eight (of each side, where no donor is on both) share labels.
     n_cells
         2 x entries: cells of the treated and of the control arm.
     sums, squares
@@ -130,9 +130,7 @@ def summarise_prompt(prompt: ad.AnnData, control: ad.AnnData, *, genes: list[str
         Column of obs whose value two cells must share to be compared.
     """
     arms = (prompt, control)
-    donors = np.unique(np.concatenate([adata.obs[keys.DONOR].astype(str) for adata in arms]))
-    groups = np.array_split(donors, min(MAX_DONORS, len(donors)))
-    group_of = {name: str(place) for place, group in enumerate(groups) for name in group}
+    group_of = _group_donors([np.unique(adata.obs[keys.DONOR].astype(str)) for adata in arms])
     labels = [
         list(zip(adata.obs[within].astype(str), adata.obs[keys.DONOR].astype(str).map(group_of), strict=True))
         for adata in arms
@@ -151,3 +149,13 @@ def summarise_prompt(prompt: ad.AnnData, control: ad.AnnData, *, genes: list[str
             squares[side, entry] = np.asarray(rows.multiply(rows).sum(axis=0)).ravel()
     names = np.array(entries)
     return PromptEffects(names[:, 0], names[:, 1], n_cells, sums, squares)
+
+
+def _group_donors(sides: list[NDArray[np.str_]]) -> dict[str, str]:
+    """Donor -> label of its group: at most eight, or eight of each side where no donor is on both."""
+    apart = not np.isin(sides[0], sides[1]).any()  # a mixed group would pass for a donor with cells of both
+    group_of: dict[str, str] = {}
+    for donors in sides if apart else [np.union1d(*sides)]:
+        for group in np.array_split(donors, min(MAX_DONORS, len(donors))):
+            group_of |= dict.fromkeys(group.tolist(), ", ".join(group.tolist()))
+    return group_of

@@ -193,8 +193,8 @@ def _task_faults(parsed: Parsed, question: str) -> Iterator[str]:
             task in OBSERVATIONAL and parsed.treatment is not None
         ),
         "a donor is named, so it is perturbation_novel_samples": task == "perturbation_novel_cell_types" and has_donor,
-        "donor_expression_prediction needs a donor; without one it is cell_type_imputation": (
-            task == "donor_expression_prediction" and not has_donor
+        "donor_expression_prediction needs a donor or a disease; without them it is cell_type_imputation": (
+            task == "donor_expression_prediction" and not has_donor and parsed.disease is None
         ),
         "cross_dataset_generation needs a data set in target_dataset or reference_dataset": (
             task == "cross_dataset_generation" and not has_dataset

@@ -21,7 +21,7 @@ from haystack_kernel.report.words import (
     termination_text,
     twins_text,
 )
-from haystack_kernel.schema import EVIDENCE_WORDS, PERTURBATIONAL, Interpretation
+from haystack_kernel.schema import EVIDENCE_WORDS, OBSERVATIONAL, PERTURBATIONAL, STATE_WORDS, Interpretation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,7 +227,9 @@ def _making(record: RunRecord, best: Round) -> str:
     sentences = []
     if best.candidates:
         datasets = join_words(list(dict.fromkeys(item.prompt.dataset for item in best.candidates)))
-        evidence = join_words(list(dict.fromkeys(EVIDENCE_WORDS[item.evidence_distance] for item in best.candidates)))
+        is_state = record.query is not None and record.query.task_type in OBSERVATIONAL
+        named = STATE_WORDS if is_state else EVIDENCE_WORDS
+        evidence = join_words(list(dict.fromkeys(named[item.evidence_distance] for item in best.candidates)))
         cells = f"{cell_names(best.candidates)} of {datasets} ({counted(best.n_prompt, 'cell')})"
         sentences.append(f"The prompt was {cells}, which show {evidence}{_other_treatments(record, best)}.")
     query_cells = counted(best.n_query, "query cell")

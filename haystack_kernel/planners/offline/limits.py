@@ -41,7 +41,7 @@ def list_limitations(record: RunRecord, best: Round, *, query: StructuredQuery) 
     --------
     >>> list_limitations(record, record.best, query=record.query)  # doctest: +SKIP
     """
-    found = [*_of_cells(best), *_of_prompt(best), *_of_score(best), *_of_words(query)]
+    found = [*_of_cells(best), *_of_people(query), *_of_prompt(best, query), *_of_score(best), *_of_words(query)]
     found += [f"A language model read the question and notes: {doubt}" for doubt in query.doubts]
     if query.perturbation is not None:
         used = query.perturbation.name
@@ -84,16 +84,24 @@ def _nothing_called(best: Round) -> str:
     return f"No gene is called{because} the scores rest on sets of genes rather than on single ones."
 
 
-def _of_prompt(best: Round) -> Iterator[str]:
+def _of_people(query: StructuredQuery) -> Iterator[str]:
+    if query.compared_disease:
+        yield (
+            "Patients and healthy donors are different people: what else differs between them (age, sex, medicines, "
+            "the day of the sample) is part of the difference."
+        )
+
+
+def _of_prompt(best: Round, query: StructuredQuery) -> Iterator[str]:
     """Yield what the control cells of the prompt and its relation to the question leave open."""
     bare = [item for item in best.candidates if item.control is None]
     if bare:
-        reasons = "; ".join(dict.fromkeys(item.control_reason.rstrip(".") for item in bare))
+        reasons = "; ".join(dict.fromkeys([item.control_reason.rstrip(".") for item in bare]))
         yield (
             "Part of the prompt has no matched control cells, so treatment and batch effects cannot be separated: "
             f"{reasons}."
         )
-    elif best.candidates and not all(item.donor_matched for item in best.candidates):
+    elif not query.compared_disease and any(not item.donor_matched for item in best.candidates):
         yield "The control cells come from other donors than the prompt, so donor differences are part of the effect."
     distances = {item.evidence_distance for item in best.candidates}
     if distances == {"text_only"}:

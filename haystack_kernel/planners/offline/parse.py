@@ -8,9 +8,11 @@ Task type, first rule that holds:
 2. a treatment is named, known or not: ``perturbation_novel_samples`` where a target donor is named or a new one asked
    for, else ``perturbation_novel_cell_types``;
 3. the cells are said to be missing, or are to be imputed: ``cell_type_imputation``;
-4. a donor is named and an expression or a profile is asked for, or the word is "predict":
+4. a disease is named and no donor, and the question asks what differs or changes: ``donor_expression_prediction`` of
+   its patients, compared with healthy donors;
+5. a donor is named and an expression or a profile is asked for, or the word is "predict":
    ``donor_expression_prediction``;
-5. else ("what would these cells look like, express") ``cell_type_imputation``.
+6. else ("what would these cells look like, express") ``cell_type_imputation``.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from haystack_kernel.knowledge import resolve
+from haystack_kernel.knowledge.terms import NORMAL
 from haystack_kernel.planners import context
 from haystack_kernel.planners.check import clean_text
-from haystack_kernel.planners.classes import Reading, find_objections
+from haystack_kernel.planners.classes import Reading, find_diseases, find_objections
 from haystack_kernel.planners.fields import term_fields
 from haystack_kernel.planners.frames import find_slots
 from haystack_kernel.planners.offline.terms import Term, choose_cells, choose_treatment, is_meant
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from haystack_kernel.knowledge import Knowledge, Mention
     from haystack_kernel.planners.context import Named
+    from haystack_kernel.planners.frames import Slot
     from haystack_kernel.schema import Resolution, TaskType
 
     Span = tuple[int, int]
@@ -73,19 +77,21 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
     mentions = context.find_terms(text, knowledge=knowledge)
     slots = find_slots(text)
     cell = choose_cells(mentions, slots, knowledge=knowledge)
-    drug = choose_treatment(text, mentions, slots, knowledge=knowledge)
+    drug = _treatment(text, mentions, slots, knowledge=knowledge)
     donors = context.find_donors(text, mentions=mentions, held=knowledge.donors)
     datasets = context.find_datasets(text, mentions=mentions)
     by_role = {donor.role: donor for donor in reversed(donors)}  # of several in one role the first
     names = {role: donor.text for role, donor in by_role.items()}
-    task = _choose_task(text, drug=drug, donor=names.get("target"), n_datasets=len(datasets))
+    compares = bool(find_diseases(mentions)) and "target" not in names and _compares(text)
+    task = _choose_task(text, drug=drug, donor=names.get("target"), n_datasets=len(datasets), compares=compares)
+    compares = compares and task == "donor_expression_prediction"
     known, unknown = _resolutions(mentions, cell=cell, drug=drug, text=text)
     place, place_spans = _place(mentions, cell=cell, knowledge=knowledge)
     sets, set_spans = _dataset_fields(datasets, task=task)
     used = [cell.span, drug.span, *drug.describing, *place_spans, *set_spans, *context.context_spans(text)]
     used += [(donor.start, donor.end) for donor in by_role.values()]
     used += _mentioned((cell, drug), mentions)
-    used += [match.span() for match in _MISSING.finditer(text)] if task == "cell_type_imputation" else []
+    used += _asking_spans(text, task=task, compares=compares)
     reading = Reading(
         question=text,
         mentions=mentions,
@@ -104,13 +110,27 @@ def parse_question(question: str, *, knowledge: Knowledge) -> StructuredQuery:
         **sets,
         donor_id=names.get("target"),
         reference_donor=names.get("reference"),
-        condition=context.find_condition(text),
+        condition=context.find_condition(text, without_health=compares),
         control_strategy="query_as_control" if context.asks_for_query_control(text) else "synthetic_control",
         resolutions=known,
         unresolved=unknown,
         unused=unused_phrases(text, used=used, terms=terms, cells=cell.span, names_people=names_people),
         objections=find_objections(reading),
     )
+
+
+def _treatment(text: str, mentions: Sequence[Mention], slots: Sequence[Slot], *, knowledge: Knowledge) -> Term:
+    """Return the treatment; none where its place holds a disease, as in "How does lupus change monocytes?"."""
+    drug = choose_treatment(text, mentions, slots, knowledge=knowledge)
+    return Term(others=drug.others) if _is_disease(drug, mentions, text=text) else drug
+
+
+def _is_disease(drug: Term, mentions: Sequence[Mention], *, text: str) -> bool:
+    """Whether the place of the treatment holds a disease and nothing behind it, as "lupus serum" does."""
+    if drug.resolution is None or drug.match is not None:
+        return False
+    inside = [item for item in find_diseases(mentions) if drug.span[0] <= item.start < drug.span[1]]
+    return bool(inside) and not text[inside[-1].end : drug.span[1]].strip(" '\"s")
 
 
 def _mentioned(terms: Sequence[Term], mentions: Sequence[Mention]) -> list[Span]:
@@ -134,15 +154,28 @@ def _resolutions(
     return tuple(known.values())[::-1], tuple({(item.kind, item.text.lower()): item for item in unknown}.values())
 
 
+def _asking_spans(text: str, *, task: TaskType, compares: bool) -> list[Span]:
+    """Return the words that say what is asked of the cells: that they are missing, or how they differ."""
+    if compares:
+        return context.difference_spans(text)
+    return [match.span() for match in _MISSING.finditer(text)] if task == "cell_type_imputation" else []
+
+
 # --- task and fields ----------------------------------------------------------------------------------------------
 
 
-def _choose_task(text: str, *, drug: Term, donor: str | None, n_datasets: int) -> TaskType:
+def _compares(text: str) -> bool:
+    return context.asks_for_difference(text) and not _MISSING.search(text)
+
+
+def _choose_task(text: str, *, drug: Term, donor: str | None, n_datasets: int, compares: bool) -> TaskType:
     is_for_donor = donor is not None or context.asks_for_other_donor(text)
     if n_datasets >= 2 or (n_datasets == 1 and context.asks_for_transfer(text)):
         return "cross_dataset_generation"
     if drug.resolution is not None:
         return "perturbation_novel_samples" if is_for_donor else "perturbation_novel_cell_types"
+    if compares:
+        return "donor_expression_prediction"
     if is_for_donor and _PROFILE.search(text) and not _MISSING.search(text):
         return "donor_expression_prediction"
     return "cell_type_imputation"
@@ -169,10 +202,12 @@ def _place(mentions: Sequence[Mention], *, cell: Term, knowledge: Knowledge) -> 
     if tissue is not None:
         entry = knowledge.tissues[tissue]
         fields |= {"tissue_id": entry.id, "tissue_name": entry.name, "tissue_genes": entry.genes}
-    disease = next((item.resolution.match for item in mentions if item.kind == "disease"), None)
+    named = [item for item in mentions if item.kind == "disease"]
+    first = next(iter([*find_diseases(mentions), *named]), None)  # "normal" is one too, where there is no other
+    disease = first.resolution.match if first else None
     if disease is not None:
         fields |= {"disease_id": disease.id, "disease_name": disease.name}
-    used = {fields.get("tissue_id"), fields.get("disease_id")}
+    used = {fields.get("tissue_id"), fields.get("disease_id"), NORMAL}
     spans = [(item.start, item.end) for item in mentions if item.resolution.match and item.resolution.match.id in used]
     return fields, spans
 

@@ -13,6 +13,9 @@ cell type imputation  cells of the asked type X in   cells of a source type S of
                       reference donors               same reference donors               donor or tissue
 donor expression      other cell types Y of the      cells of the same Y of the          cells of the asked type X
                       target donor                   reference donors                    of the reference donors
+patients with a       other cell types Y of the      cells of the same Y of healthy      cells of the asked type X
+disease               patients; X of patients in     donors of the same dataset          of healthy donors
+                      other datasets
 cross-dataset         as the perturbation asked      as above; S, or untreated T,        from the target dataset
                       for, or as imputation, from    in the prompt's dataset
                       the other datasets
@@ -145,6 +148,33 @@ def match_reference(
         "other donors by design, since the difference between donors is the effect asked for"
     )
     return ControlMatch(prompt, control, reason)
+
+
+def match_healthy(prompt: pd.DataFrame, *, controls: pd.DataFrame, min_cells: int) -> ControlMatch:
+    """Find the control of patients' cells: the same cell type of healthy donors of the same data set and tissues.
+
+    Parameters
+    ----------
+    prompt
+        Rows of one cell type of patients.
+    controls
+        Rows of unperturbed cells of the data set's healthy donors.
+    min_cells
+        Minimum number of cells on each side.
+    """
+    cells, dataset = cells_of(type_label(prompt)), prompt[keys.DATASET].iloc[0]
+    pool = controls[controls[TYPE_KEY] == prompt[TYPE_KEY].iloc[0]]
+    if (n_cells := int(pool[N_CELLS].sum())) < min_cells:
+        reason = f"no control: the healthy donors of dataset {dataset} have {n_cells} {cells}, {min_cells} are needed"
+        return ControlMatch(prompt, None, reason)
+    prompt, pool, by_tissue = _same_tissues(prompt, pool, min_cells=min_cells)
+    control = cell_set(pool, by_tissue=by_tissue, by_disease=True)
+    n_donors = _n_donors(set(control.donor_ids), "healthy ")
+    reason = (
+        f"{control.n_cells} {cells} of the {n_donors} in dataset {dataset}; other donors by design, since patients are "
+        "compared with healthy donors"
+    )
+    return ControlMatch(prompt, control, reason, by_tissue=by_tissue)
 
 
 def _own_kind(prompt: pd.DataFrame, pool: pd.DataFrame, *, min_cells: int) -> tuple[pd.DataFrame, tuple[str, ...], str]:

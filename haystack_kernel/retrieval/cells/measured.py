@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 from haystack_kernel import keys
 from haystack_kernel.errors import InvalidInputError
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
-from haystack_kernel.schema import CellSet
+from haystack_kernel.retrieval.target import healthy_rows, is_asked_type, patients_measured
+from haystack_kernel.retrieval.view import build_view, cell_set
+from haystack_kernel.schema import CellSet, HiddenCells, RetrievalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     import anndata as ad
 
+    from haystack_kernel.knowledge import Knowledge
     from haystack_kernel.ports import Atlas
-    from haystack_kernel.schema import Candidate, HiddenCells, RunConfig
+    from haystack_kernel.schema import Candidate, RunConfig, StructuredQuery
 
 MAX_RESPONSES, N_CELLS = 5, 150
 
@@ -126,7 +129,7 @@ def fetch_response(one: Candidate, *, atlas: Atlas, config: RunConfig) -> Measur
 def fetch_hidden(
     hidden: HiddenCells, *, atlas: Atlas, config: RunConfig, without: Collection[str] = ()
 ) -> MeasuredResponse | None:
-    """Fetch the measured response that a run hid from its search: the truth about the question.
+    """Fetch the measured response, or difference, that a run hid from its search: the truth about the question.
 
     Parameters
     ----------
@@ -144,14 +147,14 @@ def fetch_hidden(
     """
     if not hidden.n_cells or not hidden.cell_type:
         return None
-    treated = CellSet(
+    treated = hidden.cells or CellSet(
         atlas=hidden.atlas,
         dataset=hidden.dataset,
         is_control=False,
         perturbation=hidden.perturbation,
         cell_type_names=(hidden.cell_type,),
     )
-    control = treated.model_copy(update={"is_control": True, "perturbation": None})
+    control = hidden.against or treated.model_copy(update={"is_control": True, "perturbation": None})
     arms = []
     for arm, wanted in (("treated", treated), ("control", control)):
         cells = atlas.select(wanted)
@@ -161,6 +164,57 @@ def fetch_hidden(
         rng = make_rng(config.seed, role=f"hidden/{treated.key}/{arm}")
         arms.append(atlas.fetch(sample_cells(cells, n=N_CELLS, rng=rng)))
     return MeasuredResponse(hidden_label(hidden), *arms)
+
+
+def hide_patients(
+    query: StructuredQuery, *, atlas: Atlas, knowledge: Knowledge, config: RunConfig
+) -> tuple[HiddenCells, ...]:
+    """Find the measured answer to a question about patients: no strategy proposes these cells.
+
+    Parameters
+    ----------
+    query
+        The parsed question.
+    atlas, knowledge, config
+        Where the cells are, the ontologies, and the options of the run.
+
+    Returns
+    -------
+    One line with the patients' cells of the type asked for and those of healthy donors of the same data set; empty
+    where they were not measured, or the question is another one.
+
+    Examples
+    --------
+    >>> hide_patients(query, atlas=atlas, knowledge=knowledge, config=config)[0].pair  # doctest: +SKIP
+    'monocyte : systemic lupus erythematosus'
+    """
+    if not query.compared_disease:
+        return ()
+    view = build_view(atlas, knowledge=knowledge, settings=RetrievalSettings(), config=config)
+    patients = patients_measured(query, view)
+    if patients.empty:
+        return ()
+    dataset = (str(patients[keys.ATLAS].iloc[0]), str(patients[keys.DATASET].iloc[0]))
+    healthy = healthy_rows(query, view, dataset=dataset)
+    healthy = healthy[is_asked_type(healthy, query=query, view=view)]
+    by_tissue = bool(query.tissue_id)
+    arms = []
+    for rows in (patients, healthy):
+        mapped = rows[rows[keys.CELL_TYPE_ID] != ""]  # a cell set selects by id or by label, not by both
+        arms.append(cell_set(mapped if len(mapped) else rows, by_tissue=by_tissue, by_disease=True))
+    disease = query.disease_name or query.compared_disease
+    return (
+        HiddenCells(
+            atlas=dataset[0],
+            dataset=dataset[1],
+            perturbation=disease,
+            cell_type=arms[0].label,
+            n_cells=arms[0].n_cells,
+            pair=f"{query.cell_type_name or query.cell_type_text} : {disease}",
+            cells=arms[0],
+            against=arms[1],
+        ),
+    )
 
 
 def hidden_label(hidden: HiddenCells) -> str:

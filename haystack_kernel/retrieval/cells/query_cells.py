@@ -19,6 +19,7 @@ from haystack_kernel.retrieval.strategies.treated import asks_perturbation
 from haystack_kernel.retrieval.target import (
     choose_source,
     find_reference,
+    healthy_rows,
     is_asked_type,
     is_donor_prediction,
     target_rows,
@@ -110,7 +111,7 @@ def query_cells_in(view: AtlasView, *, query: StructuredQuery, candidates: Seque
         rows = _of_source_type(query, view, candidates=candidates)
     rows = _one_dataset(rows, candidates=candidates)
     restricted = bool(_of(query.tissue_id, rows[keys.TISSUE_ID], view=view).all())
-    chosen = cell_set(rows, by_tissue=restricted)
+    chosen = cell_set(rows, by_tissue=restricted, by_disease=query.compared_disease is not None)
     if _of(query.disease_id, rows[keys.DISEASE_ID], view=view).all():
         chosen = chosen.model_copy(update={"disease_ids": tuple(sorted(set(rows[keys.DISEASE_ID])))})
     if query.donor_id or is_donor_prediction(query):
@@ -171,10 +172,9 @@ def query_differences(query_set: CellSet, *, query: StructuredQuery, knowledge: 
     ('the query cells are not restricted to lung, from which none are held',)
     """
     notes = [_type_note(query_set.cell_type_ids, query=query, knowledge=knowledge)]
-    places = (
-        (query.tissue_id, query.tissue_name, query_set.tissue_ids),
-        (query.disease_id, query.disease_name, query_set.disease_ids),
-    )
+    places = [(query.tissue_id, query.tissue_name, query_set.tissue_ids)]
+    if not query.compared_disease:  # there they are of healthy donors
+        places.append((query.disease_id, query.disease_name, query_set.disease_ids))
     for asked_id, name, restricted_to in places:
         if asked_id and not restricted_to:
             notes.append(f"the query cells are not restricted to {name or asked_id}, from which none are held")
@@ -265,14 +265,19 @@ def _of_source_type(query: StructuredQuery, view: AtlasView, *, candidates: Sequ
 
 def _of_reference_donors(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     reference = find_reference(query, view)
+    whose = f"donor {query.donor_id} some other donor"
+    if query.compared_disease:
+        whose = f"patients with {query.disease_name} some healthy donor of their data set"
     if reference is None:
         held = describe_types(view.controls, query=query, view=view)
         msg = (
-            f"to predict {cells_of(asked_type(query))} of donor {query.donor_id} some other donor must have them, but "
+            f"to predict {cells_of(asked_type(query))} of {whose} must have them, but "
             f"none has; the atlases hold {held}. Ask about one of these, or add an atlas with `haystack atlas build`."
         )
         raise NoCandidateError(msg, cell_type=asked_type(query))
     rows = view.controls
+    if query.compared_disease:  # a donor may be healthy in one sample and a patient in another
+        rows = healthy_rows(query, view, dataset=(reference.atlas, reference.dataset))
     rows = rows[(rows[keys.ATLAS] == reference.atlas) & (rows[keys.DATASET] == reference.dataset)]
     return rows[rows[keys.DONOR].isin(reference.donors) & is_asked_type(rows, query=query, view=view)]
 

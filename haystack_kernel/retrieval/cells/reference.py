@@ -13,7 +13,14 @@ import pandas as pd
 from haystack_kernel import keys
 from haystack_kernel.retrieval.cells.sample import make_rng, sample_cells
 from haystack_kernel.retrieval.names import match_donors, of_term
-from haystack_kernel.retrieval.target import is_asked_type, measured_outside, other_types, target_rows
+from haystack_kernel.retrieval.target import (
+    is_asked_type,
+    is_healthy,
+    is_patient,
+    measured_outside,
+    other_types,
+    target_rows,
+)
 from haystack_kernel.retrieval.view import N_CELLS, TYPE_KEY, build_view, cell_set
 from haystack_kernel.schema import RetrievalSettings
 
@@ -97,15 +104,19 @@ def _marked(query: StructuredQuery, view: AtlasView) -> pd.DataFrame:
     """Unperturbed conditions with the three marks, without those that may be the answer."""
     rows = view.controls.copy()
     asked = is_asked_type(rows, query=query, view=view)
-    other = rows.index.isin(other_types(rows, query=query, view=view).index)
+    other = pd.Series(rows.index.isin(other_types(rows, query=query, view=view).index), index=rows.index)
     rows[keys.KINSHIP] = "related"
     rows.loc[other, keys.KINSHIP] = "other"
     rows.loc[asked, keys.KINSHIP] = "asked"
     donors = match_donors(query.donor_id, rows) if query.donor_id else ()
-    rows[keys.IS_TARGET_DONOR] = rows[keys.DONOR].isin(donors)
+    patients = is_patient(query, rows, view=view)
+    rows[keys.IS_TARGET_DONOR] = patients if query.compared_disease else rows[keys.DONOR].isin(donors)
     rows[keys.IS_TARGET_TISSUE] = of_term(query.tissue_id, rows[keys.TISSUE_ID], knowledge=view.knowledge)
+    if query.compared_disease:
+        return rows[(patients & other) | is_healthy(rows)]
     if not (query.donor_id or query.tissue_id or query.target_dataset):
-        return rows
+        is_answer = patients & ~other
+        return rows[~is_answer] if (asked & ~patients).any() else rows
     answer = rows.index.isin(target_rows(query, view).index) & ~other
     if query.donor_id or query.target_dataset:  # cells of the donor are the answer in any tissue
         answer |= ~rows.index.isin(measured_outside(query, view).index) & ~other

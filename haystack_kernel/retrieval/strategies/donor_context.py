@@ -61,7 +61,12 @@ def donor_context(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]
 
         def judge(rows: pd.DataFrame) -> Evidence:
             similarity = compare_cell_type(query, rows, knowledge=view.knowledge)
-            words = f"the target donor's own cells, {similarity.words}"
+            whose = (
+                f"cells of patients with {query.disease_name}"
+                if query.compared_disease
+                else "the target donor's own cells"
+            )
+            words = f"{whose}, {similarity.words}"
             return Evidence("donor_context", similarity.relevance, "other_cell_type", words)
 
         found = donor_proposals(query, view, judge)

@@ -16,7 +16,13 @@ from haystack_kernel.retrieval.similarity.donors import target_facts
 from haystack_kernel.retrieval.strategies.observed import impute
 from haystack_kernel.retrieval.strategies.proposal import Evidence, Proposal
 from haystack_kernel.retrieval.strategies.treated import asked_rows, asks_perturbation
-from haystack_kernel.retrieval.target import choose_source, is_asked_type, is_donor_prediction, measured_outside
+from haystack_kernel.retrieval.target import (
+    choose_source,
+    is_asked_type,
+    is_donor_prediction,
+    is_healthy,
+    measured_outside,
+)
 from haystack_kernel.retrieval.view import large_groups
 
 if TYPE_CHECKING:
@@ -27,7 +33,6 @@ if TYPE_CHECKING:
 
 _REFERENCE = 0.8  # of any donor: above one that differs in a fact, below one that agrees in all
 _NOT_RECORDED = 0.9  # where no disease is recorded, the donor is only assumed to be healthy
-_HEALTHY_IDS, _HEALTHY_NAMES = frozenset({"pato:0000461"}), frozenset({"normal", "healthy", "control"})
 
 
 def tissue_atlas(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
@@ -47,8 +52,7 @@ def tissue_atlas(query: StructuredQuery, view: AtlasView) -> Iterator[Proposal]:
     rows = rows[is_asked_type(rows, query=query, view=view)]
     there = rows[keys.TISSUE_ID].str.casefold().isin(tissues) | rows[keys.TISSUE].str.casefold().isin(tissues)
     recorded = (rows[keys.DISEASE_ID] != "") | (rows[keys.DISEASE] != "")
-    healthy = rows[keys.DISEASE_ID].str.casefold().isin(_HEALTHY_IDS)
-    healthy |= rows[keys.DISEASE].str.casefold().isin(_HEALTHY_NAMES)
+    healthy = is_healthy(rows)
     source = None if asks_perturbation(query) else choose_source(query, view)
     found = []
     for variant, state, factor, kept in (

@@ -143,7 +143,7 @@ STEERED = [
     ({"donor": "D"}, "donor: 'D' is not a stretch of the question"),
     ({"task_type": "cell_type_imputation"}, "cell_type_imputation has no treatment"),
     ({"task_type": "perturbation_novel_cell_types"}, "a donor is named, so it is perturbation_novel_samples"),
-    ({"task_type": "donor_expression_prediction", "donor": "", "treatment": None}, "needs a donor"),
+    ({"task_type": "donor_expression_prediction", "donor": "", "treatment": None}, "needs a donor or a disease"),
     ({"task_type": "cross_dataset_generation"}, "needs a data set"),
     ({"compare_with_query": True}, "the question does not ask for that in words"),
     ({"doubts": ["More at https://example.org/x"]}, "doubts: write no address"),

@@ -15,6 +15,7 @@ CD4, CD8, DC = "CL:0000624", "CL:0000625", "CL:0000451"
 HEPATOCYTE, LUNG_FIBROBLAST, ALVEOLAR = "CL:0000182", "CL:0002553", "CL:0000583"
 LUNG, LIVER, BLOOD = "UBERON:0002048", "UBERON:0002107", "UBERON:0000178"
 LUPUS = "MONDO:0007915"
+IN_LUPUS = {"disease_id": LUPUS, "condition": None, "unused": ()}
 
 QUESTIONS = [
     # a treatment and cells: every frame of words
@@ -147,6 +148,17 @@ QUESTIONS = [
         None,
         {"donor_id": "H1", "reference_donor": "H2"},
     ),
+    # patients and healthy donors
+    ("How do monocytes differ in lupus patients?", DONOR, MONO, None, IN_LUPUS),
+    ("How do monocytes of lupus patients differ from those of healthy donors?", DONOR, MONO, None, IN_LUPUS),
+    ("How do healthy monocytes differ from lupus monocytes?", DONOR, MONO, None, IN_LUPUS),
+    ("Which genes are up in CD4 T cells of SLE patients vs healthy controls?", DONOR, CD4, None, IN_LUPUS),
+    ("What is different about NK cells in lupus compared with healthy donors?", DONOR, NK, None, IN_LUPUS),
+    ("How does lupus change monocytes?", DONOR, MONO, None, IN_LUPUS),
+    ("What does systemic lupus erythematosus do to B cells?", DONOR, B, None, IN_LUPUS),
+    ("What happens to monocytes in lupus?", DONOR, MONO, None, IN_LUPUS),
+    ("Which genes are dysregulated in B cells in lupus?", DONOR, B, None, IN_LUPUS),
+    ("What do monocytes look like in lupus?", IMPUTATION, MONO, None, {"disease_id": LUPUS}),
     # from one dataset to another
     (
         "Transfer the IFN-beta response measured in kang to B cells of pbmc3k",
