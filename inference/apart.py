@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from inference.errors import EngineError
 from inference.imports import load_modules, wait_passively
+from inference.memory import peak_memory_gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from inference.baselines import Prediction
     from inference.manifest import Manifest
     from inference.stack.asked import Asked, Generated
 
@@ -40,6 +42,14 @@ class Order:
     is_told: bool  # whether each step is reported on the standard error stream
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What the model's process sends back."""
+
+    made: Generated | Prediction | Exception
+    peak_gib: float  # the most memory that it has used
+
+
 class Apart:
     """The process; see :func:`start_apart`."""
 
@@ -49,29 +59,38 @@ class Apart:
         )
         self._given, self._answers = (cast("BinaryIO", pipe) for pipe in (self._process.stdin, self._process.stdout))
         self._is_told = False
+        self.peak_gib = 0.0  # memory of the process when it last answered
 
     def generate(self, asked: Asked, *, order: Order) -> Generated:
-        """Generate with the model of the ``order``, which is that of the first call.
+        """Generate with the model of the ``order``, which is that of the first call; raises as :meth:`predict` does."""
+        return cast("Generated", self._ask("generate", asked, order))
+
+    def predict(self, asked: Asked, *, order: Order) -> Prediction:
+        """Generate as :meth:`generate` does, with the expectations of a prediction.
 
         Raises
         ------
         InputError, ModelError, EngineError
             As the model raises them; an EngineError also where its process was ended.
         """
+        return cast("Prediction", self._ask("predict", asked, order))
+
+    def _ask(self, verb: str, asked: Asked, order: Order) -> Generated | Prediction:
         try:
-            for message in (asked,) if self._is_told else (order, asked):
+            for message in ((verb, asked),) if self._is_told else (order, (verb, asked)):
                 pickle.dump(message, self._given, protocol=pickle.HIGHEST_PROTOCOL)
             self._given.flush()
             self._is_told = True
-            answer: Generated | Exception = pickle.load(self._answers)  # noqa: S301 - from our own process
+            answer: _Answer = pickle.load(self._answers)  # noqa: S301 - from our own process
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
             code = self._process.wait()
             why = f"by signal {-code}, as happens when memory runs out" if code < 0 else f"with exit code {code}"
             msg = f"the model's process ended {why}; give fewer cells, or run on a machine with more memory"
             raise EngineError(msg) from error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        self.peak_gib = answer.peak_gib
+        if isinstance(answer.made, Exception):
+            raise answer.made
+        return answer.made
 
     def close(self) -> None:
         """Tell the process to end, which it does while this one goes on."""
@@ -108,7 +127,7 @@ def serve() -> None:
     """Be the process of :class:`Apart`."""
     wait_passively()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both, and the other one decides
-    messages: SimpleQueue[Order | Asked] = SimpleQueue()
+    messages: SimpleQueue[Order | tuple[str, Asked]] = SimpleQueue()
     threading.Thread(target=_read, args=(os.fdopen(os.dup(0), "rb"), messages), name="read", daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
@@ -116,6 +135,7 @@ def serve() -> None:
     from inference.engines import Engines
 
     engines = None
+    made: Generated | Prediction | Exception
     while True:
         message = messages.get()
         if isinstance(message, Order):
@@ -125,10 +145,11 @@ def serve() -> None:
         try:
             if fault is not None or engines is None:
                 raise fault or RuntimeError("asked before it was told of a model")
-            answer: Generated | Exception = engines.generate(message)
+            verb, asked = message
+            made = engines.generate(asked) if verb == "generate" else engines.predict([asked])[0]()
         except Exception as error:  # noqa: BLE001 - raised again by the process that asked
-            answer = _to_send(error)
-        pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
+            made = _to_send(error)
+        pickle.dump(_Answer(made, peak_memory_gib()), answers, protocol=pickle.HIGHEST_PROTOCOL)
         answers.flush()
 
 
@@ -144,7 +165,7 @@ def _load() -> Exception | None:
     return None
 
 
-def _read(given: BinaryIO, messages: SimpleQueue[Order | Asked]) -> None:
+def _read(given: BinaryIO, messages: SimpleQueue[Order | tuple[str, Asked]]) -> None:
     """Pass messages on; where they end, nobody waits for this process any more."""
     with suppress(EOFError, pickle.UnpicklingError):
         while True:

@@ -22,9 +22,10 @@ from inference.foreign import predict as predict_foreign
 from inference.imports import load_modules
 from inference.installed import find_installed, installed_engines
 from inference.manifest import ADDITIVE, EMBED, ENGINES, GENERATE, MODEL_ENGINE, MODEL_PACKAGES
+from inference.memory import peak_memory_gib
 from inference.models import packaged
 from inference.stack.config import GenerationSettings
-from inference.stack.genes import has_gene
+from inference.stack.genes import has_gene, read_genes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from inference.stack.embed import Embedding
     from inference.stack.engine import StackEngine
 
-DEFAULT_ENGINE = "weighted"  # where no model is given
 _ROLES = _MODEL, _GENES = "model", "gene list"
 
 
@@ -54,11 +54,6 @@ def require_packages() -> None:
                 f"pip install 'haystack-kernel[stack]', or choose another engine: {', '.join(BASELINES)}"
             )
             raise EngineError(msg)
-
-
-def default_engine(model: str | None) -> str:
-    """Engine of a command line that names none."""
-    return MODEL_ENGINE if model else DEFAULT_ENGINE
 
 
 def require_installed(name: str) -> Installed:
@@ -138,10 +133,25 @@ class Engines:
         """Generate with the model, in the process that was given for it; raises as :meth:`find` does."""
         if self._apart is None:
             return self.model.generate(asked)
+        return self._apart.generate(asked, order=self._order)
+
+    def predict(self, asked: Sequence[Asked]) -> list[Callable[[], Prediction]]:
+        """Predict with the model as :meth:`StackEngine.predict_together` does; in the process that was given for it."""
+        if self._apart is None:
+            return self.model.predict_together(asked)
+        found = [self._apart.predict(one, order=self._order) for one in asked]
+        return [partial(_return, one) for one in found]
+
+    @property
+    def _order(self) -> Order:
         uris = zip((self._manifest.model, self._manifest.genelist), _ROLES, strict=True)
         files = {role: (self._path(uri, role), self._digest(uri, role)) for uri, role in uris}
-        order = Order(self._manifest, files, self._folder, is_told=self._progress is not None)
-        return self._apart.generate(asked, order=order)
+        return Order(self._manifest, files, self._folder, is_told=self._progress is not None)
+
+    @property
+    def peak_memory_gib(self) -> float:
+        """The most memory that this process and the model's have used; not necessarily at one time."""
+        return peak_memory_gib() + (self._apart.peak_gib if self._apart else 0.0)
 
     def close(self) -> None:
         """Nothing more will be generated: the memory of a model in another process is let go of at once."""
@@ -163,7 +173,16 @@ class Engines:
 
     def known_genes(self, name: str, genes: Sequence[str]) -> NDArray[np.bool_] | None:
         """Whether the model has each gene; None for an engine without a model."""
-        return has_gene(genes, model_genes=self.model.genes) if name == MODEL_ENGINE else None
+        return has_gene(genes, model_genes=self._genes) if name == MODEL_ENGINE else None
+
+    @cached_property
+    def _genes(self) -> frozenset[str]:
+        """The model's genes, upper-cased."""
+        if self._apart is None:
+            return frozenset(self.model.genes)
+        uri = self._manifest.genelist
+        path = self._path(uri, _GENES)
+        return frozenset(read_genes(path, name=uri or path.name))
 
     def digests(self, name: str, *, kind: str = GENERATE) -> dict[str, str]:
         """Sha256 of the model files that an engine reads, and of the settings that change its output."""
@@ -232,3 +251,7 @@ class Engines:
                 msg = f"{uri}: no such file; give the path or gs:// address of the {role}"
                 raise ModelError(msg) from error
         return self._paths[role]
+
+
+def _return(made: Prediction) -> Prediction:
+    return made

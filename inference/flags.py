@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from inference.manifest import DEVICES, MODES, OUTPUT_MODES, PRECISIONS, Manifest
+from inference.manifest import DEVICES, MODEL_ENGINE, MODES, OUTPUT_MODES, PRECISIONS, Manifest
 
 FIELDS = (
     "diffusion_steps",
@@ -22,7 +22,13 @@ FIELDS = (
     "device",
     "threads",
 )
+DEFAULT_ENGINE = "weighted"  # where no model is given
 _OUTPUT_HELP = "counts, their means, or counts from the reference's random stream (default: %(default)s)"
+
+
+def default_engine(model: str | None) -> str:
+    """Engine of a command line that names none."""
+    return MODEL_ENGINE if model else DEFAULT_ENGINE
 
 
 def add_model_flags(parser: argparse.ArgumentParser, *, steps: str = "--diffusion-steps") -> None:

@@ -8,28 +8,21 @@ usage or input, 3 storage failed, 143 ended by SIGTERM (run again to finish the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import tempfile
 import time
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from inference.ahead import Ahead
-from inference.behind import Behind
-from inference.engines import Engines, default_engine, require_installed
+from inference.apart import start_apart
 from inference.errors import EngineError, InputError, StorageError, UriError
-from inference.files import check_uri, read_bytes, shard, write_text
-from inference.flags import add_model_flags, model_fields
-from inference.imports import wait_passively
-from inference.inputs import Inputs, input_uris
+from inference.files import check_uri, read_bytes, shard
+from inference.flags import add_model_flags, default_engine, model_fields
+from inference.imports import load_modules, wait_passively
 from inference.manifest import (
     EMBED,
     ENGINES,
-    ERROR_SUFFIX,
     GENERATE,
     MODEL_ENGINE,
     Manifest,
@@ -39,43 +32,16 @@ from inference.manifest import (
     check_task,
     parse_manifest,
 )
-from inference.stop import Stop, StoppedError
-from inference.tasks import Prepared, compute, finish_task, prepare
+from inference.tally import STORAGE, USAGE, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from inference.tasks import Made
-
-DONE, FAILED, USAGE, STORAGE, STOPPED = 0, 1, 2, 3, 143
 SINGLE_TASK = "predictions"  # task id where flags describe the task
 
 _NEEDED = ("prompt_gcs", "query_gcs", "output_gcs")
 _NEEDED_TO_EMBED = ("query_gcs", "output_gcs")
 _BAD_INPUT = (InputError, EngineError, UriError, ManifestError)
-
-
-@dataclass
-class Tally:
-    """The outcome of all tasks, printed as the summary line."""
-
-    done: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, Exception] = field(default_factory=dict)
-    is_stopped: bool = False
-
-    def summary(self, *, n_tasks: int, seconds: float) -> str:
-        """Return one line of JSON."""
-        failed = {name: {"class": type(error).__name__, "message": str(error)} for name, error in self.failed.items()}
-        record = {
-            "n_tasks": n_tasks,
-            "done": self.done,
-            "skipped": self.skipped,
-            "failed": failed,
-            "stopped": self.is_stopped,
-            "seconds": round(seconds, 3),
-        }
-        return json.dumps(record, sort_keys=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,8 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     n_tasks = 0
     try:
         manifest = _read_manifest(arguments)
-        n_tasks = len(manifest.tasks)
-        code = run_tasks(manifest, tally=tally)
+        # before anything else is loaded, as loading torch takes the longest
+        with start_apart() if _is_for_another_process(manifest) else nullcontext() as apart:
+            load_modules(["inference.job"])
+            from inference.job import run_tasks
+
+            _check_addresses(manifest)
+            if arguments.manifest is not None:
+                index, count = shard()
+                manifest = replace(manifest, tasks=manifest.tasks[index::count])
+            n_tasks = len(manifest.tasks)
+            code = run_tasks(manifest, tally=tally, apart=apart)
         if arguments.manifest is None and tally.failed and isinstance(next(iter(tally.failed.values())), _BAD_INPUT):
             code = USAGE
     except (*_BAD_INPUT, FileNotFoundError, StorageError) as error:
@@ -99,176 +74,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def run_tasks(manifest: Manifest, *, tally: Tally) -> int:
-    """Run the tasks in order; a failure is recorded beside the task's output and does not stop the other tasks.
-
-    While some tasks compute, one thread downloads and reads the inputs of the next, and another writes the outputs of
-    those before. Memory holds these three groups at most, and files that later tasks share. Tasks of the model are
-    computed together where its batches hold several; else a group is one task.
-
-    Parameters
-    ----------
-    manifest
-        What to run, and with which model.
-    tally
-        Receives the outcome of each task.
-
-    Returns
-    -------
-    The exit code.
-    """
-    stop = Stop()
-    try:
-        # The thread may still be writing a download when the program is told to end, so cleaning up may fail.
-        with stop.listening(), tempfile.TemporaryDirectory(prefix="haystack-", ignore_cleanup_errors=True) as name:
-            job = Job.of(manifest, folder=Path(name), stop=stop)
-            with Behind(partial(_finish_group, job=job, tally=tally)) as behind:
-                first = 0
-                while first < len(job.tasks):
-                    _say(f"task {first + 1} of {len(job.tasks)}: {job.tasks[first].id} ({job.tasks[first].engine})")
-                    group = job.ahead.take(first)
-                    first += len(group)
-                    if first < len(job.tasks) and not stop.is_asked:
-                        job.ahead.begin(first)
-                    behind.put(_compute_group(group, engines=job.engines))
-                    for task, _ in group:
-                        job.inputs.release(task)
-                    del group  # what is finished lets go of its cells
-    except StoppedError:
-        tally.is_stopped = True
-        _say("stopped on request; run again to finish the remaining tasks")
-        return STOPPED
-    if not tally.failed:
-        return DONE
-    return STORAGE if all(isinstance(error, StorageError) for error in tally.failed.values()) else FAILED
-
-
-Group: TypeAlias = "list[tuple[Task, Prepared | Exception]]"  # tasks that are computed together
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all tasks of one process share."""
-
-    tasks: tuple[Task, ...]
-    inputs: Inputs
-    engines: Engines
-    ahead: Ahead[int, Group]
-    folder: Path
-    stop: Stop
-
-    @classmethod
-    def of(cls, manifest: Manifest, *, folder: Path, stop: Stop) -> Job:
-        """Set up a job without reading any file."""
-        inputs = Inputs(manifest.tasks, folder=folder)
-        engines = Engines(manifest, folder=folder, progress=_say)
-        make = partial(_prepare_group, tasks=manifest.tasks, engines=engines, inputs=inputs, folder=folder)
-        return cls(manifest.tasks, inputs, engines, Ahead(make), folder, stop)
-
-
-@dataclass(frozen=True)
-class _Computed:
-    """A task on its way to its output; an error stands in the place of what failed."""
-
-    task: Task
-    prepared: Prepared | Exception
-    make: Callable[[], Made] | None  # None: done already
-    seconds: float  # its share of the time that its group took
-
-
-def _prepare_group(first: int, *, tasks: Sequence[Task], engines: Engines, inputs: Inputs, folder: Path) -> Group:
-    """Read the inputs of the task at ``first``, and of as many after it as the model computes together."""
-    group: Group = []
-    n_windows = 0
-    for task in tasks[first:]:
-        is_alone = task.engine != MODEL_ENGINE or task.kind == EMBED
-        if group and is_alone:
-            break
-        try:
-            prepared = prepare(task, engines=engines, inputs=inputs, folder=folder)
-            group.append((task, prepared))
-            # The first task is computed while the next ones are read: the model is loaded by then.
-            if is_alone or prepared.is_done or first == 0:
-                break
-            n_together = engines.n_together(task.engine)
-            if n_together > 1:
-                n_windows += engines.model.count_windows(prepared.loaded["query"].cells.counts.shape[0])
-        except Exception as error:  # noqa: BLE001 - any failure is recorded, and the other tasks run
-            group.append((task, error))
-            break
-        if n_together == 1 or n_windows >= n_together:
-            break
-    return group
-
-
-def _compute_group(group: Group, *, engines: Engines) -> list[_Computed]:
-    start = time.monotonic()
-    going = [(task, item) for task, item in group if isinstance(item, Prepared) and not item.is_done]
-    makes: list[Callable[[], Made]] = []
-    try:
-        if going:
-            makes = compute(going, engines=engines)
-    except Exception as error:  # noqa: BLE001 - any failure is recorded, and the other tasks run
-        makes = [partial(_fail, error) for _ in going]
-    seconds = (time.monotonic() - start) / max(1, len(going))
-    of_task = dict(zip([task.id for task, _ in going], makes, strict=True))
-    return [_Computed(task, item, of_task.get(task.id), seconds) for task, item in group]
-
-
-def _fail(error: Exception) -> Made:
-    raise error
-
-
-def _finish_group(group: list[_Computed], *, job: Job, tally: Tally) -> None:
-    while group:
-        _finish_one(group.pop(0), job=job, tally=tally)
-
-
-def _finish_one(item: _Computed, *, job: Job, tally: Tally) -> None:
-    task, start = item.task, time.monotonic()
-    try:
-        if isinstance(item.prepared, Exception):
-            raise item.prepared
-        result = None
-        if item.make is not None:
-            result = finish_task(
-                task,
-                item.prepared,
-                item.make(),
-                engines=job.engines,
-                folder=job.folder,
-                stop=job.stop,
-                seconds=lambda: item.seconds + time.monotonic() - start,
-            )
-    except Exception as error:  # noqa: BLE001 - any failure is recorded, and the next task runs
-        tally.failed[task.id] = error
-        _say(f"task {task.id} failed: {type(error).__name__}: {error}")
-        record = {"id": task.id, "engine": task.engine, "class": type(error).__name__, "message": str(error)}
-        try:
-            job.stop.check()
-            write_text(json.dumps(record, indent=1), task.output + ERROR_SUFFIX, folder=job.folder)
-        except StorageError as second:
-            _say(f"its error file could not be written: {second}")
-        return
-    if result is None:
-        tally.skipped.append(task.id)
-        _say(f"task {task.id}: already done, skipped")
-        return
-    tally.done.append(task.id)
-    for note in result.notes:
-        _say(f"task {task.id}: {note}")
-    _say(f"task {task.id}: {result.n_cells} cells x {result.n_genes} genes in {result.seconds:.1f} s -> {task.output}")
+def _is_for_another_process(manifest: Manifest) -> bool:
+    """Whether the model may as well be in a process of its own: on a processor, where it takes tasks one by one."""
+    of_model = [task for task in manifest.tasks if task.engine == MODEL_ENGINE]
+    return manifest.device == "cpu" and bool(of_model) and all(task.kind == GENERATE for task in of_model)
 
 
 def _read_manifest(arguments: argparse.Namespace) -> Manifest:
-    """Tasks and parameters of this process; all addresses are checked before any file is read."""
+    """Tasks and parameters, of all processes of a Batch array."""
     if arguments.manifest is None:
-        manifest = _manifest_of_flags(arguments)
-    else:
-        manifest = parse_manifest(read_bytes(arguments.manifest))
-        if arguments.device != Manifest.device:  # of the machine, which whoever wrote the manifest need not know
-            manifest = replace(manifest, device=arguments.device)
-            check_manifest(manifest)
+        return _manifest_of_flags(arguments)
+    manifest = parse_manifest(read_bytes(arguments.manifest))
+    if arguments.device != Manifest.device:  # of the machine, which whoever wrote the manifest need not know
+        manifest = replace(manifest, device=arguments.device)
+        check_manifest(manifest)
+    return manifest
+
+
+def _check_addresses(manifest: Manifest) -> None:
+    """Check all addresses and engines before any file of cells is read."""
+    from inference.engines import require_installed
+    from inference.inputs import input_uris
+
     outputs = {check_uri(task.output) for task in manifest.tasks}
     model = {check_uri(uri) for uri in (manifest.model, manifest.genelist) if uri is not None}
     for task in manifest.tasks:
@@ -277,8 +104,6 @@ def _read_manifest(arguments: argparse.Namespace) -> Manifest:
             raise UriError(msg)
     for name in sorted({task.engine for task in manifest.tasks} - set(ENGINES)):
         require_installed(name)
-    index, count = shard()
-    return replace(manifest, tasks=manifest.tasks[index::count]) if arguments.manifest is not None else manifest
 
 
 def _manifest_of_flags(arguments: argparse.Namespace) -> Manifest:

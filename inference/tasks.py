@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -86,7 +85,7 @@ def compute(tasks: Sequence[tuple[Task, Prepared]], *, engines: Engines) -> list
         return [lambda: embedding]
     if first.engine == MODEL_ENGINE:
         asked = [Asked(_prompt(task, item), item.loaded["query"].cells, task.seed) for task, item in tasks]
-        return [*engines.model.predict_together(asked)]
+        return [*engines.predict(asked)]
     control, more = prepared.loaded.get("control"), prepared.loaded.get("others")
     prediction = engines.find(first.engine)(
         prompt=_prompt(first, prepared),
@@ -151,7 +150,7 @@ def finish_task(
         n_genes=shape[1],
         seconds=round(seconds(), 3),
         frac_genes_found=record["frac_genes_found"],
-        peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+        peak_memory_gib=round(engines.peak_memory_gib, 3),
         seed=task.seed,
         versions=record["versions"],
         inputs=prepared.digests,

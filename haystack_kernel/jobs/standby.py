@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESULT, LOG, EXIT, CANCELLED = "result.txt", "log.txt", "exit", "cancelled"  # files of an attempt
-_MODULES = ("inference.run_inference", "pandas", "h5py", "torch", "inference.stack.engine")
+_MODULES = ("inference.run_inference", "inference.job", "pandas", "h5py", "torch", "inference.stack.engine")
 _waiting: list[subprocess.Popen[bytes]] = []
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from inference import model, run_inference
-from inference.engines import Engines, default_engine
+from inference.engines import Engines
 from inference.errors import EngineError, ModelError
+from inference.flags import default_engine
 from inference.manifest import BASELINES, ENGINES, Manifest
 
 

@@ -57,6 +57,11 @@ def test_the_other_process_gives_the_same_counts_the_same_errors_and_says_when_i
     assert (found.counts != want.counts).nnz == 0
     assert np.array_equal(found.logits, want.logits)
     assert (found.notes, found.record) == (want.notes, want.record)
+    found, want = (engines.predict([Asked(prompt, query, 5)])[0]() for engines in (other, here))
+    assert (found.counts != want.counts).nnz == 0
+    assert np.array_equal(found.expected_log, want.expected_log)
+    assert other.known_genes("stack", ["gene3", "other"]).tolist() == [True, False]
+    assert other.peak_memory_gib > here.peak_memory_gib  # it counts both processes
     strange = Cells(prompt.counts, tuple(f"x{gene}" for gene in prompt.genes), prompt.cell_type, prompt.donor)
     for engines in (other, here):
         with pytest.raises(InputError, match="none of the prompt cells' 40 genes"):

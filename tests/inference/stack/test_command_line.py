@@ -66,7 +66,7 @@ def reference_flags(fixtures, tmp_path):
 @pytest.mark.slow
 def test_seed_page_command_line_runs_the_model_in_a_process_of_its_own(reference_flags, tmp_path, fixtures):
     command = [sys.executable, "-m", "inference.run_inference", *reference_flags]
-    command += ["--diffusion-steps", "5", "--batch-size", "32"]
+    command += ["--diffusion-steps", "5", "--batch-size", "32", "--device", "cpu"]
     # libgomp says how it waits, if it is told to do so
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment |= {"OMP_DISPLAY_ENV": "verbose"}
