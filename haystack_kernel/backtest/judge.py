@@ -96,8 +96,8 @@ def judge_pair(number: int, plan: BacktestPlan, *, tasks: list[str], folder: Cam
         near = compare_changes(delta, truth, tested=tested & ~padded)
         facts["engines"][engine] = {**asdict(near), **asdict(six), "model": _model_of(predicted)}
         profiles[engine] = bulk.profile
-    facts["engines"][REPLICATE], repeated, halves = _replicate(
-        measured, tested=tested, expressed=expressed, full=real, seed=plan.seed + number
+    facts["engines"][REPLICATE], repeated, halves = replicate_measurement(
+        measured, tested=tested, expressed=expressed, full=real, seed=plan.seed, number=number
     )
     profiles |= repeated
     facts["split_halves"] = halves
@@ -151,14 +151,24 @@ def _why_missing(place: str, engine: str, folder: CampaignFolder) -> str:
     return "no other pair has a prompt of another treatment" if engine == DECOY else "it was not predicted"
 
 
-def _replicate(
-    measured: Measured, *, tested: NDArray[np.bool_], expressed: NDArray[np.bool_], full: anchored.RankTests, seed: int
+def replicate_measurement(
+    measured: Measured,
+    *,
+    tested: NDArray[np.bool_],
+    expressed: NDArray[np.bool_],
+    full: anchored.RankTests,
+    seed: int,
+    number: int,
 ) -> tuple[dict[str, Any], dict[str, Floats], float]:
-    """Score one half of the measurement against the other over a few splits; the profiles are those of the first."""
-    rng = make_rng(seed, role="backtest/replicate")
+    """Score one half of the measurement against the other over a few splits; the profiles are those of the first.
+
+    Pairs with the same control cells halve them alike: one half of them on both sides of a comparison of two pairs
+    would make these nearer than the halves of one pair, which share no cell.
+    """
+    rng, of_control = make_rng(seed + number, role="backtest/replicate"), make_rng(seed, role="backtest/replicate")
     splits = []
     for _ in range(N_SPLITS):
-        treated, control = _halve(measured.treated, rng), _halve(measured.control, rng)
+        treated, control = _halve(measured.treated, rng), _halve(measured.control, of_control)
         splits.append(compare_halves(treated, control, tested=tested, expressed=expressed, full=full))
     values = {name: _mean([one[name] for one, _, _ in splits]) for name in splits[0][0]}
     return values, splits[0][1], _mean([halves for _, _, halves in splits])

@@ -243,6 +243,8 @@ def _tells(name: str, base: pd.DataFrame | None, replicate: pd.DataFrame | None)
     if base is None or replicate is None:
         return False
     column = "error" if name == "expression_error" else name
+    if column == "error" and min(base["size"].sum(), replicate["size"].sum()) <= 0:
+        return False  # the measured changes are no larger than their noise: there is no share of them to be wrong
     gain = (replicate[column] - base[column]).dropna()
     if len(gain) < 3:
         return False

@@ -6,7 +6,14 @@ import scipy.sparse as sp
 from scipy.stats import mannwhitneyu
 
 from haystack_kernel.backtest import anchored
-from haystack_kernel.backtest.judge import REPLICATE, REPLICATE_CHANGE, REPLICATE_TRUTH, compare_halves
+from haystack_kernel.backtest.judge import (
+    REPLICATE,
+    REPLICATE_CHANGE,
+    REPLICATE_TRUTH,
+    Measured,
+    compare_halves,
+    replicate_measurement,
+)
 from haystack_kernel.backtest.metrics import compare_changes, highest_correlation
 from inference.effects import Effect
 
@@ -110,6 +117,20 @@ def test_a_replicate_is_as_near_as_noise_allows_however_few_its_control_cells_ar
     assert profiles[REPLICATE_TRUTH] == pytest.approx(bulks[0].profile - bulks[2].profile)
     noise = (bulks[2].noise + bulks[3].noise) / N_GENES
     assert abs(values["error"] - values["own_noise"]) < 0.1 * noise
+
+
+def test_pairs_with_the_same_control_cells_halve_them_alike(arms):
+    """Else a half of one pair would hold control cells of the other half of another pair, and be near it by them."""
+    control, *treated = arms
+    every, found = np.ones(N_GENES, bool), []
+    for number, cells in enumerate(treated, start=1):
+        measured = Measured(cells, control, control, [f"GENE{i}" for i in range(N_GENES)])
+        full = anchored.rank_tests(cells, control, expressed=every)
+        setup = {"tested": every, "expressed": every, "full": full, "seed": 4, "number": number}
+        found.append(replicate_measurement(measured, **setup)[1])
+    halves = [one[REPLICATE] - one[REPLICATE_CHANGE] for one in found]
+    assert halves[0] == pytest.approx(halves[1])
+    assert halves[0] != pytest.approx(anchored.bulk_profile(control).profile)
 
 
 def test_rank_tests_are_those_of_scipy_over_the_expressed_genes(arms):

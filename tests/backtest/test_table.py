@@ -83,6 +83,11 @@ def rows(engine, values, *, evidence="other_cell_type"):
     )
 
 
+def upside_down(tables):
+    """The same tables where less is better: the replicate has the smallest errors."""
+    return [one.assign(**{name: -one[name] for name in (*anchored.SIX, "error")}) for one in tables]
+
+
 def test_metrics_that_cannot_tell_a_replicate_from_the_mean_are_not_anchored():
     clear = [rows("type-mean", [0.1, 0.12, 0.11]), rows("replicate", [0.9, 0.88, 0.9]), rows("weighted", [0.5] * 3)]
     row = summarise(pd.concat(clear)).set_index("engine").loc["weighted"]
@@ -90,6 +95,9 @@ def test_metrics_that_cannot_tell_a_replicate_from_the_mean_are_not_anchored():
     assert row["not_told"] == ", ".join(worse)  # where less is better the replicate is worse than the mean here
     assert row["anchored_changed_genes"] == pytest.approx((0.5 - 0.11) / (0.8933 - 0.11), abs=1e-3)
     assert row["anchored_r"] == pytest.approx((0.5 - 0.11) / (0.9 - 0.11), abs=1e-3)
+    assert summarise(pd.concat(upside_down(clear))).set_index("engine").loc["weighted", "not_told"].count(",") == 3
+    none = [one.assign(size=-1.0) for one in upside_down(clear)]
+    assert "expression_error" in summarise(pd.concat(none)).set_index("engine").loc["weighted", "not_told"]
     noisy = [rows("type-mean", [0.1, 0.9, 0.2]), rows("replicate", [0.8, 0.2, 0.6]), rows("weighted", [0.5] * 3)]
     row = summarise(pd.concat(noisy)).set_index("engine").loc["weighted"]
     assert row["not_told"] == ", ".join(anchored.SIX)
