@@ -75,7 +75,7 @@ def propose_exactly(state: State, *, layout: Layout, batch_size: int, seed: int)
                 cells = cells_of(number, layout, len(sample))
                 n_read = layout.n_base + len(cells) if number == state.n_windows - 1 else final.shape[1]
                 library = state.library_of(torch.tensor([number]), layout=layout, order=order)
-                parts = _parts(n_read, final.shape[1], are_alike=model.sums_alike)
+                parts = parts_of(n_read, final.shape[1], are_alike=model.sums_alike)
                 means = []
                 for part in parts:
                     mean = model.predict_mean(final[0, part], library[part])
@@ -97,7 +97,7 @@ def cells_of(window: int, layout: Layout, n_query: int) -> Tensor:
     return torch.arange(window * layout.n_test, min((window + 1) * layout.n_test, n_query))
 
 
-def _parts(n_read: int, n_rows: int, *, are_alike: bool) -> list[slice]:
+def parts_of(n_read: int, n_rows: int, *, are_alike: bool) -> list[slice]:
     """Rows of a window whose means are computed together: all of them where sums depend on the number of rows."""
     if not are_alike or n_read < LEAST_ROWS:
         return [slice(0, n_rows)]

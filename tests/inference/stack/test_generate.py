@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from inference.errors import InputError, ModelError
 from inference.stack.batches import Batches
 from inference.stack.config import GenerationSettings
-from inference.stack.exact import propose_exactly
+from inference.stack.exact import parts_of, propose_exactly
 from inference.stack.generate import choose_kept, iterate_steps, mask_schedule
 from inference.stack.layout import choose_layout, context_schedule
 from inference.stack.model import StackModel
@@ -114,6 +114,17 @@ def test_only_prompt_cells_that_windows_use_are_embedded_each_of_them_once(small
     assert model.n_cells == 8 + len(used) < 90
     whole = small_model.embed_cells(torch.from_numpy(prompt.toarray()))
     np.testing.assert_allclose(state.prompt_tokens[used], whole[used], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n_read", "n_rows"), [(1, 16), (31, 40), (32, 40), (95, 256), (192, 256), (256, 256), (511, 512)]
+)
+def test_means_of_mode_exact_are_computed_for_parts_that_torch_sums_as_it_sums_all_rows(n_read, n_rows):
+    parts = parts_of(n_read, n_rows, are_alike=True)
+    rows = [row for part in parts for row in range(n_rows)[part]]
+    assert rows == list(range(n_read if n_read >= 32 else n_rows))
+    assert all(part.stop - part.start >= 32 for part in parts) or len(parts) == 1
+    assert parts_of(n_read, n_rows, are_alike=False) == [slice(0, n_rows)]
 
 
 def test_exact_output_depends_on_the_batch_size_like_the_reference(tiny_model, aligned):
