@@ -128,6 +128,14 @@ class EngineFigure(Frozen):
     z: Real = Field(description="mean of atanh(r)")
     error: Real = Field(description="its standard error")
     backtest: str = Field(description="id of the back-test; of the same one the pairs are the same")
+    lead: Real = Field(default=NAN, description="mean of atanh(r) above that of the default, on the pairs of both")
+    lead_error: Real = Field(default=NAN, description="standard error of the lead, over treatments")
+    needed: Real = Field(
+        default=NAN, description="standard errors that the lead must exceed, more where few treatments"
+    )
+    is_of_all: bool = Field(
+        default=False, description="over pairs of all evidence distances, since too few have this one"
+    )
 
     @property
     def words(self) -> str:

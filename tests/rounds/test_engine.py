@@ -17,25 +17,47 @@ from haystack_kernel.manage import preview
 from haystack_kernel.manage.changes import change_config
 from haystack_kernel.manage.watching import Usual
 from haystack_kernel.mcp.results import estimate
-from haystack_kernel.rounds.engine import decide, standard_error
+from haystack_kernel.rounds.engine import compare, decide, standard_error
 from haystack_kernel.run import open_run
-from haystack_kernel.schema import EngineFigure, RunRecord
+from haystack_kernel.schema import CalibrationPair, EngineFigure, RunRecord
 from haystack_kernel.widgets.asking import cost_words
 
 QUESTION = "How would B cells respond to IFN-beta?"
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def _figure(engine, z, *, n=30, error=0.05, backtest="b"):
-    return EngineFigure(engine=engine, n_pairs=n, z=z, error=error, backtest=backtest)
+def _figure(engine, z, *, n=30, error=0.05, backtest="b", **lead):
+    return EngineFigure(engine=engine, n_pairs=n, z=z, error=error, backtest=backtest, **lead)
+
+
+def _lead(lead, error, needed=1.0):
+    return {"lead": lead, "lead_error": error, "needed": needed}
 
 
 @pytest.mark.parametrize(
     ("figures", "engine", "says"),
     [
         ([], "weighted", "no back-test of atlas kang as it is now has pairs predicted from"),
-        ([_figure("shift", 0.9)], "weighted", "has no 10 pairs of engine weighted"),
-        ([_figure("weighted", 0.5, n=9), _figure("shift", 0.9)], "weighted", "has no 10 pairs of engine weighted"),
+        ([_figure("shift", 0.9)], "weighted", "has no 5 pairs of engine weighted"),
+        ([_figure("weighted", 0.5, n=4), _figure("shift", 0.9)], "weighted", "has no 5 pairs of engine weighted"),
+        ([_figure("weighted", 0.5, n=9), _figure("shift", 0.9)], "weighted", "no other engine was back-tested so"),
+        # on the same pairs the differences decide, however far the pairs lie apart
+        ([_figure("weighted", 0.5), _figure("shift", 0.51, **_lead(0.01, 0.002))], "shift", "(lead 0.010 on atanh(r)"),
+        ([_figure("weighted", 0.5), _figure("shift", 0.6, **_lead(0.1, 0.12))], "weighted", "by more than a standard"),
+        (
+            [_figure("weighted", 0.5, n=6), _figure("shift", 0.6, n=6, **_lead(0.1, 0.09, 1.3))],
+            "weighted",
+            "by more than 1.3 standard errors, as so few pairs need",
+        ),
+        (  # the highest lead is no clear one, the second is
+            [
+                _figure("weighted", 0.5),
+                _figure("shift", 0.7, **_lead(0.2, 0.3)),
+                _figure("mine", 0.6, **_lead(0.1, 0.02)),
+            ],
+            "mine",
+            "mine 0.54 (30 pairs) against weighted",
+        ),
         ([_figure("weighted", 0.5)], "weighted", "no other engine was back-tested so"),
         (
             [_figure("weighted", 0.5), _figure("shift", 0.4)],
@@ -63,6 +85,69 @@ def test_the_default_is_left_only_for_an_engine_that_leads_it_by_a_standard_erro
     assert (pick.engine, pick.default) == (engine, "weighted")
     assert says in pick.reason
     assert pick.words.startswith(f"engine auto took {engine}, ")
+
+
+def _calibration(engine, rows, *, backtest="b"):
+    """A calibration of pairs ``(evidence, treatment, part, z)``, as a back-test leaves it."""
+    pairs = tuple(
+        CalibrationPair(evidence=evidence, perturbation=name, part=part, r=math.tanh(z), features=())
+        for evidence, name, part, z in rows
+    )
+    found = CalibrationPairs.of(pairs, names=())
+    return calibrate(found, atlas="tiny", digest="d", engine=engine, backtest=backtest, made_at=AT)
+
+
+def _compared(rows, leads, *, evidence="same_pair", default="weighted"):
+    """Figures where engine ``shift`` is at the pairs of ``weighted`` plus ``leads``."""
+    own = _calibration("weighted", rows)
+    other = _calibration("shift", [(*row[:3], row[3] + lead) for row, lead in zip(rows, leads, strict=True)])
+    figures = compare({"weighted": own, "shift": other}, default=default, evidence=evidence)
+    return {one.engine: one for one in figures}, decide(figures, default=default, atlas="tiny", evidence=evidence)
+
+
+def test_the_lead_is_the_mean_difference_on_the_same_pairs_with_the_error_of_treatments():
+    """Recomputed by hand: three treatments of two pairs each, whose differences are alike within a treatment."""
+    leads = [0.1, 0.1, 0.2, 0.2, 0.0, 0.0]
+    rows = [("same_pair", f"t{number // 2}", f"type{number}", 0.2 * number) for number in range(6)]
+    found, pick = _compared(rows, leads)
+    assert found["shift"].lead == pytest.approx(0.1)
+    # sums of the treatments' differences from the lead are 0, .2 and -.2; 3/2 of their squares, over 6 pairs
+    assert found["shift"].lead_error == pytest.approx(math.sqrt(1.5 * 0.08) / 6)
+    assert found["shift"].needed == pytest.approx(1.3213, abs=1e-3)  # Student's t of two degrees of freedom
+    assert pick.engine == "shift"  # .1 exceeds 1.32 times .058, though the pairs themselves lie from 0 to 1 apart
+    assert math.isnan(found["weighted"].lead)
+
+
+def test_of_one_treatment_donors_and_types_are_the_groups_and_all_evidence_counts_where_one_has_few():
+    rows = [("same_pair", "ifn", f"donor{number}", 0.8) for number in range(4)]
+    rows += [("other_cell_type", "ifn", f"type{number}", 0.9) for number in range(3)]
+    leads = [-0.4, -0.5, -0.45, -0.4, -0.6, -0.5, -0.55]
+    found, pick = _compared(rows, leads, evidence="other_cell_type", default="shift")
+    assert {one.n_pairs for one in found.values()} == {7}
+    assert pick.engine == "weighted"
+    assert "over all pairs of the back-test of atlas tiny, which has too few predicted from the same" in pick.reason
+    # two donors are no spread to speak of, whatever they say
+    few = [("same_pair", "ifn", f"donor{number % 2}", 0.8) for number in range(6)]
+    found, pick = _compared(few, [-0.4] * 6, default="shift")
+    assert math.isnan(found["weighted"].lead)
+    assert pick.engine == "shift"
+
+
+def test_a_sealed_prediction_or_a_failed_pair_is_no_pair_of_two_engines():
+    rows = [("same_pair", f"t{number}", "type", 0.5) for number in range(8)]
+    own = _calibration("weighted", rows)
+    other = _calibration("shift", [(*row[:3], 0.7) for row in rows[:5]])
+    (figure,) = [
+        one
+        for one in compare({"weighted": own, "shift": other}, default="weighted", evidence="same_pair")
+        if one.engine == "shift"
+    ]
+    assert figure.lead == pytest.approx(0.2)
+    sealed = other.model_copy(
+        update={"pairs": tuple(one.model_copy(update={"outcome": "o"}) for one in other.pairs[:1]) + other.pairs[1:]}
+    )
+    found = compare({"weighted": own, "shift": sealed}, default="weighted", evidence="same_pair")
+    assert [math.isnan(one.lead) for one in found] == [True, True]  # four pairs are too few
 
 
 @pytest.mark.parametrize("n", [8, 60])
