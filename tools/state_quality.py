@@ -375,9 +375,13 @@ def show(rows):
 
 
 def write_nulls(rows, path, *, made):
-    """Add the composites of null and wrong prompts to the packaged table, by kind of question."""
+    """Add the composites of null and wrong prompts to the packaged table, by kind of question.
+
+    Patients of another disease are no null: nothing tells one disease from another where a data set holds only one.
+    """
     table = pd.DataFrame(rows)
     held = json.loads(path.read_text(encoding="utf-8"))
+    table = table[(table["design"] != "disease") | (table["kind"] != "wrong prompt")]
     for design, some in table.groupby("design"):
         kinds = {"null": some["kind"].isin(NULL_KINDS), "wrong_prompt": some["kind"] == "wrong prompt"}
         held[design] = {

@@ -120,15 +120,21 @@ def next_text(record: RunRecord) -> str:
     needed = math.log2(6 / max(10 - threshold, 0.1))  # replication whose cap, 10 - 6 / 2^replication, is the threshold
     if best.composite.replication < needed:
         n_donors = math.ceil(2 * (needed - best.composite.replication))  # each of them worth half a donor
-        each = "20 cells in prompt and control" if _is_observational(record) else "20 treated and 20 control cells"
-        sentences.append(f"{counted(n_donors, 'more donor')} of {each}, which would allow a score of {threshold:g}")
+        sentences.append(f"{_more_people(record, n_donors)}, which would allow a score of {threshold:g}")
     if best.confidence.expected.narrower:
         sentences.append(best.confidence.expected.narrower)
     if not sentences and not math.isnan(best.confidence.expected.value):
-        return (
-            "Measure next: the pair that was asked for; no further part of the prompt would narrow the interval much."
-        )
+        what = "cells that were" if _is_observational(record) else "pair that was"
+        return f"Measure next: the {what} asked for; no further part of the prompt would narrow the interval much."
     return f"Measure next: {'; '.join(sentences)}." if sentences else ""
+
+
+def _more_people(record: RunRecord, n_donors: int) -> str:
+    """Donors whose cells would raise the replication."""
+    if record.query is not None and record.query.compared_disease:
+        return f"{counted(n_donors, 'more patient')} and as many healthy donors of 20 cells"
+    each = "20 cells in prompt and control" if _is_observational(record) else "20 treated and 20 control cells"
+    return f"{counted(n_donors, 'more donor')} of {each}"
 
 
 def _is_observational(record: RunRecord) -> bool:

@@ -124,7 +124,7 @@ def score_coherence(name: str, weight: float, evidence: Evidence) -> Component:
     # The query cells already have the type, so keeping it earns no more than the donor effect does.
     donor = score_donor(keys.DONOR_EFFECT, weight, evidence)
     if np.isnan(donor.score):
-        reason = f"the query cells already have the type, and the donor effect could not be scored: {donor.reason}"
+        reason = "the query cells already have the type, and the donor effect could not be scored"
         return coherence.model_copy(update={"score": donor.score, "reason": reason})
     if donor.score >= coherence.score:
         return coherence

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from haystack_kernel.schema import Component, Composite, EngineAgreement
 
 NAN = float("nan")
-NULLS = Path(__file__).with_name("data") / "null_composites.json"  # made by tools/grounding_quality.py
+NULLS = Path(__file__).with_name("data") / "null_composites.json"  # by tools/grounding_quality.py and state_quality.py
 WEIGHT_CHANGE = 0.5  # each weight is changed by up to this share of itself
 N_WEIGHTS = 500
 N_LEADING = 50  # genes that stand for a response of which none is called
@@ -128,7 +128,7 @@ def load_nulls(group: str, *, path: Path = NULLS) -> NDArray[np.float64]:
     Parameters
     ----------
     group
-        "perturbational" or "observational", the kind of question.
+        The kind of question: "perturbational", "cell_type_imputation", "donor" or "disease".
     path
         JSON file ``{"<group>": {"null": [...], "wrong_prompt": [...]}}``; the packaged one by default.
 
@@ -140,6 +140,15 @@ def load_nulls(group: str, *, path: Path = NULLS) -> NDArray[np.float64]:
         return np.zeros(0)
     measured = json.loads(path.read_text(encoding="utf-8")).get(group, {})
     return np.sort(np.array([*measured.get("null", []), *measured.get("wrong_prompt", [])], dtype=float))
+
+
+def _kind_of(basis: Basis) -> str:
+    """Kind of the question, whose null runs its score is compared with."""
+    if not basis.is_observational:
+        return "perturbational"
+    if basis.query.compared_disease:
+        return "disease"
+    return "donor" if basis.query.task_type == "donor_expression_prediction" else "cell_type_imputation"
 
 
 def percentile_among(value: float, nulls: NDArray[np.float64]) -> float:
@@ -263,7 +272,7 @@ def _of_composite(components: Sequence[Component], *, overall: Composite, basis:
     The second is the range of the composite (central 95 %) when every weight changes at random by up to half of itself.
     """
     names, unscored = ("null percentile", "choice of weights"), "the prediction was not scored"
-    nulls = load_nulls("observational" if basis.is_observational else "perturbational")
+    nulls = load_nulls(_kind_of(basis))
     if math.isnan(overall.value) or not nulls.size:
         reason = unscored if nulls.size else "not measured: no table of null runs is packaged"
         percentile = Aspect(name=names[0], value=NAN, reason=reason)

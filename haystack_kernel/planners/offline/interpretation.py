@@ -89,6 +89,7 @@ def subject_of(query: StructuredQuery) -> str:
     parts = [query.cell_type_name or query.cell_type_text or "the cells asked for"]
     parts += [f"under {query.perturbation.name}"] if query.perturbation else []
     parts += [f"in donor {query.donor_id}"] if query.donor_id else []
+    parts += [f"in {query.disease_name} against healthy donors"] if query.compared_disease else []
     parts += [f"in {query.tissue_name}"] if query.tissue_name and query.tissue_name not in parts[0] else []
     parts += [f"in dataset {query.target_dataset}"] if query.target_dataset else []
     return " ".join(parts)
@@ -100,21 +101,27 @@ def _query_cells(best: Round) -> str:
     return source + (f" ({'; '.join(best.query_open)})" if best.query_open else "")
 
 
-def _why_unscored(best: Round) -> str:
-    reason = best.composite.reason if best.composite else ""
+def _why_unscored(record: RunRecord, best: Round) -> str:
+    if record.query is not None and record.query.compared_disease:  # everything rests on the difference of people
+        reason = next((item.reason for item in best.components if item.name == keys.DONOR_EFFECT), "")
+    else:
+        reason = best.composite.reason if best.composite else ""
     return reason.removeprefix("not scored: ").rstrip(".") or "no component could be computed"
 
 
 def _verdict(record: RunRecord, best: Round) -> str:
     """The score with what was possible, what it means, and what the response cannot be told from."""
     if math.isnan(record.score) or best.composite is None:
-        return f"not scored: {_why_unscored(best)}"
+        return f"not scored: {_why_unscored(record, best)}"
     twins = twins_text(best)
     return f"score {best.composite.shown}, {_consistency(record)}{f'; {twins}' if twins else ''}"
 
 
 def _consistency(record: RunRecord) -> str:
     value = record.score
+    if record.query is not None and record.query.compared_disease:
+        how_far = "beyond" if value >= record.config.threshold else "not clearly beyond"
+        return f"{how_far} what sets people apart"
     if value >= record.config.threshold:
         return "consistent with known biology"
     if value >= WEAK:
@@ -175,7 +182,7 @@ def _moved(de: pd.DataFrame, *, sign: int) -> _Moved:
 
 def _support(record: RunRecord, best: Round, *, pathways: pd.DataFrame) -> str:
     if math.isnan(record.score) or best.composite is None:
-        sentences = [f"The prediction is not scored: {_why_unscored(best)}."]
+        sentences = [f"The prediction is not scored: {_why_unscored(record, best)}."]
     else:
         side = "at or above" if record.score >= record.config.threshold else "below"
         threshold = f"{side} the threshold of {record.config.threshold:g}"

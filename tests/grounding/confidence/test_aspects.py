@@ -92,8 +92,15 @@ def test_load_nulls_when_a_table_is_there_then_both_kinds_of_runs_are_in_it_and_
     path.write_text(json.dumps({"perturbational": {"null": [1.0, 7.3], "wrong_prompt": [3.0, 9.0]}}))
     nulls = load_nulls("perturbational", path=path)
     np.testing.assert_array_equal(nulls, [1, 3, 7.3, 9])
-    assert load_nulls("observational", path=path).size == load_nulls("observational", path=tmp_path / "no").size == 0
+    assert load_nulls("disease", path=path).size == load_nulls("disease", path=tmp_path / "no").size == 0
     assert [percentile_among(value, nulls) for value in (0.5, 5, 7.3, 10)] == [0, 0.5, 0.625, 1]
+
+
+def test_the_packaged_table_has_null_runs_of_every_kind_of_question_and_hardly_one_reaches_seven():
+    for group, least in (("perturbational", 150), ("cell_type_imputation", 20), ("donor", 20), ("disease", 14)):
+        nulls = load_nulls(group)
+        assert nulls.size >= least
+        assert (nulls >= 7).mean() <= 0.05
 
 
 def agreement(engine, pearson, score):

@@ -15,6 +15,7 @@ from haystack_kernel.schema import (
     Confidence,
     EngineAgreement,
     Failure,
+    HiddenCells,
     Match,
     Perturbation,
     Resolution,
@@ -296,3 +297,28 @@ def test_interpret_an_imputation_then_names_donor_and_tissue():
 def test_interpret_then_the_largest_mean_change_comes_before_the_largest_fold_change():
     barely_detected = DE.assign(delta=[0.3, 1.5, 1.2, -0.4, 0.0, -0.9])
     assert "led by IFIT3, MX1 and ISG15" in interpret(record_of(round_of()), de=barely_detected).headline
+
+
+def test_interpret_of_patients_then_says_whom_they_are_compared_with_and_what_people_differ_by():
+    changes = {"task_type": "donor_expression_prediction", "perturbation": None, "expected_targets": {}}
+    changes |= {"disease_id": "MONDO:0007915", "disease_name": "systemic lupus erythematosus", "donor_id": None}
+    lupus = QUERY.model_copy(update=changes)
+    kept = CellSet(atlas="a", dataset="s", is_control=True, n_cells=40)
+    hidden = HiddenCells(
+        atlas="a",
+        dataset="s",
+        perturbation="systemic lupus erythematosus",
+        cell_type="NK cell",
+        n_cells=40,
+        pair="natural killer cell : systemic lupus erythematosus",
+        cells=kept,
+        against=kept,
+    )
+    best = round_of(composite=Composite(value=2.0, weight_computed=1))
+    record = record_of(best, query=lupus, hidden=(hidden,))
+    answer = interpret(record)
+    assert "in systemic lupus erythematosus against healthy donors" in answer.headline
+    assert "not clearly beyond what sets people apart" in answer.headline
+    assert any("different people" in text for text in answer.limitations)
+    assert "other cell types of the same donors" in answer.paragraphs[2]
+    assert "40 cells (NK cell) of patients with systemic lupus erythematosus" in record.measured_words
