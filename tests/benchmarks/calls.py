@@ -244,7 +244,7 @@ def main():
     nulls(kang)
     hide_donors(read(folder / "gbm_panobinostat_300genes_public.h5ad"), "Panobinostat, each patient hidden")
     papalexi = read(folder / "papalexi_thp1_299genes_public.h5ad")
-    worlds(range(6201, 6211))
+    worlds(range(6301, 6311))
     hide_donors(papalexi, "Papalexi, two replicates, truth from the third", label="perturbation")
 
 

@@ -54,10 +54,14 @@ class Mixture:
     def carried_over(self, c2: float, *, least: float, beyond: Floats | float = 0.0) -> Mixture:
         """The effect elsewhere: variance ``least + c2 * effect**2`` is added to every component.
 
-        So is that of ``beyond``, per gene, to components with an effect: half of it where the effect is 0.05.
+        So is ``beyond``, per gene a share of the mean squared effect of all genes, to components with an effect: half
+        of it where the effect is 0.05.
         """
         square = self.mean**2 + self.variance
-        added = least + c2 * square + beyond * square / (square + SMALL_EFFECT**2)
+        responds = square / (square + SMALL_EFFECT**2)
+        share = (self.weight * responds).sum(axis=0)
+        typical = float(share @ (self.weight * square).sum(axis=0)) / max(float(share.sum()), np.finfo(float).tiny)
+        added = least + c2 * square + beyond * typical * responds
         return Mixture(self.weight, self.mean, self.variance + added)
 
 

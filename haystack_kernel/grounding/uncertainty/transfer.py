@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ASSUMED_C2 = 0.25  # before anything was left out
 ASSUMED_WEIGHT = 2.0  # of that, in left-out units
 LEAST = 1e-4  # variance between cell types of an effect of 0
-# Variance of the log fold change beyond c2, for cells as far again as those left out; from three times as far constant.
+# Variance beyond c2, in mean squares of an effect, for cells as far again as those left out; constant from three times.
 BEYOND, MAX_REACH = 2.0, 3.0
 SAID_REACH = 1.1  # from which on the report says so
 SHARE_OF_NOISE = 0.1  # of the noise of a distance that its mean over genes still has
@@ -226,7 +226,7 @@ def _reach(distance: float, tested: list[LeftOut], *, noise: float) -> float:
 
 
 def _carry(here: Mixture, *, c2: float, reach: float, base: Floats) -> Mixture:
-    """Add the transfer error: ``c2``, and what cells beyond those left out differ by as a log fold change.
+    """Add the transfer error: ``c2``, and what cells beyond those left out differ by, a log fold change of its own.
 
     A gene whose mean log1p(CP10k) is b moves by 1 - exp(-b) of its log fold change, so silent genes hardly differ.
     """

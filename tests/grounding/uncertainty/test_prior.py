@@ -52,10 +52,11 @@ def test_a_mixture_has_the_moments_and_tails_of_its_draws():
 
 
 def test_where_there_is_no_effect_none_is_expected_elsewhere():
-    """What cells farther away differ by is added to effects only, in full to those that are not small."""
+    """What cells farther away differ by, a share of the mean square, is added to effects, in full to large ones."""
     found = Mixture(np.ones((1, 3)), np.array([[0.0, 0.05, 2.0]]), np.zeros((1, 3)))
     variance = found.carried_over(0.0, least=0.0, beyond=np.full(3, 0.5)).variance[0]
-    assert variance.tolist() == pytest.approx([0, 0.25, 0.5], abs=1e-3)
+    typical = (0.5 * 0.05**2 + 1.0 * 2.0**2) / 1.5
+    assert variance.tolist() == pytest.approx([0, 0.25 * typical, 0.5 * typical], rel=2e-3)
 
 
 def test_an_effect_cannot_fall_below_the_level_of_its_gene():
