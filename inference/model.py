@@ -117,6 +117,7 @@ def _generate(arguments: argparse.Namespace, *, folder: Path, stop: Stop) -> dic
         "skipped": outcome.skipped,
         "notes": outcome.notes,
         "settings": fields | {"seed": arguments.random_seed},
+        "peak_memory_gib": round(engines.peak_memory_gib, 3),
         "seconds": round(time.monotonic() - start, 3),
     }
 

@@ -78,7 +78,9 @@ def run_ours(folder, name, *flags):
     files = ("--prompt-gcs", case.prompt, "--query-gcs", case.query, "--model-gcs", case.checkpoint)
     files += ("--genelist-gcs", case.genelist, "--output-gcs", output, "--seed", SEED, "--diffusion-steps", STEPS)
     command = (sys.executable, "-m", "inference.run_inference", *files, "--threads", 2, "--device", "cpu", *flags)
-    return measure(*command, log=folder / f"{name}.log"), output
+    found = measure(*command, log=folder / f"{name}.log")
+    result = json.loads(output.with_name(f"{output.name}.result.json").read_text(encoding="utf-8"))
+    return found | {"peak_gib": result["peak_memory_gib"]}, output
 
 
 @cache
@@ -102,7 +104,10 @@ def run_generate(folder, name, case):
     files += ("--genelist", case.genelist, "--output-dir", folder / f"generate-{name}", "--split-column", SPLIT)
     shutil.rmtree(folder / f"generate-{name}", ignore_errors=True)
     flags = ("--num-steps", STEPS, "--threads", 2, "--device", "cpu", *MODES[name])
-    return measure(sys.executable, "-m", "inference.model", "generate", *files, *flags, log=folder / f"{name}.log")
+    log = folder / f"{name}.log"
+    found = measure(sys.executable, "-m", "inference.model", "generate", *files, *flags, log=log)
+    facts = next(line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("{"))
+    return found | {"peak_gib": json.loads(facts)["peak_memory_gib"]}  # of both processes
 
 
 def print_table(folder, *, n_runs=2):
