@@ -2,8 +2,9 @@
 
 import pytest
 
+from haystack_kernel import keys
 from haystack_kernel.errors import NoCandidateError
-from haystack_kernel.retrieval import choose_query_cells, hide_patients, search_candidates
+from haystack_kernel.retrieval import choose_query_cells, fetch_hidden, hide_patients, search_candidates
 from haystack_kernel.schema import RetrievalSettings
 
 CD4, CD8, T, B, NK, CD14, CD16, DC = (
@@ -141,6 +142,12 @@ def test_the_measured_difference_of_patients_is_found_and_kept_apart(cohort, mak
     (hidden,) = hide_patients(of_lupus, atlas=make_atlas(cohort), knowledge=knowledge, config=config)
     assert (hidden.n_cells, hidden.cells.donor_ids, hidden.against.donor_ids) == (40, ("s:p1", "s:p2"), ("s:h1",))
     assert hidden.pair.endswith(" : systemic lupus erythematosus")
+    arms = fetch_hidden(hidden, atlas=make_atlas(cohort), config=config)
+    assert set(arms.treated.obs[keys.DONOR]) == {"s:p1", "s:p2"}
+    used = list(arms.control.obs_names[:20])  # query cells
+    rest = fetch_hidden(hidden, atlas=make_atlas(cohort), config=config, without=used)
+    assert rest.control.n_obs == 10
+    assert not set(rest.control.obs_names) & set(used)
 
 
 def test_another_data_set_of_patients_and_healthy_donors_shows_the_type_itself(cohort, row, make_atlas, of_lupus, work):
