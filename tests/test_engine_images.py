@@ -56,10 +56,10 @@ def cloud(site):
 
 
 @pytest.fixture
-def ask(ports, cloud, clock):
-    """Work a run of one round with an engine in an image: ``ask("nearest_type", image=…, until="collect")``."""
+def there(ports, cloud):
+    """Ports whose jobs run in the image of an engine: ``there("nearest_type", image=…)``."""
 
-    def work(engine, *, image, until, gpu_engines=(), n_resamples=1):
+    def make(engine, *, image, gpu_engines=(), n_resamples=0):
         section = type(ports.settings.batch)(
             project="lab",
             region="us-central1",
@@ -73,44 +73,49 @@ def ask(ports, cloud, clock):
         settings = ports.settings.model_copy(update={"batch": section, "grounding": quick})
         consent = Consent(approve=True)
         executor = BatchExecutor(settings, clock=ports.clock, consent=consent)
-        there = replace(ports, settings=settings, executors={"batch": executor}, consent=consent)
-        config = build_config(settings, executor="batch", engine=engine, max_rounds=1)
-        record = RunRecord(run_id=new_run_id(clock.now()), question=QUESTION, config=config, created_at=clock.now())
-        return flow.work(there.store.create(record), there, until=until), there
+        return replace(ports, settings=settings, executors={"batch": executor}, consent=consent)
 
-    return work
+    return make
 
 
-def test_the_worked_example_predicts_in_the_image_that_has_it(ask, cloud):
-    record, ports = ask("nearest_type", image=WITH_EXAMPLE, until="ground", n_resamples=0)
-    (held,), (only,) = cloud.jobs.values(), record.rounds
+def ask(engine, ports):
+    """A saved record of one round that has no step yet."""
+    options = {"max_rounds": 1, "control_strategy": "query_as_control"}
+    config = build_config(ports.settings, executor="batch", engine=engine, **options)
+    now = ports.clock.now()
+    return ports.store.create(RunRecord(run_id=new_run_id(now), question=QUESTION, config=config, created_at=now))
+
+
+def test_an_image_that_lacks_the_engine_says_what_to_do_and_the_run_goes_on_in_one_that_has_it(there, cloud):
+    lacking = there("nearest_type", image=INFERENCE)
+    record = ask("nearest_type", lacking)
+    with pytest.raises(JobFailedError) as caught:
+        flow.work(record, lacking, until="ground")
+    said = f"{caught.value} {json.dumps(caught.value.facts, default=str)}"
+    assert "engine 'nearest_type' is unknown; possible: none, mean" in said
+    assert "in the image that batch.engine_images names for it" in said
+    assert len(cloud.started) == 1  # another attempt would lack it, too
+    ports = there("nearest_type", image=WITH_EXAMPLE)
+    record = flow.work(flow.revive(ports.store.load(record.run_id), ports), ports, until="ground")
+    (_, held), (only,) = cloud.jobs.values(), record.rounds
     container = held.job.task_groups[0].task_spec.runnables[0].container
-    assert container.image_uri == WITH_EXAMPLE
-    assert list(container.commands) == ["--manifest", only.spec.placed_in(ports.store.uri(record.run_id)).manifest_uri]
-    assert only.spec.engines == ("nearest_type",)
     folder = ports.store.uri(record.run_id)
+    assert container.image_uri == WITH_EXAMPLE
+    assert list(container.commands) == ["--manifest", only.spec.placed_in(folder).manifest_uri]
+    assert only.spec.engines == ("nearest_type",)
     made = model_of(ad.read_h5ad(f"{folder}/{layout.output_file(layout.round_folder(1), TREATED)}"))
     assert (made.name, made.licence) == ("example-engine 1.0", "Apache-2.0")
     assert made.citation == "Example engine of HAYSTACK's documentation, version 1.0"
     assert "none measured yet of nearest_type" in only.estimate.basis
 
 
-def test_an_image_that_lacks_the_engine_ends_its_job_with_what_to_do(ask, cloud):
-    with pytest.raises(JobFailedError) as caught:
-        ask("nearest_type", image=INFERENCE, until="ground")
-    said = f"{caught.value} {json.dumps(caught.value.facts, default=str)}"
-    assert "engine 'nearest_type' is unknown; possible: none, mean" in said
-    assert "in the image that batch.engine_images names for it" in said
-    assert len(cloud.started) == 1  # another attempt would lack it, too
-
-
-def test_a_program_that_is_no_package_reads_the_manifest_and_its_run_is_scored(ask, cloud):
-    record, _ = ask("half_shift", image=PROGRAM, until="publish", gpu_engines=("half_shift",))
-    (held,) = cloud.jobs.values()
+def test_a_program_that_is_no_package_reads_the_manifest_and_its_run_is_scored(there, cloud):
+    ports = there("half_shift", image=PROGRAM, gpu_engines=("half_shift",), n_resamples=1)
+    record = flow.work(ask("half_shift", ports), ports, until="interpret")
+    (held,), (only,) = cloud.jobs.values(), record.rounds
     (instance,) = held.job.allocation_policy.instances
     assert instance.policy.machine_type == "a2-highgpu-1g"  # as asked for by gpu_engines
     assert instance.install_gpu_drivers
-    (only,) = record.rounds
-    assert {"treated", "control", "treated-resample-1", "baseline-weighted"} <= set(only.task_seconds)
+    assert {"treated", "treated-resample-1", "baseline-weighted"} <= set(only.task_seconds)
     assert 1 <= only.composite.value <= 10
     assert only.n_de > 0
