@@ -106,8 +106,12 @@ def _run_jobs(
             ports.progress(ProgressEvent(run_id=name, phase="predict", message=words))
         jobs.append((executor.submit(spec), spec))
 
+    left = tasks
+
     def show(status: JobStatus) -> None:
-        share = 1 - len(left_of(tasks, folder)) / len(tasks)
+        nonlocal left  # what is finished is not looked at again
+        left = left_of(left, folder)
+        share = 1 - len(left) / len(tasks)
         message = f"{len(tasks)} predictions, job {status.state}"
         if status.bills:
             attempts = "one attempt" if len(status.bills) == 1 else f"{len(status.bills)} attempts"
