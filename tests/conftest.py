@@ -123,6 +123,11 @@ def pytest_collection():
         gc.enable()
 
 
+def pytest_unconfigure():
+    """Let the collector see everything again: a package complains of what the interpreter's end leaves."""
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items):
     """Put files with slow tests first, so that no worker is left alone with a long one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
