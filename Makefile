@@ -17,7 +17,7 @@ help:
 	@echo "make bench       benchmarks (FULL=1 for the full sizes)"
 	@echo "make lab         JupyterLab with the notebooks"
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard inference/stack/native/*)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,lab]"
 	$(COMPILE)
