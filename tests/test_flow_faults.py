@@ -234,6 +234,7 @@ def cancelling(ports, *, phase, message):
     return replace(ports, progress=listen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "message", "done"),
     [("collect", "job running", 5), ("submit", "starting the prediction", 4), ("choose", "done", 3)],

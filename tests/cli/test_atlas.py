@@ -11,6 +11,7 @@ from haystack_kernel.atlas import list_atlases
 GOOD = ["--name", "mine", "--perturbation-column", "perturbation", "--control", "control"]
 
 
+@pytest.mark.slow
 def test_build_list_info_and_check_work_together(call, tiny_h5ad, tmp_path):
     root = tmp_path / "mine"
     said = call("atlas", "build", tiny_h5ad, *GOOD, "--atlas-root", root)
@@ -49,6 +50,7 @@ def test_init_drafts_a_mapping_that_build_reads(call, tiny_h5ad, tmp_path):
     assert call("atlas", "init", tiny_h5ad, "--table").out == path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_add_move_and_info_as_a_table(call, tiny_h5ad, tmp_path):
     root, copy = tmp_path / "root", tmp_path / "copy.h5ad"
     copy.write_bytes(tiny_h5ad.read_bytes())

@@ -39,6 +39,7 @@ def test_a_mean_is_compared_with_another_and_with_zero_as_scipy_does():
         assert p_greater(one, np.zeros(0)) == pytest.approx(alone, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_scoring_and_reports_load_no_package_that_costs_a_run_its_first_second():
     code = "import haystack_kernel.grounding, haystack_kernel.report.render, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

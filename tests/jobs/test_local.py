@@ -250,6 +250,7 @@ def test_an_orchestrator_of_another_machine_is_unknown_and_not_failed(executor, 
     assert "another-machine" in executor.status(there).detail
 
 
+@pytest.mark.slow
 def test_an_orchestrator_is_the_haystack_command_with_the_settings_given(executor, tmp_path):
     (tmp_path / "empty store" / "runs").mkdir(parents=True)
     environment = {"HAYSTACK_STORAGE": str(tmp_path / "empty store")}

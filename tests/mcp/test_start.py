@@ -74,6 +74,7 @@ def test_a_server_without_a_cap_starts_no_run_that_costs_money(bench, jobs):
     assert (person.asked, jobs.submitted) == ([], [])
 
 
+@pytest.mark.slow
 def test_an_approval_over_the_cap_starts_nothing(bench_of, settings, jobs):
     bench = bench_of(with_cap(settings, 20.0))
     for usd, mode in product((20.01, 0.001, 1e9), MODES):
@@ -103,6 +104,7 @@ def test_a_paid_run_carries_the_consent_of_its_form_and_uses_up_the_cap(bench_of
     assert (person.asked, len(jobs.submitted)) == ([], 1)
 
 
+@pytest.mark.slow
 def test_so_many_runs_work_at_once_and_no_more(bench, jobs):
     person = Person({"approve": True})
     for seed in (1, 2):

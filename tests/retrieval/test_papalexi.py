@@ -48,6 +48,7 @@ def search(gene, atlas):
     return search_candidates(query, atlas=atlas, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gene", "partner"), [("JAK2", "IFNGR1"), ("IFNGR1", "JAK2")])
 def test_a_hidden_knock_out_of_the_pathway_is_answered_from_its_partner(gene, partner, thp1, effects):
     best, *_ = search(gene, thp1)

@@ -183,6 +183,7 @@ def check_copies(store, run_id):
     assert store.summary(run_id) == RunSummary.of(newest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["disk", "bucket"])
 def test_copies_are_those_of_the_newest_record_however_a_worker_and_a_cancellation_race(
     place, request, tmp_path, record
