@@ -45,10 +45,9 @@ if TYPE_CHECKING:
 
 HELD: tuple[Held, ...] = get_args(Held)
 AVERAGE = "an average prompt"
-_PAIR_S, _SIMPLE_S = (
-    (0.9, 3.0),
-    (0.15, 0.8),
-)  # processor seconds of a pair and of each prediction: few genes, many genes
+# processor seconds, with few genes and with many
+_PAIR_S = (0.9, 3.0)  # of a pair
+_SIMPLE_S = (0.15, 0.8)  # of each simple prediction
 _MODEL_S = 60.0  # at most, of each prediction by a model of published size, without a GPU
 
 

@@ -111,7 +111,7 @@ def test_the_lead_is_the_mean_difference_on_the_same_pairs_with_the_error_of_tre
     rows = [("same_pair", f"t{number // 2}", f"type{number}", 0.2 * number) for number in range(6)]
     found, pick = _compared(rows, leads)
     assert found["shift"].lead == pytest.approx(0.1)
-    # sums of the treatments' differences from the lead are 0, .2 and -.2; 3/2 of their squares, over 6 pairs
+    # sums over each treatment of (difference - 0.1) are 0, .2 and -.2; 3/2 of their squares, over 6 pairs
     assert found["shift"].lead_error == pytest.approx(math.sqrt(1.5 * 0.08) / 6)
     assert found["shift"].needed == pytest.approx(1.3213, abs=1e-3)  # Student's t of two degrees of freedom
     assert pick.engine == "shift"  # .1 exceeds 1.32 times .058, though the pairs themselves lie from 0 to 1 apart
